@@ -1,0 +1,54 @@
+"""What can be wrong, said with place, fault and cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where it stands, what is wrong, and what to do about it."""
+
+    place: str
+    fault: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.fault}" + (f"; {self.cure}" if self.cure else "")
+
+
+class Refused(Exception):
+    """Work that must not go on; carries every fault found. `exit_code` is what the command line returns."""
+
+    exit_code = 4
+
+    def __init__(self, faults: Fault | Iterable[Fault]) -> None:
+        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        super().__init__("\n".join(map(str, self.faults)))
+
+
+class InvalidStudy(Refused):
+    """The study file cannot mean anything: exit code 3."""
+
+    exit_code = 3
+
+
+class GateFailed(Refused):
+    """A gate is violated: data, checkpoint, store, or an arm that changes nothing. Exit code 4."""
+
+    exit_code = 4
+
+
+class Interrupted(Exception):
+    """Stopped by a signal after a checkpoint; the next run goes on. Exit code 75."""
+
+    exit_code = 75
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`did you mean 'theta'? known: fraction, theta`, or only the list when nothing is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    listed = f"known: {', '.join(sorted(known))}" if known else "there are none"
+    return f"did you mean '{near[0]}'? {listed}" if near else listed

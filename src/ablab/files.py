@@ -1,0 +1,92 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault, GateFailed
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and takes the name, on failure it is removed.
+
+    Raises GateFailed where the disk is full or read-only; the old file, if any, is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path` whole or not at all."""
+    with atomic(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically; NaN and Infinity are refused."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing, truncated or corrupt file raises GateFailed with its path."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GateFailed(Fault(str(path), f"cannot be read ({error})", "delete it to have it made again")) from error
+
+
+def canonical(value: Any) -> str:
+    """One spelling for a JSON-able value: keys sorted, no spaces; what is hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def key_of(value: Any) -> str:
+    """The first 32 hex digits of the sha256 of the canonical form."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _unwritable(path: Path, error: OSError) -> GateFailed:
+    return GateFailed(
+        Fault(
+            str(path),
+            f"cannot be written ({error.strerror or error})",
+            "free space or choose another --out, then run again",
+        )
+    )
