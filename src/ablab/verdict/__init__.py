@@ -1,0 +1,88 @@
+"""The verdict: every arm paired with its reference, seed by seed; one t interval; the word is read off it.
+
+Needs numpy and scipy only, and those not before a name is used: importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ablab.verdict.contrasts import Factorial
+    from ablab.verdict.documents import bits_per_nat
+    from ablab.verdict.evidence import ArmSpec, Bank, Decision, Documents, RunScore
+    from ablab.verdict.judgement import factorial, judge, wanted
+    from ablab.verdict.logs import Record, Unpaired, record, unpaired
+    from ablab.verdict.planning import (
+        Plan,
+        at_most_for,
+        chance,
+        mde,
+        mde_one_seed,
+        plan,
+        power,
+        seeds_needed,
+        smallest_tie,
+    )
+    from ablab.verdict.rows import Band, Gap, Inversion, Price, Row, StageBand, Verdict
+    from ablab.verdict.spending import looks, weights
+
+_PLACES = {
+    "contrasts": "Factorial",
+    "documents": "bits_per_nat",
+    "evidence": "ArmSpec Bank Decision Documents RunScore",
+    "judgement": "factorial judge wanted",
+    "logs": "Record Unpaired record unpaired",
+    "planning": "Plan at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
+    "rows": "Band Gap Inversion Price Row StageBand Verdict",
+    "spending": "looks weights",
+}
+_WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+__all__ = [
+    "ArmSpec",
+    "Band",
+    "Bank",
+    "Decision",
+    "Documents",
+    "Factorial",
+    "Gap",
+    "Inversion",
+    "Plan",
+    "Price",
+    "Record",
+    "Row",
+    "RunScore",
+    "StageBand",
+    "Unpaired",
+    "Verdict",
+    "at_most_for",
+    "bits_per_nat",
+    "chance",
+    "factorial",
+    "judge",
+    "looks",
+    "mde",
+    "mde_one_seed",
+    "plan",
+    "power",
+    "record",
+    "seeds_needed",
+    "smallest_tie",
+    "unpaired",
+    "wanted",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,236 @@
+"""From a replayed study to the rows that are shown: every number of an arm beside its word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ablab.verdict import planning
+from ablab.verdict.contrasts import READING
+from ablab.verdict.documents import document_error
+from ablab.verdict.evidence import Bank, Decision, Evidence
+from ablab.verdict.family import Line, Standing
+from ablab.verdict.interval import Interval, outliers, summary
+from ablab.verdict.price import more_seeds, price
+from ablab.verdict.replayed import Study
+from ablab.verdict.rows import Price, Row
+from ablab.verdict.spending import f_two_sided
+from ablab.verdict.stages import own_metric, shown
+
+
+def baseline_row(evidence: Evidence) -> Row:
+    name = evidence.baseline
+    done = evidence.common([name], range(evidence.decision.probe, len(evidence.seeds)))
+    notes = _pairless(evidence, (name,))
+    mean = own_metric(evidence, name, done, evidence.decision.stage)
+    return Row(name, None, "baseline", seeds=len(done), mean=mean, notes=tuple(notes), more_seeds=0)
+
+
+def cell_row(evidence: Evidence, name: str) -> Row:
+    """A cell of a factorial: numbers, no word."""
+    reference = evidence.reference(name)
+    places = evidence.common([name, reference], range(len(evidence.seeds)))
+    stage = evidence.decision.stage
+    values = [evidence.values(name, stage)[i] - evidence.values(reference, stage)[i] for i in places]
+    sample = summary(values, values)
+    notes = (*_pairless(evidence, (reference, name)), "a cell of a factorial: read the contrasts")
+    return Row(
+        name,
+        reference,
+        None,
+        sample.d,
+        seeds=len(places),
+        s=sample.s,
+        notes=notes,
+        mean=own_metric(evidence, name, places, stage),
+        lower=sum(v < 0 for v in values),
+    )
+
+
+def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
+    evidence, fit = study.evidence, study.fit[line.name]
+    own = line.name if line.name in evidence.specs else None
+    stage = evidence.decision.stage
+    if fit.word is not None:
+        places = evidence.common(line.arms, range(len(evidence.seeds))) if fit.word == "unstable" else []
+        values = line.values(evidence, places, stage)
+        sample = summary(values, values)
+        lower = sum(v < 0 for v in values) if places else None
+        notes = (fit.note, *_pairless(evidence, line.arms))
+        mean = own_metric(evidence, own, places, stage) if own else None
+        return Row(
+            line.name,
+            line.reference,
+            fit.word,
+            sample.d,
+            seeds=sample.n,
+            s=sample.s,
+            mean=mean,
+            more_seeds=0,
+            lower=lower,
+            notes=notes,
+        )
+    if study.promoted is None or line.name not in study.promoted:
+        return _probe_row(study, line, bank)
+    return _judged_row(study, line, study.family.standings[line.name], bank)
+
+
+def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
+    """An arm that has only been probed: the probe's difference, no seeds of its own."""
+    evidence, sample = study.evidence, study.probed[line.name]
+    decision = evidence.decision
+    values = line.values(evidence, evidence.common(line.arms, range(decision.probe)), decision.stage)
+    lower = sum(v < 0 for v in values) if values else None
+    notes = tuple(_pairless(evidence, line.arms))
+    if study.promoted is None:
+        cost = price(evidence, line, range(decision.probe))
+        more = sum(not evidence.ended(line.arms, [i]) for i in range(decision.probe))
+        return Row(
+            line.name,
+            line.reference,
+            "inconclusive",
+            sample.d,
+            more_seeds=more,
+            price=cost,
+            lower=lower,
+            notes=("probe not finished", *notes),
+        )
+    m = max(1, len(study.promoted))
+    more, fresh = more_seeds(evidence, d=sample.d, s=None, n=0, m=m, look=None, open=False, bank=bank)
+    return Row(
+        line.name,
+        line.reference,
+        "inconclusive",
+        sample.d,
+        more_seeds=more,
+        fresh=fresh,
+        lower=lower,
+        price=price(evidence, line, None, more),
+        notes=("not promoted", *notes),
+    )
+
+
+def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None) -> Row:
+    evidence, decision, i = study.evidence, study.evidence.decision, standing.interval
+    places = standing.places
+    values = line.values(evidence, places, decision.stage)
+    is_arm = line.name in evidence.specs
+    error = document_error(evidence, line.name, line.reference, places, i.d) if is_arm and i.d is not None else None
+    low_text, high_text = _text_interval(i, error)
+    part = shown(evidence, line, places, i.c if i.n >= 2 else None)
+    more, fresh, cost = _cost(study, line, standing, bank)
+    correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
+    late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
+    notes = (*_own_notes(study, line, standing), *late, *_noise_notes(evidence, places, values, i, bank))
+    return Row(
+        name=line.name,
+        on=line.reference,
+        word=i.word,
+        delta=i.d,
+        low=i.low,
+        high=i.high,
+        p=i.p,
+        seeds=i.n,
+        look=study.family.looks.index(standing.look) + 1 if standing.look is not None else None,
+        m=i.m or None,
+        s=i.s,
+        c=i.c,
+        mean=own_metric(evidence, line.name, places, decision.stage) if is_arm else None,
+        mde=_mde(decision, i, error, bank),
+        chance=standing.chance,
+        more_seeds=more,
+        fresh=fresh,
+        price=cost,
+        lower=sum(v < 0 for v in values) if places else None,
+        notes=(*notes, *part.notes, *_pairless(evidence, line.arms)),
+        trajectory=part.trajectory,
+        stages=part.stages,
+        gaps=part.gaps,
+        inversions=part.inversions,
+        se_doc=error[0] if error else None,
+        low_text=low_text,
+        high_text=high_text,
+        correlation=correlation,
+        seeds_saved=saved,
+    )
+
+
+def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tuple[int, bool, Price | None]:
+    """(more seeds, whether they must be fresh, their price); nothing for a settled line."""
+    evidence, i, look = study.evidence, standing.interval, standing.look
+    if i.word != "inconclusive":
+        return 0, False, None
+    m = max(1, i.m or study.family.size)
+    more, fresh = more_seeds(evidence, d=i.d, s=i.s, n=i.n, m=m, look=look, open=standing.open, bank=bank)
+    after = evidence.decision.probe + (look or 0)
+    ahead = None if fresh else range(after, min(after + more, len(evidence.seeds)))
+    return more, fresh, price(evidence, line, ahead, more)
+
+
+def _own_notes(study: Study, line: Line, standing: Standing) -> list[str]:
+    i = standing.interval
+    notes = [*([i.note] if i.note else []), *standing.notes, *(["waiting"] if standing.waits else [])]
+    if line.name in study.interactions and i.word in READING:
+        notes.append(READING[i.word])
+    return notes
+
+
+def _mde(decision: Decision, i: Interval, error: tuple[float, int] | None, bank: Bank | None) -> float | None:
+    if i.word == "invalid":
+        return None
+    if i.n >= 2:
+        return None if i.s is None else planning.mde(i.s, i.n, i.w, i.m, decision.alpha)
+    if i.n == 1 and i.c is not None and error is not None:  # one checkpoint, judged over documents
+        return planning.mde(error[0] * math.sqrt(error[1]), error[1], 1.0, i.m, decision.alpha)
+    return planning.mde_one_seed(bank.sd, i.m, decision.alpha) if i.n == 1 and bank is not None else None
+
+
+def _text_interval(i: Interval, error: tuple[float, int] | None) -> tuple[float | None, float | None]:
+    """The interval for new text of this kind: seeds and documents together."""
+    if error is None or i.d is None or i.c is None:
+        return None, None
+    seeds = i.s * i.s / i.n if i.s is not None else 0.0
+    half = i.c * math.sqrt(seeds + error[0] * error[0])
+    return i.d - half, i.d + half
+
+
+def _noise_notes(
+    evidence: Evidence, places: Sequence[int], values: Sequence[float], i: Interval, bank: Bank | None
+) -> list[str]:
+    notes = [
+        f"seed {evidence.seeds[places[k]]}: outlier, not expected from the others (p = {p:.2g}); kept"
+        for k, p in outliers(values)
+    ]
+    if bank is not None and i.n >= 3 and i.s is not None:
+        ratio = i.s / bank.sd
+        if f_two_sided(ratio * ratio, i.n - 1, bank.df) < 0.05:
+            notes.append(f"noise is {ratio:.2f} of the bank's")
+    return notes
+
+
+def _pairless(evidence: Evidence, arms: Sequence[str]) -> list[str]:
+    """Seeds that all the arms have ended without giving a pair, and why."""
+    notes = []
+    for k, seed in enumerate(evidence.seeds):
+        statuses = {a: evidence.status[a][k] for a in arms}
+        if "absent" in statuses.values():
+            continue
+        lost = [f"{a} {status}" for a, status in statuses.items() if status != "done"]
+        if lost:
+            notes.append(f"seed {seed}: no pair, {' and '.join(lost)}")
+    return notes
+
+
+def _common_random_numbers(
+    evidence: Evidence, line: Line, places: Sequence[int], s: float | None
+) -> tuple[float | None, float | None]:
+    """(correlation of the two columns, variance saved by pairing), from three pairs."""
+    if len(places) < 3 or not s:
+        return None, None
+    x, y = ([evidence.values(a, evidence.decision.stage)[i] for i in places] for a in (line.name, line.reference))
+    n, a, b = len(places), summary(x, x), summary(y, y)
+    if a.d is None or b.d is None or not a.s or not b.s:
+        return None, None
+    covariance = sum((u - a.d) * (v - b.d) for u, v in zip(x, y, strict=True)) / (n - 1)
+    r, saved = covariance / (a.s * b.s), (a.s * a.s + b.s * b.s) / (s * s) if s * s > 0 else math.inf
+    return (max(-1.0, min(1.0, r)) if math.isfinite(r) else None), (saved if math.isfinite(saved) else None)

@@ -1,0 +1,145 @@
+"""judge and wanted: the verdict of a study, and the runs it still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ablab.verdict.contrasts import Factorial
+from ablab.verdict.describe import baseline_row, cell_row, line_row
+from ablab.verdict.documents import bits_per_nat
+from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
+from ablab.verdict.replayed import Study, replay_study
+from ablab.verdict.rows import Row, Verdict
+from ablab.verdict.winner import Contest, candidates, decide
+
+
+def wanted(
+    decision: Decision,
+    arms: Sequence[ArmSpec],
+    seeds: Sequence[int],
+    runs: Iterable[RunScore],
+    bank: Bank | None = None,
+    *,
+    factorials: Sequence[Factorial] = (),
+) -> list[tuple[str, int]]:
+    """The runs (arm, seed) still needed up to the next look, seed by seed, the baseline first; empty: finished.
+
+    Arms that are settled, given up, invalid or unstable ask for nothing; a reference runs where an open arm needs it.
+    Raises ValueError if the study contradicts itself; never for what the runs hold.
+    """
+    return list(replay_study(decision, arms, seeds, runs, bank, factorials).missing)
+
+
+def judge(
+    decision: Decision,
+    arms: Sequence[ArmSpec],
+    seeds: Sequence[int],
+    runs: Iterable[RunScore],
+    bank: Bank | None = None,
+    *,
+    factorials: Sequence[Factorial] = (),
+) -> Verdict:
+    """The verdict, replayed from look 1. `arms` may hold the baseline's own spec (for `prefer VALUE`).
+
+    Raises ValueError if the study contradicts itself; never for what the runs hold.
+    """
+    study = replay_study(decision, arms, seeds, runs, bank, factorials)
+    evidence = study.evidence
+    rows = {evidence.baseline: baseline_row(evidence)}
+    lines = {line.name: line for line in study.lines}
+    for name in (*(a.name for a in evidence.arms), *(n for n in lines if n not in evidence.specs)):
+        if name in lines:
+            rows[name] = line_row(study, lines[name], None if name not in evidence.specs else bank)
+        else:
+            rows[name] = cell_row(evidence, name)
+    notes = [*evidence.notes]
+    if decision.keep is not None and decision.probe == 0 and decision.start == decision.at_most:
+        notes.append("keep has no effect: there is only one look")
+    if decision.probe and decision.keep is None:
+        notes.append("probe without keep: every arm goes on")
+    winner, decided_by, more = _winner(study, rows)
+    family = study.family
+    return Verdict(
+        family.looks,
+        family.weights,
+        winner,
+        decided_by,
+        _sentence(study, rows, winner, decided_by),
+        tuple(notes + more),
+        rows,
+        _bits_per_nat(evidence),
+    )
+
+
+def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: Iterable[RunScore]) -> dict[str, Row]:
+    """The contrasts of one 2x2 on its own, as rows by the names of the two changes and "I" for the interaction.
+
+    Its three cells are the whole family. Inside a larger study give `factorials=` to judge instead.
+    """
+    arms = [ArmSpec(name, on=cells.y00) for name in cells.cells]
+    verdict = judge(replace(decision, baseline=cells.y00), arms, seeds, runs, factorials=[cells])
+    names = [line.name for line in cells.lines()]
+    return {key: verdict.rows[name] for key, name in zip((cells.a, cells.b, "I"), names, strict=True)}
+
+
+def _winner(study: Study, rows: dict[str, Row]) -> tuple[str | None, str, list[str]]:
+    evidence = study.evidence
+    if study.missing:
+        return None, "not finished", []
+    if study.lines and all(rows[line.name].word == "invalid" for line in study.lines):
+        return None, "invalid", []
+    if study.cells and all(a.name in study.cells for a in evidence.arms):
+        return None, "factorial: read the contrasts", []
+    members, is_shown = candidates(evidence, rows, study.promoted or frozenset())
+    probe = evidence.decision.probe
+    standings = study.family.standings
+    places: dict[str, Sequence[int]] = {x: standings[x].places for x in members if x in standings}
+    if evidence.baseline in members:
+        places[evidence.baseline] = evidence.common([evidence.baseline], range(probe, len(evidence.seeds)))
+    at = {x: look for x in members if x in standings and (look := standings[x].look) is not None}
+    contest = Contest(evidence, places, at, dict(zip(study.family.looks, study.family.weights, strict=True)))
+    winner, decided_by = decide(contest, members, is_shown)
+    barred = [f"{a}: cannot win, {spec.barred}" for a, spec in evidence.specs.items() if spec.barred]
+    return winner, decided_by, contest.notes + barred
+
+
+def _bits_per_nat(evidence: Evidence) -> float | None:
+    for i in range(len(evidence.seeds)):
+        documents = evidence.documents(evidence.baseline, i, evidence.decision.stage)
+        if documents is not None and documents.bytes.sum() > 0:
+            return bits_per_nat(float(documents.tokens.sum()), float(documents.bytes.sum()))
+    return None
+
+
+def _sentence(study: Study, rows: dict[str, Row], winner: str | None, decided_by: str) -> str:
+    open_ = [f"{r.name} ({_price_text(r)})" for r in rows.values() if r.word == "inconclusive"]
+    first = f"The winner is {winner} ({decided_by})" if winner else f"No winner ({decided_by})"
+    if study.missing:
+        first += f", {len(study.missing)} runs to the next look"
+    return first + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
+
+
+def _price_text(row: Row) -> str:
+    kind = "fresh seeds" if row.fresh else "seeds"
+    if row.price is None:
+        return f"about {row.more_seeds} more {kind}"
+    time = "" if row.price.seconds is None else f", {_time(row.price.seconds)}"
+    tokens = "" if row.price.tokens is None else f", {_count(row.price.tokens)} tokens"
+    return f"about {row.more_seeds} more {kind}: {row.price.runs} runs{tokens}{time}"
+
+
+def _count(number: float) -> str:
+    """1,640,000 as 1.64M."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:,.0f}"
+
+
+def _time(seconds: float) -> str:
+    """Seconds in the unit that a person would say: s, min, h or days."""
+    for size, unit in ((2 * 86400, "days"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,134 @@
+"""A whole study replayed from its runs: who is fit, who was promoted, where every arm stands, what is still missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ablab.verdict import contrasts
+from ablab.verdict.contrasts import Factorial
+from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
+from ablab.verdict.family import Family, Line, lowest, replay
+from ablab.verdict.fitness import Fitness, fitness, worst
+from ablab.verdict.interval import Sample, summary
+from ablab.verdict.spending import looks
+from ablab.verdict.winner import preferred
+
+
+@dataclass(frozen=True)
+class Study:
+    """The replayed study. promoted is None while the probe is not finished; probed are the probe's differences."""
+
+    evidence: Evidence
+    lines: tuple[Line, ...]
+    cells: frozenset[str]
+    interactions: frozenset[str]
+    fit: dict[str, Fitness]
+    promoted: frozenset[str] | None
+    probed: dict[str, Sample]
+    family: Family
+    missing: tuple[tuple[str, int], ...]
+
+
+def replay_study(
+    decision: Decision,
+    arms: Sequence[ArmSpec],
+    seeds: Sequence[int],
+    runs: Iterable[RunScore],
+    bank: Bank | None = None,
+    factorials: Sequence[Factorial] = (),
+) -> Study:
+    """Everything that follows from the runs alone. Raises ValueError if the study itself contradicts itself."""
+    evidence = Evidence(decision, arms, seeds, runs)
+    contrasts.check(evidence, factorials)
+    for rung in decision.tie:
+        if rung.startswith("prefer "):
+            preferred(evidence, rung)  # refused now, not after the money is spent
+    if decision.keep == "2 sigma" and bank is None:
+        raise ValueError('decision.seeds.keep: "2 sigma" needs a bank; give one, or keep a number of arms')
+    cells = frozenset(c for f in factorials for c in f.cells)
+    lines = tuple(
+        Line(a.name, ((a.name, 1.0), (ref, -1.0)), ref, a.shares_weights)
+        for a in evidence.arms
+        for ref in (evidence.reference(a.name),)
+        if a.name not in cells
+    ) + tuple(line for f in factorials for line in f.lines())
+    everywhere = range(len(evidence.seeds))
+    fit = {line.name: _fitness(evidence, line, everywhere) for line in lines}
+    promoted, probed, needed = _promote(evidence, lines, bank)
+    chosen = [line for line in lines if promoted is None or line.name in promoted]
+    size = len(chosen)
+    ready = {name for name, f in fit.items() if f.word is None} if promoted is not None else set()
+    keep = decision.keep if decision.probe == 0 and isinstance(decision.keep, int) else None
+    family = replay(evidence, chosen, ready, size, keep)
+    missing = needed if promoted is None else _missing(evidence, chosen, fit, family)
+    order = {name: i for i, name in enumerate(evidence.specs)}
+    ordered = tuple((a, evidence.seeds[i]) for i, a in sorted(missing, key=lambda spot: (spot[0], order[spot[1]])))
+    interactions = frozenset(f.interaction for f in factorials)
+    return Study(evidence, lines, cells, interactions, fit, promoted, probed, family, ordered)
+
+
+def _fitness(evidence: Evidence, line: Line, places: Sequence[int]) -> Fitness:
+    """Of an arm against its reference; of a contrast, the worst of its cells."""
+    arms = [a for a in line.arms if a != line.reference]
+    return worst(fitness(evidence, evidence.specs[a], line.reference, places) for a in arms)
+
+
+def _promote(
+    evidence: Evidence, lines: Sequence[Line], bank: Bank | None
+) -> tuple[frozenset[str] | None, dict[str, Sample], set[tuple[int, str]]]:
+    """Who goes on after the probe (None: not known yet), the probe's differences, and the probe runs still missing.
+
+    Fitness is taken from the probe seeds alone: a fault on a later seed must not promote another arm after the fact.
+    """
+    decision = evidence.decision
+    places = range(decision.probe)
+    if decision.probe == 0:
+        return frozenset(line.name for line in lines), {}, set()
+    fits = {line.name: _fitness(evidence, line, places) for line in lines}
+    probed = {line.name: _difference(evidence, line, evidence.common(line.arms, places)) for line in lines}
+    running = [line for line in lines if fits[line.name].word is None or fits[line.name].curable]
+    needed = {(i, a) for line in running for a in line.arms for i in places if evidence.status[a][i] == "absent"}
+    if needed:
+        return None, probed, needed
+    deltas = {line.name: probed[line.name].d for line in lines if fits[line.name].word is None}
+    if decision.keep is None:
+        return frozenset(name for name, d in deltas.items() if d is not None), probed, set()
+    if isinstance(decision.keep, str):
+        bound = -2 * (bank.sd if bank else math.inf) / math.sqrt(decision.probe)
+        return frozenset(name for name, d in deltas.items() if d is not None and d <= bound), probed, set()
+    return frozenset(lowest(deltas, decision.keep)), probed, set()
+
+
+def _difference(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:
+    stage = evidence.decision.stage
+    reference = evidence.values(line.reference, stage)
+    return summary(line.values(evidence, places, stage), [reference[i] for i in places])
+
+
+def _missing(
+    evidence: Evidence, lines: Sequence[Line], fit: dict[str, Fitness], family: Family
+) -> set[tuple[int, str]]:
+    """(place, arm) still to run up to the earliest look that some open line has not reached.
+
+    A line that is invalid only because nothing is done yet goes on to the first look: one diverged baseline at the
+    first seed must not end a study, nor may the answer depend on which run came back first.
+    """
+    decision = evidence.decision
+    numbers = looks(decision.start, decision.at_most)
+    waiting: list[tuple[int, Line]] = []
+    for line in lines:
+        curable = fit[line.name].curable
+        if not (family.standings[line.name].waits or curable):
+            continue
+        for number in numbers[:1] if curable else numbers:
+            if not evidence.ended(line.arms, range(decision.probe, decision.probe + number)):
+                waiting.append((number, line))
+                break
+    if not waiting:
+        return set()
+    earliest = min(number for number, _ in waiting)
+    places = range(decision.probe, decision.probe + earliest)
+    due = [line for number, line in waiting if number == earliest]
+    return {(i, a) for line in due for a in line.arms for i in places if evidence.status[a][i] == "absent"}

@@ -1,0 +1,137 @@
+"""What a verdict says: one row per arm, and plain JSON with null for every number that does not exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mean difference with its interval; low and high are None where the row has no interval."""
+
+    delta: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class StageBand(Band):
+    """The difference at one stage; mean is the arm's own metric there."""
+
+    mean: float | None = None
+
+
+@dataclass(frozen=True)
+class Gap(Band):
+    """The difference of the gap from the first stage; gap is the arm's own, within its runs."""
+
+    gap: float | None = None
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Better at one stage and worse at the other; kind is "shown" or "likely"."""
+
+    first: str
+    stage: str
+    kind: str
+    delta_first: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the missing seeds cost; None: a budget that is not in tokens, a needed arm that was never timed."""
+
+    runs: int
+    tokens: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm, or one contrast of a factorial. `on` is the reference that every difference is taken against.
+
+    `look` is the place (1 to K) of the look the numbers belong to; `mean` the arm's own metric over its pairs (the
+    baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only.
+    """
+
+    name: str
+    on: str | None
+    word: str | None
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    seeds: int = 0
+    look: int | None = None
+    m: int | None = None
+    s: float | None = None
+    c: float | None = None
+    mean: float | None = None
+    mde: float | None = None
+    chance: float | None = None
+    more_seeds: int | None = None
+    fresh: bool = False
+    price: Price | None = None
+    lower: int | None = None
+    notes: tuple[str, ...] = ()
+    trajectory: Band | None = None
+    stages: Mapping[str, StageBand] = field(default_factory=dict)
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
+    inversions: tuple[Inversion, ...] = ()
+    se_doc: float | None = None
+    low_text: float | None = None
+    high_text: float | None = None
+    correlation: float | None = None
+    seeds_saved: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dict; null in place of missing numbers."""
+        plain = as_plain(self)
+        assert isinstance(plain, dict)
+        return plain
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The whole study. winner is None while it is not finished, or if nothing in it is valid.
+
+    bits_per_nat turns nats per token into bits per byte on this validation set (None without documents).
+    """
+
+    looks: tuple[int, ...]
+    weights: tuple[float, ...]
+    winner: str | None
+    decided_by: str
+    sentence: str
+    notes: tuple[str, ...]
+    rows: Mapping[str, Row]
+    bits_per_nat: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dict; rows keep their order as a list."""
+        plain = as_plain(self)
+        assert isinstance(plain, dict)
+        plain["rows"] = [row.as_json() for row in self.rows.values()]
+        return plain
+
+
+def as_plain(value: object) -> object:
+    """Dataclasses, mappings and sequences to dicts and lists; a float that is not finite becomes None."""
+    if is_dataclass(value):
+        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): as_plain(v) for k, v in value.items()}
+    if isinstance(value, (bool, str)) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Sequence):
+        return [as_plain(v) for v in value]
+    raise TypeError(f"{type(value).__name__} has no plain form")

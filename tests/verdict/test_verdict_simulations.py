@@ -1,0 +1,58 @@
+"""The verdict's promises on a few hundred simulated studies per cell; the long form is bench/verdict_simulations.py.
+
+Fixed seeds; every bound carries the Monte-Carlo error of this many studies.
+"""
+
+from __future__ import annotations
+
+import pytest
+from bench.verdict_simulations import ALPHA, Cell, cells, faults, lived, main, simulate
+
+NULLS = [c for c in cells() if not any(c.effects)]
+SHOWN = [c for c in cells() if any(c.effects)]
+
+
+def test_the_cells_are_those_promised():
+    assert {(len(c.effects), c.rho, c.noise) for c in NULLS} == {
+        (k, rho, noise) for k in (1, 3, 7) for rho in (0.0, 0.5, 0.87) for noise in ("normal", "t5")
+    }
+    assert {(len(c.effects), c.effects[0]) for c in SHOWN} >= {(k, -e) for k in (1, 3, 7) for e in (1.0, 1.5, 2.0)}
+
+
+@pytest.mark.parametrize("cell", NULLS, ids=lambda c: f"{len(c.effects)}-{c.rho}-{c.noise}")
+def test_family_error_and_coverage_of_nulls(cell):
+    found = simulate(cell, studies=200, seed=11)
+    assert faults(cell, found) == []
+    assert found.seeds < 8
+
+
+@pytest.mark.parametrize("cell", SHOWN, ids=lambda c: f"{len(c.effects)}-{c.effects[0]}")
+def test_power_is_what_was_planned(cell):
+    found = simulate(cell, studies=200, seed=12)
+    assert found.planned is not None
+    assert faults(cell, found) == []
+
+
+def test_family_error_of_nulls_taken_together():
+    """All 18 null cells in one share: 1,080 studies, an error well below one that ignores looks or arms."""
+    share = sum(simulate(c, studies=60, seed=13).family_error for c in NULLS) / len(NULLS)
+    assert share <= ALPHA + 2 * (ALPHA * (1 - ALPHA) / (60 * len(NULLS))) ** 0.5
+    assert share > 0.01  # and not by never saying anything
+
+
+def test_a_broken_promise_is_seen():
+    cell = Cell((0.0,))
+    found = simulate(cell, studies=50, seed=1)
+    assert faults(cell, type(found)(1000, 0.08, 0.93, 0.0, None, 8.0)) == ["family error", "coverage"]
+    assert faults(cell, type(found)(1000, 0.05, 0.95, 0.6, 0.7, 8.0)) == ["power"]
+
+
+def test_living_a_study_run_by_run_is_replaying_it():
+    assert lived(Cell((-1.5, 0.0, 0.0), 0.5), studies=15, seed=2) == 0
+
+
+def test_the_long_form_prints_a_line_per_cell(capsys):
+    code = main(["--studies", "10"])
+    lines = capsys.readouterr().out.splitlines()
+    assert code in (0, 1)
+    assert len(lines) == 2 + len(cells()) + 2
