@@ -1,0 +1,45 @@
+"""Gates of the data floor: each returns nothing, or raises GateFailed with place, fault and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ablab.fault import Fault, GateFailed
+
+
+def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data") -> None:
+    """No validation document may be in the training split: content digests are compared."""
+    held = set(valid)
+    leaked = held.intersection(train)
+    if leaked:
+        share = 100 * len(leaked) / len(held)
+        fault = f"{len(leaked)} of {len(held)} validation documents ({share:.1f} %) are also in the training split"
+        raise GateFailed(Fault(place, fault, "prepare the data again from sources that do not overlap"))
+
+
+def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str) -> None:
+    """The tokens of a document must decode to its bytes, and their byte counts must sum to its length."""
+    counted = int(n_bytes.sum())
+    if counted != len(text):
+        ratio = counted / max(len(text), 1)
+        fault = f"the tokens count {counted} bytes where the text has {len(text)} (ratio {ratio:.4f})"
+        raise GateFailed(Fault(place, fault, "bits per byte would be wrong by that ratio; repair the tokenizer"))
+    if rebuilt != text:
+        at = next((i for i, (a, b) in enumerate(zip(rebuilt, text)) if a != b), min(len(rebuilt), len(text)))
+        fault = f"the tokens decode to another text from byte {at} on"
+        raise GateFailed(Fault(place, fault, "repair the tokenizer"))
+
+
+def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> None:
+    """A document's own tokens lie in the vocabulary and are never BOS."""
+    if not ids.size:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        fault = f"token id {wrong} is outside the vocabulary of {vocab_size}"
+        raise GateFailed(Fault(place, fault, "tokens and tokenizer do not belong together; prepare the data again"))
+    if bool((ids == bos_id).any()):
+        raise GateFailed(Fault(place, f"the text yields BOS (id {bos_id})", "repair the tokenizer"))

@@ -1,0 +1,271 @@
+"""Where text comes from: this interpreter's library, text, JSON lines and Parquet files, and mock documents.
+
+Every source gives its documents in a fixed order as (place, text); text None is a file that the source's rule skips.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import json
+import os
+import platform
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ablab.data import mock
+from ablab.data.inputs import Inputs
+from ablab.fault import Fault, GateFailed, InvalidStudy, did_you_mean
+from ablab.files import canonical
+
+Entry = tuple[str, str | None]
+_NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
+
+
+class Source(Protocol):
+    """One input of a corpus."""
+
+    @property
+    def name(self) -> str: ...
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        """What the manifest says about it; `sha256` covers the whole content."""
+        ...
+
+    def documents(self) -> Iterator[Entry]: ...
+
+
+@dataclass(frozen=True)
+class PythonLibrary:
+    """The running interpreter's standard library, one document per source file, and the texts of pydoc's topics.
+
+    Files that are no UTF-8 (the library's own tests of odd encodings) are skipped and counted; nothing else may be.
+    `limit` keeps the first files only.
+    """
+
+    limit: int | None = None
+    name: str = "python"
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        root = _library()
+        listed = [[name, inputs.sha256(root / name)] for name in self._files()]
+        topics = [[name, hashlib.sha256(text.encode()).hexdigest()] for name, text in _topics()]
+        return {
+            "source": self.name,
+            "sha256": hashlib.sha256(canonical([listed, topics]).encode()).hexdigest(),
+            "files": len(listed),
+            "topics": len(topics),
+            "python": platform.python_version(),
+        }
+
+    def documents(self) -> Iterator[Entry]:
+        root = _library()
+        for name in self._files():
+            try:
+                text: str | None = (root / name).read_bytes().decode()
+            except UnicodeDecodeError:
+                text = None
+            yield f"python:{name}", text
+        for name, text in _topics():
+            yield f"python:topic {name}", text
+
+    def _files(self) -> list[str]:
+        # pydoc_data/topics.py holds the topics' texts once more, escaped: a near duplicate that could cross the split
+        root, found = _library(), []
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if name not in _NOT_LIBRARY]
+            inside = Path(folder).relative_to(root)
+            found += [(inside / name).as_posix() for name in files if name.endswith(".py")]
+        kept = [name for name in sorted(found) if name != "pydoc_data/topics.py" and (root / name).is_file()]
+        return kept[: self.limit]
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A .txt file: one document. GateFailed at the first byte that is no UTF-8."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        return {"source": self.name, "sha256": inputs.sha256(self.path)}
+
+    def documents(self) -> Iterator[Entry]:
+        yield self.name, _decode(_read(self.path), self.path, 0)
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A .jsonl file: one document per line, in the string field `text_field`; empty lines are passed over."""
+
+    path: Path
+    text_field: str = "text"
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        return {"source": self.name, "sha256": inputs.sha256(self.path)}
+
+    def documents(self) -> Iterator[Entry]:
+        offset = 0
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                place = f"{self.path}: line {number}"
+                line = _decode(raw, self.path, offset)
+                offset += len(raw)
+                if line.strip():
+                    yield place, self._text(line, place)
+
+    def _text(self, line: str, place: str) -> str:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise GateFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
+        if not isinstance(record, dict):
+            raise GateFailed(Fault(place, "is no JSON object", f'write {{"{self.text_field}": "..."}}'))
+        if self.text_field not in record:
+            cure = f"set data.text_field; {did_you_mean(self.text_field, list(record))}"
+            raise GateFailed(Fault(place, f"has no field '{self.text_field}'", cure))
+        return _text(record[self.text_field], place, self.text_field)
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """A .parquet file: one document per row, in the string column `text_field`; read in pieces of a row group."""
+
+    path: Path
+    text_field: str = "text"
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        return {"source": self.name, "sha256": inputs.sha256(self.path)}
+
+    def documents(self) -> Iterator[Entry]:
+        import pyarrow
+        import pyarrow.parquet
+
+        row = 0
+        try:
+            with pyarrow.parquet.ParquetFile(self.path, buffer_size=1 << 20) as file:
+                names = file.schema_arrow.names
+                if self.text_field not in names:
+                    cure = f"set data.text_field; {did_you_mean(self.text_field, names)}"
+                    raise GateFailed(Fault(self.name, f"has no column '{self.text_field}'", cure))
+                for group in range(file.num_row_groups):  # one iterator over all of them keeps what it has read
+                    batches = file.iter_batches(256, row_groups=[group], columns=[self.text_field], use_threads=False)
+                    for value in itertools.chain.from_iterable(batch.column(0) for batch in batches):
+                        place = f"{self.path}: row {row}"
+                        yield place, _text(value.as_py(), place, self.text_field)
+                        row += 1
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            fault = f"cannot be read at row {row} ({' '.join(str(error).split())})"
+            raise GateFailed(Fault(self.name, fault, "fetch or write the file again")) from error
+
+
+@dataclass(frozen=True)
+class Mock:
+    """Deterministic synthetic documents (see ablab.data.mock)."""
+
+    name: str = "mock"
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for text in mock.documents():
+            digest.update(text.encode() + b"\0")
+        return {"source": self.name, "sha256": digest.hexdigest()}
+
+    def documents(self) -> Iterator[Entry]:
+        for index, text in enumerate(mock.documents()):
+            yield f"mock:{index}", text
+
+
+def find(patterns: Sequence[str], text_field: str) -> list[Source]:
+    """The sources that `patterns` name: "python", "mock", paths and globs (sorted; ** goes deeper), in the order given.
+
+    InvalidStudy with every pattern that matches nothing, is a folder, or ends in an unknown suffix.
+    """
+    sources: list[Source] = []
+    faults: list[Fault] = []
+    if not patterns:
+        faults.append(Fault("data.source", "names nothing", 'write "python", or a .txt, .jsonl or .parquet file'))
+    for pattern in patterns:
+        if pattern in ("python", "mock"):
+            sources.append(PythonLibrary() if pattern == "python" else Mock())
+            continue
+        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not paths:
+            faults.append(Fault("data.source", f"'{pattern}' matches no file", 'check the path; "python" needs none'))
+        for path in map(Path, paths):
+            found = _file(path, text_field)
+            if isinstance(found, Fault):
+                faults.append(found)
+            else:
+                sources.append(found)
+    if faults:
+        raise InvalidStudy(faults)
+    return sources
+
+
+def _file(path: Path, text_field: str) -> Source | Fault:
+    if path.is_dir():
+        return Fault("data.source", f"'{path}' is a folder", f"name its files, such as '{path}/*.txt'")
+    match path.suffix:
+        case ".txt":
+            return TextFile(path)
+        case ".jsonl":
+            return JsonLines(path, text_field)
+        case ".parquet":
+            return Parquet(path, text_field)
+    known = 'known: .jsonl, .parquet, .txt, and the words "mock", "python"'
+    return Fault("data.source", f"'{path}' has the suffix '{path.suffix}', which has no reader", known)
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def _topics() -> list[tuple[str, str]]:
+    try:
+        from pydoc_data.topics import topics  # a few distributions leave it out
+    except ImportError:
+        return []
+    return sorted(topics.items())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GateFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
+
+
+def _decode(raw: bytes, path: Path, offset: int) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        fault = f"is no UTF-8 at byte {offset + error.start} ({error.reason})"
+        raise GateFailed(Fault(str(path), fault, "convert the file to UTF-8")) from None
+
+
+def _text(value: object, place: str, field: str) -> str:
+    if not isinstance(value, str):
+        fault = f"'{field}' is {'missing' if value is None else type(value).__name__}, not a string"
+        raise GateFailed(Fault(place, fault, "repair or remove the document"))
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        fault = f"'{field}' holds a lone surrogate at character {error.start}"
+        raise GateFailed(Fault(place, fault, "repair or remove the document")) from None
+    return value

@@ -1,0 +1,123 @@
+"""First reading: which documents are duplicates, which are held out, and a sample to train a tokenizer on.
+
+A document is held out iff the first 8 bytes of blake2b(content), big endian, are below valid_fraction * 2^64: membership
+depends on the content alone, never on order, file or what else is there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from ablab.data.sources import Source
+from ablab.fault import Fault, GateFailed
+
+DROPPED, TRAIN, HELD = 0, 1, 2
+
+
+def digest_of(text: bytes) -> bytes:
+    """16 bytes of blake2b: a document's identity; their order is the hash order."""
+    return blake2b(text, digest_size=16).digest()
+
+
+class Sample:
+    """The texts of lowest digest while their characters sum to at most `limit`: the same in whatever order they come.
+
+    No document gives more than a sixteenth of the limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self._longest, self._total = limit, max(1, limit // 16), 0
+        self._heap: list[tuple[int, str]] = []  # the highest digest first
+        self._held: set[int] = set()
+        self._ceiling = 1 << 128  # the lowest digest that was given up; what follows it stays out, however short
+
+    def add(self, digest: bytes, text: str) -> None:
+        """Offer a document; the same digest counts once."""
+        rank, text = int.from_bytes(digest, "big"), text[: self._longest]
+        if rank in self._held or rank >= self._ceiling:
+            return
+        heapq.heappush(self._heap, (-rank, text))
+        self._held.add(rank)
+        self._total += len(text)
+        while self._total > self.limit:
+            negative, text = heapq.heappop(self._heap)
+            self._ceiling = -negative
+            self._held.remove(self._ceiling)
+            self._total -= len(text)
+
+    @property
+    def texts(self) -> list[str]:
+        """The sample in hash order."""
+        return [text for _, text in sorted(self._heap, reverse=True)]
+
+
+@dataclass
+class Scan:
+    """What the first reading found. One entry of `digests` and `roles` per document that has text, in source order."""
+
+    digests: np.ndarray  # (documents, 16) uint8
+    roles: np.ndarray  # DROPPED (duplicate), TRAIN or HELD
+    sample: list[str] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def scan(sources: Sequence[Source], valid_fraction: float, sample_chars: int, say: Callable[[str], object]) -> Scan:
+    """Read everything once. Memory: 16 bytes per document plus the sample. GateFailed where a split would be empty."""
+    threshold = int(valid_fraction * 2**64)
+    digests, sample, n_bytes, empty, undecodable = bytearray(), Sample(sample_chars), 0, 0, 0
+    for source in sources:
+        for _, text in source.documents():
+            if not text:
+                empty, undecodable = empty + (text is not None), undecodable + (text is None)
+                continue
+            raw = text.encode()
+            digest = digest_of(raw)
+            digests += digest
+            n_bytes += len(raw)
+            if sample_chars and int.from_bytes(digest[:8], "big") >= threshold:
+                sample.add(digest, text)
+    table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
+    roles = _roles(table, threshold)
+    documents, duplicates = len(roles), int((roles == DROPPED).sum())
+    counts = {
+        "documents": documents,
+        "bytes": n_bytes,
+        "duplicates": duplicates,
+        "empty": empty,
+        "undecodable": undecodable,
+    }
+    say(f"data: {documents:,} documents, {n_bytes / 1e6:.1f} MB, {duplicates:,} exact duplicates removed")
+    _check_roles(roles, valid_fraction)
+    return Scan(table, roles, sample.texts, counts)
+
+
+def _roles(digests: np.ndarray, threshold: int) -> np.ndarray:
+    halves = np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
+    high, low = halves[:, 0], halves[:, 1]
+    order = np.lexsort((low, high))  # stable: of equal documents the first in source order comes first
+    again = np.zeros(len(order), bool)
+    again[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    roles = np.where(high < np.uint64(threshold), HELD, TRAIN).astype(np.uint8)
+    roles[order[again]] = DROPPED
+    return roles
+
+
+def _check_roles(roles: np.ndarray, valid_fraction: float) -> None:
+    distinct, held = int((roles != DROPPED).sum()), int((roles == HELD).sum())
+    if distinct < 2:
+        what = "no document with text" if not distinct else "one distinct document only"
+        raise GateFailed(
+            Fault("data.source", f"the sources hold {what}", "give at least two, to train and to validate")
+        )
+    if not held:
+        fault = f"none of {distinct} documents falls into the validation split of {valid_fraction:g}"
+        raise GateFailed(Fault("data.valid_fraction", fault, "raise data.valid_fraction or give more documents"))
+    if held == distinct:
+        fault = f"all {distinct} documents fall into the validation split of {valid_fraction:g}"
+        raise GateFailed(Fault("data.valid_fraction", fault, "lower data.valid_fraction or give more documents"))

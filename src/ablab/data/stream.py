@@ -1,0 +1,118 @@
+"""Training batches: contents depend on (seed, step) alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ablab.data.corpus import Corpus
+from ablab.rng import stream
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Batch(NamedTuple):
+    """One step's rows, all int64: tokens, targets (-1 where there is none), document ids (constant within one)."""
+
+    tokens_BT: torch.Tensor
+    targets_BT: torch.Tensor
+    ids_BT: torch.Tensor
+
+
+class Stream:
+    """The training tokens in an order drawn from `seed`, cut into rows of `seq_len`; O(1) access to any step.
+
+    An epoch is n_train // span chunks of `span` tokens, read on a circle from an offset of the epoch's own and permuted:
+    stream(seed, "data", "order", epoch), with the salt behind "data" where there is one. Rows are cut from the chunks, so
+    runs whose seq_len differ see the same tokens in the same order. No row reaches over a chunk's border: a document cut
+    there starts again at position 0. Its next token is still the target of the token before the cut, so every token but
+    BOS is a target. ValueError where the sizes do not divide.
+    """
+
+    def __init__(
+        self, corpus: Corpus, *, seed: int, salt: str = "", span: int, batch_tokens: int, seq_len: int
+    ) -> None:
+        for name, size in (("span", span), ("batch_tokens", batch_tokens), ("seq_len", seq_len)):
+            if size < 1:
+                raise ValueError(f"{name} = {size} is no positive number; give tokens")
+        if span % seq_len:
+            raise ValueError(
+                f"seq_len = {seq_len} does not divide data.span = {span}; make span a multiple of every seq_len"
+            )
+        if batch_tokens % seq_len:
+            cure = f"set budget.batch_tokens to {-(-batch_tokens // seq_len) * seq_len}"
+            raise ValueError(f"batch_tokens = {batch_tokens} is no multiple of seq_len = {seq_len}; {cure}")
+        if corpus.n_train < span:
+            fault = f"the training split has {corpus.n_train} tokens, fewer than one span of {span}"
+            raise ValueError(f"{fault}; give more text or a smaller seq_len and data.span")
+        self.span, self.batch_tokens, self.seq_len = span, batch_tokens, seq_len
+        self._seed, self._name = seed, ("data", *([salt] if salt else []), "order")
+        self._tokens = np.asarray(corpus.tokens)  # a plain view: slicing np.memmap itself is slower
+        self._starts, self._bos = corpus.documents, corpus.bos_id
+        self._chunks = corpus.n_train // span
+        self._orders: dict[int, np.ndarray] = {}
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of one pass; the n_train % span that are left out differ from epoch to epoch."""
+        return self._chunks * self.span
+
+    def epochs(self, tokens: int) -> float:
+        """How often a budget of `tokens` passes over the training split."""
+        return tokens / self.tokens_per_epoch
+
+    def batch(self, step: int) -> Batch:
+        """The batch of 0-based `step`, in rows of seq_len: (batch_tokens // seq_len, seq_len)."""
+        import torch
+
+        if step < 0:
+            raise ValueError(f"step = {step} is negative; the first step is 0")
+        start_B = self._row_starts(step)
+        total = len(self._tokens)
+        index_BU = start_B[:, None] + np.arange(self.seq_len + 1)
+        if int(start_B.max()) + self.seq_len >= total:
+            index_BU %= total
+        taken_BU = self._tokens[index_BU].astype(np.int64)
+        tokens_BT, next_BT = taken_BU[:, :-1], taken_BU[:, 1:]
+        targets_BT = np.where(next_BT == self._bos, -1, next_BT)
+        # a document begins at every BOS; past the end of the circle the count goes on, so the ids still differ
+        ids_BT = np.cumsum(tokens_BT == self._bos, axis=1)
+        ids_BT += (np.searchsorted(self._starts, start_B) - 1)[:, None]
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(tokens_BT)),
+            torch.from_numpy(targets_BT),
+            torch.from_numpy(ids_BT),
+        )
+
+    def _row_starts(self, step: int) -> np.ndarray:
+        """Where each row of the step begins in the token file."""
+        position_B = step * self.batch_tokens + np.arange(0, self.batch_tokens, self.seq_len)
+        chunk_B, inside_B = np.divmod(position_B, self.span)
+        epoch_B, place_B = np.divmod(chunk_B, self._chunks)
+        start_B = np.empty_like(position_B)
+        for epoch in range(int(epoch_B[0]), int(epoch_B[-1]) + 1):
+            here = epoch_B == epoch
+            start_B[here] = self._order(epoch)[place_B[here]] + inside_B[here]
+        return start_B % len(self._tokens)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Starts of the chunks of an epoch, permuted. The last two epochs are kept."""
+        if epoch not in self._orders:
+            draws = stream(self._seed, *self._name, epoch)
+            offset = int(draws.integers(self.span))
+            kept = {old: self._orders[old] for old in self._orders if old == epoch - 1}
+            self._orders = kept | {epoch: offset + self.span * draws.permutation(self._chunks)}
+        return self._orders[epoch]
+
+
+def chain(previous: str, batch: Batch) -> str:
+    """Rolling hash of the tokens consumed: blake2b over the previous hash ("" at first) and the batch's tokens.
+
+    The rows lie in stream order, so it is equal for runs that differ in seq_len only.
+    """
+    digest = hashlib.blake2b(previous.encode(), digest_size=16)
+    digest.update(batch.tokens_BT.cpu().numpy().astype("<i8", copy=False).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Validation documents as rows: non-overlapping windows, every target exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablab.data.corpus import Corpus
+
+_OPEN = 32  # rows that may still take a window: bounds the search, wastes little
+
+
+@dataclass(frozen=True)
+class ValidRows:
+    """Rows of windows, all int64 (R, T). Padding has target -1, document -1 and an id of its own.
+
+    tokens, targets; ids: one per window (context never reaches over a window's border); document: index into
+    corpus.valid; offset: place inside the window; place: place of the input in the document (0 is BOS); n_bytes: bytes of
+    the target.
+    """
+
+    tokens_RT: np.ndarray
+    targets_RT: np.ndarray
+    ids_RT: np.ndarray
+    document_RT: np.ndarray
+    offset_RT: np.ndarray
+    place_RT: np.ndarray
+    n_bytes_RT: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens_RT)
+
+
+def valid_rows(corpus: Corpus, seq_len: int) -> ValidRows:
+    """Window k of a document has the inputs [kT, (k+1)T) of BOS and its tokens, and each input's next token as target.
+
+    The last token has no next one and is no input, so every token but BOS is a target exactly once. Full windows have a
+    row each; shorter ones share rows, each going to the first row with room. ValueError for seq_len < 1.
+    """
+    if seq_len < 1:
+        raise ValueError(f"seq_len = {seq_len} is no positive number; give tokens")
+    windows, places = _windows(corpus, seq_len), []
+    n_rows, room = 0, dict[int, int]()  # row -> tokens still free, oldest row first
+    for _, start, stop in windows:
+        length = stop - start
+        row = next((row for row, free in room.items() if free >= length), -1)
+        if row < 0:
+            row, n_rows = n_rows, n_rows + 1
+            room[row] = seq_len
+            if len(room) > _OPEN:
+                del room[min(room, key=lambda old: (room[old], old))]
+        places.append((row, seq_len - room[row]))
+        room[row] -= length
+        if not room[row]:
+            del room[row]
+    rows = _empty(n_rows, seq_len, corpus.bos_id, len(windows))
+    last, ids, n_bytes = -1, np.empty(0), np.empty(0)
+    for number, ((index, start, stop), (row, column)) in enumerate(zip(windows, places)):
+        if index != last:
+            last, (ids, n_bytes) = index, corpus.valid[index]
+        cut = (row, slice(column, column + stop - start))
+        rows.tokens_RT[cut] = ids[start:stop]
+        rows.targets_RT[cut] = ids[start + 1 : stop + 1]
+        rows.n_bytes_RT[cut] = n_bytes[start + 1 : stop + 1]
+        rows.ids_RT[cut] = number
+        rows.document_RT[cut] = index
+        rows.offset_RT[cut] = np.arange(stop - start)
+        rows.place_RT[cut] = np.arange(start, stop)
+    return rows
+
+
+def _windows(corpus: Corpus, seq_len: int) -> list[tuple[int, int, int]]:
+    """(document, first input, end) of every window, in order."""
+    lengths = np.diff(corpus.valid.starts) - 1  # inputs: all tokens but the last
+    return [
+        (index, start, min(start + seq_len, length))
+        for index, length in enumerate(lengths.tolist())
+        for start in range(0, length, seq_len)
+    ]
+
+
+def _empty(n_rows: int, seq_len: int, bos_id: int, n_windows: int) -> ValidRows:
+    def full(value: int) -> np.ndarray:
+        return np.full((n_rows, seq_len), value, np.int64)
+
+    ids_RT = full(n_windows) + np.arange(n_rows)[:, None]  # padding: one id per row, beyond every window's
+    return ValidRows(full(bos_id), full(-1), ids_RT, full(-1), full(0), full(0), full(0))

@@ -1,0 +1,5 @@
+"""Tokenizers: text to token ids and exact bytes per token."""
+
+from ablab.slot import Slot
+
+slot = Slot("tokenizer", __name__, aliases={"sp": "sentencepiece"}, bytes="Bytes", sentencepiece="SentencePiece")
