@@ -1,0 +1,210 @@
+"""Arms as diffs: of the baseline or of one another, each changing one thing or saying why it changes two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault, did_you_mean
+from ablab.slot import coerce, describe
+from ablab.study.keys import DIFFED, SECTIONS
+from ablab.study.merge import merge, named
+from ablab.study.read import word
+from ablab.study.record import BASELINE, Arm, Change
+from ablab.study.settings import look, settings, staged, written
+from ablab.study.take import show, table, take
+
+
+@dataclass
+class Draft:
+    """An arm on its way: its tree, what the tree means, and every fault found in it."""
+
+    name: str
+    tree: dict[str, Any]
+    settings: dict[str, Any]
+    found: list[Fault]  # places relative to the baseline
+    faults: list[Fault] = field(default_factory=list)  # those to be reported, with the arm's place
+    on: str = BASELINE
+    paths: list[tuple[str, ...]] = field(default_factory=list)
+    texts: dict[str, Any] = field(default_factory=dict)
+    factorial: str | None = None
+    levels: dict[str, Any] = field(default_factory=dict)
+
+    def arm(self, reference: Draft | None) -> Arm:
+        """The finished arm; its reference gives the values before."""
+        changes = tuple(c for path in self.paths for c in changed(path, reference, self)) if reference else ()
+        return Arm(
+            self.name,
+            self.on,
+            self.settings,
+            changes,
+            together=self.texts.get("together"),
+            because=self.texts.get("because"),
+            expect=self.texts.get("expect") or {},
+            factorial=self.factorial,
+            levels=self.levels,
+            source=tuple(written(self.tree)),
+        )
+
+
+def baseline(tree: dict[str, Any], folder: Path) -> Draft:
+    """The baseline's draft."""
+    resolved, found = settings(tree, folder)
+    return Draft(BASELINE, tree, resolved, found, faults=list(found))
+
+
+def declared(raw: dict[str, Any], base: Draft, folder: Path) -> dict[str, Draft]:
+    """Every declared arm, in order; one whose reference is unknown or in a circle has faults and the baseline's tree."""
+    out: dict[str, Draft] = {}
+    for name in raw:
+        _declare(name, raw, base, folder, out, ())
+    return {name: out[name] for name in raw}
+
+
+def _declare(
+    name: str, raw: dict[str, Any], base: Draft, folder: Path, out: dict[str, Draft], above: tuple[str, ...]
+) -> Draft:
+    if name in out:
+        return out[name]
+    place, faults = f"arm.{word(name)}", list[Fault]()
+    given = table(raw[name], place, faults)
+    texts = {key: _text(key, given[key], place, base, faults) for key in SECTIONS["arm"] if key in given}
+    on, reference = texts.get("on") or BASELINE, base
+    if on != BASELINE and on in (*above, name):
+        circle = " -> ".join([*above, name, on])
+        faults.append(Fault(f"{place}.on", f"goes in a circle: {circle}", "let one be on the baseline"))
+    elif on != BASELINE and on in raw:
+        reference = _declare(on, raw, base, folder, out, (*above, name))
+    elif on != BASELINE:
+        known = [*(other for other in raw if other != name), BASELINE]
+        faults.append(
+            Fault(
+                f"{place}.on",
+                f"no arm is called {show(on)}",
+                did_you_mean(on, known),
+            )
+        )
+    if name not in out:
+        diff = {key: value for key, value in given.items() if key not in SECTIONS["arm"]}
+        out[name] = draft(name, diff, reference, folder, place, faults)
+        out[name].on, out[name].texts = on, texts
+        if not out[name].faults:
+            _one_thing(out[name], reference, place)
+    return out[name]
+
+
+def draft(name: str, diff: dict[str, Any], reference: Draft, folder: Path, place: str, faults: list[Fault]) -> Draft:
+    """`diff` laid over the reference. Reported are the faults that the reference has not already."""
+    good: dict[str, Any] = {}
+    for key, value in diff.items():
+        if key not in DIFFED:
+            known = [*DIFFED, *SECTIONS["arm"]]
+            fixed = key in ("study", "decision", "limits")
+            text = f"an arm may not change [{key}]" if fixed else f"an arm has no key {word(key)!r}"
+            cure = "it is the same for every arm" if fixed else did_you_mean(key, known)
+            faults.append(Fault(place, text, cure))
+        elif isinstance(value, dict):
+            good[key] = value
+        else:
+            faults.append(Fault(f"{place}: {key}", f"{show(value)} is {describe(type(value))}", "give a table"))
+    for stage in good.get("stage", {}):
+        if stage not in reference.settings["stage"] and isinstance(reference.tree.get("stage", {}), dict):
+            text = f"no stage is called {show(stage)} in the baseline"
+            faults.append(Fault(f"{place}: stage", text, did_you_mean(stage, list(reference.settings["stage"]))))
+    tree = merge(staged(reference.tree) if "stage" in good else reference.tree, good)
+    resolved, found = settings(tree, folder)
+    known_faults = {str(fault) for fault in reference.found}
+    fresh = [Fault(f"{place}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known_faults]
+    paths = list(named(good, reference.tree))
+    return Draft(name, tree, resolved, found, faults=faults + fresh, paths=paths)
+
+
+def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[Change]:
+    """The settings that really differ at a named path: a replaced lever is one, a merged one counts each setting."""
+    before, after = look(reference.settings, path), look(draft.settings, path)
+    dotted = ".".join(path)
+    if before == after:
+        return
+    if (
+        path[0] == "model"
+        and len(path) == 2
+        and isinstance(before, dict)
+        and isinstance(after, dict)
+        and _by_kind(path)
+    ):
+        kinds = [kind for kind in after if before.get(kind) != after[kind]]
+        before, after = _collapse({k: before.get(k) for k in kinds}), _collapse({k: after[k] for k in kinds})
+    if isinstance(before, dict) and isinstance(after, dict) and "name" in after and before.get("name") == after["name"]:
+        for key in after:
+            if before.get(key) != after[key]:
+                yield Change(f"{dotted}.{key}", before.get(key), after[key])
+    else:
+        yield Change(dotted, before, after)
+
+
+def _by_kind(path: tuple[str, ...]) -> bool:
+    return path[1] in SECTIONS["model"]
+
+
+def _collapse(by_kind: dict[str, Any]) -> Any:
+    values = list(by_kind.values())
+    return values[0] if values and all(value == values[0] for value in values) else by_kind
+
+
+def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
+    """Refuses a change that changes nothing, and two changes without a reason."""
+    if not draft.paths:
+        draft.faults.append(Fault(place, "changes nothing: it names no setting", "name what it changes"))
+    changes: list[Change] = []
+    for path in draft.paths:
+        found = list(changed(path, reference, draft))
+        if not found and not reference.faults:
+            value = look(draft.settings, path)
+            said = (
+                "no layer uses it"
+                if value is None and path[0] == "model"
+                else f"{reference.name} has {brief(value)} too"
+            )
+            here = f"{place}: {'.'.join(path)}"
+            draft.faults.append(Fault(here, f"changes nothing: {said}", "remove it or give another value"))
+        changes += found
+    if len(changes) > 1 and not draft.texts.get("together"):
+        listed = ", ".join(change.path for change in changes)
+        draft.faults.append(
+            Fault(place, f"changes {len(changes)} settings at once ({listed})", 'split it, or say together = "why"')
+        )
+
+
+def brief(value: Any) -> str:
+    """A setting in a few characters: `nope`, `rope(theta=500000)`, `grape_m+grape_a`, `true`."""
+    if isinstance(value, dict) and "name" in value:
+        rest = ",".join(f"{key}={brief(part)}" for key, part in value.items() if key != "name")
+        return f"{value['name']}({rest})" if rest else str(value["name"])
+    if isinstance(value, list):
+        return "+".join(map(brief, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {brief(part)}" for key, part in value.items())
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return "nothing" if value is None else str(value)
+
+
+def _text(key: str, value: Any, place: str, base: Draft, faults: list[Fault]) -> Any:
+    """One of an arm's own words: on, because, together, expect."""
+    got = take(SECTIONS["arm"][key], value, f"{place}.{key}", faults)
+    if key != "expect":
+        if got is not None and not got.strip():
+            faults.append(Fault(f"{place}.{key}", "is empty", "write why, or remove it"))
+        return got
+    out = {}
+    for stage, number in (got or {}).items():
+        out[stage], fault = coerce(number, float, f"{place}.expect.{word(stage)}")
+        faults += [fault] if fault else []
+        if stage not in base.settings["stage"]:
+            known = list(base.settings["stage"])
+            faults.append(Fault(f"{place}.expect", f"no stage is called {show(stage)}", did_you_mean(stage, known)))
+    return out

@@ -1,0 +1,164 @@
+"""One study at one scale from the file's tables: baseline, scale, arms, factorials, decision; every fault on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault, did_you_mean
+from ablab.study import arms as arms_of
+from ablab.study import decide, factorial
+from ablab.study.arms import Draft
+from ablab.study.keys import DIFFED, NAMED, SCALED
+from ablab.study.merge import merge
+from ablab.study.model import model, unused
+from ablab.study.read import word
+from ablab.study.record import BASELINE, Study
+from ablab.study.settings import staged
+from ablab.study.take import name_fault, section, show, table
+
+TOP = ("study", "decision", "budget", "limits", "data", "model", "train", "stage", *NAMED)
+MOST_ARMS = 256
+
+
+def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) -> tuple[Study | None, list[Fault]]:
+    """The study, or None and its faults; places are relative to the file."""
+    faults = [
+        Fault(word(key), f"no section is called {word(key)!r}", did_you_mean(key, TOP)) for key in raw if key not in TOP
+    ]
+    who = section("study", raw.get("study"), "study", faults)
+    if who["name"] is not None and (fault := name_fault(who["name"], "a study", "study.name")):
+        faults.append(fault)
+    over, only = _scale(_tables(raw, "scale", faults).get(scale, {}) if scale else {}, faults)
+    tree = {key: raw[key] for key in DIFFED if key in raw}
+    tree = merge(staged(tree) if "stage" in over else tree, {key: over[key] for key in DIFFED if key in over})
+    base = arms_of.baseline(tree, path.parent)
+    faults += base.faults
+    arms, crossings, absent = _arms(raw, over, only, base, path.parent, faults)
+    faults += _unused(raw, base, arms)
+    _spans(base, arms, faults)
+    written = merge(raw.get("decision"), over.get("decision", {}))
+    rule = decide.decision(written, base, arms, absent, faults)
+    bounds = decide.limits(merge(raw.get("limits"), over.get("limits", {})), faults)
+    if faults:
+        return None, list({str(fault): fault for fault in faults}.values())
+    study = Study(
+        who["name"],
+        who["question"],
+        scale,
+        rule,
+        bounds,
+        base.arm(None),
+        {name: one.arm(arms.get(one.on, base)) for name, one in arms.items()},
+        crossings,
+        tuple(base.settings["stage"]),
+        path,
+        source,
+        tuple(written.get("tie", ())),
+    )
+    return study, []
+
+
+def _arms(
+    raw: dict[str, Any], over: dict[str, Any], only: list[str] | None, base: Draft, folder: Path, faults: list[Fault]
+) -> tuple[dict[str, Draft], dict[str, dict[str, Any]], set[str]]:
+    """Declared arms and cells of factorials; the factorials; the names that `only` leaves out."""
+    declared = _laid(_tables(raw, "arm", faults), _tables(over, "arm", faults))
+    crossed = _laid(_tables(raw, "factorial", faults), _tables(over, "factorial", faults))
+    faults += _bad_names(declared)
+    known = [*declared, *crossed]
+    absent = {name for name in known if only is not None and name not in only}
+    strangers = [name for name in only or () if name not in known]
+    for name in strangers:
+        faults.append(Fault("only", f"no arm or factorial is called {show(name)}", did_you_mean(name, known)))
+    picked = {name: value for name, value in declared.items() if name not in absent}
+    for name, value in picked.items():
+        on = value.get("on") if isinstance(value, dict) else None
+        if isinstance(on, str) and on in absent:
+            faults.append(Fault(f"arm.{word(name)}.on", f"arm {show(on)} is left out by only", f"add {on} to only"))
+            picked[name] = {**value, "on": BASELINE}
+    wanted = {name: value for name, value in crossed.items() if name not in absent}
+    if len(picked) > MOST_ARMS:
+        faults.append(Fault("arm", f"more than {MOST_ARMS} arms", "split the study"))
+        picked, wanted = {}, {}
+    elif not picked and not wanted and not strangers:
+        faults.append(Fault("arm", "no arm: there is nothing to compare", "add [arm.NAME] with one change"))
+    drafts = arms_of.declared(picked, base, folder)
+    for one in drafts.values():
+        faults += one.faults
+    crossings, cells = factorial.expand(wanted, base, drafts, folder, faults)
+    return {**drafts, **cells}, crossings, absent
+
+
+def _tables(raw: dict[str, Any], key: str, faults: list[Fault]) -> dict[str, Any]:
+    return table(raw.get(key), key, faults)
+
+
+def _scale(asked: Any, faults: list[Fault]) -> tuple[dict[str, Any], list[str] | None]:
+    """A scale's tables and its `only`; keys that a scale has not are refused."""
+    over, only = {}, None
+    for key, value in table(asked, "the table", faults).items():
+        if key == "only":
+            if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+                only = value
+            else:
+                faults.append(Fault("only", f"{show(value)} names no arms", 'write only = ["grape_a"]'))
+        elif key in (*SCALED, "arm", "factorial"):
+            over[key] = value
+            if not isinstance(value, dict):
+                faults.append(Fault(key, f"{show(value)} is no table", "give a table"))
+        else:
+            known = [*SCALED, "arm", "factorial", "only"]
+            fixed = key == "study"
+            text = "a scale may not change [study]" if fixed else f"a scale has no key {word(key)!r}"
+            cure = "it is the same at every scale" if fixed else did_you_mean(key, known)
+            faults.append(Fault(word(key), text, cure))
+    return {key: value for key, value in over.items() if isinstance(value, dict)}, only
+
+
+def _laid(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Named tables over named tables, each in its own path of the baseline."""
+    return {**old, **{name: merge(old.get(name), value, defaults=False) for name, value in new.items()}}
+
+
+def _bad_names(declared: dict[str, Any]) -> list[Fault]:
+    out = [name_fault(name, "an arm", "arm") for name in declared]
+    if BASELINE in declared:
+        text = "an arm cannot be called 'baseline': that is what [model] and the other sections are"
+        out.append(Fault("arm.baseline", text, "rename it"))
+    return [fault for fault in out if fault]
+
+
+def _unused(raw: dict[str, Any], base: Draft, everything: dict[str, Draft]) -> list[Fault]:
+    """Layer kinds of the baseline that neither it, nor an arm, nor the unscaled file uses."""
+    used: set[str] = set()
+    expansions = [
+        model(raw.get("model"), [])["layers"],
+        *(one.settings["model"]["layers"] for one in everything.values()),
+    ]
+    expansions.append(base.settings["model"]["layers"])
+    for layers in expansions:
+        used |= set(layers or "")
+    return unused(base.tree.get("model"), used) if base.settings["model"]["layers"] else []
+
+
+def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
+    """Fills in data.span: the longest seq_len of any arm. Every arm's rows must fit into it whole."""
+    lengths = [one.settings["model"]["seq_len"] for one in (base, *everything.values())]
+    longest = max((length for length in lengths if length), default=None)
+    for one in (base, *everything.values()):
+        data, seq_len = one.settings["data"], one.settings["model"]["seq_len"]
+        given = data["span"] is not None
+        data["span"] = data["span"] or longest
+        if seq_len and data["span"] and data["span"] % seq_len:
+            prefix = "" if one is base else f"{_place(one)}: "
+            cure = f"give a multiple of {seq_len}" if given else "set data.span to a common multiple of every seq_len"
+            text = f"{data['span']} is no multiple of model.seq_len {seq_len}"
+            faults.append(Fault(f"{prefix}data.span", text, cure))
+        elif given and one.paths == [("data", "span")] and data["span"] == base.settings["data"]["span"]:
+            text = f"changes nothing: {data['span']} is the default"
+            faults.append(Fault(f"{_place(one)}: data.span", text, "remove it or give another value"))
+
+
+def _place(one: Draft) -> str:
+    return f"factorial.{one.factorial}: {one.name}" if one.factorial else f"arm.{one.name}"

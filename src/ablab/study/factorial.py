@@ -1,0 +1,173 @@
+"""Factorials: every combination of a few levels, expanded to arms named `factor=value,factor=value`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault
+from ablab.study.arms import Draft, brief, draft
+from ablab.study.keys import DIFFED, lever_slot
+from ablab.study.merge import Path as Keys
+from ablab.study.merge import at, merge
+from ablab.study.read import word
+from ablab.study.record import BASELINE
+from ablab.study.settings import look, settings
+from ablab.study.take import name_fault, show, table
+
+MOST_CELLS = 64
+
+
+def expand(
+    raw: dict[str, Any], base: Draft, arms: dict[str, Draft], folder: Path, faults: list[Fault]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Draft]]:
+    """Factorials and their new arms. A cell that equals the baseline or an arm on the baseline is that arm."""
+    factors = {
+        name: list(_factors(value, f"factorial.{word(name)}", base, folder, faults)) for name, value in raw.items()
+    }
+    labels = _labels({path for found in factors.values() for path, _, _ in found})
+    out: dict[str, dict[str, Any]] = {}
+    cells: dict[str, Draft] = {}
+    for name, found in factors.items():
+        place = f"factorial.{word(name)}"
+        fault = name_fault(name, "a factorial", place)
+        faults += [fault] if fault else []
+        if len(found) < 2:
+            if isinstance(raw[name], dict) and len(list(_leaves(raw[name], ()))) < 2:
+                faults.append(Fault(place, "fewer than two factors cannot interact", "declare arms, or add a factor"))
+            continue
+        sizes = [len(levels) for _, levels, _ in found]
+        if (count := _product(sizes)) > MOST_CELLS:
+            faults.append(Fault(place, f"{count} cells", f"at most {MOST_CELLS}; drop levels or factors"))
+            continue
+        one: dict[str, Any] = {
+            "factors": [
+                {
+                    "path": ".".join(path),
+                    "label": labels[path],
+                    "levels": _values(path, levels, base, folder),
+                    "base": own,
+                }
+                for path, levels, own in found
+            ],
+            "cells": {},
+        }
+        for index in itertools.product(*map(range, sizes)):
+            cell = _cell(name, index, found, labels, base, folder, faults)
+            one["cells"][_known(cell, base, arms, cells)] = list(index)
+        out[name] = one
+    return out, cells
+
+
+def _factors(
+    raw: Any, place: str, base: Draft, folder: Path, faults: list[Fault]
+) -> Iterator[tuple[Keys, list[Any], int]]:
+    """(path, levels, index of the baseline's own level) for every factor without a fault."""
+    for path, levels in _leaves(table(raw, place, faults), ()):
+        here = f"{place}: {'.'.join(map(word, path))}"
+        if path[0] not in DIFFED:
+            faults.append(Fault(here, f"an arm may not change {word(path[0])!r}", f"known: {', '.join(DIFFED)}"))
+        elif len(path) < 2:
+            faults.append(Fault(here, f"{show(levels)} is no table", "give a setting's path and its levels"))
+        elif not isinstance(levels, list) or len(levels) < 2:
+            faults.append(
+                Fault(here, f"{show(levels)} is no list of levels", "give two or more, the baseline's among them")
+            )
+        elif base.faults:
+            yield path, levels, -1
+        else:
+            values = _values(path, levels, base, folder)
+            own = [i for i, value in enumerate(values) if value == look(base.settings, path)]
+            doubled = next((i for i, value in enumerate(values) if value in values[:i] and i not in own), None)
+            if None in values:
+                yield path, levels, -1  # the cell's own draft says what is wrong
+            elif doubled is not None or len(own) > 1:
+                which = levels[doubled] if doubled is not None else levels[own[1]]
+                faults.append(Fault(here, f"the level {show(which)} is there twice", "remove one"))
+            elif not own:
+                now = brief(look(base.settings, path))
+                faults.append(Fault(here, "the baseline's own level is missing", f"add {now} to the list"))
+            else:
+                yield path, levels, own[0]
+
+
+def _leaves(raw: dict[str, Any], path: Keys) -> Iterator[tuple[Keys, Any]]:
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _values(path: Keys, levels: list[Any], base: Draft, folder: Path) -> list[Any]:
+    """Each level in canonical form, None where it is faulty."""
+    out = []
+    for level in levels:
+        resolved, found = settings(merge(base.tree, at(path, level)), folder)
+        out.append(None if any(fault.place.startswith(".".join(path)) for fault in found) else look(resolved, path))
+    return out
+
+
+def _labels(paths: set[Keys]) -> dict[Keys, str]:
+    """The shortest tail of each path that no other path shares: `window`, or `local.position` and `global.position`."""
+    out = {}
+    for path in paths:
+        for length in range(1, len(path) + 1):
+            tail = path[-length:]
+            if sum(other[-length:] == tail for other in paths) == 1:
+                break
+        out[path] = ".".join(tail)
+    return out
+
+
+def _cell(
+    factorial: str,
+    index: tuple[int, ...],
+    factors: list[tuple[Keys, list[Any], int]],
+    labels: dict[Keys, str],
+    base: Draft,
+    folder: Path,
+    faults: list[Fault],
+) -> Draft:
+    diff: dict[str, Any] = {}
+    names, levels = [], {}
+    for i, (path, values, own) in zip(index, factors):
+        levels[".".join(path)] = values[i]
+        if i != own:
+            diff = merge(diff, at(path, values[i]), defaults=False)
+            names.append(f"{labels[path]}={_spell(path, values[i])}")
+    place = f"factorial.{word(factorial)}: {','.join(names)}"
+    cell = draft(",".join(names) or BASELINE, diff, base, folder, place, [])
+    cell.factorial, cell.levels = factorial, levels
+    seen = {(fault.place.rpartition(": ")[2], fault.fault) for fault in faults}  # once per bad level, not once per cell
+    faults += [fault for fault in cell.faults if (fault.place.rpartition(": ")[2], fault.fault) not in seen]
+    return cell
+
+
+def _spell(path: Keys, level: Any) -> str:
+    """A level inside an arm's name."""
+    if lever_slot(path) and isinstance(level, list):
+        return "+".join(_spell(path, part) for part in level)
+    if isinstance(level, str):
+        return "".join(level.split())
+    return brief(level)
+
+
+def _known(cell: Draft, base: Draft, arms: dict[str, Draft], cells: dict[str, Draft]) -> str:
+    """The name under which a cell is run; new cells are added to `cells`."""
+    if not cell.paths or cell.settings == base.settings:
+        return BASELINE
+    for name, other in (*arms.items(), *cells.items()):
+        if other.on == BASELINE and other.settings == cell.settings and not other.faults:
+            return name
+    cells[cell.name] = cell
+    return cell.name
+
+
+def _product(sizes: list[int]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total

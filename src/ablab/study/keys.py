@@ -1,0 +1,178 @@
+"""Every key of a study file: type, default, bounds and meaning. The reader checks against this and docs/study.md shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ablab import compressors, evaluators, mlps, optimizers, positions, projections, schedules, softmaxes, tokenizers
+from ablab.slot import Slot
+
+REQUIRED: Any = object()
+MOST = 2**53  # integers that every reader of JSON keeps exact
+
+SLOTS: dict[str, Slot] = {
+    "position": positions.slot,
+    "projection": projections.slot,
+    "softmax": softmaxes.slot,
+    "mlp": mlps.slot,
+    "tokenizer": tokenizers.slot,
+    "optimizer": optimizers.slot,
+    "schedule": schedules.slot,
+    "compress": compressors.slot,
+    "evaluate": evaluators.slot,
+}
+IN_MODEL = {"projection": "gqa", "position": "rope", "softmax": "vanilla", "mlp": "relu2"}  # slots and their defaults
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its type (or its slot), default, and bounds; `above` and `below` are exclusive."""
+
+    type: Any
+    doc: str
+    default: Any = REQUIRED
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    slot: str | None = None
+    shown: str = ""  # how the default is described where it is computed
+    example: str = "..."
+
+    def bounds(self) -> str:
+        """The bounds in words, or nothing."""
+        parts = [
+            f"{name} {bound:,.17g}".replace(",", "_")
+            for name, bound in (
+                ("above", self.above),
+                ("at least", self.least),
+                ("below", self.below),
+                ("at most", self.most),
+            )
+            if bound is not None and not (name == "at most" and bound == MOST)
+        ]
+        return " and ".join(parts)
+
+
+def _size(doc: str, default: Any = REQUIRED, *, most: int = 2**24, shown: str = "", example: str = "...") -> Key:
+    return Key(int, doc, default, least=1, most=most, shown=shown, example=example)
+
+
+SECTIONS: dict[str, dict[str, Key]] = {
+    "study": {
+        "name": Key(str, "letters, digits, - and _; names the study's folder", example='"global-position"'),
+        "question": Key(str, "one sentence, printed above the answer", ""),
+    },
+    "decision": {
+        "metric": Key(
+            Literal["nats_per_token", "bits_per_byte"], "what is compared; lower is better", "nats_per_token"
+        ),
+        "stage": Key(str, "the stage that decides; the others are reported", "pre_quant"),
+        "matters": Key(
+            float, "a difference smaller than this is a tie, in the metric's unit", above=0, example="0.005"
+        ),
+        "confidence": Key(float, "of every interval, over all looks and arms", 0.95, above=0.5, below=1),
+        "seeds": Key(
+            int | dict, "seeds per arm: an integer n is { start = n, at_most = n }", None, shown="the table below"
+        ),
+        "tie": Key(
+            list[str],
+            'what breaks a tie, in order: "needle", "trajectory", "prefer X", "lowest"; X is an arm, "baseline" or the '
+            "value of a changed setting (the baseline's own value means the baseline)",
+            (),
+            shown="[]",
+        ),
+    },
+    "seeds": {
+        "start": _size("seeds before the first look", 3, most=1000),
+        "at_most": _size("seeds at the last look; stopping early is free", 8, most=1000),
+        "probe": Key(int, "seeds that only choose which arms go on; fresh seeds then test them", 0, least=0, most=1000),
+        "keep": Key(int | Literal["2 sigma"], "arms that go on after the probe or the first look", None, shown="all"),
+        "first": Key(int, "the first seed; move it for fresh seeds", 0, least=0, most=MOST),
+    },
+    "budget": {
+        "tokens": _size("training tokens of every arm", None, most=MOST, shown="none: give tokens or seconds"),
+        "seconds": Key(float, "wall clock of every arm, instead of tokens", None, above=0, shown="none"),
+        "batch_tokens": _size("tokens of one optimizer step, whole rows of seq_len", most=MOST, example="32_768"),
+    },
+    "limits": {
+        "bytes": _size("of the compressed artifact", None, most=MOST, shown="none"),
+        "parameters": _size("of the model", None, most=MOST, shown="none"),
+        "seconds": Key(float, "of training", None, above=0, shown="none"),
+    },
+    "data": {
+        "source": Key(
+            str | list[str],
+            'files, patterns (relative to the study file), "python" (the interpreter\'s own library) or "mock"',
+            example='"python"',
+        ),
+        "text_field": Key(str, "the field or column of .jsonl and .parquet that holds the text", "text"),
+        "tokenizer": Key(None, "text to tokens", "bytes", slot="tokenizer"),
+        "valid_fraction": Key(float, "of the documents held out, chosen by their content", 0.01, above=0, below=1),
+        "valid_bytes": _size("at most so many bytes of held-out text", 1_000_000, most=MOST),
+        "span": _size(
+            "tokens of a shuffled chunk, a whole number of rows of every arm", None, most=MOST, shown="longest seq_len"
+        ),
+    },
+    "model": {
+        "layers": Key(str, 'letters are the initials of the layer kinds; "(LLLG)*3" repeats', example='"(LLLG)*3"'),
+        "d_model": _size("width of the residual stream", example="768"),
+        "n_heads": _size("query heads", example="12"),
+        "n_kv_heads": _size("key and value heads; divides n_heads", None, shown="n_heads"),
+        "head_dim": _size("width of a head", None, shown="d_model / n_heads"),
+        "seq_len": _size("tokens of a row", example="1024"),
+        "tied": Key(bool, "the head is the embedding", True),
+        "qk_norm": Key(bool, "RMS norm on queries and keys before the rotation", True),
+        "softcap": Key(float, "logits become c tanh(logits / c); 0 is none", 0.0, least=0),
+        "norm_eps": Key(float, "added to the mean square in a norm", 1e-5, above=0, below=1),
+        "init_std": Key(float, "standard deviation of the initial weights", 0.02, above=0, most=10),
+        **{
+            name: Key(None, f"{name} of every layer kind that names none", word, slot=name)
+            for name, word in IN_MODEL.items()
+        },
+    },
+    "kind": {
+        "window": _size("tokens that a query sees, the current one included: i - j < window", None, shown="all"),
+        "like": Key(str, "another layer kind, copied before this table's own keys", None, shown="none"),
+        **{name: Key(None, f"{name} of these layers", None, slot=name, shown=f"model.{name}") for name in IN_MODEL},
+    },
+    "train": {
+        "optimizer": Key(None, "parameters by role to updates", "adamw", slot="optimizer"),
+        "schedule": Key(
+            None, "fraction of the budget spent to the factor on each learning rate", "wsd", slot="schedule"
+        ),
+        "clip": Key(float, "largest norm of the gradient; 0 is none", 1.0, least=0),
+        "ema": Key(float, "decay of an exponential moving average of the weights; 0 is none", 0.0, least=0, below=1),
+        "salt": Key(str, "draws other random numbers under the same seeds (an A/A arm)", ""),
+        "validate_every": _size(
+            "tokens between validations, rounded to whole batches", None, most=MOST, shown="a tenth of budget.tokens"
+        ),
+    },
+    "stage": {
+        "after": Key(str, "another stage, whose compressed weights are used", None, shown="none"),
+        "compress": Key(None, "weights to bytes and back", "keep", slot="compress"),
+        "evaluate": Key(None, "weights to scores per document", slot="evaluate", example='"disjoint"'),
+    },
+    "arm": {
+        "on": Key(str, "the arm that this one is a diff of and is compared with", "baseline"),
+        "because": Key(str, "why anyone would expect something", None, shown="none"),
+        "together": Key(str, "why two paths change at once; the verdict credits neither alone", None, shown="none"),
+        "expect": Key(dict, "stage = difference, printed beside what happened", None, shown="none"),
+    },
+}
+DIFFED = ("model", "train", "data", "stage", "budget")  # sections that an arm may change
+SCALED = (*DIFFED, "decision", "limits")  # sections that a scale may change
+NAMED = ("arm", "factorial", "scale")  # sections whose tables have names of their own
+
+
+def lever_slot(path: tuple[str, ...]) -> str | None:
+    """The slot that `path` (of the baseline) fills, or None where it is no lever's place."""
+    match path:
+        case ("train", ("optimizer" | "schedule") as slot) | ("data", "tokenizer" as slot):
+            return slot
+        case ("stage", _, ("compress" | "evaluate") as slot):
+            return slot
+        case ("model", slot) | ("model", _, slot) if slot in IN_MODEL and not (len(path) == 3 and path[1] in IN_MODEL):
+            return slot
+    return None

@@ -1,0 +1,72 @@
+"""The layer string: `layers = unit+`, `unit = (letter | "(" layers ")") ["*" int]`, spaces ignored."""
+
+from __future__ import annotations
+
+MOST = 1000  # layers; longer strings are typing errors or attacks
+DEEPEST = 32  # parentheses within parentheses
+
+_DIGITS = frozenset("0123456789")
+_SPACES = frozenset(" \t\r\n")
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def expand(text: str) -> str:
+    """`"(LLLG)*3"` -> `"LLLGLLLGLLLG"`. Raises ValueError with the character's place (from 1), the fault and the cure."""
+    layers, at = _units(text, 0, 0)
+    if at < len(text):
+        raise ValueError(f"')' at character {at + 1} closes nothing; remove it")
+    return layers
+
+
+def _units(text: str, at: int, depth: int) -> tuple[str, int]:
+    """Units from `at` until a ')' or the end; the expansion and where it stopped."""
+    start, parts, total = at, [], 0
+    while (at := _skip(text, at)) < len(text) and text[at] != ")":
+        unit, at = _unit(text, at, depth)
+        times, at = _times(text, at)
+        total += len(unit) * times
+        if total > MOST:
+            raise ValueError(f"more than {MOST} layers; repeat less")
+        parts.append(unit * times)
+    if not parts:
+        where = f"nothing between '(' and ')' at character {start + 1}" if depth else "no layer"
+        raise ValueError(f'{where}; name layers by letter, as in "(LLLG)*3"')
+    return "".join(parts), at
+
+
+def _unit(text: str, at: int, depth: int) -> tuple[str, int]:
+    if text[at] in _LETTERS:
+        return text[at], at + 1
+    if text[at] == "(":
+        if depth == DEEPEST:
+            raise ValueError(f"parentheses nested deeper than {DEEPEST} at character {at + 1}; write it flatter")
+        inner, end = _units(text, at + 1, depth + 1)
+        if end == len(text):
+            raise ValueError(f"'(' at character {at + 1} is never closed; add ')'")
+        return inner, end + 1
+    if text[at].upper() in _LETTERS:
+        raise ValueError(f"{text[at]!r} at character {at + 1} is a small letter; write '{text[at].upper()}'")
+    cure = 'write letters, "(", ")" and "*" with a number, as in "(LLLG)*3"'
+    raise ValueError(f"{text[at]!r} at character {at + 1} is no layer; {cure}")
+
+
+def _times(text: str, at: int) -> tuple[int, int]:
+    """The number after "*", or 1 where there is none."""
+    star = _skip(text, at)
+    if star == len(text) or text[star] != "*":
+        return 1, at
+    first = end = _skip(text, star + 1)
+    while end < len(text) and text[end] in _DIGITS:
+        end += 1
+    digits = text[first:end].lstrip("0")
+    if not text[first:end]:
+        raise ValueError(f"'*' at character {star + 1} has no number after it; write how often, as in \"L*3\"")
+    if not digits:
+        raise ValueError(f"'*0' at character {star + 1} repeats nothing; repeat at least once, or remove the unit")
+    return (int(digits) if len(digits) <= 6 else MOST + 1), end
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _SPACES:
+        at += 1
+    return at

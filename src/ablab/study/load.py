@@ -1,0 +1,50 @@
+"""A study file to a Study, or every fault in it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablab.fault import Fault, InvalidStudy, did_you_mean
+from ablab.study.assemble import assemble
+from ablab.study.read import read, unfit
+from ablab.study.record import Study
+from ablab.study.take import name_fault, show, table
+
+
+def load(path: Path, scale: str | None = None) -> Study:
+    """The study in the file at `path`, at `scale` if one is named.
+
+    Every scale of the file is checked, whichever is asked for. Raises InvalidStudy with all faults at once, each with
+    the file's name, the place, what is wrong and the cure.
+    """
+    path = Path(path)
+    source, raw = read(path)
+    impossible = unfit(raw)
+    if any("nested deeper" in fault.fault for fault in impossible):
+        raise _invalid(path, impossible)
+    scales = list(table(raw.get("scale"), "scale", impossible))
+    for name in scales:
+        fault = name_fault(name, "a scale", "scale")
+        impossible += [fault] if fault else []
+    if scale is not None and scale not in scales:
+        impossible.append(Fault(f"scale {show(scale)}", "the file has no such scale", did_you_mean(scale, scales)))
+        scale = None
+    plain, unscaled = assemble(raw, None, path, source)
+    study, faults = (plain, list(unscaled)) if scale is None else (None, [])
+    known = {str(fault) for fault in unscaled}
+    for name in scales:
+        at_scale, found = assemble(raw, name, path, source)
+        if name == scale:
+            study = at_scale
+            faults += [fault for fault in found if str(fault) in known]
+        faults += [Fault(f"scale.{name}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known]
+    said = {fault.place for fault in impossible}
+    faults = impossible + [fault for fault in faults if fault.place not in said]
+    if faults or study is None:
+        raise _invalid(path, faults)
+    return study
+
+
+def _invalid(path: Path, faults: list[Fault]) -> InvalidStudy:
+    unique = {str(fault): fault for fault in faults}.values()
+    return InvalidStudy(Fault(f"{path.name}: {fault.place}", fault.fault, fault.cure) for fault in unique)

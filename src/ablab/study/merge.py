@@ -1,0 +1,94 @@
+"""Diffs: a table laid over another in the baseline's own path, where a lever of the same name merges its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ablab.study.keys import IN_MODEL, SECTIONS, lever_slot
+
+Path = tuple[str, ...]
+
+
+def merge(tree: Any, diff: Any, *, defaults: bool = True) -> Any:
+    """`diff` laid over `tree`; neither is changed. With `defaults`, a nameless lever table extends the lever in force."""
+    return _merge(tree, tree, diff, (), defaults)
+
+
+def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
+    if not isinstance(diff, dict):
+        return diff
+    if not diff and tree is not None:
+        return tree
+    out = dict(tree) if isinstance(tree, dict) else {}
+    if path == ("budget",) and ("tokens" in diff) != ("seconds" in diff):  # naming one replaces the other
+        out.pop("seconds" if "tokens" in diff else "tokens", None)
+    for key, value in diff.items():
+        here = (*path, key)
+        if lever_slot(here):
+            out[key] = _lay(standing(root, here, defaults=defaults), value)
+        else:
+            out[key] = _merge(root, out.get(key), value, here, defaults) if isinstance(value, dict) else value
+    return out
+
+
+def _lay(old: Any, new: Any) -> Any:
+    """A lever over a lever: the same name (or none) merges the settings, another name replaces it."""
+    old = {"name": old} if isinstance(old, str) else old
+    if isinstance(new, str):
+        new = {"name": new}
+    if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) == old.get("name"):
+        return {**old, **new}
+    return new
+
+
+def standing(tree: Any, path: Path, *, defaults: bool = True) -> Any:
+    """The lever in force at `path`: written there, or (with `defaults`) copied by `like`, general, or the default."""
+    raw = _get(tree, path)
+    if raw is not None or not defaults:
+        return raw
+    if path[0] == "model":
+        model = tree.get("model") if isinstance(tree, dict) else None
+        own = kind_table(model, path[1]).get(path[2]) if len(path) == 3 else None
+        return own or _get(model, (path[-1],)) or IN_MODEL[path[-1]]
+    default = SECTIONS[path[0]][path[-1]].default
+    return default if isinstance(default, str) else None
+
+
+def kind_table(model: Any, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A layer kind's keys after `like`; a broken `like` (unknown, in a circle) copies nothing."""
+    raw = model.get(name) if isinstance(model, dict) else None
+    if not isinstance(raw, dict):
+        return {}
+    like = raw.get("like")
+    if not isinstance(like, str) or like in (*seen, name):
+        return dict(raw)
+    out = kind_table(model, like, (*seen, name))
+    out.pop("like", None)
+    for key, value in raw.items():
+        out[key] = _lay(out.get(key), value) if key in IN_MODEL else value
+    return out
+
+
+def named(diff: Any, tree: Any, path: Path = ()) -> Iterator[Path]:
+    """The paths that a diff names: one for a lever, one for a layer kind that `tree` lacks, one for any other key."""
+    for key, value in diff.items():
+        here = (*path, key)
+        new_kind = len(here) == 2 and here[0] == "model" and isinstance(value, dict) and _get(tree, here) is None
+        if lever_slot(here) or new_kind or not isinstance(value, dict):
+            yield here
+        else:
+            yield from named(value, tree, here)
+
+
+def at(path: Path, value: Any) -> dict[str, Any]:
+    """The diff that sets `path` to `value`."""
+    for key in reversed(path):
+        value = {key: value}
+    return dict(value)
+
+
+def _get(tree: Any, path: Path) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

@@ -1,0 +1,111 @@
+"""What a study file means: a question, a rule, a baseline, and arms that each change one thing."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablab.files import key_of
+
+BASELINE = "baseline"
+TRAINED = ("budget", "data", "model", "train")  # sections that can change the weights
+
+
+@dataclass(frozen=True)
+class Change:
+    """One changed setting of an arm against its reference: where it stands in the baseline, before and after."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The baseline or a variant of it. `settings` are fully resolved; `on` names the reference of every delta."""
+
+    name: str
+    on: str
+    settings: dict[str, Any]
+    changes: tuple[Change, ...] = ()
+    together: str | None = None
+    because: str | None = None
+    expect: dict[str, float] = field(default_factory=dict)
+    factorial: str | None = None
+    levels: dict[str, Any] = field(default_factory=dict)  # path -> level, for a cell of a factorial
+    source: tuple[str, ...] = ()  # data.source as the file writes it
+
+    @property
+    def data_is_lever(self) -> bool:
+        """Whether data.* changes: runs of other tokens may then be paired."""
+        return any(change.path.startswith("data.") for change in self.changes)
+
+    @property
+    def budget_is_lever(self) -> bool:
+        """Whether budget.* changes: another number of tokens, or of tokens in a step."""
+        return any(change.path.startswith("budget.") for change in self.changes)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study at one scale. `arms` are in the file's order, without the baseline; cells of factorials come last.
+
+    `factorials`: name -> {"factors": [{"path", "label", "levels", "base": index of the baseline's level}],
+    "cells": {arm name or "baseline": [level index per factor]}}.
+    """
+
+    name: str
+    question: str
+    scale: str | None
+    decision: dict[str, Any]
+    limits: dict[str, Any]
+    baseline: Arm
+    arms: dict[str, Arm]
+    factorials: dict[str, dict[str, Any]]
+    stages: tuple[str, ...]
+    path: Path
+    source: str
+    tie: tuple[str, ...] = ()  # decision.tie as the file writes it; decision["tie"] names arms
+
+    def arm(self, name: str) -> Arm:
+        """An arm or the baseline by name."""
+        return self.baseline if name == BASELINE else self.arms[name]
+
+    def reference(self, name: str) -> Arm:
+        """The arm that `name` is a diff of."""
+        return self.arm(self.arm(name).on)
+
+    def trained_settings(self, name: str) -> dict[str, Any]:
+        """Everything of an arm that can change its weights."""
+        return {section: self.arm(name).settings[section] for section in TRAINED}
+
+    def shares_weights(self, name: str) -> bool:
+        """Whether an arm differs from its reference only after training."""
+        return name != BASELINE and self.trained_settings(name) == self.trained_settings(self.arm(name).on)
+
+    def canonical(self) -> dict[str, Any]:
+        """What the study asks, in one spelling: no texts, no machine's folders, no order where order means nothing."""
+        return {
+            "name": self.name,
+            "scale": self.scale,
+            "decision": self.decision,
+            "limits": self.limits,
+            "stages": list(self.stages),
+            "baseline": _portable(self.baseline),
+            "arms": {name: {"on": arm.on, "settings": _portable(arm)} for name, arm in self.arms.items()},
+            "factorials": {
+                name: {"factors": sorted(factor["path"] for factor in one["factors"]), "cells": sorted(one["cells"])}
+                for name, one in self.factorials.items()
+            },
+        }
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Hash of the canonical form."""
+        return key_of(self.canonical())
+
+
+def _portable(arm: Arm) -> dict[str, Any]:
+    return {**arm.settings, "data": {**arm.settings["data"], "source": list(arm.source)}}

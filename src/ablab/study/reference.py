@@ -1,0 +1,115 @@
+"""docs/study.md from the code: every key, type and default, and every lever's settings. `python -m ablab.study.reference`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ablab.files import write_atomic
+from ablab.slot import describe
+from ablab.study import layers, read
+from ablab.study.assemble import MOST_ARMS
+from ablab.study.factorial import MOST_CELLS
+from ablab.study.keys import DIFFED, REQUIRED, SCALED, SECTIONS, SLOTS, Key
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "study.md"
+
+_INTRO = f"""# The study file
+
+This page is written by `python -m ablab.study.reference`; change the code, not the page.
+
+A study file is TOML 1.0, UTF-8, at most {read.MOST_BYTES // 1024} KiB, nested at most {read.DEEPEST} deep. Unknown keys,
+wrong types and impossible sizes are refused, all at once, each with place, fault and cure; `ablab` then ends with exit code 3:
+
+    study.toml: arm.rope: model.global.position: rope has no setting 'theata'; did you mean 'theta'? known: fraction, ntk, theta
+
+An integer may be written `200_000_000` or `5e5`; true and false are no numbers; nan, inf, dates and times are refused.
+A string is short for a lever without settings: `"rope"` is `{{ name = "rope" }}`.
+"""
+_SECTIONS = {
+    "study": "## [study]\n",
+    "decision": "## [decision]\n\nWritten before any result; the report lists every decision ever judged on these runs.\n",
+    "seeds": '### decision.seeds\n\nA probe needs `keep`; `"2 sigma"` needs a probe.\n',
+    "budget": "## [budget]\n\nThe same for every arm that does not change it. Give tokens or seconds.\n",
+    "limits": "## [limits]\n\nAn arm beyond one cannot win, and the report says by how much.\n",
+    "data": "## [data]\n",
+    "model": "## [model]\n\nA table in [model] that is no slot is a layer kind; its initial is its letter in `layers`.\n",
+    "kind": "### A layer kind: [model.NAME]\n\nThe specific beats the general: `model.local.position` holds for local layers, "
+    "`model.position` for the\nlayer kinds that name none. Every kind must be used.\n",
+    "train": "## [train]\n",
+    "stage": "## [stage.NAME]\n\nReported in the file's order. Without this section there is one stage, "
+    '`pre_quant = { evaluate = "disjoint" }`.\nA stage has `compress` or `after`, never both.\n',
+    "arm": f"## [arm.NAME]\n\nA diff in the baseline's own path, which may change {', '.join(f'{name}.*' for name in DIFFED)}; "
+    "beside it stand:\n",
+}
+_LAYERS = f"""### The layer string
+
+`layers = unit+`, `unit = (letter | "(" layers ")") ["*" number]`; spaces are ignored. `"(LLLG)*3"` is
+`LLLGLLLGLLLG`. At most {layers.MOST} layers.
+"""
+_RULES = f"""
+A lever of the same name (or a table without a name) merges its settings into the reference's; another name replaces it.
+Replacing a lever is one path, merging counts each changed setting; two paths need `together = "why"`. A change that the
+reference has already is refused. At most {MOST_ARMS} arms; none may be called `baseline`.
+
+## [factorial.NAME]
+
+Each value is a list of levels that includes the baseline's; two factors or more, at most {MOST_CELLS} cells. Every
+combination becomes an arm named `factor=value,factor=value`, without the factors that stand at the baseline's level; a
+combination that is the baseline, or an arm, is not run twice.
+
+    [factorial.window_by_length]
+    model.local.window = [128, 1024]
+    model.seq_len      = [2048, 4096]
+
+## [scale.NAME]
+
+A named diff of the baseline, laid on before the arms: the same question at another size. It may change
+{", ".join(SCALED)}, and hold `arm.*` and `factorial.*` of its own; `only = ["grape_a"]` picks arms and
+factorials. Every scale is checked, whichever is asked for.
+"""
+
+
+def reference() -> str:
+    """The page, in markdown."""
+    parts = [_INTRO]
+    for name, heading in _SECTIONS.items():
+        parts.append(f"{heading}\n{_keys(SECTIONS[name])}")
+        parts += [_LAYERS] if name == "kind" else []
+    parts.append(_RULES)
+    parts.append("## Levers\n")
+    for name in SLOTS:
+        parts.append(_slot(name))
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _keys(keys: dict[str, Key]) -> str:
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, key in keys.items():
+        kind = f"a lever ([{key.slot}](#{key.slot}))" if key.slot else describe(key.type)
+        bounds = f", {key.bounds()}" if key.bounds() else ""
+        default = "required" if key.default is REQUIRED else key.shown or f"`{_toml(key.default)}`"
+        rows.append(f"| `{name}` | {kind}{bounds} | {default} | {key.doc} |")
+    return "\n".join(rows)
+
+
+def _slot(name: str) -> str:
+    slot = SLOTS[name]
+    several = " A list composes several." if slot.lists else ""
+    rows = [f"### {name}\n\n{several.strip()}\n" if several else f"### {name}\n"]
+    for lever in slot.names:
+        rows.append(f"- `{lever}`: {slot.summary(lever)}")
+        for setting in slot.settings(lever).values():
+            default = "required" if setting.required else f"default `{_toml(setting.default)}`"
+            rows.append(f"  - `{setting.name}`: {describe(setting.type)}, {default}")
+    return "\n".join(rows)
+
+
+def _toml(value: Any) -> str:
+    """A default as a study file writes it; `none` has no spelling but leaving the key out."""
+    return "none" if value is None else json.dumps(value)
+
+
+if __name__ == "__main__":
+    write_atomic(PAGE, reference())

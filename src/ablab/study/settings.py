@@ -1,0 +1,153 @@
+"""A tree of tables to canonical settings: every default filled in, every number in its type, every fault found."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault, did_you_mean
+from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
+from ablab.study.merge import Path as Keys
+from ablab.study.model import model
+from ablab.study.take import name_fault, section, show, table
+
+WORDS = ("python", "mock")  # sources that are no files
+DEFAULT_STAGE = {"pre_quant": {"evaluate": "disjoint"}}
+
+
+def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Fault]]:
+    """The canonical settings of a tree (contract: budget, data, model, train, stage) and every fault in it.
+
+    `data.span` stays None where it is not given: its default needs the other arms.
+    """
+    faults: list[Fault] = []
+    out = {
+        "budget": section("budget", tree.get("budget"), "budget", faults),
+        "data": _data(tree.get("data"), folder, faults),
+        "model": model(tree.get("model"), faults),
+        "train": section("train", tree.get("train"), "train", faults),
+        "stage": _stages(tree.get("stage"), faults),
+    }
+    _budget(out, table(tree.get("budget"), "budget", []), faults)
+    if out["train"]["salt"] and len(out["train"]["salt"]) > 64:
+        faults.append(Fault("train.salt", "longer than 64 characters", "shorten it"))
+    return out, faults
+
+
+def written(tree: dict[str, Any]) -> list[str]:
+    """The sources as the file writes them: what is hashed, so that a study means the same in another folder."""
+    source = table(tree.get("data"), "data", []).get("source")
+    return [source] if isinstance(source, str) else list(source or [])
+
+
+def staged(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with its stages written out where it relies on the default one, so that a diff can name it."""
+    return tree if tree.get("stage") else {**tree, "stage": DEFAULT_STAGE}
+
+
+def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
+    out = section("data", raw, "data", faults)
+    source = out["source"]
+    if source is not None:
+        source = [source] if isinstance(source, str) else source
+        if not source or not all(source):
+            faults.append(Fault("data.source", "names nothing", 'give a file, a pattern, "python" or "mock"'))
+        out["source"] = [one if one in WORDS else _located(one, folder.absolute()) for one in source]
+    return out
+
+
+def _located(source: str, folder: Path) -> str:
+    """A path or pattern from the study file's folder; the folder's own brackets are no pattern."""
+    return str(Path(glob.escape(str(folder)) if glob.has_magic(source) else folder) / source)
+
+
+def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> None:
+    budget, train, seq_len = out["budget"], out["train"], out["model"]["seq_len"]
+    tokens, seconds, batch = budget["tokens"], budget["seconds"], budget["batch_tokens"]
+    if "tokens" in raw and "seconds" in raw:
+        faults.append(Fault("budget", "gives both tokens and seconds", "keep one"))
+    elif "tokens" not in raw and "seconds" not in raw:
+        faults.append(Fault("budget", "gives neither tokens nor seconds", "add tokens = ... (or seconds = ...)"))
+    if batch and seq_len and batch % seq_len:
+        text = f"{batch} is no multiple of model.seq_len {seq_len}"
+        near = max(1, round(batch / seq_len)) * seq_len
+        faults.append(Fault("budget.batch_tokens", text, f"give whole rows, say {near}"))
+    if batch and tokens and tokens < batch:
+        faults.append(Fault("budget.tokens", f"{tokens} is less than one batch of {batch}", "give more tokens"))
+    every = train["validate_every"]
+    if every is None and seconds and tokens is None:
+        if not any(fault.place == "train.validate_every" for fault in faults):
+            text = "needed under a budget in seconds"
+            faults.append(Fault("train.validate_every", text, "add validate_every = ... (tokens) to [train]"))
+    elif batch and (every or tokens):
+        if every and tokens and every > tokens:
+            text = f"{every} is more than budget.tokens {tokens}"
+            faults.append(Fault("train.validate_every", text, "validate at least once"))
+        train["validate_every"] = max(1, round((every or tokens / 10) / batch)) * batch
+
+
+def _stages(raw: Any, faults: list[Fault]) -> dict[str, Any]:
+    given = table(raw, "stage", faults) or DEFAULT_STAGE
+    out: dict[str, Any] = {}
+    for name, value in given.items():
+        fault = name_fault(name, "a stage", "stage")
+        if fault:
+            faults.append(fault)
+            continue
+        if not isinstance(value, dict):
+            text = f"{show(value)} is no table"
+            faults.append(Fault(f"stage.{name}", text, 'write { evaluate = "disjoint" }'))
+            continue
+        out[name] = section("stage", value, f"stage.{name}", faults)
+        if "after" in value and "compress" in value:
+            text = "has both after and compress; after uses the other stage's compressed weights"
+            faults.append(Fault(f"stage.{name}", text, "keep one"))
+    for name, stage in out.items():
+        root = _root(name, out, given, faults)
+        if root and root != name:
+            stage["compress"] = out[root]["compress"]
+    return out
+
+
+def _root(name: str, stages: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> str | None:
+    """The stage whose compressed weights `name` uses: the end of its chain of `after`."""
+    seen = [name]
+    while (after := stages[seen[-1]]["after"]) is not None:
+        if after not in stages:
+            if len(seen) == 1 and after not in given:
+                known = [other for other in stages if other != name]
+                faults.append(
+                    Fault(f"stage.{name}.after", f"no stage is called {show(after)}", did_you_mean(after, known))
+                )
+            return None
+        if after in seen:
+            text = f"goes in a circle: {' -> '.join([*seen, after])}"
+            faults.append(Fault(f"stage.{name}.after", text, "let one of them compress for itself"))
+            return None
+        seen.append(after)
+    return seen[-1]
+
+
+def decides(evaluate: dict[str, Any] | None) -> bool:
+    """Whether an evaluator's scores are the decision's metric over the text (a needle's are not)."""
+    return evaluate is None or bool(getattr(SLOTS["evaluate"].load(evaluate["name"]), "decides", True))
+
+
+def look(settings: dict[str, Any], path: Keys) -> Any:
+    """The value in force at a path of the baseline. A slot without a letter gives {kind: choice}; a missing kind None."""
+    if path[0] != "model":
+        return _follow(settings[path[0]], path[1:])
+    model = settings["model"]
+    kinds = {kind["table"]: kind for kind in model["kinds"].values()}
+    if path[1] in IN_MODEL:
+        return {name: _follow(kind[path[1]], path[2:]) for name, kind in kinds.items()}
+    if path[1] in SECTIONS["model"]:
+        return _follow(model[path[1]], path[2:])
+    return _follow(kinds.get(path[1]), () if path[2:3] == ("like",) else path[2:])
+
+
+def _follow(value: Any, keys: Keys) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,158 @@
+"""Values taken from the file: in the key's type, within its bounds, or a fault. Levers are built once to hear them out."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Collection
+from typing import Any
+
+from ablab.fault import Fault, did_you_mean
+from ablab.files import canonical
+from ablab.shape import Shape
+from ablab.slot import Choice, Slot, coerce, describe
+from ablab.study.keys import IN_MODEL, REQUIRED, SECTIONS, SLOTS, Key
+from ablab.study.read import word
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+
+
+def section(name: str, raw: Any, place: str, faults: list[Fault], skip: Collection[str] = ()) -> dict[str, Any]:
+    """Every key of a section with its value in its type; None where it is faulty or has no default. Appends faults.
+
+    Keys in `skip` are known and left to the caller.
+    """
+    keys, given = SECTIONS[name], table(raw, place, faults)
+    for key in given:
+        if key not in keys:
+            faults.append(Fault(place, f"{place} has no key {word(key)!r}", did_you_mean(key, list(keys))))
+    out: dict[str, Any] = {}
+    for key, spec in keys.items():
+        if key in skip:
+            continue
+        if key in given:
+            out[key] = take(spec, given[key], f"{place}.{key}", faults)
+        elif spec.default is REQUIRED:
+            faults.append(Fault(place, f"needs the key '{key}'", f"add {key} = {spec.example}"))
+            out[key] = None
+        else:
+            out[key] = None if spec.default is None else take(spec, spec.default, f"{place}.{key}", faults)
+    return out
+
+
+def table(raw: Any, place: str, faults: list[Fault]) -> dict[str, Any]:
+    """`raw` where it is a table; nothing where it is missing; a fault where it is something else."""
+    if raw is None or isinstance(raw, dict):
+        return raw or {}
+    faults.append(Fault(place, f"{show(raw)} is {describe(type(raw))}", "give a table"))
+    return {}
+
+
+def take(key: Key, value: Any, place: str, faults: list[Fault]) -> Any:
+    """`value` as the key wants it, or None and a fault."""
+    if key.slot:
+        return lever(key.slot, value, place, faults)
+    done, fault = coerce(value, key.type, place)
+    if fault is None and isinstance(done, int | float) and not isinstance(done, bool):
+        outside = (
+            (key.least is not None and done < key.least)
+            or (key.most is not None and done > key.most)
+            or (key.above is not None and done <= key.above)
+            or (key.below is not None and done >= key.below)
+        )
+        if outside:
+            fault = Fault(place, f"{show(done)} is out of bounds", f"give {describe(key.type)} {key.bounds()}")
+    if fault:
+        faults.append(fault)
+        return None
+    return done
+
+
+def lever(slot_name: str, value: Any, place: str, faults: list[Fault], shape: Shape | None = None) -> Any:
+    """The canonical choice (a list of several where the slot composes), built once so that impossible settings show."""
+    slot = SLOTS[slot_name]
+    if isinstance(value, list) and len(value) == 1 and slot.lists:
+        value = value[0]
+    choice, found = slot.coerce(value, place)
+    if not found:
+        found = _trials(slot_name, slot, choice, place, shape)
+    faults += found
+    return None if found else choice
+
+
+def _trials(slot_name: str, slot: Slot, choice: Any, place: str, shape: Shape | None) -> list[Fault]:
+    if slot_name in IN_MODEL and shape is None:
+        return []
+    choices = choice if isinstance(choice, list) else [choice]
+    texts = [_trial(slot, canonical(one), shape) for one in choices]
+    if isinstance(choice, list) and not any(texts):
+        texts = [_composed(slot, canonical(choice), shape)]
+        choices = [choice]
+    places = [place if len(choices) == 1 else f"{place}[{i}]" for i in range(len(choices))]
+    return [Fault(here, *_parted(text)) for here, text in zip(places, texts) if text]
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """`what is wrong; cure` as a fault and its cure."""
+    fault, _, cure = text.partition("; ")
+    return fault, cure
+
+
+@functools.lru_cache(maxsize=4096)
+def _trial(slot: Slot, text: str, shape: Shape | None) -> str | None:
+    """What the lever's constructor says against these settings; nothing is allocated (meta device)."""
+    choice: Choice = json.loads(text)
+    if shape is None and _wants_parts(slot.load(choice["name"])):
+        return None
+    try:
+        if shape is None:
+            slot.build(choice)
+        else:
+            import torch
+
+            with torch.device("meta"):
+                slot.build(choice, shape)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        return f"{choice['name']}: {error}"
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed(slot: Slot, text: str, shape: Shape | None) -> str | None:
+    """What composing the list says against it (two additive parts, say)."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            parts = [slot.build(choice, shape) for choice in json.loads(text)]
+            importlib.import_module(f"{slot.package}.composed").Composed(parts)
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def _wants_parts(cls: type) -> bool:
+    """Whether the constructor needs more than settings (an optimizer needs parameters)."""
+    if cls.__init__ is object.__init__:  # type: ignore[misc]
+        return False
+    parameters = inspect.signature(cls).parameters.values()
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def name_fault(name: str, what: str, place: str) -> Fault | None:
+    """Names become folders and columns: letters, digits, - and _, at most 64."""
+    if _NAME.match(name):
+        return None
+    shown = show(name)
+    return Fault(
+        place, f"{shown} cannot name {what}", "use letters, digits, - and _, at most 64, a letter or digit first"
+    )
+
+
+def show(value: Any) -> str:
+    """A value for an error message, shortened."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

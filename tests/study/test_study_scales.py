@@ -1,0 +1,176 @@
+"""Factorials and scales: expansion, names, order (baseline, scale, arm), and every scale checked every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.study.written import BASE, edited, faults, read
+
+from ablab.study import Change
+
+CROSSED = "[factorial.window_by_length]\nmodel.local.window = [32, 16]\nmodel.seq_len = [256, 128]\n"
+
+
+def test_a_two_by_two(tmp_path: Path) -> None:
+    study = read(tmp_path, edited(more=CROSSED))
+    assert list(study.arms) == ["rope", "window=32", "window=32,seq_len=128", "seq_len=128"]
+    both = study.arms["window=32,seq_len=128"]
+    assert both.changes == (Change("model.local.window", 16, 32), Change("model.seq_len", 256, 128))
+    assert (both.on, both.factorial, both.together) == ("baseline", "window_by_length", None)
+    assert both.levels == {"model.local.window": 32, "model.seq_len": 128}
+    assert study.factorials == {
+        "window_by_length": {
+            "factors": [
+                {"path": "model.local.window", "label": "window", "levels": [32, 16], "base": 1},
+                {"path": "model.seq_len", "label": "seq_len", "levels": [256, 128], "base": 0},
+            ],
+            "cells": {"window=32": [0, 0], "window=32,seq_len=128": [0, 1], "baseline": [1, 0], "seq_len=128": [1, 1]},
+        }
+    }
+    assert {one.settings["data"]["span"] for one in study.arms.values()} == {256}
+
+
+def test_a_cell_that_is_an_arm_already_is_not_run_twice(tmp_path: Path) -> None:
+    study = read(tmp_path, edited(more=f"{CROSSED}[arm.short]\nmodel.seq_len = 128\n"))
+    assert list(study.arms) == ["rope", "short", "window=32", "window=32,seq_len=128"]
+    assert study.factorials["window_by_length"]["cells"]["short"] == [1, 1]
+    twice = read(
+        tmp_path, edited(more=CROSSED + CROSSED.replace("window_by_length", "again").replace("[32, 16]", "[16, 32]"))
+    )
+    assert list(twice.arms) == ["rope", "window=32", "window=32,seq_len=128", "seq_len=128"]
+    assert set(twice.factorials["again"]["cells"]) == set(twice.factorials["window_by_length"]["cells"])
+
+
+def test_levers_as_levels_and_labels_that_collide(tmp_path: Path) -> None:
+    more = (
+        '[factorial.f]\nmodel.local.position = ["rope", { name = "grape_m" }, { name = "rope", theta = 5e5 }]\n'
+        'model.global.position = ["nope", ["rope", "grape_a"]]\ntrain.optimizer.betas = [[0.9, 0.95], [0.9, 0.99]]\n'
+    )
+    study = read(tmp_path, edited(more=more))
+    assert len(study.arms) == 1 + 3 * 2 * 2 - 1
+    name = "local.position=rope(theta=500000),global.position=rope+grape_a,betas=0.9+0.99"
+    assert [change.path for change in study.arms[name].changes] == [
+        "model.local.position", "model.global.position", "train.optimizer.betas",
+    ]  # fmt: skip
+    assert [part["name"] for part in study.arms[name].settings["model"]["kinds"]["G"]["position"]] == [
+        "rope",
+        "grape_a",
+    ]
+
+
+def test_a_bad_level_is_told_once(tmp_path: Path) -> None:
+    more = "[factorial.f]\nmodel.local.window = [16, 0, 32]\nmodel.seq_len = [256, 128]\n"
+    assert faults(tmp_path, edited(more=more)) == [
+        "study.toml: factorial.f: window=0: model.local.window: 0 is out of bounds; "
+        "give an integer at least 1 and at most 16_777_216"
+    ]
+
+
+def test_a_setting_of_a_lever_is_a_factor(tmp_path: Path) -> None:
+    more = "[factorial.f]\ntrain.optimizer.lr = [2e-3, 4e-3]\nmodel.mlp.ratio = [2, 4]\n"
+    study = read(tmp_path, edited(more=more))
+    assert list(study.arms) == ["rope", "ratio=2", "lr=0.004,ratio=2", "lr=0.004"]
+    assert [one["base"] for one in study.factorials["f"]["factors"]] == [0, 1]
+    assert study.factorials["f"]["factors"][0]["levels"] == [0.002, 0.004]
+
+
+def test_too_many_cells(tmp_path: Path) -> None:
+    levels = ", ".join(str(i / 10) for i in range(9))
+    more = f"[factorial.f]\nmodel.softcap = [{levels}]\ntrain.ema = [{levels}]\n"
+    assert faults(tmp_path, edited(more=more)) == [
+        "study.toml: factorial.f: 81 cells; at most 64; drop levels or factors"
+    ]
+
+
+SCALED = """
+[arm.wide]
+model.local.window = 200
+[scale.half]
+only = ["rope"]
+budget = { tokens = 51_200, batch_tokens = 256 }
+model = { d_model = 32, seq_len = 128, local.window = 8 }
+train.optimizer = { name = "adamw", decay = 0.0 }
+decision = { matters = 0.01, seeds = 2 }
+stage.needle.evaluate.items = 4
+[scale.half.arm.rope.model.global]
+position.theta = 100
+[scale.more.arm.big]
+model.d_model = 128
+[scale.more.factorial.f]
+model.softcap = [0, 30]
+model.qk_norm = [true, false]
+[scale.timed]
+budget.seconds = 30
+train.validate_every = 5120
+"""
+
+
+def test_a_scale_is_laid_on_before_the_arms(tmp_path: Path) -> None:
+    study = read(tmp_path, edited(more=SCALED), "half")
+    base, rope = study.baseline.settings, study.arms["rope"]
+    assert study.scale == "half" and list(study.arms) == ["rope"]
+    assert base["budget"] == {"tokens": 51_200, "seconds": None, "batch_tokens": 256}
+    assert (base["model"]["d_model"], base["model"]["head_dim"], base["model"]["kinds"]["L"]["window"]) == (32, 8, 8)
+    assert (base["train"]["optimizer"]["lr"], base["train"]["optimizer"]["decay"]) == (0.002, 0.0), (
+        "the same lever merges"
+    )
+    assert base["data"]["span"] == 128 and base["train"]["validate_every"] == 20 * 256
+    assert study.decision["matters"] == 0.01 and study.decision["seeds"]["at_most"] == 2
+    assert study.stages == ("pre_quant", "needle") and base["stage"]["needle"]["evaluate"]["items"] == 4
+    (change,) = rope.changes
+    assert change.after == {"name": "rope", "theta": 100.0, "fraction": 1.0, "ntk": False}
+    plain = read(tmp_path, edited(more=SCALED))
+    assert plain.scale is None and list(plain.arms) == ["rope", "wide"] and plain.key != study.key
+
+
+def test_a_scale_may_bring_arms_and_factorials(tmp_path: Path) -> None:
+    study = read(tmp_path, edited(more=SCALED), "more")
+    assert list(study.arms) == ["rope", "wide", "big", "qk_norm=false", "softcap=30", "softcap=30,qk_norm=false"]
+
+
+def test_seconds_at_a_scale_replace_tokens(tmp_path: Path) -> None:
+    assert read(tmp_path, edited(more=SCALED), "timed").baseline.settings["budget"] == {
+        "tokens": None, "seconds": 30.0, "batch_tokens": 512,
+    }  # fmt: skip
+
+
+def test_the_base_need_not_stand_without_a_scale(tmp_path: Path) -> None:
+    text = edited(("tokens = 200_000\n", ""), more="[scale.s]\nbudget.tokens = 5120\n")
+    assert read(tmp_path, text, "s").baseline.settings["budget"]["tokens"] == 5120
+    assert faults(tmp_path, text) == [
+        "study.toml: budget: gives neither tokens nor seconds; add tokens = ... (or seconds = ...)"
+    ]
+
+
+@pytest.mark.parametrize("scale", [None, "good"])
+def test_every_scale_is_checked_whichever_is_asked_for(tmp_path: Path, scale: str | None) -> None:
+    text = edited(
+        more="[scale.good]\nmodel.d_model = 32\n[scale.bad]\nmodel.local.window = 0\n[scale.bad.arm.rope]\nmodle = {}\n"
+    )
+    assert faults(tmp_path, text, scale) == [
+        "study.toml: scale.bad: model.local.window: 0 is out of bounds; give an integer at least 1 and at most 16_777_216",
+        "study.toml: scale.bad: arm.rope: an arm has no key 'modle'; did you mean 'model'? "
+        "known: because, budget, data, expect, model, on, stage, together, train",
+    ]
+
+
+def test_only_keeps_the_references_of_what_it_picks(tmp_path: Path) -> None:
+    more = '[arm.x]\non = "rope"\nmodel.qk_norm = false\n[scale.s]\nonly = ["x"]\n'
+    assert faults(tmp_path, edited(more=more)) == [
+        "study.toml: scale.s: arm.x.on: arm 'rope' is left out by only; add rope to only"
+    ]
+    more = more.replace('["x"]', '["x", "rope"]')
+    assert list(read(tmp_path, edited(more=more), "s").arms) == ["rope", "x"]
+
+
+def test_an_unknown_scale(tmp_path: Path) -> None:
+    assert faults(tmp_path, edited(more="[scale.tiny]\n[scale.proxy]\n"), "tinny") == [
+        "study.toml: scale 'tinny': the file has no such scale; did you mean 'tiny'? known: proxy, tiny"
+    ]
+    assert faults(tmp_path, BASE, "tiny") == ["study.toml: scale 'tiny': the file has no such scale; there are none"]
+
+
+def test_a_scale_may_leave_a_kind_unused(tmp_path: Path) -> None:
+    study = read(tmp_path, edited(more='[scale.s]\nmodel.layers = "G*2"\n'), "s")
+    assert list(study.baseline.settings["model"]["kinds"]) == ["G"]
