@@ -1,0 +1,108 @@
+"""report.html: one file that loads nothing."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ablab.report import curves, figures, probes, prose, records, tables, words
+from ablab.report.view import View, listing, mapping, note_text
+
+STYLE = words.Html()
+SECTIONS = (
+    ("verdict", "Verdict"), ("forest", "Differences"), ("change", "What would change"), ("trajectories", "Trajectories"),
+    ("positions", "Loss by position"), ("probes", "Needle"), ("stages", "Stages"), ("cost", "Cost"), ("evidence", "Evidence"),
+    ("decisions", "Decisions"), ("provenance", "Provenance"), ("ledger", "Ledger"), ("methods", "Methods"),
+)  # fmt: skip
+ALWAYS = ("verdict", "change", "provenance", "ledger", "methods")
+
+
+def page(verdict: dict[str, Any]) -> str:
+    """The whole page as text; the same verdict gives the same bytes."""
+    view = View(verdict)
+    parts = _parts(view)
+    parts["contents"] = [(slug, label) for slug, label in SECTIONS if slug in ALWAYS or parts.get(slug)]
+    return _template().render(parts) + "\n"
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    source = resources.files("ablab.report").joinpath("page.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(source)
+
+
+def _parts(view: View) -> dict[str, Any]:
+    verdict = view.verdict
+    css = resources.files("ablab.report").joinpath("style.css").read_text(encoding="utf-8")
+    drawn = [d for d in (probes.induction(view), probes.needle_maps(view)) if d is not None]
+    scale = verdict.get("scale")
+    study = words.clean(verdict.get("study") or "study")
+    return {
+        "css": Markup(css),
+        "title": f"{study}{f'.{words.clean(scale)}' if scale else ''}: ablab verdict",
+        "study": study,
+        "scale": words.clean(scale) if scale else "",
+        "question": words.clean(verdict.get("question") or study),
+        "exploratory": bool(verdict.get("exploratory")),
+        "warnings": prose.warnings(view),
+        "answer": prose.answer(view),
+        "terms": terms(view),
+        "verdict": tables.verdict_table(view, STYLE),
+        "notes": arm_notes(view),
+        "forest": figures.forest(view),
+        "confidence": f"{100 * view.confidence:.4g}% confidence",
+        "chips": {word: STYLE.chip(word) for word in words.SIGNS},
+        "other": tables.other_unit_table(view, STYLE),
+        "change": prose.what_would_change(view, STYLE),
+        "limits": prose.limits(view),
+        "legend": figures.legend(view),
+        "trajectories": curves.trajectories(view),
+        "positions": curves.positions(view),
+        "probes": drawn,
+        "probe_message": view.probe_message() if drawn else None,
+        "stages": tables.stage_table(view, STYLE),
+        "cost": tables.cost_table(view, STYLE),
+        "evidence": tables.evidence_table(view, STYLE),
+        "decisions": records.decision_table(view, STYLE),
+        "data": records.data_facts(view, STYLE),
+        "environment": records.facts(verdict.get("environment"), STYLE),
+        "budget": records.facts(terms_of(view), STYLE),
+        "ledger": records.ledger_table(view, STYLE),
+        "methods": prose.methods(view),
+        "version": words.clean(mapping(verdict.get("environment")).get("ablab") or ""),
+    }
+
+
+def terms(view: View) -> list[str]:
+    """The terms of the decision, in one line under the answer. Plain text."""
+    found = [f"judged by {view.unit}" + (f" at {view.stage}" if view.stage else "") + ", lower is better"]
+    if view.matters is not None:
+        found.append(f"a tie within \u00b1{words.Style().fixed(view.matters, view.decimals)}")
+    if view.looks:
+        found.append(f"looks at {', '.join(map(str, view.looks))} seeds")
+    if view.verdict.get("decided_by"):
+        found.append(f"decided by: {words.clean(view.verdict['decided_by'])}")
+    done = sum(r.get("status") == "done" for r in view.runs)
+    found.append(f"{done} of {words.plural(len(view.runs), 'run')} done")
+    return found
+
+
+def terms_of(view: View) -> dict[str, Any]:
+    """Budget, limits and the bank of earlier noise, as one nest of facts."""
+    parts = {key: mapping(view.verdict.get(key)) for key in ("limits", "bank")}
+    return {**mapping(view.verdict.get("budget")), **{k: v for k, v in parts.items() if v}}
+
+
+def arm_notes(view: View) -> list[str]:
+    """Notes of the study and of each arm, plain text."""
+    notes = list(view.notes)
+    for arm in view.arms:
+        notes += [
+            f"{words.clean(arm['name'], 60)}: {note_text(n)}" for n in listing(arm.get("notes")) if n != "waiting"
+        ]
+    return notes

@@ -1,0 +1,120 @@
+"""report.md: the same report for a pull request or a terminal pager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablab.report import prose, records, tables, words
+from ablab.report.html import arm_notes, terms, terms_of
+from ablab.report.tables import Table
+from ablab.report.view import View, grid_of, mapping, numbers
+
+STYLE = words.Markdown()
+
+
+def page(verdict: dict[str, Any]) -> str:
+    """The whole file as text; the same verdict gives the same bytes."""
+    view = View(verdict)
+    raw = view.verdict
+    heading = raw.get("question") or raw.get("study") or "study"
+    where = "/".join(words.clean(raw[k]) for k in ("study", "scale") if raw.get(k))
+    out = [f"# {STYLE.text(heading)}", ""]
+    for _, head, text in prose.warnings(view):
+        out += [f"> **{head.upper()}.** {STYLE.text(text)}", ""]
+    out += [f"**{STYLE.text(prose.answer(view))}**", "", "; ".join(STYLE.text(t) for t in terms(view)) + ".", ""]
+    if where:
+        out += [f"Study {STYLE.name(where)}.", ""]
+    out += _section("Verdict", tables.verdict_table(view, STYLE))
+    notes = arm_notes(view)
+    out += [f"- {STYLE.text(n)}" for n in notes] + ([""] if notes else [])
+    out += _section("In the other unit", tables.other_unit_table(view, STYLE))
+    out += ["## What would change the verdict", ""]
+    out += [f"- {name} ({word}): {said}" for name, word, said in prose.what_would_change(view, STYLE)]
+    out += ["", "Limits of the claim:", "", *(f"- {STYLE.text(limit)}" for limit in prose.limits(view)), ""]
+    out += _section("Stages", tables.stage_table(view, STYLE))
+    out += _section("Trajectories", _trajectory_table(view))
+    out += _section("Loss by position", _band_table(view))
+    out += _section("Needle", _needle_table(view))
+    out += _section("Cost", tables.cost_table(view, STYLE))
+    out += _section("Evidence, and what common random numbers bought", tables.evidence_table(view, STYLE))
+    out += _section("Decisions judged on these runs", records.decision_table(view, STYLE))
+    for title, lines in (
+        ("Data", records.data_facts(view, STYLE)),
+        ("Environment", records.facts(raw.get("environment"), STYLE)),
+        ("Budget and limits", records.facts(terms_of(view), STYLE)),
+    ):
+        out += [f"## {title}", "", *(f"- {k}: {v}" for k, v in lines), ""] if lines else []
+    out += _section("Ledger of every run", records.ledger_table(view, STYLE))
+    out += ["## Methods, to paste", "", STYLE.text(prose.methods(view)), ""]
+    return "\n".join(out).rstrip("\n") + "\n"
+
+
+def _section(title: str, table: Table | None) -> list[str]:
+    if table is None:
+        return []
+    head = "| " + " | ".join(STYLE.text(label) for label, _ in table.head) + " |"
+    rule = "|" + "|".join(" ---: " if side == "r" else " --- " for _, side in table.head) + "|"
+    rows = ["| " + " | ".join(cell or " " for cell in row) + " |" for row in table.rows]
+    return [f"## {title}", "", head, rule, *rows, "", *([STYLE.text(table.note), ""] if table.note else [])]
+
+
+def _trajectory_table(view: View) -> Table | None:
+    """The mean difference to the reference at about eight evaluations."""
+    gaps = {a["name"]: view.curve_difference(a) for a in view.rivals}
+    gaps = {name: g for name, g in gaps.items() if g}
+    if not gaps:
+        return None
+    points = sorted(set().union(*gaps.values()))
+    stride = max(1, len(points) // 8)
+    chosen = points[::-1][::stride][::-1]
+    head = (("tokens", "r"), *((name, "r") for name in gaps))
+    rows = []
+    for t in chosen:
+        means = [sum(g[t].values()) / len(g[t]) if t in g else None for g in gaps.values()]
+        rows.append([words.count(t), *(STYLE.delta(m, view.decimals) for m in means)])
+    return Table(head, rows, f"Mean difference to the reference in {view.unit} over common seeds.")
+
+
+def _band_table(view: View) -> Table | None:
+    bands = view.bands()
+    if not bands:
+        return None
+    stage, by_arm = next(iter(bands.items()))
+    edges = next(iter(by_arm.values()))[0]
+    names = [a["name"] for a in view.arms if a["name"] in by_arm and by_arm[a["name"]][0] == edges]
+    rows = [
+        [f"{words.count(a)} to {words.count(b)}", *(STYLE.fixed(by_arm[n][1][i], view.decimals) for n in names)]
+        for i, (a, b) in enumerate(zip(edges, edges[1:]))
+    ]
+    return Table(
+        (("position", "l"), *((n, "r") for n in names)), rows, f"nats/token at {stage}, means over each arm's seeds."
+    )
+
+
+def _needle_table(view: View) -> Table | None:
+    rows = []
+    for name, probe in view.needles().items():
+        passkey, induction = mapping(probe.get("passkey")), mapping(probe.get("induction"))
+        lengths, depths = numbers(passkey.get("lengths")), numbers(passkey.get("depths"))
+        cells = []
+        for key in ("score", "acc"):
+            grid = grid_of(passkey.get(key, passkey.get(f"{key}_grid")), len(lengths), len(depths)) or []
+            flat = [v for row in grid for v in row if v is not None]
+            cells.append(sum(flat) / len(flat) if flat else None)
+        gains = [v for v in numbers(induction.get("values")) if v is not None]
+        rows.append(
+            [
+                STYLE.name(name),
+                STYLE.delta(cells[0], 3),
+                STYLE.fixed(cells[1], 3),
+                STYLE.delta(max(gains) if gains else None, 3),
+            ]
+        )
+    message = view.probe_message()
+    note = (
+        f"Probe uninformative at this scale ({message})."
+        if message
+        else "Log-odds of the true key against the distractors; 0 is chance."
+    )
+    head = (("arm", "l"), ("passkey score, mean", "r"), ("accuracy, mean", "r"), ("best induction gain, nats", "r"))
+    return Table(head, rows, note) if rows else None

@@ -1,0 +1,102 @@
+"""Figures of the probes: the induction curve and the needle maps."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from ablab.report import svg
+from ablab.report.figures import STYLE, Drawing, fitted
+from ablab.report.view import View, grid_of, mapping, numbers
+from ablab.report.words import count, num, significant
+
+
+def induction(view: View) -> Drawing | None:
+    """How much cheaper a repeated random segment is, by lag."""
+    curves = {}
+    for name, probe in view.needles().items():
+        part = mapping(probe.get("induction"))
+        points = [
+            (x, y)
+            for x, y in zip(numbers(part.get("lags")), numbers(part.get("values")))
+            if x and y is not None and x > 0
+        ]
+        if points:
+            curves[name] = sorted(points)
+    if not curves:
+        return None
+    xs = [x for c in curves.values() for x, _ in c]
+    ys = [0.0, 0.1, *(y for c in curves.values() for _, y in c)]
+    panel = svg.Panel(
+        "induction",
+        "Induction: gain on a repeated segment",
+        (min(xs), max(xs)),
+        (min(ys), max(ys)),
+        x_log=True,
+        x_title="lag, tokens (log)",
+        y_title="nats/token saved",
+        x_text=count,
+    )
+    panel.zero()
+    reach = {v for p in view.needles().values() if (v := num(mapping(p.get("induction")).get("local_reach")))}
+    if len(reach) == 1 and panel.x.low < (lag := reach.pop()) < panel.x.high:
+        panel.upright(lag, "local layers reach to here")
+    for name, points in curves.items():
+        panel.curve(view.index(name), points, name, marks=True)
+    said = ", ".join(f"{n} {significant(max(y for _, y in c))} at best" for n, c in curves.items())
+    caption = "Random tokens, repeated after a lag: first reading minus second. 0 means no copying at all."
+    return Drawing("Induction", (panel.svg(f"Induction gain by lag: {said}"),), caption)
+
+
+def needle_maps(view: View) -> Drawing | None:
+    """Passkey score by length and depth: one map per arm, then each arm's difference to its reference."""
+    grids: dict[str, tuple[list[float], list[float], list[list[float | None]]]] = {}
+    for name, probe in view.needles().items():
+        part = mapping(probe.get("passkey"))
+        lengths = [v for v in numbers(part.get("lengths")) if v is not None]
+        depths = [v for v in numbers(part.get("depths")) if v is not None]
+        grid = grid_of(part.get("score", part.get("score_grid")), len(lengths), len(depths))
+        if grid is not None and lengths and depths:
+            grids[name] = (lengths, depths, grid)
+    if not grids:
+        return None
+    most = max([1.0, *(abs(v) for _, _, g in grids.values() for row in g for v in row if v is not None)])
+    panels = [_map(fitted(n, 26), *g, most, f"Passkey score of {n} by length and depth") for n, g in grids.items()]
+    for arm in view.rivals:
+        ours, theirs = grids.get(arm["name"]), grids.get(view.reference(arm))
+        if ours and theirs and ours[:2] == theirs[:2]:
+            gap = [
+                [a - b if a is not None and b is not None else None for a, b in zip(r, q)]
+                for r, q in zip(ours[2], theirs[2])
+            ]
+            title = f"{fitted(str(arm['name']), 18)} \u2212 {fitted(view.reference(arm), 14)}"
+            panels.append(_map(title, ours[0], ours[1], gap, most, f"Difference of passkey scores, {title}"))
+    caption = (
+        f"Log-odds of the true key against the distractors, nats, haystack prior removed; 0 is chance. Colour runs to "
+        f"\u00b1{significant(most)} in every map, blue above zero, orange below."
+    )
+    return Drawing("Needle", tuple(panels), caption, legend=False, small=True)
+
+
+def _map(
+    title: str, lengths: list[float], depths: list[float], grid: list[list[float | None]], most: float, label: str
+) -> Markup:
+    left, top, width, height = 44.0, 24.0, 250.0, 172.0
+    w, h = (width - left - 6) / len(depths), (height - top - 34) / len(lengths)
+    out = [svg.text(left, 14, title, "title")]
+    for i, length in enumerate(lengths):
+        y = top + i * h
+        out.append(svg.text(left - 5, y + h / 2 + 4, count(length), "tick", "end"))
+        for j, depth in enumerate(depths):
+            value = grid[i][j]
+            tip = f"length {count(length)}, depth {significant(depth)}: {significant(value)}"
+            shade = "none" if value is None else "up" if value >= 0 else "down"
+            strength = f' fill-opacity="{0.8 * min(1.0, abs(value or 0.0) / most):.2f}"' if value is not None else ""
+            out.append(svg.rect(left + j * w, y, w - 1, h - 1, f"cell {shade}", strength, tip))
+            if w >= 26 and value is not None:
+                out.append(svg.text(left + j * w + w / 2, y + h / 2 + 4, STYLE.delta(value, 2), "cellvalue", "middle"))
+    for j, depth in enumerate(depths):
+        if len(depths) <= 8 or j % 2 == 0:
+            out.append(svg.text(left + j * w + w / 2, height - 20, significant(depth), "tick", "middle"))
+    out.append(svg.text(left + (width - left) / 2, height - 4, "depth of the needle", "label", "middle"))
+    out.append(svg.text(11, top + (height - top - 34) / 2, "length", "label", "middle", -90))
+    return svg.figure(width, height, label, "".join(out))

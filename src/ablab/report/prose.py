@@ -1,0 +1,221 @@
+"""The report's sentences: the answer, the warnings, what would change the verdict, the methods."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ablab.report import words
+from ablab.report.tables import price_text
+from ablab.report.view import View, listing, mapping, note_text
+from ablab.report.words import Style, num
+
+
+def answer(view: View) -> str:
+    """The verdict's own sentence, or one made from its words. Plain text."""
+    sentence = words.clean(view.verdict.get("sentence") or "")
+    if sentence:
+        return sentence
+    if not view.arms:
+        return "Nothing has been judged yet."
+    winner, rung = view.verdict.get("winner"), words.clean(view.verdict.get("decided_by") or "")
+    if winner:
+        return f"{words.clean(winner, 60)} wins" + (f", decided by {rung}." if rung else ".")
+    if not view.finished:
+        return "Not finished: there is no winner yet."
+    return f"No winner: {rung}." if rung else "No winner."
+
+
+EXPLORATORY = (
+    "The decision (seeds, stage, metric or margin) was written or widened after results of these runs existed. "
+    "Read this as a hint for a new study, never as a result."
+)
+BROKEN = {
+    "invalid": "no statement is possible about",
+    "unstable": "training diverged where the baseline's did not:",
+}
+
+
+def warnings(view: View) -> list[tuple[str, str, str]]:
+    """(kind, headline, plain text), the gravest first; what a reader must not miss."""
+    found = [("inversion", "Inversion", text) for text in inversions(view)]
+    if view.verdict.get("exploratory"):
+        found.append(("exploratory", "Exploratory", EXPLORATORY))
+    for arm in view.rivals:
+        word = view.word(arm)
+        if word in BROKEN:
+            why = "; ".join(note_text(n) for n in listing(arm.get("notes")))
+            said = f"{BROKEN[word]} {words.clean(arm['name'], 60)}" + (f" ({why})" if why else "")
+            found.append((word, word.capitalize(), said))
+    if not view.finished:
+        statuses = Counter(str(r.get("status") or "absent") for r in view.runs)
+        runs = ", ".join(f"{n} {s}" for s, n in statuses.items()) or "none yet"
+        waiting = ", ".join(words.clean(a["name"], 60) for a in view.rivals if view.word(a) == "waiting")
+        said = f"Runs so far: {runs}" + (f"; waiting: {waiting}" if waiting else "")
+        found.append(("waiting", "Not finished", said + ". Words already given are final; the winner is not."))
+    return found
+
+
+def inversions(view: View) -> list[str]:
+    """Arms that are better at one stage and worse at another, in plain text."""
+    found, plain = [], Style()
+    for arm in view.rivals:
+        raw, name = arm.get("inversions"), words.clean(arm["name"], 60)
+        named = isinstance(raw, dict) and "stage" not in raw
+        items = [{"stage": k, "kind": v} for k, v in mapping(raw).items()] if named else listing(raw)
+        for item in items:
+            if not isinstance(item, dict):
+                found.append(f"{name}: {words.clean(item)}")
+                continue
+            stage = words.clean(item.get("stage", "?"))
+            kind = words.clean(next((item[k] for k in ("kind", "status", "word", "strength") if item.get(k)), "likely"))
+            first = words.clean(item.get("first") or (view.stages[0] if view.stages else view.stage))
+            here, there = (
+                plain.delta(mapping(mapping(arm.get("stages")).get(s)).get("delta"), view.decimals)
+                for s in (first, stage)
+            )
+            found.append(
+                f"{name} changes sides between {first} ({here}) and {stage} ({there} {view.unit}): {kind}. "
+                f"The word speaks about {view.stage} only."
+            )
+    return found
+
+
+def what_would_change(view: View, style: Style) -> list[tuple[str, str, str]]:
+    """(name, word, sentences) per arm: what it would take to read another word."""
+    return [
+        (style.name(a["name"]), view.word(a), style.literal(" ".join(_change(view, a, style)))) for a in view.rivals
+    ]
+
+
+def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
+    d, word = view.decimals, view.word(arm)
+    low, high, n, mde = num(arm.get("low")), num(arm.get("high")), num(arm.get("seeds")), num(arm.get("mde"))
+    out: list[str] = []
+    if word in ("invalid", "unstable"):
+        why = "; ".join(note_text(x) for x in listing(arm.get("notes"))) or "see the ledger"
+        out.append(
+            f"{style.text(why)}. "
+            + (
+                "Mend the cause and run again; more seeds do not help."
+                if word == "invalid"
+                else "No later number overrides it. A cure (lower lr, longer warm-up, clipping) is another arm."
+            )
+        )
+    elif word == "cell":
+        out.append("A cell of a factorial: a number without a word. Read the contrasts.")
+    elif word == "waiting":
+        first = (
+            f" before {words.plural(view.looks[0], 'seed')} of arm and reference have ended" if view.looks else " yet"
+        )
+        out.append(f"No word{first}.")
+    elif word == "inconclusive":
+        if low is not None and high is not None:
+            out.append(
+                f"Any true difference from {style.delta(low, d)} to {style.delta(high, d)} {view.unit} fits these seeds."
+            )
+        else:
+            out.append("Too few seeds for an interval.")
+        out.append(_price_sentence(arm, style))
+    else:
+        edge = {"better": high, "worse": low}.get(word)
+        if edge is not None:
+            out.append(
+                f"Settled: the near end of the interval is {style.fixed(abs(edge), d)} {view.unit} away from zero."
+            )
+        if word == "equivalent" and low is not None and high is not None:
+            out.append(
+                f"Settled as a tie. A margin below {style.fixed(max(abs(low), abs(high)), d)} {view.unit} would reopen it."
+            )
+    if mde is not None and word not in ("invalid", "unstable"):
+        pairs = f" with {words.plural(int(n), 'pair')}" if n else ""
+        out.append(f"Smallest true difference seen four times in five{pairs}: {style.fixed(mde, d)} (MDE).")
+    text_low, text_high = num(arm.get("low_text")), num(arm.get("high_text"))
+    if word in ("better", "worse") and text_low is not None and text_high is not None:
+        holds = text_high < 0 or text_low > 0
+        out.append(
+            "It also holds for new text of this kind."
+            if holds
+            else "For new text of this kind the interval reaches zero: more validation documents would help."
+        )
+    lower = num(arm.get("lower"))
+    if lower is not None and n and word in ("better", "worse") and 0 < lower < n:
+        out.append(f"{lower:.0f} of {n:.0f} seeds lie below zero.")
+    return [x for x in out if x]
+
+
+def _price_sentence(arm: dict[str, Any], style: Style) -> str:
+    more, chance = num(arm.get("more_seeds")), num(arm.get("chance"))
+    if not more:
+        return ""
+    price = price_text(arm.get("price"))
+    said = (
+        f"About {words.plural(int(more), 'more seed')}"
+        if not arm.get("fresh")
+        else f"About {words.plural(int(more), 'fresh seed')} in a new study (the error probability of this one is spent)"
+    )
+    said += " would settle it with power 0.8" + (f", at the price of {style.text(price)}" if price else "") + "."
+    if chance is not None:
+        said += f" The chance that the last planned look settles it is {100 * chance:.0f}%."
+    return said
+
+
+def limits(view: View) -> list[str]:
+    """What the words do not say. Plain text."""
+    budget, tokens = mapping(view.verdict.get("budget")), num(view.counts.get("train_tokens"))
+    base = mapping(next((a.get("cost") for a in view.arms if a["name"] == view.baseline), None))
+    size = f"{words.count(base['parameters'])} parameters" if num(base.get("parameters")) else ""
+    scale = " and ".join(p for p in (size, _spent(budget, words.count)) if p)
+    risk = f"{100 * (1 - view.confidence):.2g}%"
+    epochs = (num(budget.get("tokens")) or 0.0) / tokens if tokens else 0.0
+    repeated = [f"Repeated data. The budget reads the training text {epochs:.2f} times."] if epochs > 1 else []
+    return [
+        "This data. The difference is about this validation set and text like it; "
+        "nothing is said about other corpora or tokenizers.",
+        *repeated,
+        f"This scale{f' ({scale})' if scale else ''}. Effects of architecture change with size and length of training; "
+        "a larger scale is another study.",
+        "These settings. Everything not listed as changed is held at the baseline's value; "
+        "a learning rate tuned for the baseline favours the baseline.",
+        "Near-normal differences. An arm that fails now and then gives skewed differences, and no t interval is honest "
+        "on eight seeds of those: look at the seed ticks.",
+        "One family. The chance that any arm without a true difference is called better or worse at "
+        f"{view.stage or 'the deciding stage'} is at most {risk}. Other stages, positions, trajectories and probes are "
+        "shown and not judged.",
+    ]
+
+
+def _spent(budget: dict[str, Any], write: Callable[[object], str]) -> str:
+    if num(budget.get("tokens")):
+        return f"{write(budget['tokens'])} tokens"
+    return f"{words.seconds(budget['seconds'])} of wall clock" if num(budget.get("seconds")) else ""
+
+
+def methods(view: View) -> str:
+    """A paragraph for a paper, plain text."""
+    budget, env = (mapping(view.verdict.get(k)) for k in ("budget", "environment"))
+    seeds = [int(n) for n in (num(a.get("seeds")) for a in view.rivals) if n is not None]
+    span = f"{min(seeds)} to {max(seeds)}" if seeds and min(seeds) != max(seeds) else str(seeds[0]) if seeds else "no"
+    batch = f" in batches of {words.whole(budget['batch_tokens'])} tokens" if num(budget.get("batch_tokens")) else ""
+    looks = ""
+    if view.looks:
+        looks = f" and over {words.plural(len(view.looks), 'planned look')} ({', '.join(map(str, view.looks))} seeds"
+        shares = ", ".join(f"{w:.4g}" for w in view.weights)
+        looks += f"; shares {shares})" if len(view.weights) > 1 else ")"
+    valid = f" ({words.whole(view.counts['valid_tokens'])} tokens)" if num(view.counts.get("valid_tokens")) else ""
+    margin = ""
+    if view.matters is not None:
+        tie = Style().fixed(view.matters, view.decimals)
+        margin = f" A difference that lies inside +/-{tie} {view.unit} with its whole interval was declared a tie."
+    version = f"ablab {words.clean(env['ablab'])}" if env.get("ablab") else "ablab"
+    return (
+        f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. Every model was trained "
+        f"on {_spent(budget, words.whole) or 'the same budget'}{batch}; at each seed, variant and baseline read the same "
+        "tokens in the same order and shared every random draw for the parts they have in common. "
+        f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage or 'as declared'}, computed as "
+        f"a ratio of sums. Differences were paired by seed ({span} pairs per variant). We report the mean paired difference "
+        f"with a t interval at family-wise confidence {100 * view.confidence:.4g}%, the error probability being divided over "
+        f"variants (Holm, in rounds){looks}.{margin} All started runs, including failed ones, are listed in "
+        "the ledger."
+    )

@@ -1,0 +1,97 @@
+"""The verdict on a terminal: the sentence, what must not be missed, and the table in at most 100 columns."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ablab.report import prose, tables, words
+from ablab.report.view import View, listing
+
+STYLE = words.Style()
+COLOURS = {
+    "better": "bold blue",
+    "worse": "bold yellow",
+    "equivalent": "bold",
+    "inconclusive": "italic",
+    "unstable": "bold magenta",
+    "invalid": "bold white on red",
+    "waiting": "dim",
+}
+WIDTH = 100
+
+
+def terminal(verdict: dict[str, Any], console: Console) -> None:
+    """Print warnings, the verdict table, what changed, and the answer; ASCII without colour where it is no terminal."""
+    view = View(verdict)
+    pretty = console.is_terminal
+    width = min(WIDTH, console.width) if pretty else WIDTH
+
+    def say(value: str, style: str = "") -> None:
+        console.print(
+            _text(value, console, style if pretty else ""), width=width, highlight=False, soft_wrap=not pretty
+        )
+
+    for _, head, said in prose.warnings(view):
+        say(f"{head.upper()}: {said}", "bold red")
+    grid = Grid(box=box.SIMPLE_HEAD if pretty else box.ASCII2, show_edge=False, pad_edge=False)
+    grid.add_column("arm", overflow="fold", max_width=28)
+    for label, side in (
+        ("verdict", "left"),
+        ("difference", "right"),
+        ("interval", "right"),
+        ("seeds", "right"),
+        ("p", "right"),
+    ):
+        grid.add_column(label, justify="right" if side == "right" else "left", no_wrap=True)
+    grid.add_column("more seeds", justify="right", no_wrap=True)
+    for arm in view.arms:
+        grid.add_row(*_row(view, arm, console, pretty))
+    if pretty:
+        console.print(grid, width=width, highlight=False)
+    else:
+        plain = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+        with plain.capture() as held:
+            plain.print(grid, highlight=False)
+        for row in held.get().splitlines():
+            say(row.rstrip())
+    say(
+        f"difference to the reference in {view.unit}"
+        + (f" at {view.stage}" if view.stage else "")
+        + "; lower is better",
+        "dim",
+    )
+    for arm in view.rivals:
+        for line in _below(arm):
+            say(f"  {line}", "dim")
+    say(prose.answer(view), "bold")
+
+
+def _row(view: View, arm: dict[str, Any], console: Console, pretty: bool) -> list[Text]:
+    word, d = view.word(arm), view.decimals
+    delta = STYLE.delta(arm.get("delta"), d)
+    between = STYLE.interval(arm.get("low"), arm.get("high"), d) or words.DASH
+    cells = [word, delta, between, words.whole(arm.get("seeds")), words.p_value(arm.get("p")), tables.more_text(arm)]
+    if arm["name"] == view.baseline:
+        cells[2] = tables.difference_text(view, arm, STYLE)
+    name = _text(STYLE.name(arm["name"]), console, "bold" if pretty else "")
+    return [name, *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells))]
+
+
+def _below(arm: dict[str, Any]) -> list[str]:
+    """What changed in an arm, and what knowing more about it costs."""
+    name = STYLE.name(arm["name"])
+    lines = [f"{name}: {tables.change_text(c, STYLE)}" for c in listing(arm.get("changes"))]
+    price = tables.cost_of_more(arm)
+    return [*lines, *([f"{name}: {tables.more_text(arm)} seeds cost about {price}"] if price else [])]
+
+
+def _text(value: str, console: Console, style: str = "") -> Text:
+    """Untrusted text as it stands: no markup, and nothing that the stream cannot encode."""
+    plain = value.replace("\u2013", "-").replace("\u00d7", "x").replace("\u00b1", "+/-").replace("\u2026", "...")
+    return Text(plain.encode(console.encoding, "replace").decode(console.encoding), style=style)

@@ -1,0 +1,232 @@
+"""A verdict as the report reads it: every part may be missing, every number may be null."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablab.report.words import UNITS, clean, decimals_for, num, scrub
+
+Series = dict[float, dict[int, float]]  # tokens -> seed -> value
+KNOWN = ("baseline", "better", "worse", "equivalent", "inconclusive", "unstable", "invalid")
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """`value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def listing(value: Any) -> list[Any]:
+    """`value` as a list: null is empty, a lone text or mapping is one item."""
+    if value is None or value == "" or value == {}:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def numbers(value: Any) -> list[float | None]:
+    return [num(v) for v in listing(value)]
+
+
+class View:
+    """Tolerant reading of verdict.json; nothing here changes a number."""
+
+    def __init__(self, verdict: dict[str, Any]) -> None:
+        verdict = scrub(verdict)
+        self.verdict: dict[str, Any] = verdict
+        self.arms: list[dict[str, Any]] = [
+            a for a in listing(verdict.get("arms")) if isinstance(a, dict) and "name" in a
+        ]
+        self.runs: list[dict[str, Any]] = [r for r in listing(verdict.get("runs")) if isinstance(r, dict)]
+        named = [a["name"] for a in self.arms if a.get("word") == "baseline"]
+        self.baseline: str = named[0] if named else "baseline"
+        self.arms.sort(key=lambda a: a["name"] != self.baseline)
+        self.metric = clean(verdict.get("metric") or "nats_per_token")
+        self.unit = UNITS.get(self.metric, self.metric)
+        self.stage = clean(verdict.get("stage") or "")
+        self.matters = num(verdict.get("matters"))
+        self.decimals = decimals_for(self.matters)
+        self.confidence = num(verdict.get("confidence")) or 0.95
+        self.looks = [int(n) for n in numbers(verdict.get("looks")) if n is not None]
+        self.weights = [w for w in numbers(verdict.get("weights")) if w is not None]
+        self.notes = [note_text(n) for n in listing(verdict.get("notes"))]
+
+    # arms
+    def word(self, arm: dict[str, Any]) -> str:
+        """One of the seven words, `waiting` for an arm without a number yet, `cell` for a cell of a factorial."""
+        word = arm.get("word")
+        if word is None and num(arm.get("delta")) is not None:
+            return "cell"
+        unjudged = word not in KNOWN or (
+            word == "inconclusive" and not num(arm.get("seeds")) and num(arm.get("delta")) is None
+        )
+        return "waiting" if unjudged else str(word)
+
+    @property
+    def rivals(self) -> list[dict[str, Any]]:
+        return [a for a in self.arms if a["name"] != self.baseline]
+
+    def index(self, name: str) -> int:
+        """The arm's place in the table: it fixes its colour and dash."""
+        return next((i for i, a in enumerate(self.arms) if a["name"] == name), 0)
+
+    def reference(self, arm: dict[str, Any]) -> str:
+        return str(arm.get("on") or self.baseline)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that have a level somewhere, in the study's order."""
+        seen = dict.fromkeys(clean(s) for s in listing(self.verdict.get("stages")))
+        for arm in self.arms:
+            seen.update(dict.fromkeys(mapping(arm.get("stages"))))
+        return [s for s in seen if any(self.level(a, s) is not None for a in self.arms)]
+
+    def level(self, arm: dict[str, Any], stage: str) -> float | None:
+        """The arm's own metric at a stage: the row's, else the mean over its done runs."""
+        cell = num(mapping(mapping(arm.get("stages")).get(stage)).get("mean"))
+        if cell is None and stage == self.stage:
+            cell = num(arm.get("mean"))
+        return mean_of(list(self._done(arm["name"], stage).values())) if cell is None else cell
+
+    def gap(self, arm: dict[str, Any], stage: str) -> dict[str, Any]:
+        """{gap, delta, low, high} of a stage from the first one; the baseline's own gap is taken from its runs."""
+        gaps = arm.get("gaps")
+        found = gaps.get(stage) if isinstance(gaps, dict) else None
+        if isinstance(found, dict):
+            return found
+        first, here = (self._done(arm["name"], s) for s in (self.stages[0], stage))
+        own = [here[s] - first[s] for s in here.keys() & first.keys()]
+        return {"gap": mean_of(own) if arm["name"] == self.baseline else None}
+
+    @property
+    def finished(self) -> bool:
+        return self.verdict.get("decided_by") != "not finished" and not any(
+            self.word(a) == "waiting" for a in self.rivals
+        )
+
+    @property
+    def corpora(self) -> list[dict[str, Any]]:
+        """The manifests of the corpora that were read; usually one."""
+        return [m for m in listing(self.verdict.get("data")) if isinstance(m, dict)]
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Documents, tokens and bytes of the first corpus."""
+        first = self.corpora[0] if self.corpora else {}
+        return mapping(first.get("counts")) or first
+
+    @property
+    def factor(self) -> float | None:
+        """What turns the metric into the other unit on this validation set, if all arms share one tokenizer."""
+        bits = num(self.verdict.get("bits_per_nat"))
+        paths = [str(mapping(c).get("path", "")) for a in self.arms for c in listing(a.get("changes"))]
+        if not bits or any(p.startswith("data") for p in paths):
+            return None
+        return {"nats_per_token": bits, "bits_per_byte": 1.0 / bits}.get(self.metric)
+
+    @property
+    def other_unit(self) -> str:
+        return UNITS["bits_per_byte" if self.metric == "nats_per_token" else "nats_per_token"]
+
+    # runs
+    def runs_of(self, name: str) -> list[dict[str, Any]]:
+        return [r for r in self.runs if r.get("arm") == name]
+
+    def value(self, run: dict[str, Any], stage: str | None = None) -> float | None:
+        return num(mapping(run.get("metrics")).get(stage or self.stage))
+
+    def differences(self, arm: dict[str, Any]) -> list[tuple[int, float]]:
+        """(seed, arm - reference) at the deciding stage, for the seeds at which both are done."""
+        ours, theirs = self._done(arm["name"]), self._done(self.reference(arm))
+        return [(s, ours[s] - theirs[s]) for s in sorted(ours.keys() & theirs.keys())]
+
+    def _done(self, name: str, stage: str | None = None) -> dict[int, float]:
+        found = ((r.get("seed"), r.get("status"), self.value(r, stage)) for r in self.runs_of(name))
+        return {int(s): v for s, status, v in found if status == "done" and v is not None and isinstance(s, int)}
+
+    def curve(self, name: str) -> Series:
+        """The arm's trajectories on the evaluations that all its seeds share (all evaluations if they share none)."""
+        curves = {r["seed"]: _points(r) for r in self.runs_of(name) if isinstance(r.get("seed"), int) and _points(r)}
+        ended = {r.get("seed") for r in self.runs_of(name) if r.get("status") == "done"}
+        curves = {s: c for s, c in curves.items() if s in ended} or curves
+        if not curves:
+            return {}
+        shared = set.intersection(*(set(c) for c in curves.values())) or set().union(*curves.values())
+        return {t: {s: c[t] for s, c in curves.items() if t in c} for t in sorted(shared)}
+
+    def curve_difference(self, arm: dict[str, Any]) -> Series:
+        ours, theirs = self.curve(arm["name"]), self.curve(self.reference(arm))
+        found = {t: {s: v - theirs[t][s] for s, v in ours[t].items() if s in theirs[t]} for t in ours if t in theirs}
+        return {t: d for t, d in found.items() if d}
+
+    def bands(self) -> dict[str, dict[str, tuple[list[float], list[float | None]]]]:
+        """stage -> arm -> (edges, nats per token); edges are one longer than the values."""
+        found: dict[str, dict[str, tuple[list[float], list[float | None]]]] = {}
+        for stage, by_arm in mapping(self.verdict.get("bands")).items():
+            for name, band in mapping(by_arm).items():
+                read = _band(mapping(band))
+                if read is not None:
+                    found.setdefault(stage, {})[name] = read
+        order = [s for s in (self.stage,) if s in found]
+        return {s: found[s] for s in [*order, *(s for s in found if s not in order)]}
+
+    def probe_message(self) -> str | None:
+        """Why the needle probe says nothing here, or None where it does."""
+        probes = list(self.needles().values())
+        above, below = ([p[k] for p in probes if isinstance(p.get(k), bool)] for k in ("above_floor", "below_ceiling"))
+        if above and not any(above):
+            return "at its floor: no arm prefers the true key to the distractors"
+        if below and not any(below):
+            return "at its ceiling: every arm finds the key"
+        everywhere = self.notes + [note_text(n) for a in self.arms for n in listing(a.get("notes"))]
+        if any("uninformative" in note for note in everywhere):
+            return "at its floor or ceiling over the seeds"
+        return None
+
+    def needles(self) -> dict[str, dict[str, Any]]:
+        found = mapping(self.verdict.get("needle"))
+        order = [a["name"] for a in self.arms if a["name"] in found]
+        return {name: mapping(found[name]) for name in order if mapping(found[name])}
+
+
+def note_text(note: Any) -> str:
+    """A note as one text, whatever its shape."""
+    if isinstance(note, dict):
+        return clean(note.get("text") or ", ".join(f"{k}: {v}" for k, v in note.items()))
+    return clean(note)
+
+
+def mean_of(value: Any) -> float | None:
+    """The mean of every finite number in a nest of lists."""
+    if isinstance(value, list):
+        inner = [m for m in (mean_of(v) for v in value) if m is not None]
+        return sum(inner) / len(inner) if inner else None
+    return num(value)
+
+
+def grid_of(value: Any, rows: int, columns: int) -> list[list[float | None]] | None:
+    """`value` as rows x columns; a transposed grid is turned; None if it has neither shape."""
+    grid = [numbers(line) for line in listing(value)]
+    if len(grid) == rows and all(len(line) == columns for line in grid):
+        return grid
+    if len(grid) == columns and all(len(line) == rows for line in grid):
+        return [[grid[j][i] for j in range(columns)] for i in range(rows)]
+    return None
+
+
+def _points(run: dict[str, Any]) -> dict[float, float]:
+    found: dict[float, float] = {}
+    for point in listing(run.get("trajectory")):
+        if isinstance(point, list | tuple) and len(point) >= 2:
+            tokens, value = num(point[0]), num(point[1])
+            if tokens is not None and value is not None:
+                found[tokens] = value
+    return found
+
+
+def _band(band: dict[str, Any]) -> tuple[list[float], list[float | None]] | None:
+    values = numbers(band.get("nats_per_token"))
+    edges = [e for e in numbers(band.get("edges")) if e is not None]
+    if len(edges) == len(values) and edges:
+        edges = [0.0, *edges] if edges[0] > 0 else [*edges, edges[-1] * 2 or 1.0]
+    increasing = all(a < b for a, b in zip(edges, edges[1:]))
+    ok = values and len(edges) == len(values) + 1 and increasing and any(v is not None for v in values)
+    return (edges, values) if ok else None

@@ -1,0 +1,493 @@
+"""The report: complete, self-contained, escaped, deterministic, and sensible when parts are missing."""
+
+from __future__ import annotations
+
+import copy
+import html
+import io
+import json
+import math
+import re
+import runpy
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from ablab import report
+from ablab.report import html as page
+from ablab.report import markdown, words
+from ablab.report.figures import focus, forest
+from ablab.report.terminal import terminal
+from ablab.report.view import View
+
+GOLDEN = Path(__file__).parent / "golden"
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+EVIL = '<script>alert("x")</script>|=cmd [a](javascript:b) `*_'
+MINUS = "\u2212"
+
+
+@pytest.fixture
+def verdict() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GOLDEN / "verdict_example.json").read_text(encoding="utf-8"))
+    return found
+
+
+class Balance(HTMLParser):
+    """Collects tags, attributes and text; fails where tags do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(k, v or "") for k, v in attrs]
+        self.ids += [v or "" for k, v in attrs if k == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def parsed(text: str) -> Balance:
+    found = Balance()
+    found.feed(text)
+    found.close()
+    assert found.open == [], f"left open: {found.open}"
+    assert len(set(found.ids)) == len(found.ids), "an id stands twice"
+    return found
+
+
+def said(text: str) -> str:
+    """The page's visible text on one line."""
+    return " ".join(" ".join(parsed(text).text).split())
+
+
+def columns(text: str) -> None:
+    """Every row of every Markdown table has its header's number of cells."""
+    width = 0
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            width = 0
+            continue
+        cells = len(re.findall(r"(?<!\\)\|", line))
+        width = width or cells
+        assert cells == width, line
+
+
+def renamed(verdict: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    text = json.dumps(verdict).replace(json.dumps(old), json.dumps(new))
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def shown(verdict: dict[str, Any], **options: Any) -> str:
+    file = io.StringIO()
+    terminal(verdict, Console(file=file, **options))
+    return file.getvalue()
+
+
+# what must be there
+
+
+def test_the_example_is_what_its_recipe_makes(verdict: dict[str, Any]) -> None:
+    made = runpy.run_path(str(GOLDEN / "make_verdict_example.py"))["verdict"]
+    assert json.loads(json.dumps(made)) == verdict
+
+
+def test_write_makes_two_whole_files(tmp_path: Path, verdict: dict[str, Any]) -> None:
+    report.write(verdict, tmp_path / "study")
+    assert sorted(p.name for p in (tmp_path / "study").iterdir()) == ["report.html", "report.md"]
+    assert (tmp_path / "study" / "report.html").read_text(encoding="utf-8") == page.page(verdict)
+    assert (tmp_path / "study" / "report.md").read_text(encoding="utf-8") == markdown.page(verdict)
+
+
+def test_html_is_balanced_and_loads_nothing(verdict: dict[str, Any]) -> None:
+    text = page.page(verdict)
+    found = parsed(text)
+    assert not found.tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    assert not [a for a in found.attributes if a[0] in ("src", "srcset", "data", "xlink:href") or a[0].startswith("on")]
+    assert all(v.startswith("#") and v[1:] in found.ids for k, v in found.attributes if k == "href")
+    assert "://" not in text
+    assert "@import" not in text
+    assert all(target.startswith("#clip-") for target in re.findall(r"url\(([^)]*)\)", text))
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
+    assert len(text.encode()) < 400_000
+
+
+def test_every_figure_has_a_text_alternative(verdict: dict[str, Any]) -> None:
+    drawings = re.findall(r"<svg[^>]*>", page.page(verdict))
+    assert len(drawings) > 12
+    assert all('role="img" aria-label="' in tag or 'aria-hidden="true"' in tag for tag in drawings)
+
+
+def test_first_screen_answers(verdict: dict[str, Any]) -> None:
+    text = said(page.page(verdict))
+    order = [
+        text.index(part)
+        for part in (verdict["question"], verdict["sentence"], "a tie within \u00b10.0050", "Differences")
+    ]
+    assert order == sorted(order)
+    for part in (
+        "model.global.position: nope \u2192 grape_a (slope_scale=1)",
+        f"{MINUS}0.0131 [{MINUS}0.0161, {MINUS}0.0101]",
+        "look 2 of 3",
+        "0.00018",
+        "+12 fresh",
+        "24 runs, 481M tokens, 6.27 h",
+        "3.71 MB",
+        "3.67M",
+        "20,390",
+        f"expected {MINUS}0.0100: outside the interval",
+        "MiMo and GPT-OSS keep a position signal on global layers",
+        "level 3.2186",
+    ):
+        assert part in text, part
+    for word in ("better", "worse", "inconclusive", "baseline"):
+        assert f'class="chip w-{word}"' in page.page(verdict)
+
+
+def test_all_arms_runs_and_sections_appear(verdict: dict[str, Any]) -> None:
+    for text in (said(page.page(verdict)), markdown.page(verdict)):
+        for arm in verdict["arms"]:
+            assert arm["name"] in text
+        for run in verdict["runs"]:
+            assert run["key"][:8] in text
+            assert run["key"] not in text
+            assert run["token_hash"] is None or run["token_hash"][:8] in text
+        for part in (
+            "the machine was taken back; given up after 3 tries",
+            "24 runs: 23 done, 1 failed",
+            "0.3431 bits/byte",
+            "Probe uninformative at this scale",
+            "What would change the verdict",
+            "Methods, to paste",
+            "bytes per token",
+            "duplicates left out",
+            "leak check",
+            "runs saved",
+            "gap to pre_quant",
+            "start 3, at_most 8",
+            "executor",
+        ):
+            assert part in text, part
+
+
+def test_markdown_tables_are_whole(verdict: dict[str, Any]) -> None:
+    columns(markdown.page(verdict))
+    columns(markdown.page(renamed(verdict, "grape_a", EVIL)))
+
+
+# trust
+
+
+def test_hostile_names_and_notes_stay_text(verdict: dict[str, Any]) -> None:
+    clean_tags = parsed(page.page(verdict)).tags
+    hostile = renamed(verdict, "grape_a", EVIL)
+    hostile["arms"][2]["notes"] = [EVIL, "\x1b[31mred\x07", "\u202egnp"]
+    hostile["arms"][2]["because"] = "=1+1"
+    hostile["question"] = "=HYPERLINK(1) " + EVIL
+    hostile["runs"][0]["fault"] = "</table>" + EVIL
+    text = page.page(hostile)
+    assert parsed(text).tags == clean_tags
+    assert EVIL in said(text)
+    for out in (text, markdown.page(hostile), shown(hostile)):
+        assert "\x1b" not in out
+        assert "\x07" not in out
+        assert "\u202e" not in out
+    written = markdown.page(hostile)
+    columns(written)
+    outside = re.sub(r"(`+).*?\1", "", written.replace("<br>", ""))
+    assert "<script" not in outside
+    assert not re.search(r"(?<!\\)\]\(", outside)
+    assert "| =" not in written
+    assert "# \\=HYPERLINK" in written
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.text(min_size=1, max_size=40))
+def test_any_name_is_only_text(name: str) -> None:
+    verdict = json.loads((GOLDEN / "verdict_example.json").read_text(encoding="utf-8"))
+    verdict["needle"], verdict["bands"] = {}, {}
+    verdict["arms"][1]["name"] = "x" + name
+    verdict["arms"][1]["notes"] = [name]
+    tags = parsed(page.page(verdict)).tags
+    assert "script" not in tags
+    assert html.escape(words.clean("x" + name), quote=False).split("&")[0] in page.page(verdict).replace("&#39;", "'")
+    columns(markdown.page(verdict))
+    assert max(map(len, shown(verdict).splitlines()[:6])) <= 200
+
+
+def test_terminal_takes_no_markup_from_names(verdict: dict[str, Any]) -> None:
+    text = shown(renamed(verdict, "grape_a", "[red]x[/red] [/]"))
+    assert "[red]x[/red] [/]" in text
+
+
+def test_same_input_same_bytes_and_untouched_input(verdict: dict[str, Any]) -> None:
+    before = copy.deepcopy(verdict)
+    first = (page.page(verdict), markdown.page(verdict), shown(verdict))
+    again = json.loads(json.dumps(verdict))
+    assert (page.page(again), markdown.page(again), shown(again)) == first
+    assert verdict == before
+
+
+# what may be missing
+
+
+def everything(verdict: dict[str, Any]) -> str:
+    text = page.page(verdict)
+    parsed(text)
+    written = markdown.page(verdict)
+    columns(written)
+    both = said(text) + written + shown(verdict)
+    figures = "".join(re.findall(r"<svg.*?</svg>", text))
+    assert not re.search(r"\b(nan|NaN|inf|Infinity|None)\b", both + figures)
+    return both
+
+
+@pytest.mark.parametrize("key", sorted(json.loads((GOLDEN / "verdict_example.json").read_text(encoding="utf-8"))))
+def test_any_part_may_be_missing_or_null(verdict: dict[str, Any], key: str) -> None:
+    everything({k: v for k, v in verdict.items() if k != key})
+    everything(verdict | {key: None})
+
+
+@pytest.mark.parametrize(
+    "key", ["delta", "low", "high", "p", "seeds", "stages", "gaps", "cost", "price", "changes", "on", "look"]
+)
+def test_any_number_of_an_arm_may_be_missing(verdict: dict[str, Any], key: str) -> None:
+    for arm in verdict["arms"]:
+        arm[key] = None
+    everything(verdict)
+
+
+def test_empty_verdict() -> None:
+    assert "Nothing has been judged yet." in everything({})
+
+
+def test_numbers_that_are_not_finite_are_dashes(verdict: dict[str, Any]) -> None:
+    for key in ("delta", "low", "mde", "s", "correlation"):
+        verdict["arms"][1][key] = math.nan
+    verdict["arms"][2]["high"] = math.inf
+    verdict["runs"][0]["metrics"]["pre_quant"] = math.nan
+    verdict["runs"][0]["trajectory"][5][1] = math.inf
+    everything(verdict)
+
+
+def test_a_report_made_mid_run(verdict: dict[str, Any]) -> None:
+    verdict |= {
+        "winner": None,
+        "decided_by": "not finished",
+        "sentence": "No winner (not finished), 9 runs to the next look.",
+    }
+    verdict |= {"needle": {}, "bands": {}, "runs": verdict["runs"][:9]}
+    blank = ("delta", "low", "high", "p", "s", "m", "look", "mde", "mean", "correlation", "seeds_saved", "trajectory")
+    for arm in verdict["arms"][1:]:
+        arm |= dict.fromkeys(blank)
+        arm |= {"word": "inconclusive", "seeds": 0, "stages": {}, "gaps": {}, "notes": ["waiting"], "more_seeds": 3}
+        arm["cost"] |= dict.fromkeys(("tokens_per_second", "step_ms", "train_seconds", "bytes"))
+    text = everything(verdict)
+    assert "Not finished. Runs so far: 9 done; waiting: grape_a, grape_m_everywhere, no_position" in text
+    assert 'class="chip w-waiting"' in page.page(verdict)
+    assert forest(View(verdict)) is None
+    verdict["runs"] = []
+    assert "No run has been started yet." in everything(verdict)
+
+
+def test_one_seed_shows_a_number_without_interval(verdict: dict[str, Any]) -> None:
+    arm = verdict["arms"][1]
+    arm |= {"word": "inconclusive", "seeds": 1, "low": None, "high": None, "p": None, "more_seeds": 2, "fresh": False}
+    assert "no interval" in everything(verdict)
+    assert "hollow" in str(forest(View(verdict)))
+
+
+# what must not be missed
+
+
+def test_warnings_stand_before_the_answer_inversions_first(verdict: dict[str, Any]) -> None:
+    verdict["exploratory"] = True
+    verdict["arms"][1]["inversions"] = [
+        {"first": "pre_quant", "stage": "post_quant", "kind": "shown", "delta_first": -0.01, "delta": 0.01}
+    ]
+    verdict["arms"][2] |= {
+        "word": "invalid",
+        "low": None,
+        "high": None,
+        "p": None,
+        "notes": ["token hashes differ at seed 1"],
+    }
+    verdict["arms"][3] |= {
+        "word": "unstable",
+        "low": None,
+        "high": None,
+        "p": None,
+        "notes": ["seed 2 diverged at step 40"],
+    }
+    for text in (said(page.page(verdict)), markdown.page(verdict).replace("**", ""), shown(verdict)):
+        folded = " ".join(text.split()).lower()
+        order = [
+            folded.index(w)
+            for w in ("inversion", "exploratory", "hashes differ", "diverged", verdict["sentence"].lower())
+        ]
+        if "exploratory" in folded[: folded.index("inversion")]:  # the stamp beside the name stands first of all
+            order[1] = folded.index("exploratory", order[0])
+        assert order == sorted(order)
+    assert 'class="stamp"' in page.page(verdict)
+
+
+def test_probe_is_labelled_only_where_it_says_nothing(verdict: dict[str, Any]) -> None:
+    verdict["notes"] = []
+    assert "at its floor" in page.page(verdict)
+    verdict["needle"]["grape_a"]["above_floor"] = True
+    assert "uninformative" not in page.page(verdict).lower()
+    for probe in verdict["needle"].values():
+        probe["below_ceiling"] = False
+    assert "at its ceiling" in page.page(verdict)
+
+
+def test_more_than_one_decision_is_said(verdict: dict[str, Any]) -> None:
+    second = copy.deepcopy(verdict["decisions"][0])
+    second["decision"]["matters"], second["ended"] = 0.0017, 16
+    verdict["decisions"].append(second)
+    text = everything(verdict)
+    assert "2 decisions were judged on these runs" in text
+    assert "0.0017" in text
+
+
+def test_factorial_cells_have_no_word(verdict: dict[str, Any]) -> None:
+    verdict["arms"][3] |= {"word": None, "low": None, "high": None, "p": None, "m": None, "look": None}
+    assert 'class="chip w-cell"' in page.page(verdict)
+    everything(verdict)
+
+
+def test_many_arms_stay_small_and_apart(verdict: dict[str, Any]) -> None:
+    for i in range(16):
+        arm = copy.deepcopy(verdict["arms"][2]) | {"name": f"arm_{i}"}
+        verdict["arms"].append(arm)
+        runs = [copy.deepcopy(r) | {"arm": f"arm_{i}"} for r in verdict["runs"] if r["arm"] == "grape_m_everywhere"]
+        verdict["runs"] += runs
+    text = page.page(verdict)
+    assert len(text.encode()) < 1_500_000
+    swatches = re.findall(r'<svg viewBox="0 0 28 14".*?</svg>', text)[:20]
+    assert len(set(swatches)) == len(swatches) == 20
+
+
+def test_a_far_arm_does_not_flatten_the_others(verdict: dict[str, Any]) -> None:
+    assert focus([0.005, 0.016, 0.136], 0.01) == 0.016
+    assert focus([0.396, 0.528], 0.02) == 0.528
+    assert focus([], 0.01) == 0.01
+    drawing = str(forest(View(verdict)))
+    assert "off this scale" in drawing
+    assert f"[+{0.0932}, +{0.1364}]" in drawing
+    numbers = [float(v) for v in re.findall(r'[xy][12]?="(-?[\d.]+)"', drawing)]
+    assert min(numbers) >= 0
+    assert max(numbers) <= 460
+
+
+# the terminal
+
+
+def test_terminal_table_fits_and_answers(verdict: dict[str, Any]) -> None:
+    text = shown(verdict)
+    rows = text.splitlines()
+    assert max(map(len, rows[:6])) <= 100
+    assert rows[-1] == verdict["sentence"]
+    assert text.isascii()
+    assert re.search(
+        r"grape_m_everywhere \| inconclusive \|\s+-0.0016 \| \[-0.0052, \+0.0019\] \|\s+7 \|\s+0.40 \|\s+\+12 fresh",
+        text,
+    )
+    assert "grape_a: model.global.position: nope -> grape_a (slope_scale=1)" in text
+    assert "grape_m_everywhere: +12 fresh seeds cost about 24 runs, 481M tokens, 6.27 h" in text
+
+
+def test_terminal_in_colour_and_narrow(verdict: dict[str, Any]) -> None:
+    text = shown(verdict, force_terminal=True, width=100, color_system="standard")
+    assert "\x1b[" in text
+    bare = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert max(map(len, bare.splitlines())) <= 100
+    assert "inconclusive" in bare
+
+
+def test_terminal_that_cannot_write_unicode(verdict: dict[str, Any]) -> None:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii")
+    terminal(renamed(verdict, "grape_a", "\u03b1-arm"), Console(file=file))
+    file.flush()
+    assert b"?-arm" in raw.getvalue()
+
+
+def test_importing_the_report_is_cheap() -> None:
+    code = "import sys, ablab.report; print(sorted({'torch', 'jinja2', 'rich', 'scipy', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "src"}
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# how numbers are written
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (words.p_value, 0.00268802, "0.0027"),
+        (words.p_value, 0.0000161, "< 0.0001"),
+        (words.p_value, 0.4025, "0.40"),
+        (words.p_value, 1.0, "1"),
+        (words.p_value, None, words.DASH),
+        (words.count, 200_000_000, "200M"),
+        (words.count, 12_345, "12,345"),
+        (words.count, 999_999_999, "1B"),
+        (words.seconds, 0.0069, "6.9 ms"),
+        (words.seconds, 938.2, "15.6 min"),
+        (words.seconds, 22_584.0, "6.27 h"),
+        (words.seconds, 900_000.0, "10.4 days"),
+        (words.size, 16_000_000, "16.00 MB"),
+        (words.size, math.nan, words.DASH),
+        (words.whole, True, words.DASH),
+        (words.value_text, {"name": "rope", "theta": 500000.0}, "rope (theta=500000)"),
+        (words.value_text, [{"name": "grape_m"}, "grape_a"], "[grape_m, grape_a]"),
+        (words.value_text, None, "none"),
+        (words.clean, "a\n\tb\x1b[0m", "a b\ufffd[0m"),
+        (words.decimals_for, 0.005, 4),
+        (words.decimals_for, 0.0017, 4),
+        (words.decimals_for, None, 4),
+        (words.decimals_for, 1.0, 2),
+    ],
+)
+def test_formats(write: Any, value: Any, text: Any) -> None:
+    assert write(value) == text
+
+
+def test_zero_has_no_minus() -> None:
+    assert words.Style().delta(-0.00001, 4) == "0.0000"
+    assert words.Style().delta(-0.01246, 4) == "-0.0125"
+    assert words.Html().delta(-0.01246, 4) == f"{MINUS}0.0125"
+
+
+def test_two_changes_together_are_credited_to_neither(verdict: dict[str, Any]) -> None:
+    verdict["arms"][1]["together"] = "the bias needs the wider window"
+    assert "together, neither credited alone: the bias needs the wider window" in everything(verdict)
