@@ -13,7 +13,7 @@ from ablab.verdict.family import Line, Standing
 from ablab.verdict.interval import Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
 from ablab.verdict.replayed import Study
-from ablab.verdict.rows import Price, Row
+from ablab.verdict.rows import Level, Price, Row
 from ablab.verdict.spending import f_two_sided
 from ablab.verdict.stages import own_metric, shown
 
@@ -22,8 +22,17 @@ def baseline_row(evidence: Evidence) -> Row:
     name = evidence.baseline
     done = evidence.common([name], range(evidence.decision.probe, len(evidence.seeds)))
     notes = _pairless(evidence, (name,))
-    mean = own_metric(evidence, name, done, evidence.decision.stage)
-    return Row(name, None, "baseline", seeds=len(done), mean=mean, notes=tuple(notes), more_seeds=0)
+    means = {stage: own_metric(evidence, name, done, stage) for stage in evidence.decision.stages}
+    return Row(
+        name,
+        None,
+        "baseline",
+        seeds=len(done),
+        mean=means[evidence.decision.stage],
+        notes=tuple(notes),
+        more_seeds=0,
+        stages={stage: Level(mean) for stage, mean in means.items() if mean is not None},
+    )
 
 
 def cell_row(evidence: Evidence, name: str) -> Row:

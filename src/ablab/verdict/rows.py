@@ -25,6 +25,16 @@ class StageBand(Band):
 
 
 @dataclass(frozen=True)
+class Level:
+    """The baseline's own metric at one stage; it differs from nothing."""
+
+    mean: float
+    delta: None = None
+    low: None = None
+    high: None = None
+
+
+@dataclass(frozen=True)
 class Gap(Band):
     """The difference of the gap from the first stage; gap is the arm's own, within its runs."""
 
@@ -80,7 +90,7 @@ class Row:
     lower: int | None = None
     notes: tuple[str, ...] = ()
     trajectory: Band | None = None
-    stages: Mapping[str, StageBand] = field(default_factory=dict)
+    stages: Mapping[str, StageBand | Level] = field(default_factory=dict)
     gaps: Mapping[str, Gap] = field(default_factory=dict)
     inversions: tuple[Inversion, ...] = ()
     se_doc: float | None = None
