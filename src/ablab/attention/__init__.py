@@ -1,0 +1,1 @@
+"""The pieces of the attention core; `ablab.attend` is the door."""

@@ -1,0 +1,59 @@
+"""GRAPE-A with a content-free generator: ALiBi."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ablab.columns import Columns
+from ablab.rng import Draw
+from ablab.shape import Shape
+
+
+class GrapeA(nn.Module):
+    """Linear distance bias -slope_h (i - j), not learned (ALiBi, arXiv 2108.12409; GRAPE-A, arXiv 2512.07805).
+
+    slope_scale: multiplies every slope; 0 is refused (that is nope).
+    Any number of heads: the slopes of the next lower power of two, then every second one of the next higher. The bias
+    factorises into (slope_h) x (j): grouped keys stay shared.
+    """
+
+    slope_H: torch.Tensor
+
+    def __init__(self, shape: Shape, *, slope_scale: float = 1.0) -> None:
+        super().__init__()
+        if not slope_scale > 0:
+            raise ValueError(f"slope_scale is {slope_scale:g}, but a slope is positive; use nope for no bias")
+        self.slope_scale = slope_scale
+        self.register_buffer("slope_H", torch.empty(shape.n_heads), persistent=False)
+
+    def init(self, draw: Draw) -> None:
+        """The slopes; nothing is drawn."""
+        self.slope_H.copy_(torch.tensor(slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
+
+    def place(
+        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return pos_BT, carry
+
+    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return q_BTHK, k_BTGK
+
+    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
+        pos_BT = p.to(self.slope_H.dtype)
+        # Two bf16 numbers hold any place below 65,536 exactly.
+        return Columns(
+            self.slope_H[None, None, :, None], pos_BT[..., None, None], -pos_BT[..., None] * self.slope_H, parts=(3, 2)
+        )
+
+    def bias(self, p: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+
+def slopes(n_heads: int) -> list[float]:
+    """2^(-8(h+1)/n) for a power of two; otherwise those of the lower power, then every second one of the higher."""
+    power = 2 ** int(math.log2(n_heads))
+    first = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    return first + [2 ** (-8 * (h + 1) / (2 * power)) for h in range(0, 2 * power, 2)][: n_heads - power]

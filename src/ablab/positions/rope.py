@@ -1,0 +1,73 @@
+"""Rotary position embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ablab.columns import Columns
+from ablab.rng import Draw
+from ablab.rotation import frequencies, turn
+from ablab.shape import Shape
+
+
+class Rope(nn.Module):
+    """Rotary embedding, whole or partial, with NTK-aware scaling on request (Su et al. 2021, arXiv 2104.09864).
+
+    theta: base of the frequencies theta^(-2j/R).
+    fraction: the share of head_dim that is rotated, its first R channels; the rest carries no position.
+    ntk: beyond the trained length T, a stage that declares an evaluation length L turns with the base
+    theta * (L/T)^(R/(R-2)); the length of the tensor at hand never matters, so cached keys stay valid.
+    ValueError where R is not an even number of channels, theta is not positive, or ntk has fewer than 4 to scale.
+    """
+
+    freq: torch.Tensor
+
+    def __init__(self, shape: Shape, *, theta: float = 10000.0, fraction: float = 1.0, ntk: bool = False) -> None:
+        super().__init__()
+        rotated = fraction * shape.head_dim
+        self.rotated = round(rotated)
+        if abs(rotated - self.rotated) > 1e-6 or self.rotated % 2 or not 2 <= self.rotated <= shape.head_dim:
+            pairs = min(max(1, round(rotated / 2)), shape.head_dim // 2)
+            raise ValueError(
+                f"fraction {fraction:g} of head_dim {shape.head_dim} is {rotated:g} channels, but an even number "
+                f"from 2 to {shape.head_dim} can be rotated; choose fraction = {2 * pairs / shape.head_dim:g}"
+            )
+        if not theta > 0:
+            raise ValueError(f"theta is {theta:g}, but a base is positive; give theta > 0")
+        if ntk and self.rotated < 4:
+            raise ValueError(
+                f"ntk scales by L/T to the power R/(R-2), but R is {self.rotated}; rotate 4 channels or more"
+            )
+        self.theta, self.ntk, self.trained = theta, ntk, shape.seq_len
+        self.declared = shape.seq_len
+        self.register_buffer("freq", torch.empty(self.rotated // 2), persistent=False)
+
+    def init(self, draw: Draw) -> None:
+        """The frequencies; nothing is drawn."""
+        self._fill()
+
+    def _fill(self) -> None:
+        stretch = max(1.0, self.declared / self.trained) if self.ntk else 1.0
+        theta = self.theta * stretch ** (self.rotated / (self.rotated - 2)) if stretch > 1.0 else self.theta
+        self.freq.copy_(frequencies(self.rotated, theta))
+
+    def declare(self, seq_len: int) -> None:
+        """A stage says the length it evaluates at; moves the base if `ntk` is on, nothing otherwise."""
+        self.declared = seq_len
+        if self.ntk:
+            self._fill()
+
+    def place(
+        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return pos_BT, carry
+
+    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return turn(q_BTHK, k_BTGK, self.freq, p)
+
+    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
+        return None
+
+    def bias(self, p: torch.Tensor) -> torch.Tensor | None:
+        return None

@@ -1,0 +1,206 @@
+"""Every position x every softmax x window x packing x groups: executor `lift` against the fp64 oracle, gradients too.
+
+Levers come from the slots' tables: a new one is tested unasked.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from ablab import positions, softmaxes
+from ablab.attend import Documents, attend
+from ablab.attention import lift as lift_module
+from ablab.positions.composed import Composed
+from ablab.rng import Draw
+from ablab.rng import stream as named
+from ablab.shape import Shape
+
+B, T, H, K, D = 2, 40, 4, 8, 12
+POSITIONS = [[name] for name in positions.slot.names] + [["grape_m", "grape_a"], ["rope", "fox"], ["grape_a", "fox"]]
+PACKINGS = {
+    "one": [[40], [40]],
+    "several": [[11, 22, 7], [29, 11]],
+    "short": [[2, 3, 4, 2, 1, 4, 3, 5, 4, 4, 4, 4], [4] * 10],
+    "single": [[1] * 40, [1, 38, 1]],
+}
+WINDOWS = {"one": [None, 1, 5, 17, 33], "several": [None, 1, 5, 17], "short": [None, 3], "single": [None, 5]}
+GROUPS = [4, 2, 1]
+name = "+".join
+
+
+def ids(lengths):
+    return torch.stack([torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths])
+
+
+def built(part, seed=3):
+    for path, module in part.named_modules():
+        if hasattr(module, "init"):
+            module.init(Draw(seed, path))
+    return part
+
+
+def position(levers, shape, **settings):
+    parts = [positions.slot.build({"name": lever, **settings}, shape) for lever in levers]
+    return built(Composed(parts) if len(parts) > 1 else parts[0])
+
+
+def tensors(groups, seed=0):
+    draw = named(seed, "conformance", groups)
+    sizes = {"x": (B, T, D), "q": (B, T, H, K), "k": (B, T, groups, K), "v": (B, T, groups, K), "g": (B, T, H, K)}
+    return {key: torch.from_numpy(draw.standard_normal(size)).float() for key, size in sizes.items()}
+
+
+def shape_of(groups):
+    return Shape(D, H, groups, K, T, 100, 4)
+
+
+def forward(place, soft, given, documents, window, executor, shift=None):
+    p, _ = place.place(given["x"], documents.pos_BT)
+    if shift is not None:
+        p = tuple(part + shift for part in p) if isinstance(p, tuple) else p + shift
+    q, k = place.rotate(given["q"], given["k"], p)
+    columns = place.columns(q, k, p)
+    return attend(
+        q, k, given["v"], window=window, documents=documents, columns=columns, sink_H=soft.sink(), executor=executor
+    )
+
+
+def gradients(place, soft, inputs, documents, window, executor, dtype):
+    """The output, and the gradients of inputs, of the position's and of the softmax's parameters."""
+    place, soft = place.to(dtype), soft.to(dtype)
+    given = {key: value.to(dtype, copy=True).requires_grad_() for key, value in inputs.items()}
+    out = forward(place, soft, given, documents, window, executor)
+    own = {f"position.{n}": p for n, p in place.named_parameters()}
+    own |= {f"softmax.{n}": p for n, p in soft.named_parameters()}
+    leaves = {key: given[key] for key in "qkvx"} | own
+    grads = torch.autograd.grad((out * given["g"]).sum(), list(leaves.values()), allow_unused=True)
+    found = {key: torch.zeros_like(p) if g is None else g for (key, p), g in zip(leaves.items(), grads)}
+    return {"out": out.detach()} | found
+
+
+def apart(found, wanted):
+    """Largest error of each tensor, relative to the tensor's size where that is above 1."""
+    assert found.keys() == wanted.keys()
+    return {
+        key: float(
+            (found[key].double() - wanted[key].double()).abs().max() / wanted[key].double().abs().max().clamp(min=1)
+        )
+        for key in wanted
+    }
+
+
+@pytest.mark.parametrize("softmax", softmaxes.slot.names)
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_lift_equals_the_oracle(levers, softmax, monkeypatch):
+    for groups, (packing, window) in itertools.product(GROUPS, [(p, w) for p in PACKINGS for w in WINDOWS[p]]):
+        shape, inputs = shape_of(groups), tensors(groups)
+        place, soft = position(levers, shape), built(softmaxes.slot.build({"name": softmax}, shape))
+        case = (groups, packing, window, Documents(ids(PACKINGS[packing])))
+        oracle = gradients(place, soft, inputs, case[3], window, "reference", torch.float64)
+        # The committed choice in fp64 and fp32, and the kernel where short windowed rows would take plain products.
+        runs = [(512, torch.float64, 1e-11), (512, torch.float32, 3e-6)]
+        runs += [(0, torch.float64, 1e-11), (0, torch.float32, 3e-6)] if window is not None else []
+        for short, dtype, bound in runs:
+            monkeypatch.setattr(lift_module, "SHORT", short)
+            error = apart(gradients(place, soft, inputs, case[3], window, "lift", dtype), oracle)
+            # A parameter's gradient sums over all tokens what nearly cancels (a gate's once more along the row): fp32
+            # leaves noise there even where the true gradient is 0; the fp64 runs pin the arithmetic.
+            loose = {key: value / (200 if "." in key and dtype == torch.float32 else 1) for key, value in error.items()}
+            assert max(loose.values()) < bound, (case[:3], short, dtype, error)
+
+
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_lift_in_bf16_stays_near_the_oracle(levers):
+    for groups, packing, window in [(4, "one", None), (2, "several", 17), (1, "several", None)]:
+        shape, inputs = shape_of(groups), {k: v.bfloat16().float() for k, v in tensors(groups).items()}
+        place, soft = position(levers, shape), built(softmaxes.slot.build({"name": "sink"}, shape))
+        documents = Documents(ids(PACKINGS[packing]))
+        given = {key: value if key == "x" else value.bfloat16() for key, value in inputs.items()}
+        out = forward(place, soft, given, documents, window, "lift")
+        assert out.dtype == torch.bfloat16
+        oracle = forward(
+            place.double(), soft.double(), {k: v.double() for k, v in inputs.items()}, documents, window, "reference"
+        )
+        assert (out.double() - oracle).abs().max() < 3e-2, (groups, packing, window)
+
+
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_causal(levers):
+    inputs, documents = tensors(2), Documents(ids(PACKINGS["one"]))
+    place, soft = position(levers, shape_of(2)), built(softmaxes.slot.build({"name": "sink"}, shape_of(2)))
+    for executor, window, cut in itertools.product(["reference", "lift"], [None, 5], [13, 39]):
+        other = {key: value.clone() for key, value in inputs.items()}
+        for value in other.values():
+            value[:, cut:] += 1.0
+        before, after = (forward(place, soft, x, documents, window, executor) for x in (inputs, other))
+        assert torch.equal(before[:, :cut], after[:, :cut])
+        assert not torch.allclose(before[:, cut:], after[:, cut:])
+
+
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_packed_documents_are_separate_documents(levers):
+    inputs, lengths = tensors(2), [[11, 22, 7], [29, 11]]
+    place, soft = position(levers, shape_of(2)), built(softmaxes.slot.build({"name": "sink"}, shape_of(2)))
+    for executor, window in itertools.product(["reference", "lift"], [None, 5, 17]):
+        packed = forward(place, soft, inputs, Documents(ids(lengths)), window, executor)
+        for row, several in enumerate(lengths):
+            start = 0
+            for length in several:
+                alone = {key: value[row : row + 1, start : start + length] for key, value in inputs.items()}
+                out = forward(place, soft, alone, Documents(ids([[length]])), window, executor)
+                torch.testing.assert_close(packed[row : row + 1, start : start + length], out, atol=2e-6, rtol=2e-6)
+                start += length
+
+
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_scores_depend_on_differences_of_places(levers):
+    inputs, documents = {k: v.double() for k, v in tensors(2).items()}, Documents(ids(PACKINGS["several"]))
+    place = position(levers, shape_of(2)).double()
+    soft = built(softmaxes.slot.build({"name": "sink"}, shape_of(2))).double()
+    here, there = (forward(place, soft, inputs, documents, None, "reference", shift) for shift in (0, 1000))
+    torch.testing.assert_close(here, there, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("softmax", softmaxes.slot.names)
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_gradient_reaches_every_parameter(levers, softmax):
+    place, soft = position(levers, shape_of(2)), built(softmaxes.slot.build({"name": softmax}, shape_of(2)))
+    for executor, window in itertools.product(["reference", "lift"], [None, 5]):
+        found = gradients(place, soft, tensors(2), Documents(ids(PACKINGS["several"])), window, executor, torch.float32)
+        for key, value in found.items():
+            if key == "x" and "fox" not in levers:
+                continue  # only a gate reads the hidden state
+            assert value.isfinite().all() and value.abs().max() > 0, (key, executor, window)
+
+
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_init_fills_everything_and_depends_on_names_alone(levers):
+    def filled(seed):
+        parts = [positions.slot.build({"name": lever}, shape_of(2)) for lever in levers]
+        whole = Composed(parts) if len(parts) > 1 else parts[0]
+        for tensor in itertools.chain(whole.parameters(), whole.buffers()):
+            torch.nn.init.constant_(tensor, float("nan"))
+        return built(whole, seed)
+
+    once, again, other = filled(1), filled(1), filled(2)
+    for (key, a), (_, b), (_, c) in zip(
+        *(itertools.chain(m.named_parameters(), m.named_buffers()) for m in (once, again, other))
+    ):
+        assert not a.isnan().any() and torch.equal(a, b), key
+        assert torch.equal(a, c) == ("gate.weight" not in key), key  # only a gate's weight is drawn
+
+
+@pytest.mark.parametrize("levers", POSITIONS, ids=name)
+def test_weights_round_trip(levers):
+    first, second = position(levers, shape_of(2)), position(levers, shape_of(2))
+    with torch.no_grad():
+        for p in first.parameters():
+            p.add_(0.01)
+    second.load_state_dict(first.state_dict())
+    inputs, documents = tensors(2), Documents(ids(PACKINGS["several"]))
+    soft = softmaxes.slot.build({"name": "vanilla"}, shape_of(2))
+    a, b = (forward(m, soft, inputs, documents, None, "reference") for m in (first, second))
+    assert torch.equal(a, b)
