@@ -1,0 +1,168 @@
+"""What one step of training changes, and how: weights, optimizer state, running means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablab import checkpoint, machine, optimizers, schedules
+from ablab.data import Batch, Corpus, Stream, valid_rows
+from ablab.fault import Fault, InvalidStudy
+from ablab.model import build
+from ablab.stability import nonfinite
+
+VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall out of the cache
+
+
+class Diverged(Exception):
+    """The loss or a gradient is not finite; raised before the update. Its text says which."""
+
+
+class Learner:
+    """The parts of one run: model, optimizer, schedule, batches, validation rows. `train` turns them step by step."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        corpus: Corpus,
+        *,
+        seed: int,
+        precision: str,
+        micro_rows: int,
+        executor: str,
+        device: str,
+    ) -> None:
+        budget, sizes, self.asked = settings["budget"], settings["model"], settings["train"]
+        self.precision, self.device, self.micro_rows, self.budget = precision, device, micro_rows, budget
+        self.batch_tokens = budget["batch_tokens"]
+        self.steps = budget["tokens"] // self.batch_tokens if budget["tokens"] else None
+        if self.steps == 0:
+            fault = f"{budget['tokens']} tokens are less than one batch of {self.batch_tokens}"
+            raise InvalidStudy(Fault("budget.tokens", fault, "raise tokens or lower batch_tokens"))
+        # The salt moves the weights' draws and not the order of the tokens: an A/A arm must stay comparable token by token.
+        self.model = build(
+            sizes,
+            vocab_size=corpus.vocab_size,
+            seed=seed,
+            salt=self.asked["salt"],
+            device=device,
+            dtype=machine.dtype_of(precision),
+            executor=executor,
+        )
+        self.parameters = dict(self.model.named_parameters())
+        self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
+        self.schedule = schedules.slot.build(self.asked["schedule"])
+        # For each parameter a running mean; the decay grows to its setting (Adam's own bias would keep the first weights).
+        self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
+        span, seq_len = settings["data"]["span"], sizes["seq_len"]
+        self.stream = Stream(corpus, seed=seed, span=span, batch_tokens=self.batch_tokens, seq_len=seq_len)
+        self.valid = valid_rows(corpus, seq_len)
+
+    def spent(self, step: int, seconds: float) -> float:
+        """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""
+        if self.steps is not None:
+            return step / self.steps
+        return min(1.0, seconds / self.budget["seconds"])
+
+    def step(self, batch: Batch, number: int, spent: float) -> tuple[float, float, float]:
+        """Update `number` (the first is 1).
+
+        Returns mean loss in nats per target, gradient norm before clipping, learning rate of the first group. Raises
+        Diverged, with nothing changed, where loss or gradient are not finite.
+        """
+        # The rate of a step is the schedule's at the step's middle: neither the first nor the last update is inert.
+        middle = spent + 0.5 / self.steps if self.steps is not None else spent
+        factor = self.schedule.factor(min(1.0, middle))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.gradients(batch)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss}")
+        norm = self.clip()
+        self.optimizer.step(checked=True)
+        if self.mean:
+            decay = min(self.asked["ema"], (1 + number) / (10 + number))
+            torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        return loss, norm, self.optimizer.param_groups[0]["lr"]
+
+    def gradients(self, batch: Batch) -> float:
+        """Add up the gradient of the mean over the batch's targets, micro-batch by micro-batch; returns that mean.
+
+        Each micro-batch contributes its sum over the batch's number of targets, so their sizes do not weigh.
+        """
+        targets = max(1, int((batch.targets_BT >= 0).sum()))
+        total = 0.0
+        for rows in zip(*(part.split(self.micro_rows) for part in batch)):
+            with machine.autocast(self.precision, self.device):
+                nll_BT = self.model.nll(*(part.to(self.device) for part in rows))
+            loss = nll_BT.sum() / targets
+            loss.backward()  # outside autocast, so that gradients are taken in the types of the forward pass
+            total += loss.item()
+        return total
+
+    def clip(self) -> float:
+        """Scale the gradient down to the norm `clip` (0: never); returns the norm before. Raises Diverged."""
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        if not math.isfinite(norm):
+            raise Diverged(f"the gradient norm is {norm} ({nonfinite(self.parameters)})")
+        if self.asked["clip"] and norm > self.asked["clip"]:
+            torch._foreach_mul_(gradients, self.asked["clip"] / norm)
+        return norm
+
+    def validates(self, tokens: int) -> bool:
+        """Whether a multiple of `validate_every` tokens was passed by the step that ended at `tokens`."""
+        every = self.asked["validate_every"]
+        return every > 0 and tokens // every > (tokens - self.batch_tokens) // every
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Nats per token and bits per byte over all validation rows, each a ratio of sums, with the weights to be saved."""
+        rows, nats = self.valid, 0.0
+        step = max(1, VALID_TOKENS // rows.tokens_RT.shape[1])
+        self.swap()
+        for at in range(0, len(rows), step):
+            parts = (rows.tokens_RT, rows.targets_RT, rows.ids_RT)
+            batch = [torch.from_numpy(part[at : at + step]).to(self.device) for part in parts]
+            with machine.autocast(self.precision, self.device):
+                nats += float(self.model.nll(*batch).double().sum())
+        self.swap()
+        scored = rows.targets_RT >= 0
+        n_bytes = int(rows.n_bytes_RT[scored].sum())
+        return {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
+
+    def swap(self) -> None:
+        """Exchange the weights and their running means, where there are any."""
+        for name, mean in self.mean.items():
+            weight = self.parameters[name]
+            weight.data, self.mean[name] = mean, weight.data
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        state = checkpoint.optimizer_tensors(self.optimizer, self.parameters)
+        return {
+            **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"optimizer/{name}": tensor for name, tensor in state.items()},
+            **{f"mean/{name}": tensor for name, tensor in self.mean.items()},
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put `tensors` back. KeyError or RuntimeError where they belong to another model."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "mean": {}}
+        for full, tensor in tensors.items():
+            part, _, name = full.partition("/")
+            parts[part][name] = tensor
+        self.model.load_state_dict(parts["model"])
+        checkpoint.restore_optimizer(self.optimizer, self.parameters, parts["optimizer"])
+        for name in self.mean:
+            self.mean[name].copy_(parts["mean"][name])
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights to be scored, and the last ones where running means take their place (else nothing)."""
+        last = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return ({**last, **self.mean}, last) if self.mean else (last, {})

@@ -1,0 +1,133 @@
+"""What this machine offers: precision, memory, and how many rows fit into one micro-batch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablab.model import LOGITS_AT_ONCE, skeleton
+
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and this estimate's own error
+# Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
+# (counted at d_model 128), the rest being room for temporaries.
+ACTIVATIONS = 16
+
+
+def precision(device: str) -> str:
+    """`bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16 is slower and less exact."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if kind == "cpu" and any(flag in cpu_flags() for flag in BF16_FLAGS) else "fp32"
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Type of the weights: fp32 under `fp32` and `bf16` (autocast), fp64 under `fp64`. ValueError for other words."""
+    known = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+    if name not in known:
+        raise ValueError(f"no precision is called '{name}'; choose fp32, bf16 or fp64")
+    return known[name]
+
+
+def autocast(name: str, device: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass under a precision: bf16 autocast, or nothing."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=name == "bf16")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes(device: str) -> int:
+    """Bytes that a run may use: of a GPU what it has, on the CPU what is free now and what its control group allows."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * MEMORY_SHARE)
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    free += [int(line) for line in _lines(Path("/sys/fs/cgroup/memory.max")) if line.isdigit()]
+    return int(min(free) * MEMORY_SHARE)
+
+
+def fit_micro_rows(settings: Iterable[Mapping[str, Any]], *, memory_bytes: int, vocab_size: int) -> int:
+    """Rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
+
+    A function of sizes alone, never of a trial at run time, so that it is the same for all arms and all runs. No more than
+    the largest batch. The estimate is `activation_bytes` per row on top of weights, gradients and optimizer state.
+    """
+    rows, arms = 1, list(settings)
+    most = max(s["budget"]["batch_tokens"] // s["model"]["seq_len"] for s in arms)
+    fits = min(_rows(s, memory_bytes, vocab_size) for s in arms)
+    while rows * 2 <= fits and rows < most:
+        rows *= 2
+    return rows
+
+
+def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
+    """Estimate of the bytes that one row keeps in the layers between forward and backward, in fp32 and rounded up."""
+    matrices = [p for p in skeleton(model, vocab_size=vocab_size).layers.parameters() if p.dim() == 2]
+    widths = sum(max(p.shape) for p in matrices)
+    return 4 * model["seq_len"] * (len(model["layers"]) * ACTIVATIONS * model["d_model"] + widths)
+
+
+def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
+    model = settings["model"]
+    weights = sum(p.numel() for p in skeleton(model, vocab_size=vocab_size).parameters())
+    copies = 4 + (1 if settings["train"]["ema"] else 0)  # weights, gradients, two moments, average
+    left = memory - 4 * copies * weights
+    row, logits = activation_bytes(model, vocab_size), 4 * 3 * model["seq_len"] * vocab_size
+    # Logits of many rows are made in pieces of LOGITS_AT_ONCE: from then on they need a fixed amount.
+    return max(0, left // (row + logits), (left - 4 * 3 * LOGITS_AT_ONCE) // row)
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of the CPU, as Linux names them; empty where that is unknown."""
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.lower().startswith(("flags", "features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def kind(device: str = "cpu") -> str:
+    """One line that names the machine type within which runs are bit-identical: chip, instruction set, torch."""
+    chip = platform.machine()
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            chip = line.partition(":")[2].strip()
+            break
+    if torch.device(device).type == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    return f"{chip}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Provenance for reports: machine type, versions, threads."""
+    import numpy as np
+
+    return {
+        "machine": kind(device),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

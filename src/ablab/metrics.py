@@ -1,0 +1,118 @@
+"""Metrics: a file of JSON lines is the truth; TensorBoard and W&B only mirror it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault, GateFailed
+from ablab.files import write_atomic
+
+WALL = ("seconds",)  # keys that hold wall time: the only ones that differ between two runs of the same thing
+MIRRORS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
+
+
+class Metrics:
+    """Append-only JSON lines. Opening with `keep` bytes drops, atomically, all that was written after a checkpoint."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self.path = path
+        if path.exists() and path.stat().st_size > keep:
+            with path.open("rb") as file:
+                write_atomic(path, file.read(keep))
+        try:
+            self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.size = keep
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One row, in one write. GateFailed where the disk is full: the rows before it stay."""
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        try:
+            written = os.write(self.file, line)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if written < len(line):
+            raise self._unwritable(OSError(f"{written} of {len(line)} bytes written"))
+        self.size += written
+
+    def sync(self) -> int:
+        """Bring the rows to the disk; returns the file's size, which a checkpoint remembers."""
+        try:
+            os.fsync(self.file)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self.size
+
+    def close(self) -> None:
+        os.close(self.file)
+
+    def _unwritable(self, error: OSError) -> GateFailed:
+        fault = f"cannot be written ({error.strerror or error})"
+        return GateFailed(Fault(str(self.path), fault, "free space or choose another --out, then run again"))
+
+
+class Mirrors:
+    """Copies of the metrics for people's own dashboards. They may fail; training goes on and says so once."""
+
+    def __init__(
+        self, names: Iterable[str], out: Path, *, settings: Mapping[str, Any], step: int, say: Callable[[str], None]
+    ) -> None:
+        self.say = say
+        self.writers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
+        for name in names:
+            module = _import(name)
+            start = _tensorboard if name == "tensorboard" else _wandb
+            try:
+                self.writers[name] = start(module, out, settings, step)
+            except Exception as error:
+                say(f"mirror {name} did not start ({error}); metrics.jsonl has everything")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        for name, writer in list(self.writers.items()):
+            try:
+                writer(row)
+            except Exception as error:
+                del self.writers[name]
+                self.say(f"mirror {name} stopped ({error}); metrics.jsonl has everything")
+
+
+def _import(name: str) -> Any:
+    if name not in MIRRORS:
+        raise GateFailed(Fault("mirrors", f"no mirror is called '{name}'", f"known: {', '.join(MIRRORS)}"))
+    try:
+        return importlib.import_module(MIRRORS[name])
+    except ImportError as error:
+        raise GateFailed(Fault("mirrors", f"{name} is not installed", f"pip install 'ablab[{name}]'")) from error
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in row.items() if isinstance(v, int | float) and k not in ("step", "tokens")}
+
+
+def _tensorboard(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Callable[[Mapping[str, Any]], None]:
+    writer = module.SummaryWriter(str(out / "tensorboard"), purge_step=step)
+    writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```", step)
+
+    def write(row: Mapping[str, Any]) -> None:
+        for key, value in _numbers(row).items():
+            writer.add_scalar(key, value, row["step"])
+        if "loss" not in row:
+            writer.flush()
+
+    return write
+
+
+def _wandb(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Callable[[Mapping[str, Any]], None]:
+    # The directory's name is the run's identity, so a resumed run goes on under the same id.
+    run = module.init(project="ablab", id=out.name, name=out.name, resume="allow", dir=str(out), config=dict(settings))
+
+    def write(row: Mapping[str, Any]) -> None:
+        run.log({**_numbers(row), "tokens": row["tokens"]}, step=row["step"])
+
+    return write

@@ -1,0 +1,5 @@
+"""Optimizers: parameters by role to updates."""
+
+from ablab.slot import Slot
+
+slot = Slot("optimizer", __name__, adamw="AdamW")

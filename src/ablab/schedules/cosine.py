@@ -1,0 +1,28 @@
+"""Warm-up, then half a cosine."""
+
+from __future__ import annotations
+
+import math
+
+
+class Cosine:
+    """Linear warm-up, then half a cosine from the peak to min_lr at the end of the budget. Loshchilov 2017, 1608.03983.
+
+    `warmup` is a fraction of the budget, `min_lr` a fraction of the peak. Raises ValueError for numbers outside [0, 1).
+    """
+
+    def __init__(self, *, warmup: float = 0.05, min_lr: float = 0.1) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup = {warmup} leaves no run; choose a number from 0 to below 1")
+        if not 0 <= min_lr <= 1:
+            raise ValueError(f"min_lr = {min_lr} is no fraction; choose a number from 0 to 1")
+        self.warmup, self.min_lr = warmup, min_lr
+
+    def factor(self, progress: float) -> float:
+        """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress = {progress} is outside [0, 1]")
+        if progress < self.warmup:
+            return progress / self.warmup
+        fallen = (progress - self.warmup) / (1 - self.warmup)
+        return self.min_lr + (1 - self.min_lr) * (1 + math.cos(math.pi * fallen)) / 2

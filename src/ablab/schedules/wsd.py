@@ -1,0 +1,42 @@
+"""Warm-up, stable, down."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+class Wsd:
+    """Linear warm-up, a plateau at the peak, then a fall to min_lr. Hu et al. 2024 (MiniCPM), 2404.06395; sqrt: 2405.18392.
+
+    `warmup` and `warmdown` are fractions of the budget; `min_lr` is a fraction of the peak; `shape` is the fall's: "linear",
+    or "sqrt" for 1 - sqrt. Raises ValueError for fractions outside [0, 1] or that overlap.
+    """
+
+    def __init__(
+        self,
+        *,
+        warmup: float = 0.05,
+        warmdown: float = 0.75,
+        min_lr: float = 0.0,
+        shape: Literal["linear", "sqrt"] = "linear",
+    ) -> None:
+        for name, value in (("warmup", warmup), ("warmdown", warmdown), ("min_lr", min_lr)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} = {value} is no fraction; choose a number from 0 to 1")
+        if warmup + warmdown > 1:
+            raise ValueError(
+                f"warmup + warmdown = {warmup + warmdown:g} is more than the run; make their sum at most 1"
+            )
+        self.warmup, self.warmdown, self.min_lr, self.shape = warmup, warmdown, min_lr, shape
+
+    def factor(self, progress: float) -> float:
+        """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress = {progress} is outside [0, 1]")
+        if progress < self.warmup:
+            return progress / self.warmup
+        if progress <= 1 - self.warmdown:
+            return 1.0
+        fallen = (progress - (1 - self.warmdown)) / self.warmdown
+        fallen = fallen**0.5 if self.shape == "sqrt" else fallen
+        return 1 - (1 - self.min_lr) * fallen

@@ -1,0 +1,253 @@
+"""Training: one run's settings and tokens to weights. A loop that reads from top to bottom.
+
+No global random numbers are used: weights come from named streams, batches from (seed, step). So a checkpoint is weights,
+optimizer state and a few numbers, and on a CPU a resumed run equals an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablab import checkpoint, machine
+from ablab.data import Corpus, chain
+from ablab.fault import Fault, GateFailed, Interrupted
+from ablab.files import key_of, read_json, sha256_file, write_json
+from ablab.learner import Diverged, Learner
+from ablab.lock import locked
+from ablab.metrics import Metrics, Mirrors
+from ablab.model import parameters
+from ablab.stability import Spikes
+
+REVISION = 1  # raised whenever a number that this file makes changes on purpose
+SAY_EVERY = 0.5  # seconds between two lines about a run
+Say = Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """What a run has come to, besides tensors: all that a checkpoint's header must hold."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # of training steps alone: validation and checkpoints are not counted, earlier sittings are
+    token_hash: str = ""
+    recent: list[float] = field(default_factory=list)
+    spikes: int = 0
+    trajectory: list[dict[str, float]] = field(default_factory=list)
+    hashes: list[list[Any]] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
+
+
+def train(
+    settings: Mapping[str, Any],
+    corpus: Corpus,
+    *,
+    seed: int,
+    out: Path,
+    precision: str,
+    micro_rows: int,
+    executor: str,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+    say: Say = print,
+    checkpoint_every: float = 60.0,
+    mirrors: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
+
+    precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch.
+    checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
+    Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
+    another run; InvalidStudy for impossible sizes.
+    """
+    where = {
+        "precision": precision,
+        "micro_rows": micro_rows,
+        "executor": executor,
+        "device": torch.device(device).type,
+    }
+    identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
+                       "span": settings["data"]["span"], "corpus": corpus.key, "revision": REVISION})  # fmt: skip
+    with locked(out):
+        checkpoint.sweep(out)
+        if (done := _finished(out, identity)) is not None:
+            return done
+        learner = Learner(
+            settings, corpus, seed=seed, precision=precision, micro_rows=micro_rows, executor=executor, device=device
+        )
+        progress, size = _resume(learner, out, identity, say)
+        metrics = Metrics(out / "metrics.jsonl", keep=size)
+        mirror = Mirrors(mirrors, out, settings=settings, step=progress.step, say=say)
+
+        def write(row: Mapping[str, Any]) -> None:
+            metrics.write(row)
+            mirror.write(row)
+
+        def save() -> None:
+            header = {"identity": identity, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}
+            checkpoint.save(out, progress.step, learner.tensors(), header)
+
+        try:
+            fault = _loop(learner, progress, write=write, save=save, stop=stop, say=say, every=checkpoint_every)
+            metrics.sync()
+        except RuntimeError as error:
+            raise (_out_of_memory(error, out, micro_rows) or error) from None
+        finally:
+            metrics.close()
+        return _finish(learner, progress, fault, out, {"identity": identity, "seed": seed, **where})
+
+
+def _loop(
+    learner: Learner,
+    progress: Progress,
+    *,
+    write: Callable[[Mapping[str, Any]], None],
+    save: Callable[[], None],
+    stop: Callable[[], bool],
+    say: Say,
+    every: float,
+) -> str:
+    """Step until the budget is spent; "" at the end, or what was not finite."""
+    spikes, saved, said = Spikes(progress.recent), time.monotonic(), 0.0
+    while (spent := learner.spent(progress.step, progress.seconds)) < 1:
+        if stop():
+            save()
+            raise Interrupted(f"stopped after step {progress.step}; the next run goes on from there")
+        began = time.perf_counter()
+        batch = learner.stream.batch(progress.step)
+        try:
+            loss, norm, rate = learner.step(batch, progress.step + 1, spent)
+        except Diverged as fault:
+            return f"{fault} at step {progress.step + 1}"
+        progress.seconds += time.perf_counter() - began
+        progress.step += 1
+        progress.tokens += batch.tokens_BT.numel()
+        progress.token_hash = chain(progress.token_hash, batch)
+        progress.spikes += spikes.seen(loss)
+        here = {"step": progress.step, "tokens": progress.tokens}
+        row = {**here, "loss": loss, "lr": rate, "grad_norm": norm, "token_hash": progress.token_hash}
+        write({**row, "seconds": round(progress.seconds, 6)})
+        over = learner.spent(progress.step, progress.seconds) >= 1
+        if over or learner.validates(progress.tokens):
+            held_out = learner.validate()
+            progress.trajectory.append({**here, **held_out})
+            progress.hashes.append([progress.tokens, progress.token_hash])
+            write({**here, **{f"valid_{name}": value for name, value in held_out.items()}})
+        if not over and time.monotonic() - saved >= every:
+            save()
+            saved = time.monotonic()
+        if over or time.monotonic() - said >= SAY_EVERY:
+            say(_line(learner, progress, loss))
+            said = time.monotonic()
+    return ""
+
+
+def _resume(learner: Learner, out: Path, identity: str, say: Say) -> tuple[Progress, int]:
+    """Bring the learner to the newest whole checkpoint; its progress, and the bytes of metrics that belong to it.
+
+    Raises GateFailed where the checkpoint is of another run: another question gets another directory.
+    """
+
+    def fit(header: dict[str, Any]) -> str:
+        if header["identity"] != identity:
+            fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
+            raise _Another(GateFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
+        path, size = out / "metrics.jsonl", header["metrics_bytes"]
+        if not path.exists() or path.stat().st_size < size:
+            return f"metrics.jsonl is shorter than the {size} bytes that it had then"
+        return ""
+
+    try:
+        found = checkpoint.newest(out, fit=fit, say=say)
+    except _Another as other:
+        raise other.refused from None
+    if found is None:
+        checkpoint.clear(out)
+        return Progress(machines=[machine.kind(learner.device)]), 0
+    header, tensors = found
+    learner.restore(tensors)
+    progress = Progress(**header["progress"])
+    if (kind := machine.kind(learner.device)) not in progress.machines:
+        say(f"{out}: goes on on another machine type ({kind}); it will not be bit-identical to an uninterrupted run")
+        progress.machines.append(kind)
+    say(f"step {progress.step}: resumed")
+    return progress, header["metrics_bytes"]
+
+
+class _Another(Exception):
+    """Carries a refusal past the search for a whole checkpoint, which passes over ordinary faults."""
+
+    def __init__(self, refused: GateFailed) -> None:
+        self.refused = refused
+
+
+def _finished(out: Path, identity: str) -> dict[str, Any] | None:
+    """done.json of this very run, its weights checked; None where it is not finished."""
+    path = out / "done.json"
+    if not path.exists():
+        return None
+    done: dict[str, Any] = read_json(path)
+    if done["identity"] != identity:
+        fault = "is of a run with other settings, data, seed, precision or micro-batch"
+        raise GateFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
+    for name, digest in done["weights"].items():
+        if not (out / name).exists() or sha256_file(out / name) != digest:
+            fault = "is missing or does not match the sha256 in done.json"
+            raise GateFailed(Fault(str(out / name), fault, f"delete {out} to have the run made again"))
+    return done
+
+
+def _finish(
+    learner: Learner, progress: Progress, fault: str, out: Path, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the weights, then done.json, then drop the checkpoints: whatever is killed in between is made again."""
+    weights = {}
+    if not fault:
+        scored, last = learner.weights()
+        weights["weights.safetensors"] = checkpoint.save_tensors(out / "weights.safetensors", scored)
+        if last:
+            weights["weights.last.safetensors"] = checkpoint.save_tensors(out / "weights.last.safetensors", last)
+    done = {
+        "status": "diverged" if fault else "done",
+        "fault": fault or None,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "token_hash": progress.token_hash,
+        "hashes": progress.hashes,
+        "trajectory": progress.trajectory,
+        "spikes": progress.spikes,
+        "parameters": parameters(learner.model),
+        "epochs": learner.stream.epochs(progress.tokens),
+        "weights": weights,
+        **provenance,
+        "machine": "; ".join(progress.machines),
+        "threads": torch.get_num_threads(),
+    }
+    write_json(out / "done.json", done)
+    checkpoint.clear(out)
+    return done
+
+
+def _line(learner: Learner, progress: Progress, loss: float) -> str:
+    """One line for people: place, loss, speed, time left."""
+    spent = learner.spent(progress.step, progress.seconds)
+    of = f"/{learner.steps}" if learner.steps is not None else f" ({spent:.0%})"
+    left = progress.seconds * (1 - spent) / spent
+    return f"step {progress.step}{of}, loss {loss:.3f}, {progress.tokens / progress.seconds:,.0f} tokens/s, {left:.0f} s left"
+
+
+def _out_of_memory(error: RuntimeError, out: Path, micro_rows: int) -> GateFailed | None:
+    """A refusal with a hint where memory ran out: the batch is never made smaller in silence."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return None
+    cure = "run on a machine with more memory or fewer runs at a time"
+    return GateFailed(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", cure))

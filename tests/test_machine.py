@@ -1,0 +1,86 @@
+"""What a machine offers: precision by its flags, micro-batches by its memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import tiny
+
+from ablab import machine
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [({"avx2", "fma"}, "fp32"), ({"avx2", "avx512f"}, "fp32"), ({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16")],
+)
+def test_bf16_only_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch, flags: set[str], word: str) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    assert machine.precision("cpu") == word
+
+
+def test_precisions() -> None:
+    assert [machine.dtype_of(word) for word in ("fp32", "bf16", "fp64")] == [
+        torch.float32,
+        torch.float32,
+        torch.float64,
+    ]
+    with pytest.raises(ValueError, match="no precision is called 'fp16'; choose fp32, bf16 or fp64"):
+        machine.dtype_of("fp16")
+    for word in ("fp32", "bf16"):
+        with machine.autocast(word, "cpu"):
+            assert torch.is_autocast_enabled("cpu") == (word == "bf16")
+
+
+def big(seq_len: int = 512, rows: int = 64, **model: Any) -> dict[str, Any]:
+    sizes = tiny.model(d_model=128, head_dim=32, seq_len=seq_len, layers="LGLG", **model)
+    return tiny.settings(model=sizes, batch_tokens=rows * seq_len)
+
+
+def fit(settings: list[dict[str, Any]], memory: int, vocab_size: int = 257) -> int:
+    return machine.fit_micro_rows(settings, memory_bytes=memory, vocab_size=vocab_size)
+
+
+def test_micro_rows_follow_memory_and_the_largest_arm() -> None:
+    sizes = [fit([big()], memory) for memory in (1 << 20, 1 << 30, 4 << 30, 1 << 40)]
+    assert sizes[0] == 1 and sizes == sorted(sizes) and sizes[1] < sizes[-1] == 64
+    assert all(n & (n - 1) == 0 for n in sizes)
+    assert fit([big()], 16 << 30, vocab_size=200_000) == 64, (
+        "logits are made in pieces: a large vocabulary needs no more"
+    )
+    assert fit([big(), big(seq_len=4096, rows=8)], 2 << 30) <= fit([big()], 2 << 30)
+    assert fit([big(), big(seq_len=4096, rows=8)], 2 << 30) == fit([big(seq_len=4096, rows=8), big()], 2 << 30)
+
+
+def test_the_estimate_covers_what_a_step_really_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes saved for backward, counted by autograd itself, stay below the estimate, and above half of it."""
+    from ablab.model import build
+
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    for softmax, position, mlp in (("vanilla", "rope", "relu2"), ("sink", "fox", "swiglu")):
+        kinds = {name[0].upper(): tiny.kind(name, window, softmax=softmax, position=position, mlp=mlp)
+                 for name, window in (("local", 16), ("global", None))}  # fmt: skip
+        settings = big(kinds=kinds)
+        model = build(settings["model"], vocab_size=257, seed=0)
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        tokens = torch.arange(1024).view(2, 512) % 257
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model.nll(tokens, tokens, torch.zeros_like(tokens))
+        used = sum(size for place, size in kept.items() if place not in weights)
+        estimate = 2 * (machine.activation_bytes(settings["model"], 257) + 4 * 3 * 512 * 257)
+        assert estimate / 2 < used < estimate, f"{softmax} {position} {mlp}: {used:,} of {estimate:,}"
+        del loss
+
+
+def test_provenance_names_the_machine_type() -> None:
+    found = machine.describe()
+    assert found["torch"] in found["machine"] and found["cores"] >= 1 and machine.memory_bytes("cpu") > 1 << 26
+    assert machine._lines(Path("/nowhere")) == []

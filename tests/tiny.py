@@ -1,0 +1,97 @@
+"""A tiny corpus and tiny settings, made here from named streams: what tests of model and training work on."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablab import mlps, optimizers, positions, projections, schedules, softmaxes
+from ablab.data.corpus import Corpus, Valid
+from ablab.rng import stream
+
+VOCAB, BOS = 33, 32
+
+
+def documents(name: str, count: int) -> list[np.ndarray]:
+    """Documents of 20 to 200 tokens, BOS first; each walks around a circle of 32 with steps of 1 to 3: learnable."""
+    made = []
+    for i in range(count):
+        draws = stream(7, "test", name, i)
+        steps = draws.integers(1, 4, int(draws.integers(20, 200)))
+        made.append(np.concatenate([[BOS], (int(draws.integers(32)) + np.cumsum(steps)) % 32]))
+    return made
+
+
+def corpus(count: int = 60) -> Corpus:
+    """A corpus in memory; every token counts one byte."""
+    train, valid = documents("train", count), documents("valid", 6)
+    starts = [np.cumsum([0, *map(len, part)])[:-1].astype(np.int64) for part in (train, valid)]
+    held_out = np.concatenate(valid).astype(np.uint16)
+    return Corpus(
+        path=Path("nowhere"),
+        key="tiny",
+        manifest={},
+        vocab_size=VOCAB,
+        bos_id=BOS,
+        tokens=np.concatenate(train).astype(np.uint16),
+        documents=starts[0],
+        valid=Valid(held_out, (held_out != BOS).astype(np.uint16), starts[1], np.zeros((len(valid), 16), np.uint8)),
+    )
+
+
+def choice(slot: Any, value: Any) -> Any:
+    """The canonical choice; a fault fails the test."""
+    made, faults = slot.coerce(value, slot.name)
+    assert not faults, faults
+    return made
+
+
+def kind(
+    table: str, window: int | None, *, position: Any = "rope", softmax: Any = "vanilla", mlp: Any = "relu2"
+) -> dict[str, Any]:
+    """One layer kind."""
+    return {
+        "table": table,
+        "window": window,
+        "projection": choice(projections.slot, "gqa"),
+        "position": choice(positions.slot, position),
+        "softmax": choice(softmaxes.slot, softmax),
+        "mlp": choice(mlps.slot, mlp),
+    }
+
+
+def model(**changed: Any) -> dict[str, Any]:
+    """Settings of a model of two layers, one with a window of 8."""
+    return {
+        "layers": "LG",
+        "kinds": {"L": kind("local", 8), "G": kind("global", None)},
+        "d_model": 32,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "head_dim": 8,
+        "seq_len": 32,
+        "tied": True,
+        "softcap": 0.0,
+        "qk_norm": True,
+        "norm_eps": 1e-5,
+        "init_std": 0.02,
+    } | changed
+
+
+def settings(
+    steps: int = 20, *, model: dict[str, Any] | None = None, batch_tokens: int = 128, **train: Any
+) -> dict[str, Any]:
+    """Canonical settings of a run of `steps` steps."""
+    asked = {"clip": 1.0, "ema": 0.0, "salt": "", "validate_every": 5 * batch_tokens} | train
+    asked["optimizer"] = choice(optimizers.slot, asked.get("optimizer", {"name": "adamw", "lr": 1e-2}))
+    asked["schedule"] = choice(schedules.slot, asked.get("schedule", "wsd"))
+    return {
+        "budget": {"tokens": steps * batch_tokens, "seconds": None, "batch_tokens": batch_tokens},
+        "data": {"span": 32},
+        "model": copy.deepcopy(model or globals()["model"]()),
+        "train": asked,
+        "stage": {},
+    }
