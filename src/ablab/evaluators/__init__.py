@@ -1,0 +1,5 @@
+"""Evaluators: a model and held-out documents to scores per document."""
+
+from ablab.slot import Slot
+
+slot = Slot("evaluate", __name__, disjoint="Disjoint", needle="Needle")

@@ -1,0 +1,110 @@
+"""Scores: nats, tokens and bytes per document, never only a mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablab.fault import Fault, GateFailed
+from ablab.files import write_atomic
+
+FILE = "scores.npz"
+
+
+@dataclasses.dataclass
+class Scores:
+    """What one evaluation found, document by document.
+
+    nats float64, tokens int64 and bytes int64: one entry per document, over its scored targets. `bands` splits the same
+    nats by position in the window: {"edges": n + 1 numbers, "nats": n, "tokens": n}, band i is [edges[i], edges[i + 1]).
+    `extra` holds what an evaluator wants to show; `gates` names the rules that it saw violated. A probe that scores no
+    documents leaves the three arrays empty.
+    """
+
+    nats: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    bands: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    gates: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nats = np.asarray(self.nats, dtype=np.float64)
+        self.tokens = np.asarray(self.tokens, dtype=np.int64)
+        self.bytes = np.asarray(self.bytes, dtype=np.int64)
+        if self.nats.ndim != 1 or not self.nats.shape == self.tokens.shape == self.bytes.shape:
+            shapes = self.nats.shape, self.tokens.shape, self.bytes.shape
+            raise ValueError(f"nats, tokens and bytes have shapes {shapes}; give one entry per document to each")
+
+    @property
+    def nats_per_token(self) -> float | None:
+        """sum(nats) / sum(tokens); None where nothing was scored."""
+        tokens = int(self.tokens.sum())
+        return float(self.nats.sum()) / tokens if tokens else None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """sum(nats) / (ln 2 * sum(bytes)); None where nothing was scored."""
+        size = int(self.bytes.sum())
+        return float(self.nats.sum()) / (math.log(2) * size) if size else None
+
+    def save(self, directory: Path) -> dict[str, str]:
+        """Write `scores.npz` into `directory`, atomically. Returns {"file", "sha256"}, which `load` checks."""
+        text = {"bands": finite(self.bands), "extra": finite(self.extra), "gates": list(self.gates)}
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            nats=self.nats,
+            tokens=self.tokens,
+            bytes=self.bytes,
+            json=np.frombuffer(json.dumps(text, allow_nan=False, sort_keys=True).encode(), dtype=np.uint8),
+        )
+        blob = buffer.getvalue()
+        write_atomic(directory / FILE, blob)
+        return {"file": FILE, "sha256": hashlib.sha256(blob).hexdigest()}
+
+    @classmethod
+    def load(cls, directory: Path, result: dict[str, Any]) -> Scores:
+        """The scores that `result` (the stage's result.json) describes; GateFailed where the file is not that file."""
+        path = directory / FILE
+        try:
+            blob = path.read_bytes()
+        except OSError as error:
+            raise _broken(path, f"cannot be read ({error.strerror or error})") from error
+        if hashlib.sha256(blob).hexdigest() != result["scores"]["sha256"]:
+            raise _broken(path, "is not the file that was scored (its sha256 differs from the one in result.json)")
+        try:
+            with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+                text = json.loads(arrays["json"].tobytes())
+                return cls(
+                    arrays["nats"], arrays["tokens"], arrays["bytes"], text["bands"], text["extra"], text["gates"]
+                )
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise _broken(path, f"does not hold scores ({error})") from error
+
+
+def finite(value: Any) -> Any:
+    """`value` as plain JSON: numpy turned into numbers and lists, NaN and infinities into None."""
+    if isinstance(value, dict):
+        return {str(key): finite(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return finite(value.tolist())
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    if isinstance(value, np.generic):
+        return finite(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _broken(path: Path, fault: str) -> GateFailed:
+    return GateFailed(Fault(str(path), fault, f"delete {path.parent} to have the stage run again"))
