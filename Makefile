@@ -1,0 +1,46 @@
+# make demo | make test | make bench | make verify. TORCH_INDEX=URL names a package index with CPU builds of torch.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.PHONY: demo test verify bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/ready-run
+	$(BIN)/ablab run studies/global_position.toml --scale tiny
+
+test: $(VENV)/ready-test
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+
+verify: $(VENV)/ready-test          # the full statistical simulations: about ten minutes
+	$(BIN)/python bench/verdict_simulations.py
+
+bench: $(VENV)/ready-test
+	$(BIN)/python bench/attention.py
+	$(BIN)/python bench/step.py
+
+clean:
+	rm -rf $(VENV) runs
+
+# A name on the PATH may be a dead shim, so each candidate is run, not only looked up.
+$(VENV)/made:
+	@for p in $(PYTHON) python3.11 python3.12 python3; do \
+	  "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && { py="$$p"; break; }; \
+	done; \
+	if [ -z "$$py" ]; then echo "ablab needs Python 3.11 or 3.12; tried: $(PYTHON) python3.11 python3.12 python3" >&2; exit 1; fi; \
+	if ! "$$py" -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+	  echo "$$py has no venv module; install it (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; fi; \
+	rm -rf $(VENV) && "$$py" -m venv $(VENV) && touch $@
+
+$(VENV)/ready-run: $(VENV)/made pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/ready-test: $(VENV)/made pyproject.toml constraints.txt
+	$(PIP) --editable '.[test]'
+	@touch $@

@@ -1,0 +1,188 @@
+"""What `ablab check` says before money is spent: what differs, what it costs, what the study can show."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ablab import cost, miniature
+from ablab import plan as planning
+from ablab.files import canonical
+from ablab.plan import BASELINE, Plan
+
+TIMED_PARAMETERS = 30_000_000  # larger models are not timed here: a check stays quick
+
+
+def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Everything `check` found, JSON-able. Raises GateFailed for inert arms and illegal stages."""
+    from ablab.judge import notes
+
+    found = miniature.check(plan, say)
+    rows = []
+    for name, arm in planning.arms(plan.study).items():
+        row = _arm(plan, name)
+        row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
+        row["on"] = arm.on if name != BASELINE else None
+        row["miniature"] = {"first_loss": found[name].losses[0], "last_loss": found[name].losses[-1]}
+        rows.append(row)
+    return {
+        "study": plan.study.name,
+        "scale": plan.study.scale,
+        "question": plan.study.question,
+        "arms": rows,
+        "seeds": plan.study.decision["seeds"],
+        "reach": reach(plan),
+        "price": price(plan, rows),
+        "notes": notes(plan),
+        "where": plan.where.as_json(),
+    }
+
+
+def reach(plan: Plan) -> dict[str, Any]:
+    """MDE and smallest tie of the plan: from the bank, else from three baseline seeds, else in units of s."""
+    from ablab.verdict import planning as reckoning
+
+    declared, bank = plan.study.decision, planning.bank(plan)
+    base = [r for r in planning.collect(plan) if r.arm == BASELINE and r.status == "done"]
+    sd, source = None, "unknown until 3 baseline seeds; in units of s, the sd of paired differences"
+    if bank is not None:
+        sd, source = bank.sd, f"sd {bank.sd:.4g} of earlier differences like these ({bank.df:g} degrees of freedom)"
+    elif len(base) >= 3:
+        spread = statistics.stdev(plan.metric(run) for run in base)
+        sd, source = (
+            math.sqrt(2) * spread,
+            f"sqrt(2) times the sd of {len(base)} baseline seeds: an upper bound, unpaired",
+        )
+    asked = declared["seeds"]
+    promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else len(plan.study.arms)
+    plan_of_looks = reckoning.plan(
+        asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
+    )
+    return {
+        "looks": list(plan_of_looks.looks),
+        "sd": sd,
+        "source": source,
+        "mde": plan_of_looks.mde,
+        "tie": plan_of_looks.tie,
+        "in_units_of_s": plan_of_looks.in_units_of_s,
+        "warning": plan_of_looks.warning,
+    }
+
+
+def price(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Runs, tokens and hours from `start` to `at_most` seeds of every arm; arms that share weights train nothing."""
+    declared = plan.study.decision["seeds"]
+    keys = {canonical(plan.study.trained_settings(name)): row for row in rows for name in [row["name"]]}
+    trained = list(keys.values())
+    seconds = [row["seconds_per_run"] for row in trained]
+    per_seed = None if any(s is None for s in seconds) else sum(seconds)
+    counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
+    return {
+        bound: {
+            "runs": n * len(trained),
+            "tokens": None if trained[0]["tokens"] is None else n * sum(row["tokens"] for row in trained),
+            "hours": None if per_seed is None else n * per_seed / 3600,
+        }
+        for bound, n in counts.items()
+    }
+
+
+def _arm(plan: Plan, name: str) -> dict[str, Any]:
+    run = plan.runs[name, plan.seeds[0]]
+    known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
+    tokens = budget["tokens"]
+    return {
+        "name": name,
+        **{k: known[k] for k in ("parameters", "body_parameters", "embedding_parameters", "flops_per_token")},
+        "tokens": tokens,
+        "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
+        "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
+        "seconds_per_run": budget["seconds"] or known["train_seconds"] or _timed(plan, name, known["parameters"]),
+    }
+
+
+def _timed(plan: Plan, name: str, size: int) -> float | None:
+    """Seconds of one run from three real steps (median of the last two); None for models too large to time here."""
+    import tempfile
+    from pathlib import Path
+
+    from ablab.store import read_lines
+    from ablab.train import train
+
+    if size > TIMED_PARAMETERS and plan.where.device == "cpu":
+        return None
+    run = plan.runs[name, plan.seeds[0]]
+    asked = run.settings["budget"]
+    short = {**asked, "tokens": 3 * asked["batch_tokens"], "seconds": None}
+    settings = {**run.settings, "budget": short, "train": {**run.settings["train"], "validate_every": 10**15}}
+    how: dict[str, Any] = {k: v for k, v in plan.where.as_json().items()}
+    with tempfile.TemporaryDirectory(prefix="ablab-timing-") as scratch:
+        out, begun = Path(scratch) / "run", time.monotonic()
+        train(settings, plan.corpus(run), seed=0, out=out, stop=lambda: False, say=lambda _: None, **how)
+        rows = [row for row in read_lines(out / "metrics.jsonl") if "loss" in row]
+        spent = time.monotonic() - begun
+    last = [b["seconds"] - a["seconds"] for a, b in zip(rows, rows[1:])]
+    step = statistics.median(last) if last else spent / 3
+    return step * asked["tokens"] / asked["batch_tokens"]
+
+
+def show(found: dict[str, Any], console: Any) -> None:
+    """Print the facts as a table and a few sentences."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(f"\n[bold]{escape(found['question'])}[/bold]")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm")
+    table.add_column("changes")
+    for title in ("body", "embedding", "MFLOP/token", "steps", "epochs", "s/run"):
+        table.add_column(title, justify="right")
+    for row in found["arms"]:
+        changes = "; ".join(f"{c['path']}: {_short(c['before'])} -> {_short(c['after'])}" for c in row["changes"])
+        against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""
+        seconds = row["seconds_per_run"]
+        table.add_row(
+            escape(row["name"] + against),
+            escape(changes),
+            f"{row['body_parameters']:,}",
+            f"{row['embedding_parameters']:,}",
+            f"{row['flops_per_token'] / 1e6:.2f}",
+            "by time" if row["steps"] is None else f"{row['steps']:,}",
+            "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
+            "unknown" if seconds is None else f"{seconds:.0f}",
+        )
+    console.print(table)
+    console.print(escape(_reach_text(found)))
+    for note in found["notes"]:
+        console.print(f"note: {escape(note)}")
+
+
+def _reach_text(found: dict[str, Any]) -> str:
+    """What the study can show, and what that costs, in three lines."""
+    reach, price = found["reach"], found["price"]
+    unit = " s" if reach["in_units_of_s"] else ""
+    mde = "not available" if reach["mde"] is None else f"{reach['mde']:.4g}{unit}"
+    tie = "not available" if reach["tie"] is None else f"{reach['tie']:.4g}{unit}"
+    looks = ", ".join(map(str, reach["looks"]))
+    costs = " to ".join(
+        f"{p['runs']} runs" + ("" if p["tokens"] is None else f", {p['tokens']:,} tokens")
+        + (", time unknown" if p["hours"] is None else f", {p['hours']:.2g} h one after another")
+        for p in (price["start"], price["at_most"])
+    )  # fmt: skip
+    lines = [
+        f"looks at {looks} seeds; smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({reach['source']})"
+    ]
+    lines += [f"warning: {reach['warning']}"] if reach["warning"] else []
+    return "\n".join([*lines, f"price: {costs}"])
+
+
+def _short(value: Any) -> str:
+    """A choice as its name, with settings only where it is no bare name."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    if isinstance(value, dict) and "name" in value:
+        return str(value["name"])
+    return str(value)

@@ -1,0 +1,216 @@
+"""The command: check, run, report, levers. Flags say where (device, output, jobs); the study file says what."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ablab.plan import Plan
+
+app = typer.Typer(
+    help="Declare one lever at a time. Get a verdict you can defend.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")]
+Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
+Device = Annotated[str, typer.Option(help="Where to train: cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def check(
+    study: StudyFile, scale: Scale = None, out: Out = Path("runs"), device: Device = "cpu", as_json: Json = False
+) -> None:
+    """What each arm changes and costs, what the study can show, and a miniature of every arm through every stage."""
+    from ablab import check as checking
+
+    plan = _plan(study, scale, out, device, say=_quiet if as_json else print)
+    facts = checking.facts(plan, say=_quiet if as_json else print)
+    if as_json:
+        print(json.dumps(facts, indent=1, allow_nan=False))
+    else:
+        checking.show(facts, _console())
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    scale: Scale = None,
+    out: Out = Path("runs"),
+    device: Device = "cpu",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")] = None,
+    mirror: Annotated[list[str] | None, typer.Option(help="Mirror metrics: tensorboard, wandb (repeatable).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
+    from ablab import judge, miniature, report
+    from ablab.launch import local
+    from ablab.lock import locked
+
+    deadline = time.monotonic() + seconds(until) if until else None
+    say = _quiet if as_json else print
+    plan = _plan(study, scale, out, device, say=say)
+    with locked(plan.directory):
+        _keep_study(plan)
+        judge.decisions(plan)  # the decision is on record before any result
+        _warn(plan, say)
+        if not _checked(plan):
+            miniature.check(plan, say)
+            _mark_checked(plan)
+        with _progress(plan, quiet=as_json) as progress:
+            local.execute(
+                plan,
+                jobs=jobs or local.default_jobs(plan),
+                mirrors=tuple(mirror or ()),
+                until=deadline,
+                progress=progress,
+                after_each=lambda: _report_quietly(plan),
+            )
+        answer = judge.conclude(plan)
+        report.write(answer, plan.directory)
+    _answer(plan, answer, as_json)
+
+
+@app.command()
+def report(
+    study: StudyFile, scale: Scale = None, out: Out = Path("runs"), device: Device = "cpu", as_json: Json = False
+) -> None:
+    """Judge what exists now and write the report; works at any moment, also while `run` is going on."""
+    from ablab import judge
+    from ablab import report as reporting
+
+    plan = _plan(study, scale, out, device, say=_quiet)
+    answer = judge.conclude(plan)
+    reporting.write(answer, plan.directory)
+    _answer(plan, answer, as_json)
+
+
+@app.command()
+def levers(
+    slot: Annotated[str | None, typer.Argument(metavar="[SLOT]", help="One slot, e.g. position.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every lever by slot, with its settings and defaults."""
+    from ablab import levers as listing
+
+    table = listing.table(slot)
+    if as_json:
+        print(json.dumps(table, indent=1))
+    else:
+        listing.show(table, _console())
+
+
+def main() -> None:
+    """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 gate failed, 75 interrupted and resumable."""
+    from ablab.fault import Interrupted, Refused
+
+    try:
+        app()
+    except Refused as refused:
+        for fault in refused.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        sys.exit(refused.exit_code)
+    except Interrupted:
+        print("interrupted after a checkpoint; run the same command to go on", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (head, less) has left; nothing to tell it
+        sys.exit(141)
+
+
+def seconds(text: str) -> float:
+    """`90s`, `30m`, `8h`, `2d` in seconds; typer.BadParameter otherwise."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match:
+        raise typer.BadParameter(f"'{text}' is no duration; write 90s, 30m or 8h", param_hint="--until")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _plan(path: Path, scale: str | None, out: Path, device: str, *, say: Callable[[str], None]) -> Plan:
+    from ablab import plan
+    from ablab import study as studies
+    from ablab.store import Store
+
+    return plan.make(studies.load(path, scale), Store(out.resolve()), device=device, say=say)
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _keep_study(plan: Plan) -> None:
+    from ablab.files import write_atomic
+
+    write_atomic(plan.directory / "study.toml", plan.study.source)
+
+
+def _checked(plan: Plan) -> bool:
+    from ablab.files import read_json
+
+    path = plan.directory / "checked.json"
+    return path.exists() and read_json(path).get("study") == plan.study.key
+
+
+def _mark_checked(plan: Plan) -> None:
+    from ablab.files import write_json
+
+    write_json(plan.directory / "checked.json", {"study": plan.study.key})
+
+
+def _warn(plan: Plan, say: Callable[[str], None]) -> None:
+    from ablab import judge
+
+    for note in judge.notes(plan):
+        say(f"note: {note}")
+
+
+def _report_quietly(plan: Plan) -> None:
+    from ablab import judge
+    from ablab import report as reporting
+
+    reporting.write(judge.conclude(plan), plan.directory)
+
+
+def _answer(plan: Plan, answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer, indent=1, allow_nan=False))
+        return
+    from ablab.report.terminal import terminal
+
+    terminal(answer, _console())
+    print(f"\nreport: {plan.directory / 'report.html'}")
+
+
+@contextmanager
+def _progress(plan: Plan, *, quiet: bool) -> Iterator[Callable[..., None]]:
+    """A live line per busy run on a terminal; plain lines otherwise; nothing for --json."""
+    from ablab import progress
+
+    with progress.show(plan, quiet=quiet) as take:
+        yield take
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""From everything a study has produced to `verdict.json`: words, numbers, costs, and every run in the ledger."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from ablab import cost
+from ablab import plan as planning
+from ablab.files import key_of, write_json
+from ablab.plan import BASELINE, Plan, Run
+from ablab.store import append_line, read_lines
+
+
+def conclude(plan: Plan) -> dict[str, Any]:
+    """Judge what exists now, write `verdict.json` into the study's directory, and return it."""
+    study = plan.study
+    bank = planning.bank(plan)
+    verdict = planning.judged(plan, bank).as_json()
+    costs = {name: cost.of(plan, name) for name in planning.arms(study)}
+    rows = [{**row, **_declared(plan, row["name"]), "cost": costs[row["name"]]} for row in verdict["rows"]]
+    history = decisions(plan)
+    answer = {
+        "study": study.name,
+        "scale": study.scale,
+        "question": study.question,
+        "metric": study.decision["metric"],
+        "stage": study.decision["stage"],
+        "stages": plan.stages,
+        "matters": study.decision["matters"],
+        "confidence": study.decision["confidence"],
+        "decided_by": verdict["decided_by"],
+        "winner": verdict["winner"],
+        "sentence": verdict["sentence"],
+        "arms": rows,
+        "runs": [row for run in plan.runs.values() if (row := ledger_row(plan, run))],
+        "correlation": cost.median([row["correlation"] for row in rows if row["name"] != BASELINE]),
+        "looks": verdict["looks"],
+        "weights": verdict["weights"],
+        "bits_per_nat": verdict["bits_per_nat"],
+        "bands": bands(plan),
+        "needle": needles(plan),
+        "notes": [*verdict["notes"], *notes(plan)],
+        "data": [corpus.manifest for corpus in plan.corpora.values()],
+        "budget": study.baseline.settings["budget"],
+        "limits": study.limits,
+        "exploratory": history["exploratory"],
+        "decisions": history["decisions"],
+        "bank": None if bank is None else {"sd": bank.sd, "df": bank.df},
+        "fingerprint": planning.fingerprint(plan),
+        "environment": environment(plan),
+    }
+    write_json(plan.directory / "verdict.json", answer)
+    return answer
+
+
+def _declared(plan: Plan, name: str) -> dict[str, Any]:
+    arm = planning.arms(plan.study)[name]
+    return {
+        "changes": [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes],
+        "because": arm.because,
+        "together": arm.together,
+        "expect": arm.expect,
+    }
+
+
+def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
+    """One run as the report shows it; None where nothing of it exists yet."""
+    failed = {(row["arm"], row["seed"]): row["fault"] for row in planning.failures(plan)}
+    done = plan.store.trained(run.train_key)
+    if done is None:
+        fault = failed.get((run.arm, run.seed))
+        if fault is None:
+            return None
+        return {"arm": run.arm, "seed": run.seed, "status": "failed", "token_hash": None, "metrics": {}, "fault": fault}
+    results = {stage: plan.store.scored(key) for stage, key in run.score_keys.items()}
+    metric = plan.study.decision["metric"]
+    complete = done["status"] == "diverged" or all(results.values())
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "status": done["status"] if complete else "unfinished",
+        "token_hash": done["token_hash"],
+        "metrics": {stage: r["metrics"][metric] for stage, r in results.items() if r and r["metrics"]},
+        "trajectory": [[row["tokens"], row[metric]] for row in done["trajectory"]],
+        "spikes": done["spikes"],
+        "fault": done.get("fault"),
+        "tokens": done["tokens"],
+        "seconds": done["seconds"],
+        "tokens_per_second": done["tokens_per_second"],
+        "gates": [f"{stage}: {gate}" for stage, r in results.items() if r for gate in r["gates"]],
+        "key": run.train_key,
+    }
+
+
+def bands(plan: Plan) -> dict[str, Any]:
+    """Nats per token by position band, per stage and arm: ratio of sums over the arm's finished seeds."""
+    found: dict[str, Any] = {}
+    for stage in plan.stages:
+        for name in planning.arms(plan.study):
+            rows = _results(plan, name, stage, "bands")
+            if rows:
+                nats = [sum(column) for column in zip(*(row["nats"] for row in rows))]
+                tokens = [sum(column) for column in zip(*(row["tokens"] for row in rows))]
+                per_token = [n / t if t else None for n, t in zip(nats, tokens)]
+                found.setdefault(stage, {})[name] = {"edges": rows[0]["edges"], "nats_per_token": per_token}
+    return found
+
+
+def needles(plan: Plan) -> dict[str, Any]:
+    """The probe's grids per arm, averaged over the arm's finished seeds."""
+    found: dict[str, Any] = {}
+    for stage in plan.stages:
+        for name in planning.arms(plan.study):
+            rows = _results(plan, name, stage, "probe")
+            if rows:
+                found[name] = _mean_tree(rows)
+    return found
+
+
+def decisions(plan: Plan) -> dict[str, Any]:
+    """Every decision ever judged on these runs; the present one is `exploratory` if results existed when it was made."""
+    path = plan.store.root / "decisions.jsonl"
+    keys = sorted({run.train_key for run in plan.runs.values()})
+    mine = key_of({"decision": plan.study.decision, "arms": {n: a.settings for n, a in plan.study.arms.items()}})
+    rows = read_lines(path)
+    if not any(row["decision_key"] == mine for row in rows):
+        others = [run.train_key for run in plan.runs.values() if run.arm != BASELINE]
+        ended = sum(plan.store.trained(key) is not None for key in others)
+        row = {
+            "when": datetime.datetime.now().isoformat(timespec="seconds"),
+            "study": plan.study.name,
+            "scale": plan.study.scale,
+            "decision": plan.study.decision,
+            "arms": list(plan.study.arms),
+            "decision_key": mine,
+            "runs": keys,
+            "ended": ended,
+        }
+        append_line(path, row)
+        rows.append(row)
+    shared = [row for row in rows if set(row["runs"]) & set(keys)]
+    own = next(row for row in rows if row["decision_key"] == mine)
+    listed = [{k: v for k, v in row.items() if k not in ("runs", "decision_key")} for row in shared]
+    return {"exploratory": bool(own["ended"]), "decisions": listed}
+
+
+def notes(plan: Plan) -> list[str]:
+    """What a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
+    found = []
+    base = plan.study.baseline.settings
+    for corpus in plan.corpora.values():
+        if base["budget"]["tokens"]:
+            epochs = base["budget"]["tokens"] / max(1, corpus.n_train)
+            if epochs > 1:
+                found.append(f"{epochs:.1f} epochs over the training tokens" + (" (above 4)" if epochs > 4 else ""))
+    if base["budget"]["tokens"] is None:
+        found.append(f"budget of {base['budget']['seconds']:g} s of wall clock: arms saw different numbers of tokens")
+    makers = {done["machine"] for run in plan.runs.values() if (done := plan.store.trained(run.train_key))}
+    if len(makers) > 1:
+        found.append("runs come from more than one machine type: " + "; ".join(sorted(makers)))
+    return found
+
+
+def environment(plan: Plan) -> dict[str, Any]:
+    """Where the runs were made: machine, versions, precision, executor."""
+    from ablab import __version__, machine
+
+    return {
+        "ablab": __version__,
+        **machine.describe(),
+        **plan.where.as_json(),
+        "judged": datetime.datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _results(plan: Plan, name: str, stage: str, part: str) -> list[Any]:
+    found = (plan.store.scored(plan.runs[name, seed].score_keys[stage]) for seed in plan.seeds)
+    return [result[part] for result in found if result and result.get(part)]
+
+
+def _mean_tree(rows: list[Any]) -> Any:
+    """Mean of numbers over equal-shaped JSON trees; anything else is taken from the first."""
+    first = rows[0]
+    if isinstance(first, dict):
+        return {k: _mean_tree([row[k] for row in rows]) for k in first}
+    if isinstance(first, list):
+        return [_mean_tree(list(column)) for column in zip(*rows)]
+    if isinstance(first, float):
+        known = [v for v in rows if isinstance(v, int | float)]
+        return sum(known) / len(known)
+    return first

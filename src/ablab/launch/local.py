@@ -1,0 +1,174 @@
+"""Runs side by side on this machine: a few worker processes that divide its threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import Any
+
+from ablab import machine
+from ablab import plan as planning
+from ablab.fault import Fault, GateFailed, Interrupted
+from ablab.files import write_json
+from ablab.launch.work import serve
+from ablab.plan import Plan, Run
+from ablab.store import append_line
+
+SMALL = 20_000_000  # parameters
+ATTEMPTS = 2  # a run that fails twice for infrastructure is given up: `failed`, and no pair
+
+
+class Worker:
+    """One process and the run it is busy with."""
+
+    def __init__(self, plan: Plan, threads: int, mirrors: tuple[str, ...]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.conn, theirs = context.Pipe()
+        args = (theirs, str(plan.store.root), plan.where.as_json(), threads, mirrors)
+        self.process = context.Process(target=serve, args=args, daemon=True)
+        self.process.start()
+        theirs.close()
+        self.run: Run | None = None
+        self.begun = 0.0
+
+    def give(self, run: Run) -> None:
+        self.run, self.begun = run, time.monotonic()
+        self.conn.send(run)
+
+    def end(self) -> None:
+        """Ask it to stop after a checkpoint, hear it out, and wait."""
+        if self.process.is_alive():
+            self.process.terminate()
+        with suppress(EOFError, OSError):
+            while self.process.is_alive():
+                if self.conn.poll(0.1):
+                    self.conn.recv()
+        self.process.join()
+        self.conn.close()
+
+
+def default_jobs(plan: Plan) -> int:
+    """Runs side by side by default: one per core for small models on a CPU, else one.
+
+    Measured on 2 cores (AVX2, fp32, 0.75M parameters): two processes of one thread train 15,800 tokens/s together, one
+    process of two threads 11,100, since small operations do not split. A large model takes one process, for memory.
+    """
+    from ablab.model import parameters, skeleton
+
+    if plan.where.device != "cpu":
+        return 1
+    vocab = max(corpus.vocab_size for corpus in plan.corpora.values())
+    models = [arm.settings["model"] for arm in planning.arms(plan.study).values()]
+    largest = max(parameters(skeleton(model, vocab_size=vocab))["total"] for model in models)
+    return machine.cores() if largest < SMALL else 1
+
+
+def execute(
+    plan: Plan,
+    *,
+    jobs: int,
+    mirrors: tuple[str, ...] = (),
+    until: float | None = None,
+    progress: Callable[[str, Run | None, str], None],
+    after_each: Callable[[], None] = lambda: None,
+) -> None:
+    """Do every wanted run, `jobs` side by side, until none is wanted.
+
+    `until` is a moment of time.monotonic(). Raises Interrupted after checkpoints on SIGTERM, Ctrl-C or at `until`;
+    GateFailed where a run met a wrong or locked file. Runs are taken in the verdict's order (seed by seed across arms),
+    so that a stop at any time leaves comparable pairs.
+    """
+    stopping: list[str] = []
+    previous = {s: signal.signal(s, lambda *_: stopping.append("signal")) for s in (signal.SIGTERM, signal.SIGINT)}
+    workers: list[Worker] = []
+    threads = max(1, machine.cores() // jobs)
+    attempts: dict[tuple[str, int], int] = {}
+    write_json(plan.directory / "failed.json", [])  # a new start tries again what was given up
+    try:
+        while True:
+            if until is not None and time.monotonic() >= until:
+                stopping.append("time")
+            if stopping:
+                raise Interrupted
+            _hand_out(plan, workers, jobs, threads, mirrors, progress)
+            busy = [w for w in workers if w.run is not None]
+            if not busy:
+                return
+            for source in wait([s for w in busy for s in (w.conn, w.process.sentinel)], timeout=0.5):
+                worker = next(w for w in busy if source in (w.conn, w.process.sentinel))
+                if worker.run is not None and _hear(plan, worker, attempts, progress):
+                    after_each()
+            workers = [w for w in workers if w.process.is_alive() or w.run is not None]
+    finally:
+        for worker in workers:
+            if worker.process.is_alive():
+                worker.process.terminate()
+        for worker in workers:
+            worker.end()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _hand_out(
+    plan: Plan,
+    workers: list[Worker],
+    jobs: int,
+    threads: int,
+    mirrors: tuple[str, ...],
+    progress: Callable[[str, Run | None, str], None],
+) -> None:
+    """Give every idle worker a wanted run whose training nobody is busy with."""
+    busy = {w.run.train_key for w in workers if w.run is not None}
+    if len(busy) >= jobs:
+        return
+    for run in planning.wanted(plan, planning.bank(plan)):
+        if len(busy) >= jobs:
+            return
+        if run.train_key in busy:
+            continue
+        worker = next((w for w in workers if w.run is None and w.process.is_alive()), None)
+        if worker is None:
+            worker = Worker(plan, threads, mirrors)
+            workers.append(worker)
+        progress("start", run, "")
+        worker.give(run)
+        busy.add(run.train_key)
+
+
+def _hear(
+    plan: Plan,
+    worker: Worker,
+    attempts: dict[tuple[str, int], int],
+    progress: Callable[[str, Run | None, str], None],
+) -> bool:
+    """Take one message of a worker; True when its run has ended."""
+    run = worker.run
+    assert run is not None
+    try:
+        kind, text = worker.conn.recv() if worker.conn.poll() or worker.process.is_alive() else ("failed", "")
+    except (EOFError, OSError):
+        worker.process.join()
+        kind, text = "failed", f"the worker process ended with code {worker.process.exitcode}"
+    if kind == "say":
+        progress("say", run, text)
+        return False
+    worker.run = None
+    if kind == "refused":
+        raise GateFailed(Fault(f"{run.arm}, seed {run.seed}", text))
+    if kind == "interrupted":
+        raise Interrupted
+    seconds = time.monotonic() - worker.begun
+    row: dict[str, Any] = {"arm": run.arm, "seed": run.seed, "key": run.train_key, "outcome": kind, "seconds": seconds}
+    if kind == "failed":
+        attempts[run.arm, run.seed] = attempts.get((run.arm, run.seed), 0) + 1
+        row["fault"] = text or f"the worker process ended with code {worker.process.exitcode}"
+        if attempts[run.arm, run.seed] >= ATTEMPTS:
+            given_up = [*planning.failures(plan), {"arm": run.arm, "seed": run.seed, "fault": row["fault"]}]
+            write_json(plan.directory / "failed.json", given_up)
+    append_line(plan.directory / "ledger.jsonl", row)
+    progress(kind, run, row.get("fault", ""))
+    return True

@@ -1,0 +1,126 @@
+"""One run from tokens to scores: train, then every stage, each skipped where its result exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ablab.plan import Run
+from ablab.store import Store, Where
+
+Say = Callable[[str], None]
+
+
+def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: Callable[[], bool], say: Say) -> str:
+    """Bring `run` to its end; returns `done` or `diverged`.
+
+    Raises Interrupted after a checkpoint where `stop()` turned true, GateFailed where a file is wrong or in use.
+    """
+    from ablab.data import open_corpus
+    from ablab.fault import Interrupted
+    from ablab.stage import run_stage
+    from ablab.train import train
+
+    corpus = open_corpus(run.corpus)
+    directory = store.train(run.train_key)
+    done = store.trained(run.train_key)
+    if done is None:
+        done = train(
+            run.settings,
+            corpus,
+            seed=run.seed,
+            out=directory,
+            precision=where.precision,
+            micro_rows=where.micro_rows,
+            executor=where.executor,
+            device=where.device,
+            mirrors=mirrors,
+            stop=stop,
+            say=say,
+        )
+    if done["status"] != "done":
+        return str(done["status"])
+    blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}
+    for stage, key in run.score_keys.items():
+        if store.scored(key) is not None:
+            continue
+        if stop():
+            raise Interrupted
+        say(f"stage {stage}")
+        run_stage(
+            run.settings,
+            stage,
+            weights=directory / "weights.safetensors",
+            corpus=corpus,
+            out=store.score(key),
+            seed=run.seed,
+            precision=where.precision,
+            executor=where.executor,
+            device=where.device,
+            blobs=blobs,
+        )
+    return "done"
+
+
+def serve(conn: Any, root: str, where: dict[str, Any], threads: int, mirrors: tuple[str, ...]) -> None:
+    """A worker process: takes runs from `conn` until it closes, answers each with its outcome.
+
+    It dies with its parent (nobody would read its results), and turns SIGTERM into a checkpoint.
+    """
+    import os
+    import signal
+    import traceback
+
+    import torch
+
+    from ablab.fault import Interrupted, Refused
+
+    parent, stopped = os.getppid(), False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the parent decides
+    _die_with_parent()
+    torch.set_num_threads(threads)
+    store, place = Store(Path(root)), Where(**where)
+
+    def say(text: str) -> None:
+        with suppress(OSError):  # a parent that is gone hears nothing; `stop` notices
+            conn.send(("say", text))
+
+    def stop() -> bool:
+        return stopped or os.getppid() != parent
+
+    while not stop():
+        try:
+            if not conn.poll(0.2):  # a blocking recv would sleep through SIGTERM
+                continue
+            run = conn.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            outcome = do(run, store=store, where=place, mirrors=mirrors, stop=stop, say=say)
+            conn.send((outcome, ""))
+        except Interrupted:
+            with suppress(OSError):  # a parent that is gone has its checkpoint all the same
+                conn.send(("interrupted", ""))
+            return
+        except Refused as refused:
+            conn.send(("refused", str(refused)))
+        except Exception:
+            conn.send(("failed", traceback.format_exc()))
+
+
+def _die_with_parent() -> None:
+    import ctypes
+    import signal
+    import sys
+
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,75 @@
+"""The list of levers, read off the slots' tables and the constructors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablab.fault import Fault, Refused, did_you_mean
+from ablab.slot import Slot, describe
+
+
+class UnknownSlot(Refused):
+    """No slot has this name: a usage error."""
+
+    exit_code = 2
+
+
+def slots() -> dict[str, Slot]:
+    """Every slot by its name in a study file."""
+    from ablab import (
+        compressors,
+        evaluators,
+        mlps,
+        optimizers,
+        positions,
+        projections,
+        schedules,
+        softmaxes,
+        tokenizers,
+    )
+
+    rooms = (positions, projections, softmaxes, mlps, optimizers, schedules, tokenizers, compressors, evaluators)
+    return {room.slot.name: room.slot for room in rooms}
+
+
+def table(only: str | None = None) -> dict[str, Any]:
+    """{slot: {lever: {summary, settings: {name: {type, default}}}}}; UnknownSlot where `only` names no slot."""
+    known = slots()
+    if only is not None and only not in known:
+        raise UnknownSlot(Fault("ablab levers", f"no slot is called '{only}'", did_you_mean(only, list(known))))
+    return {
+        slot.name: {
+            lever: {
+                "summary": slot.summary(lever),
+                "settings": {
+                    s.name: {"type": describe(s.type), "default": "(required)" if s.required else s.default}
+                    for s in slot.settings(lever).values()
+                },
+            }
+            for lever in slot.names
+        }
+        for slot in known.values()
+        if only in (None, slot.name)
+    }
+
+
+def show(rows: dict[str, Any], console: Any) -> None:
+    """Print the table: a heading per slot, a line per lever, its settings below."""
+    from rich.markup import escape
+
+    for slot, found in rows.items():
+        console.print(f"[bold]{escape(slot)}[/bold]")
+        for lever, facts in found.items():
+            console.print(f"  [cyan]{escape(lever)}[/cyan]  {escape(facts['summary'])}")
+            for name, setting in facts["settings"].items():
+                console.print(
+                    f"      {escape(name)} = {escape(_spell(setting['default']))}  [dim]{escape(setting['type'])}[/dim]"
+                )
+
+
+def _spell(value: Any) -> str:
+    if value is None:
+        return "none"
+    return (
+        str(list(value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -1,0 +1,173 @@
+"""A proportional miniature of every arm: 20 steps and every stage, in fp64 by the reference executor.
+
+It is the smoke test before money is spent, and the guard against inert arms: an arm whose miniature equals its
+reference's in every weight, loss and score (1e-9) changes nothing, whatever its settings say.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablab import evaluators
+from ablab.fault import Fault, GateFailed
+from ablab.plan import BASELINE, Plan, arms
+
+if TYPE_CHECKING:
+    import torch
+
+    from ablab.data import Corpus
+
+STEPS = 20
+SEQ_LEN = 64  # of the baseline; windows and other lengths keep their proportion to it
+SHORTEST = 32  # seq_len of any arm: a probe needs room for a sentence
+HEAD_DIM = 8
+MOST_LAYERS = 16
+SAME = 1e-9
+VALID_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one miniature came to: its weights, its losses by step, its scores by stage and document."""
+
+    weights: dict[str, torch.Tensor]
+    losses: list[float]
+    scores: dict[str, list[float]]
+    gates: list[str]
+
+
+def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_layers: bool) -> dict[str, Any]:
+    """`settings` at miniature size, every size by the same factors as the baseline's `base`, the schedule scaled in.
+
+    `long` is the factor of every length. An evaluator's class may name settings of its own for it (`miniature`).
+    """
+    small = copy.deepcopy(settings)
+    model, wide = small["model"], HEAD_DIM / base["model"]["head_dim"]
+    model["head_dim"] = max(2, 2 * round(model["head_dim"] * wide / 2))
+    model["d_model"] = max(4, round(model["d_model"] * wide))
+    model["seq_len"] = max(4, round(model["seq_len"] * long))
+    for kind in model["kinds"].values():
+        if kind["window"] is not None:
+            full = settings["model"]["seq_len"]
+            most = model["seq_len"] if kind["window"] >= full else model["seq_len"] - 1
+            kind["window"] = min(most, max(2, round(kind["window"] * long)))
+    if len(model["layers"]) > MOST_LAYERS and not same_layers:
+        model["layers"] = model["layers"][: MOST_LAYERS // 2] + model["layers"][-MOST_LAYERS // 2 :]
+        model["kinds"] = {k: v for k, v in model["kinds"].items() if k in model["layers"]}
+    share = settings["budget"]["batch_tokens"] / base["budget"]["batch_tokens"]
+    rows = max(1, round(2 * share * base["model"]["seq_len"] * long / model["seq_len"]))
+    batch_tokens = rows * model["seq_len"]
+    small["budget"] = {"tokens": STEPS * batch_tokens, "seconds": None, "batch_tokens": batch_tokens}
+    small["train"]["validate_every"] = 10 * batch_tokens
+    for stage in small["stage"].values():
+        stage["evaluate"] |= getattr(evaluators.slot.load(stage["evaluate"]["name"]), "miniature", {})
+    return small
+
+
+def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
+    """The miniature of the baseline and of every arm, by name."""
+    base = plan.study.baseline.settings
+    every = arms(plan.study)
+    same_layers = any(arm.settings["model"]["layers"] != base["model"]["layers"] for arm in every.values())
+    shortest = min(arm.settings["model"]["seq_len"] for arm in every.values())
+    long = max(SEQ_LEN / base["model"]["seq_len"], SHORTEST / shortest)
+    small = {name: shrink(arm.settings, base, long=long, same_layers=same_layers) for name, arm in every.items()}
+    span = max(settings["model"]["seq_len"] for settings in small.values())
+    found = {}
+    for name, settings in small.items():
+        settings["data"]["span"] = span - span % settings["model"]["seq_len"]
+        corpus = _few(plan.corpus(plan.runs[name, plan.seeds[0]]))
+        with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
+            found[name] = _one(settings, corpus, Path(scratch))
+        say(f"miniature {name}: loss {found[name].losses[0]:.3f} -> {found[name].losses[-1]:.3f}")
+    return found
+
+
+def inert(plan: Plan, found: dict[str, Outcome]) -> list[Fault]:
+    """A fault for every arm whose miniature equals its reference's in everything."""
+    faults = []
+    for name, arm in plan.study.arms.items():
+        if same(found[name], found[arm.on]):
+            against = "the baseline" if arm.on == BASELINE else f"'{arm.on}'"
+            fault = f"arm '{name}' changes nothing: weights, losses and scores equal those of {against} to {SAME:g}"
+            faults.append(
+                Fault(f"{plan.study.path.name}: arm.{name}", fault, "remove it, or change a setting that acts")
+            )
+    return faults
+
+
+def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
+    """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate."""
+    found = outcomes(plan, say)
+    faults = inert(plan, found)
+    for name, outcome in found.items():
+        faults += [Fault(f"{plan.study.path.name}: {name}", gate, "this stage is not legal") for gate in outcome.gates]
+    if faults:
+        raise GateFailed(faults)
+    return found
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    """Equal in every weight, loss and score to 1e-9; NaN equals NaN (an arm that breaks at once is no identity)."""
+    if one.weights.keys() != other.weights.keys() or one.scores.keys() != other.scores.keys():
+        return False
+    if any(a.shape != other.weights[k].shape for k, a in one.weights.items()):
+        return False
+    if any(float((a - other.weights[k]).abs().max()) > SAME for k, a in one.weights.items() if a.numel()):
+        return False
+    pairs = [(one.losses, other.losses), *((one.scores[s], other.scores[s]) for s in one.scores)]
+    return all(len(a) == len(b) and all(abs(x - y) <= SAME for x, y in zip(a, b)) for a, b in pairs)
+
+
+def _one(settings: dict[str, Any], corpus: Corpus, scratch: Path) -> Outcome:
+    from safetensors.torch import load_file
+
+    from ablab.scores import Scores
+    from ablab.stage import run_stage
+    from ablab.store import read_lines
+    from ablab.train import train
+
+    how: dict[str, Any] = {"precision": "fp64", "executor": "reference", "device": "cpu"}
+    rows = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"]
+    done = train(
+        settings, corpus, seed=0, out=scratch / "train", micro_rows=rows, stop=lambda: False, say=lambda _: None, **how
+    )
+    if done["status"] != "done":
+        raise GateFailed(Fault("miniature", f"training diverged: {done.get('fault')}", "lower the learning rate"))
+    weights_file = scratch / "train" / "weights.safetensors"
+    losses = [row["loss"] for row in read_lines(scratch / "train" / "metrics.jsonl") if "loss" in row]
+    scores: dict[str, list[float]] = {}
+    gates: list[str] = []
+    blobs = {stage: scratch / stage for stage in settings["stage"]}
+    for stage in settings["stage"]:
+        result = run_stage(
+            settings, stage, weights=weights_file, corpus=corpus, out=blobs[stage], seed=0, blobs=blobs, **how
+        )
+        probe = result["probe"] or {}
+        scores[stage] = [float(x) for x in Scores.load(blobs[stage], result).nats]
+        scores[stage] += [float(probe[k]) for k in ("score", "acc") if probe.get(k) is not None]
+        gates += [f"{stage}: {gate}" for gate in result["gates"]]
+    return Outcome(load_file(weights_file), losses, scores, gates)
+
+
+def _few(corpus: Corpus) -> Corpus:
+    """The corpus with the beginnings of its first validation documents, VALID_TOKENS in all."""
+    from ablab.data.corpus import Valid
+
+    kept, total = [], 0
+    for document in corpus.valid:
+        size = min(len(document.ids), VALID_TOKENS // 4)
+        kept.append((document.ids[:size], document.n_bytes[:size]))
+        total += size
+        if total >= VALID_TOKENS:
+            break
+    starts = np.cumsum([0, *(len(ids) for ids, _ in kept[:-1])])
+    ids, n_bytes = (np.concatenate(column) for column in zip(*kept))
+    return replace(corpus, valid=Valid(ids, n_bytes, starts, corpus.valid.digests[: len(kept)]))

@@ -1,0 +1,255 @@
+"""The graph of a study's steps: which runs there are, under which keys, and what has come of them so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablab.files import key_of
+from ablab.store import Store, Where, resolve_where, score_key, train_key
+from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
+
+if TYPE_CHECKING:
+    from ablab.data import Corpus
+    from ablab.study import Arm, Study
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm at one seed: its settings, the key of its training and the key of each of its stages, in file order."""
+
+    arm: str
+    seed: int
+    settings: dict[str, Any]
+    corpus: Path
+    train_key: str
+    score_keys: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study made concrete on one store and one machine: corpora prepared, execution resolved, every run keyed."""
+
+    study: Study
+    store: Store
+    where: Where
+    corpora: dict[str, Corpus]
+    runs: dict[tuple[str, int], Run]
+
+    @property
+    def directory(self) -> Path:
+        """Where the study's own files lie."""
+        return self.store.study(self.study.name, self.study.scale)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that may be used, in the declared order."""
+        return seeds(self.study)
+
+    @property
+    def stages(self) -> list[str]:
+        """Stage names in file order."""
+        return list(self.study.baseline.settings["stage"])
+
+    def corpus(self, run: Run) -> Corpus:
+        return self.corpora[run.corpus.name]
+
+    def metric(self, run: RunScore) -> float:
+        """The deciding metric of a finished run."""
+        value = run.stages[self.study.decision["stage"]]
+        return value.metric(self.study.decision["metric"]) if isinstance(value, Documents) else value
+
+
+def seeds(study: Study) -> list[int]:
+    """Every seed that the study may use: probe seeds first, then those of the looks."""
+    declared = study.decision["seeds"]
+    return [declared["first"] + i for i in range(declared["probe"] + declared["at_most"])]
+
+
+def arms(study: Study) -> dict[str, Arm]:
+    """The baseline and every arm, baseline first."""
+    return {BASELINE: study.baseline, **study.arms}
+
+
+def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str], None] = print) -> Plan:
+    """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed."""
+    from ablab import attend, data, machine
+
+    corpora: dict[str, Corpus] = {}
+    of_arm: dict[str, Corpus] = {}
+    for name, arm in arms(study).items():
+        asked = key_of({k: v for k, v in arm.settings["data"].items() if k != "span"})
+        if asked not in corpora:
+            corpora[asked] = data.prepare(arm.settings["data"], store.data, say=say)
+        of_arm[name] = corpora[asked]
+    settings = [arm.settings for arm in arms(study).values()]
+    side_by_side = (
+        machine.cores() if device == "cpu" else 1
+    )  # the most runs that share this memory, whatever --jobs says
+    where = resolve_where(
+        store.study(study.name, study.scale) / "where.json",
+        device=device,
+        precision=machine.precision(device),
+        executor=attend.executor_for(device),
+        micro_rows=machine.fit_micro_rows(
+            settings,
+            memory_bytes=machine.memory_bytes(device) // side_by_side,
+            vocab_size=max(c.vocab_size for c in of_arm.values()),
+        ),
+    )
+    runs = {}
+    for seed in seeds(study):
+        for name, arm in arms(study).items():
+            corpus = of_arm[name]
+            trained = train_key(arm.settings, corpus=corpus.key, seed=seed, where=where)
+            scores = {stage: score_key(arm.settings, stage, trained=trained) for stage in arm.settings["stage"]}
+            runs[name, seed] = Run(name, seed, arm.settings, store.data / corpus.key, trained, scores)
+    return Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
+
+
+def decision(study: Study) -> Decision:
+    """The study's decision in the verdict's own words."""
+    declared = study.decision
+    return Decision(
+        metric=declared["metric"],
+        stage=declared["stage"],
+        stages=tuple(study.baseline.settings["stage"]),
+        matters=declared["matters"],
+        confidence=declared["confidence"],
+        start=declared["seeds"]["start"],
+        at_most=declared["seeds"]["at_most"],
+        probe=declared["seeds"]["probe"],
+        keep=declared["seeds"]["keep"],
+        tie=tuple(declared["tie"]),
+        budget_tokens=float(study.baseline.settings["budget"]["tokens"] or 0),
+    )
+
+
+def specs(plan: Plan) -> list[ArmSpec]:
+    """What the verdict must know of each arm beyond its scores."""
+    from ablab import cost
+
+    study = plan.study
+    return [
+        ArmSpec(
+            name,
+            on=arm.on,
+            shares_weights=study.shares_weights(name),
+            data_is_lever=arm.data_is_lever or arm.budget_is_lever,
+            barred=cost.over_limits(plan, name) if any(v is not None for v in study.limits.values()) else "",
+        )
+        for name, arm in study.arms.items()
+    ]
+
+
+def collect(plan: Plan) -> list[RunScore]:
+    """What every run has come to, as the verdict reads it: done, diverged, failed or absent."""
+    failed = {(row["arm"], row["seed"]) for row in failures(plan)}
+    common = _common_steps(plan) if plan.study.baseline.settings["budget"]["tokens"] is None else {}
+    return [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
+
+
+def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
+    """The verdict on everything that exists now."""
+    from ablab.verdict import judge
+
+    return judge(decision(plan.study), specs(plan), plan.seeds, collect(plan), bank)
+
+
+def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
+    """Runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
+    from ablab import verdict
+
+    keys = verdict.wanted(decision(plan.study), specs(plan), plan.seeds, collect(plan), bank)
+    return [plan.runs[arm, seed] for arm, seed in keys]
+
+
+def failures(plan: Plan) -> list[dict[str, Any]]:
+    """Runs given up for infrastructure, in this study's `failed.json`."""
+    from ablab.files import read_json
+
+    path = plan.directory / "failed.json"
+    return read_json(path) if path.exists() else []
+
+
+def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunScore:
+    from ablab.scores import Scores
+
+    done = plan.store.trained(run.train_key)
+    absent = RunScore(run.arm, run.seed, "failed" if failed else "absent")
+    if done is None:
+        return absent
+    token_hash = done["token_hash"] if common_step is None else _hash_at(plan.store.train(run.train_key), common_step)
+    if done["status"] == "diverged":
+        return RunScore(run.arm, run.seed, "diverged", hash=token_hash, seconds=done["seconds"])
+    stages: dict[str, Documents | float] = {}
+    gates: list[str] = []
+    probe = None
+    for stage, key in run.score_keys.items():
+        result = plan.store.scored(key)
+        if result is None:
+            return absent
+        gates += [f"{stage}: {gate}" for gate in result["gates"]]
+        if result["probe"]:
+            if probe is None and result["probe"]["score"] is not None:
+                probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
+        else:
+            scores = Scores.load(plan.store.score(key), result)
+            stages[stage] = Documents(scores.nats, scores.tokens, scores.bytes)
+    metric = plan.study.decision["metric"]
+    trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
+    return RunScore(
+        run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds=done["seconds"]
+    )
+
+
+def _common_steps(plan: Plan) -> dict[int, int]:
+    """Under a budget in seconds: the last step that every finished run of a seed reached."""
+    steps: dict[int, int] = {}
+    for (_, seed), run in plan.runs.items():
+        done = plan.store.trained(run.train_key)
+        if done is not None:
+            steps[seed] = min(steps.get(seed, done["steps"]), done["steps"])
+    return steps
+
+
+def _hash_at(directory: Path, step: int) -> str | None:
+    """Rolling hash of the tokens consumed up to `step`, from the run's metrics."""
+    from ablab.store import read_lines
+
+    for row in read_lines(directory / "metrics.jsonl"):
+        if row.get("step") == step and "token_hash" in row:
+            return str(row["token_hash"])
+    return None
+
+
+def bank(plan: Plan) -> Bank | None:
+    """Spread of earlier arm-baseline differences with the same fingerprint, from other studies of this store."""
+    from ablab.files import read_json
+
+    print_of_this, total, df = fingerprint(plan), 0.0, 0
+    for path in sorted((plan.store.root / "studies").glob("*/verdict.json")):
+        if path.parent == plan.directory:
+            continue
+        other = read_json(path)
+        if other.get("fingerprint") != print_of_this:
+            continue
+        for row in other["arms"]:
+            if row.get("s") and row.get("seeds", 0) >= 2 and math.isfinite(row["s"]):
+                total += (row["seeds"] - 1) * row["s"] ** 2
+                df += row["seeds"] - 1
+    return Bank((total / df) ** 0.5, df) if df else None
+
+
+def fingerprint(plan: Plan) -> str:
+    """What must agree before one study's noise may plan another's: sizes, tokens, batch, optimizer, stage, metric."""
+    base, declared = plan.study.baseline.settings, plan.study.decision
+    sizes = {k: base["model"][k] for k in ("layers", "d_model", "n_heads", "n_kv_heads", "seq_len")}
+    corpus = plan.runs[BASELINE, plan.seeds[0]].corpus.name
+    asked = {"budget": base["budget"], "train": base["train"], "corpus": corpus, "model": sizes}
+    return key_of({**asked, "stage": base["stage"][declared["stage"]], "metric": declared["metric"]})

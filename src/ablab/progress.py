@@ -1,0 +1,84 @@
+"""What a person sees while runs are going on: live bars on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ablab.plan import Plan, Run
+
+Take = Callable[[str, Run | None, str], None]
+QUIET_SECONDS = 30  # between two plain lines about one run
+
+
+@contextmanager
+def show(plan: Plan, *, quiet: bool) -> Iterator[Take]:
+    """Yield `take(kind, run, text)`; kinds are start, say, done, diverged, failed."""
+    if quiet:
+        yield lambda kind, run, text: None
+    elif sys.stdout.isatty():
+        with _live(plan) as take:
+            yield take
+    else:
+        yield _plain()
+
+
+def _plain() -> Take:
+    spoken: dict[tuple[str, int], float] = {}
+    began: dict[tuple[str, int], float] = {}
+
+    def take(kind: str, run: Run | None, text: str) -> None:
+        assert run is not None
+        key, now = (run.arm, run.seed), time.monotonic()
+        if kind == "say":
+            if now - spoken.get(key, now) < QUIET_SECONDS:
+                spoken.setdefault(key, now)
+                return
+            spoken[key] = now
+            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
+        elif kind == "start":
+            began[key] = spoken[key] = now
+        else:
+            fault = f": {text.strip().splitlines()[-1]}" if text.strip() else ""
+            print(f"{run.arm}, seed {run.seed}: {kind} in {now - began[key]:.1f} s{fault}", flush=True)
+
+    return take
+
+
+@contextmanager
+def _live(plan: Plan) -> Iterator[Take]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(highlight=False)
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")]
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+        lines: dict[tuple[str, int], Any] = {}
+
+        def take(kind: str, run: Run | None, text: str) -> None:
+            assert run is not None
+            key, title = (run.arm, run.seed), escape(f"{run.arm}, seed {run.seed}")
+            if kind == "start":
+                lines[key] = bars.add_task(title, total=1.0, text="")
+            elif kind == "say":
+                bars.update(lines[key], text=escape(text), completed=_fraction(text))
+            else:
+                bars.remove_task(lines.pop(key))
+                fault = f": {escape(text.strip().splitlines()[-1])}" if text.strip() else ""
+                bars.console.print(f"{title}: {kind}{fault}")
+
+        yield take
+
+
+def _fraction(text: str) -> float | None:
+    """The share done where the text says `step 12/488`."""
+    words = text.replace(",", " ").split()
+    if "step" in words[:-1] and "/" in (count := words[words.index("step") + 1]):
+        done, total = count.split("/", 1)
+        if done.isdigit() and total.isdigit() and int(total):
+            return int(done) / int(total)
+    return None

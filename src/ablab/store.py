@@ -1,0 +1,156 @@
+"""Where things lie, and under which key.
+
+Every step (tokens, training, stage) lies under the hash of everything that can change its result, so any study that needs
+a result finds it. Keys hold what was done (settings with their defaults, data, seed, component revisions) and what the
+machine was asked for (precision, micro-batch, executor); torch version and instruction set are provenance, not identity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablab.fault import Fault, GateFailed
+from ablab.files import key_of, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Where:
+    """How runs are executed: resolved once per study, the same for all arms, part of the training key."""
+
+    device: str
+    precision: str
+    executor: str
+    micro_rows: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "executor": self.executor,
+            "micro_rows": self.micro_rows,
+        }
+
+
+@dataclass(frozen=True)
+class Store:
+    """The directory that holds corpora, trained runs, scores and studies."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def train(self, key: str) -> Path:
+        return self.root / "train" / key
+
+    def score(self, key: str) -> Path:
+        return self.root / "score" / key
+
+    def study(self, name: str, scale: str | None) -> Path:
+        return self.root / "studies" / (f"{name}.{scale}" if scale else name)
+
+    def trained(self, key: str) -> dict[str, Any] | None:
+        """The finished training under `key`, or None while it is missing or unfinished."""
+        path = self.train(key) / "done.json"
+        return read_json(path) if path.exists() else None
+
+    def scored(self, key: str) -> dict[str, Any] | None:
+        """The finished stage under `key`, or None."""
+        path = self.score(key) / "result.json"
+        return read_json(path) if path.exists() else None
+
+
+def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where) -> str:
+    """Key of one training: what was asked, on which tokens, from which seed, executed how."""
+    asked = {part: settings[part] for part in ("budget", "model", "train")}
+    data = {"corpus": corpus, "span": settings["data"]["span"]}
+    return key_of(
+        {"step": "train", **asked, "data": data, "seed": seed, **where.as_json(), "revisions": revisions(settings)}
+    )
+
+
+def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
+    """Key of one stage: the weights' key, the chain of stages it builds on, and the revisions of its parts."""
+    chain: list[dict[str, Any]] = []
+    name: str | None = stage
+    while name is not None:
+        here = settings["stage"][name]
+        chain.append({k: v for k, v in here.items() if k != "evaluate" or name == stage})
+        name = here["after"]
+    chain = [{k: v for k, v in link.items() if k != "after"} for link in chain]
+    return key_of({"step": "score", "train": trained, "chain": chain, "revisions": _stage_revisions(chain)})
+
+
+def revisions(settings: dict[str, Any]) -> dict[str, int]:
+    """Revision of every component that can change trained weights."""
+    from ablab import mlps, model, optimizers, positions, projections, schedules, softmaxes, train
+
+    found = {
+        "model": model.REVISION,
+        "train": train.REVISION,
+        "optimizer": optimizers.slot.revision(settings["train"]["optimizer"]),
+        "schedule": schedules.slot.revision(settings["train"]["schedule"]),
+    }
+    slots = {"position": positions.slot, "projection": projections.slot, "softmax": softmaxes.slot, "mlp": mlps.slot}
+    for letter, kind in settings["model"]["kinds"].items():
+        for name, slot in slots.items():
+            choices = kind[name] if isinstance(kind[name], list) else [kind[name]]
+            for choice in choices:
+                found[f"{letter}.{name}.{choice['name']}"] = slot.revision(choice)
+    return found
+
+
+def _stage_revisions(chain: list[dict[str, Any]]) -> dict[str, int]:
+    from ablab import compressors, evaluators
+
+    slots = {"compress": compressors.slot, "evaluate": evaluators.slot}
+    return {
+        f"{i}.{k}": slots[k].revision(c) for i, link in enumerate(chain) for k, c in link.items() if k in slots and c
+    }
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line in a single write; a line torn by a crash stays a line of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        torn = False
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        file.write((("\n" if torn else "") + json.dumps(row, allow_nan=False) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; an unfinished last line (a crash while writing) is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int) -> Where:
+    """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
+
+    Raises GateFailed where the machine of today cannot execute what the study began with.
+    """
+    here = Where(device, precision, executor, micro_rows)
+    if not path.exists():
+        write_json(path, here.as_json())
+        return here
+    kept = Where(**read_json(path))
+    if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
+        fault = f"this study began with {kept.precision} on {kept.device}, this machine offers {precision} on {device}"
+        raise GateFailed(Fault(str(path), fault, "go on where it began, or choose another --out"))
+    return kept

@@ -1,0 +1,175 @@
+"""From a study file to a verdict, through the command line, on synthetic text."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.kill_and_resume import STUDY, compare, numbers
+
+FIELDS = {
+    "study", "scale", "question", "metric", "stage", "matters", "decided_by", "winner", "arms", "runs", "correlation",
+    "environment",
+}  # fmt: skip
+ARM_FIELDS = {
+    "name", "on", "word", "delta", "low", "high", "p", "seeds", "more_seeds", "trajectory", "stages", "cost",
+}  # fmt: skip
+
+
+def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ablab.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, **how)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("whole")
+    (where / "study.toml").write_text(STUDY)
+    done = ablab("run", "study.toml", cwd=where)
+    assert "report:" in done.stdout
+    return where
+
+
+def result(where: Path) -> Any:
+    return json.loads((where / "runs/studies/killed/verdict.json").read_text())
+
+
+def test_verdict_json_holds_what_is_promised(finished: Path) -> None:
+    verdict = result(finished)
+    assert verdict.keys() >= FIELDS
+    assert [row["name"] for row in verdict["arms"]] == ["baseline", "grape_a", "swiglu"]
+    for row in verdict["arms"]:
+        assert row.keys() >= ARM_FIELDS
+        assert row["cost"].keys() >= {"parameters", "flops_per_token", "tokens_per_second", "bytes"}
+        assert row["stages"]["pre_quant"].keys() >= {"mean", "delta", "low", "high"}
+    words = {row["word"] for row in verdict["arms"]}
+    assert words <= {"baseline", "better", "worse", "equivalent", "inconclusive"}
+    by_seed: dict[int, set[str]] = {}
+    for run in verdict["runs"]:
+        assert run["status"] == "done" and run["metrics"]["pre_quant"] > 0
+        by_seed.setdefault(run["seed"], set()).add(run["token_hash"])
+    assert all(len(hashes) == 1 for hashes in by_seed.values()), "arms of one seed consumed the same tokens"
+    assert len({next(iter(hashes)) for hashes in by_seed.values()}) == len(by_seed), "seeds consumed different orders"
+
+
+def test_the_report_is_written_and_mentions_every_arm(finished: Path) -> None:
+    for name in ("report.html", "report.md"):
+        text = (finished / "runs/studies/killed" / name).read_text()
+        assert all(arm in text for arm in ("baseline", "grape_a", "swiglu"))
+
+
+def test_a_second_run_does_nothing_and_says_the_same(finished: Path) -> None:
+    before = result(finished)
+    stamps = {p: p.stat().st_mtime_ns for p in (finished / "runs/train").rglob("weights.safetensors")}
+    done = ablab("run", "study.toml", "--json", cwd=finished)
+    assert numbers(json.loads(done.stdout)) == numbers(before)
+    assert stamps == {p: p.stat().st_mtime_ns for p in (finished / "runs/train").rglob("weights.safetensors")}
+
+
+def test_report_works_at_any_moment(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    empty = json.loads(ablab("report", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert empty["winner"] is None and empty["runs"] == []
+    assert {row["word"] for row in empty["arms"]} == {"baseline", "inconclusive"}
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    equal, moments = compare(study, None, kills=3, seed=int.from_bytes(os.urandom(2), "big"), where=tmp_path)
+    assert equal, f"killed after {moments} s"
+    assert moments
+
+
+def test_sigterm_checkpoints_and_exits_75_and_goes_on(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/train/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    assert second.returncode == 4 and f"in use by pid {process.pid} on " in second.stderr
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "run the same command to go on" in errors
+    assert list(tmp_path.glob("runs/train/*/checkpoint-*")), "a checkpoint was written"
+    ablab("run", "study.toml", cwd=tmp_path)
+    assert numbers(result(tmp_path)) == numbers(result(finished))
+
+
+def test_until_stops_in_time_and_is_resumable(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    done = ablab("run", "study.toml", "--until", "0.01s", check=False, cwd=tmp_path)
+    assert done.returncode == 75 and "run the same command" in done.stderr
+    wrong = ablab("run", "study.toml", "--until", "soon", check=False, cwd=tmp_path)
+    assert wrong.returncode == 2 and "'soon' is no duration; write 90s, 30m or 8h" in wrong.stderr
+
+
+def test_an_arm_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    # The lever differs, its effect does not: every token of these documents is seen by a window of seq_len.
+    text = STUDY.replace('[arm.swiglu]\nmodel.mlp = "swiglu"', "[arm.inert]\nmodel.local.window = 64")
+    text = text.replace("local.window = 8", "local.window = 64").replace("[arm.inert]\nmodel.local.window = 64", "")
+    text += '\n[arm.slow]\ntrain.schedule = { name = "wsd", warmdown = 0.75 }\n[arm.inert]\ntrain.clip = 1e9\n'
+    text = text.replace("[train]\n", "[train]\nclip = 1e8\n")
+    (tmp_path / "study.toml").write_text(text)
+    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    assert done.returncode in (3, 4)
+    assert "changes nothing" in done.stderr
+    assert not list(tmp_path.glob("runs/train/*/done.json")), "no money was spent"
+
+
+def test_a_changed_decision_is_listed_and_exploratory(finished: Path, tmp_path: Path) -> None:
+    text = STUDY.replace("matters = 0.01", "matters = 0.02")
+    (tmp_path / "study.toml").write_text(text)
+    out = ["--out", str(finished / "runs")]
+    assert result(finished)["exploratory"] is False
+    after = json.loads(ablab("run", "study.toml", *out, "--json", cwd=tmp_path).stdout)
+    assert after["exploratory"] is True
+    assert sorted(row["decision"]["matters"] for row in after["decisions"]) == [0.01, 0.02]
+    ablab("report", str(finished / "study.toml"), *out)  # restore the first decision's report for the other tests
+
+
+def test_a_directory_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    done = ablab("run", "study.toml", "--out", "/proc/ablab", check=False, cwd=tmp_path)
+    assert done.returncode == 4 and "/proc/ablab" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_stops_cleanly_and_is_resumable(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    done = ablab("run", "study.toml", check=False, cwd=tmp_path, preexec_fn=small_files)
+    assert done.returncode == 4 and "cannot be written" in done.stderr and "Traceback" not in done.stderr
+    ablab("run", "study.toml", cwd=tmp_path)
+    assert numbers(result(tmp_path)) == numbers(result(finished))
+
+
+@pytest.mark.parametrize("words", [["check", "none.toml"], ["run", "none.toml"], ["report", "none.toml"]])
+def test_a_missing_study_is_one_line(words: list[str], tmp_path: Path) -> None:
+    done = ablab(*words, check=False, cwd=tmp_path)
+    assert done.returncode == 3 and done.stderr.count("\n") == 1 and "none.toml" in done.stderr
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv=['ablab','--help']\ntry:\n import ablab.cli; ablab.cli.main()\nexcept SystemExit: pass\n"
+    )
+    code += "print('torch' in sys.modules, 'scipy' in sys.modules, 'rich' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "False False False"
+    assert all(word in done.stdout for word in ("check", "run", "report", "levers"))
