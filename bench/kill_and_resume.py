@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,23 +79,26 @@ def verdict(out: Path) -> Any:
     return json.loads(next((out / "studies").glob("*/verdict.json")).read_text())
 
 
-def killed_run(
-    study: Path, scale: str | None, out: Path, kills: int, longest: float, rng: random.Random
-) -> list[float]:
-    """Start and kill `kills` times after random waits, then run to the end; returns the moments of the kills."""
-    moments = []
+def killed_run(study: Path, scale: str | None, out: Path, kills: int, whole: float, rng: random.Random) -> list[float]:
+    """Start and kill `kills` times, each while it still works, then run to the end; returns the moments of the kills.
+
+    Half of what is killed is start-up, so the waits are random shares of the undisturbed run's time and shrink once a
+    start has come to its end before its kill; that start's store is thrown away.
+    """
+    moments: list[float] = []
+    longest = 1.5 * whole / (1 + kills) + 4.0
     while len(moments) < kills:
         wait = rng.uniform(0.5, longest)
         process = subprocess.Popen(command(study, scale, out), stdout=subprocess.DEVNULL, start_new_session=True)
         time.sleep(wait)
-        if process.poll() is not None:
-            longest *= 0.8  # it finished first: kill sooner
-            if (out / "studies").exists() and longest < 1:
-                break
-            continue
-        process.send_signal(signal.SIGKILL)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            moments.append(wait)
+        else:
+            shutil.rmtree(out)
+            moments.clear()
+            longest *= 0.7
         process.wait()
-        moments.append(wait)
     subprocess.run(command(study, scale, out), check=True, stdout=subprocess.DEVNULL)
     return moments
 

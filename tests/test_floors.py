@@ -121,6 +121,6 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 
 
 def test_from_study_to_verdict_in_under_ten_files() -> None:
-    """The way a reader walks: each file is named by the one before it."""
+    """The way a reader walks, file by file."""
     way = ["cli", "study/load", "plan", "launch/work", "train", "model", "stage", "judge", "verdict/__init__"]
     assert len(way) < 10 and all((SOURCE / f"{step}.py").exists() for step in way)

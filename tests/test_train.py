@@ -402,6 +402,8 @@ class Broken:
 
     def add_text(self, *args: Any) -> None: ...
 
+    def close(self) -> None: ...
+
     def add_scalar(self, key: str, value: float, step: int) -> None:
         self.rows.append(key)
         if step > 2:

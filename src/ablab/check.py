@@ -26,7 +26,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         row = _arm(plan, name)
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
         row["on"] = arm.on if name != BASELINE else None
-        row["miniature"] = {"first_loss": found[name].losses[0], "last_loss": found[name].losses[-1]}
+        row["miniature"] = {"losses": found[name].losses, "diverged": found[name].fault}
         rows.append(row)
     return {
         "study": plan.study.name,
@@ -136,10 +136,10 @@ def show(found: dict[str, Any], console: Any) -> None:
 
     console.print(f"\n[bold]{escape(found['question'])}[/bold]")
     table = Table(box=None, pad_edge=False)
-    table.add_column("arm")
-    table.add_column("changes")
+    table.add_column("arm", no_wrap=True)
+    table.add_column("changes", overflow="fold")
     for title in ("body", "embedding", "MFLOP/token", "steps", "epochs", "s/run"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for row in found["arms"]:
         changes = "; ".join(f"{c['path']}: {_short(c['before'])} -> {_short(c['after'])}" for c in row["changes"])
         against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+MIRRORS = ("tensorboard", "wandb")
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")]
 Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
@@ -64,7 +66,9 @@ def run(
     from ablab.lock import locked
 
     deadline = time.monotonic() + seconds(until) if until else None
+    _check_mirrors(mirror or [])
     say = _quiet if as_json else print
+    _interruptible()
     plan = _plan(study, scale, out, device, say=say)
     with locked(plan.directory):
         _keep_study(plan)
@@ -85,6 +89,7 @@ def run(
         answer = judge.conclude(plan)
         report.write(answer, plan.directory)
     _answer(plan, answer, as_json)
+    _fail_if_given_up(plan)
 
 
 @app.command()
@@ -127,7 +132,7 @@ def main() -> None:
             print(f"error: {fault}", file=sys.stderr)
         sys.exit(refused.exit_code)
     except Interrupted:
-        print("interrupted after a checkpoint; run the same command to go on", file=sys.stderr)
+        print("interrupted; run the same command to go on", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # the reader (head, less) has left; nothing to tell it
@@ -142,11 +147,59 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
+def _interruptible() -> None:
+    """Ctrl-C and SIGTERM end any step before training as resumable too; training has handlers of its own."""
+    import signal
+
+    from ablab.fault import Interrupted
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
+def _check_mirrors(names: list[str]) -> None:
+    for name in names:
+        if name not in MIRRORS:
+            raise typer.BadParameter(
+                f"no mirror is called '{name}'; known: {', '.join(MIRRORS)}", param_hint="--mirror"
+            )
+
+
+def _check_device(device: str) -> None:
+    """typer.BadParameter where torch knows no such device or this machine has none."""
+    import torch
+
+    if device == "cpu":
+        return
+    if device.split(":")[0] != "cuda":
+        raise typer.BadParameter(f"'{device}' is no device; known: cpu, cuda", param_hint="--device")
+    if not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "this machine has no CUDA device that torch can use; known: cpu", param_hint="--device"
+        )
+
+
+def _fail_if_given_up(plan: Plan) -> None:
+    from ablab import plan as planning
+    from ablab.fault import Fault, GateFailed
+
+    if rows := planning.failures(plan):
+        cure = f"the whole fault stands in {plan.directory / 'ledger.jsonl'}; run again to try again"
+        raise GateFailed(
+            Fault(f"{row['arm']}, seed {row['seed']}", f"given up: {row['fault'].strip().splitlines()[-1]}", cure)
+            for row in rows
+        )
+
+
 def _plan(path: Path, scale: str | None, out: Path, device: str, *, say: Callable[[str], None]) -> Plan:
     from ablab import plan
     from ablab import study as studies
     from ablab.store import Store
 
+    _check_device(device)
     return plan.make(studies.load(path, scale), Store(out.resolve()), device=device, say=say)
 
 
@@ -157,7 +210,8 @@ def _quiet(_: str) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
 
 
 def _keep_study(plan: Plan) -> None:

@@ -113,7 +113,7 @@ def needles(plan: Plan) -> dict[str, Any]:
     for stage in plan.stages:
         for name in planning.arms(plan.study):
             rows = _results(plan, name, stage, "probe")
-            if rows:
+            if rows and name not in found:  # the first probe of the file is the one that may break ties
                 found[name] = _mean_tree(rows)
     return found
 
@@ -122,11 +122,14 @@ def decisions(plan: Plan) -> dict[str, Any]:
     """Every decision ever judged on these runs; the present one is `exploratory` if results existed when it was made."""
     path = plan.store.root / "decisions.jsonl"
     keys = sorted({run.train_key for run in plan.runs.values()})
-    mine = key_of({"decision": plan.study.decision, "arms": {n: a.settings for n, a in plan.study.arms.items()}})
+    expected = {name: arm.expect for name, arm in plan.study.arms.items()}
+    mine = key_of({**plan.study.canonical(), "name": None, "expect": expected})
     rows = read_lines(path)
     if not any(row["decision_key"] == mine for row in rows):
-        others = [run.train_key for run in plan.runs.values() if run.arm != BASELINE]
-        ended = sum(plan.store.trained(key) is not None for key in others)
+        others = [run for run in plan.runs.values() if run.arm != BASELINE]
+        base = {key for run in plan.runs.values() if run.arm == BASELINE for key in run.score_keys.values()}
+        keys_of = [[key for key in run.score_keys.values() if key not in base] for run in others]
+        ended = sum(any(plan.store.scored(key) is not None for key in found) for found in keys_of)
         row = {
             "when": datetime.datetime.now().isoformat(timespec="seconds"),
             "study": plan.study.name,
@@ -148,17 +151,27 @@ def decisions(plan: Plan) -> dict[str, Any]:
 def notes(plan: Plan) -> list[str]:
     """What a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
     found = []
-    base = plan.study.baseline.settings
-    for corpus in plan.corpora.values():
-        if base["budget"]["tokens"]:
-            epochs = base["budget"]["tokens"] / max(1, corpus.n_train)
-            if epochs > 1:
-                found.append(f"{epochs:.1f} epochs over the training tokens" + (" (above 4)" if epochs > 4 else ""))
-    if base["budget"]["tokens"] is None:
-        found.append(f"budget of {base['budget']['seconds']:g} s of wall clock: arms saw different numbers of tokens")
-    makers = {done["machine"] for run in plan.runs.values() if (done := plan.store.trained(run.train_key))}
-    if len(makers) > 1:
-        found.append("runs come from more than one machine type: " + "; ".join(sorted(makers)))
+    ended = [done for run in plan.runs.values() if (done := plan.store.trained(run.train_key))]
+    for name, arm in planning.arms(plan.study).items():
+        budget, corpus = arm.settings["budget"], plan.corpus(plan.runs[name, plan.seeds[0]])
+        if budget["tokens"]:
+            epochs = budget["tokens"] / corpus.n_train
+        else:
+            own = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
+            epochs = max((done["epochs"] for done in own if done), default=0.0)
+        if epochs > 1:
+            text = f"{name}: {epochs:.1f} epochs over the training tokens, each in a new order"
+            found.append(f"warning: {text}; above 4 repetition costs more than it teaches" if epochs > 4 else text)
+    base = plan.study.baseline.settings["budget"]
+    if base["tokens"] is None:
+        text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
+        found.append(text + ", and trajectories are not compared")
+    machines = sorted({done["machine"] for done in ended})
+    if len(machines) > 1:
+        found.append("runs come from more than one machine type: " + "; ".join(machines))
+    threads = sorted({done["threads"] for done in ended})
+    if len(threads) > 1:
+        found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
     return found
 
 

@@ -39,8 +39,8 @@ class Learner:
         budget, sizes, self.asked = settings["budget"], settings["model"], settings["train"]
         self.precision, self.device, self.micro_rows, self.budget = precision, device, micro_rows, budget
         self.batch_tokens = budget["batch_tokens"]
-        self.steps = budget["tokens"] // self.batch_tokens if budget["tokens"] else None
-        if self.steps == 0:
+        self.steps = math.ceil(budget["tokens"] / self.batch_tokens) if budget["tokens"] else None
+        if budget["tokens"] and budget["tokens"] < self.batch_tokens:
             fault = f"{budget['tokens']} tokens are less than one batch of {self.batch_tokens}"
             raise InvalidStudy(Fault("budget.tokens", fault, "raise tokens or lower batch_tokens"))
         # The salt moves the weights' draws and not the order of the tokens: an A/A arm must stay comparable token by token.
@@ -59,7 +59,10 @@ class Learner:
         # For each parameter a running mean; the decay grows to its setting (Adam's own bias would keep the first weights).
         self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
         span, seq_len = settings["data"]["span"], sizes["seq_len"]
-        self.stream = Stream(corpus, seed=seed, span=span, batch_tokens=self.batch_tokens, seq_len=seq_len)
+        try:
+            self.stream = Stream(corpus, seed=seed, span=span, batch_tokens=self.batch_tokens, seq_len=seq_len)
+        except ValueError as error:
+            raise InvalidStudy(Fault("data", str(error))) from error
         self.valid = valid_rows(corpus, seq_len)
 
     def spent(self, step: int, seconds: float) -> float:
@@ -75,7 +78,9 @@ class Learner:
         Diverged, with nothing changed, where loss or gradient are not finite.
         """
         # The rate of a step is the schedule's at the step's middle: neither the first nor the last update is inert.
-        middle = spent + 0.5 / self.steps if self.steps is not None else spent
+        # Under a budget in seconds a step is as long as those before it were; the first one counts as a thousandth.
+        step = 1 / self.steps if self.steps is not None else spent / (number - 1) if number > 1 else 1e-3
+        middle = spent + 0.5 * step
         factor = self.schedule.factor(min(1.0, middle))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor

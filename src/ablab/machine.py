@@ -48,13 +48,11 @@ def cores() -> int:
 
 
 def memory_bytes(device: str) -> int:
-    """Bytes that a run may use: of a GPU what it has, on the CPU what is free now and what its control group allows."""
+    """Bytes that a run may use: of a GPU what it has, on the CPU of what the machine has and its control group allows."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory * MEMORY_SHARE)
+    # Not what is free at this moment: the micro-batch is part of a run's key, and a busy hour must not change it.
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
     free += [int(line) for line in _lines(Path("/sys/fs/cgroup/memory.max")) if line.isdigit()]
     return int(min(free) * MEMORY_SHARE)
 

@@ -57,6 +57,9 @@ class Metrics:
         return GateFailed(Fault(str(self.path), fault, "free space or choose another --out, then run again"))
 
 
+Started = tuple[Callable[[Mapping[str, Any]], None], Callable[[], Any]]  # how to write a row, how to end
+
+
 class Mirrors:
     """Copies of the metrics for people's own dashboards. They may fail; training goes on and says so once."""
 
@@ -65,13 +68,22 @@ class Mirrors:
     ) -> None:
         self.say = say
         self.writers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
+        self.closers: dict[str, Callable[[], Any]] = {}
         for name in names:
             module = _import(name)
             start = _tensorboard if name == "tensorboard" else _wandb
             try:
-                self.writers[name] = start(module, out, settings, step)
+                self.writers[name], self.closers[name] = start(module, out, settings, step)
             except Exception as error:
                 say(f"mirror {name} did not start ({error}); metrics.jsonl has everything")
+
+    def close(self) -> None:
+        """End every mirror's run, so that the next one of this process starts its own."""
+        for name, end in self.closers.items():
+            try:
+                end()
+            except Exception as error:
+                self.say(f"mirror {name} did not close ({error}); metrics.jsonl has everything")
 
     def write(self, row: Mapping[str, Any]) -> None:
         for name, writer in list(self.writers.items()):
@@ -95,7 +107,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in row.items() if isinstance(v, int | float) and k not in ("step", "tokens")}
 
 
-def _tensorboard(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Callable[[Mapping[str, Any]], None]:
+def _tensorboard(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Started:
     writer = module.SummaryWriter(str(out / "tensorboard"), purge_step=step)
     writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```", step)
 
@@ -105,14 +117,14 @@ def _tensorboard(module: Any, out: Path, settings: Mapping[str, Any], step: int)
         if "loss" not in row:
             writer.flush()
 
-    return write
+    return write, writer.close
 
 
-def _wandb(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Callable[[Mapping[str, Any]], None]:
+def _wandb(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Started:
     # The directory's name is the run's identity, so a resumed run goes on under the same id.
     run = module.init(project="ablab", id=out.name, name=out.name, resume="allow", dir=str(out), config=dict(settings))
 
     def write(row: Mapping[str, Any]) -> None:
         run.log({**_numbers(row), "tokens": row["tokens"]}, step=row["step"])
 
-    return write
+    return write, run.finish

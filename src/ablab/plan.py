@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablab.fault import Fault, GateFailed
 from ablab.files import key_of
 from ablab.store import Store, Where, resolve_where, score_key, train_key
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
@@ -86,6 +87,11 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
         asked = key_of({k: v for k, v in arm.settings["data"].items() if k != "span"})
         if asked not in corpora:
             corpora[asked] = data.prepare(arm.settings["data"], store.data, say=say)
+        if corpora[asked].n_train < (span := arm.settings["data"]["span"]):
+            fault = (
+                f"{corpora[asked].n_train:,} training tokens do not fill one chunk of {span:,} (the longest seq_len)"
+            )
+            raise GateFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
         of_arm[name] = corpora[asked]
     settings = [arm.settings for arm in arms(study).values()]
     side_by_side = (
@@ -184,9 +190,10 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
     absent = RunScore(run.arm, run.seed, "failed" if failed else "absent")
     if done is None:
         return absent
-    token_hash = done["token_hash"] if common_step is None else _hash_at(plan.store.train(run.train_key), common_step)
     if done["status"] == "diverged":
-        return RunScore(run.arm, run.seed, "diverged", hash=token_hash, seconds=done["seconds"])
+        # Under a budget in tokens it consumed a prefix of its siblings' tokens; no pair is made of it either way.
+        return RunScore(run.arm, run.seed, "diverged", seconds=done["seconds"])
+    token_hash = done["token_hash"] if common_step is None else _hash_at(plan.store.train(run.train_key), common_step)
     stages: dict[str, Documents | float] = {}
     gates: list[str] = []
     probe = None
@@ -213,7 +220,7 @@ def _common_steps(plan: Plan) -> dict[int, int]:
     steps: dict[int, int] = {}
     for (_, seed), run in plan.runs.items():
         done = plan.store.trained(run.train_key)
-        if done is not None:
+        if done is not None and done["status"] == "done":
             steps[seed] = min(steps.get(seed, done["steps"]), done["steps"])
     return steps
 
@@ -225,7 +232,8 @@ def _hash_at(directory: Path, step: int) -> str | None:
     for row in read_lines(directory / "metrics.jsonl"):
         if row.get("step") == step and "token_hash" in row:
             return str(row["token_hash"])
-    return None
+    fault = f"has no row of step {step}, so the tokens of this run cannot be compared"
+    raise GateFailed(Fault(str(directory / "metrics.jsonl"), fault, f"delete {directory} to have the run made again"))
 
 
 def bank(plan: Plan) -> Bank | None:
@@ -236,11 +244,14 @@ def bank(plan: Plan) -> Bank | None:
     for path in sorted((plan.store.root / "studies").glob("*/verdict.json")):
         if path.parent == plan.directory:
             continue
-        other = read_json(path)
+        try:
+            other = read_json(path)
+        except GateFailed:
+            continue  # planning only: a file that cannot be read plans nothing
         if other.get("fingerprint") != print_of_this:
             continue
         for row in other["arms"]:
-            if row.get("s") and row.get("seeds", 0) >= 2 and math.isfinite(row["s"]):
+            if row["on"] == BASELINE and row.get("s") and row.get("seeds", 0) >= 2 and math.isfinite(row["s"]):
                 total += (row["seeds"] - 1) * row["s"] ** 2
                 df += row["seeds"] - 1
     return Bank((total / df) ** 0.5, df) if df else None

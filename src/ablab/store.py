@@ -149,7 +149,10 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     if not path.exists():
         write_json(path, here.as_json())
         return here
-    kept = Where(**read_json(path))
+    try:
+        kept = Where(**read_json(path))
+    except TypeError as error:
+        raise GateFailed(Fault(str(path), f"does not hold where a study runs ({error})", "delete it")) from error
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         fault = f"this study began with {kept.precision} on {kept.device}, this machine offers {precision} on {device}"
         raise GateFailed(Fault(str(path), fault, "go on where it began, or choose another --out"))

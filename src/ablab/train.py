@@ -7,6 +7,7 @@ optimizer state and a few numbers, and on a CPU a resumed run equals an uninterr
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ def train(
             raise (_out_of_memory(error, out, micro_rows) or error) from None
         finally:
             metrics.close()
+            mirror.close()
         return _finish(learner, progress, fault, out, {"identity": identity, "seed": seed, **where})
 
 
@@ -137,6 +139,8 @@ def _loop(
         over = learner.spent(progress.step, progress.seconds) >= 1
         if over or learner.validates(progress.tokens):
             held_out = learner.validate()
+            if not all(map(math.isfinite, held_out.values())):
+                return f"the validation loss is not finite after step {progress.step}"
             progress.trajectory.append({**here, **held_out})
             progress.hashes.append([progress.tokens, progress.token_hash])
             write({**here, **{f"valid_{name}": value for name, value in held_out.items()}})

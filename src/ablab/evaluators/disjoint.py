@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,28 +19,38 @@ from ablab.scores import Scores
 class Disjoint:
     """Scores held-out documents in windows of seq_len that do not overlap; every target once (the field's usual loss).
 
-    `documents` scores only the first that many (default: all). Sums are float64. The result does not depend on the number
+    `documents` scores only the first that many (default: all). `seq_len` is the window's length (default: the trained one),
+    declared to the position schemes, so that rope's ntk can stretch. Sums are float64. The result does not depend on the number
     of rows per forward beyond the rounding of the model's own products (fp32: below 1e-6 relative per document).
     """
 
     revision: ClassVar[int] = 1
     decides: ClassVar[bool] = True
 
-    def __init__(self, *, documents: int | None = None) -> None:
+    def __init__(self, *, documents: int | None = None, seq_len: int | None = None) -> None:
         if documents is not None and documents < 1:
             raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
-        self.documents = documents
+        if seq_len is not None and seq_len < 1:
+            raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
+        self.documents, self.seq_len = documents, seq_len
+
+    @staticmethod
+    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+        """The settings for lengths that are `long` times these."""
+        length = choice["seq_len"]
+        return {"documents": None, "seq_len": None if length is None else max(4, round(length * long))}
 
     def __call__(
         self, model: Decoder, corpus: Corpus, settings: Mapping[str, Any], *, seed: int, precision: str
     ) -> Scores:
         """Scores per document. `seed` is not used: nothing here is drawn."""
-        seq_len = settings["model"]["seq_len"]
+        trained = settings["model"]["seq_len"]
+        seq_len = self.seq_len or trained
         corpus = first(corpus, self.documents)
         rows = valid_rows(corpus, seq_len)
         nats_RT = np.zeros(rows.tokens_RT.shape)
         step = max(1, inference.FORWARD_TOKENS // seq_len)
-        with inference.inference(model, precision) as device:
+        with inference.inference(model, precision) as device, declared(model, seq_len, trained):
             for at in range(0, len(rows), step):
                 batch = [
                     torch.from_numpy(part[at : at + step]).to(device)
@@ -62,6 +73,19 @@ class Disjoint:
             },
             gates=_once(corpus, document, rows.place_RT[scored] + 1),
         )
+
+
+@contextlib.contextmanager
+def declared(model: Decoder, seq_len: int, trained: int) -> Iterator[None]:
+    """Tell every part that asks (`declare`) the length of this evaluation, and the trained one again afterwards."""
+    parts = [declare for part in model.modules() if callable(declare := getattr(part, "declare", None))]
+    try:
+        for declare in parts:
+            declare(seq_len)
+        yield
+    finally:
+        for declare in parts:
+            declare(trained)
 
 
 def band_edges(seq_len: int) -> list[int]:

@@ -30,7 +30,11 @@ class Needle:
 
     revision: ClassVar[int] = 1
     decides: ClassVar[bool] = False
-    miniature: ClassVar[dict[str, Any]] = {"lengths": None, "lags": None, "items": 2}  # what a shorter seq_len can hold
+
+    @staticmethod
+    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+        """The settings for a shorter seq_len: its own default lengths and lags, few items."""
+        return {"lengths": None, "lags": None, "items": 2}
 
     def __init__(
         self,

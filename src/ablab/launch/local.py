@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Worker:
     def __init__(self, plan: Plan, threads: int, mirrors: tuple[str, ...]) -> None:
         context = multiprocessing.get_context("spawn")
         self.conn, theirs = context.Pipe()
-        args = (theirs, str(plan.store.root), plan.where.as_json(), threads, mirrors)
+        args = (theirs, os.getpid(), str(plan.store.root), plan.where.as_json(), threads, mirrors)
         self.process = context.Process(target=serve, args=args, daemon=True)
         self.process.start()
         theirs.close()
@@ -36,15 +37,18 @@ class Worker:
         self.begun = 0.0
 
     def give(self, run: Run) -> None:
-        self.run, self.begun = run, time.monotonic()
+        """Hand it a run. OSError where it has died meanwhile."""
         self.conn.send(run)
+        self.run, self.begun = run, time.monotonic()
 
-    def end(self) -> None:
-        """Ask it to stop after a checkpoint, hear it out, and wait."""
+    def end(self, impatient: Callable[[], bool]) -> None:
+        """Ask it to stop after a checkpoint, hear it out, and wait; `impatient()` (a second Ctrl-C) kills it."""
         if self.process.is_alive():
             self.process.terminate()
         with suppress(EOFError, OSError):
             while self.process.is_alive():
+                if impatient():
+                    self.process.kill()
                 if self.conn.poll(0.1):
                     self.conn.recv()
         self.process.join()
@@ -88,19 +92,23 @@ def execute(
     threads = max(1, machine.cores() // jobs)
     attempts: dict[tuple[str, int], int] = {}
     write_json(plan.directory / "failed.json", [])  # a new start tries again what was given up
+    asked = True  # whether the verdict must be asked for wanted runs: at the start, and whenever a run has ended
     try:
         while True:
             if until is not None and time.monotonic() >= until:
                 stopping.append("time")
             if stopping:
                 raise Interrupted
-            _hand_out(plan, workers, jobs, threads, mirrors, progress)
+            if asked:
+                _hand_out(plan, workers, jobs, threads, mirrors, progress)
+                asked = False
             busy = [w for w in workers if w.run is not None]
             if not busy:
                 return
             for source in wait([s for w in busy for s in (w.conn, w.process.sentinel)], timeout=0.5):
                 worker = next(w for w in busy if source in (w.conn, w.process.sentinel))
                 if worker.run is not None and _hear(plan, worker, attempts, progress):
+                    asked = True
                     after_each()
             workers = [w for w in workers if w.process.is_alive() or w.run is not None]
     finally:
@@ -108,7 +116,7 @@ def execute(
             if worker.process.is_alive():
                 worker.process.terminate()
         for worker in workers:
-            worker.end()
+            worker.end(lambda: stopping.count("signal") > 1)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -134,8 +142,14 @@ def _hand_out(
         if worker is None:
             worker = Worker(plan, threads, mirrors)
             workers.append(worker)
+        try:
+            worker.give(run)
+        except OSError:  # it died while it was idle; another one takes the run
+            workers.remove(worker)
+            worker = Worker(plan, threads, mirrors)
+            workers.append(worker)
+            worker.give(run)
         progress("start", run, "")
-        worker.give(run)
         busy.add(run.train_key)
 
 

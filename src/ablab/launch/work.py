@@ -64,7 +64,7 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
     return "done"
 
 
-def serve(conn: Any, root: str, where: dict[str, Any], threads: int, mirrors: tuple[str, ...]) -> None:
+def serve(conn: Any, parent: int, root: str, where: dict[str, Any], threads: int, mirrors: tuple[str, ...]) -> None:
     """A worker process: takes runs from `conn` until it closes, answers each with its outcome.
 
     It dies with its parent (nobody would read its results), and turns SIGTERM into a checkpoint.
@@ -73,11 +73,15 @@ def serve(conn: Any, root: str, where: dict[str, Any], threads: int, mirrors: tu
     import signal
     import traceback
 
+    _die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
+    if os.getppid() != parent:
+        return
+
     import torch
 
     from ablab.fault import Interrupted, Refused
 
-    parent, stopped = os.getppid(), False
+    stopped = False
 
     def ask_to_stop(*_: object) -> None:
         nonlocal stopped
@@ -85,7 +89,6 @@ def serve(conn: Any, root: str, where: dict[str, Any], threads: int, mirrors: tu
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the parent decides
-    _die_with_parent()
     torch.set_num_threads(threads)
     store, place = Store(Path(root)), Where(**where)
 
