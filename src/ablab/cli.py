@@ -125,6 +125,9 @@ def main() -> None:
     """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 gate failed, 75 interrupted and resumable."""
     from ablab.fault import Interrupted, Refused
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115, open for the life of the process
     try:
         app()
     except Refused as refused:
@@ -221,10 +224,13 @@ def _keep_study(plan: Plan) -> None:
 
 
 def _checked(plan: Plan) -> bool:
+    from ablab.fault import GateFailed
     from ablab.files import read_json
 
-    path = plan.directory / "checked.json"
-    return path.exists() and read_json(path).get("study") == plan.study.key
+    try:
+        return bool(read_json(plan.directory / "checked.json", "study")["study"] == plan.study.key)
+    except GateFailed:
+        return False  # a note of this program's to itself: without it the check is made again
 
 
 def _mark_checked(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -55,12 +56,19 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False, sort_keys=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing, truncated or corrupt file raises GateFailed with its path."""
+def read_json(path: Path, *keys: str) -> Any:
+    """Read JSON; with `keys`, an object that has them all.
+
+    A missing, truncated or corrupt file, or one of another shape, raises GateFailed with its path.
+    """
+    cure = "delete it to have it made again"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GateFailed(Fault(str(path), f"cannot be read ({error})", "delete it to have it made again")) from error
+        raise GateFailed(Fault(str(path), f"cannot be read ({error})", cure)) from error
+    if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
+        raise GateFailed(Fault(str(path), f"does not hold {', '.join(keys)}", cure))
+    return value
 
 
 def canonical(value: Any) -> str:
@@ -83,10 +91,6 @@ def sha256_file(path: Path) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> GateFailed:
-    return GateFailed(
-        Fault(
-            str(path),
-            f"cannot be written ({error.strerror or error})",
-            "free space or choose another --out, then run again",
-        )
-    )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    cure = "free space, then run again" if full else "make it writable or choose another --out"
+    return GateFailed(Fault(str(path), f"cannot be written ({error.strerror or error})", cure))

@@ -124,7 +124,7 @@ def decisions(plan: Plan) -> dict[str, Any]:
     keys = sorted({run.train_key for run in plan.runs.values()})
     expected = {name: arm.expect for name, arm in plan.study.arms.items()}
     mine = key_of({**plan.study.canonical(), "name": None, "expect": expected})
-    rows = read_lines(path)
+    rows = [row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended"}]
     if not any(row["decision_key"] == mine for row in rows):
         others = [run for run in plan.runs.values() if run.arm != BASELINE]
         base = {key for run in plan.runs.values() if run.arm == BASELINE for key in run.score_keys.values()}

@@ -98,8 +98,14 @@ def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcom
     for name, settings in small.items():
         settings["data"]["span"] = span - span % settings["model"]["seq_len"]
         corpus = _few(plan.corpus(plan.runs[name, plan.seeds[0]]))
-        with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
-            found[name] = _one(settings, corpus, Path(scratch))
+        try:
+            with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
+                found[name] = _one(settings, corpus, Path(scratch))
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):
+                raise
+            fault = "even its miniature does not fit into memory"
+            raise GateFailed(Fault(f"{plan.study.path.name}: {name}", fault, "make it smaller")) from error
         say(f"miniature {name}: {found[name].text}")
     return found
 

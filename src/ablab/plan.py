@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of
 from ablab.store import Store, Where, resolve_where, score_key, train_key
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
@@ -115,7 +115,12 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
             trained = train_key(arm.settings, corpus=corpus.key, seed=seed, where=where)
             scores = {stage: score_key(arm.settings, stage, trained=trained) for stage in arm.settings["stage"]}
             runs[name, seed] = Run(name, seed, arm.settings, store.data / corpus.key, trained, scores)
-    return Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
+    plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
+    if study.decision["seeds"]["keep"] == "2 sigma" and bank(plan) is None:
+        fault = '"2 sigma" needs the noise of earlier studies like this one, and this store holds none'
+        cure = "keep a number of arms, or run a study without a probe first"
+        raise InvalidStudy(Fault(f"{study.path.name}: decision.seeds.keep", fault, cure))
+    return plan
 
 
 def decision(study: Study) -> Decision:
@@ -180,7 +185,12 @@ def failures(plan: Plan) -> list[dict[str, Any]]:
     from ablab.files import read_json
 
     path = plan.directory / "failed.json"
-    return read_json(path) if path.exists() else []
+    rows = read_json(path) if path.exists() else []
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and {"arm", "seed", "fault"} <= set(row) for row in rows
+    ):
+        raise GateFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
+    return rows
 
 
 def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunScore:

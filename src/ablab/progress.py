@@ -33,7 +33,9 @@ def _plain() -> Take:
     def take(kind: str, run: Run | None, text: str) -> None:
         assert run is not None
         key, now = (run.arm, run.seed), time.monotonic()
-        if kind == "say":
+        if kind == "say" and not text.startswith(("step ", "stage ")):
+            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)  # not progress: something that a person must know
+        elif kind == "say":
             if now - spoken.get(key, now) < QUIET_SECONDS:
                 spoken.setdefault(key, now)
                 return

@@ -16,6 +16,9 @@ from typing import Any
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, write_json
 
+DONE = ("status", "token_hash", "tokens", "seconds", "tokens_per_second", "trajectory", "spikes", "steps", "weights")
+RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores")
+
 
 @dataclass(frozen=True)
 class Where:
@@ -57,12 +60,12 @@ class Store:
     def trained(self, key: str) -> dict[str, Any] | None:
         """The finished training under `key`, or None while it is missing or unfinished."""
         path = self.train(key) / "done.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path, *DONE) if path.exists() else None
 
     def scored(self, key: str) -> dict[str, Any] | None:
         """The finished stage under `key`, or None."""
         path = self.score(key) / "result.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path, *RESULT) if path.exists() else None
 
 
 def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where) -> str:
@@ -128,15 +131,17 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; an unfinished last line (a crash while writing) is left out."""
+    """Rows of a JSON-lines file; lines that are no JSON object (a crash while writing) are left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
 
 
@@ -149,11 +154,10 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     if not path.exists():
         write_json(path, here.as_json())
         return here
-    try:
-        kept = Where(**read_json(path))
-    except TypeError as error:
-        raise GateFailed(Fault(str(path), f"does not hold where a study runs ({error})", "delete it")) from error
+    found = read_json(path, *here.as_json())
+    kept = Where(**{name: found[name] for name in here.as_json()})
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
-        fault = f"this study began with {kept.precision} on {kept.device}, this machine offers {precision} on {device}"
+        began = f"{kept.precision} by {kept.executor} on {kept.device}"
+        fault = f"this study began with {began}, this machine offers {precision} by {executor} on {device}"
         raise GateFailed(Fault(str(path), fault, "go on where it began, or choose another --out"))
     return kept

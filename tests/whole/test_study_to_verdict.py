@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,3 +197,58 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == "False False False"
     assert all(word in done.stdout for word in ("check", "run", "report", "levers"))
+
+
+@pytest.mark.parametrize(
+    "pattern, content",
+    [
+        ("train/*/done.json", "{}"),
+        ("score/*/result.json", "[]"),
+        ("studies/killed/where.json", "{}"),
+        ("studies/killed/failed.json", '{"a": 3}'),
+        ("score/*/scores.npz", "PK"),
+    ],
+)
+def test_a_damaged_file_is_named(finished: Path, tmp_path: Path, pattern: str, content: str) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (tmp_path / "study.toml").write_text(STUDY)
+    damaged = sorted((tmp_path / "runs").glob(pattern))[0]
+    damaged.write_text(content)
+    done = ablab("report", "study.toml", check=False, cwd=tmp_path)
+    assert done.returncode == 4 and str(damaged) in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_changed_weights_are_not_scored(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (tmp_path / "study.toml").write_text(STUDY.replace("tokens_budget = 4000", "tokens_budget = 3000"))
+    weights = sorted((tmp_path / "runs").glob("train/*/weights.safetensors"))
+    for path in weights:
+        blob = bytearray(path.read_bytes())
+        blob[-2000:-1996] = b"\x7f\x7f\x7f\x7f"
+        path.write_bytes(blob)
+    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    assert done.returncode == 4 and "does not match the sha256 in done.json" in done.stderr, done.stderr
+
+
+def test_notes_that_are_damaged_cost_no_result(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (tmp_path / "study.toml").write_text(STUDY)
+    (tmp_path / "runs/studies/killed/checked.json").write_text("[1]")
+    (tmp_path / "runs/studies/killed/verdict.json").write_text("{")
+    with (tmp_path / "runs/decisions.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n{"x":\n3\n{}\n')
+    ablab("run", "study.toml", cwd=tmp_path)
+    assert numbers(result(tmp_path)) == numbers(result(finished))
+
+
+def test_two_sigma_needs_earlier_noise(tmp_path: Path) -> None:
+    seeds = 'seeds = { start = 2, at_most = 3, probe = 1, keep = "2 sigma" }'
+    (tmp_path / "study.toml").write_text(STUDY.replace("seeds = { start = 2, at_most = 3 }", seeds))
+    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    assert done.returncode == 3 and "needs the noise of earlier studies like this one" in done.stderr
+
+
+def test_a_closed_stdout_is_no_traceback(finished: Path) -> None:
+    command = f"{sys.executable} -m ablab.cli levers >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=finished)
+    assert done.returncode == 0 and not done.stderr

@@ -25,21 +25,19 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
 
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
-    done = store.trained(run.train_key)
-    if done is None:
-        done = train(
-            run.settings,
-            corpus,
-            seed=run.seed,
-            out=directory,
-            precision=where.precision,
-            micro_rows=where.micro_rows,
-            executor=where.executor,
-            device=where.device,
-            mirrors=mirrors,
-            stop=stop,
-            say=say,
-        )
+    done = train(  # a finished run is answered from its directory, its weights checked against their sha256
+        run.settings,
+        corpus,
+        seed=run.seed,
+        out=directory,
+        precision=where.precision,
+        micro_rows=where.micro_rows,
+        executor=where.executor,
+        device=where.device,
+        mirrors=mirrors,
+        stop=stop,
+        say=say,
+    )
     if done["status"] != "done":
         return str(done["status"])
     blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}
