@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
@@ -126,7 +125,7 @@ def main() -> None:
         equal, moments = compare(study.resolve(), asked.scale, asked.kills, asked.seed, Path(scratch))
     print("killed after", ", ".join(f"{m:.1f}" for m in moments), "s")
     print("verdict.json numbers are", "equal" if equal else "DIFFERENT")
-    os._exit(0 if equal else 1)
+    sys.exit(not equal)
 
 
 if __name__ == "__main__":
