@@ -15,7 +15,7 @@ test: $(VENV)/ready-test
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 --hypothesis-seed=0
 
 verify: $(VENV)/ready-test          # the full statistical simulations: about ten minutes
 	$(BIN)/python bench/verdict_simulations.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,7 +236,7 @@ def test_any_name_is_only_text(name: str) -> None:
     verdict["arms"][1]["notes"] = [name]
     tags = parsed(page.page(verdict)).tags
     assert "script" not in tags
-    assert html.escape(words.clean("x" + name), quote=False).split("&")[0] in page.page(verdict).replace("&#39;", "'")
+    assert str(markupsafe.escape(words.clean("x" + name))) in page.page(verdict)
     columns(markdown.page(verdict))
     assert max(map(len, shown(verdict).splitlines()[:6])) <= 200
 

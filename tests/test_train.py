@@ -132,7 +132,7 @@ def test_checkpoints_on_the_clock_change_nothing_and_rows_after_them_are_dropped
 def test_killed_at_random_times(whole: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from ablab.train import train; from tests import tiny; import torch\n"
-        "torch.set_num_threads(1)\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
         "train(tiny.settings(), tiny.corpus(), out=Path(sys.argv[1]), seed=0, precision='fp32', micro_rows=4,\n"
         "      executor='lift', checkpoint_every=0, say=lambda text: None)\n"
     )

@@ -91,9 +91,12 @@ def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
 
 def revisions(settings: dict[str, Any]) -> dict[str, int]:
     """Revision of every component that can change trained weights."""
-    from ablab import mlps, model, optimizers, positions, projections, schedules, softmaxes, train
+    from ablab import attend, mlps, model, optimizers, positions, projections, schedules, softmaxes, train
+    from ablab.data import stream
 
     found = {
+        "attend": attend.REVISION,
+        "batches": stream.REVISION,
         "model": model.REVISION,
         "train": train.REVISION,
         "optimizer": optimizers.slot.revision(settings["train"]["optimizer"]),
@@ -109,12 +112,13 @@ def revisions(settings: dict[str, Any]) -> dict[str, int]:
 
 
 def _stage_revisions(chain: list[dict[str, Any]]) -> dict[str, int]:
-    from ablab import compressors, evaluators
+    from ablab import compressors, evaluators, stage
 
     slots = {"compress": compressors.slot, "evaluate": evaluators.slot}
-    return {
-        f"{i}.{k}": slots[k].revision(c) for i, link in enumerate(chain) for k, c in link.items() if k in slots and c
-    }
+    found = {"stage": stage.REVISION}
+    for i, link in enumerate(chain):
+        found |= {f"{i}.{k}": slots[k].revision(c) for k, c in link.items() if k in slots and c}
+    return found
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:

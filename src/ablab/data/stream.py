@@ -13,6 +13,8 @@ from ablab.rng import stream
 if TYPE_CHECKING:
     import torch
 
+REVISION = 1  # raised whenever a number that this file makes changes on purpose
+
 
 class Batch(NamedTuple):
     """One step's rows, all int64: tokens, targets (-1 where there is none), document ids (constant within one)."""
