@@ -157,7 +157,7 @@ def show(found: dict[str, Any], console: Any) -> None:
     console.print(table)
     console.print(escape(_reach_text(found)))
     for note in found["notes"]:
-        console.print(f"note: {escape(note)}")
+        console.print(escape(note if note.startswith("warning") else f"note: {note}"))
 
 
 def _reach_text(found: dict[str, Any]) -> str:

@@ -243,7 +243,7 @@ def _warn(plan: Plan, say: Callable[[str], None]) -> None:
     from ablab import judge
 
     for note in judge.notes(plan):
-        say(f"note: {note}")
+        say(note if note.startswith("warning") else f"note: {note}")
 
 
 def _report_quietly(plan: Plan) -> None:

@@ -152,6 +152,7 @@ def notes(plan: Plan) -> list[str]:
     """What a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
     found = []
     ended = [done for run in plan.runs.values() if (done := plan.store.trained(run.train_key))]
+    passes: dict[str, list[str]] = {}
     for name, arm in planning.arms(plan.study).items():
         budget, corpus = arm.settings["budget"], plan.corpus(plan.runs[name, plan.seeds[0]])
         if budget["tokens"]:
@@ -160,8 +161,11 @@ def notes(plan: Plan) -> list[str]:
             own = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
             epochs = max((done["epochs"] for done in own if done), default=0.0)
         if epochs > 1:
-            text = f"{name}: {epochs:.1f} epochs over the training tokens, each in a new order"
-            found.append(f"warning: {text}; above 4 repetition costs more than it teaches" if epochs > 4 else text)
+            warning = "warning: above 4, " if epochs > 4 else ""
+            passes.setdefault(f"{warning}{epochs:.1f} epochs over the training tokens, each in a new order", []).append(
+                name
+            )
+    found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"

@@ -149,6 +149,23 @@ def test_disjoint_counts_every_target_once(lengths: list[int], seq_len: int) -> 
         assert found.nats_per_token is None and found.bits_per_byte is None
 
 
+def test_disjoint_declares_its_length_and_takes_it_back() -> None:
+    """A longer evaluation reaches rope's ntk; without ntk, or at the trained length, nothing moves."""
+    scored = {}
+    for ntk in (False, True):
+        model_settings = tiny.model(seq_len=16)
+        for kind in model_settings["kinds"].values():
+            kind["window"], kind["position"] = None, {"name": "rope", "theta": 100.0, "fraction": 1.0, "ntk": ntk}
+        model = build(model_settings, vocab_size=tiny.VOCAB, seed=0)
+        for length in (None, 64):
+            before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            found = Disjoint(seq_len=length)(model, tiny.corpus(), {"model": model_settings}, seed=0, precision="fp32")
+            scored[ntk, length] = found.nats
+            assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert np.array_equal(scored[False, None], scored[True, None])
+    assert not np.array_equal(scored[False, 64], scored[True, 64])
+
+
 @pytest.mark.parametrize("seq_len, edges", [(1, [0, 1]), (2, [0, 1, 2]), (6, [0, 1, 2, 4, 6]), (8, [0, 1, 2, 4, 8])])
 def test_band_edges(seq_len: int, edges: list[int]) -> None:
     assert band_edges(seq_len) == edges

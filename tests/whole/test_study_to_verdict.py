@@ -254,3 +254,60 @@ def test_a_closed_stdout_is_no_traceback(finished: Path) -> None:
     command = f"{sys.executable} -m ablab.cli levers >&-"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=finished)
     assert done.returncode == 0 and not done.stderr
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ablab.cli", "run", "study.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    deadline, found = time.monotonic() + 60, []
+    while not found and time.monotonic() < deadline:
+        found = [pid for pid in children(process.pid) if is_worker(pid)]
+    process.kill()  # while the worker is still importing
+    process.wait()
+    assert found
+    deadline = time.monotonic() + 10
+    while any(map(is_worker, found)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_worker, found))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_training_is_resumable_too(tmp_path: Path, number: int) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline().startswith("data: ")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and errors == "interrupted; run the same command to go on\n"
+
+
+def test_repeating_the_corpus_is_said_and_above_four_warned_of(tmp_path: Path) -> None:
+    for i in range(30):
+        (tmp_path / f"{i}.txt").write_text(f"words of text number {i} " * 20)
+    text = STUDY.replace('source = "mock"', 'source = "*.txt"\nvalid_fraction = 0.2')
+    (tmp_path / "study.toml").write_text(text.replace("tokens = 40_960", "tokens = 81_920"))
+    done = ablab("check", "study.toml", cwd=tmp_path)
+    assert "warning: above 4, " in done.stdout
+    assert "epochs over the training tokens, each in a new order (baseline, grape_a, swiglu)" in done.stdout
+
+
+def test_a_budget_in_seconds_pairs_what_both_consumed(tmp_path: Path) -> None:
+    text = STUDY.replace("tokens = 40_960", "seconds = 0.5").replace("at_most = 3", "at_most = 2")
+    (tmp_path / "study.toml").write_text(text.replace("ema = 0.9", "validate_every = 4096"))
+    verdict = json.loads(ablab("run", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert all(row["seeds"] == 2 and row["word"] != "invalid" for row in verdict["arms"])
+    assert any("wall clock" in note for note in verdict["notes"])
