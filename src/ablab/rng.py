@@ -33,15 +33,16 @@ def stream(seed: int, *name: str | int) -> np.random.Generator:
 class Draw:
     """Fills the parameters of one module, each from its own stream `(seed, "init", path.parameter)`.
 
-    `salt` is part of the seed's identity (an A/A arm draws from other streams under the same seed).
+    `salt` is part of the seed's identity (an A/A arm draws from other streams under the same seed). `orthogonal`: matrices
+    start orthogonal instead of normal.
     """
 
-    def __init__(self, seed: int, path: str = "", salt: str = "") -> None:
-        self.seed, self.path, self.salt = seed, path, salt
+    def __init__(self, seed: int, path: str = "", salt: str = "", orthogonal: bool = False) -> None:
+        self.seed, self.path, self.salt, self.orthogonal = seed, path, salt, orthogonal
 
     def at(self, path: str) -> Draw:
         """The same seed and salt at another module path."""
-        return Draw(self.seed, path, self.salt)
+        return Draw(self.seed, path, self.salt, self.orthogonal)
 
     def stream(self, name: str) -> np.random.Generator:
         """The stream of parameter `name` of this module."""
@@ -54,4 +55,27 @@ class Draw:
 
         values = self.stream(name).standard_normal(tuple(tensor.shape), dtype=np.float32) * np.float32(std)
         with torch.no_grad():
+            tensor.copy_(torch.from_numpy(np.asarray(values)))
+
+    def uniform_(self, tensor: torch.Tensor, name: str, bound: float) -> None:
+        """Fill `tensor` with draws from [-bound, bound), made on the CPU in fp32."""
+        import torch
+
+        values = (2 * self.stream(name).random(tuple(tensor.shape), dtype=np.float32) - 1) * np.float32(bound)
+        with torch.no_grad():
             tensor.copy_(torch.from_numpy(values))
+
+    def matrix_(self, tensor: torch.Tensor, name: str, std: float) -> None:
+        """Fill a learned matrix (d_out, d_in): N(0, std^2), or the orthogonal factor of that draw (std 0 stays zero).
+
+        The orthogonal one has singular values 1 whatever std is (Saxe et al. 2014, 1312.6120).
+        """
+        import torch
+
+        self.normal_(tensor, name, std)
+        if self.orthogonal and std > 0:
+            tall = tensor.shape[0] >= tensor.shape[1]
+            with torch.no_grad():
+                q, r = torch.linalg.qr((tensor if tall else tensor.T).double())
+                q = q * r.diagonal().sign()  # else the factor would depend on the library's sign convention
+                tensor.copy_(q if tall else q.T)

@@ -1,0 +1,55 @@
+"""What stands between the two products of an MLP: one function each, shared by plain MLPs and experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def relu2(h: Tensor) -> Tensor:
+    """relu(h)^2. So et al. 2021 (Primer), 2109.08668, section 3."""
+    y: Tensor = _SquaredRelu.apply(h)
+    return y
+
+
+def leaky_relu2(h: Tensor, slope: float = 0.5) -> Tensor:
+    """leaky_relu(h)^2: slope^2 h^2 below zero, never negative. Parameter Golf submissions, 2026."""
+    return F.leaky_relu(h, slope).square()
+
+
+def gelu(h: Tensor) -> Tensor:
+    """GELU with the tanh approximation, as GPT-2 has it. Hendrycks and Gimpel 2016, 1606.08415, section 2."""
+    return F.gelu(h, approximate="tanh")
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up. Shazeer 2020, 2002.05202."""
+    return F.silu(gate) * up
+
+
+def gptoss_swiglu(gate: Tensor, up: Tensor, alpha: float = 1.702, limit: float = 7.0) -> Tensor:
+    """(up + 1) gate sigmoid(alpha gate), gate cut above and up on both sides at `limit`. gpt-oss, 2508.10925."""
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return (up + 1) * (gate * torch.sigmoid(alpha * gate))
+
+
+PLAIN = {"relu2": relu2, "leaky_relu2": leaky_relu2, "gelu": gelu}  # of one product
+GATED = {"swiglu": swiglu, "gptoss_swiglu": gptoss_swiglu}  # of two: gate, up
+
+
+class _SquaredRelu(torch.autograd.Function):
+    """relu(x)^2 keeping one tensor: relu(x) is its own derivative up to 2. Half the passes of relu then square."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        r = x.relu()
+        ctx.save_for_backward(r)
+        return r * r
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (r,) = ctx.saved_tensors
+        return torch.addcmul(grad.new_zeros(()), grad, r, value=2)  # 2 grad r in one pass
