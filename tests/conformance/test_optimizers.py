@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablab import optimizers, schedules
-from ablab.checkpoint import optimizer_tensors, restore_optimizer
+from ablab.checkpoint import optimizer_tensors, restore_optimizer, save_tensors
 
-ROLES = {"embed.weight": "embedding", "w": "matrix", "v": "matrix", "lm_head.weight": "head", "norm.weight": "scalar"}
-SHAPES = {"embed.weight": (9, 4), "w": (6, 4), "v": (4, 6), "lm_head.weight": (9, 4), "norm.weight": (4,)}
+ROLES = {
+    "embed.weight": "embedding",
+    "w": "matrix",
+    "v": "matrix",
+    "again": "matrix",
+    "experts": "matrix",
+    "lm_head.weight": "head",
+    "norm.weight": "scalar",
+    "gate": "scalar",
+    "scale": "scalar",
+}
+SHAPES = {
+    "embed.weight": (9, 4),
+    "w": (6, 4),
+    "v": (4, 6),
+    "again": (6, 4),
+    "experts": (3, 6, 4),
+    "lm_head.weight": (9, 4),
+    "norm.weight": (4,),
+    "gate": (2, 4),
+    "scale": (),
+}
 
 
 def parameters() -> dict[str, nn.Parameter]:
@@ -64,7 +87,8 @@ def test_the_peak_rate_of_every_group_is_its_roles(name: str) -> None:
     for role in set(ROLES.values()):
         rule = lever.rule(role)
         assert rule["lr"] > 0 and (rule["decay"] == 0 or role != "scalar")
-    weights, listed = parameters(), lever.rules(ROLES)
+    weights = parameters()
+    listed = lever.rules(weights, ROLES)
     assert list(listed) == list(ROLES) and listed["v"] == {"role": "matrix", **lever.rule("matrix")}
     names = {id(p): name for name, p in weights.items()}
     for group in lever.build(weights, ROLES).param_groups:
@@ -139,6 +163,257 @@ def test_adamw_refuses_what_cannot_be() -> None:
         with pytest.raises(ValueError) as raised:
             made("adamw", **settings)
         assert str(raised.value) == text
+
+
+@pytest.mark.parametrize("name", optimizers.slot.names)
+def test_embedding_lr_governs_the_head_too_and_nothing_flat_decays(name: str) -> None:
+    decay = {"decay": 0.1} | ({} if name == "adamw" else {"aux_decay": 0.2})
+    lever, other = made(name, lr=0.5, embedding_lr=0.25, **decay), decay.get("aux_decay", 0.1)
+    assert lever.rule("matrix") == {"lr": 0.5, "decay": 0.1}
+    assert lever.rule("embedding") == lever.rule("head") == {"lr": 0.25, "decay": other}
+    assert lever.rule("scalar") == {"lr": 0.5, "decay": 0.0}
+    assert made(name, embedding_lr=0.25, head_lr=0.125).rule("head")["lr"] == 0.125
+    assert made(name, lr=0.5).rule("head")["lr"] == 0.5
+    for role in ("matrix", "embedding", "head", "scalar"):
+        assert [lever.rule(role, ndim)["decay"] for ndim in (0, 1)] == [0.0, 0.0]
+    flat = {"a": nn.Parameter(torch.ones(3)), "b": nn.Parameter(torch.ones(()))}
+    optimizer = lever.build(flat, {"a": "matrix", "b": "embedding"})
+    for p in flat.values():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert all(bool((p == 1).all()) for p in flat.values()), "decay alone would have moved them"
+
+
+def test_aux_lr_is_all_the_rest_and_lr_where_it_is_unset() -> None:
+    for name in ("muon", "normuon"):
+        lever = made(name, lr=0.5, aux_lr=0.1)
+        assert [lever.rule(role)["lr"] for role in ("matrix", "embedding", "head", "scalar")] == [0.5, 0.1, 0.1, 0.1]
+        assert lever.rule("matrix", 1)["lr"] == 0.1, "what is below two dimensions is no matrix"
+        lever = made(name, lr=0.5, aux_lr=0.1, embedding_lr=0.2)
+        assert [lever.rule(role)["lr"] for role in ("matrix", "embedding", "head", "scalar")] == [0.5, 0.2, 0.2, 0.1]
+        assert made(name, lr=0.5).rule("scalar")["lr"] == 0.5
+
+
+def test_normuon_has_the_known_first_steps() -> None:
+    """Two steps from zero worked out elsewhere: momentum, row moments, norms, decay; and AdamW beside it."""
+    weights = {"w": torch.zeros(2, 3), "table": torch.ones(1, 1), "scale": torch.ones(())}
+    named = {name: nn.Parameter(tensor.double()) for name, tensor in weights.items()}
+    lever = made("normuon", lr=0.02, decay=0.01, aux_lr=1e-3, aux_decay=0.01)
+    optimizer = lever.build(named, {"w": "matrix", "table": "embedding", "scale": "scalar"})
+    g = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.float64)
+    w1 = [[0.0108589465, -0.0018112416, -0.0144814297], [-0.0131554260, -0.0102266612, -0.0072978963]]
+    w2 = [[0.0207338704, 0.0103051843, -0.0001235017], [-0.0286366940, -0.0122824157, 0.0040718625]]
+    known = [(w1, [0.0145515302, 0.0130242300]), (w2, [0.0354807916, 0.0250347994])]
+    for grad, (expected, second) in zip((g, -g.flip(0)), known, strict=True):
+        named["w"].grad = grad
+        for name in ("table", "scale"):
+            named[name].grad = torch.full_like(named[name], 0.5)
+        optimizer.step()
+        torch.testing.assert_close(named["w"].data, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
+        found = optimizer.state[named["w"]]["second"].flatten()
+        torch.testing.assert_close(found, torch.tensor(second, dtype=torch.float64), rtol=0, atol=1e-9)
+        if expected is w1:
+            assert float(named["w"].data.norm() / 0.02) == pytest.approx(1.2862914, abs=1e-7)
+            assert float(named["table"].detach()) == pytest.approx(0.99899, abs=1e-9)
+            assert float(named["scale"].detach()) == pytest.approx(0.999, abs=1e-9)
+
+
+def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], **asked: Any) -> torch.Tensor:
+    """The step of one matrix, by the formulas, with what is remembered of it in `memory`."""
+    from ablab.orthogonal import newton_schulz, orthogonalise, polar_express
+
+    rows, cols = grad.shape
+    before = memory.get("m", torch.zeros_like(grad))
+    if name == "muon":
+        memory["m"] = 0.95 * before + grad
+        u = grad + 0.95 * memory["m"]
+        if asked.get("row_normalise"):
+            u = u / (u.norm(dim=1, keepdim=True) + 1e-7)
+        return orthogonalise(u, newton_schulz(), safety=0.0, floor=1e-7) * max(1, rows / cols) ** 0.5
+    memory["m"] = 0.95 * before + 0.05 * grad
+    o = orthogonalise(0.05 * grad + 0.95 * memory["m"], polar_express())
+    along = 0 if asked.get("second_moment") == "long_side" and rows < cols else 1
+    memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * (o * o).mean(along, keepdim=True)
+    out = o * (memory["v"] + 1e-10).rsqrt()
+    if asked.get("rescale") == "rms":
+        return 0.2 * (rows * cols) ** 0.5 * out / out.norm()
+    return out * (o.norm() / out.norm()) * max(1, rows / cols) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("muon", {}),
+        ("muon", {"row_normalise": True}),
+        ("normuon", {}),
+        ("normuon", {"second_moment": "long_side"}),
+        ("normuon", {"rescale": "rms"}),
+    ],
+)
+@pytest.mark.parametrize("chunk_bytes", [1, 400, 1 << 21])
+def test_batched_by_shape_is_the_formula_matrix_by_matrix(
+    name: str, asked: dict[str, Any], chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablab import orthogonal
+
+    monkeypatch.setattr(orthogonal, "CHUNK_BYTES", chunk_bytes)  # 1: one matrix; 400: stacks are cut in the middle
+    weights, source = {n: nn.Parameter(p.double()) for n, p in parameters().items()}, gradients()
+    optimizer = made(name, lr=0.01, decay=0.1, **asked).build(weights, ROLES)
+    matrices = [n for n in ROLES if ROLES[n] == "matrix"]
+    mine = {n: [m.clone() for m in weights[n].data.reshape(-1, *weights[n].shape[-2:])] for n in matrices}
+    memory: dict[str, list[dict[str, torch.Tensor]]] = {n: [{} for _ in mine[n]] for n in matrices}
+    for step in range(3):
+        found = {n: g.double() for n, g in next(source).items()}
+        if step == 1:
+            del found["again"]  # without a gradient neither weight nor state moves
+            found["experts"][1] = 0.0
+        for n in weights:
+            weights[n].grad = found[n].clone() if n in found else None
+        kept = {n: g.clone() for n, g in found.items()}
+        optimizer.step()
+        assert all(torch.equal(weights[n].grad, kept[n]) for n in found), "gradients are left alone"
+        for n in matrices:
+            for i, grad in enumerate(found[n].reshape(-1, *weights[n].shape[-2:]) if n in found else ()):
+                mine[n][i] = mine[n][i] * (1 - 0.001) - 0.01 * one_matrix(name, grad, memory[n][i], **asked)
+    for n in matrices:
+        stacked = torch.stack(mine[n]).view(weights[n].shape)
+        torch.testing.assert_close(weights[n].data, stacked, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_a_stack_that_never_had_a_gradient_stays_finite(name: str) -> None:
+    weights = {"experts": nn.Parameter(torch.ones(2, 3, 4))}
+    optimizer = made(name, products="bf16").build(weights, {"experts": "matrix"})
+    weights["experts"].grad = torch.zeros(2, 3, 4)
+    optimizer.step()
+    assert torch.equal(weights["experts"].data, torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize(("rows", "cols", "factor"), [(1024, 128, 2.828427), (128, 1024, 1.0), (96, 64, 1.224745)])
+def test_tall_matrices_take_longer_steps(rows: int, cols: int, factor: float) -> None:
+    grad = torch.randn(rows, cols, generator=torch.Generator().manual_seed(3))
+    weights = {"w": nn.Parameter(torch.zeros(rows, cols))}
+    weights["w"].grad = grad
+    made("muon", lr=1.0).build(weights, {"w": "matrix"}).step()
+    from ablab.orthogonal import newton_schulz, orthogonalise
+
+    u = 1.95 * grad
+    plain = orthogonalise(u, newton_schulz(), safety=0.0, floor=1e-7)
+    assert float(weights["w"].data.norm() / plain.norm()) == pytest.approx(factor, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_decay_tapers_in_every_group(name: str) -> None:
+    weights = {n: nn.Parameter(torch.ones(SHAPES[n])) for n in ("w", "embed.weight")}
+    optimizer = made(name, lr=0.5, decay=0.1, aux_decay=0.2, taper=[0.7, 0.5]).build(
+        weights, {n: ROLES[n] for n in weights}
+    )
+    left = 1.0
+    for spent, share in ((0.0, 1.0), (0.7, 1.0), (0.85, 0.75), (1.0, 0.5)):
+        for group in optimizer.param_groups:
+            group["spent"] = spent
+        for p in weights.values():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        left *= 1 - 0.5 * 0.1 * share
+        torch.testing.assert_close(weights["w"].data, torch.full((6, 4), left))
+        for group, decay in zip(optimizer.param_groups, (0.1, 0.2), strict=True):
+            assert group["weight_decay"] == pytest.approx(decay * share)
+
+
+def test_momentum_warms_up_over_a_fraction_of_training() -> None:
+    weights = {"w": nn.Parameter(torch.zeros(2, 2))}
+    optimizer = made("muon", momentum=0.9, momentum_warmup=[0.5, 0.4]).build(weights, {"w": "matrix"})
+    buffer = torch.zeros(2, 2)
+    for spent, momentum in ((0.0, 0.5), (0.2, 0.7), (0.4, 0.9), (1.0, 0.9)):
+        optimizer.param_groups[0]["spent"] = spent
+        weights["w"].grad = torch.eye(2)
+        optimizer.step()
+        buffer = momentum * buffer + torch.eye(2)
+        torch.testing.assert_close(optimizer.state[weights["w"]]["momentum"], buffer)
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_state_is_saved_whole_and_in_fp32(name: str, tmp_path: Path) -> None:
+    weights, source = parameters(), gradients()
+    optimizer = made(name).build(weights, ROLES)
+    turn(optimizer, weights, source, 2)
+    state = optimizer_tensors(optimizer, weights)
+    assert all(t.dtype == torch.float32 for t in state.values())
+    assert state["experts:momentum"].shape == (3, 6, 4) and state["w:momentum"].shape == (6, 4)
+    save_tensors(tmp_path / "state.safetensors", state)
+    read = load_file(tmp_path / "state.safetensors")
+    assert read.keys() == state.keys() and all(torch.equal(read[n], state[n]) for n in state)
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_the_work_of_a_step_does_not_grow_with_the_number_of_matrices(name: str) -> None:
+    """Operations that are sent out, gathering and scattering included, with every shape in one chunk."""
+
+    def sent(layers: int, experts: int) -> int:
+        named = {f"{i}.w": nn.Parameter(torch.zeros(8, 6)) for i in range(layers)}
+        named |= {"experts": nn.Parameter(torch.zeros(experts, 4, 6))}
+        optimizer = made(name).build(named, dict.fromkeys(named, "matrix"))
+        for _ in range(2):
+            for p in named.values():
+                p.grad = torch.ones_like(p)
+            with Counted() as counted:
+                optimizer.step()
+        return counted.kernels
+
+    assert sent(2, 4) == sent(40, 400) < 100
+
+
+class Counted(TorchDispatchMode):
+    """Counts what would be a kernel: views and empty tensors are none, a foreach is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        free = ("empty", "view", "slice", "select", "split", "detach", "transpose", "diagonal", "alias", "unsafe_view")
+        self.kernels += not func.overloadpacket.__name__.removeprefix("_").startswith(free)
+        return func(*args, **(kwargs or {}))
+
+
+def test_matrix_optimizers_refuse_what_cannot_be() -> None:
+    for name, settings, text in (
+        ("normuon", {"lr": -1.0}, "lr = -1.0 is negative; choose 0 or more"),
+        ("normuon", {"aux_decay": -1.0}, "aux_decay = -1.0 is negative; choose 0 or more"),
+        ("normuon", {"momentum": 1.0}, "momentum = 1.0 is no decay; choose a number from 0 to below 1"),
+        ("normuon", {"beta2": -0.5}, "beta2 = -0.5 is no decay; choose a number from 0 to below 1"),
+        ("normuon", {"eps": 0.0}, "eps = 0.0 divides by zero; choose a small positive number"),
+        ("muon", {"aux_eps": 0.0}, "aux_eps = 0.0 divides by zero; choose a small positive number"),
+        (
+            "muon",
+            {"aux_betas": [0.9]},
+            "aux_betas = [0.9] are no two decays; choose two numbers from 0 to below 1",
+        ),
+        (
+            "muon",
+            {"taper": [1.0, 0.5]},
+            "taper = [1.0, 0.5] is no taper; give [fraction it starts at, share left at the end]",
+        ),
+        (
+            "muon",
+            {"momentum_warmup": [0.9, 0.0]},
+            "momentum_warmup = [0.9, 0.0] is no warm-up; give [momentum it starts at, fraction of training it ends at]",
+        ),
+        (
+            "normuon",
+            {"coefficients": [[3.0, -4.0, 2.0]] * 5},
+            "coefficients diverge: a singular value of 0.5959 stands at 6.115 after step 4 of 5; raise safety, or give "
+            "triples that hold up to 1 / (1 + safety)",
+        ),
+    ):
+        with pytest.raises(ValueError) as raised:
+            made(name, **settings)
+        assert str(raised.value) == text
+    four = {"w": nn.Parameter(torch.zeros(2, 2, 2, 2))}
+    with pytest.raises(ValueError) as raised:
+        made("muon").build(four, {"w": "matrix"})
+    assert str(raised.value) == "w has 4 dimensions; give it as (d_out, d_in) or as a stack (n, d_out, d_in)"
 
 
 @pytest.mark.parametrize("name", schedules.slot.names)

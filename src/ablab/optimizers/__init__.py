@@ -2,4 +2,4 @@
 
 from ablab.slot import Slot
 
-slot = Slot("optimizer", __name__, adamw="AdamW")
+slot = Slot("optimizer", __name__, adamw="AdamW", muon="Muon", normuon="NorMuon")

@@ -1,0 +1,121 @@
+"""NorMuon: orthogonalised momentum, normalised by neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ablab.matrices import Matrices, build, check_taper
+from ablab.orthogonal import Orthogonaliser
+from ablab.roles import Rates, decays, not_negative, positive
+
+
+class NorMuon:
+    """Orthogonalised momentum with a running second moment per output row, for matrices; AdamW for all else.
+
+    For each matrix (rows, cols) with gradient g: M <- momentum M + (1 - momentum) g; U = (1 - momentum) g + momentum M;
+    O the orthogonaliser's answer to U; V <- beta2 V + (1 - beta2) mean(O^2) per row, from zero, no bias correction;
+    O' = O / sqrt(V + eps), then W <- W (1 - lr decay) - lr O' after a rescaling. Repository zichongli5/NorMuon, and
+    KellerJordan/modded-nanogpt for `long_side`.
+
+    `second_moment`: `rows`, or `long_side` (one value for each index of the longer side). `rescale`: `norm` gives O' the norm
+    of O times sqrt(max(1, rows / cols)); `rms` is the paper's 0.2 sqrt(rows cols) / ||O'||: every step's root mean square
+    is then 0.2, and rates are NOT interchangeable between the two. `orthogonaliser` polar_express takes `steps`, `lower`,
+    `cushion`, `safety` or ready `coefficients` (a list of triples); newton_schulz takes `steps`. `products`: type of its
+    products; none is as published, bf16 on CUDA and fp32 on a CPU.
+
+    `aux_lr` (none: lr), `aux_betas`, `aux_eps` and `aux_decay` are AdamW's; `embedding_lr` governs embedding and head, unless
+    `head_lr` is given. No decay on scalars and below two dimensions. `taper` = [0.7, 0.5]: decay whole until 0.7 of
+    training, then down in a line to half. Raises ValueError for settings outside their range.
+    """
+
+    source = "Li et al. 2025, arXiv 2510.05491; Polar Express: Amsel et al. 2025, arXiv 2505.16932"
+
+    def __init__(
+        self,
+        *,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        beta2: float = 0.95,
+        eps: float = 1e-10,
+        decay: float = 0.0,
+        second_moment: Literal["rows", "long_side"] = "rows",
+        rescale: Literal["norm", "rms"] = "norm",
+        orthogonaliser: Literal["polar_express", "newton_schulz"] = "polar_express",
+        steps: int = 5,
+        lower: float = 1e-3,
+        cushion: float = 0.02,
+        safety: float = 0.02,
+        coefficients: tuple[tuple[float, ...], ...] | None = None,
+        products: Literal["fp32", "bf16"] | None = None,
+        aux_lr: float | None = None,
+        embedding_lr: float | None = None,
+        head_lr: float | None = None,
+        aux_betas: tuple[float, float] = (0.9, 0.95),
+        aux_eps: float = 1e-8,
+        aux_decay: float = 0.0,
+        taper: tuple[float, float] | None = None,
+    ) -> None:
+        not_negative(lr=lr, decay=decay, aux_lr=aux_lr, embedding_lr=embedding_lr, head_lr=head_lr, aux_decay=aux_decay)
+        decays(momentum=momentum, beta2=beta2, aux_betas=aux_betas)
+        positive(eps=eps, aux_eps=aux_eps)
+        check_taper(taper)
+        self.momentum, self.beta2, self.eps = momentum, beta2, eps
+        self.long_side, self.rms = second_moment == "long_side", rescale == "rms"
+        self.orthogonaliser = Orthogonaliser(
+            orthogonaliser,
+            steps=steps,
+            lower=lower,
+            cushion=cushion,
+            safety=safety,
+            coefficients=coefficients,
+            products=products,
+        )
+        by_role = {"embedding": embedding_lr, "head": head_lr}
+        self.rates = Rates(lr, decay, lr if aux_lr is None else aux_lr, aux_decay, by_role)
+        self.rest: dict[str, Any] = {"betas": aux_betas, "eps": aux_eps, "taper": taper}
+
+    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
+        """Peak learning rate and decay of a role."""
+        return self.rates.rule(role, ndim)
+
+    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
+        return self.rates.rules(parameters, roles)
+
+    def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> Matrices:
+        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
+
+        Raises ValueError where parameters and roles do not name the same things.
+        """
+        return build(self.rates, self, parameters, roles, **self.rest)
+
+    def state(self, rows: int, cols: int) -> dict[str, tuple[int, ...]]:
+        """What is remembered of one matrix: M and V."""
+        return {"momentum": (rows, cols), "second": (rows, 1) if self._by_rows(rows, cols) else (1, cols)}
+
+    def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
+        """The rescaled O' of a stack of gradients."""
+        _, rows, cols = grad_nRC.shape
+        moment, second = state["momentum"], state["second"]
+        moment.lerp_(grad_nRC, 1 - self.momentum)
+        o_nRC = self.orthogonaliser(torch.lerp(grad_nRC, moment, self.momentum))
+        along, length = (2, cols) if self._by_rows(rows, cols) else (1, rows)
+        squares = torch.linalg.vector_norm(o_nRC, dim=along, keepdim=True).square_()  # one sum for each row
+        second.lerp_(squares / length, 1 - self.beta2)
+        factor = (second + self.eps).rsqrt_()
+        # ||O'||^2 is the sum of the rows' sums times their factors squared: O' itself need not be read for it.
+        after = (squares * factor.square()).flatten(1).sum(1).view(-1, 1, 1)
+        tiny = torch.finfo(after.dtype).tiny  # a matrix without gradient: 0 / 0 is 0 here
+        if self.rms:
+            factor *= 0.2 * (rows * cols) ** 0.5 * after.clamp_min_(tiny).rsqrt_()
+        else:
+            before = squares.flatten(1).sum(1).view(-1, 1, 1)
+            factor *= max(1.0, rows / cols) ** 0.5 * (before / after.clamp_min_(tiny)).sqrt_()
+        return o_nRC.mul_(factor)
+
+    def _by_rows(self, rows: int, cols: int) -> bool:
+        return rows >= cols or not self.long_side

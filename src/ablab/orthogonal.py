@@ -1,0 +1,262 @@
+"""Nearest orthogonal matrices by products alone: composed odd quintics of the singular values, for whole stacks at once.
+
+Each step is X <- a X + b (X X^T) X + c (X X^T)^2 X: singular vectors stay, each singular value s becomes a s + b s^3 + c s^5.
+`newton_schulz` repeats one triple (Jordan 2024, Muon); `polar_express` gives the minimax triple of each step (Amsel, Persson,
+Musco and Gower 2025, 2505.16932, section 3 and appendix G).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Triple = tuple[float, float, float]
+
+JORDAN: Triple = (3.4445, -4.7750, 2.0315)
+CHUNK_BYTES = (
+    1 << 21
+)  # of one chunk on a CPU: with its products it must stay in the cache, and small matrices need company
+CHUNK_ELEMENTS = 1 << 30  # of one chunk elsewhere: one launch for all of a shape, short of a 4 GiB scratch
+HIGHEST = 3.0  # a minimax composition stays below 2; beyond 3 the next quintic explodes
+
+
+def newton_schulz(steps: int = 5) -> list[Triple]:
+    """`steps` times Jordan's triple: steep at zero, and it ends about 1 (0.68 to 1.13), not at 1. ValueError below 1 step."""
+    _at_least_one(steps)
+    return [JORDAN] * steps
+
+
+def polar_express(steps: int = 5, *, lower: float = 1e-3, cushion: float = 0.02, safety: float = 0.02) -> list[Triple]:
+    """Greedy minimax triples for singular values in [lower, 1]; the defaults give the published table of five to 1e-13.
+
+    Each triple is the best on [max(l, cushion u), u], recentred on 1 over [l, u]. All but the last take x / (1 + safety)
+    INSIDE the recursion, so that the next interval is the one that really comes out; then l <- p(l), u <- 2 - l. The
+    published table is commented "cushion=2": only 0.02 gives its numbers. ValueError for settings outside their range.
+    """
+    _at_least_one(steps)
+    if not 0 < lower < 1:
+        raise ValueError(f"lower = {lower} is no share of the interval; choose a number above 0 and below 1")
+    if not 0 <= cushion < 1:
+        raise ValueError(f"cushion = {cushion} is no share of the interval; choose a number from 0 to below 1")
+    if safety < 0:
+        raise ValueError(f"safety = {safety} is negative; choose 0 or more")
+    triples, l, u = [], lower, 1.0
+    for step in range(steps):
+        triple = _minimax(max(l, cushion * u), u)
+        centre = 2 / (value_at(triple, l) + value_at(triple, u))
+        triple = (triple[0] * centre, triple[1] * centre, triple[2] * centre)
+        if step < steps - 1:
+            triple = damped(triple, safety)
+        triples.append(triple)
+        l = float(value_at(triple, l))
+        u = 2 - l
+    return triples
+
+
+def damped(triple: Triple, safety: float) -> Triple:
+    """The triple of p(x / (1 + safety))."""
+    a, b, c = triple
+    return a / (1 + safety), b / (1 + safety) ** 3, c / (1 + safety) ** 5
+
+
+def value_at(triple: Triple, x: float) -> float:
+    """a x + b x^3 + c x^5; `x` may be an array."""
+    a, b, c = triple
+    return x * (a + x * x * (b + x * x * c))
+
+
+def respond(coefficients: Sequence[Triple], x: float) -> float:
+    """What becomes of a singular value `x` (a number or an array) after all steps."""
+    for triple in coefficients:
+        x = value_at(triple, x)
+    return x
+
+
+def check(coefficients: Sequence[Sequence[float]], safety: float = 0.0) -> list[Triple]:
+    """The coefficients as triples, tried on every singular value that can come, (0, 1 / (1 + safety)], before training.
+
+    Raises ValueError where there are none, where one is no triple, where a value leaves [-3, 3] at some step or where it
+    ends at zero or below: there the direction would be lost or reversed.
+    """
+    if not coefficients:
+        raise ValueError("coefficients is empty; give at least one triple, or none for the generated ones")
+    triples: list[Triple] = []
+    for i, triple in enumerate(coefficients):
+        if len(triple) != 3 or not all(math.isfinite(part) for part in triple):
+            raise ValueError(
+                f"coefficients[{i}] = {list(triple)} is no triple of numbers; give a, b, c of step {i + 1}"
+            )
+        triples.append((float(triple[0]), float(triple[1]), float(triple[2])))
+    top = (1 + 1e-6) / (1 + safety)  # the norm is rounded
+    start = np.concatenate([np.geomspace(1e-6, 1e-2, 401), np.linspace(1e-2, top, 4001)])
+    x = start
+    for i, triple in enumerate(triples):
+        with np.errstate(all="ignore"):
+            x = np.asarray(value_at(triple, x))  # type: ignore[arg-type]
+        if (worst := int(np.abs(x).argmax())) >= 0 and not abs(x[worst]) <= HIGHEST:
+            raise ValueError(
+                f"coefficients diverge: a singular value of {start[worst]:.4g} stands at {x[worst]:.4g} after step "
+                f"{i + 1} of {len(triples)}; raise safety, or give triples that hold up to 1 / (1 + safety)"
+            )
+    if (worst := int(x.argmin())) >= 0 and x[worst] <= 0:
+        raise ValueError(
+            f"coefficients lose directions: a singular value of {start[worst]:.4g} ends at {x[worst]:.4g}, not above "
+            "zero; give triples whose composition stays positive, or none"
+        )
+    return triples
+
+
+def orthogonalise(
+    stack_nRC: Tensor,
+    coefficients: Sequence[Triple],
+    *,
+    safety: float = 0.02,
+    floor: float = 1e-6,
+    products: torch.dtype | None = None,
+) -> Tensor:
+    """Every matrix of a stack (n, R, C), or one (R, C), towards its polar factor; a new tensor of the same shape.
+
+    First X = M / (||M||_F (1 + safety) + floor), the norm in the stack's own type; the products in `products` (the stack's
+    type where None), the result in the stack's. A matrix of zeros stays zeros. Products are of the smaller side: for tall
+    matrices X <- X (a + b A + c A^2) with A = X^T X, the transposed iteration without a transposed copy. Of matrices at
+    least twice as long as wide several steps act on A alone before X is made again, half the work, except in bf16.
+    """
+    stack = stack_nRC if stack_nRC.dim() == 3 else stack_nRC[None]
+    n, rows, cols = stack.shape
+    kind = products or stack.dtype
+    out = torch.empty(stack.shape, dtype=stack.dtype, device=stack.device)
+    size, side = min(n, chunk(rows, cols, stack)), min(rows, cols)
+    blocks = _blocks(coefficients, long=max(rows, cols) >= 2 * side and kind != torch.bfloat16)
+    # Products are written into the same few buffers: fresh ones would be fresh pages at every step.
+    wide = [torch.empty((size, rows, cols), dtype=kind, device=stack.device) for _ in range(2)]
+    small = [torch.empty((size, side, side), dtype=kind, device=stack.device) for _ in range(4)]
+    for part, target in zip(stack.split(size), out.split(size), strict=True):
+        k = part.shape[0]
+        x, y, *rest = (buffer[:k] for buffer in (*wide, *small))
+        norm_n = torch.linalg.vector_norm(part.reshape(k, -1), dim=1)
+        scale_n11 = norm_n.mul_(1 + safety).add_(floor).reciprocal_().view(k, 1, 1)
+        x.copy_(part * scale_n11) if kind != stack.dtype else torch.mul(part, scale_n11, out=x)
+        for i, block in enumerate(blocks):
+            last = target if i == len(blocks) - 1 and kind == stack.dtype else y
+            _advance(x, block, rest, last)
+            x, y = last, x
+        if kind != stack.dtype:
+            target.copy_(x)
+    return out if stack_nRC.dim() == 3 else out[0]
+
+
+def _blocks(coefficients: Sequence[Triple], *, long: bool) -> list[Sequence[Triple]]:
+    """The steps between which X itself is made: each alone, or of long matrices two, then three at a time.
+
+    A = X X^T squares the singular values, so a long way in A alone loses the small ones: all five at once cost a part in
+    1000 in fp32 on matrices with singular values down to 1e-7; two and three are as exact as one by one.
+    """
+    if not long:
+        return [[triple] for triple in coefficients]
+    return [part for at in range(-1, len(coefficients), 3) if (part := coefficients[max(0, at) : at + 3])]
+
+
+def _advance(x_nRC: Tensor, block: Sequence[Triple], small: list[Tensor], out: Tensor) -> None:
+    """Several steps of X into `out`: B = a + b A + c A^2 of each step is gathered in Q while A <- B A B; then X <- Q X."""
+    tall = x_nRC.shape[1] > x_nRC.shape[2]
+    a, b, q, t = small
+    torch.bmm(x_nRC.mT, x_nRC, out=a) if tall else torch.bmm(x_nRC, x_nRC.mT, out=a)
+    for i, (linear, cubic, quintic) in enumerate(block):
+        torch.baddbmm(a, a, a, beta=cubic, alpha=quintic, out=b)
+        if (
+            x_nRC.dtype == torch.bfloat16
+        ):  # a + b s^2 + c s^4 cancels: a X is added in the accumulator, not rounded into B
+            left, right = (x_nRC, b) if tall else (b, x_nRC)
+            torch.baddbmm(x_nRC, left, right, beta=linear, out=out)
+            return
+        b.diagonal(dim1=1, dim2=2).add_(linear)  # and no copy of X to accumulate on
+        if i < len(block) - 1:
+            torch.bmm(b, torch.bmm(a, b, out=t), out=a)
+        if i == 0:
+            b, q = q, b
+        else:
+            torch.bmm(b, q, out=t)
+            q, t = t, q
+    torch.bmm(x_nRC, q, out=out) if tall else torch.bmm(q, x_nRC, out=out)
+
+
+def chunk(rows: int, cols: int, like: Tensor) -> int:
+    """How many matrices (rows, cols) of the type and on the device of `like` to take at a time.
+
+    On a CPU as many as stay in the cache: all 128 of 128 x 1024 at once are slower than one after another. Elsewhere all.
+    """
+    if like.device.type == "cpu":
+        return max(1, CHUNK_BYTES // (rows * cols * like.element_size()))
+    return max(1, CHUNK_ELEMENTS // (rows * cols))
+
+
+class Orthogonaliser:
+    """An orthogonaliser by name, its settings checked: what `muon` and `normuon` share. Call it with a stack.
+
+    polar_express: triples from (steps, lower, cushion, safety), or `coefficients`; norm times (1 + safety), plus 1e-6.
+    newton_schulz: Jordan's triple `steps` times; norm plus 1e-7. `products`: the type of the products, fp32 or bf16; None is
+    as published, bf16 on CUDA and fp32 on a CPU. fp64 matrices are multiplied in fp64 whatever it says.
+    Raises ValueError for settings that could not act, and for coefficients that diverge.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        steps: int,
+        lower: float,
+        cushion: float,
+        safety: float,
+        coefficients: Sequence[Sequence[float]] | None,
+        products: str | None,
+    ) -> None:
+        self.products, self.safety, self.floor = products, safety, 1e-6
+        asked = {"steps": (steps, 5), "lower": (lower, 1e-3), "cushion": (cushion, 0.02), "safety": (safety, 0.02)}
+        changed = [key for key, (value, default) in asked.items() if value != default]
+        if name == "newton_schulz":
+            if coefficients is not None:
+                raise ValueError("coefficients are not newton_schulz's; choose orthogonaliser = polar_express")
+            if idle := [key for key in changed if key != "steps"]:
+                raise ValueError(f"{idle[0]} does nothing for newton_schulz; leave it out or choose polar_express")
+            self.coefficients, self.safety, self.floor = check(newton_schulz(steps)), 0.0, 1e-7
+        elif coefficients is not None:
+            # safety still acts, on the norm; the other three would act on nothing.
+            if idle := [key for key in changed if key != "safety"]:
+                raise ValueError(f"{idle[0]} does nothing where coefficients are given; leave one of the two out")
+            if safety < 0:
+                raise ValueError(f"safety = {safety} is negative; choose 0 or more")
+            self.coefficients = check(coefficients, safety)
+        else:
+            self.coefficients = check(polar_express(steps, lower=lower, cushion=cushion, safety=safety), safety)
+
+    def __call__(self, stack_nRC: Tensor) -> Tensor:
+        half = self.products == "bf16" or (self.products is None and stack_nRC.is_cuda)
+        kind = torch.bfloat16 if half and stack_nRC.dtype != torch.float64 else stack_nRC.dtype
+        return orthogonalise(stack_nRC, self.coefficients, safety=self.safety, floor=self.floor, products=kind)
+
+
+def _minimax(l: float, u: float) -> Triple:
+    """The odd quintic nearest to 1 on [l, u] in the largest error, by Remez with its four points known in kind."""
+    if l / u >= 1 - 5e-6:  # the interval is a point: the quintic Newton-Schulz step about it
+        return 15 / 8 / u, -10 / 8 / u**3, 3 / 8 / u**5
+    q, r, error, before = (3 * l + u) / 4, (l + 3 * u) / 4, math.inf, 0.0
+    for _ in range(100):
+        before = error
+        rows = [[x, x**3, x**5, sign] for x, sign in ((l, 1), (q, -1), (r, 1), (u, -1))]
+        a, b, c, error = (float(part) for part in np.linalg.solve(np.array(rows), np.ones(4)))
+        if abs(before - error) <= 1e-15:
+            break
+        if (inside := 9 * b * b - 20 * a * c) <= 0:  # the interval is so short that rounding decides: p is 1 there
+            break
+        root = math.sqrt(inside)  # p' = a + 3 b x^2 + 5 c x^4 vanishes at q and r
+        q, r = math.sqrt((-3 * b - root) / (10 * c)), math.sqrt((-3 * b + root) / (10 * c))
+    return a, b, c
+
+
+def _at_least_one(steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"steps = {steps} orthogonalises nothing; choose at least 1")

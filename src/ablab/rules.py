@@ -1,0 +1,65 @@
+"""Which parameter is trained how: role, shape, learning rate and decay, one line for all of like name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ablab.plan import Plan
+
+Row = dict[str, Any]
+
+
+def of(plan: Plan, name: str) -> list[Row]:
+    """The parameters of an arm in the model's order, JSON-able: name, count, shape, role, lr (the peak), decay.
+
+    Names that differ by numbers alone share a line, with `*` for the number, where all else is equal too; one alone keeps its
+    number.
+    """
+    from ablab import optimizers
+    from ablab.model import skeleton
+
+    run = plan.runs[name, plan.seeds[0]]
+    decoder = skeleton(run.settings["model"], vocab_size=plan.corpus(run).vocab_size)
+    parameters = dict(decoder.named_parameters())
+    optimizer = optimizers.slot.build(run.settings["train"]["optimizer"])
+    lines: dict[Any, Row] = {}
+    for full, rule in optimizer.rules(parameters, decoder.roles()).items():
+        shape = list(parameters[full].shape)
+        row = lines.setdefault(
+            (_starred(full), *shape, *rule.values()), {"name": full, "count": 0, "shape": shape, **rule}
+        )
+        row["count"] += 1
+        row["name"] = full if row["count"] == 1 else _starred(full)
+    return list(lines.values())
+
+
+def show(arms: list[Row], console: Any) -> None:
+    """Print the baseline's table, then of every other arm only what differs from it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    baseline = arms[0]["rules"]
+    for arm in arms:
+        rows = arm["rules"] if arm is arms[0] else [row for row in arm["rules"] if row not in baseline]
+        here = {row["name"] for row in arm["rules"]}
+        gone = [] if arm is arms[0] else sorted({row["name"] for row in baseline} - here)
+        if not rows and not gone:
+            continue
+        table = Table(box=None, pad_edge=False)
+        title = "parameters" if arm is arms[0] else f"parameters of {arm['name']} that differ"
+        table.add_column(escape(title), overflow="fold")
+        table.add_column("role", no_wrap=True)
+        for head in ("shape", "lr", "decay"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for row in rows:
+            times = f" ({row['count']}x)" if row["count"] > 1 else ""
+            shape = " x ".join(map(str, row["shape"])) or "()"
+            table.add_row(escape(row["name"] + times), row["role"], shape, f"{row['lr']:g}", f"{row['decay']:g}")
+        for missing in gone:
+            table.add_row(escape(missing), "not there", "", "", "")
+        console.print(table)
+
+
+def _starred(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
