@@ -19,7 +19,7 @@ def test_the_page_works(tmp_path: Path) -> None:
     for part in ("src", "tests"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    new_file, table_line = blocks("python")
+    (new_file,), (table_line,) = blocks("python"), blocks("text")
     places = re.findall(r"^`(src/\S+\.py)`$", PAGE, flags=re.M)
     (tmp_path / places[0]).write_text(new_file)
     table = tmp_path / places[1]

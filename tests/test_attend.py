@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ablab.attend import EXECUTORS, Documents, attend, executor_for
+from ablab.attend import EXECUTORS, PAIRWISE, Documents, attend, executor_for
 from ablab.attention import lift as lift_module
+from ablab.attention import rows as rows_module
 from ablab.attention.kernel import flash
-from ablab.columns import Columns
+from ablab.columns import Columns, Pairwise
 from ablab.rng import stream
 
 GOLDEN = Path(__file__).parent / "golden"
-BOTH = pytest.mark.parametrize("executor", list(EXECUTORS))
+BOTH = pytest.mark.parametrize("executor", [name for name, devices in EXECUTORS.items() if "cpu" in devices])
 
 
 def whole(batch, length):
@@ -115,9 +116,17 @@ def test_window_128_is_128_tokens_the_current_one_included(executor):
 
 
 def test_pairs_under_a_window_of_128_are_the_published_counts():
-    for length, wanted in [(1024, 122944), (2048, 254016)]:
-        assert int(whole(1, length).visible_BTS(128).sum()) == wanted
-    assert int(whole(1, 1024).visible_BTS(None).sum()) == 524800
+    for length, full, narrow, wide in [
+        (1024, 524800, 122944, 123840),
+        (2048, 2098176, 254016, 255936),
+    ]:
+        documents = whole(1, length)
+        # Megatron's (127, 0) is a window of 128 tokens, its (128, 0) one of 129.
+        for window, wanted in [(None, full), (128, narrow), (129, wide)]:
+            assert int(documents.visible_BTS(window).sum()) == wanted
+    assert int(whole(1, 4096).visible_BTS(128).sum()) == 516160
+    seen = whole(1, 300).visible_BTS(129)[0]
+    assert seen[299].nonzero().flatten().tolist() == list(range(171, 300)) and seen[128].nonzero()[0].item() == 0
 
 
 # ---- documents
@@ -304,8 +313,8 @@ def test_bf16_columns_pass_gradients_on(window):
 
 
 def test_executors_come_from_the_table():
-    assert executor_for("cpu") == "lift" and executor_for("cuda:1") == "reference"
-    assert executor_for("cpu", pairwise=True) == "reference"
+    assert executor_for("cpu") == "lift" and executor_for("cuda:1") == "lift"
+    assert executor_for("cpu", pairwise=True) == "lift" and executor_for("cuda", pairwise=True) == "lift"
     with pytest.raises(ValueError, match="no attention executor runs on 'meta'; known: cpu, cuda"):
         executor_for("meta")
 
@@ -313,11 +322,7 @@ def test_executors_come_from_the_table():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"executor": "fast"}, "no attention executor is called 'fast'; known: lift, reference"),
-        (
-            {"bias": torch.zeros(1, 4, 6, 6)},
-            "executor 'lift' takes no pairwise bias; use columns, or the executor 'reference'",
-        ),
+        ({"executor": "fast"}, "no attention executor is called 'fast'; known: lift, flex, reference"),
         ({"window": 0}, "window is 0, but a token sees itself; give 1 or more, or none for full attention"),
         (
             {"documents": whole(2, 5)},
@@ -376,8 +381,99 @@ def test_autocast_does_not_reach_inside(executor, window):
         assert torch.equal(attend(q, k, v, **ask), plain)
 
 
-def test_reference_adds_a_pairwise_bias():
+# ---- pairwise biases
+
+
+def test_a_pairwise_bias_that_is_columns_adds_what_the_columns_add():
     documents, q, k, v, _ = case([[12]], 2, 1, 4)
     columns = alibi(documents, [0.5, 0.1])
-    ask = {"window": None, "documents": documents, "executor": "reference"}
-    torch.testing.assert_close(attend(q, k, v, columns=columns, **ask), attend(q, k, v, bias=columns.bias(2), **ask))
+    slope = torch.tensor([0.5, 0.1], dtype=torch.float64)[None, :, None, None]
+    pairwise = Pairwise(lambda i, j: -slope * (i[:, None, :, None] - j[:, None, None]), documents.pos_BT)
+    ask = {"window": None, "documents": documents}
+    wanted = attend(q, k, v, columns=columns, executor="reference", **ask)
+    for executor in PAIRWISE:
+        torch.testing.assert_close(attend(q, k, v, bias=pairwise, executor=executor, **ask), wanted)
+
+
+def paired(documents, q, k, v, sink, window, slopes, dtype, executor):
+    """Output and gradients, of a bias that reads places (a learned tensor and integers) and a parameter."""
+    batch, length, heads = q.shape[:3]
+    place, table = normal(batch, length, heads, 3, seed=5), normal(heads, 7, seed=6)
+    leaves = [t.to(dtype, copy=True).requires_grad_() for t in (q, k, v, sink, place, table)]
+
+    def of(query, key):
+        content = torch.einsum("bthp,bshp->bhts", query[0], key[0]).tanh()
+        distance = query[1][:, None, :, None] - key[1][:, None, None, :]
+        return content + leaves[5][torch.arange(heads)[:, None, None], distance.clamp(0, 6)]
+
+    columns = None if slopes is None else alibi(documents, slopes)
+    ask = {"window": window, "documents": documents, "columns": columns, "sink_H": leaves[3], "executor": executor}
+    out = attend(*leaves[:3], bias=Pairwise(of, (leaves[4], documents.pos_BT)), **ask)
+    weight = normal(*out.shape, seed=77).to(dtype)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.one_of(st.none(), st.integers(1, 120)),
+    st.sampled_from([(1, 1), (3, 1), (4, 2), (2, 2)]),
+    st.booleans(),
+    st.sampled_from([3, 16, 64]),
+    st.sampled_from([1, 1 << 22]),
+)
+def test_pairwise_in_any_layout_equals_the_oracle(lengths, window, heads, biased, block, many):
+    rows = [lengths, list(reversed(lengths))]
+    args = (*case(rows, *heads, 4), window, [0.3 * (h + 1) for h in range(heads[0])] if biased else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_module, "BLOCKS", ())
+        patch.setattr(rows_module, "LONG", block)
+        patch.setattr(rows_module, "SCORES", many)
+        for dtype, bound in [(torch.float64, 1e-11), (torch.float32, 1e-5)]:
+            found, wanted = paired(*args, dtype, "lift"), paired(*args, torch.float64, "reference")
+            for a, b in zip(found, wanted):
+                assert (a - b).abs().max() <= bound * max(1.0, float(b.abs().max()))
+
+
+@pytest.mark.parametrize(("window", "most"), [(None, 16), (65, 2), (66, 3)])
+def test_pairwise_touches_the_keys_in_reach_only(window, most, monkeypatch):
+    """One document of 1024 tokens, and 16 of 64 whose blocks never look back."""
+    monkeypatch.setattr(rows_module, "LONG", 64)
+    for lengths, widest in [([1024], most), ([64] * 16, 1)]:
+        documents, q, k, v, _ = case([lengths], 1, 1, 4)
+        seen = []
+
+        def of(query, key, seen=seen):
+            seen.append(key.shape[1] // 64)
+            return torch.zeros(1, 1, query.shape[1], key.shape[1])
+
+        attend(q, k, v, window=window, documents=documents, bias=Pairwise(of, documents.pos_BT), executor="lift")
+        assert max(seen) == widest and len(seen) == 16
+
+
+def test_pairwise_in_bf16_keeps_its_bias():
+    documents, q, k, v, _ = case([[60]], 2, 1, 8)
+    of = Pairwise(lambda i, j: -(2**-8) * (i[:, None, :, None] - j[:, None, None]) + 300.0, documents.pos_BT)
+    ask = {"window": None, "documents": documents, "bias": of}
+    out = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), executor="lift", **ask)
+    wanted = attend(*(t.bfloat16().double() for t in (q, k, v)), executor="reference", **ask)
+    assert out.dtype == torch.bfloat16 and (out.double() - wanted).abs().max() < 1e-2
+
+
+def test_pairwise_keeps_no_scores_for_backward():
+    """Blocks are made once in forward and again in backward, none larger than a block of queries by all keys."""
+    documents, q, k, v, _ = case([[600]], 1, 1, 4)
+    sizes, q = [], q.requires_grad_()
+
+    def of(query, key):
+        sizes.append(query.shape[1] * key.shape[1])
+        return (query[:, None, :, None] - key[:, None, None, :]).double()
+
+    out = attend(q, k, v, window=None, documents=documents, bias=Pairwise(of, documents.pos_BT), executor="lift")
+    blocks = -(-600 // rows_module.LONG)
+    assert len(sizes) == blocks
+    out.sum().backward()
+    assert sizes == [*sizes[:blocks], *sizes[blocks - 1 :: -1]] and max(sizes) <= rows_module.LONG * 600
+    with torch.no_grad():
+        attend(q, k, v, window=None, documents=documents, bias=Pairwise(of, documents.pos_BT), executor="lift")
+    assert len(sizes) == 3 * blocks

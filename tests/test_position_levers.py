@@ -13,15 +13,21 @@ from safetensors.torch import load_file
 
 from ablab import positions
 from ablab.attend import Documents, attend
-from ablab.columns import Columns, joined
+from ablab.columns import Columns, alibi_slopes, joined
 from ablab.positions.composed import Composed
 from ablab.positions.fox import Fox
-from ablab.positions.grape_a import GrapeA, slopes
+from ablab.positions.grape_a import GrapeA
+from ablab.positions.grape_a_gated import GrapeAGated
+from ablab.positions.grape_ap import GrapeAP
 from ablab.positions.grape_m import GrapeM
+from ablab.positions.grape_m_basis import GrapeMBasis
+from ablab.positions.grape_m_context import GrapeMContext
+from ablab.positions.grape_m_rank2 import GrapeMRank2, rodrigues
 from ablab.positions.nope import Nope
 from ablab.positions.rope import Rope
-from ablab.rng import Draw
-from ablab.rotation import turn
+from ablab.positions.t5_buckets import T5Buckets, buckets
+from ablab.rng import Draw, stream
+from ablab.rotation import interleaved, turn
 from ablab.shape import Shape
 from ablab.softmaxes.off_by_one import OffByOne
 from ablab.softmaxes.sink import Sink
@@ -163,6 +169,23 @@ def test_ntk_follows_the_declared_length_never_the_current_one():
         (GrapeM, {"scale": 0.0}, "scale is 0; give scale > 0"),
         (GrapeM, {"theta": -1.0}, "theta is -1; give theta > 0"),
         (GrapeA, {"slope_scale": 0.0}, "slope_scale is 0, but a slope is positive; use nope for no bias"),
+        (GrapeM, {"share": "all"}, "share is 'all'; give 'layer' or 'net'"),
+        (GrapeMBasis, {"theta": 0.0}, "theta is 0; give theta > 0"),
+        (GrapeMContext, {"step": 0.0}, "step is 0; give step > 0"),
+        (GrapeMRank2, {"omega": -1.0}, "omega is -1; give omega > 0"),
+        (GrapeAGated, {"by": "v"}, "by is 'v'; give 'q', 'k' or 'qk'"),
+        (
+            GrapeAP,
+            {"p_head_dim": 3},
+            "p_head_dim is 3, but its channels turn in pairs; give an even number from 2 on",
+        ),
+        (GrapeAP, {"p_head_dim": 0}, "p_head_dim is 0"),
+        (T5Buckets, {"n_buckets": 1}, "n_buckets is 1, but near and far need one each; give 2 or more"),
+        (
+            T5Buckets,
+            {"max_distance": 16},
+            "max_distance is 16, but 16 of the 32 buckets hold the distances below 16; give max_distance > 16",
+        ),
         (Sink, {"init_std": -1.0}, "init_std is -1; give init_std >= 0"),
     ],
 )
@@ -172,24 +195,175 @@ def test_impossible_settings_are_refused(lever, settings, text):
 
 
 def test_odd_head_dim_is_refused():
-    with pytest.raises(ValueError, match="head_dim is 7, but a rotation needs pairs of channels; make head_dim even"):
-        GrapeM(shape(head_dim=7))
+    for lever in (GrapeM, GrapeMBasis, GrapeMContext):
+        with pytest.raises(
+            ValueError, match="head_dim is 7, but a rotation needs pairs of channels; make head_dim even"
+        ):
+            lever(shape(head_dim=7))
+    with pytest.raises(ValueError, match="head_dim is 1, but a plane needs two channels; make head_dim 2 or more"):
+        GrapeMRank2(shape(head_dim=1))
     with pytest.raises(ValueError, match="fraction 1 of head_dim 7 is 7 channels"):
         Rope(shape(head_dim=7))
+
+
+def test_interleaved_channels_are_halves_permuted():
+    order = interleaved(4)
+    assert order.tolist() == [0, 2, 1, 3] and interleaved(8).tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    y = turned(two_planes(), x[order], [3])[0][order.argsort()]
+    assert y.tolist() == pytest.approx([-1.2722325127, -1.8388649851, 2.8786681004, 4.0881866356], abs=2e-10)
+
+
+def test_one_grape_m_can_serve_two_layers():
+    module = two_planes(share="net")
+    assert module.share == "net" and made(GrapeM, shape()).share == "layer"
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    (turned(module, x, [3]).sum() + turned(module, x, [3]).sum()).backward()
+    assert module.log_freq.grad.tolist() == pytest.approx([2 * 0.2654071802, -2 * 0.0040857620], abs=4e-10)
+
+
+# ---- learned planes
+
+
+def normal(*sizes, name="levers"):
+    return torch.from_numpy(stream(0, name, *sizes).standard_normal(sizes))
+
+
+def placed(module, x, places):
+    """Every row of x (R, K) at every place: (places, R, K)."""
+    q = x[None, None].expand(1, len(places), *x.shape)
+    return module.rotate(q, q, places[None])[0][0]
+
+
+def test_rank_2_rotation_equals_the_exponential():
+    g = golden("grape_m_rank2")
+    module = made(GrapeMRank2, shape(4, head_dim=12), omega=float(g["omega"])).double()
+    with torch.no_grad():
+        module.a_GK.copy_(g["a"]), module.b_GK.copy_(g["b"])
+    torch.testing.assert_close(placed(module, g["X"], g["n"]), g["Y_rank2"], atol=1e-10, rtol=0)
+
+
+def test_rank_2_starts_as_an_orthonormal_pair_and_keeps_lengths():
+    module = made(GrapeMRank2, shape(4, 2), per_head=True).double()
+    a, b = module.a_GK, module.b_GK
+    assert a.shape == (2, 8) and not torch.allclose(a[0], a[1])
+    for one, two, wanted in [(a, a, 1.0), (b, b, 1.0), (a, b, 0.0)]:
+        assert (one * two).sum(-1).tolist() == pytest.approx([wanted] * 2, abs=1e-6)
+    with torch.no_grad():
+        a *= 1.7
+    x, places = normal(4, 8), torch.arange(3000)
+    y = placed(module, x, places)
+    torch.testing.assert_close(y.norm(dim=-1), x.norm(dim=-1).expand(3000, 4))
+    q, k = module.rotate(x[None, None], x[None, None, 1::2], torch.tensor([[5]]))
+    assert torch.equal(q[0, 0, 1::2], k[0, 0])  # the last head of a group turns as its keys do
+
+
+def test_rank_2_of_a_nearly_parallel_pair_stays_finite():
+    g = golden("grape_m_rank2")
+    module = made(GrapeMRank2, shape(4, head_dim=12)).double()
+    for near in (0.0, 1e-9, 1e-4):
+        with torch.no_grad():
+            module.a_GK.copy_(g["a"]), module.b_GK.copy_(g["a"] + near * g["b"])
+        y = placed(module, g["X"], torch.tensor([0, 1, 3]))
+        exponent = g["a"][:, None] * module.b_GK[0] - module.b_GK[0][:, None] * g["a"]
+        for n, found in zip((0, 1, 3), y):
+            torch.testing.assert_close(found, g["X"] @ torch.linalg.matrix_exp(n * exponent).t(), atol=1e-8, rtol=0)
+        grads = torch.autograd.grad(y.square().sum() + y.sum(), list(module.parameters()))
+        assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_rodrigues_series_meets_the_closed_form():
+    t = torch.ones(1, dtype=torch.float64)
+    below, above = (rodrigues(t, torch.tensor([z])) for z in (1e-2 - 1e-13, 1e-2 + 1e-13))
+    for a, b in zip(below, above):
+        assert abs(float(a - b)) < 1e-13
+    assert [float(f) for f in rodrigues(3 * t, torch.zeros(1, dtype=torch.float64))] == [3.0, 4.5]
+
+
+def test_a_rotation_in_a_basis_equals_the_exponential():
+    g = golden("grape_m_rank2")
+    module = made(GrapeMBasis, shape(4, head_dim=12)).double()
+    with torch.no_grad():
+        module.log_freq.copy_(module.scale * g["freq"].log())
+    module.basis = lambda: torch.cat([g["Q"][:, 1::2], g["Q"][:, ::2]], 1)  # axes j, then their partners j + K/2
+    forward = g["n"] >= 0
+    found = placed(module, g["X"], g["n"][forward].long())
+    torch.testing.assert_close(found, g["Y_learned_basis"][forward], atol=1e-10, rtol=0)
+    for n, y in zip(g["n"][~forward], g["Y_learned_basis"][~forward]):  # a place below 0 is the way back
+        torch.testing.assert_close(placed(module, y, -n.long()[None])[0], g["X"], atol=1e-10, rtol=0)
+
+
+def test_a_basis_is_orthogonal_by_construction_and_starts_at_grape_m():
+    module, plain = made(GrapeMBasis, shape()), made(GrapeM, shape())
+    x, pos = normal(1, 40, 4, 8).float(), torch.arange(40)[None]
+    assert torch.equal(module.rotate(x, x, pos)[0], plain.rotate(x, x, pos)[0])
+    rotation = torch.linalg.qr(normal(8, 8))[0]
+    rotation = rotation * torch.linalg.det(rotation).sign()[None] ** (torch.arange(8) == 0)  # determinant 1
+    skew = torch.linalg.solve(rotation + torch.eye(8), rotation - torch.eye(8))
+    module.double()
+    with torch.no_grad():
+        module.skew.copy_(skew[torch.ones(8, 8).triu(1).bool()])
+    torch.testing.assert_close(module.basis(), rotation, atol=1e-10, rtol=0)
+    with torch.no_grad():
+        module.skew.normal_(generator=torch.Generator().manual_seed(1)).mul_(5)
+    torch.testing.assert_close(module.basis() @ module.basis().t(), torch.eye(8).double(), atol=1e-12, rtol=0)
+
+
+def test_a_basis_is_not_rounded_under_autocast():
+    module, x, pos = made(GrapeMBasis, shape()), normal(1, 40, 4, 8).bfloat16(), torch.arange(40)[None]
+    with torch.no_grad():
+        module.skew.copy_(normal(28))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = module.rotate(x, x, pos)[0]
+    assert inside.dtype == torch.bfloat16 and torch.equal(
+        inside, module.rotate(x.float(), x.float(), pos)[0].bfloat16()
+    )
+
+
+# ---- written phases
+
+
+def test_a_written_phase_starts_at_the_index_and_at_rope():
+    module, plain = made(GrapeMContext, shape()), made(GrapeM, shape())
+    x, pos = normal(1, 300, 32).float(), torch.cat([torch.arange(200), torch.arange(100)])[None]
+    p, carry = module.place(x, pos)
+    torch.testing.assert_close(p, pos.double(), atol=1e-4, rtol=0)  # log(e - 1) is kept in fp32
+    assert carry.shape == (1, 1) and carry.item() == pytest.approx(100, abs=1e-4)
+    q = normal(1, 300, 4, 8).float()
+    torch.testing.assert_close(module.rotate(q, q, p)[0], plain.rotate(q, q, pos)[0], atol=1e-4, rtol=0)
+    slow = made(GrapeMContext, shape(), step=1e-3).place(x, pos)[0]
+    assert slow[0, 199].item() == pytest.approx(0.199, rel=1e-5)
+
+
+def test_a_written_phase_is_the_sum_of_earlier_steps_only():
+    module = made(GrapeMContext, shape()).double()
+    with torch.no_grad():
+        module.gate.weight.copy_(normal(1, 32))
+    x, pos = normal(1, 9, 32), torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2]])
+    step = torch.nn.functional.softplus(x @ module.gate.weight[0] + module.offset)[0]
+    wanted = torch.cat([step[:5].cumsum(0), step[:0], step[6:8].cumsum(0)])
+    p, end = module.place(x, pos)
+    torch.testing.assert_close(p[0, [1, 2, 3, 4, 5, 7, 8]], wanted)
+    assert p[0, [0, 6]].tolist() == pytest.approx([0.0, 0.0], abs=1e-14)
+    torch.testing.assert_close(end[0, 0], step[6:].sum())
+    first, carry = module.place(x[:, :4], pos[:, :4])
+    second, last = module.place(x[:, 4:], pos[:, 4:], carry)
+    torch.testing.assert_close(torch.cat([first, second], 1), p)
+    torch.testing.assert_close(last, end)
 
 
 # ---- biases
 
 
 def test_alibi_slopes_are_the_published_ones():
-    assert slopes(8) == [2.0**-n for n in range(1, 9)]
-    assert slopes(6) == [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
-    assert slopes(12)[8:] == pytest.approx([0.7071067812, 0.3535533906, 0.1767766953, 0.0883883476], abs=1e-10)
-    assert slopes(20)[16:] == pytest.approx([0.8408964153, 0.5946035575, 0.4204482076, 0.2973017788], abs=1e-10)
+    assert alibi_slopes(8) == [2.0**-n for n in range(1, 9)]
+    assert alibi_slopes(6) == [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
+    assert alibi_slopes(12)[8:] == pytest.approx([0.7071067812, 0.3535533906, 0.1767766953, 0.0883883476], abs=1e-10)
+    assert alibi_slopes(20)[16:] == pytest.approx([0.8408964153, 0.5946035575, 0.4204482076, 0.2973017788], abs=1e-10)
     tensors = golden("grape_a_alibi")
     for n in (1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 64):
         torch.testing.assert_close(
-            torch.tensor(slopes(n), dtype=torch.float64), tensors[f"slopes_{n}"], atol=1e-12, rtol=0
+            torch.tensor(alibi_slopes(n), dtype=torch.float64), tensors[f"slopes_{n}"], atol=1e-12, rtol=0
         )
 
 
@@ -197,7 +371,7 @@ def test_grape_a_bias_is_minus_slope_times_distance():
     module = made(GrapeA, shape(8), slope_scale=2.0)
     p, _ = module.place(torch.zeros(1, 5, 32), torch.arange(5)[None])
     bias = module.columns(None, None, p).bias(8)
-    for h, slope in enumerate(slopes(8)):
+    for h, slope in enumerate(alibi_slopes(8)):
         assert bias[0, h, 3, 1].item() == -2 * slope * 2.0
     assert bias[0, :, 3, 3].tolist() == [0.0] * 8
 
@@ -247,7 +421,7 @@ def test_fox_equals_the_golden_bias_and_output(executor):
 
 def test_fox_with_a_constant_gate_is_alibi():
     fox, alibi = made(Fox, shape(4, 2)).double(), made(GrapeA, shape(4)).double()
-    slope = torch.tensor(slopes(4), dtype=torch.float64)
+    slope = torch.tensor(alibi_slopes(4), dtype=torch.float64)
     fox.gate = Logits(-torch.log(torch.expm1(slope)).expand(1, 9, 4))  # sigmoid = exp(-slope)
     pos = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 1]])
     p, _ = fox.place(torch.zeros(1, 9, 32, dtype=torch.float64), pos)
@@ -275,6 +449,105 @@ def test_fox_gate_starts_unbiased():
     assert p[0, :, 0].tolist() == pytest.approx([-math.log(2) * n for n in (1, 2, 3)])
 
 
+def t5_formula(distance, n_buckets, max_distance):
+    """The causal bucket as published: fp32 logarithms, rounded down."""
+    exact = n_buckets // 2
+    far = torch.log(distance.float().clamp(min=1) / exact) / math.log(max_distance / exact) * (n_buckets - exact)
+    return torch.where(distance < exact, distance, (exact + far.long()).clamp(max=n_buckets - 1))
+
+
+@pytest.mark.parametrize(("n_buckets", "max_distance"), [(32, 128), (32, 100), (16, 50), (7, 30), (2, 9)])
+def test_t5_buckets_are_the_published_ones(n_buckets, max_distance):
+    module = made(T5Buckets, shape(4), n_buckets=n_buckets, max_distance=max_distance)
+    pos = torch.arange(400)[None]
+    with torch.no_grad():
+        module.table_NH.copy_(torch.arange(n_buckets * 4).view(n_buckets, 4))
+    found = module.bias(pos, pos)
+    distance = (pos[0][:, None] - pos[0]).clamp(min=0)
+    wanted = module.table_NH[t5_formula(distance, n_buckets, max_distance)].permute(2, 0, 1)
+    assert torch.equal(found[0], wanted)
+
+
+def test_t5_buckets_have_exact_edges():
+    """Four doublings from 16 to 256 hold four buckets each: a logarithm that rounds down would miss edges."""
+    table = buckets(32, 256)
+    assert [table[d] for d in (15, 16, 31, 32, 63, 64, 127, 128, 255, 256)] == [15, 16, 19, 20, 23, 24, 27, 28, 31, 31]
+    assert table == sorted(table) and set(table) == set(range(32))
+
+
+@pytest.mark.parametrize("by", ["q", "k", "qk"])
+def test_gated_slopes_equal_the_formula(by):
+    module = made(GrapeAGated, shape(4, 2), by=by).double()
+    q, k, pos = normal(2, 9, 4, 8), normal(2, 9, 2, 8), torch.tensor([list(range(9)), [0, 1, 2, 3, 0, 1, 2, 0, 1]])
+    columns = module.columns(q, k, pos)
+    assert columns.u.shape[-1] == {"q": 1, "k": 2, "qk": 3}[by]
+    wanted = torch.zeros(2, 4, 9, 9, dtype=torch.float64)
+    for h, slope in enumerate(alibi_slopes(4)):
+        gate = torch.zeros(2, 9, 9, dtype=torch.float64)
+        if "q" in by:
+            v = module.v_HK[h] / module.v_HK[h].norm()
+            gate = gate + torch.log1p(torch.exp(q[:, :, h] @ v / 8**0.5))[:, :, None]
+        if "k" in by:
+            u = module.u_GK[h // 2] / module.u_GK[h // 2].norm()
+            gate = gate + torch.log1p(torch.exp(k[:, :, h // 2] @ u / 8**0.5))[:, None]
+        wanted[:, h] = -(pos[:, :, None] - pos[:, None]) * slope * gate
+    torch.testing.assert_close(columns.bias(4), wanted, atol=1e-7, rtol=1e-7)  # omega is kept in fp32
+
+
+def path_by_hand(module, x, t, j):
+    """The sum over edges l = j+1..t, every one written down."""
+    p = (x @ module.path.weight.t()).unflatten(-1, (4, 8))
+    total = torch.zeros(4, dtype=torch.float64)
+    for at in range(j + 1, t + 1):
+        unit = p[at] / p[at].square().mean(-1, keepdim=True).sqrt()
+        c, s = math.cos(at), math.sin(at)
+        r = torch.cat([c * unit[:, :4] - s * unit[:, 4:], c * unit[:, 4:] + s * unit[:, :4]], -1)
+        total += torch.tensor(alibi_slopes(4)) * torch.nn.functional.logsigmoid((p[t] * r).sum(-1) / 8)
+    return total
+
+
+def test_the_path_integral_equals_the_formula():
+    module = made(GrapeAP, shape(4, 2)).double()
+    with torch.no_grad():
+        module.path.weight.mul_(20)
+    x, pos = normal(9, 32), torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2]])
+    p, carry = module.place(x[None], pos)
+    bias = module.bias(p, p)
+    for start, t, j in [(0, 5, 0), (0, 5, 4), (0, 3, 1), (6, 2, 0), (0, 4, 4)]:
+        wanted = path_by_hand(module, x[start:], t, j)
+        torch.testing.assert_close(bias[0, :, start + t, start + j], wanted, atol=1e-6, rtol=1e-6)
+    assert carry.tolist() == [9] and module.place(x[None], pos, carry)[0][2][0, 0] == 10
+    # a ring of keys: out of order, and with slots that are not written yet
+    ring = [torch.cat([part[:, [4, 5, 0, 1, 2, 3]], torch.zeros_like(part[:, :2])], 1) for part in p]
+    found = module.bias([part[:, 5:6] for part in p], ring)
+    torch.testing.assert_close(found[..., :6], bias[:, :, 5:6, [4, 5, 0, 1, 2, 3]], atol=1e-12, rtol=0)
+
+
+def test_the_path_integral_depends_on_the_place_too():
+    module = made(GrapeAP, shape(4)).double()
+    x = normal(1, 32).expand(1, 9, 32)
+    early, late = (module.place(x, torch.arange(start, start + 9)[None])[0] for start in (0, 2))
+    assert not torch.allclose(module.bias(early, early), module.bias(late, late))
+
+
+def test_a_gated_slope_beside_a_rotation_is_refused():
+    gated = made(GrapeAGated, shape())
+    for turning in (Rope, GrapeM, GrapeMBasis, GrapeMContext, GrapeMRank2):
+        with pytest.raises(
+            ValueError, match=r"reads queries and keys that another part turns.*; use grape_a or fox beside"
+        ):
+            Composed([made(turning, shape()), gated])
+    assert not Composed([made(Nope, shape()), gated]).pairwise
+
+
+def test_composed_adds_pairwise_biases_of_those_that_have_one():
+    parts = [made(T5Buckets, shape(4)), made(GrapeA, shape(4)), made(GrapeAP, shape(4))]
+    whole, pos = Composed(parts), torch.arange(6)[None]
+    p, _ = whole.place(normal(1, 6, 32).float(), pos)
+    assert whole.pairwise
+    torch.testing.assert_close(whole.bias(p, p), parts[0].bias(p[0], p[0]) + parts[2].bias(p[2], p[2]))
+
+
 def test_composed_adds_biases_and_turns_in_order():
     parts = [made(GrapeM, shape(4, 2)), made(GrapeA, shape(4, 2)), made(Fox, shape(4, 2)), made(Nope, shape(4, 2))]
     whole = Composed(parts)
@@ -284,7 +557,7 @@ def test_composed_adds_biases_and_turns_in_order():
     assert torch.equal(whole.rotate(q, k, p)[0], parts[0].rotate(q, k, pos)[0])
     single = [part.columns(q, k, place).bias(4) for part, place in zip(parts[1:3], p[1:3])]
     torch.testing.assert_close(whole.columns(q, k, p).bias(4), single[0] + single[1])
-    assert Composed(parts[:1]).columns(q, k, (pos,)) is None and whole.bias(p) is None
+    assert Composed(parts[:1]).columns(q, k, (pos,)) is None and not whole.pairwise
     with pytest.raises(ValueError, match="a composed position has no parts; name at least one"):
         Composed([])
 
@@ -309,5 +582,6 @@ def test_softmaxes_give_their_logits():
 def test_every_position_says_what_it_is_and_where_from():
     for lever in positions.slot.names:
         assert positions.slot.load(lever).__doc__
-        for method in ("place", "rotate", "columns", "bias"):
+        for method in ("place", "rotate", "columns"):
             assert callable(getattr(positions.slot.load(lever), method))
+        assert hasattr(positions.slot.load(lever), "bias") == getattr(positions.slot.load(lever), "pairwise", False)

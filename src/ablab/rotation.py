@@ -1,8 +1,10 @@
 """The rotation of queries and keys: y = x cos + rot(x) sin, rot([a, b]) = [-b, a], by the angle +place * freq.
 
-The planes are (j, j + R) for R frequencies. This is the half-split convention of NeoX, Hugging Face and Megatron;
-GRAPE's own code turns by the negative angle, so its checkpoints need their frequencies' sign flipped. Angles, cosines
-and sines are fp32 or better whatever the input is.
+The convention of every rotation here, stated once: the planes are (j, j + R) for R frequencies (half-split, as NeoX,
+Hugging Face and Megatron have it), turned by the positive angle; a score depends on the difference of places alone.
+The interleaved convention pairs (2j, 2j + 1): it is this one after the channels are permuted (`interleaved`). GRAPE's
+own code turns by the negative angle, so its checkpoints need the frequencies' sign flipped. Angles, cosines and sines
+are fp32 or better whatever the input is.
 """
 
 from __future__ import annotations
@@ -12,9 +14,27 @@ from typing import Any
 import torch
 
 
+def check(head_dim: int, **positive: float) -> None:
+    """ValueError where head_dim channels make no pairs, or a named number is not positive."""
+    if head_dim % 2:
+        raise ValueError(f"head_dim is {head_dim}, but a rotation needs pairs of channels; make head_dim even")
+    for name, value in positive.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value:g}; give {name} > 0")
+
+
 def frequencies(rotated: int, theta: float) -> torch.Tensor:
     """freq_j = theta^(-2j/rotated), j < rotated/2, fp64 on the CPU."""
     return theta ** (-2.0 * torch.arange(rotated // 2, dtype=torch.float64, device="cpu") / rotated)
+
+
+def interleaved(channels: int) -> torch.Tensor:
+    """The permutation that takes interleaved channels to halves: x[..., p] has pair (2j, 2j+1) at (j, j + R).
+
+    Its argsort takes halves to interleaved channels. Applied to the rows of q's and k's weights of every head, it
+    converts a checkpoint.
+    """
+    return torch.arange(channels).view(-1, 2).t().flatten()
 
 
 def turn(
@@ -27,11 +47,28 @@ def turn(
     """
     with torch.no_grad():
         cos, sin = _table(freq, pos_BT)
+    if not torch.is_grad_enabled():
+        return turned(q_BTHK, cos, sin), turned(k_BTGK, cos, sin)
     return _Turn.apply(q_BTHK, freq, pos_BT, cos, sin), _Turn.apply(k_BTGK, freq, pos_BT, cos, sin)
+
+
+def turn_by(
+    q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, freq_R: torch.Tensor, phase_BT: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate q and k by phase * freq, where the phase is any number: differentiable in it too.
+
+    Angles are taken in fp64, because a phase is a long sum; cosines and sines have the type of freq.
+    """
+    angle = phase_BT.to(torch.float64)[..., None, None] * freq_R.to(torch.float64)
+    cos, sin = angle.cos().to(freq_R.dtype), angle.sin().to(freq_R.dtype)
+    return turned(q_BTHK, cos, sin), turned(k_BTGK, cos, sin)
 
 
 def _table(freq: torch.Tensor, pos_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin, (B|1, T, G|1, R): one row for each distinct place, looked up where rows differ."""
+    if pos_BT.shape[1] == 1:  # one step of decoding: the places before it are nobody's
+        angle = pos_BT.to(freq.dtype)[..., None, None] * freq.reshape(1, 1, -1, freq.shape[-1])
+        return angle.cos(), angle.sin()
     place = torch.arange(int(pos_BT.max()) + 1, device=pos_BT.device)
     angle = place.to(freq.dtype)[:, None, None] * freq.reshape(1, -1, freq.shape[-1])
     cos, sin = angle.cos(), angle.sin()
@@ -48,13 +85,13 @@ class _Turn(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, freq: torch.Tensor, pos_BT: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         ctx.save_for_backward(x, freq, pos_BT, cos, sin)
-        return _turned(x, cos, sin)
+        return turned(x, cos, sin)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, freq, pos_BT, cos, sin = ctx.saved_tensors
-        dx, dfreq = _turned(dy, cos, -sin), None
+        dx, dfreq = turned(dy, cos, -sin), None
         if ctx.needs_input_grad[1]:
             r, g = cos.shape[-1], cos.shape[-2]
             x1, x2 = x[..., :r].to(cos.dtype), x[..., r : 2 * r].to(cos.dtype)
@@ -64,7 +101,8 @@ class _Turn(torch.autograd.Function):
         return dx, dfreq, None, None, None
 
 
-def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x_BTHK with its first 2R channels turned by angles whose cosines and sines are (B|1, T, G|1, R)."""
     r, groups = cos.shape[-1], cos.shape[-2]
     if groups > 1 and x.shape[2] != groups:
         cos, sin = (t.repeat_interleave(x.shape[2] // groups, dim=-2) for t in (cos, sin))

@@ -15,7 +15,9 @@ def products(
     mask: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """out_nTHV of n independent rows under `mask` (n|1, 1, T, S), whose first key no query sees: there stands the sink.
+    """out_nTHV of n independent rows; `mask` (n|1, H|1, T, S) is added to the scores, and its gradient is given.
+
+    With `rival_nTH` the first key must be one that no query sees: there stands the sink.
 
     The same answer as `kernel.flash`, faster where rows are short, because the kernel's tiles and second pass do not
     pay there.
@@ -34,7 +36,7 @@ class _Products(torch.autograd.Function):
         mask: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        ctx.scale, ctx.groups = scale, k.shape[2]
+        ctx.scale, ctx.groups, ctx.mask = scale, k.shape[2], (mask.shape, mask.dtype)
         q, k, v = _grouped(q, k.shape[2]), k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous()
         z = torch.matmul(q, k.transpose(2, 3)).mul_(scale)
         by_head = z.view(len(z), -1, mask.shape[2], z.shape[3])
@@ -65,9 +67,13 @@ class _Products(torch.autograd.Function):
         if lost is not None and ctx.needs_input_grad[3]:
             delta = torch.linalg.vecdot(p, dp).view(lost.shape)
             d_rival = -(lost * delta).transpose(1, 2)
+        d_mask = None
+        if ctx.needs_input_grad[4]:
+            size, dtype = ctx.mask
+            d_mask = dz.view(len(dz), -1, rows, dz.shape[3]).sum_to_size(size).to(dtype)
         dq = torch.matmul(dz, k).mul_(ctx.scale)
         dk = torch.matmul(dz.transpose(2, 3), q).mul_(ctx.scale)
-        return _ungrouped(dq, rows), dk.transpose(1, 2), dv.transpose(1, 2), d_rival, None, None
+        return _ungrouped(dq, rows), dk.transpose(1, 2), dv.transpose(1, 2), d_rival, d_mask, None
 
 
 def _grouped(x_nTHK: torch.Tensor, groups: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ablab.attention.documents import Documents
-from ablab.columns import Columns, per_head
+from ablab.columns import Columns, Pairwise, per_head
 
 
 def reference(
@@ -16,7 +16,7 @@ def reference(
     window: int | None,
     documents: Documents,
     columns: Columns | None,
-    bias: torch.Tensor | None,
+    bias: Pairwise | None,
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
@@ -28,7 +28,7 @@ def reference(
     if columns is not None:
         z = z + columns.bias(heads).to(dtype)
     if bias is not None:
-        z = z + bias.to(dtype)
+        z = z + bias.block(slice(None), slice(None)).to(dtype)
     z = z.masked_fill(~documents.visible_BTS(window)[:, None], -torch.inf)
     if sink_H is not None:
         z = torch.cat([sink_H.to(dtype)[None, :, None, None].expand(*z.shape[:3], 1), z], dim=-1)

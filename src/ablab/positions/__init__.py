@@ -12,4 +12,10 @@ slot = Slot(
     grape_m="GrapeM",
     grape_a="GrapeA",
     fox="Fox",
+    t5_buckets="T5Buckets",
+    grape_m_rank2="GrapeMRank2",
+    grape_m_basis="GrapeMBasis",
+    grape_m_context="GrapeMContext",
+    grape_a_gated="GrapeAGated",
+    grape_ap="GrapeAP",
 )

@@ -12,12 +12,22 @@ from ablab.columns import Columns, joined
 
 
 class Composed(nn.Module):
-    """A list of position schemes: rotations act in order, biases add (GRAPE's direct sum, arXiv 2512.07805)."""
+    """A list of position schemes: rotations act in order, biases add (GRAPE's direct sum, arXiv 2512.07805).
+
+    ValueError where there is none, or where one `reads` q and k for its bias while another `turns` them.
+    """
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         super().__init__()
         if not parts:
             raise ValueError("a composed position has no parts; name at least one")
+        if any(getattr(part, "reads", False) for part in parts) and any(
+            getattr(part, "turns", False) for part in parts
+        ):
+            raise ValueError(
+                "a gated bias reads queries and keys that another part turns, so it would not depend on distance alone; "
+                "use grape_a or fox beside a rotation"
+            )
         self.parts = nn.ModuleList(parts)
 
     def place(self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: Any = None) -> tuple[Any, Any]:
@@ -36,10 +46,25 @@ class Composed(nn.Module):
         several = [columns for columns in found if columns is not None]
         return joined(several) if several else None
 
-    def bias(self, p: Any) -> torch.Tensor | None:
-        found = [part.bias(place) for part, place in self._with(p)]
-        several = [bias for bias in found if bias is not None]
-        return sum(several[1:], several[0]) if several else None
+    @property
+    def pairwise(self) -> bool:
+        """Some part has a pairwise bias."""
+        return any(_pairwise(part) for part in self.parts)
+
+    @property
+    def alike(self) -> bool:
+        """Every part treats all heads alike, if it turns them at all."""
+        return all(getattr(part, "alike", not getattr(part, "turns", False)) for part in self.parts)
+
+    def bias(self, p_query: Any, p_key: Any) -> torch.Tensor:
+        """The sum of the pairwise parts' biases; only where `pairwise`."""
+        parts: Any = zip(self.parts, p_query, p_key, strict=True)
+        several: list[torch.Tensor] = [part.bias(query, key) for part, query, key in parts if _pairwise(part)]
+        return sum(several[1:], several[0])
 
     def _with(self, each: Any) -> list[tuple[Any, Any]]:
         return list(zip(self.parts, each, strict=True))
+
+
+def _pairwise(part: nn.Module) -> bool:
+    return bool(getattr(part, "pairwise", False))

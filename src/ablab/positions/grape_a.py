@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
-from ablab.columns import Columns
+from ablab.columns import Columns, alibi_slopes
 from ablab.rng import Draw
 from ablab.shape import Shape
 
 
 class GrapeA(nn.Module):
-    """Linear distance bias -slope_h (i - j), not learned (ALiBi, arXiv 2108.12409; GRAPE-A, arXiv 2512.07805).
+    """Linear distance bias -slope_h (i - j), not learned.
 
     slope_scale: multiplies every slope; 0 is refused (that is nope).
     Any number of heads: the slopes of the next lower power of two, then every second one of the next higher. The bias
     factorises into (slope_h) x (j): grouped keys stay shared.
     """
 
+    source = "Press et al. 2021 (ALiBi), arXiv 2108.12409; GRAPE-A, arXiv 2512.07805"
     slope_H: torch.Tensor
 
     def __init__(self, shape: Shape, *, slope_scale: float = 1.0) -> None:
@@ -31,7 +30,7 @@ class GrapeA(nn.Module):
 
     def init(self, draw: Draw) -> None:
         """The slopes; nothing is drawn."""
-        self.slope_H.copy_(torch.tensor(slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
+        self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
 
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
@@ -47,13 +46,3 @@ class GrapeA(nn.Module):
         return Columns(
             self.slope_H[None, None, :, None], pos_BT[..., None, None], -pos_BT[..., None] * self.slope_H, parts=(3, 2)
         )
-
-    def bias(self, p: torch.Tensor) -> torch.Tensor | None:
-        return None
-
-
-def slopes(n_heads: int) -> list[float]:
-    """2^(-8(h+1)/n) for a power of two; otherwise those of the lower power, then every second one of the higher."""
-    power = 2 ** int(math.log2(n_heads))
-    first = [2 ** (-8 * (h + 1) / power) for h in range(power)]
-    return first + [2 ** (-8 * (h + 1) / (2 * power)) for h in range(0, 2 * power, 2)][: n_heads - power]

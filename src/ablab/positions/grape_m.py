@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
 from ablab.columns import Columns
 from ablab.rng import Draw
-from ablab.rotation import frequencies, turn
+from ablab.rotation import check, frequencies, turn
 from ablab.shape import Shape
 
 
 class GrapeM(nn.Module):
-    """Rotary embedding with learned frequencies, started at RoPE's (commuting GRAPE-M, arXiv 2512.07805).
+    """Rotary embedding with learned frequencies, started at RoPE's.
 
     learnable: false fixes the frequencies.
     per_head: own frequencies for every kv head, (n_kv_heads, head_dim/2); the heads of a group share them, because
     queries and keys must turn alike for scores to depend on distance alone.
+    share: "net" has one log_freq for the whole network (as Megatron does), "layer" one for every layer.
     scale: log_freq is kept as scale * ln(freq), fp32: under Adam a step of lr moves ln(freq) by about lr / scale.
     ValueError where head_dim is odd, or theta or scale is not positive.
     """
 
+    source = "GRAPE, arXiv 2512.07805, commuting GRAPE-M; Megatron fork vpMoE, grapem"
+    turns = True
     log_freq: torch.Tensor
 
     def __init__(
@@ -31,16 +36,13 @@ class GrapeM(nn.Module):
         per_head: bool = False,
         theta: float = 10000.0,
         scale: float = 16.0,
+        share: Literal["layer", "net"] = "layer",
     ) -> None:
         super().__init__()
-        if shape.head_dim % 2:
-            raise ValueError(
-                f"head_dim is {shape.head_dim}, but a rotation needs pairs of channels; make head_dim even"
-            )
-        for name, value in (("theta", theta), ("scale", scale)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value:g}; give {name} > 0")
-        self.theta, self.scale = theta, scale
+        check(shape.head_dim, theta=theta, scale=scale)
+        if share not in ("layer", "net"):
+            raise ValueError(f"share is '{share}'; give 'layer' or 'net'")
+        self.theta, self.scale, self.share = theta, scale, share
         log_freq = torch.empty((shape.n_kv_heads, shape.head_dim // 2) if per_head else (shape.head_dim // 2,))
         if learnable:
             self.log_freq = nn.Parameter(log_freq)
@@ -53,6 +55,11 @@ class GrapeM(nn.Module):
             freq = frequencies(2 * self.log_freq.shape[-1], self.theta)
             self.log_freq.copy_((self.scale * freq.log()).expand(self.log_freq.shape))
 
+    @property
+    def alike(self) -> bool:
+        """Every head turns by the same angles: a decoder may turn what keys are made of."""
+        return self.log_freq.dim() == 1
+
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -64,7 +71,4 @@ class GrapeM(nn.Module):
         return turn(q_BTHK, k_BTGK, torch.exp(self.log_freq / self.scale), p)
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None
-
-    def bias(self, p: torch.Tensor) -> torch.Tensor | None:
         return None

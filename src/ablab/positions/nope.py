@@ -10,12 +10,18 @@ from ablab.shape import Shape
 
 
 class Nope(nn.Module):
-    """No position signal: scores see content only (Kazemnejad et al. 2023, arXiv 2305.19466).
+    """No position signal: scores see content only.
 
-    The four methods are the interface of the slot: where a token stands, what turns q and k, what is added to the
-    scores as columns, what is added to them pair by pair. Attention calls them in this order, q and k already
-    normalised.
+    The three methods are the interface of the slot: where a token stands, what turns q and k, what is added to the
+    scores as columns. Attention calls them in this order, q and k already normalised. A scheme whose bias is no inner
+    product of columns sets `pairwise = True` and has a fourth, `bias(p_query, p_key) -> (B|1, H, T, S)`, fp32 or fp64:
+    the bias of the queries at p_query over the keys at p_key, of which attention asks for blocks. Every tensor in a
+    place has leading axes (B, length): places are cut along the second, and kept with the keys in decode. `turns = True`
+    says that q and k are rotated, `alike = True` that all heads are by the same angles, `reads = True` that columns
+    depend on q and k.
     """
+
+    source = "Kazemnejad et al. 2023, arXiv 2305.19466"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -32,8 +38,4 @@ class Nope(nn.Module):
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
         """The additive part as low-rank columns."""
-        return None
-
-    def bias(self, p: torch.Tensor) -> torch.Tensor | None:
-        """The additive part that is no inner product of columns, pair by pair: (B|1, H, T, T)."""
         return None

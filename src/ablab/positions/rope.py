@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,7 +15,7 @@ from ablab.shape import Shape
 
 
 class Rope(nn.Module):
-    """Rotary embedding, whole or partial, with NTK-aware scaling on request (Su et al. 2021, arXiv 2104.09864).
+    """Rotary embedding, whole or partial, with NTK-aware scaling on request.
 
     theta: base of the frequencies theta^(-2j/R).
     fraction: the share of head_dim that is rotated, its first R channels; the rest carries no position.
@@ -21,6 +24,9 @@ class Rope(nn.Module):
     ValueError where R is not an even number of channels, theta is not positive, or ntk has fewer than 4 to scale.
     """
 
+    source = "Su et al. 2021, arXiv 2104.09864; NTK: parameter-golf's flag rope_yarn"
+    turns = True
+    alike = True  # every head turns by the same angles: a decoder may turn what keys are made of
     freq: torch.Tensor
 
     def __init__(self, shape: Shape, *, theta: float = 10000.0, fraction: float = 1.0, ntk: bool = False) -> None:
@@ -58,6 +64,12 @@ class Rope(nn.Module):
         if self.ntk:
             self._fill()
 
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """The nearest share of a narrower head that is pairs of channels."""
+        least = 4 if choice["ntk"] else 2
+        return {"fraction": max(least, 2 * round(choice["fraction"] * small["head_dim"] / 2)) / small["head_dim"]}
+
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -67,7 +79,4 @@ class Rope(nn.Module):
         return turn(q_BTHK, k_BTGK, self.freq, p)
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None
-
-    def bias(self, p: torch.Tensor) -> torch.Tensor | None:
         return None

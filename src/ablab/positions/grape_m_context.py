@@ -1,0 +1,60 @@
+"""GRAPE-M whose phase is written by the tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ablab.columns import Columns, running
+from ablab.linear import Gate
+from ablab.rng import Draw
+from ablab.rotation import check, frequencies, turn_by
+from ablab.shape import Shape
+
+
+class GrapeMContext(nn.Module):
+    """Rotary embedding by phase: a token stands at the sum of its document's earlier steps, each softplus(w.x + b) >= 0.
+
+    Contextual GRAPE-M (arXiv 2512.07805), relative in the phase. One step for all heads; log_freq as in grape_m.
+    step: the step before training; w starts at 0, so every token steps alike. 1 starts at RoPE's phases, exactly. GRAPE's
+    comments say 1e-3 (its training then overwrites w, and another version of its code starts near 0.39).
+    ValueError where head_dim is odd, or step, theta or scale is not positive.
+    """
+
+    source = "GRAPE, arXiv 2512.07805, phase-modulated form"
+    turns = True
+    alike = True  # every head turns by the same angles: a decoder may turn what keys are made of
+
+    def __init__(self, shape: Shape, *, step: float = 1.0, theta: float = 10000.0, scale: float = 16.0) -> None:
+        super().__init__()
+        check(shape.head_dim, step=step, theta=theta, scale=scale)
+        self.step, self.theta, self.scale = step, theta, scale
+        self.gate = Gate(shape.d_model, 1)
+        self.offset = nn.Parameter(torch.empty(1))
+        self.log_freq = nn.Parameter(torch.empty(shape.head_dim // 2))
+
+    def init(self, draw: Draw) -> None:
+        """RoPE's frequencies and the even step; nothing is drawn."""
+        with torch.no_grad():
+            self.log_freq.copy_(self.scale * frequencies(2 * len(self.log_freq), self.theta).log())
+            self.offset.fill_(self.step + math.log(-math.expm1(-self.step)))  # softplus of it is the step
+
+    def place(
+        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The phase (B, T), fp64; `carry` (B, 1) is the sum of the steps before this stretch."""
+        dtype = torch.float64  # a step of 1 that rounds is a phase that drifts
+        step_BT1 = F.softplus(self.gate(x_BTD).to(dtype) + self.offset.to(dtype))
+        after = running(step_BT1, pos_BT, carry)
+        return (after - step_BT1)[..., 0], after[:, -1]
+
+    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.log_freq.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"log_freq is {self.log_freq.dtype}, too coarse for phases; keep it fp32 and use autocast")
+        return turn_by(q_BTHK, k_BTGK, torch.exp(self.log_freq / self.scale), p)
+
+    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
+        return None
