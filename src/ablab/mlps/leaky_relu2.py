@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablab.activations import leaky_relu2
 from ablab.linear import Linear
 from ablab.shape import Shape
 
 
 class LeakyRelu2(nn.Module):
-    """down(leaky_relu(up x)^2), no gate: relu2 with a gradient below zero. Parameter Golf submissions, 2026.
+    """down(leaky_relu(up x)^2), no gate: relu2 with a gradient below zero.
 
     x_BTD -> BTD. `slope` is the leaky part's slope (0 is relu2), `ratio` the hidden width in units of d_model. The square
     makes the function even-like: a negative input gives slope^2 x^2, never a negative output. Raises ValueError where
     slope is negative or ratio leaves no whole hidden unit.
     """
+
+    source = "openai/parameter-golf #549"
 
     def __init__(self, shape: Shape, *, slope: float = 0.5, ratio: float = 4.0) -> None:
         super().__init__()
@@ -25,8 +27,8 @@ class LeakyRelu2(nn.Module):
         if slope < 0:
             raise ValueError(f"slope = {slope} is negative; choose 0 (which is relu2) or more")
         self.slope = slope
-        self.up_proj = Linear(shape.d_model, hidden, std=shape.init_std)
-        self.down_proj = Linear(hidden, shape.d_model, std=shape.out_std)
+        self.up_proj = Linear(shape.d_model, hidden, std=shape.init_std, bias=shape.bias)
+        self.down_proj = Linear(hidden, shape.d_model, std=shape.out_std, bias=shape.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.leaky_relu(self.up_proj(x_BTD), self.slope).square())
+        return self.down_proj(leaky_relu2(self.up_proj(x_BTD), self.slope))

@@ -2,4 +2,4 @@
 
 from ablab.slot import Slot
 
-slot = Slot("projection", __name__, aliases={"mha": "gqa"}, gqa="Gqa")
+slot = Slot("projection", __name__, aliases={"mha": "gqa"}, gqa="Gqa", tpa="Tpa")

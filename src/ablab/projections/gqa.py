@@ -9,13 +9,16 @@ from ablab.shape import Shape
 
 
 class Gqa(nn.Module):
-    """One full-rank matrix each for q, k and v; n_kv_heads = n_heads is MHA, 1 is MQA. Ainslie et al. 2023, 2305.13245.
+    """One full-rank matrix each for q, k and v; n_kv_heads = n_heads is MHA, 1 is MQA.
 
     x_BTD -> q_BTHK, k_BTGK, v_BTGK. Three matrices and not a fused one, so that each has its own random stream and its
-    own orthogonalised update. Raises ValueError where n_heads is not a multiple of n_kv_heads.
+    own orthogonalised update. `bias`: all three have one; model.bias decides where unset. Raises ValueError where n_heads
+    is not a multiple of n_kv_heads.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    source = "Ainslie et al. 2023, arXiv 2305.13245"
+
+    def __init__(self, shape: Shape, *, bias: bool | None = None) -> None:
         super().__init__()
         if shape.n_kv_heads < 1 or shape.n_heads % shape.n_kv_heads:
             raise ValueError(
@@ -23,10 +26,11 @@ class Gqa(nn.Module):
                 "choose n_kv_heads among the divisors of n_heads"
             )
         self.head_dim = shape.head_dim
+        bias = shape.bias if bias is None else bias
         kv = shape.n_kv_heads * shape.head_dim
-        self.q_proj = Linear(shape.d_model, shape.n_heads * shape.head_dim, std=shape.init_std)
-        self.k_proj = Linear(shape.d_model, kv, std=shape.init_std)
-        self.v_proj = Linear(shape.d_model, kv, std=shape.init_std)
+        self.q_proj = Linear(shape.d_model, shape.n_heads * shape.head_dim, std=shape.init_std, bias=bias)
+        self.k_proj = Linear(shape.d_model, kv, std=shape.init_std, bias=bias)
+        self.v_proj = Linear(shape.d_model, kv, std=shape.init_std, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = (-1, self.head_dim)

@@ -1,0 +1,23 @@
+"""Several embedding levers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Composed(nn.Module):
+    """A list of embedding levers, applied in order; carry is a tuple, one for each."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
+        carries = []
+        for part, had in zip(self.parts, carry or (None,) * len(self.parts), strict=True):
+            x_BTD, has = part(x_BTD, tokens_BT, pos_BT, had)
+            carries.append(has)
+        return x_BTD, tuple(carries)

@@ -1,0 +1,21 @@
+"""The token vectors alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ablab.shape import Shape
+
+
+class Plain(nn.Module):
+    """The first layer reads the token vectors as they are."""
+
+    source = "the plain form"
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+
+    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
+        return x_BTD, None
