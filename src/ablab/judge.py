@@ -89,6 +89,7 @@ def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
         "seconds": done["seconds"],
         "tokens_per_second": done["tokens_per_second"],
         "gates": [f"{stage}: {gate}" for stage, r in results.items() if r for gate in r["gates"]],
+        "routing": done.get("routing") or None,
         "key": run.train_key,
     }
 
@@ -166,6 +167,7 @@ def notes(plan: Plan) -> list[str]:
                 name
             )
     found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
+    found += said_by_levers(plan)
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
@@ -177,6 +179,19 @@ def notes(plan: Plan) -> list[str]:
     if len(threads) > 1:
         found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
     return found
+
+
+def said_by_levers(plan: Plan) -> list[str]:
+    """What the parts of the models themselves have to say: any module may have `notes()`, a list of texts."""
+    from ablab.model import skeleton
+
+    said: dict[str, list[str]] = {}
+    for name, arm in planning.arms(plan.study).items():
+        model = skeleton(arm.settings["model"], vocab_size=plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size)
+        own: list[Any] = [part.notes for part in model.modules() if callable(getattr(part, "notes", None))]
+        for text in dict.fromkeys(text for notes_of in own for text in notes_of()):
+            said.setdefault(text, []).append(name)
+    return [f"{text} ({', '.join(names)})" for text, names in said.items()]
 
 
 def environment(plan: Plan) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ablab import checkpoint, machine, optimizers, schedules
+from ablab.compiled import compile_layers
 from ablab.data import Batch, Corpus, Stream, valid_rows
 from ablab.fault import Fault, InvalidStudy
 from ablab.model import build
+from ablab.routing import Aux
 from ablab.stability import nonfinite
 
 VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall out of the cache
@@ -20,6 +22,15 @@ VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall o
 
 class Diverged(Exception):
     """The loss or a gradient is not finite; raised before the update. Its text says which."""
+
+
+def split_fault(model: torch.nn.Module, rows: int, micro_rows: int, place: str) -> Fault | None:
+    """What is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time."""
+    whole = [path for path, part in model.named_modules() if getattr(part, "whole_batch", False)]
+    if not whole or micro_rows >= rows:
+        return None
+    text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {micro_rows} at a time'
+    return Fault(f"{place}.{whole[0]}", text, 'use balance = "sequence", or a batch that fits into memory at once')
 
 
 class Learner:
@@ -35,6 +46,7 @@ class Learner:
         micro_rows: int,
         executor: str,
         device: str,
+        compiled: bool = False,
     ) -> None:
         budget, sizes, self.asked = settings["budget"], settings["model"], settings["train"]
         self.precision, self.device, self.micro_rows, self.budget = precision, device, micro_rows, budget
@@ -53,6 +65,12 @@ class Learner:
             dtype=machine.dtype_of(precision),
             executor=executor,
         )
+        self.aux = Aux()  # of one step; health is that of the mixtures at the last step, empty where there is none
+        self.health: dict[str, Any] = {}
+        if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
+            raise InvalidStudy(torn)
+        if compiled:
+            compile_layers(self.model)
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
         self.schedule = schedules.slot.build(self.asked["schedule"])
@@ -84,12 +102,17 @@ class Learner:
         factor = self.schedule.factor(min(1.0, middle))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+            group["spent"] = min(1.0, middle)
+        self.model.at(spent)
         self.optimizer.zero_grad(set_to_none=True)
+        self.aux = Aux()
         loss = self.gradients(batch)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss}")
         norm = self.clip()
         self.optimizer.step(checked=True)
+        self.aux.after_step()
+        self.health = self.aux.health(self.model)
         if self.mean:
             decay = min(self.asked["ema"], (1 + number) / (10 + number))
             torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
@@ -98,15 +121,18 @@ class Learner:
     def gradients(self, batch: Batch) -> float:
         """Add up the gradient of the mean over the batch's targets, micro-batch by micro-batch; returns that mean.
 
-        Each micro-batch contributes its sum over the batch's number of targets, so their sizes do not weigh.
+        Each micro-batch contributes its sum over the batch's number of targets, so their sizes do not weigh. Losses
+        that balance mixtures are in the gradient and not in the mean.
         """
         targets = max(1, int((batch.targets_BT >= 0).sum()))
         total = 0.0
         for rows in zip(*(part.split(self.micro_rows) for part in batch)):
             with machine.autocast(self.precision, self.device):
-                nll_BT = self.model.nll(*(part.to(self.device) for part in rows))
+                nll_BT = self.model.nll(*(part.to(self.device) for part in rows), aux=self.aux)
             loss = nll_BT.sum() / targets
-            loss.backward()  # outside autocast, so that gradients are taken in the types of the forward pass
+            balance = self.aux.take(rows=len(batch.tokens_BT), tokens=batch.tokens_BT.numel())
+            # outside autocast, so that gradients are taken in the types of the forward pass
+            (loss if balance is None else loss + balance).backward()
             total += loss.item()
         return total
 

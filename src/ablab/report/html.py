@@ -15,7 +15,8 @@ from ablab.report.view import View, listing, mapping, note_text
 STYLE = words.Html()
 SECTIONS = (
     ("verdict", "Verdict"), ("forest", "Differences"), ("change", "What would change"), ("trajectories", "Trajectories"),
-    ("positions", "Loss by position"), ("probes", "Needle"), ("stages", "Stages"), ("cost", "Cost"), ("evidence", "Evidence"),
+    ("positions", "Loss by position"), ("probes", "Needle"), ("stages", "Stages"), ("cost", "Cost"),
+    ("routing", "Routing health"), ("evidence", "Evidence"),
     ("decisions", "Decisions"), ("provenance", "Provenance"), ("ledger", "Ledger"), ("methods", "Methods"),
 )  # fmt: skip
 ALWAYS = ("verdict", "change", "provenance", "ledger", "methods")
@@ -67,6 +68,7 @@ def _parts(view: View) -> dict[str, Any]:
         "probe_message": view.probe_message() if drawn else None,
         "stages": tables.stage_table(view, STYLE),
         "cost": tables.cost_table(view, STYLE),
+        "routing": records.routing_table(view, STYLE),
         "evidence": tables.evidence_table(view, STYLE),
         "decisions": records.decision_table(view, STYLE),
         "data": records.data_facts(view, STYLE),

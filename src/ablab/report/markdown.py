@@ -36,6 +36,7 @@ def page(verdict: dict[str, Any]) -> str:
     out += _section("Loss by position", _band_table(view))
     out += _section("Needle", _needle_table(view))
     out += _section("Cost", tables.cost_table(view, STYLE))
+    out += _section("Routing health", records.routing_table(view, STYLE))
     out += _section("Evidence, and what common random numbers bought", tables.evidence_table(view, STYLE))
     out += _section("Decisions judged on these runs", records.decision_table(view, STYLE))
     for title, lines in (

@@ -8,7 +8,7 @@ from typing import Any
 
 from ablab.report import words
 from ablab.report.tables import Table
-from ablab.report.view import View, listing, mapping, note_text
+from ablab.report.view import View, listing, mapping, mean_of, note_text
 from ablab.report.words import DASH, Style
 
 
@@ -51,6 +51,34 @@ def ledger_table(view: View, style: Style) -> Table | None:
         ("remark", "l"),
     )
     return Table(head, rows, note, kinds)
+
+
+def routing_table(view: View, style: Style) -> Table | None:
+    """Health of the mixtures at the last step, per arm: means over its runs, and over layers or the worst layer."""
+    fields = (
+        ("cv of the load", "cv_pct", _percent),
+        ("entropy, nats", "entropy", lambda v: style.fixed(v, 3)),
+        ("largest load", "max_load_pct", _percent),
+        ("dead experts", "dead", lambda v: words.significant(v)),
+        ("range of biases", "bias_range", lambda v: words.significant(v)),
+    )
+    rows = []
+    for arm in view.arms:
+        found = [mapping(run.get("routing")) for run in view.runs_of(arm["name"]) if mapping(run.get("routing"))]
+        if found:
+            means = {key: mean_of([health.get(key) for health in found]) for _, key, _ in fields}
+            layers = words.whole(len(listing(found[0].get("layers"))))
+            rows.append([style.name(arm["name"]), layers, *(write(means[key]) for _, key, write in fields)])
+    note = (
+        "Choices of the last training step, means over the arm's runs. cv and entropy are means over layers; largest load and "
+        "range of biases are those of the worst layer; dead experts, which got no token in that step, are counted over all."
+    )
+    head = (("arm", "l"), ("mixtures", "r"), *((label, "r") for label, _, _ in fields))
+    return Table(head, rows, note) if rows else None
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3g}%"
 
 
 def decision_table(view: View, style: Style) -> Table | None:

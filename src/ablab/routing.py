@@ -1,0 +1,146 @@
+"""What a mixture leaves behind besides its output: losses that balance it, counts that move its biases, its health.
+
+Names: B rows, T tokens of a row, N tokens, E experts, K experts per token.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Routed(NamedTuple):
+    """What a router says of N tokens: the chosen experts, their weights, raw logits, and scores normalised over all E."""
+
+    experts_NK: Tensor
+    weights_NK: Tensor
+    logits_NE: Tensor
+    shares_NE: Tensor
+
+
+def logits_of(x_ND: Tensor, weight_ED: Tensor, bias_E: Tensor | None) -> Tensor:
+    """Router logits in fp32, under autocast too (fp64 stays fp64): a choice must not hang on a rounded product."""
+    wide = torch.float64 if weight_ED.dtype == torch.float64 else torch.float32
+    with torch.autocast(x_ND.device.type, enabled=False):
+        return F.linear(x_ND.to(wide), weight_ED.to(wide), None if bias_E is None else bias_E.to(wide))
+
+
+def refuse(top_k: int, n_experts: int) -> None:
+    """ValueError where top_k experts cannot be chosen from n_experts."""
+    if n_experts < 1:
+        raise ValueError('there are no experts to choose from; give the layer mlp = "moe", or remove the router')
+    if top_k < 1:
+        raise ValueError(f"top_k = {top_k} chooses nobody; choose 1 to {n_experts}")
+    if top_k > n_experts:
+        raise ValueError(f"top_k = {top_k} is more than the {n_experts} experts; choose 1 to {n_experts}")
+
+
+def balance(shares_BTE: Tensor, top_k: int) -> Tensor:
+    """E / (K T^2) sum_e (sum_t share_te) (count_e) per row, (B,): 1 where shares or counts are even.
+
+    Switch Transformer's loss (Fedus et al. 2021, 2101.03961, eq. 4). Counts are of the plain top K of the shares, without
+    bias or groups (Megatron-LM), and carry no gradient.
+    """
+    _, length, experts = shares_BTE.shape
+    chosen_BTK = shares_BTE.detach().topk(top_k, dim=-1).indices
+    counts_BE = torch.zeros_like(shares_BTE[:, 0]).scatter_add_(
+        1, chosen_BTK.flatten(1), torch.ones_like(chosen_BTK, dtype=shares_BTE.dtype).flatten(1)
+    )
+    return (shares_BTE.sum(1) * counts_BE).sum(1) * (experts / (top_k * length**2))
+
+
+def squared_mass(logits_NE: Tensor) -> Tensor:
+    """Sum over tokens of logsumexp(logits)^2, the z-loss. Zoph et al. 2022, 2202.08906, eq. 5."""
+    return logits_NE.logsumexp(-1).square().sum()
+
+
+class Aux:
+    """What the mixtures of one optimizer step collect; made by the learner, handed to every micro-batch's forward pass.
+
+    Losses are sums, so that how a batch is cut into micro-batches does not weigh: `row` over rows, `token` over tokens;
+    `whole` is of the whole batch, which then may not be cut. Weights are already in them.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[nn.Module, Tensor] = {}
+        self._losses: dict[str, list[Tensor]] = {"row": [], "token": [], "whole": []}
+
+    def row(self, loss: Tensor) -> None:
+        """Add a sum over rows: the learner divides it by the batch's rows."""
+        self._losses["row"].append(loss)
+
+    def token(self, loss: Tensor) -> None:
+        """Add a sum over tokens: the learner divides it by the batch's tokens."""
+        self._losses["token"].append(loss)
+
+    def whole(self, loss: Tensor) -> None:
+        """Add a loss of the whole batch."""
+        self._losses["whole"].append(loss)
+
+    def count(self, router: nn.Module, counts_E: Tensor) -> None:
+        """Add how many rows each of the router's experts got; a layer that is passed twice is counted twice."""
+        known = self.counts.get(router)
+        self.counts[router] = counts_E if known is None else known + counts_E
+
+    def take(self, *, rows: int, tokens: int) -> Tensor | None:
+        """The losses of one micro-batch as a share of a batch of `rows` and `tokens`, and forget them; None for none."""
+        shares = {"row": 1 / rows, "token": 1 / tokens, "whole": 1.0}
+        found = [loss * shares[kind] for kind, losses in self._losses.items() for loss in losses]
+        for losses in self._losses.values():
+            losses.clear()
+        return torch.stack(found).sum() if found else None
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Once per optimizer step, after it: add up the counts of all processes, then let every router move its bias."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for counts_E in self.counts.values():
+                torch.distributed.all_reduce(counts_E)
+        for router, counts_E in self.counts.items():
+            if callable(move := getattr(router, "after_step", None)):
+                move(counts_E)
+
+    def health(self, model: nn.Module) -> dict[str, Any]:
+        """How the step's choices were spread: the worst and the mean over layers, and `layers`, one row per mixture.
+
+        Empty where nothing was counted.
+        """
+        layers = []
+        for path, module in model.named_modules():
+            if module in self.counts:
+                bias_E = getattr(module, "expert_bias", None)
+                spread = None if bias_E is None else float(bias_E.max() - bias_E.min())
+                layers.append(
+                    {"layer": path.removesuffix(".router"), **load(self.counts[module]), "bias_range": spread}
+                )
+        return {**aggregate(layers), "layers": layers} if layers else {}
+
+
+def load(counts_E: Tensor) -> dict[str, float]:
+    """Health of one mixture: population cv of the load in percent, its entropy in nats, the largest share in percent,
+    experts without a row."""
+    counts = counts_E.cpu().numpy().astype(np.float64)
+    total = max(1.0, counts.sum())
+    share = counts[counts > 0] / total
+    return {
+        "cv_pct": float(100 * counts.std() / max(counts.mean(), 1e-300)),
+        "entropy": float(-(share * np.log(share)).sum()) + 0.0,
+        "max_load_pct": float(100 * counts.max() / total),
+        "dead": int((counts == 0).sum()),
+    }
+
+
+def aggregate(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over layers: mean cv and entropy, largest load and bias range, dead experts in all."""
+    ranges = [row["bias_range"] for row in layers if row["bias_range"] is not None]
+    return {
+        "cv_pct": sum(row["cv_pct"] for row in layers) / len(layers),
+        "entropy": sum(row["entropy"] for row in layers) / len(layers),
+        "max_load_pct": max(row["max_load_pct"] for row in layers),
+        "dead": sum(row["dead"] for row in layers),
+        "bias_range": max(ranges) if ranges else None,
+    }
