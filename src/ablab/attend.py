@@ -6,29 +6,27 @@ from typing import Any
 
 import torch
 
+from ablab.attention.choice import choice
 from ablab.attention.documents import Documents
+from ablab.attention.flex import flex
 from ablab.attention.lift import lift
 from ablab.attention.reference import reference
-from ablab.columns import Columns
+from ablab.columns import Columns, Pairwise
 
 __all__ = ["EXECUTORS", "Documents", "attend", "executor_for"]
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
-# Where each executor may run. An executor is chosen here, before training, never by a timing at run time.
-EXECUTORS = {"lift": ("cpu",), "reference": ("cpu", "cuda")}
+# Where each executor may run. Which one does is read off a table, before training, never off a timing at run time.
+EXECUTORS = {"lift": ("cpu", "cuda"), "flex": ("cuda",), "reference": ("cpu", "cuda")}
+PAIRWISE = ("lift", "reference")  # those that take a pairwise bias
 
 
 def executor_for(device: str, *, pairwise: bool = False) -> str:
-    """The executor of a device: `lift` on the CPU, `reference` elsewhere. `pairwise`: the model has a pairwise bias.
+    """The executor of a device, from the table of choices. `pairwise`: the model has a pairwise bias.
 
     ValueError where no executor knows the device.
     """
-    kind = torch.device(device).type
-    for name, devices in EXECUTORS.items():
-        if kind in devices and not (pairwise and name == "lift"):
-            return name
-    known = sorted({device for devices in EXECUTORS.values() for device in devices})
-    raise ValueError(f"no attention executor runs on '{kind}'; known: {', '.join(known)}")
+    return choice(torch.device(device).type, "pairwise" if pairwise else "full").executor
 
 
 def attend(
@@ -39,7 +37,7 @@ def attend(
     window: int | None,
     documents: Documents,
     columns: Columns | None = None,
-    bias: torch.Tensor | None = None,
+    bias: Pairwise | None = None,
     sink_H: torch.Tensor | None = None,
     scale: float | None = None,
     executor: str,
@@ -59,20 +57,22 @@ def attend(
         "window": window,
         "documents": documents,
         "columns": columns,
+        "bias": bias,
         "sink_H": sink_H,
         "scale": scale,
     }
-    if executor == "reference":
-        with _as_given(q_BTHK):
-            return reference(q_BTHK, k_BSGK, v_BSGK, bias=bias, **ask)
-    if executor != "lift":
+    if executor not in EXECUTORS:
         raise ValueError(f"no attention executor is called '{executor}'; known: {', '.join(EXECUTORS)}")
-    if bias is not None:
-        raise ValueError("executor 'lift' takes no pairwise bias; use columns, or the executor 'reference'")
-    if q_BTHK.device.type not in EXECUTORS["lift"]:
-        raise ValueError(f"executor 'lift' does not run on '{q_BTHK.device.type}'; use 'reference'")
+    if executor != "reference" and q_BTHK.device.type not in EXECUTORS[executor]:
+        raise ValueError(f"executor '{executor}' does not run on '{q_BTHK.device.type}'; use 'reference'")
+    if bias is not None and executor not in PAIRWISE:
+        raise ValueError(f"executor '{executor}' takes no pairwise bias; use {' or '.join(PAIRWISE)}")
+    if executor not in PAIRWISE:
+        del ask["bias"]
+    by: dict[str, Any] = {"lift": lift, "flex": flex, "reference": reference}
     with _as_given(q_BTHK):
-        return lift(q_BTHK, k_BSGK, v_BSGK, **ask)
+        out: torch.Tensor = by[executor](q_BTHK, k_BSGK, v_BSGK, **ask)
+    return out
 
 
 def _as_given(q: torch.Tensor) -> torch.autocast:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ablab import cost, miniature
+from ablab import cost, miniature, rules
 from ablab import plan as planning
 from ablab.files import canonical
 from ablab.plan import BASELINE, Plan
 
-TIMED_PARAMETERS = 30_000_000  # larger models are not timed here: a check stays quick
+TIMED_PARAMETERS = 30_000_000  # on a CPU larger models are not timed: a check stays quick
+TIMED_STEPS = {"cpu": 3, "cuda": 20}  # on a GPU the first ones compile
 
 
 def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         row = _arm(plan, name)
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
         row["on"] = arm.on if name != BASELINE else None
+        row["rules"] = rules.of(plan, name)
         row["miniature"] = {"losses": found[name].losses, "diverged": found[name].fault}
         rows.append(row)
     return {
@@ -94,39 +96,59 @@ def _arm(plan: Plan, name: str) -> dict[str, Any]:
     run = plan.runs[name, plan.seeds[0]]
     known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
     tokens = budget["tokens"]
+    # On a GPU always: what a step holds there is known only by making one.
+    untimed = budget["seconds"] is None and known["train_seconds"] is None
+    timed = measured(plan, name, known["parameters"]) if untimed or plan.where.device != "cpu" else {}
     return {
         "name": name,
         **{k: known[k] for k in ("parameters", "body_parameters", "embedding_parameters", "flops_per_token")},
+        **{k: known[k] for k in ("cache_bytes_per_token", "cache_bytes_at_seq_len", "cache_precision")},
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
         "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
-        "seconds_per_run": budget["seconds"] or known["train_seconds"] or _timed(plan, name, known["parameters"]),
+        "seconds_per_run": budget["seconds"] or known["train_seconds"] or timed.get("seconds_per_run"),
+        "tokens_per_second": timed.get("tokens_per_second"),
+        "peak_bytes": timed.get("peak_bytes"),
     }
 
 
-def _timed(plan: Plan, name: str, size: int) -> float | None:
-    """Seconds of one run from three real steps (median of the last two); None for models too large to time here."""
+def measured(plan: Plan, name: str, size: int) -> dict[str, Any]:
+    """Real-size training steps of an arm on the plan's device: 3 on a CPU, 20 on a GPU, where the first ones compile.
+
+    Returns steps, tokens_per_second (of the median of the last half), seconds_per_run (None under a budget in seconds)
+    and peak_bytes (of a GPU's memory; None on the CPU). Nothing for models too large to time on a CPU.
+    """
     import tempfile
     from pathlib import Path
+
+    import torch
 
     from ablab.store import read_lines
     from ablab.train import train
 
-    if size > TIMED_PARAMETERS and plan.where.device == "cpu":
-        return None
-    run = plan.runs[name, plan.seeds[0]]
+    kind = torch.device(plan.where.device).type
+    if size > TIMED_PARAMETERS and kind == "cpu":
+        return {}
+    run, steps = plan.runs[name, plan.seeds[0]], TIMED_STEPS[kind]
     asked = run.settings["budget"]
-    short = {**asked, "tokens": 3 * asked["batch_tokens"], "seconds": None}
+    short = {**asked, "tokens": steps * asked["batch_tokens"], "seconds": None}
     settings = {**run.settings, "budget": short, "train": {**run.settings["train"], "validate_every": 10**15}}
     how: dict[str, Any] = {k: v for k, v in plan.where.as_json().items()}
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory(prefix="ablab-timing-") as scratch:
         out, begun = Path(scratch) / "run", time.monotonic()
         train(settings, plan.corpus(run), seed=0, out=out, stop=lambda: False, say=lambda _: None, **how)
         rows = [row for row in read_lines(out / "metrics.jsonl") if "loss" in row]
         spent = time.monotonic() - begun
-    last = [b["seconds"] - a["seconds"] for a, b in zip(rows, rows[1:])]
-    step = statistics.median(last) if last else spent / 3
-    return step * asked["tokens"] / asked["batch_tokens"]
+    took = [b["seconds"] - a["seconds"] for a, b in zip(rows, rows[1:])]
+    step = statistics.median(took[-max(2, steps // 2) :]) if took else spent / steps
+    return {
+        "steps": len(rows),
+        "tokens_per_second": asked["batch_tokens"] / step,
+        "seconds_per_run": None if asked["tokens"] is None else step * asked["tokens"] / asked["batch_tokens"],
+        "peak_bytes": torch.cuda.max_memory_allocated() if kind == "cuda" else None,
+    }
 
 
 def show(found: dict[str, Any], console: Any) -> None:
@@ -138,7 +160,10 @@ def show(found: dict[str, Any], console: Any) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     table.add_column("changes", overflow="fold")
-    for title in ("body", "embedding", "MFLOP/token", "steps", "epochs", "s/run"):
+    on_gpu = any(row["peak_bytes"] for row in found["arms"])
+    titles: tuple[str, ...] = ("body", "embedding", "MFLOP/token", "cache MB", "steps", "epochs", "s/run")
+    titles += ("tokens/s", "GiB") if on_gpu else ()
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for row in found["arms"]:
         changes = "; ".join(f"{c['path']}: {_short(c['before'])} -> {_short(c['after'])}" for c in row["changes"])
@@ -150,11 +175,14 @@ def show(found: dict[str, Any], console: Any) -> None:
             f"{row['body_parameters']:,}",
             f"{row['embedding_parameters']:,}",
             f"{row['flops_per_token'] / 1e6:.2f}",
+            f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
             "by time" if row["steps"] is None else f"{row['steps']:,}",
             "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
             "unknown" if seconds is None else f"{seconds:.0f}",
+            *((f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}") if row["peak_bytes"] else ()),
         )
     console.print(table)
+    rules.show(found["arms"], console)
     console.print(escape(_reach_text(found)))
     for note in found["notes"]:
         console.print(escape(note if note.startswith("warning") else f"note: {note}"))

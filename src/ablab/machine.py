@@ -12,13 +12,29 @@ from typing import Any
 
 import torch
 
-from ablab.model import LOGITS_AT_ONCE, skeleton
+from ablab.cross_entropy import AT_ONCE
+from ablab.fault import Fault, GateFailed
+from ablab.model import skeleton
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and this estimate's own error
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
 ACTIVATIONS = 16
+
+
+def require(device: str) -> None:
+    """Raise GateFailed where this machine, or this torch, has no such device."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise GateFailed(Fault("--device", f"'{device}' names no device", "choose cpu or cuda")) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        built = "sees no GPU" if torch.version.cuda else "was built without CUDA"
+        fault = f"torch {torch.__version__} {built}"
+        raise GateFailed(Fault("--device cuda", fault, "run where there is one, or choose --device cpu"))
+    if kind not in ("cpu", "cuda"):
+        raise GateFailed(Fault("--device", f"runs are not made on '{kind}'", "choose cpu or cuda"))
 
 
 def precision(device: str) -> str:
@@ -75,7 +91,8 @@ def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
     """Estimate of the bytes that one row keeps in the layers between forward and backward, in fp32 and rounded up."""
     matrices = [p for p in skeleton(model, vocab_size=vocab_size).layers.parameters() if p.dim() == 2]
     widths = sum(max(p.shape) for p in matrices)
-    return 4 * model["seq_len"] * (len(model["layers"]) * ACTIVATIONS * model["d_model"] + widths)
+    passes = len(skeleton(model, vocab_size=vocab_size).looped)
+    return 4 * model["seq_len"] * (passes * ACTIVATIONS * model["d_model"] + widths * passes // len(model["layers"]))
 
 
 def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
@@ -84,8 +101,10 @@ def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
     copies = 4 + (1 if settings["train"]["ema"] else 0)  # weights, gradients, two moments, average
     left = memory - 4 * copies * weights
     row, logits = activation_bytes(model, vocab_size), 4 * 3 * model["seq_len"] * vocab_size
-    # Logits of many rows are made in pieces of LOGITS_AT_ONCE: from then on they need a fixed amount.
-    return max(0, left // (row + logits), (left - 4 * 3 * LOGITS_AT_ONCE) // row)
+    # Logits of many rows are made in pieces of AT_ONCE: from then on they need a fixed amount, and the head's
+    # gradient once more, with its weight in bf16.
+    fixed = 4 * 3 * AT_ONCE + 6 * vocab_size * model["d_model"]
+    return max(0, left // (row + logits), (left - fixed) // row)
 
 
 @functools.cache

@@ -53,6 +53,7 @@ class Documents:
         self.pos_BT = place - torch.where(first, place, 0).cummax(1).values
         self.segment_BT = first.flatten().cumsum(0).view(self.shape) - 1
         self._blocks: dict[tuple[int, int, torch.dtype], Blocks] = {}
+        self.masks: dict[int | None, object] = {}  # of `flex`, by window
 
     @functools.cached_property
     def starts(self) -> torch.Tensor:

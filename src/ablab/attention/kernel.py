@@ -32,6 +32,14 @@ def flash(
     return _Flash.apply(q_nTHK, k_nSGK, v_nSGV, rival_nTH, mask, scale)
 
 
+def of_rows(
+    q_nGMK: torch.Tensor, k_nGSK: torch.Tensor, v_nGSK: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every query over every key but what `mask` (n|1, G|1, M|1, S) hides: (n, G, M, K) and log-sum-exp (n, G, M)."""
+    found: tuple[torch.Tensor, torch.Tensor] = _flash(q_nGMK, k_nGSK, v_nGSK, 0.0, False, attn_mask=mask, scale=scale)
+    return found
+
+
 def forward(
     q: torch.Tensor,
     k: torch.Tensor,

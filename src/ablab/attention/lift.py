@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import torch
 
+from ablab.attention.cuda import lift_cuda
 from ablab.attention.cuts import take
 from ablab.attention.documents import Documents
 from ablab.attention.kernel import flash
 from ablab.attention.lifted import lifted
+from ablab.attention.rows import rows
 from ablab.attention.windowed import windowed
-from ablab.columns import Columns
+from ablab.columns import Columns, Pairwise
 
 # Measured on one core (AVX2, fp32, forward and backward), committed here: nothing is chosen by a timing at run time.
 # Windowed rows up to SHORT tokens keep their scores: window 16 takes 0.70 to 0.82 of the kernel's time, 64 takes 0.85,
@@ -31,15 +33,20 @@ def lift(
     window: int | None,
     documents: Documents,
     columns: Columns | None,
+    bias: Pairwise | None,
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Attention on the CPU; under a window time and memory are linear in T, without one memory is.
+    """Attention; under a window time and memory are linear in T, without one memory is. On a GPU see `lift_cuda`.
 
     Error against the oracle: fp32 1e-6 + 2^-24 max|column product|, bf16 the kernel's own.
     """
     if window is not None and documents.longest <= window:
         window = None
+    if bias is not None:
+        return rows(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, bias, sink_H, scale)
+    if q_BTHK.device.type == "cuda":
+        return lift_cuda(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, sink_H, scale)
     if window is not None:
         flat = _flat(q_BTHK, k_BSGK, v_BSGK, columns)
         parts, missing = ((1, 1), [None] * 3) if columns is None else (columns.parts, [])

@@ -1,0 +1,82 @@
+"""The compiled step: same numbers and names as the eager one; decided once per study; devices that are not there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests import tiny
+
+from ablab import compiled, machine
+from ablab.fault import GateFailed
+from ablab.learner import Learner
+from ablab.model import build
+from ablab.store import Where, resolve_where
+
+
+def inputs():
+    tokens = torch.arange(96).view(3, 32) * 7 % tiny.VOCAB
+    ids = torch.zeros_like(tokens)
+    ids[1, 11:] = 1
+    return tokens, tokens.roll(-1, 1), ids
+
+
+def graphs() -> int:
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def test_a_compiled_model_has_the_numbers_and_names_of_the_eager_one_and_layers_of_a_kind_share_their_code():
+    """By dynamo's tracing and autograd's, without code generation: what a GPU adds is the generated kernels alone."""
+    kinds = {"L": tiny.kind("local", 8, softmax="sink", position="fox")}
+    sizes = tiny.model(layers="LL", kinds=kinds)
+    plain, traced = (build(sizes, vocab_size=tiny.VOCAB, seed=1) for _ in range(2))
+    before = graphs()
+    compiled.compile_layers(traced, backend="aot_eager")
+    assert list(plain.state_dict()) == list(traced.state_dict())
+    wanted, found = plain.nll(*inputs()), traced.nll(*inputs())
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
+    wanted.sum().backward(), found.sum().backward()
+    for (name, a), (_, b) in zip(traced.named_parameters(), plain.named_parameters()):
+        torch.testing.assert_close(a.grad, b.grad, atol=2e-5, rtol=2e-5, msg=name)
+    assert (after := graphs()) > before, "something was compiled"
+    deep = build(tiny.model(layers="LLLL", kinds=kinds), vocab_size=tiny.VOCAB, seed=1)
+    compiled.compile_layers(deep, backend="aot_eager")
+    deep.nll(*inputs())
+    assert graphs() == after, "compile time does not grow with depth"
+
+
+def test_a_learner_compiles_where_it_is_told_to(monkeypatch):
+    seen = []
+    monkeypatch.setattr("ablab.learner.compile_layers", seen.append)
+    how = {"seed": 0, "precision": "fp32", "micro_rows": 2, "executor": "lift", "device": "cpu"}
+    for told in (False, True):
+        learner = Learner(tiny.settings(), tiny.corpus(), compiled=told, **how)
+        assert seen == ([learner.model] if told else [])
+
+
+def test_only_gpus_compile():
+    assert not compiled.compiles("cpu") and compiled.compiles("cuda") and compiled.compiles("cuda:1")
+
+
+def test_compilation_is_part_of_where_and_of_the_training_key(tmp_path):
+    ask = {"device": "cuda", "precision": "bf16", "executor": "lift", "micro_rows": 4}
+    where = resolve_where(tmp_path / "where.json", compiled=True, **ask)
+    assert where.compiled and where.as_json()["compiled"] is True
+    assert resolve_where(tmp_path / "where.json", compiled=True, **ask) == where
+    assert Where(*ask.values()).as_json() != where.as_json()
+
+
+def test_a_device_that_is_not_there_is_refused():
+    machine.require("cpu")
+    with pytest.raises(GateFailed, match="--device: 'gpu' names no device; choose cpu or cuda"):
+        machine.require("gpu")
+    with pytest.raises(GateFailed, match="--device: runs are not made on 'meta'; choose cpu or cuda"):
+        machine.require("meta")
+
+
+def test_without_cuda_the_refusal_says_why(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for version, why in ((None, "was built without CUDA"), ("13.0", "sees no GPU")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        with pytest.raises(GateFailed, match=f"--device cuda: torch .* {why}; run where there is one") as refused:
+            machine.require("cuda")
+        assert refused.value.exit_code == 4
