@@ -1,0 +1,1 @@
+"""Other programs' words: what their flags really do, written as ablab's settings, and back."""
