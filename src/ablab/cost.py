@@ -10,14 +10,21 @@ if TYPE_CHECKING:
 
 
 def of(plan: Plan, name: str) -> dict[str, Any]:
-    """What an arm costs: parameters, arithmetic, measured speed (median over its runs) and artifact bytes."""
-    from ablab.model import flops_per_token, parameters, skeleton
+    """What an arm costs: parameters, arithmetic, cache, measured speed (median over its runs) and artifact bytes.
+
+    cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
+    cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
+    """
+    from ablab.cache import cache_size
+    from ablab.model import skeleton
+    from ablab.size import flops_per_token, parameters
 
     first = plan.runs[name, plan.seeds[0]]
     vocab = plan.corpus(first).vocab_size
     model = first.settings["model"]
     decider = plan.study.decision["stage"]
-    sizes = parameters(skeleton(model, vocab_size=vocab))
+    decoder, precision = skeleton(model, vocab_size=vocab), plan.where.precision
+    sizes, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]
     done = [d for s in plan.seeds if (d := plan.store.trained(plan.runs[name, s].train_key)) and d["status"] == "done"]
     rows = [r for s in plan.seeds if (r := plan.store.scored(plan.runs[name, s].score_keys[decider]))]
     speed = median([d["tokens_per_second"] for d in done])
@@ -26,6 +33,9 @@ def of(plan: Plan, name: str) -> dict[str, Any]:
         "body_parameters": sizes["body"],
         "embedding_parameters": sizes["embedding"],
         "flops_per_token": flops_per_token(model, vocab),
+        "cache_bytes_per_token": cache_size(decoder, 1, itemsize=itemsize)["bytes"],
+        "cache_bytes_at_seq_len": cache_size(decoder, length, itemsize=itemsize)["bytes"],
+        "cache_precision": precision,
         "tokens_per_second": speed,
         "step_ms": 1000 * first.settings["budget"]["batch_tokens"] / speed if speed else None,
         "train_seconds": median([d["seconds"] for d in done]),

@@ -1,0 +1,133 @@
+"""The command `ablab sample`: what the trained weights of an arm write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ablab.plan import Plan, Run
+
+
+def sample(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm, or baseline.")],
+    prompt: Annotated[list[str], typer.Option(help="Text to continue (repeatable: one batch).")],
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens of each.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the fewest that hold this share.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed; the first that is trained.")] = None,
+    draw: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
+    out: Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """What the trained weights of an arm write, by cached decoding, to a document's end at most."""
+    for text in prompt:
+        if not text:
+            raise typer.BadParameter("a prompt is empty; give some text", param_hint="--prompt")
+    plan = _plan(study, scale, out)
+    run = _trained(plan, arm, seed, _again(study, scale, out))
+    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
+    try:
+        found = continued(plan, run, prompt, tokens, **asked)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--prompt, --tokens, --top-p") from error
+    if as_json:
+        print(json.dumps(found, indent=1, allow_nan=False))
+        return
+    for row in found["samples"]:
+        print(f"{row['prompt']}|{row['text']}{'' if row['ended'] else ' ...'}\n")
+    speed = f"{found['tokens_per_second']:,.0f} tokens/s" if found["tokens_per_second"] else "one token each"
+    size = f"cache {found['cache_bytes']:,} bytes ({found['precision']})"
+    print(
+        f"{found['arm']}, seed {found['seed']}: {sum(row['tokens'] for row in found['samples'])} tokens, {speed}, {size}"
+    )
+
+
+def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any) -> dict[str, Any]:
+    """The prompts, each behind a document's start, continued by the run's weights; positions hear the whole length.
+
+    samples: prompt, text, tokens (how many are new), ended (the document came to its end). ValueError as `generate`
+    raises it.
+    """
+    from ablab.decode import generate
+    from ablab.evaluators.disjoint import declared
+    from ablab.evaluators.inference import inference
+    from ablab.stage import trained_decoder
+
+    corpus, where = plan.corpus(run), plan.where
+    rows = [[corpus.bos_id, *corpus.tokenizer.encode(prompt)[0].tolist()] for prompt in prompts]
+    weights = plan.store.train(run.train_key) / "weights.safetensors"
+    place = {"precision": where.precision, "executor": where.executor, "device": where.device}
+    decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, **place)
+    seq_len, whole = run.settings["model"]["seq_len"], max(map(len, rows)) + n_new
+    with inference(decoder, where.precision), declared(decoder, max(seq_len, whole), seq_len):
+        found = generate(decoder, rows, n_new, stop=[corpus.bos_id], **asked)
+    samples: list[dict[str, Any]] = []
+    for prompt, new in zip(prompts, found.tokens, strict=True):
+        ended = new[-1] == corpus.bos_id
+        text = corpus.tokenizer.decode(new[:-1] if ended else new)
+        samples.append({"prompt": prompt, "text": text, "tokens": len(new), "ended": ended})
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "samples": samples,
+        "tokens_per_second": found.tokens_per_second if max(map(len, found.tokens)) > 1 else None,
+        "prompt_seconds": found.prompt_seconds,
+        "seconds": found.seconds,
+        "cache_bytes": found.cache_bytes,
+        "precision": where.precision,
+    }
+
+
+def _plan(path: Path, scale: str | None, out: Path) -> Plan:
+    """The study where it was trained: on the device that it began with."""
+    import torch
+
+    from ablab import plan
+    from ablab import study as studies
+    from ablab.fault import Fault, GateFailed
+    from ablab.files import read_json
+    from ablab.store import Store
+
+    study, store = studies.load(path, scale), Store(out.resolve())
+    began = store.study(study.name, scale) / "where.json"
+    if not began.exists():
+        raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))
+    device = str(read_json(began, "device")["device"])
+    if device != "cpu" and not torch.cuda.is_available():
+        raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "sample where it ran"))
+    return plan.make(study, store, device=device, say=lambda _: None)
+
+
+def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
+    """The arm's run under `seed`, or the first that is trained."""
+    from ablab.fault import Fault, GateFailed, InvalidStudy, did_you_mean
+    from ablab.plan import arms
+
+    known = list(arms(plan.study))
+    if arm not in known:
+        raise InvalidStudy(Fault(plan.study.path.name, f"no arm is called '{arm}'", did_you_mean(arm, known)))
+    if seed is not None and seed not in plan.seeds:
+        listed = ", ".join(map(str, plan.seeds))
+        raise InvalidStudy(Fault(plan.study.path.name, f"{seed} is none of its seeds", f"known: {listed}"))
+    for each in plan.seeds if seed is None else [seed]:
+        done = plan.store.trained(plan.runs[arm, each].train_key)
+        if done and done["status"] == "done":
+            return plan.runs[arm, each]
+        if done and seed is not None:
+            raise GateFailed(
+                Fault(f"{arm}, seed {seed}", f"has no weights: it {done['status']}", "choose another seed")
+            )
+    which = "no seed is" if seed is None else f"seed {seed} is not"
+    raise GateFailed(Fault(f"{plan.study.path.name}: {arm}", f"{which} trained yet", cure))
+
+
+def _again(path: Path, scale: str | None, out: Path) -> str:
+    scaled, stored = f" --scale {scale}" if scale else "", "" if out == Path("runs") else f" --out {out}"
+    return f"do `ablab run {path}{scaled}{stored}` first"
