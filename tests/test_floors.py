@@ -6,14 +6,49 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "ablab"
-LEVERS = ("positions", "projections", "softmaxes", "mlps", "optimizers", "schedules", "tokenizers")
+LEVERS = (
+    "positions",
+    "projections",
+    "softmaxes",
+    "mlps",
+    "routers",
+    "gates",
+    "values",
+    "temperatures",
+    "residuals",
+    "embeddings",
+    "blocks",
+    "skips",
+    "optimizers",
+    "schedules",
+    "tokenizers",
+)
 FLOORS = {
-    0: ("fault", "files", "lock", "rng", "shape", "slot", "linear", "norm", "rotation", "columns"),
+    0: (
+        "fault",
+        "files",
+        "lock",
+        "rng",
+        "shape",
+        "slot",
+        "linear",
+        "norm",
+        "rotation",
+        "columns",
+        "orthogonal",
+        "activations",
+        "grouped",
+        "routing",
+        "roles",
+        "matrices",
+        "table",
+    ),
     1: LEVERS,
-    2: ("attend", "attention", "model", "data", "scores"),
+    2: ("attend", "attention", "cross_entropy", "layer", "model", "size", "cache", "decode", "data", "scores"),
     3: (
         "train",
         "learner",
+        "compiled",
         "stability",
         "checkpoint",
         "metrics",
@@ -23,8 +58,8 @@ FLOORS = {
         "evaluators",
         "verdict",
     ),
-    4: ("study", "plan", "cost", "store", "launch", "judge", "check", "miniature", "levers"),
-    5: ("report", "progress", "cli"),
+    4: ("rules", "study", "plan", "cost", "store", "launch", "judge", "check", "miniature", "levers"),
+    5: ("bridges", "report", "progress", "sample", "cli"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

@@ -13,8 +13,9 @@ from torch import nn
 
 from ablab import model as decoder_module
 from ablab.fault import InvalidStudy
-from ablab.model import build, flops_per_token, parameters, skeleton
+from ablab.model import build, skeleton
 from ablab.norm import Norm
+from ablab.size import flops_per_token, parameters
 
 
 def made(model: dict[str, Any] | None = None, **how: Any) -> decoder_module.Decoder:
@@ -91,7 +92,8 @@ def test_nll_is_zero_without_a_target_and_fp32() -> None:
 def test_nll_in_pieces_equals_nll_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, found = some_rows(), {}
     for at_once in (1 << 26, 7 * tiny.VOCAB):
-        monkeypatch.setattr(decoder_module, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(decoder_module, "AT_ONCE", at_once)
+        monkeypatch.setattr("ablab.cross_entropy.AT_ONCE", at_once)
         decoder = made(dtype=torch.float64)
         decoder.nll(*rows).sum().backward()
         found[at_once] = [p.grad for p in decoder.parameters()]

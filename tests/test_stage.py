@@ -168,8 +168,8 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, kind: type[Decoder]) -> None:
 
 def test_violations_are_returned(weights: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     class Future(Decoder):
-        def forward(self, tokens_BT: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-            return super().forward(tokens_BT, ids_BT) + self.embed(tokens_BT.roll(-1, 1))
+        def forward(self, tokens_BT: torch.Tensor, ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
+            return super().forward(tokens_BT, ids_BT, *rest) + self.embed(tokens_BT.roll(-1, 1))
 
     sabotage(monkeypatch, Future)
     gates = run("pre", weights, corpus)["gates"]

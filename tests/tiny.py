@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ablab import mlps, optimizers, positions, projections, schedules, softmaxes
+from ablab import optimizers, schedules
 from ablab.data.corpus import Corpus, Valid
 from ablab.rng import stream
+from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
 VOCAB, BOS = 33, 32
 
@@ -43,24 +44,19 @@ def corpus(count: int = 60) -> Corpus:
 
 
 def choice(slot: Any, value: Any) -> Any:
-    """The canonical choice; a fault fails the test."""
+    """The canonical choice, or a list of them; a fault fails the test."""
     made, faults = slot.coerce(value, slot.name)
     assert not faults, faults
     return made
 
 
-def kind(
-    table: str, window: int | None, *, position: Any = "rope", softmax: Any = "vanilla", mlp: Any = "relu2"
-) -> dict[str, Any]:
-    """One layer kind."""
-    return {
-        "table": table,
-        "window": window,
-        "projection": choice(projections.slot, "gqa"),
-        "position": choice(positions.slot, position),
-        "softmax": choice(softmaxes.slot, softmax),
-        "mlp": choice(mlps.slot, mlp),
-    }
+def kind(table: str, window: int | None, **levers: Any) -> dict[str, Any]:
+    """One layer kind; a slot that is not named has its default."""
+    asked = {**IN_MODEL, **levers}
+    made = {slot: choice(SLOTS[slot], asked[slot]) for slot in IN_MODEL}
+    if not getattr(SLOTS["mlp"].load(made["mlp"]["name"]), "routed", False):
+        made["router"] = None
+    return {"table": table, "window": window, **made}
 
 
 def model(**changed: Any) -> dict[str, Any]:
@@ -78,6 +74,14 @@ def model(**changed: Any) -> dict[str, Any]:
         "qk_norm": True,
         "norm_eps": 1e-5,
         "init_std": 0.02,
+        "embed_std": None,
+        "out_std": None,
+        "init": "normal",
+        "norm": "rms",
+        "bias": False,
+        "loops": [],
+        "loop_from": None,
+        **{slot: choice(SLOTS[slot], value) for slot, value in OF_MODEL.items()},
     } | changed
 
 

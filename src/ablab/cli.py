@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablab.bridges import commands
+from ablab.sample import sample
+
 if TYPE_CHECKING:
     from ablab.plan import Plan
 
@@ -32,6 +35,9 @@ Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [sc
 Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+app.command()(sample)
+app.command()(commands.explain)
+app.command()(commands.export)
 
 
 @app.command()
@@ -172,17 +178,14 @@ def _check_mirrors(names: list[str]) -> None:
 
 
 def _check_device(device: str) -> None:
-    """typer.BadParameter where torch knows no such device or this machine has none."""
-    import torch
-
+    """typer.BadParameter where runs are made on no such device, GateFailed where this machine has none."""
     if device == "cpu":
         return
     if device.split(":")[0] != "cuda":
         raise typer.BadParameter(f"'{device}' is no device; known: cpu, cuda", param_hint="--device")
-    if not torch.cuda.is_available():
-        raise typer.BadParameter(
-            "this machine has no CUDA device that torch can use; known: cpu", param_hint="--device"
-        )
+    from ablab import machine
+
+    machine.require(device)
 
 
 def _fail_if_given_up(plan: Plan) -> None:

@@ -16,24 +16,13 @@ class UnknownSlot(Refused):
 
 def slots() -> dict[str, Slot]:
     """Every slot by its name in a study file."""
-    from ablab import (
-        compressors,
-        evaluators,
-        mlps,
-        optimizers,
-        positions,
-        projections,
-        schedules,
-        softmaxes,
-        tokenizers,
-    )
+    from ablab.study.keys import SLOTS
 
-    rooms = (positions, projections, softmaxes, mlps, optimizers, schedules, tokenizers, compressors, evaluators)
-    return {room.slot.name: room.slot for room in rooms}
+    return dict(SLOTS)
 
 
 def table(only: str | None = None) -> dict[str, Any]:
-    """{slot: {lever: {summary, settings: {name: {type, default}}}}}; UnknownSlot where `only` names no slot."""
+    """{slot: {lever: {summary, source, settings: {name: {type, default}}}}}; UnknownSlot where `only` names no slot."""
     known = slots()
     if only is not None and only not in known:
         raise UnknownSlot(Fault("ablab levers", f"no slot is called '{only}'", did_you_mean(only, list(known))))
@@ -41,6 +30,7 @@ def table(only: str | None = None) -> dict[str, Any]:
         slot.name: {
             lever: {
                 "summary": slot.summary(lever),
+                "source": slot.source(lever),
                 "settings": {
                     s.name: {"type": describe(s.type), "default": "(required)" if s.required else s.default}
                     for s in slot.settings(lever).values()
@@ -61,6 +51,8 @@ def show(rows: dict[str, Any], console: Any) -> None:
         console.print(f"[bold]{escape(slot)}[/bold]")
         for lever, facts in found.items():
             console.print(f"  [cyan]{escape(lever)}[/cyan]  {escape(facts['summary'])}")
+            if facts["source"]:
+                console.print(f"      [dim]{escape(facts['source'])}[/dim]")
             for name, setting in facts["settings"].items():
                 console.print(
                     f"      {escape(name)} = {escape(_spell(setting['default']))}  [dim]{escape(setting['type'])}[/dim]"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablab import evaluators
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.plan import BASELINE, Plan, arms
+from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +72,10 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
             full = settings["model"]["seq_len"]
             most = model["seq_len"] if kind["window"] >= full else model["seq_len"] - 1
             kind["window"] = min(most, max(2, round(kind["window"] * long)))
-    if len(model["layers"]) > MOST_LAYERS and not same_layers:
+    if len(model["layers"]) > MOST_LAYERS and not same_layers and not model["loops"]:
         model["layers"] = model["layers"][: MOST_LAYERS // 2] + model["layers"][-MOST_LAYERS // 2 :]
         model["kinds"] = {k: v for k, v in model["kinds"].items() if k in model["layers"]}
+    _fit_levers(settings["model"], model)
     share = settings["budget"]["batch_tokens"] / base["budget"]["batch_tokens"]
     rows = max(1, round(2 * share * base["model"]["seq_len"] * long / model["seq_len"]))
     batch_tokens = rows * model["seq_len"]
@@ -83,6 +85,16 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
         fit = getattr(evaluators.slot.load(stage["evaluate"]["name"]), "miniature", None)
         stage["evaluate"] |= fit(stage["evaluate"], long) if fit else {}
     return small
+
+
+def _fit_levers(full: dict[str, Any], small: dict[str, Any]) -> None:
+    """Levers whose settings are sizes (a gate's width, a layer's number) name theirs for a smaller model: `miniature`."""
+    places = [(slot, kind[slot]) for kind in small["kinds"].values() for slot in IN_MODEL]
+    for slot, chosen in [*places, *((slot, small[slot]) for slot in OF_MODEL)]:
+        for choice in chosen if isinstance(chosen, list) else [chosen]:
+            fit = choice and getattr(SLOTS[slot].load(choice["name"]), "miniature", None)
+            if fit:
+                choice |= fit(choice, full, small)
 
 
 def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
@@ -127,7 +139,12 @@ def inert(plan: Plan, found: dict[str, Outcome]) -> list[Fault]:
 
 
 def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
-    """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate."""
+    """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate.
+
+    Raises InvalidStudy for an arm whose batch must stay whole and does not fit: a miniature's batch always fits.
+    """
+    if torn := splits(plan):
+        raise InvalidStudy(torn)
     found = outcomes(plan, say)
     for name in indistinct(plan, found):
         say(f"note: arm '{name}' is the same as its reference at this small size; whether it acts was not tested")
@@ -137,6 +154,20 @@ def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     if faults:
         raise GateFailed(faults)
     return found
+
+
+def splits(plan: Plan) -> list[Fault]:
+    """A fault for every arm with a part that needs the whole batch, where a batch goes through in pieces."""
+    from ablab.learner import split_fault
+    from ablab.model import skeleton
+
+    faults = []
+    for name, arm in arms(plan.study).items():
+        model = arm.settings["model"]
+        decoder = skeleton(model, vocab_size=plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size)
+        rows = arm.settings["budget"]["batch_tokens"] // model["seq_len"]
+        faults.append(split_fault(decoder, rows, plan.where.micro_rows, f"{plan.study.path.name}: {name}: model"))
+    return [fault for fault in faults if fault is not None]
 
 
 def same(one: Outcome, other: Outcome) -> bool:

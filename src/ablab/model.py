@@ -1,6 +1,6 @@
-"""The one decoder. Pre-norm, QK-norm, grouped queries; every other choice sits in a slot and this file knows none by name.
+"""The one decoder. Every choice sits in a slot and this file knows none by name.
 
-Shapes are suffixes: B batch, T query positions, S key positions, D d_model, H query heads, G key/value heads, K head_dim.
+One forward serves training, evaluation and decoding. Shapes are suffixes: B batch, T query positions, D d_model.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ablab import mlps, positions, projections, softmaxes
-from ablab.attend import Documents, attend
+from ablab import embeddings, skips
+from ablab.attend import Documents
+from ablab.cross_entropy import AT_ONCE, nll
+from ablab.embeddings.composed import Composed as Embeddings
 from ablab.fault import Fault, InvalidStudy
+from ablab.files import canonical
+from ablab.layer import Layer, Pass, build_lever, build_levers, build_position
 from ablab.linear import Linear
-from ablab.norm import Norm
-from ablab.positions.composed import Composed
+from ablab.norm import NORMS
 from ablab.rng import Draw
+from ablab.routing import Aux
 from ablab.shape import Shape
-from ablab.slot import Slot
 
-REVISION = 1  # raised whenever a number that this file makes changes on purpose
-LOGITS_AT_ONCE = 1 << 26  # elements; more rows than this are scored in pieces whose logits are made again in backward
+REVISION = 2  # raised whenever a number that this file makes changes on purpose
 
 
 class Embedding(nn.Module):
@@ -50,53 +51,8 @@ class Head(Linear):
 
     role = "head"
 
-
-class Attention(nn.Module):
-    """Projection, QK-norm, position, one call of the attention core, output matrix."""
-
-    def __init__(self, kind: Mapping[str, Any], shape: Shape, *, qk_norm: bool, eps: float, executor: str) -> None:
-        super().__init__()
-        place = f"model.{kind['table']}"
-        self.window, self.executor = shape.window, executor
-        self.projection = _build(projections.slot, kind["projection"], shape, place)
-        self.q_norm = Norm(shape.head_dim, eps) if qk_norm else nn.Identity()
-        self.k_norm = Norm(shape.head_dim, eps) if qk_norm else nn.Identity()
-        self.position = _position(kind["position"], shape, place)
-        self.softmax = _build(softmaxes.slot, kind["softmax"], shape, place)
-        self.o_proj = Linear(shape.n_heads * shape.head_dim, shape.d_model, std=shape.out_std)
-
-    def forward(self, x_BTD: Tensor, documents: Documents) -> Tensor:
-        q_BTHK, k_BTGK, v_BTGK = self.projection(x_BTD)
-        q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
-        p, _ = self.position.place(x_BTD, documents.pos_BT)
-        q_BTHK, k_BTGK = self.position.rotate(q_BTHK, k_BTGK, p)
-        y_BTHK = attend(
-            q_BTHK,
-            k_BTGK,
-            v_BTGK,
-            window=self.window,
-            documents=documents,
-            columns=self.position.columns(q_BTHK, k_BTGK, p),
-            bias=self.position.bias(p),
-            sink_H=self.softmax.sink(),
-            executor=self.executor,
-        )
-        return self.o_proj(y_BTHK.flatten(2))
-
-
-class Layer(nn.Module):
-    """x + attn(norm x), then x + mlp(norm x)."""
-
-    def __init__(self, kind: Mapping[str, Any], shape: Shape, *, qk_norm: bool, eps: float, executor: str) -> None:
-        super().__init__()
-        self.attn_norm = Norm(shape.d_model, eps)
-        self.attn = Attention(kind, shape, qk_norm=qk_norm, eps=eps, executor=executor)
-        self.mlp_norm = Norm(shape.d_model, eps)
-        self.mlp = _build(mlps.slot, kind["mlp"], shape, f"model.{kind['table']}")
-
-    def forward(self, x_BTD: Tensor, documents: Documents) -> Tensor:
-        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), documents)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+    def init(self, draw: Draw) -> None:
+        draw.normal_(self.weight, "weight", self.std)
 
 
 class Decoder(nn.Module):
@@ -104,59 +60,110 @@ class Decoder(nn.Module):
 
     def __init__(self, model: Mapping[str, Any], *, vocab_size: int, executor: str = "lift") -> None:
         super().__init__()
-        shape, eps = _shape(model, vocab_size), model["norm_eps"]
+        shape = _shape(model, vocab_size)
         self.softcap = float(model["softcap"])
-        self.embed = Embedding(vocab_size, shape.d_model, std=shape.init_std)
-        self.layers = nn.ModuleList(
-            Layer(
-                model["kinds"][letter],
-                _at_layer(shape, model["kinds"][letter], i),
-                qk_norm=model["qk_norm"],
-                eps=eps,
-                executor=executor,
+        std = shape.init_std if model["embed_std"] is None else model["embed_std"]
+        self.embed = Embedding(vocab_size, shape.d_model, std=std)
+        self.mixer = build_levers(embeddings.slot, Embeddings, model["embedding"], shape, "model")
+        self.straight, self.looped = list(range(shape.n_layers)), order(shape.n_layers, model["loops"])
+        self.loop_from, self.looping = model["loop_from"] or 0.0, True
+        self.shared = nn.ModuleDict()  # positions of which the network has one
+        self.layers = nn.ModuleList()
+        owners: dict[str, nn.Module] = {}
+        for i, letter in enumerate(model["layers"]):
+            kind = model["kinds"][letter]
+            here = Shape(**{**vars(shape), "window": kind["window"], "layer": i})
+            position = build_position(kind["position"], here, f"model.{kind['table']}")
+            if shared := getattr(position, "share", "layer") == "net":
+                name = canonical(kind["position"])
+                if name not in owners:
+                    owners[name] = self.shared[str(len(owners))] = position
+                position = owners[name]
+            self.layers.append(
+                Layer(
+                    kind,
+                    here,
+                    position,
+                    shared,
+                    norm=model["norm"],
+                    qk_norm=model["qk_norm"],
+                    executor=executor,
+                )
             )
-            for i, letter in enumerate(model["layers"])
-        )
-        self.final_norm = Norm(shape.d_model, eps)
+        self.skips = build_lever(skips.slot, model["skips"], shape, "model")
+        self.final_norm = NORMS[model["norm"]](shape.d_model, shape.norm_eps)
         # Tied means that there is no second tensor at all: a tie that does not exist cannot break.
         self.lm_head = None if model["tied"] else Head(shape.d_model, vocab_size, std=shape.init_std)
 
-    def forward(self, tokens_BT: Tensor, ids_BT: Tensor) -> Tensor:
-        """Hidden states after the final norm, (B, T, D). `ids_BT` says which document each token belongs to."""
-        documents = Documents(ids_BT)
-        x_BTD = self.embed(tokens_BT)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, documents)
-        return self.final_norm(x_BTD)
+    def at(self, spent: float) -> None:
+        """Say what fraction of training is spent: loops of the layer string run from `loop_from` on, and afterwards."""
+        self.looping = spent >= self.loop_from
+
+    @property
+    def order(self) -> list[int]:
+        """The layers in the order that a forward pass meets them now."""
+        return self.looped if self.looping else self.straight
+
+    def forward(self, tokens_BT: Tensor, ids_BT: Tensor, aux: Aux | None = None, cache: Any = None) -> Tensor:
+        """Hidden states after the final norm, (B, T, D). `ids_BT` says which document each token belongs to.
+
+        aux collects what mixtures lose and count; cache holds what earlier stretches left (`ablab.cache`).
+        """
+        documents = Documents(ids_BT) if cache is None else cache.documents(ids_BT)
+        x_BTD, carry = self.mixer(
+            self.embed(tokens_BT), tokens_BT, documents.pos_BT, None if cache is None else cache.carry
+        )
+        if cache is not None:
+            cache.carry = carry
+        run = Pass(documents, x_BTD, aux, None if cache is None else cache.memories)
+        steps, kept, stream = self.order, list[Tensor](), x_BTD
+        for run.step, i in enumerate(steps):
+            layer: Any = self.layers[i]
+            stream = self._lanes(stream, layer.block.lanes)
+            stream = self.skips.before(stream, run.step, len(steps), kept)
+            stream = layer(stream, run)
+            self.skips.after(stream, run.step, len(steps), kept)
+        hidden: Tensor = self.final_norm(self._lanes(stream, 1))
+        return hidden
+
+    @staticmethod
+    def _lanes(stream: Tensor, lanes: int) -> Tensor:
+        if lanes == 1:
+            return stream.mean(0) if stream.dim() == 4 else stream
+        return stream if stream.dim() == 4 else torch.stack([stream] * lanes)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 logits (..., vocab_size), the soft cap c tanh(z / c) applied (Gemma 2, 2408.00118); fp64 stays fp64."""
-        z = F.linear(hidden, self.embed.weight) if self.lm_head is None else self.lm_head(hidden)
+        z = F.linear(hidden, self.head_weight)
         z = z if z.dtype == torch.float64 else z.float()
         return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
 
-    def nll(self, tokens_BT: Tensor, targets_BT: Tensor, ids_BT: Tensor) -> Tensor:
-        """Negative log-likelihood of each target in nats, fp32 (B, T); 0 where the target is -1."""
-        hidden_ND, targets_N = self(tokens_BT, ids_BT).flatten(0, 1), targets_BT.flatten()
-        rows = max(1, LOGITS_AT_ONCE // self.embed.weight.shape[0])
-        if len(targets_N) <= rows:
-            return self._nll(hidden_ND, targets_N).view(targets_BT.shape)
-        pieces = [
-            checkpoint(self._nll, hidden, targets, use_reentrant=False, preserve_rng_state=False)
-            for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows))
-        ]
-        return torch.cat(pieces).view(targets_BT.shape)
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix (vocab_size, d_model): its own, or the embedding's where it is tied."""
+        return self.embed.weight if self.lm_head is None else self.lm_head.weight
 
-    def _nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(hidden_ND), targets_N, ignore_index=-1, reduction="none")
+    def nll(self, tokens_BT: Tensor, targets_BT: Tensor, ids_BT: Tensor, *, aux: Aux | None = None) -> Tensor:
+        """Negative log-likelihood of each target in nats, fp32 (B, T); 0 where the target is -1."""
+        hidden_ND, targets_N = self(tokens_BT, ids_BT, aux).flatten(0, 1), targets_BT.flatten()
+        if targets_N.numel() * self.embed.weight.shape[0] <= AT_ONCE:
+            z = self.logits(hidden_ND)
+            return F.cross_entropy(z, targets_N, ignore_index=-1, reduction="none").view(targets_BT.shape)
+        return nll(hidden_ND, self.head_weight, targets_N, softcap=self.softcap).view(targets_BT.shape)
 
     def roles(self) -> dict[str, str]:
         """Role of every parameter, each exactly once, in the order of `named_parameters`.
 
-        A role is the class attribute `role` of the module that owns the parameter; without one it is `scalar`.
+        A role is the class attribute `role` of the module that owns the parameter; without one it is `scalar`, and so is
+        whatever is called bias or has fewer than two dimensions.
         """
         owners = dict(self.named_modules())
-        return {name: getattr(owners[name.rpartition(".")[0]], "role", "scalar") for name, _ in self.named_parameters()}
+        found = {}
+        for name, parameter in self.named_parameters():
+            owner, _, leaf = name.rpartition(".")
+            flat = leaf == "bias" or parameter.dim() < 2
+            found[name] = "scalar" if flat else getattr(owners[owner], "role", "scalar")
+        return found
 
 
 def build(
@@ -182,7 +189,7 @@ def build(
         for tensor in (*decoder.parameters(), *decoder.buffers()):
             if tensor.is_floating_point():
                 tensor.fill_(math.nan)
-        draw = Draw(seed, salt=salt)
+        draw = Draw(seed, salt=salt, orthogonal=model["init"] == "orthogonal")
         for path, module in decoder.named_modules():
             if callable(fill := getattr(module, "init", None)):
                 fill(draw.at(path))
@@ -195,37 +202,18 @@ def build(
 
 
 def skeleton(model: Mapping[str, Any], *, vocab_size: int, executor: str = "lift") -> Decoder:
-    """The decoder on the meta device: names and sizes, no numbers. Enough for `parameters` and `roles`."""
+    """The decoder on the meta device: names and sizes, no numbers. Enough for counting and `roles`."""
     with torch.device("meta"):
         return Decoder(model, vocab_size=vocab_size, executor=executor)
 
 
-def parameters(decoder: Decoder) -> dict[str, int]:
-    """Numbers of parameters: embedding (the untied head counted in), body (all others), total."""
-    count = {"body": 0, "embedding": 0, "total": 0}
-    roles = decoder.roles()
-    for name, parameter in decoder.named_parameters():
-        count["embedding" if roles[name] in ("embedding", "head") else "body"] += parameter.numel()
-        count["total"] += parameter.numel()
-    return count
-
-
-def flops_per_token(model: Mapping[str, Any], vocab_size: int) -> float:
-    """Floating-point operations per trained token, forward and backward, attention counted by what its window shows.
-
-    6 per weight of every matrix and of the head (2 forward, 4 backward); attention 12 n_heads head_dim times the mean
-    number of visible keys in a full row. Norms, softmax and the optimizer are not counted.
-    """
-    decoder = skeleton(model, vocab_size=vocab_size)
-    roles = decoder.roles()
-    weights = sum(p.numel() for name, p in decoder.named_parameters() if roles[name] == "matrix")
-    weights += decoder.embed.weight.numel()  # the head, tied or not; looking a token up costs nothing
-    total, length = 6.0 * weights, model["seq_len"]
-    for letter in model["layers"]:
-        window = min(model["kinds"][letter]["window"] or length, length)
-        keys = window * (length - (window - 1) / 2) / length  # mean over i of min(i + 1, window)
-        total += 12.0 * model["n_heads"] * model["head_dim"] * keys
-    return total
+def order(n_layers: int, loops: list[Any]) -> list[int]:
+    """The layers by number as one forward pass meets them: those of a loop (first, end, passes) again and again."""
+    met, at = list[int](), 0
+    for first, end, passes in loops:
+        met += [*range(at, first), *(list(range(first, end)) * passes)]
+        at = end
+    return met + list(range(at, n_layers))
 
 
 def _shape(model: Mapping[str, Any], vocab_size: int) -> Shape:
@@ -242,30 +230,12 @@ def _shape(model: Mapping[str, Any], vocab_size: int) -> Shape:
         faults.append(Fault("model.layers", "no layer", "name at least one"))
     if faults:
         raise InvalidStudy(faults)
-    sizes = {name: model[name] for name in ("d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len", "init_std")}
-    return Shape(vocab_size=vocab_size, n_layers=len(model["layers"]), **sizes)
-
-
-def _at_layer(shape: Shape, kind: Mapping[str, Any], layer: int) -> Shape:
-    return Shape(**{**vars(shape), "window": kind["window"], "layer": layer})
-
-
-def _build(slot: Slot, choice: dict[str, Any], shape: Shape, place: str) -> Any:
-    """The slot's lever; its ValueError becomes InvalidStudy with the place."""
-    try:
-        return slot.build(choice, shape)
-    except ValueError as error:
-        fault, _, cure = str(error).partition("; ")
-        raise InvalidStudy(Fault(f"{place}.{slot.name}", f"{choice['name']}: {fault}", cure)) from error
-
-
-def _position(choice: Any, shape: Shape, place: str) -> Any:
-    """One position lever, or several composed where the choice is a list."""
-    if not isinstance(choice, list):
-        return _build(positions.slot, choice, shape, place)
-    parts = [_build(positions.slot, part, shape, place) for part in choice]
-    try:
-        return parts[0] if len(parts) == 1 else Composed(parts)
-    except ValueError as error:
-        fault, _, cure = str(error).partition("; ")
-        raise InvalidStudy(Fault(f"{place}.position", fault, cure)) from error
+    sizes = ("d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len", "init_std", "norm_eps", "bias")
+    n_layers = len(model["layers"])
+    return Shape(
+        vocab_size=vocab_size,
+        n_layers=n_layers,
+        n_passes=len(order(n_layers, model["loops"])),
+        out_init_std=model["out_std"],
+        **{name: model[name] for name in sizes},
+    )

@@ -79,8 +79,9 @@ def arms(study: Study) -> dict[str, Arm]:
 
 def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str], None] = print) -> Plan:
     """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed."""
-    from ablab import attend, data, machine
+    from ablab import attend, compiled, data, machine
 
+    machine.require(device)
     corpora: dict[str, Corpus] = {}
     of_arm: dict[str, Corpus] = {}
     for name, arm in arms(study).items():
@@ -107,6 +108,7 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
             memory_bytes=machine.memory_bytes(device) // side_by_side,
             vocab_size=max(c.vocab_size for c in of_arm.values()),
         ),
+        compiled=compiled.compiles(device),
     )
     runs = {}
     for seed in seeds(study):

@@ -63,6 +63,10 @@ class Slot:
         """First line of the lever's docstring."""
         return (inspect.getdoc(self.load(name)) or "").split("\n")[0]
 
+    def source(self, name: str) -> str:
+        """Where the lever comes from: class attribute `source`; nothing where it says nothing."""
+        return str(getattr(self.load(name), "source", ""))
+
     def coerce(self, value: Any, place: str) -> tuple[Any, list[Fault]]:
         """Canonical choice (a list of them where the slot composes) and every fault found in `value`.
 

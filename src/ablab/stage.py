@@ -104,6 +104,13 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def trained_decoder(
+    settings: Mapping[str, Any], weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
+) -> Decoder:
+    """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
+    return _model(settings, _load(weights), corpus, seed=seed, precision=precision, executor=executor, device=device)
+
+
 def _root(settings: Mapping[str, Any], name: str) -> str:
     """The stage whose packed bytes stage `name` evaluates: itself, or the start of its chain of `after`."""
     chain = [name]

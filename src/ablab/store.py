@@ -28,6 +28,7 @@ class Where:
     precision: str
     executor: str
     micro_rows: int
+    compiled: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +36,7 @@ class Where:
             "precision": self.precision,
             "executor": self.executor,
             "micro_rows": self.micro_rows,
+            "compiled": self.compiled,
         }
 
 
@@ -91,8 +93,9 @@ def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
 
 def revisions(settings: dict[str, Any]) -> dict[str, int]:
     """Revision of every component that can change trained weights."""
-    from ablab import attend, mlps, model, optimizers, positions, projections, schedules, softmaxes, train
+    from ablab import attend, model, optimizers, schedules, train
     from ablab.data import stream
+    from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
     found = {
         "attend": attend.REVISION,
@@ -102,12 +105,12 @@ def revisions(settings: dict[str, Any]) -> dict[str, int]:
         "optimizer": optimizers.slot.revision(settings["train"]["optimizer"]),
         "schedule": schedules.slot.revision(settings["train"]["schedule"]),
     }
-    slots = {"position": positions.slot, "projection": projections.slot, "softmax": softmaxes.slot, "mlp": mlps.slot}
-    for letter, kind in settings["model"]["kinds"].items():
-        for name, slot in slots.items():
-            choices = kind[name] if isinstance(kind[name], list) else [kind[name]]
-            for choice in choices:
-                found[f"{letter}.{name}.{choice['name']}"] = slot.revision(choice)
+    chosen = settings["model"]
+    places = [(f"{letter}.{slot}", kind[slot]) for letter, kind in chosen["kinds"].items() for slot in IN_MODEL]
+    for place, choice in [*places, *((slot, chosen[slot]) for slot in OF_MODEL)]:
+        for one in choice if isinstance(choice, list) else [choice]:
+            if one is not None:
+                found[f"{place}.{one['name']}"] = SLOTS[place.split(".")[-1]].revision(one)
     return found
 
 
@@ -149,12 +152,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int) -> Where:
+def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
     """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
 
     Raises GateFailed where the machine of today cannot execute what the study began with.
     """
-    here = Where(device, precision, executor, micro_rows)
+    here = Where(device, precision, executor, micro_rows, compiled)
     if not path.exists():
         write_json(path, here.as_json())
         return here

@@ -23,7 +23,7 @@ from ablab.files import key_of, read_json, sha256_file, write_json
 from ablab.learner import Diverged, Learner
 from ablab.lock import locked
 from ablab.metrics import Metrics, Mirrors
-from ablab.model import parameters
+from ablab.size import parameters
 from ablab.stability import Spikes
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
@@ -55,6 +55,7 @@ def train(
     precision: str,
     micro_rows: int,
     executor: str,
+    compiled: bool = False,
     device: str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     say: Say = print,
@@ -63,26 +64,21 @@ def train(
 ) -> dict[str, Any]:
     """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
 
-    precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch.
+    precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch. compiled: the
+    layers go through torch.compile (`ablab.compiled`).
     checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
     Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
     another run; InvalidStudy for impossible sizes.
     """
-    where = {
-        "precision": precision,
-        "micro_rows": micro_rows,
-        "executor": executor,
-        "device": torch.device(device).type,
-    }
+    where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
+    where |= {"compiled": compiled, "device": torch.device(device).type}
     identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
                        "span": settings["data"]["span"], "corpus": corpus.key, "revision": REVISION})  # fmt: skip
     with locked(out):
         checkpoint.sweep(out)
         if (done := _finished(out, identity)) is not None:
             return done
-        learner = Learner(
-            settings, corpus, seed=seed, precision=precision, micro_rows=micro_rows, executor=executor, device=device
-        )
+        learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
         progress, size = _resume(learner, out, identity, say)
         metrics = Metrics(out / "metrics.jsonl", keep=size)
         mirror = Mirrors(mirrors, out, settings=settings, step=progress.step, say=say)
@@ -135,6 +131,7 @@ def _loop(
         progress.spikes += spikes.seen(loss)
         here = {"step": progress.step, "tokens": progress.tokens}
         row = {**here, "loss": loss, "lr": rate, "grad_norm": norm, "token_hash": progress.token_hash}
+        row |= {f"moe.{name}": value for name, value in learner.health.items() if name != "layers"}
         write({**row, "seconds": round(progress.seconds, 6)})
         over = learner.spent(progress.step, progress.seconds) >= 1
         if over or learner.validates(progress.tokens):
@@ -143,7 +140,8 @@ def _loop(
                 return f"the validation loss is not finite after step {progress.step}"
             progress.trajectory.append({**here, **held_out})
             progress.hashes.append([progress.tokens, progress.token_hash])
-            write({**here, **{f"valid_{name}": value for name, value in held_out.items()}})
+            layers = {"moe.layers": learner.health["layers"]} if learner.health else {}
+            write({**here, **{f"valid_{name}": value for name, value in held_out.items()}, **layers})
         if not over and time.monotonic() - saved >= every:
             save()
             saved = time.monotonic()
@@ -230,6 +228,7 @@ def _finish(
         "trajectory": progress.trajectory,
         "spikes": progress.spikes,
         "parameters": parameters(learner.model),
+        "routing": learner.health,
         "epochs": learner.stream.epochs(progress.tokens),
         "weights": weights,
         **provenance,

@@ -179,16 +179,16 @@ class Leak(Decoder):
 
     share = 0.01
 
-    def forward(self, tokens_BT: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens_BT: torch.Tensor, ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
         same = (ids_BT == ids_BT.roll(-1, 1))[..., None]
-        return super().forward(tokens_BT, ids_BT) + self.share * same * self.embed(tokens_BT.roll(-1, 1))
+        return super().forward(tokens_BT, ids_BT, *rest) + self.share * same * self.embed(tokens_BT.roll(-1, 1))
 
 
 class Crossing(Decoder):
     """Adds the row's first token everywhere: the past, but of another document."""
 
-    def forward(self, tokens_BT: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-        return super().forward(tokens_BT, ids_BT) + 0.5 * self.embed(tokens_BT[:, :1])
+    def forward(self, tokens_BT: torch.Tensor, ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return super().forward(tokens_BT, ids_BT, *rest) + 0.5 * self.embed(tokens_BT[:, :1])
 
 
 class Unnormalised(Decoder):

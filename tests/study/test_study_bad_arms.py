@@ -105,7 +105,7 @@ BAD = [
     (
         "[factorial.f]\nmodel.local.widow=[16,32]\nmodel.softcap=[0,-1.0]\n",
         [
-            "factorial.f: widow=16,softcap=0: model.local: the layer kind 'local' has no key 'widow'; did you mean 'window'? known: like, mlp, position, projection, softmax, window",
+            "factorial.f: widow=16,softcap=0: model.local: the layer kind 'local' has no key 'widow'; did you mean 'window'? known: ...",
             "factorial.f: widow=16,softcap=-1: model.softcap: -1.0 is out of bounds; give a number at least 0",
         ],
     ),

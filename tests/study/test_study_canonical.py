@@ -10,6 +10,7 @@ import pytest
 from tests.study.written import BASE, edited, read
 
 from ablab.files import canonical
+from ablab.study.keys import IN_MODEL
 
 SAME = [
     (('name = "adamw", lr = 2e-3', "lr = 0.002, name = 'adamw', betas = [0.9, 0.95], decay = 0.1"),),
@@ -103,14 +104,22 @@ def test_settings_hold_every_default(tmp_path: Path) -> None:
     model = {key: value for key, value in settings["model"].items() if key != "kinds"}
     assert model == {
         "layers": "LGLG", "d_model": 64, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "seq_len": 256, "tied": True,
-        "qk_norm": True, "softcap": 0.0, "norm_eps": 1e-5, "init_std": 0.02,
+        "qk_norm": True, "softcap": 0.0, "norm_eps": 1e-5, "init_std": 0.02, "embed_std": None, "out_std": None,
+        "init": "normal", "norm": "rms", "bias": False, "loops": [], "loop_from": None,
+        "embedding": {"name": "plain"}, "skips": {"name": "none"},
     }  # fmt: skip
     local, everywhere = settings["model"]["kinds"]["L"], settings["model"]["kinds"]["G"]
     assert (local["table"], local["window"], local["position"]["name"]) == ("local", 16, "grape_m")
     assert local["position"]["learnable"] is True
     assert (everywhere["table"], everywhere["window"], everywhere["position"]) == ("global", None, {"name": "nope"})
+    kind_slots = ("projection", "position", "softmax", "mlp")
     for kind in (local, everywhere):
         assert [kind[slot]["name"] for slot in ("projection", "softmax", "mlp")] == ["gqa", "vanilla", "relu2"]
+        others = {slot: "" if kind[slot] is None else kind[slot]["name"] for slot in IN_MODEL if slot not in kind_slots}
+        assert others == {
+            "temperature": "constant", "gate": "off", "value": "own", "router": "", "residual": "plain",
+            "block": "sequential",
+        }  # fmt: skip
     train = settings["train"]
     assert (train["optimizer"]["name"], train["optimizer"]["lr"]) == ("adamw", 0.002)
     assert train["schedule"]["name"] == "wsd"

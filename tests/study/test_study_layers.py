@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablab.model import order
 from ablab.study.layers import DEEPEST, MOST, expand
 
 SPACES = st.sampled_from(["", "", " ", "  "])
@@ -36,26 +37,35 @@ def test_a_string_means_what_it_was_built_from(pair: tuple[str, str]) -> None:
         with pytest.raises(ValueError, match="more than 1000 layers"):
             expand(text)
     else:
-        assert expand(text) == meaning
-        assert expand(expand(text)) == meaning
+        assert expand(text) == (meaning, [])
+        assert expand(expand(text)[0]) == (meaning, [])
 
 
-@given(st.text(alphabet="LG()* 0123x\n", max_size=12))
+@given(st.text(alphabet="LG()[]^* 0123x\n", max_size=12))
 def test_any_text_is_read_or_refused_with_a_cure(text: str) -> None:
     try:
-        layers = expand(text)
+        layers, loops = expand(text)
     except ValueError as error:
         assert "; " in str(error)
     else:
         assert set(layers) <= {"L", "G"} and 0 < len(layers) <= MOST
+        ends = [0, *(place for first, end, _ in loops for place in (first, end)), len(layers)]
+        assert ends == sorted(ends) and all(first < end and passes >= 2 for first, end, passes in loops)
 
 
 def test_examples() -> None:
-    assert expand("(LLLG)*3") == "LLLGLLLGLLLG"
-    assert expand(" ( L*3 G ) * 2 L ") == "LLLGLLLGL"
-    assert expand("((L)*2)*2") == "LLLL"
-    assert expand("L*007") == "L" * 7
-    assert len(expand("(L*10)*100")) == MOST
+    assert expand("(LLLG)*3")[0] == "LLLGLLLGLLLG"
+    assert expand(" ( L*3 G ) * 2 L ")[0] == "LLLGLLLGL"
+    assert expand("((L)*2)*2")[0] == "LLLL"
+    assert expand("L*007")[0] == "L" * 7
+    assert len(expand("(L*10)*100")[0]) == MOST
+
+
+def test_loops_are_not_repetitions() -> None:
+    assert expand("LLL[LLL]^3L*5") == ("L" * 11, [(3, 6, 3)])
+    assert expand("[L*2]^2 (LG)*2 [G] ^ 4") == ("LLLGLGG", [(0, 2, 2), (6, 7, 4)])
+    assert order(11, [(3, 6, 3)]) == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert order(3, []) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,15 @@ def test_examples() -> None:
         ("L*1001", "more than 1000 layers; repeat less"),
         ("(((L*99)*99)*99)*99", "more than 1000 layers; repeat less"),
         ("L*" + "9" * 5000, "more than 1000 layers; repeat less"),
+        (
+            "L[L]*2",
+            '\'[\' at character 2 is no whole loop; write "[" layers "]^" and a number of 2 or more, outside '
+            'parentheses, as in "LL[LG]^3L"',
+        ),
+        ("L[G]^1", "'^1' at character 5 loops nothing; loop twice or more"),
+        ("(L[G]^2)*2", "'[' at character 3 stands in parentheses; write the loop outside them"),
+        ("L[]^2", 'no layer; name layers by letter, as in "(LLLG)*3"'),
+        ("[L*2]^501", "more than 1000 layers; repeat less"),
         ("(" * (DEEPEST + 1) + "L", f"parentheses nested deeper than 32 at character {DEEPEST + 1}; write it flatter"),
     ],
 )

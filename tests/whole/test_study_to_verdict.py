@@ -44,6 +44,16 @@ def result(where: Path) -> Any:
     return json.loads((where / "runs/studies/killed/verdict.json").read_text())
 
 
+def test_sample_writes_with_the_weights_that_were_trained(finished: Path) -> None:
+    words = ("sample", "study.toml", "grape_a", "--prompt", "The", "--prompt", "a", "--tokens", "5", "--top-k", "20")
+    found = json.loads(ablab(*words, "--json", cwd=finished).stdout)
+    assert [row["prompt"] for row in found["samples"]] == ["The", "a"] and found["arm"] == "grape_a"
+    assert all(1 <= row["tokens"] <= 5 for row in found["samples"]) and found["cache_bytes"] > 0
+    assert found["samples"] == json.loads(ablab(*words, "--json", cwd=finished).stdout)["samples"]  # the same draws
+    said = ablab("sample", "study.toml", "grape", "--prompt", "a", cwd=finished, check=False)
+    assert said.returncode == 3 and "no arm is called 'grape'; did you mean 'grape_a'?" in said.stderr
+
+
 def test_verdict_json_holds_what_is_promised(finished: Path) -> None:
     verdict = result(finished)
     assert verdict.keys() >= FIELDS
@@ -51,6 +61,7 @@ def test_verdict_json_holds_what_is_promised(finished: Path) -> None:
     for row in verdict["arms"]:
         assert row.keys() >= ARM_FIELDS
         assert row["cost"].keys() >= {"parameters", "flops_per_token", "tokens_per_second", "bytes"}
+        assert 0 < row["cost"]["cache_bytes_per_token"] < row["cost"]["cache_bytes_at_seq_len"]
         assert row["stages"]["pre_quant"].keys() >= {"mean", "delta", "low", "high"}
     words = {row["word"] for row in verdict["arms"]}
     assert words <= {"baseline", "better", "worse", "equivalent", "inconclusive"}

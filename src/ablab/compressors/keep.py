@@ -15,10 +15,12 @@ Weights = dict[str, torch.Tensor]
 
 
 class Keep:
-    """Keeps the weights as trained: one safetensors blob, lossless, the same bytes for the same weights (safetensors 0.4).
+    """Keeps the weights as trained: one safetensors blob, lossless, the same bytes for the same weights.
 
     The header carries a sha256 of names, types, shapes and values, so that a damaged blob is refused, never loaded.
     """
+
+    source = "safetensors 0.4"
 
     def pack(self, weights: Weights, calibration: Any = None) -> bytes:
         """The blob; `len(blob)` is the size of the artifact. Names are sorted; tensors that share memory are written apart."""

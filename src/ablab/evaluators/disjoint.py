@@ -24,6 +24,7 @@ class Disjoint:
     of rows per forward beyond the rounding of the model's own products (fp32: below 1e-6 relative per document).
     """
 
+    source = "the usual held-out loss"
     revision: ClassVar[int] = 1
     decides: ClassVar[bool] = True
 

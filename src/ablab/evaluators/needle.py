@@ -28,6 +28,7 @@ class Needle:
     the copies, default powers of two and the longest that fits; tokens_budget: most tokens forwarded.
     """
 
+    source = "Mohtashami and Jaggi 2023, arXiv 2305.16300; Olsson et al. 2022, arXiv 2209.11895"
     revision: ClassVar[int] = 1
     decides: ClassVar[bool] = False
 

@@ -61,7 +61,8 @@ def default_jobs(plan: Plan) -> int:
     Measured on 2 cores (AVX2, fp32, 0.75M parameters): two processes of one thread train 15,800 tokens/s together, one
     process of two threads 11,100, since small operations do not split. A large model takes one process, for memory.
     """
-    from ablab.model import parameters, skeleton
+    from ablab.model import skeleton
+    from ablab.size import parameters
 
     if plan.where.device != "cpu":
         return 1

@@ -33,6 +33,7 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
         precision=where.precision,
         micro_rows=where.micro_rows,
         executor=where.executor,
+        compiled=where.compiled,
         device=where.device,
         mirrors=mirrors,
         stop=stop,

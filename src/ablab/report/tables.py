@@ -265,6 +265,8 @@ def cost_table(view: View, style: Style) -> Table | None:
         ("body", "body_parameters", words.whole),
         ("embedding", "embedding_parameters", words.whole),
         ("FLOP/token", "flops_per_token", words.count),
+        ("cache/token", "cache_bytes_per_token", words.size),
+        ("cache of a row", "cache_bytes_at_seq_len", words.size),
         ("tokens/s", "tokens_per_second", words.whole),
         ("step", "step_ms", _milliseconds),
         ("training time", "train_seconds", words.seconds),
@@ -286,7 +288,9 @@ def cost_table(view: View, style: Style) -> Table | None:
             changed = ratio and arm["name"] != view.baseline and ratio[1:] != "0.0%"
             cells.append(write(mine) + (style.sub(style.literal(ratio)) if changed else style.literal("")))
         rows.append([style.name(arm["name"]), *cells])
-    note = "Small: against the baseline. Artifact sizes in decimal megabytes. Times are of this machine, medians over runs."
+    note = "Small: against the baseline. Sizes in decimal units. Times are of this machine, medians over runs."
+    if kind := base.get("cache_precision"):
+        note += f" Cache: what decoding keeps of a row's first token, and of seq_len tokens, in {words.clean(kind)}."
     return Table((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
 
 

@@ -6,10 +6,12 @@ import math
 
 
 class Cosine:
-    """Linear warm-up, then half a cosine from the peak to min_lr at the end of the budget. Loshchilov 2017, 1608.03983.
+    """Linear warm-up, then half a cosine from the peak to min_lr at the end of the budget.
 
     `warmup` is a fraction of the budget, `min_lr` a fraction of the peak. Raises ValueError for numbers outside [0, 1).
     """
+
+    source = "Loshchilov and Hutter 2017, arXiv 1608.03983"
 
     def __init__(self, *, warmup: float = 0.05, min_lr: float = 0.1) -> None:
         if not 0 <= warmup < 1:

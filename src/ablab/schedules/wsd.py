@@ -6,11 +6,13 @@ from typing import Literal
 
 
 class Wsd:
-    """Linear warm-up, a plateau at the peak, then a fall to min_lr. Hu et al. 2024 (MiniCPM), 2404.06395; sqrt: 2405.18392.
+    """Linear warm-up, a plateau at the peak, then a fall to min_lr.
 
     `warmup` and `warmdown` are fractions of the budget; `min_lr` is a fraction of the peak; `shape` is the fall's: "linear",
     or "sqrt" for 1 - sqrt. Raises ValueError for fractions outside [0, 1] or that overlap.
     """
+
+    source = "Hu et al. 2024 (MiniCPM), arXiv 2404.06395"
 
     def __init__(
         self,

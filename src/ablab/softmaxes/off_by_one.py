@@ -10,8 +10,9 @@ from ablab.shape import Shape
 
 
 class OffByOne(nn.Module):
-    """A fixed logit 0 competes with the keys: exp(z_j) / (1 + sum exp(z)) (Megatron softmax-type off-by-one)."""
+    """A fixed logit 0 competes with the keys: exp(z_j) / (1 + sum exp(z))."""
 
+    source = "Miller 2023, Attention is off by one; Megatron-LM softmax-type off-by-one"
     zero_H: torch.Tensor
 
     def __init__(self, shape: Shape) -> None:

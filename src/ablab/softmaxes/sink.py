@@ -10,11 +10,13 @@ from ablab.shape import Shape
 
 
 class Sink(nn.Module):
-    """A learned logit for each head competes with the keys (gpt-oss; Megatron softmax-type learnable).
+    """A learned logit for each head competes with the keys.
 
     The logit is neither scaled by 1/sqrt(head_dim) nor shifted by a position bias. init_std: it starts at N(0,
     init_std^2).
     """
+
+    source = "OpenAI gpt-oss, 2025; Megatron-LM softmax-type learnable"
 
     def __init__(self, shape: Shape, *, init_std: float = 0.02) -> None:
         super().__init__()

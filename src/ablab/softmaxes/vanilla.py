@@ -11,6 +11,8 @@ from ablab.shape import Shape
 class Vanilla(nn.Module):
     """Attention weights sum to 1 over the visible keys."""
 
+    source = "Vaswani et al. 2017, arXiv 1706.03762"
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
 

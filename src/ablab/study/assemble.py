@@ -139,7 +139,12 @@ def _unused(raw: dict[str, Any], base: Draft, everything: dict[str, Draft]) -> l
     expansions.append(base.settings["model"]["layers"])
     for layers in expansions:
         used |= set(layers or "")
-    return unused(base.tree.get("model"), used) if base.settings["model"]["layers"] else []
+    routed = any(
+        kind["router"] or kind["mlp"] is None
+        for one in (base, *everything.values())
+        for kind in one.settings["model"]["kinds"].values()
+    )
+    return unused(base.tree.get("model"), used, routed) if base.settings["model"]["layers"] else []
 
 
 def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:

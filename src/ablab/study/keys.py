@@ -5,7 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablab import compressors, evaluators, mlps, optimizers, positions, projections, schedules, softmaxes, tokenizers
+from ablab import (
+    blocks,
+    compressors,
+    embeddings,
+    evaluators,
+    gates,
+    mlps,
+    optimizers,
+    positions,
+    projections,
+    residuals,
+    routers,
+    schedules,
+    skips,
+    softmaxes,
+    temperatures,
+    tokenizers,
+    values,
+)
 from ablab.slot import Slot
 
 REQUIRED: Any = object()
@@ -15,14 +33,35 @@ SLOTS: dict[str, Slot] = {
     "position": positions.slot,
     "projection": projections.slot,
     "softmax": softmaxes.slot,
+    "temperature": temperatures.slot,
+    "gate": gates.slot,
+    "value": values.slot,
     "mlp": mlps.slot,
+    "router": routers.slot,
+    "residual": residuals.slot,
+    "block": blocks.slot,
+    "embedding": embeddings.slot,
+    "skips": skips.slot,
     "tokenizer": tokenizers.slot,
     "optimizer": optimizers.slot,
     "schedule": schedules.slot,
     "compress": compressors.slot,
     "evaluate": evaluators.slot,
 }
-IN_MODEL = {"projection": "gqa", "position": "rope", "softmax": "vanilla", "mlp": "relu2"}  # slots and their defaults
+# The slots of a layer kind, and those of the whole model, with their defaults.
+IN_MODEL = {
+    "projection": "gqa",
+    "position": "rope",
+    "softmax": "vanilla",
+    "temperature": "constant",
+    "gate": "off",
+    "value": "own",
+    "mlp": "relu2",
+    "router": "deepseek_v3",
+    "residual": "plain",
+    "block": "sequential",
+}
+OF_MODEL = {"embedding": "plain", "skips": "none"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +155,14 @@ SECTIONS: dict[str, dict[str, Key]] = {
         ),
     },
     "model": {
-        "layers": Key(str, 'letters are the initials of the layer kinds; "(LLLG)*3" repeats', example='"(LLLG)*3"'),
+        "layers": Key(
+            str,
+            'letters are the initials of the layer kinds; "(LLLG)*3" repeats, "L[LG]^3" meets the same layers three times',
+            example='"(LLLG)*3"',
+        ),
+        "loop_from": Key(
+            float, "fraction of training from which the loops of layers run", None, least=0, below=1, shown="0"
+        ),
         "d_model": _size("width of the residual stream", example="768"),
         "n_heads": _size("query heads", example="12"),
         "n_kv_heads": _size("key and value heads; divides n_heads", None, shown="n_heads"),
@@ -125,12 +171,25 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "tied": Key(bool, "the head is the embedding", True),
         "qk_norm": Key(bool, "RMS norm on queries and keys before the rotation", True),
         "softcap": Key(float, "logits become c tanh(logits / c); 0 is none", 0.0, least=0),
+        "bias": Key(bool, "linear layers within the layers have biases", False),
+        "norm": Key(
+            Literal["rms", "bare", "layer"], "RMS with a weight, RMS without, or LayerNorm with weight and bias", "rms"
+        ),
         "norm_eps": Key(float, "added to the mean square in a norm", 1e-5, above=0, below=1),
+        "init": Key(
+            Literal["normal", "orthogonal"], "how matrices start; embedding, head and gates are always normal", "normal"
+        ),
         "init_std": Key(float, "standard deviation of the initial weights", 0.02, above=0, most=10),
+        "embed_std": Key(float, "that of the embedding", None, least=0, most=10, shown="init_std"),
+        "out_std": Key(
+            float, "that of the matrices that write to the stream", None, least=0, most=10, shown="init_std/sqrt(2L)"
+        ),
         **{
             name: Key(None, f"{name} of every layer kind that names none", word, slot=name)
             for name, word in IN_MODEL.items()
         },
+        "embedding": Key(None, "what is done to embeddings before the first layer", "plain", slot="embedding"),
+        "skips": Key(None, "connections past many layers", "none", slot="skips"),
     },
     "kind": {
         "window": _size("tokens that a query sees, the current one included: i - j < window", None, shown="all"),
@@ -172,6 +231,8 @@ def lever_slot(path: tuple[str, ...]) -> str | None:
         case ("train", ("optimizer" | "schedule") as slot) | ("data", "tokenizer" as slot):
             return slot
         case ("stage", _, ("compress" | "evaluate") as slot):
+            return slot
+        case ("model", slot) if slot in OF_MODEL:
             return slot
         case ("model", slot) | ("model", _, slot) if slot in IN_MODEL and not (len(path) == 3 and path[1] in IN_MODEL):
             return slot

@@ -1,19 +1,55 @@
-"""The layer string: `layers = unit+`, `unit = (letter | "(" layers ")") ["*" int]`, spaces ignored."""
+"""The layer string: `layers = unit+`, `unit = (letter | "(" layers ")") ["*" int] | "[" layers "]" "^" int`, spaces ignored.
+
+`*` repeats: new layers of the same kind. `^` loops: the same layers, weights and all, met again.
+"""
 
 from __future__ import annotations
+
+import re
 
 MOST = 1000  # layers; longer strings are typing errors or attacks
 DEEPEST = 32  # parentheses within parentheses
 
+_LOOP = re.compile(r"\[([^\[\]]*)\]\s*\^\s*([0-9]+)")
 _DIGITS = frozenset("0123456789")
 _SPACES = frozenset(" \t\r\n")
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def expand(text: str) -> str:
-    """`"(LLLG)*3"` -> `"LLLGLLLGLLLG"`. Raises ValueError with the character's place (from 1), the fault and the cure."""
-    layers, at = _units(text, 0, 0)
-    if at < len(text):
+Loop = tuple[int, int, int]  # first layer, the one behind the last, passes
+
+
+def expand(text: str) -> tuple[str, list[Loop]]:
+    """`"(LLLG)*3"` -> `"LLLGLLLGLLLG"`, no loops; `"L[LG]^3"` -> `"LLG"`, layers 1 to 3 three times.
+
+    Raises ValueError with the character's place (from 1), the fault and the cure.
+    """
+    layers, loops, at = "", list[Loop](), 0
+    for found in _LOOP.finditer(text):
+        before = text[at : found.start()]
+        if before.count("(") != before.count(")"):
+            raise ValueError(f"'[' at character {found.start() + 1} stands in parentheses; write the loop outside them")
+        layers += _expanded(text, at, found.start()) if before.strip() else ""
+        inner = _expanded(text, found.start(1), found.end(1))
+        passes = int(found[2]) if len(found[2]) <= 4 else MOST + 1
+        if passes < 2:
+            raise ValueError(f"'^{found[2]}' at character {found.end(1) + 2} loops nothing; loop twice or more")
+        loops.append((len(layers), len(layers) + len(inner), passes))
+        layers, at = layers + inner, found.end()
+    if text[at:].strip() or not layers:
+        layers += _expanded(text, at, len(text))
+    if len(layers) + sum((end - first) * (passes - 1) for first, end, passes in loops) > MOST:
+        raise ValueError(f"more than {MOST} layers; repeat less")
+    return layers, loops
+
+
+def _expanded(text: str, start: int, end: int) -> str:
+    for at in range(start, end):
+        if text[at] in "[]^":
+            cure = 'write "[" layers "]^" and a number of 2 or more, outside parentheses, as in "LL[LG]^3L"'
+            raise ValueError(f"{text[at]!r} at character {at + 1} is no whole loop; {cure}")
+    layers, at = _units(text[:end], start, 0)
+    if at < end:
         raise ValueError(f"')' at character {at + 1} closes nothing; remove it")
     return layers
 

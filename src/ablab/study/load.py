@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ablab.fault import Fault, InvalidStudy, did_you_mean
 from ablab.study.assemble import assemble
+from ablab.study.preset import expanded
 from ablab.study.read import read, unfit
 from ablab.study.record import Study
 from ablab.study.take import name_fault, show, table
@@ -22,6 +23,7 @@ def load(path: Path, scale: str | None = None) -> Study:
     impossible = unfit(raw)
     if any("nested deeper" in fault.fault for fault in impossible):
         raise _invalid(path, impossible)
+    raw = expanded(raw, impossible)
     scales = list(table(raw.get("scale"), "scale", impossible))
     for name in scales:
         fault = name_fault(name, "a scale", "scale")

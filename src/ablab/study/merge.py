@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ablab.study.keys import IN_MODEL, SECTIONS, lever_slot
+from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, lever_slot
 
 Path = tuple[str, ...]
 
@@ -50,7 +50,7 @@ def standing(tree: Any, path: Path, *, defaults: bool = True) -> Any:
     if path[0] == "model":
         model = tree.get("model") if isinstance(tree, dict) else None
         own = kind_table(model, path[1]).get(path[2]) if len(path) == 3 else None
-        return own or _get(model, (path[-1],)) or IN_MODEL[path[-1]]
+        return own or _get(model, (path[-1],)) or {**IN_MODEL, **OF_MODEL}[path[-1]]
     default = SECTIONS[path[0]][path[-1]].default
     return default if isinstance(default, str) else None
 

@@ -8,7 +8,7 @@ from typing import Any
 from ablab.fault import Fault, did_you_mean
 from ablab.shape import Shape
 from ablab.study import layers as layer_string
-from ablab.study.keys import IN_MODEL, SECTIONS
+from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, SLOTS
 from ablab.study.merge import kind_table
 from ablab.study.read import word
 from ablab.study.take import lever, section, show, table, take
@@ -22,10 +22,13 @@ def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
     kinds = {key: value for key, value in given.items() if isinstance(value, dict) and key not in SECTIONS["model"]}
     slots = {key: given[key] for key in IN_MODEL if key in given}
     plain = {key: value for key, value in given.items() if key not in kinds and key not in slots}
-    out = section("model", plain, "model", faults, skip=IN_MODEL)
+    out = section("model", plain, "model", faults, skip=(*IN_MODEL, *OF_MODEL))
     _sizes(out, faults)
     tables = _letters(kinds, faults)
-    out["layers"] = _layers(out["layers"], tables, faults)
+    out["layers"], out["loops"] = _layers(out["layers"], tables, faults)
+    if out["loop_from"] is not None and not out["loops"] and out["layers"]:
+        text = f"{out['loop_from']:g} acts on nothing: layers has no loop"
+        faults.append(Fault("model.loop_from", text, 'write a loop, as in "LL[LG]^3L", or remove it'))
     for name, value in slots.items():  # checked once even where every kind has its own
         lever(name, value, f"model.{name}", faults)
     shape = _shape(out)
@@ -34,7 +37,18 @@ def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
         kind = _kind(name, given, slots, out, letter, shape, faults)
         if letter in (out["layers"] or ""):
             out["kinds"][letter] = kind
+    for slot, default in OF_MODEL.items():
+        out[slot] = lever(slot, given.get(slot, default), f"model.{slot}", faults, shape)
+    _firsts(out, faults)
     return out
+
+
+def _firsts(out: dict[str, Any], faults: list[Fault]) -> None:
+    """A value residual needs a first layer whose values the others can take."""
+    layers = out["layers"] or ""
+    used = [kind["value"] for kind in out["kinds"].values() if kind["value"]]
+    if len(layers) == 1 and any(choice["name"] != "own" for choice in used):
+        faults.append(Fault("model.value", "there is no layer behind the first", "use value = own, or more layers"))
 
 
 def _sizes(out: dict[str, Any], faults: list[Fault]) -> None:
@@ -69,21 +83,22 @@ def _letters(kinds: dict[str, Any], faults: list[Fault]) -> dict[str, str]:
     return tables
 
 
-def _layers(text: str | None, tables: dict[str, str], faults: list[Fault]) -> str | None:
+def _layers(text: str | None, tables: dict[str, str], faults: list[Fault]) -> tuple[str | None, list[list[int]]]:
+    """The layers by letter, and the loops over them."""
     if text is None:
-        return None
+        return None, []
     try:
-        expanded = layer_string.expand(text)
+        expanded, loops = layer_string.expand(text)
     except ValueError as error:
         fault, _, cure = str(error).partition("; ")
         faults.append(Fault("model.layers", fault, cure))
-        return None
+        return None, []
     missing = [letter for letter in dict.fromkeys(expanded) if letter not in tables]
     for letter in missing:
         known = ", ".join(f"{key} ({name})" for key, name in sorted(tables.items())) or "none"
         text = f"no layer kind begins with {letter}"
         faults.append(Fault("model.layers", text, f"add a table [model.{letter.lower()}...]; known: {known}"))
-    return None if missing else expanded
+    return (None, []) if missing else (expanded, [list(loop) for loop in loops])
 
 
 def _shape(out: dict[str, Any]) -> Shape | None:
@@ -91,7 +106,9 @@ def _shape(out: dict[str, Any]) -> Shape | None:
     sizes = {name: out[name] for name in names}
     if out["layers"] is None or None in sizes.values() or out["n_heads"] % out["n_kv_heads"]:
         return None
-    return Shape(**sizes, vocab_size=TRIAL_VOCAB, n_layers=len(out["layers"]))
+    passes = len(out["layers"]) + sum((end - first) * (times - 1) for first, end, times in out["loops"])
+    rest = {"out_init_std": out["out_std"], "bias": bool(out["bias"]), "norm_eps": out["norm_eps"] or 1e-5}
+    return Shape(**sizes, **rest, vocab_size=TRIAL_VOCAB, n_layers=len(out["layers"]), n_passes=passes)
 
 
 def _kind(
@@ -119,12 +136,29 @@ def _kind(
         first = max(0, (out["layers"] or "").find(letter))
         shape = Shape(**{**vars(shape), "window": window, "layer": first})
     for slot, default in IN_MODEL.items():
-        if slot in full:
-            kind[slot] = lever(slot, full[slot], f"{place}.{slot}", faults, shape)
+        here = f"{place}.{slot}" if slot in full or slot not in slots else f"model.{slot}"
+        if slot == "router":
+            kind[slot] = _router(
+                kind["mlp"], slot in own, full.get(slot, slots.get(slot, default)), here, faults, shape
+            )
         else:
-            here = f"model.{slot}" if slot in slots else f"{place}.{slot}"
-            kind[slot] = lever(slot, slots.get(slot, default), here, faults, shape)
+            kind[slot] = lever(slot, full.get(slot, slots.get(slot, default)), here, faults, shape)
     return kind
+
+
+def _router(
+    mlp: dict[str, Any] | None, own: bool, value: Any, place: str, faults: list[Fault], shape: Shape | None
+) -> Any:
+    """The router of a kind whose mlp is routed; none elsewhere, where naming one for this kind is a fault."""
+    if mlp is None:
+        return None
+    if not getattr(SLOTS["mlp"].load(mlp["name"]), "routed", False):
+        if own:
+            text = f"the mlp of this layer kind is {mlp['name']}, which routes nothing"
+            faults.append(Fault(place, text, 'remove it, or use mlp = "moe"'))
+        return None
+    shape = None if shape is None else Shape(**{**vars(shape), "n_experts": mlp["n_experts"]})
+    return lever("router", value, place, faults, shape)
 
 
 def _unknown(name: str, key: str) -> tuple[str, str]:
@@ -156,8 +190,8 @@ def _like(name: str, given: dict[str, Any], faults: list[Fault]) -> None:
         now = given[now].get("like")
 
 
-def unused(raw: Any, used: set[str]) -> list[Fault]:
-    """Faults for layer kinds whose letter no `layers` uses: a setting works or is refused."""
+def unused(raw: Any, used: set[str], routed: bool) -> list[Fault]:
+    """Faults for layer kinds whose letter no `layers` uses, and for a router of nothing: a setting works or is refused."""
     given = raw if isinstance(raw, dict) else {}
     kinds = [k for k, v in given.items() if isinstance(v, dict) and k not in SECTIONS["model"] and k]
     out = []
@@ -168,6 +202,8 @@ def unused(raw: Any, used: set[str]) -> list[Fault]:
                 f"did you mean model.{near[0]}?" if near else f"write {name[0].upper()} in layers, or remove the table"
             )
             out.append(Fault(f"model.{word(name)}", f"no layer is of the kind {word(name)!r}", cure))
+    if "router" in given and not routed:
+        out.append(Fault("model.router", "no layer kind routes anything", 'remove it, or use mlp = "moe"'))
     out += [
         Fault(f"model.{slot}", "every layer kind names its own, so this one is never used", "remove it")
         for slot in IN_MODEL

@@ -8,7 +8,7 @@ from typing import Any
 
 from ablab.files import write_atomic
 from ablab.slot import describe
-from ablab.study import layers, read
+from ablab.study import layers, preset, read
 from ablab.study.assemble import MOST_ARMS
 from ablab.study.factorial import MOST_CELLS
 from ablab.study.keys import DIFFED, REQUIRED, SCALED, SECTIONS, SLOTS, Key
@@ -46,7 +46,13 @@ _SECTIONS = {
 _LAYERS = f"""### The layer string
 
 `layers = unit+`, `unit = (letter | "(" layers ")") ["*" number]`; spaces are ignored. `"(LLLG)*3"` is
-`LLLGLLLGLLLG`. At most {layers.MOST} layers.
+`LLLGLLLGLLLG`. A loop, `"[" layers "]^" number`, meets the same layers, weights and all, several times: `"LL[LG]^3L"` has five
+layers and nine steps; `loop_from` says from which fraction of training on. At most {layers.MOST} layers.
+
+### Presets
+
+`preset = "golf_11x512"` starts [model] from a whole model, over which the file's own keys are laid; arms and scales change it
+as if it stood there. Known: {", ".join(f"`{name}`" for name in preset.names())}.
 """
 _RULES = f"""
 A lever of the same name (or a table without a name) merges its settings into the reference's; another name replaces it.
@@ -99,7 +105,8 @@ def _slot(name: str) -> str:
     several = " A list composes several." if slot.lists else ""
     rows = [f"### {name}\n\n{several.strip()}\n" if several else f"### {name}\n"]
     for lever in slot.names:
-        rows.append(f"- `{lever}`: {slot.summary(lever)}")
+        source = slot.source(lever)
+        rows.append(f"- `{lever}`: {slot.summary(lever)}" + (f" *{source}*" if source else ""))
         for setting in slot.settings(lever).values():
             default = "required" if setting.required else f"default `{_toml(setting.default)}`"
             rows.append(f"  - `{setting.name}`: {describe(setting.type)}, {default}")

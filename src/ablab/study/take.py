@@ -14,7 +14,7 @@ from ablab.fault import Fault, did_you_mean
 from ablab.files import canonical
 from ablab.shape import Shape
 from ablab.slot import Choice, Slot, coerce, describe
-from ablab.study.keys import IN_MODEL, REQUIRED, SECTIONS, SLOTS, Key
+from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -84,7 +84,7 @@ def lever(slot_name: str, value: Any, place: str, faults: list[Fault], shape: Sh
 
 
 def _trials(slot_name: str, slot: Slot, choice: Any, place: str, shape: Shape | None) -> list[Fault]:
-    if slot_name in IN_MODEL and shape is None:
+    if slot_name in (*IN_MODEL, *OF_MODEL) and shape is None:
         return []
     choices = choice if isinstance(choice, list) else [choice]
     texts = [_trial(slot, canonical(one), shape) for one in choices]

@@ -17,6 +17,7 @@ _CONTENT = '{"tokenizer": "bytes", "vocab_size": 257, "bos_id": 256}\n'
 class Bytes:
     """One token per UTF-8 byte; ids 0 to 255 are the bytes, 256 is BOS. Nothing to train."""
 
+    source = "Xue et al. 2021 (ByT5), arXiv 2105.13626"
     revision: ClassVar[int] = 1
     trained: ClassVar[bool] = False
     vocab_size = 257

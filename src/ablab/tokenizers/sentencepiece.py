@@ -21,8 +21,9 @@ _SMALLEST = 2 + 256 + 1  # <unk>, BOS, the 256 bytes, and at least one piece
 
 
 class SentencePiece:
-    """Byte-pair pieces trained on the training split, byte fallback, no normalisation (Kudo and Richardson 2018)."""
+    """Byte-pair pieces trained on the training split, byte fallback, no normalisation."""
 
+    source = "Kudo and Richardson 2018, arXiv 1808.06226"
     revision: ClassVar[int] = 1
     trained: ClassVar[bool] = True
     bos_id = 1

@@ -1,0 +1,63 @@
+"""Impossible settings of the model's and the optimizer's levers: one clear fault each, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.study.written import edited, faults
+
+from ablab.study.keys import SLOTS
+
+BAD = [
+    ('model.projection={name="tpa",rank=0}', "tpa: rank"),
+    ('model.projection={name="tpa",q_rank=0}', "tpa: "),
+    ('model.projection={name="tpa",factors="heads"}', "tpa: "),
+    ('model.mlp={name="moe",n_experts=0}', "moe: "),
+    ('model.mlp={name="moe",balance_weight=0.1}', "moe: "),
+    ('model.mlp="moe"\nmodel.router={name="deepseek_v3",top_k=9}', "deepseek_v3: top_k"),
+    ('model.mlp="moe"\nmodel.router={name="softmax_topk",top_k=9}', "softmax_topk: top_k"),
+    ('model.mlp="moe"\nmodel.router={name="deepseek_v3",n_groups=3}', "deepseek_v3: n_groups"),
+    ('model.mlp="moe"\nmodel.router={name="deepseek_v3",n_groups=2,group_top_k=3}', "deepseek_v3: "),
+    ('model.gate={name="attn_out_gate",width=65}', "attn_out_gate: width"),
+    ('model.gate={name="attn_out_gate",width=0}', "attn_out_gate: width"),
+    ('model.gate={name="sparse_attn_gate",width=65}', "sparse_attn_gate: width"),
+    ('model.embedding={name="bigram_hash",size=0}', "bigram_hash: size"),
+    ('model.embedding={name="bigram_hash",dim=0}', "bigram_hash: dim"),
+    ('model.embedding={name="smear_gate",form="channel",width=12}', "smear_gate: "),
+    ('model.value={name="residual",form="sigmoid",init=1.0}', "residual: "),
+    ('model.block={name="parallel",from_layer=4}', "parallel: from_layer"),
+    ('model.block={name="two_lane",from_layer=-1}', "two_lane: from_layer"),
+    ('model.global.position={name="t5_buckets",n_buckets=1}', "t5_buckets: n_buckets"),
+    ('train.optimizer={name="normuon",coefficients=[[8.0,-1.0,3.0]]}', "normuon: "),
+    ('train.optimizer={name="normuon",steps=0}', "normuon: "),
+    ('train.optimizer={name="normuon",coefficients=[[8.0,-1.0]]}', "normuon: "),
+    ('train.optimizer={name="muon",momentum=1.0}', "muon: "),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BAD, ids=[text for text, _ in BAD])
+def test_one_clear_fault_with_a_cure(tmp_path: Path, text: str, said: str) -> None:
+    lines = "".join(f"{line}\n" for line in text.split("\n"))
+    together = 'together = "two"\n' if "\n" in text else ""
+    found = faults(tmp_path, edited(more=f"[arm.bad]\n{together}{lines}"))
+    assert len(found) == 1, found
+    assert "arm.bad: " in found[0] and said in found[0] and "; " in found[0]
+
+
+def test_a_router_of_nothing_and_two_tables_with_one_initial(tmp_path: Path) -> None:
+    found = faults(tmp_path, edited(("[train]", 'router = "deepseek_v3"\n[train]')))
+    assert found == ['study.toml: model.router: no layer kind routes anything; remove it, or use mlp = "moe"']
+    found = faults(tmp_path, edited(("[train]", "[model.long]\nwindow = 8\n[train]")))
+    assert any("have one initial, L" in fault for fault in found)
+
+
+def test_a_loop_start_without_a_loop(tmp_path: Path) -> None:
+    found = faults(tmp_path, edited(("[train]", "loop_from = 0.5\n[train]")))
+    assert len(found) == 1 and "0.5 acts on nothing: layers has no loop" in found[0]
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_every_lever_says_what_it_does_and_where_it_comes_from(slot: str) -> None:
+    for name in SLOTS[slot].names:
+        assert SLOTS[slot].summary(name).rstrip(".") and SLOTS[slot].source(name), f"{slot}.{name}"
