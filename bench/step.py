@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablab import machine, mlps, optimizers, positions, projections, schedules, softmaxes
+from ablab import machine, optimizers, schedules
 from ablab.data.corpus import Corpus, Valid
 from ablab.learner import Learner
 from ablab.rng import stream
+from ablab.study.model import model as canonical
 from plain_gpt import PlainGPT, optimizer_of, step
 
 VOCAB, D_MODEL, HEADS, LAYERS = 257, 128, 4, 4
@@ -36,26 +37,27 @@ def corpus(tokens: int) -> Corpus:
     return Corpus(Path("none"), "bench", {}, VOCAB, 256, ids, starts, valid)
 
 
-def ours(seq_len: int, rows: int, layers: str, precision: str, **kinds: dict[str, Any]) -> Step:
-    """A step of ablab's model; `kinds` gives window, position and softmax by letter."""
-    slots = {"projection": projections.slot, "position": positions.slot, "softmax": softmaxes.slot, "mlp": mlps.slot}
-    default = {"window": None, "projection": "gqa", "position": "rope", "softmax": "vanilla", "mlp": "relu2"}
-    tables = {
-        letter: {"table": letter}
-        | {k: slots[k].coerce(v, k)[0] if k in slots else v for k, v in (default | own).items()}
-        for letter, own in kinds.items()
-    }
-    sizes = {
-        "d_model": D_MODEL,
-        "n_heads": HEADS,
-        "n_kv_heads": HEADS,
-        "head_dim": D_MODEL // HEADS,
-        "seq_len": seq_len,
-    }
-    model = {"layers": layers, "kinds": tables, **sizes, "tied": True, "softcap": 0.0, "qk_norm": True}
-    model |= {"norm_eps": 1e-5, "init_std": 0.02}
+def ours(
+    seq_len: int,
+    rows: int,
+    layers: str,
+    precision: str,
+    *,
+    d_model: int = D_MODEL,
+    n_heads: int = HEADS,
+    n_kv_heads: int = HEADS,
+    optimizer: Any = None,
+    model: dict[str, Any] | None = None,
+    **kinds: dict[str, Any],
+) -> Step:
+    """A step of ablab's model; `kinds` gives window and slots by letter, `model` any other key of [model]."""
+    faults: list[Any] = []
+    sizes = {"d_model": d_model, "n_heads": n_heads, "n_kv_heads": n_kv_heads, "seq_len": seq_len}
+    model = canonical({"layers": layers, **sizes, **(model or {}), **kinds}, faults)
+    if faults:
+        raise ValueError(faults)
     asked: dict[str, Any] = {"clip": 1.0, "ema": 0.0, "salt": "", "validate_every": 0}
-    asked["optimizer"] = optimizers.slot.coerce({"name": "adamw", "lr": 1e-3}, "")[0]
+    asked["optimizer"] = optimizers.slot.coerce(optimizer or {"name": "adamw", "lr": 1e-3}, "")[0]
     asked["schedule"] = schedules.slot.coerce("wsd", "")[0]
     budget = {"tokens": 1 << 30, "seconds": None, "batch_tokens": rows * seq_len}
     settings = {"budget": budget, "data": {"span": seq_len}, "model": model, "train": asked}

@@ -490,7 +490,6 @@ def with_(path: str, value: Any) -> dict[str, Any]:
             "train.optimizer.steps: the fork cannot do 4; use steps = 5",
         ),
         ("train.optimizer", {"name": "normuon", "decay": 0.1}, "use aux_decay = 0.1"),
-        ("train.optimizer", {"name": "adamw", "head_lr": 0.1}, "one learning rate for embedding and head"),
     ],
 )
 def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) -> None:
@@ -499,6 +498,13 @@ def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) ->
         export(canonical(with_(path, value)), "x")
     assert text in str(refused.value) and refused.value.exit_code == 4
     assert all(fault.place.startswith("arm x: ") and fault.cure for fault in refused.value.faults)
+
+
+def test_a_rate_of_the_head_alone_that_the_fork_has_not() -> None:
+    tree = with_("train.optimizer", {"name": "adamw", "head_lr": 0.1})
+    tree["model"]["tied"] = False
+    with pytest.raises(GateFailed, match="one learning rate for embedding and head"):
+        export(canonical(tree), "x")
 
 
 def test_an_expert_model_that_the_fork_has_not() -> None:

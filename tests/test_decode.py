@@ -139,6 +139,14 @@ def test_loops_have_a_memory_for_each_pass(position: str) -> None:
     check(decoder)
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_factors_over_all_heads(rank: int) -> None:
+    every = {"name": "tpa", "rank": rank, "factors": "heads"}
+    decoder = made(model={"n_kv_heads": 4}, projection=every, position="rope", softmax="sink")
+    assert factored(decoder.layers[0].attn)  # 2 rank (4 + 8) against 2 x 4 x 8
+    check(decoder)
+
+
 @pytest.mark.parametrize("kv_heads", [1, 4])
 @pytest.mark.parametrize("window", [1, 2, 5, 16, 64])
 def test_windows_of_any_size(window: int, kv_heads: int) -> None:

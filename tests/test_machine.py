@@ -64,8 +64,16 @@ def test_the_estimate_covers_what_a_step_really_keeps(monkeypatch: pytest.Monkey
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    for softmax, position, mlp in (("vanilla", "rope", "relu2"), ("sink", "fox", "swiglu")):
-        kinds = {name[0].upper(): tiny.kind(name, window, softmax=softmax, position=position, mlp=mlp)
+    few = {"name": "moe", "n_experts": 32, "ratio": 0.5}
+    wide = {"name": "moe", "n_experts": 32, "ratio": 4.0, "activation": "swiglu", "shared": 1.0}
+    for softmax, position, mlp, top_k in (
+        ("vanilla", "rope", "relu2", 0), ("sink", "fox", "swiglu", 0), ("vanilla", "rope", "moe", 2),
+        ("vanilla", "rope", few, 8), ("vanilla", "rope", wide, 4),
+    ):  # fmt: skip
+        levers = {"softmax": softmax, "position": position, "mlp": mlp}
+        if top_k:
+            levers["router"] = {"name": "softmax_topk", "top_k": top_k}
+        kinds = {name[0].upper(): tiny.kind(name, window, **levers)
                  for name, window in (("local", 16), ("global", None))}  # fmt: skip
         settings = big(kinds=kinds)
         model = build(settings["model"], vocab_size=257, seed=0)

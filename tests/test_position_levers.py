@@ -186,6 +186,12 @@ def test_ntk_follows_the_declared_length_never_the_current_one():
             {"max_distance": 16},
             "max_distance is 16, but 16 of the 32 buckets hold the distances below 16; give max_distance > 16",
         ),
+        (T5Buckets, {"n_buckets": 513}, "n_buckets is 513, too many to learn one by one; give at most 512"),
+        (
+            T5Buckets,
+            {"max_distance": 10**9},
+            "max_distance is 1000000000, but the bucket of every distance is looked up in a table; give at most 1048576",
+        ),
         (Sink, {"init_std": -1.0}, "init_std is -1; give init_std >= 0"),
     ],
 )

@@ -90,3 +90,13 @@ def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidStudy) as error:
         load(written(tmp_path, "gpt2_124"))
     assert "model.preset: no preset is called 'gpt2_124'; did you mean 'gpt2_124m'?" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "more", ['[arm.other]\nmodel.preset = "gpt2_124m"\n', '[scale.x]\nmodel.preset = "gpt2_124m"\n']
+)
+def test_a_preset_is_the_baselines(tmp_path: Path, more: str) -> None:
+    with pytest.raises(InvalidStudy) as error:
+        load(written(tmp_path, "golf_11x512", more=more))
+    wanted = "model.preset: a preset is what the baseline starts from; name it in [model], and change its keys here"
+    assert wanted in str(error.value) and len(error.value.faults) == 1

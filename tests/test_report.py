@@ -491,3 +491,21 @@ def test_zero_has_no_minus() -> None:
 def test_two_changes_together_are_credited_to_neither(verdict: dict[str, Any]) -> None:
     verdict["arms"][1]["together"] = "the bias needs the wider window"
     assert "together, neither credited alone: the bias needs the wider window" in everything(verdict)
+
+
+def test_the_cost_table_shows_what_decoding_keeps(verdict: dict[str, Any]) -> None:
+    assert "cache" not in markdown.page(verdict)
+    kept = copy.deepcopy(verdict)
+    for arm, of_row in zip(kept["arms"], (4_000_000, 1_000_000), strict=False):
+        cache = {"cache_bytes_per_token": 4096, "cache_bytes_at_seq_len": of_row, "cache_precision": "bf16"}
+        arm["cost"] |= cache
+    page_text = markdown.page(kept)
+    lines = page_text[page_text.index("## Cost") :].splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| arm"))
+    columns = [cell.strip() for cell in lines[head].split("|")]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines[head + 2 : head + 4]]
+    assert [row[columns.index("cache/token")] for row in rows] == ["4.10 kB"] * 2
+    found = [row[columns.index("cache of a row")] for row in rows]
+    assert found[0].startswith("4.00 MB") and found[1].startswith("1.00 MB") and "75.0%" in found[1]
+    assert "of seq_len tokens, in bf16." in page_text
+    assert "cache of a row" in page.page(kept)

@@ -14,6 +14,7 @@ import torch
 
 from ablab.cross_entropy import AT_ONCE
 from ablab.fault import Fault, GateFailed
+from ablab.linear import Stacked
 from ablab.model import skeleton
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -21,6 +22,7 @@ MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and th
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
 ACTIVATIONS = 16
+EXPERT_ACTIVATIONS = 3  # what a matrix gave, its activation, and that times the router's weight
 
 
 def require(device: str) -> None:
@@ -88,10 +90,17 @@ def fit_micro_rows(settings: Iterable[Mapping[str, Any]], *, memory_bytes: int, 
 
 
 def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
-    """Estimate of the bytes that one row keeps in the layers between forward and backward, in fp32 and rounded up."""
-    matrices = [p for p in skeleton(model, vocab_size=vocab_size).layers.parameters() if p.dim() == 2]
-    widths = sum(max(p.shape) for p in matrices)
-    passes = len(skeleton(model, vocab_size=vocab_size).looped)
+    """Estimate of the bytes that one row keeps in the layers between forward and backward, in fp32 and rounded up.
+
+    Of a mixture a token meets its chosen experts: of each it keeps EXPERT_ACTIVATIONS numbers for each output of a matrix.
+    """
+    decoder = skeleton(model, vocab_size=vocab_size)
+    widths = sum(max(p.shape) for p in decoder.layers.parameters() if p.dim() == 2)
+    for stack in decoder.layers.modules():
+        if isinstance(stack, Stacked):
+            experts, d_out, _ = stack.weight.shape
+            widths += EXPERT_ACTIVATIONS * d_out * round(experts * getattr(stack, "used", 1.0))
+    passes = len(decoder.looped)
     return 4 * model["seq_len"] * (passes * ACTIVATIONS * model["d_model"] + widths * passes // len(model["layers"]))
 
 

@@ -75,7 +75,9 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
     if len(model["layers"]) > MOST_LAYERS and not same_layers and not model["loops"]:
         model["layers"] = model["layers"][: MOST_LAYERS // 2] + model["layers"][-MOST_LAYERS // 2 :]
         model["kinds"] = {k: v for k, v in model["kinds"].items() if k in model["layers"]}
-    _fit_levers(settings["model"], model)
+    _fit_levers(settings["model"], model, small["train"]["optimizer"])
+    if model["loop_from"]:  # of so few steps one at least must loop
+        model["loop_from"] = min(model["loop_from"], 1 - 1 / STEPS)
     share = settings["budget"]["batch_tokens"] / base["budget"]["batch_tokens"]
     rows = max(1, round(2 * share * base["model"]["seq_len"] * long / model["seq_len"]))
     batch_tokens = rows * model["seq_len"]
@@ -87,10 +89,10 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
     return small
 
 
-def _fit_levers(full: dict[str, Any], small: dict[str, Any]) -> None:
+def _fit_levers(full: dict[str, Any], small: dict[str, Any], optimizer: dict[str, Any]) -> None:
     """Levers whose settings are sizes (a gate's width, a layer's number) name theirs for a smaller model: `miniature`."""
     places = [(slot, kind[slot]) for kind in small["kinds"].values() for slot in IN_MODEL]
-    for slot, chosen in [*places, *((slot, small[slot]) for slot in OF_MODEL)]:
+    for slot, chosen in [*places, *((slot, small[slot]) for slot in OF_MODEL), ("optimizer", optimizer)]:
         for choice in chosen if isinstance(chosen, list) else [chosen]:
             fit = choice and getattr(SLOTS[slot].load(choice["name"]), "miniature", None)
             if fit:
@@ -114,7 +116,9 @@ def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcom
             with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
                 found[name] = _one(settings, corpus, Path(scratch))
         except RuntimeError as error:
-            if "can't allocate memory" not in str(error):
+            if not any(
+                words in str(error) for words in ("can't allocate memory", "Storage size calculation overflowed")
+            ):
                 raise
             fault = "even its miniature does not fit into memory"
             raise GateFailed(Fault(f"{plan.study.path.name}: {name}", fault, "make it smaller")) from error

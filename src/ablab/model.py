@@ -77,7 +77,8 @@ class Decoder(nn.Module):
             if shared := getattr(position, "share", "layer") == "net":
                 name = canonical(kind["position"])
                 if name not in owners:
-                    owners[name] = self.shared[str(len(owners))] = position
+                    self.shared[str(len(owners))] = position
+                    owners[name] = position
                 position = owners[name]
             self.layers.append(
                 Layer(

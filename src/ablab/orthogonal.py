@@ -21,6 +21,7 @@ CHUNK_BYTES = (
     1 << 21
 )  # of one chunk on a CPU: with its products it must stay in the cache, and small matrices need company
 CHUNK_ELEMENTS = 1 << 30  # of one chunk elsewhere: one launch for all of a shape, short of a 4 GiB scratch
+MOST_STEPS = 100  # a dozen reach every digit of fp64
 HIGHEST = 3.0  # a minimax composition stays below 2; beyond 3 the next quintic explodes
 
 
@@ -84,6 +85,8 @@ def check(coefficients: Sequence[Sequence[float]], safety: float = 0.0) -> list[
     """
     if not coefficients:
         raise ValueError("coefficients is empty; give at least one triple, or none for the generated ones")
+    if len(coefficients) > MOST_STEPS:
+        raise ValueError(f"coefficients has {len(coefficients)} triples; give at most {MOST_STEPS}")
     triples: list[Triple] = []
     for i, triple in enumerate(coefficients):
         if len(triple) != 3 or not all(math.isfinite(part) for part in triple):
@@ -260,3 +263,5 @@ def _minimax(l: float, u: float) -> Triple:
 def _at_least_one(steps: int) -> None:
     if steps < 1:
         raise ValueError(f"steps = {steps} orthogonalises nothing; choose at least 1")
+    if steps > MOST_STEPS:
+        raise ValueError(f"steps = {steps} is more than any matrix needs; choose at most {MOST_STEPS}")

@@ -232,6 +232,17 @@ def test_gates_hold_bit_for_bit_in_the_reference_executor(corpus: Corpus) -> Non
     assert found == [] and checked["causal"] == checked["documents"] == 0.0
 
 
+@pytest.mark.parametrize("kind, named", [(Decoder, []), (Leak, ["C1 causal"]), (Crossing, ["C1 documents"])])
+@pytest.mark.parametrize("executor", ["lift", "reference"])
+def test_gates_of_a_mixture(kind: type[Decoder], named: list[str], executor: str, corpus: Corpus) -> None:
+    """Who shares an expert changes rounding, no more."""
+    kinds = {letter: tiny.kind(letter, None, mlp={"name": "moe", "n_experts": 4, "shared": 1.0}) for letter in "LG"}
+    model = build(ASKED["model"] | {"kinds": kinds}, vocab_size=corpus.vocab_size, seed=1, executor=executor)
+    model.__class__ = kind
+    found, _ = gates.check(model, corpus, ASKED, precision="fp32", executor=executor)
+    assert [gate.split(":")[0] for gate in found] == named and model.embed.weight.dtype == torch.float32
+
+
 def test_gates_fail_on_nan(corpus: Corpus) -> None:
     model = decoder(corpus)
     with torch.no_grad():

@@ -30,6 +30,7 @@ def arm(folder: Path, body: str, *pairs: tuple[str, str]) -> tuple[Study, Arm]:
         ("model.global.mlp.ratio = 2", [("model.global.mlp.ratio", 4.0, 2.0)]),
         ("model.mlp.ratio = 2", [("model.mlp.ratio", 4.0, 2.0)]),
         ('model.layers = "GL*3"', [("model.layers", "LGLG", "GLLL")]),
+        ('model.layers = "[LG]^2 LG"', [("model.layers", "LGLG", "[LG]^2LG")]),  # the same letters, met more often
         ("budget.tokens = 100_352", [("budget.tokens", 200_000, 100_352)]),
         ('data.source = ["python", "mock"]', [("data.source", ["python"], ["python", "mock"])]),
         ('train.salt = "again"', [("train.salt", "", "again")]),
@@ -46,6 +47,17 @@ def arm(folder: Path, body: str, *pairs: tuple[str, str]) -> tuple[Study, Arm]:
 )  # fmt: skip
 def test_changes(tmp_path: Path, body: str, changes: list[tuple[str, object, object]]) -> None:
     assert arm(tmp_path, body)[1].changes == tuple(Change(*change) for change in changes)
+
+
+def test_loops_alone_differ_and_can_be_taken_away(tmp_path: Path) -> None:
+    looped = edited(
+        ('layers = "(LG)*2"', 'layers = "LG[LG]^3"\nloop_from = 0.5'), more='[arm.x]\nmodel.layers = "LG[LG]^2"\n'
+    )
+    assert read(tmp_path, looped).arms["x"].changes == (Change("model.layers", "LG[LG]^3", "LG[LG]^2"),)
+    body = '[arm.x]\nmodel = { layers = "LGLG", loop_from = 0 }\ntogether = "without loops"\n'
+    x = read(tmp_path, edited(('layers = "(LG)*2"', 'layers = "LG[LG]^3"\nloop_from = 0.5'), more=body)).arms["x"]
+    assert [(c.before, c.after) for c in x.changes] == [("LG[LG]^3", "LGLG"), (0.5, None)]
+    assert (x.settings["model"]["loops"], x.settings["model"]["loop_from"]) == ([], None)
 
 
 def test_another_name_replaces_the_lever(tmp_path: Path) -> None:

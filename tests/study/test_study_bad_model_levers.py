@@ -33,6 +33,14 @@ BAD = [
     ('train.optimizer={name="normuon",steps=0}', "normuon: "),
     ('train.optimizer={name="normuon",coefficients=[[8.0,-1.0]]}', "normuon: "),
     ('train.optimizer={name="muon",momentum=1.0}', "muon: "),
+    ('train.optimizer={name="muon",steps=1_000_000}', "muon: steps = 1000000 is more than any matrix needs"),
+    ('train.optimizer={name="normuon",steps=101}', "normuon: steps = 101 is more than any matrix needs"),
+    (
+        f'train.optimizer={{name="normuon",coefficients=[{",".join(["[1.5,-0.5,0.0]"] * 101)}]}}',
+        "normuon: coefficients has 101 triples; give at most 100",
+    ),
+    ("model.mlp.ratio=1e30", "relu2: a size is beyond what a tensor can have; give smaller numbers"),
+    ('model.router="softmax_topk"', "changes nothing: no layer uses it"),
 ]
 
 
@@ -55,6 +63,25 @@ def test_a_router_of_nothing_and_two_tables_with_one_initial(tmp_path: Path) -> 
 def test_a_loop_start_without_a_loop(tmp_path: Path) -> None:
     found = faults(tmp_path, edited(("[train]", "loop_from = 0.5\n[train]")))
     assert len(found) == 1 and "0.5 acts on nothing: layers has no loop" in found[0]
+
+
+def test_a_loop_that_no_step_would_run(tmp_path: Path) -> None:
+    looped = (("[train]", "loop_from = 0.99\n[train]"), ("(LG)*2", "LL[LG]^2"))
+    few = (("tokens = 200_000", "tokens = 20_480"),)
+    found = faults(tmp_path, edited(*looped, *few))
+    assert any(
+        "model.loop_from: 0.99 is beyond the last of 40 steps: scores would loop, and no step; "
+        "lower it, or remove the loop" in fault
+        for fault in found
+    ), found
+
+
+def test_a_rate_of_a_head_that_is_the_embedding(tmp_path: Path) -> None:
+    (found,) = faults(tmp_path, edited(more="[arm.bad]\ntrain.optimizer.head_lr = 0.1\n"))
+    assert found.endswith(
+        "arm.bad: train.optimizer.head_lr: acts on nothing: the head is the embedding (model.tied); "
+        "use embedding_lr, or tied = false"
+    )
 
 
 @pytest.mark.parametrize("slot", SLOTS)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablab.model import order
-from ablab.study.layers import DEEPEST, MOST, expand
+from ablab.study.layers import DEEPEST, MOST, expand, spell
 
 SPACES = st.sampled_from(["", "", " ", "  "])
 LETTERS = st.sampled_from("ABGLMZ")
@@ -48,6 +48,7 @@ def test_any_text_is_read_or_refused_with_a_cure(text: str) -> None:
     except ValueError as error:
         assert "; " in str(error)
     else:
+        assert expand(spell(layers, loops)) == (layers, loops)
         assert set(layers) <= {"L", "G"} and 0 < len(layers) <= MOST
         ends = [0, *(place for first, end, _ in loops for place in (first, end)), len(layers)]
         assert ends == sorted(ends) and all(first < end and passes >= 2 for first, end, passes in loops)

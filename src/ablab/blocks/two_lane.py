@@ -39,9 +39,9 @@ class TwoLane(nn.Module):
     def init(self, draw: Draw) -> None:
         """The constants; nothing is drawn."""
         if self.lanes == 2:
-            self.keep_2.fill_(self.keep)
-            self.attn_2.fill_(1.0)
-            self.mlp_2.fill_(1.0)
+            nn.init.constant_(self.keep_2, self.keep)
+            nn.init.ones_(self.attn_2)
+            nn.init.ones_(self.mlp_2)
 
     @staticmethod
     def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:

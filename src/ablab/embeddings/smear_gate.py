@@ -12,6 +12,8 @@ from ablab.linear import Gate
 from ablab.rng import Draw
 from ablab.shape import Shape
 
+WIDTH = 12  # channels that the token form reads unless told
+
 
 class SmearGate(nn.Module):
     """Mixes in the previous token's vector x', never one of another document.
@@ -37,7 +39,7 @@ class SmearGate(nn.Module):
         super().__init__()
         if form == "channel" and width is not None:
             raise ValueError(f'form "channel" reads no width (given: {width}); leave width out or use form = "token"')
-        self.width = 12 if width is None else width
+        self.width = WIDTH if width is None else width
         if form == "token" and not 1 <= self.width <= shape.d_model:
             raise ValueError(
                 f"width = {self.width} is not within d_model = {shape.d_model}; choose 1 to {shape.d_model}"
@@ -49,7 +51,7 @@ class SmearGate(nn.Module):
     @staticmethod
     def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
         """As wide as a smaller model allows."""
-        return {} if choice["width"] is None else {"width": min(choice["width"], small["d_model"])}
+        return {} if choice["form"] == "channel" else {"width": min(choice["width"] or WIDTH, small["d_model"])}
 
     def init(self, draw: Draw) -> None:
         nn.init.constant_(self.mix, self.start)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +31,12 @@ class Xsa(nn.Module):
                 f"last = {last} of {shape.n_layers} layers; choose 1 to {shape.n_layers}, or leave it out for all"
             )
         self.acts = last is None or shape.layer >= shape.n_layers - last
+
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """The same share of a smaller model's layers, at least one."""
+        share = len(small["layers"]) / len(full["layers"])
+        return {} if choice["last"] is None else {"last": max(1, round(choice["last"] * share))}
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
         if not self.acts:

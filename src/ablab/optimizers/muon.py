@@ -74,6 +74,11 @@ class Muon:
         self.rates = Rates(lr, decay, lr if aux_lr is None else aux_lr, aux_decay, by_role)
         self.rest: dict[str, Any] = {"betas": aux_betas, "eps": aux_eps, "taper": taper}
 
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """Without `products`: a miniature is in fp64, where they do not act, and an arm of them is not inert for that."""
+        return {"products": None}
+
     def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
         """Peak learning rate and decay of a role."""
         return self.rates.rule(role, ndim)

@@ -9,6 +9,9 @@ from ablab.columns import Columns
 from ablab.rng import Draw
 from ablab.shape import Shape
 
+FARTHEST = 1 << 20  # a table of distances is kept whole: beyond a million tokens it would be all that fits
+MOST_BUCKETS = 1 << 9
+
 
 class T5Buckets(nn.Module):
     """A learned bias for every bucket of distances and every head.
@@ -16,7 +19,8 @@ class T5Buckets(nn.Module):
     n_buckets: the first half are distances 0, 1, 2, ...; the others widen logarithmically up to max_distance, and the
     last holds everything beyond. The table starts at N(0, init_std^2); T5 shares one among its layers, here each layer
     has its own. The bias is added after the scale, as everywhere here; T5 itself does not scale.
-    ValueError where there are fewer than 2 buckets, or max_distance leaves the logarithmic ones no room.
+    ValueError where there are fewer than 2 buckets or more than 512, and where max_distance leaves the logarithmic ones no
+    room or is above 2^20.
     """
 
     source = "Raffel et al. 2020 (T5), arXiv 1910.10683"
@@ -27,10 +31,17 @@ class T5Buckets(nn.Module):
         super().__init__()
         if n_buckets < 2:
             raise ValueError(f"n_buckets is {n_buckets}, but near and far need one each; give 2 or more")
+        if n_buckets > MOST_BUCKETS:
+            raise ValueError(f"n_buckets is {n_buckets}, too many to learn one by one; give at most {MOST_BUCKETS}")
         if max_distance <= n_buckets // 2:
             raise ValueError(
                 f"max_distance is {max_distance}, but {n_buckets // 2} of the {n_buckets} buckets hold the distances "
                 f"below {n_buckets // 2}; give max_distance > {n_buckets // 2}"
+            )
+        if max_distance > FARTHEST:
+            raise ValueError(
+                f"max_distance is {max_distance}, but the bucket of every distance is looked up in a table; give at "
+                f"most {FARTHEST}"
             )
         self.std, self.n_buckets, self.max_distance = shape.init_std, n_buckets, max_distance
         self.table_NH = nn.Parameter(torch.empty(n_buckets, shape.n_heads))
@@ -63,19 +74,15 @@ def buckets(n_buckets: int, max_distance: int) -> list[int]:
 
     With e = n_buckets // 2 exact ones and m others, distance d >= e is in bucket e + floor(m ln(d/e) / ln(M/e)).
     """
-    exact, found = n_buckets // 2, []
-    others, bucket = n_buckets - n_buckets // 2, 0
-    for d in range(max_distance + 1):
-        if d < exact:
-            bucket = d
-        else:
-            bucket = max(bucket, exact)
-            # the next one begins where (d/e)^m >= (M/e)^k
-            while bucket < n_buckets - 1 and _begun(d, bucket + 1 - exact, exact, others, max_distance):
-                bucket += 1
-        found.append(bucket)
-    return found
-
-
-def _begun(d: int, k: int, exact: int, others: int, most: int) -> bool:
-    return d**others * exact**k >= most**k * exact**others
+    exact, others = n_buckets // 2, n_buckets - n_buckets // 2
+    found = list(range(exact))
+    for k in range(1, others):  # bucket e + k begins where (d/e)^m >= (M/e)^k
+        edge, above = len(found), max_distance  # by halving: at the farthest distance every bucket has begun
+        while edge < above:
+            middle = (edge + above) // 2
+            if middle**others * exact**k >= max_distance**k * exact**others:
+                above = middle
+            else:
+                edge = middle + 1
+        found += [exact + k - 1] * (edge - len(found))
+    return found + [n_buckets - 1] * (max_distance + 1 - len(found))

@@ -67,11 +67,17 @@ class DeepseekV3(Linear):
         """The scores, -inf in the groups that a token may not use."""
         if self.group_top_k == self.n_groups:
             return scores_NE
+        of_groups_NG = self.group_scores(scores_NE)
+        kept = of_groups_NG.topk(self.group_top_k, dim=-1).indices
+        shut_NG = torch.ones_like(of_groups_NG, dtype=torch.bool).scatter_(1, kept, False)
+        each = scores_NE.unflatten(1, (self.n_groups, -1))
+        return each.masked_fill(shut_NG[..., None], float("-inf")).flatten(1)
+
+    def group_scores(self, scores_NE: Tensor) -> Tensor:
+        """What each group is chosen by, (N, groups): the sum of its best experts' score + bias."""
         each = scores_NE.unflatten(1, (self.n_groups, -1))
         best = min(2, each.shape[2]) if self.group_score == "top2" else self.top_k // self.group_top_k
-        kept = each.topk(best, dim=-1).values.sum(-1).topk(self.group_top_k, dim=-1).indices
-        shut = torch.ones_like(each[..., 0], dtype=torch.bool).scatter_(1, kept, False)
-        return each.masked_fill(shut[..., None], float("-inf")).flatten(1)
+        return each.topk(best, dim=-1).values.sum(-1)
 
     def after_step(self, counts_E: Tensor) -> None:
         """Move the bias by the counts of one optimizer step: over all its micro-batches and processes."""

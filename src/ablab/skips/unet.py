@@ -29,9 +29,9 @@ class Unet(nn.Module):
 
     def init(self, draw: Draw) -> None:
         """The constants; nothing is drawn."""
-        self.weight_nD.fill_(1.0)
+        nn.init.ones_(self.weight_nD)
         if self.gate_nD is not None:
-            self.gate_nD.zero_()
+            nn.init.zeros_(self.gate_nD)
 
     def before(self, x: Tensor, step: int, n_steps: int, kept: list[Tensor]) -> Tensor:
         """What layer `step` of `n_steps` reads; takes the newest of `kept`."""

@@ -164,7 +164,7 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
             value = look(draft.settings, path)
             said = (
                 "no layer uses it"
-                if value is None and path[0] == "model"
+                if path[0] == "model" and _nowhere(value)
                 else f"{reference.name} has {brief(value)} too"
             )
             here = f"{place}: {'.'.join(path)}"
@@ -175,6 +175,11 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
         draft.faults.append(
             Fault(place, f"changes {len(changes)} settings at once ({listed})", 'split it, or say together = "why"')
         )
+
+
+def _nowhere(value: Any) -> bool:
+    """Whether a slot of the model holds nothing in any layer kind."""
+    return value is None or (isinstance(value, dict) and all(part is None for part in value.values()))
 
 
 def brief(value: Any) -> str:

@@ -43,6 +43,15 @@ def expand(text: str) -> tuple[str, list[Loop]]:
     return layers, loops
 
 
+def spell(layers: str, loops: list[Loop] | list[list[int]]) -> str:
+    """The shortest string without `*` that `expand` reads as these layers and loops."""
+    text, at = "", 0
+    for first, end, passes in loops:
+        text += f"{layers[at:first]}[{layers[first:end]}]^{passes}"
+        at = end
+    return text + layers[at:]
+
+
 def _expanded(text: str, start: int, end: int) -> str:
     for at in range(start, end):
         if text[at] in "[]^":

@@ -18,7 +18,10 @@ TRIAL_VOCAB = 257  # the tokenizer may not exist yet; no lever's settings depend
 
 def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
     """The canonical model; None stands where a fault was found. Appends every fault."""
-    given = table(raw, "model", faults)
+    given = dict(table(raw, "model", faults))
+    if given.pop("preset", None) is not None:  # the baseline's own is written out before this
+        text = "a preset is what the baseline starts from"
+        faults.append(Fault("model.preset", text, "name it in [model], and change its keys here"))
     kinds = {key: value for key, value in given.items() if isinstance(value, dict) and key not in SECTIONS["model"]}
     slots = {key: given[key] for key in IN_MODEL if key in given}
     plain = {key: value for key, value in given.items() if key not in kinds and key not in slots}
@@ -26,6 +29,7 @@ def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
     _sizes(out, faults)
     tables = _letters(kinds, faults)
     out["layers"], out["loops"] = _layers(out["layers"], tables, faults)
+    out["loop_from"] = out["loop_from"] or None  # 0 is the default, written out: what an arm without loops must say
     if out["loop_from"] is not None and not out["loops"] and out["layers"]:
         text = f"{out['loop_from']:g} acts on nothing: layers has no loop"
         faults.append(Fault("model.loop_from", text, 'write a loop, as in "LL[LG]^3L", or remove it'))

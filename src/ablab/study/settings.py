@@ -8,6 +8,7 @@ from typing import Any
 
 from ablab.fault import Fault, did_you_mean
 from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
+from ablab.study.layers import spell
 from ablab.study.merge import Path as Keys
 from ablab.study.model import model
 from ablab.study.take import name_fault, section, show, table
@@ -30,6 +31,7 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[F
         "stage": _stages(tree.get("stage"), faults),
     }
     _budget(out, table(tree.get("budget"), "budget", []), faults)
+    _idle(out, faults)
     if out["train"]["salt"] and len(out["train"]["salt"]) > 64:
         faults.append(Fault("train.salt", "longer than 64 characters", "shorten it"))
     return out, faults
@@ -87,6 +89,19 @@ def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> No
         train["validate_every"] = max(1, round((every or tokens / 10) / batch)) * batch
 
 
+def _idle(out: dict[str, Any], faults: list[Fault]) -> None:
+    """Settings of one section that another leaves without anything to act on."""
+    model, budget, optimizer = out["model"], out["budget"], out["train"]["optimizer"]
+    if model["tied"] and optimizer and optimizer.get("head_lr") is not None:
+        text = "acts on nothing: the head is the embedding (model.tied)"
+        faults.append(Fault("train.optimizer.head_lr", text, "use embedding_lr, or tied = false"))
+    if model["loops"] and model["loop_from"] and budget["tokens"] and budget["batch_tokens"]:
+        steps = -(-budget["tokens"] // budget["batch_tokens"])
+        if steps > 0 and (steps - 1) / steps < model["loop_from"]:
+            text = f"{model['loop_from']:g} is beyond the last of {steps} steps: scores would loop, and no step"
+            faults.append(Fault("model.loop_from", text, "lower it, or remove the loop"))
+
+
 def _stages(raw: Any, faults: list[Fault]) -> dict[str, Any]:
     given = table(raw, "stage", faults) or DEFAULT_STAGE
     out: dict[str, Any] = {}
@@ -139,6 +154,8 @@ def look(settings: dict[str, Any], path: Keys) -> Any:
     if path[0] != "model":
         return _follow(settings[path[0]], path[1:])
     model = settings["model"]
+    if path[1:] == ("layers",) and model["layers"]:
+        return spell(model["layers"], model["loops"])  # a loop is part of what the key says
     kinds = {kind["table"]: kind for kind in model["kinds"].values()}
     if path[1] in IN_MODEL:
         return {name: _follow(kind[path[1]], path[2:]) for name, kind in kinds.items()}

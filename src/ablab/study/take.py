@@ -115,8 +115,10 @@ def _trial(slot: Slot, text: str, shape: Shape | None) -> str | None:
 
             with torch.device("meta"):
                 slot.build(choice, shape)
-    except (ValueError, RuntimeError, OverflowError) as error:
+    except ValueError as error:
         return f"{choice['name']}: {error}"
+    except (RuntimeError, OverflowError, TypeError):  # torch's words, with its own stack in them
+        return f"{choice['name']}: a size is beyond what a tensor can have; give smaller numbers"
     return None
 
 
