@@ -23,6 +23,11 @@ verify: $(VENV)/ready-test          # the full statistical simulations: about te
 bench: $(VENV)/ready-test
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/step.py
+	$(BIN)/python bench/levers.py
+	$(BIN)/python bench/optimizer.py
+	$(BIN)/python bench/moe.py
+	$(BIN)/python bench/decode.py
+	$(BIN)/python bench/loss.py
 
 clean:
 	rm -rf $(VENV) runs

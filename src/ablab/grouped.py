@@ -10,7 +10,7 @@ Three ways, all exact, chosen by what the tensors are:
 - padded batches for everything else (fp64; odd widths): experts of like load share one batched product. Tried for fp32 as
   the only way: one batch padded to the largest load had 0.3 to 0.5 times the speed of torch's.
 What else counted on a CPU: keeping the rounded weights for backward, gathering by index_select instead of indexing, weighing
-hidden units instead of outputs, and adding up a token's rows one gather at a time; together a third of a step.
+hidden units instead of outputs, and adding up a token's rows one gather at a time.
 """
 
 from __future__ import annotations
