@@ -17,6 +17,12 @@ from ablab.slot import Choice, Slot, coerce, describe
 from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word
 
+IDENTITY = {
+    "position": "nope",
+    "gate": "off",
+    "residual": "plain",
+    "embedding": "plain",
+}  # of the slots that take lists
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 
@@ -77,10 +83,23 @@ def lever(slot_name: str, value: Any, place: str, faults: list[Fault], shape: Sh
     if isinstance(value, list) and len(value) == 1 and slot.lists:
         value = value[0]
     choice, found = slot.coerce(value, place)
+    if not found and isinstance(choice, list):
+        found = _idle(slot_name, choice, place)
     if not found:
         found = _trials(slot_name, slot, choice, place, shape)
     faults += found
     return None if found else choice
+
+
+def _idle(slot_name: str, parts: list[Choice], place: str) -> list[Fault]:
+    """Faults for parts of a list that do nothing there: the slot's identity, and a part that stands twice."""
+    out = []
+    for i, part in enumerate(parts):
+        if part["name"] == IDENTITY.get(slot_name):
+            out.append(Fault(f"{place}[{i}]", f"{part['name']} does nothing beside others", "remove it"))
+        elif part in parts[:i]:
+            out.append(Fault(f"{place}[{i}]", f"{part['name']} stands in the list twice", "remove one"))
+    return out
 
 
 def _trials(slot_name: str, slot: Slot, choice: Any, place: str, shape: Shape | None) -> list[Fault]:
