@@ -101,7 +101,8 @@ def _arm(plan: Plan, name: str) -> dict[str, Any]:
     timed = measured(plan, name, known["parameters"]) if untimed or plan.where.device != "cpu" else {}
     return {
         "name": name,
-        **{k: known[k] for k in ("parameters", "body_parameters", "embedding_parameters", "flops_per_token")},
+        **{k: known[k] for k in ("parameters", "active_parameters", "body_parameters", "embedding_parameters")},
+        "flops_per_token": known["flops_per_token"],
         **{k: known[k] for k in ("cache_bytes_per_token", "cache_bytes_at_seq_len", "cache_precision")},
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
@@ -161,12 +162,14 @@ def show(found: dict[str, Any], console: Any) -> None:
     table.add_column("arm", no_wrap=True)
     table.add_column("changes", overflow="fold")
     on_gpu = any(row["peak_bytes"] for row in found["arms"])
+    mixed = any(row["active_parameters"] != row["parameters"] for row in found["arms"])
     titles: tuple[str, ...] = ("body", "embedding", "MFLOP/token", "cache MB", "steps", "epochs", "s/run")
+    titles += ("active",) if mixed else ()
     titles += ("tokens/s", "GiB") if on_gpu else ()
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for row in found["arms"]:
-        changes = "; ".join(f"{c['path']}: {_short(c['before'])} -> {_short(c['after'])}" for c in row["changes"])
+        changes = "; ".join(map(change, row["changes"]))
         against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""
         seconds = row["seconds_per_run"]
         table.add_row(
@@ -179,6 +182,7 @@ def show(found: dict[str, Any], console: Any) -> None:
             "by time" if row["steps"] is None else f"{row['steps']:,}",
             "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
             "unknown" if seconds is None else f"{seconds:.0f}",
+            *((f"{row['active_parameters']:,}",) if mixed else ()),
             *((f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}") if row["peak_bytes"] else ()),
         )
     console.print(table)
@@ -207,8 +211,20 @@ def _reach_text(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"price: {costs}"])
 
 
+def change(one: dict[str, Any]) -> str:
+    """A change in a line: levers by name; with their settings where the names are the same before and after."""
+    from ablab.study.arms import brief
+
+    before, after = _short(one["before"]), _short(one["after"])
+    if before == after:
+        before, after = brief(one["before"]), brief(one["after"])
+    return f"{one['path']}: {before} -> {after}"
+
+
 def _short(value: Any) -> str:
-    """A choice as its name, with settings only where it is no bare name."""
+    """A choice by its name alone."""
+    if value is None:
+        return "none"
     if isinstance(value, list):
         return "[" + ", ".join(map(_short, value)) + "]"
     if isinstance(value, dict) and "name" in value:

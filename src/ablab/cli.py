@@ -1,4 +1,7 @@
-"""The command: check, run, report, levers. Flags say where (device, output, jobs); the study file says what."""
+"""The command: check, run, report, levers; sample, explain and export join from their own files.
+
+Flags say where (device, output, jobs); the study file says what.
+"""
 
 from __future__ import annotations
 

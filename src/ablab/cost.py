@@ -17,7 +17,7 @@ def of(plan: Plan, name: str) -> dict[str, Any]:
     """
     from ablab.cache import cache_size
     from ablab.model import skeleton
-    from ablab.size import flops_per_token, parameters
+    from ablab.size import active_parameters, flops_per_token, parameters
 
     first = plan.runs[name, plan.seeds[0]]
     vocab = plan.corpus(first).vocab_size
@@ -30,6 +30,7 @@ def of(plan: Plan, name: str) -> dict[str, Any]:
     speed = median([d["tokens_per_second"] for d in done])
     return {
         "parameters": sizes["total"],
+        "active_parameters": active_parameters(decoder),
         "body_parameters": sizes["body"],
         "embedding_parameters": sizes["embedding"],
         "flops_per_token": flops_per_token(model, vocab),
