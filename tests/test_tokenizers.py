@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,10 +145,10 @@ def test_training_is_the_same_in_another_process(pieces: SentencePiece) -> None:
     assert done.stdout.strip() == pieces.fingerprint
 
 
-@pytest.mark.parametrize("size", [0, 258, 8193])
+@pytest.mark.parametrize("size", [0, 258, 65_537])
 def test_sizes_outside_the_range_are_refused(size: int) -> None:
     with pytest.raises(
-        ValueError, match=f"vocab_size = {size} is outside 259 to 8192; choose one inside, such as 4096"
+        ValueError, match=f"vocab_size = {size} is outside 259 to 65536; choose one inside, such as 4096"
     ):
         SentencePiece(vocab_size=size)
 
@@ -174,7 +178,61 @@ def test_an_untrained_tokenizer_says_so() -> None:
         SentencePiece().encode("a")
 
 
-def test_both_are_in_the_slot() -> None:
-    assert slot.names == ["bytes", "sentencepiece"]
-    assert slot.coerce("sentencepiece", "data.tokenizer") == ({"name": "sentencepiece", "vocab_size": 4096}, [])
-    assert [slot.revision({"name": name}) for name in slot.names] == [1, 1]
+def test_they_are_in_the_slot() -> None:
+    assert slot.names == ["bytes", "sentencepiece", "case_ops", "o200k_harmony"]
+    chosen, faults = slot.coerce("sentencepiece", "data.tokenizer")
+    assert (chosen, faults) == ({"name": "sentencepiece", "vocab_size": 4096, "model": ""}, [])
+    assert slot.coerce("case_ops", "data.tokenizer")[0] == {"name": "case_ops", "vocab_size": 4096, "model": ""}
+    assert [slot.revision({"name": name}) for name in slot.names] == [1, 1, 1, 1]
+    assert [slot.load(name).paths for name in slot.names] == [(), ("model",), ("model",), ("vocab",)]
+
+
+def test_bytes_are_counted_from_ids_alone(tokenizer: Bytes | SentencePiece) -> None:
+    for text in [*NASTY, *TEXTS[:4]]:
+        ids, n_bytes = tokenizer.encode(text)
+        counted = tokenizer.count(np.append(tokenizer.bos_id, ids).astype(np.uint16))
+        assert counted.dtype == np.int32 and counted.tolist() == [0, *n_bytes.tolist()]
+    with pytest.raises(ValueError, match="token ids must lie in 0 to"):
+        tokenizer.count([tokenizer.vocab_size])
+
+
+def test_the_pieces_are_those_of_before(pieces: SentencePiece) -> None:
+    """Stored studies rest on these settings: SentencePiece called with them gives the same bytes."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for text in TEXTS for line in re.split("[\n\t\0\u2581\u2585]+", text) if line]),
+        model_writer=out, model_type="bpe", vocab_size=380, byte_fallback=True, normalization_rule_name="identity",
+        add_dummy_prefix=False, remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=True,
+        character_coverage=0.9995, required_chars="\n", max_sentence_length=1 << 30, unk_id=0, bos_id=1, eos_id=-1,
+        pad_id=-1, num_threads=1, minloglevel=3,
+    )  # fmt: skip
+    assert hashlib.sha256(out.getvalue()).hexdigest() == pieces.fingerprint
+
+
+def test_an_existing_model_is_used_as_it_is(pieces: SentencePiece, tmp_path: Path) -> None:
+    pieces.save(tmp_path / "a.model")
+    loaded = SentencePiece(model=str(tmp_path / "a.model"))
+    assert (loaded.trained, pieces.trained) == (False, True)
+    loaded.ready()
+    assert (loaded.vocab_size, loaded.bos_id, loaded.fingerprint) == (380, 1, pieces.fingerprint)
+    for text in NASTY:
+        check(loaded, text)
+        assert np.array_equal(loaded.encode(text)[0], pieces.encode(text)[0])
+    with pytest.raises(ValueError, match=r"a\.model is used as it is; remove model to train pieces"):
+        loaded.train(TEXTS)
+    loaded.save(tmp_path / "b.model")
+    assert (tmp_path / "b.model").read_bytes() == (tmp_path / "a.model").read_bytes()
+
+
+def test_a_model_that_is_missing_wrong_or_contradicted_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="vocab_size = 1024 is given beside model, which has its own; remove vocab_size"
+    ):
+        SentencePiece(vocab_size=1024, model="a.model")
+    for missing in (tmp_path / "none.model", tmp_path):
+        with pytest.raises(ValueError, match=r"cannot be read .*; give the path of a \.model file"):
+            SentencePiece(model=str(missing)).ready()
+    (tmp_path / "wrong.model").write_bytes(b"no model")
+    for use in ("vocab_size", "bos_id", "fingerprint"):
+        with pytest.raises(ValueError, match=r"wrong\.model: holds no SentencePiece model, or only a part of one"):
+            getattr(SentencePiece(model=str(tmp_path / "wrong.model")), use)

@@ -2,4 +2,12 @@
 
 from ablab.slot import Slot
 
-slot = Slot("tokenizer", __name__, aliases={"sp": "sentencepiece"}, bytes="Bytes", sentencepiece="SentencePiece")
+slot = Slot(
+    "tokenizer",
+    __name__,
+    aliases={"sp": "sentencepiece"},
+    bytes="Bytes",
+    sentencepiece="SentencePiece",
+    case_ops="CaseOps",
+    o200k_harmony="O200kHarmony",
+)

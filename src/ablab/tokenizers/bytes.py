@@ -20,8 +20,12 @@ class Bytes:
     source = "Xue et al. 2021 (ByT5), arXiv 2105.13626"
     revision: ClassVar[int] = 1
     trained: ClassVar[bool] = False
+    paths: ClassVar[tuple[str, ...]] = ()
     vocab_size = 257
     bos_id = 256
+
+    def ready(self) -> None:
+        """There is nothing to read."""
 
     def train(self, texts: Iterable[str]) -> None:
         """Nothing is learned; `texts` is not read."""
@@ -35,11 +39,13 @@ class Bytes:
         ids = np.frombuffer(data, np.uint8).astype(np.int32)
         return ids, np.ones(len(ids), np.int32)
 
+    def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Bytes of text per token (int32): one, and none for BOS. ValueError on an id outside the vocabulary."""
+        return (self._checked(ids) != self.bos_id).astype(np.int32)
+
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that `ids` stand for; BOS stands for none. ValueError on an id outside the vocabulary."""
-        array = np.asarray(ids, np.int64)
-        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
-            raise ValueError(f"token ids must lie in 0 to {self.vocab_size - 1}")
+        array = self._checked(ids)
         return array[array != self.bos_id].astype(np.uint8).tobytes()
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -62,3 +68,9 @@ class Bytes:
         if not isinstance(found, dict) or found.get("tokenizer") != "bytes":
             raise ValueError(f"{path} holds no byte tokenizer; prepare the data again")
         return cls()
+
+    def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        array = np.asarray(ids, np.int64)
+        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
+            raise ValueError(f"token ids must lie in 0 to {self.vocab_size - 1}")
+        return array
