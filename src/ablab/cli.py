@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablab.bridges import commands
+from ablab.data_commands import data
 from ablab.sample import sample
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 app.command()(sample)
 app.command()(commands.explain)
 app.command()(commands.export)
+app.add_typer(data, name="data")
 
 
 @app.command()

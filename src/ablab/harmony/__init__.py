@@ -1,0 +1,1 @@
+"""Harmony: conversations with reasoning and answers as token ids, loss masks and spans."""

@@ -1,0 +1,123 @@
+"""Worker processes that make the units of a build; they know no torch and die with the process that started them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ablab.fault import Fault, GateFailed, Refused
+from ablab.harmony.unit import Builder, Job, Unit, finished
+
+Hear = Callable[[str, Any], object]
+
+
+def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
+    """Have every unit finished by `workers` processes, in order as far as may be.
+
+    `hear(kind, value)` takes: progress (rows, tokens), damaged (text; made again), kept (record; made by an earlier
+    build), done (record). What it raises ends the build; units being made are then lost, finished ones are not.
+    GateFailed where a worker refuses a file or dies.
+    """
+    left, crew = list(reversed(units)), list[_Worker]()
+    try:
+        crew += [_Worker(job) for _ in range(min(workers, len(units)))]
+        for worker in crew:
+            worker.take(left)
+        while busy := [worker for worker in crew if worker.unit is not None]:
+            for source in wait([worker.conn for worker in busy]):
+                worker = next(one for one in busy if one.conn is source)
+                kind, value = worker.heard()
+                if kind == "refused":
+                    raise GateFailed(value)
+                if kind == "failed":
+                    raise RuntimeError(f"unit {worker.unit}: {value}")
+                if kind in ("kept", "done"):
+                    worker.take(left)
+                hear(kind, value)
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+class _Worker:
+    """One process, and the unit it makes."""
+
+    def __init__(self, job: Job) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.conn, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), job), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.unit: Unit | None = None
+
+    def take(self, left: list[Unit]) -> None:
+        """The next of the units that are left, if any."""
+        self.unit = left.pop() if left else None
+        if self.unit is not None:
+            with suppress(OSError):  # it has died: heard() says so
+                self.conn.send(self.unit)
+
+    def heard(self) -> tuple[str, Any]:
+        """What it says; its death is a refusal."""
+        try:
+            kind, value = self.conn.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            place = f"worker {self.process.pid}"
+            fault = (
+                f"ended with code {self.process.exitcode} while it made unit {self.unit.number if self.unit else '?'}"
+            )
+            cure = "run the same command to go on; fewer --workers need less memory"
+            return "refused", [Fault(place, fault, cure)]
+        return kind, value
+
+    def end(self) -> None:
+        """Stop it, wherever it is: an unfinished unit leaves nothing under its name."""
+        if self.unit is not None:
+            self.process.terminate()
+        self.conn.close()
+        self.process.join()
+
+
+def _serve(conn: Connection, parent: int, job: Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of us; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    if os.getppid() != parent:
+        return
+    builder: Builder | None = None
+    with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+        while True:
+            unit = conn.recv()
+            try:
+                record, damage = finished(job, unit)
+                if damage:
+                    conn.send(("damaged", f"unit {unit.number} is damaged and made again: {damage}"))
+                if record is not None:
+                    conn.send(("kept", record))
+                    continue
+                builder = builder or Builder(job)
+                record = builder.make(unit, lambda rows, tokens: conn.send(("progress", (rows, tokens))))
+                conn.send(("done", record))
+            except Refused as refused:
+                conn.send(("refused", list(refused.faults)))
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            except Exception:
+                conn.send(("failed", traceback.format_exc()))
+
+
+def _die_with_parent() -> None:
+    """However the parent ends, even by SIGKILL, nothing goes on writing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
