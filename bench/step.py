@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablab import machine, optimizers, schedules
+from ablab import losses, machine, optimizers, schedules
 from ablab.data.corpus import Corpus, Valid
 from ablab.learner import Learner
 from ablab.rng import stream
@@ -59,8 +59,14 @@ def ours(
     asked: dict[str, Any] = {"clip": 1.0, "ema": 0.0, "salt": "", "validate_every": 0}
     asked["optimizer"] = optimizers.slot.coerce(optimizer or {"name": "adamw", "lr": 1e-3}, "")[0]
     asked["schedule"] = schedules.slot.coerce("wsd", "")[0]
+    asked["loss"] = losses.slot.coerce("mean", "")[0]
     budget = {"tokens": 1 << 30, "seconds": None, "batch_tokens": rows * seq_len}
-    settings = {"budget": budget, "data": {"span": seq_len}, "model": model, "train": asked}
+    settings = {
+        "budget": budget,
+        "data": {"span": seq_len, "order": "chunks", "weights": None},
+        "model": model,
+        "train": asked,
+    }
     how: dict[str, Any] = {"seed": 0, "precision": precision, "micro_rows": rows, "executor": "lift", "device": "cpu"}
     learner = Learner(settings, corpus(1 << 17), **how)
     number = iter(range(1, 1 << 30))

@@ -54,6 +54,17 @@ def test_values_and_gradients_equal_the_plain_form(rows, softcap, dtype, bound):
         assert (a - b).abs().max() <= bound * max(1.0, float(b.abs().max()))
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("softcap", [0.0, 3.0])
+def test_rows_without_a_target_are_left_out_and_change_nothing(share, softcap):
+    hidden, weight, targets, d = given()
+    gone = torch.from_numpy(stream(0, "masked").random(N)) < share
+    targets = torch.where(gone, -1, targets)
+    wanted = differentiated(plain, hidden, weight, targets, d, softcap)
+    for a, b in zip(differentiated(chunked(8), hidden, weight, targets, d, softcap), wanted, strict=True):
+        assert a.shape == b.shape and (a - b).abs().max() <= 1e-12 * max(1.0, float(b.abs().max()))
+
+
 def test_ignored_targets_are_zero_and_give_nothing():
     hidden, weight, targets, d = given()
     value, dh, dw = differentiated(chunked(8), hidden, weight, torch.full_like(targets, -1), d, 0.0)

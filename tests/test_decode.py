@@ -422,7 +422,9 @@ class Plans:
             for name in ("baseline", "other")
             for s in statuses
         }
-        self.corpus = lambda run: SimpleNamespace(vocab_size=257, bos_id=256, tokenizer=Bytes())
+        self.corpus = lambda run: SimpleNamespace(
+            vocab_size=257, bos_id=256, tokenizer=Bytes(), fingerprint="", manifest={}
+        )
         for seed in statuses:
             (where / str(seed)).mkdir()
             save_file(decoder.state_dict(), where / str(seed) / "weights.safetensors")

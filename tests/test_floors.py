@@ -7,6 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "ablab"
 LEVERS = (
+    "losses",
     "positions",
     "projections",
     "softmaxes",
@@ -42,11 +43,28 @@ FLOORS = {
         "roles",
         "matrices",
         "table",
+        "vocabulary",
+        "pieces",
+        "spans",
+        "capitals",
     ),
     1: LEVERS,
-    2: ("attend", "attention", "cross_entropy", "layer", "model", "size", "cache", "decode", "data", "scores"),
+    2: (
+        "attend",
+        "attention",
+        "cross_entropy",
+        "layer",
+        "model",
+        "size",
+        "cache",
+        "decode",
+        "data",
+        "harmony",
+        "scores",
+    ),
     3: (
         "train",
+        "audit",
         "learner",
         "compiled",
         "stability",
@@ -59,7 +77,7 @@ FLOORS = {
         "verdict",
     ),
     4: ("rules", "study", "plan", "cost", "store", "launch", "judge", "check", "miniature", "levers"),
-    5: ("bridges", "report", "progress", "sample", "cli"),
+    5: ("bridges", "report", "progress", "sample", "data_commands", "cli"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

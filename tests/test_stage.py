@@ -45,8 +45,13 @@ def asked(**table: Any) -> dict[str, Any]:
 @pytest.fixture
 def weights(tmp_path: Path, corpus: Corpus) -> Path:
     model = build(asked()["model"], vocab_size=corpus.vocab_size, seed=7)
-    save_file(dict(model.state_dict()), tmp_path / "weights.safetensors")
+    keep(dict(model.state_dict()), tmp_path / "weights.safetensors", corpus)
     return tmp_path / "weights.safetensors"
+
+
+def keep(tensors: dict[str, Any], path: Path, corpus: Corpus) -> None:
+    """Weights as a training leaves them: with the hash of their tokenizer."""
+    save_file(tensors, path, {"tokenizer": corpus.fingerprint})
 
 
 def run(name: str, weights: Path, corpus: Corpus, settings: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def test_lost_documents_are_named(weights: Path, corpus: Corpus, monkeypatch: py
 
 
 def test_weights_that_are_not_finite_are_no_exception(weights: Path, corpus: Corpus) -> None:
-    save_file({k: v * float("nan") for k, v in load_file(weights).items()}, weights)
+    keep({k: v * float("nan") for k, v in load_file(weights).items()}, weights, corpus)
     result = run("pre", weights, corpus)
     assert result["metrics"] == {"nats_per_token": None, "bits_per_byte": None} and result["gates"]
     assert np.isnan(read_stage(weights.parent / "pre")[1].nats).all()
@@ -251,10 +256,19 @@ def test_weights_that_cannot_be_read(how: str, weights: Path, corpus: Corpus) ->
         run("pre", weights, corpus)
 
 
+@pytest.mark.parametrize("made, said", [("0" * 64, "made with the tokenizer 000000000000"), ("", "made with no known")])
+def test_weights_of_another_tokenizer_are_not_scored(weights: Path, corpus: Corpus, made: str, said: str) -> None:
+    save_file(load_file(weights), weights, {"tokenizer": made} if made else None)
+    with pytest.raises(
+        GateFailed, match=rf"weights.safetensors: {said}.*this corpus has {corpus.fingerprint[:12]}; score"
+    ):
+        run("pre", weights, corpus)
+
+
 def test_weights_of_another_model(weights: Path, corpus: Corpus) -> None:
     tensors = load_file(weights)
     tensors["strange"] = tensors.pop("final_norm.weight")
-    save_file(tensors, weights)
+    keep(tensors, weights, corpus)
     with pytest.raises(GateFailed, match=r"the weights are of another model .*final_norm\.weight.*strange"):
         run("pre", weights, corpus)
 

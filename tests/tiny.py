@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab import optimizers, schedules
+from ablab import losses, optimizers, schedules
 from ablab.data.corpus import Corpus, Valid
 from ablab.rng import stream
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
@@ -92,9 +92,10 @@ def settings(
     asked = {"clip": 1.0, "ema": 0.0, "salt": "", "validate_every": 5 * batch_tokens} | train
     asked["optimizer"] = choice(optimizers.slot, asked.get("optimizer", {"name": "adamw", "lr": 1e-2}))
     asked["schedule"] = choice(schedules.slot, asked.get("schedule", "wsd"))
+    asked["loss"] = choice(losses.slot, asked.get("loss", "mean"))
     return {
         "budget": {"tokens": steps * batch_tokens, "seconds": None, "batch_tokens": batch_tokens},
-        "data": {"span": 32},
+        "data": {"span": 32, "order": "chunks", "weights": None},
         "model": copy.deepcopy(model or globals()["model"]()),
         "train": asked,
         "stage": {},

@@ -70,11 +70,11 @@ def sweep(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors as safetensors, whole or not at all; returns the file's sha256."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Write tensors as safetensors, with `metadata` in the header, whole or not at all; returns the file's sha256."""
     with atomic(path) as part:
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
         except SafetensorError as error:
             cure = "free space or choose another --out, then run again"
             raise GateFailed(Fault(str(path), f"cannot be written ({error})", cure)) from error

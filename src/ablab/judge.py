@@ -38,6 +38,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "looks": verdict["looks"],
         "weights": verdict["weights"],
         "bits_per_nat": verdict["bits_per_nat"],
+        "levels": levels(plan),
         "bands": bands(plan),
         "needle": needles(plan),
         "notes": [*verdict["notes"], *notes(plan)],
@@ -92,6 +93,17 @@ def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
         "routing": done.get("routing") or None,
         "key": run.train_key,
     }
+
+
+def levels(plan: Plan) -> dict[str, dict[str, float]]:
+    """Every metric of each arm at the deciding stage, a mean over its finished seeds."""
+    found: dict[str, dict[str, float]] = {}
+    for name in planning.arms(plan.study):
+        rows = _results(plan, name, plan.study.decision["stage"], "metrics")
+        shared = [m for m in (rows[0] if rows else {}) if all(row.get(m) is not None for row in rows)]
+        if shared:
+            found[name] = {metric: sum(row[metric] for row in rows) / len(rows) for metric in shared}
+    return found
 
 
 def bands(plan: Plan) -> dict[str, Any]:
@@ -167,7 +179,7 @@ def notes(plan: Plan) -> list[str]:
                 name
             )
     found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
-    found += said_by_levers(plan)
+    found += said_by_levers(plan) + before_training(plan)
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
@@ -179,6 +191,28 @@ def notes(plan: Plan) -> list[str]:
     if len(threads) > 1:
         found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
     return found
+
+
+def before_training(plan: Plan) -> list[str]:
+    """Of every corpus: what an untrained model scored beside ln V; of several, how many tokens a byte of text takes."""
+    users: dict[str, list[str]] = {}
+    said: dict[str, str] = {}
+    for name in planning.arms(plan.study):
+        corpus = plan.corpus(plan.runs[name, plan.seeds[0]])
+        users.setdefault(corpus.key, []).append(name)
+        done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
+        first = next((one["untrained"] for one in done if one and one["untrained"].get("tokens")), None)
+        if first is not None and corpus.key not in said:
+            said[corpus.key] = (
+                f"before training {first['nats_per_token']:.3f} nats/token (ln V = {first['ln_vocab']:.3f}) and "
+                f"{first['bits_per_byte']:.3f} bits/byte over {first['tokens']:,} tokens of {first['bytes']:,} bytes"
+            )
+    if len(users) == 1:
+        return list(said.values())
+    texts = [plan.corpora[key].valid for key in users]
+    rates = [f"{v.n_targets / v.n_scored_bytes:.4f}" if v.n_scored_bytes else "none counted" for v in texts]
+    listed = "; ".join(f"{rate} ({', '.join(names)})" for rate, names in zip(rates, users.values()))
+    return [f"{said[key]} ({', '.join(users[key])})" for key in said] + [f"tokens per byte of held-out text: {listed}"]
 
 
 def said_by_levers(plan: Plan) -> list[str]:

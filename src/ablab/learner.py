@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablab import checkpoint, machine, optimizers, schedules
+from ablab import checkpoint, losses, machine, optimizers, schedules
 from ablab.compiled import compile_layers
 from ablab.data import Batch, Corpus, Stream, valid_rows
+from ablab.data.megatron_stream import MegatronStream
 from ablab.fault import Fault, InvalidStudy
 from ablab.model import build
 from ablab.routing import Aux
+from ablab.spans import SPANS, metric_of
 from ablab.stability import nonfinite
 
 VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall out of the cache
@@ -74,14 +76,29 @@ class Learner:
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
         self.schedule = schedules.slot.build(self.asked["schedule"])
+        self.loss = losses.slot.build(self.asked["loss"])
+        self.spanned: dict[str, float] = {}  # mean nats and targets of each span at the last step, if there are spans
         # For each parameter a running mean; the decay grows to its setting (Adam's own bias would keep the first weights).
         self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
-        span, seq_len = settings["data"]["span"], sizes["seq_len"]
+        seq_len = sizes["seq_len"]
         try:
-            self.stream = Stream(corpus, seed=seed, span=span, batch_tokens=self.batch_tokens, seq_len=seq_len)
+            self.stream = self._stream(corpus, settings["data"], seed, seq_len)
         except ValueError as error:
             raise InvalidStudy(Fault("data", str(error))) from error
-        self.valid = valid_rows(corpus, seq_len)
+        self.valid, self.spans = valid_rows(corpus, seq_len), corpus.valid.spans
+        if self.loss.spans and not self.spans:
+            fault = "weighs spans, and no token of this data lies in one"
+            raise InvalidStudy(Fault("train.loss", fault, 'use data with span files, or loss = "mean"'))
+
+    def _stream(self, corpus: Corpus, data: Mapping[str, Any], seed: int, seq_len: int) -> Stream | MegatronStream:
+        """The training batches, in the order that the settings name."""
+        sizes: dict[str, Any] = {"seed": seed, "batch_tokens": self.batch_tokens, "seq_len": seq_len}
+        if data["order"] == "chunks":
+            return Stream(corpus, span=data["span"], **sizes)
+        if self.steps is None:
+            raise ValueError("Megatron's order needs to know how many rows are read; give budget.tokens")
+        n_rows = self.steps * self.batch_tokens // seq_len
+        return MegatronStream(corpus, weights=data["weights"], n_rows=n_rows, **sizes)
 
     def spent(self, step: int, seconds: float) -> float:
         """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""
@@ -92,7 +109,7 @@ class Learner:
     def step(self, batch: Batch, number: int, spent: float) -> tuple[float, float, float]:
         """Update `number` (the first is 1).
 
-        Returns mean loss in nats per target, gradient norm before clipping, learning rate of the first group. Raises
+        Returns the loss (its weighing of the nats), gradient norm before clipping, learning rate of the first group. Raises
         Diverged, with nothing changed, where loss or gradient are not finite.
         """
         # The rate of a step is the schedule's at the step's middle: neither the first nor the last update is inert.
@@ -119,21 +136,28 @@ class Learner:
         return loss, norm, self.optimizer.param_groups[0]["lr"]
 
     def gradients(self, batch: Batch) -> float:
-        """Add up the gradient of the mean over the batch's targets, micro-batch by micro-batch; returns that mean.
+        """Add up the gradient of the loss over the batch, micro-batch by micro-batch; returns the loss.
 
-        Each micro-batch contributes its sum over the batch's number of targets, so their sizes do not weigh. Losses
-        that balance mixtures are in the gradient and not in the mean.
+        Weights are those of the whole batch, so sizes of micro-batches do not weigh. Losses that balance mixtures are in
+        the gradient and not in what is returned.
         """
-        targets = max(1, int((batch.targets_BT >= 0).sum()))
-        total = 0.0
-        for rows in zip(*(part.split(self.micro_rows) for part in batch)):
+        weight_BT, divisor = self.loss.weigh(batch.targets_BT, batch.spans_BT)
+        total, sums = 0.0, torch.zeros(2, 3, dtype=torch.float64)
+        for at in range(0, len(batch.tokens_BT), self.micro_rows):
+            here = slice(at, at + self.micro_rows)
+            rows = (batch.tokens_BT[here], batch.targets_BT[here], batch.ids_BT[here])
             with machine.autocast(self.precision, self.device):
                 nll_BT = self.model.nll(*(part.to(self.device) for part in rows), aux=self.aux)
-            loss = nll_BT.sum() / targets
+            weighed = nll_BT if weight_BT is None else nll_BT * weight_BT[here].to(self.device)
+            loss = weighed.sum() / divisor
             balance = self.aux.take(rows=len(batch.tokens_BT), tokens=batch.tokens_BT.numel())
             # outside autocast, so that gradients are taken in the types of the forward pass
             (loss if balance is None else loss + balance).backward()
             total += loss.item()
+            if self.spans:
+                sums += spanned(nll_BT.detach().cpu(), batch.targets_BT[here], batch.spans_BT[here])
+        if self.spans:
+            self.spanned = named(sums)
         return total
 
     def clip(self) -> float:
@@ -154,18 +178,22 @@ class Learner:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Nats per token and bits per byte over all validation rows, each a ratio of sums, with the weights to be saved."""
-        rows, nats = self.valid, 0.0
+        rows, nats, sums = self.valid, 0.0, torch.zeros(2, 3, dtype=torch.float64)
         step = max(1, VALID_TOKENS // rows.tokens_RT.shape[1])
         self.swap()
         for at in range(0, len(rows), step):
             parts = (rows.tokens_RT, rows.targets_RT, rows.ids_RT)
             batch = [torch.from_numpy(part[at : at + step]).to(self.device) for part in parts]
             with machine.autocast(self.precision, self.device):
-                nats += float(self.model.nll(*batch).double().sum())
+                nll_RT = self.model.nll(*batch)
+            nats += float(nll_RT.double().sum())
+            if self.spans:
+                sums += spanned(nll_RT.cpu(), batch[1].cpu(), torch.from_numpy(rows.spans_RT[at : at + step]))
         self.swap()
         scored = rows.targets_RT >= 0
         n_bytes = int(rows.n_bytes_RT[scored].sum())
-        return {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
+        found = {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
+        return found | {metric_of(span): nats for span, nats in named(sums).items() if span in SPANS}
 
     def swap(self) -> None:
         """Exchange the weights and their running means, where there are any."""
@@ -197,3 +225,22 @@ class Learner:
         """The weights to be scored, and the last ones where running means take their place (else nothing)."""
         last = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         return ({**last, **self.mean}, last) if self.mean else (last, {})
+
+
+def spanned(nll_BT: Tensor, targets_BT: Tensor, spans_BT: Tensor) -> Tensor:
+    """Sum of nats (row 0) and number (row 1) of the targets in each span: fp64 (2, 3), columns none, reasoning, final."""
+    scored = targets_BT >= 0
+    spans, nll = spans_BT[scored], nll_BT[scored].double()
+    sums = torch.zeros(2, 3, dtype=torch.float64)
+    sums[0].index_add_(0, spans, nll)
+    sums[1].index_add_(0, spans, torch.ones_like(nll))
+    return sums
+
+
+def named(sums: Tensor) -> dict[str, float]:
+    """Mean nats of each span that has targets, and `SPAN_targets`."""
+    found: dict[str, float] = {}
+    for name, mark in SPANS.items():
+        nats, count = float(sums[0, mark]), float(sums[1, mark])
+        found |= {name: nats / count, f"{name}_targets": count} if count else {f"{name}_targets": 0.0}
+    return found

@@ -80,12 +80,13 @@ def arms(study: Study) -> dict[str, Arm]:
 def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str], None] = print) -> Plan:
     """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed."""
     from ablab import attend, compiled, data, machine
+    from ablab.data.megatron_stream import unfit
 
     machine.require(device)
     corpora: dict[str, Corpus] = {}
     of_arm: dict[str, Corpus] = {}
     for name, arm in arms(study).items():
-        asked = key_of({k: v for k, v in arm.settings["data"].items() if k != "span"})
+        asked = key_of({k: v for k, v in arm.settings["data"].items() if k not in ("span", "order", "weights")})
         if asked not in corpora:
             corpora[asked] = data.prepare(arm.settings["data"], store.data, say=say)
         if corpora[asked].n_train < (span := arm.settings["data"]["span"]):
@@ -93,6 +94,12 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
                 f"{corpora[asked].n_train:,} training tokens do not fill one chunk of {span:,} (the longest seq_len)"
             )
             raise GateFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
+        if missing := _missing_span(corpora[asked], study.decision["metric"]):
+            place = f"{study.path.name}: decision.metric"
+            raise InvalidStudy(Fault(place, missing, "choose nats_per_token or bits_per_byte, or data with spans"))
+        chosen = arm.settings["data"]
+        if chosen["order"] == "megatron" and (fault := unfit(corpora[asked], chosen["weights"])):
+            raise InvalidStudy(Fault(f"{study.path.name}: data.order", *fault.split("; ", 1)))
         of_arm[name] = corpora[asked]
     settings = [arm.settings for arm in arms(study).values()]
     side_by_side = (
@@ -123,6 +130,16 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
         cure = "keep a number of arms, or run a study without a probe first"
         raise InvalidStudy(Fault(f"{study.path.name}: decision.seeds.keep", fault, cure))
     return plan
+
+
+def _missing_span(corpus: Corpus, metric: str) -> str:
+    """Why a metric of one span cannot be had from this corpus; "" where it can, or is none."""
+    from ablab.spans import SPANS, metric_of
+
+    for name, mark in SPANS.items():
+        if metric == metric_of(name) and not (corpus.valid.marks == mark).any():
+            return f"no held-out token of this data lies in a {name} span"
+    return ""
 
 
 def decision(study: Study) -> Decision:
@@ -208,7 +225,7 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
     token_hash = done["token_hash"] if common_step is None else _hash_at(plan.store.train(run.train_key), common_step)
     stages: dict[str, Documents | float] = {}
     gates: list[str] = []
-    probe = None
+    probe, metric = None, plan.study.decision["metric"]
     for stage, key in run.score_keys.items():
         result = plan.store.scored(key)
         if result is None:
@@ -219,8 +236,11 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
                 probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
         else:
             scores = Scores.load(plan.store.score(key), result)
-            stages[stage] = Documents(scores.nats, scores.tokens, scores.bytes)
-    metric = plan.study.decision["metric"]
+            try:
+                stages[stage] = Documents(*scores.of_metric(metric))
+            except KeyError as error:
+                place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
+                raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
     trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
     return RunScore(
         run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds=done["seconds"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from ablab.data import Corpus
     from ablab.plan import Plan, Run
+    from ablab.tokenizers.o200k_harmony import O200kHarmony
 
 
 def sample(
@@ -52,6 +54,8 @@ def sample(
 def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any) -> dict[str, Any]:
     """The prompts, each behind a document's start, continued by the run's weights; positions hear the whole length.
 
+    On Harmony conversations a prompt is a user's message, and what follows it is the assistant's.
+
     samples: prompt, text, tokens (how many are new), ended (the document came to its end). ValueError as `generate`
     raises it.
     """
@@ -61,16 +65,16 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any
     from ablab.stage import trained_decoder
 
     corpus, where = plan.corpus(run), plan.where
-    rows = [[corpus.bos_id, *corpus.tokenizer.encode(prompt)[0].tolist()] for prompt in prompts]
+    rows, stops = opened(corpus, prompts)
     weights = plan.store.train(run.train_key) / "weights.safetensors"
     place = {"precision": where.precision, "executor": where.executor, "device": where.device}
     decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, **place)
     seq_len, whole = run.settings["model"]["seq_len"], max(map(len, rows)) + n_new
     with inference(decoder, where.precision), declared(decoder, max(seq_len, whole), seq_len):
-        found = generate(decoder, rows, n_new, stop=[corpus.bos_id], **asked)
+        found = generate(decoder, rows, n_new, stop=stops, **asked)
     samples: list[dict[str, Any]] = []
     for prompt, new in zip(prompts, found.tokens, strict=True):
-        ended = new[-1] == corpus.bos_id
+        ended = new[-1] in stops
         text = corpus.tokenizer.decode(new[:-1] if ended else new)
         samples.append({"prompt": prompt, "text": text, "tokens": len(new), "ended": ended})
     return {
@@ -83,6 +87,18 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any
         "cache_bytes": found.cache_bytes,
         "precision": where.precision,
     }
+
+
+def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[int]]:
+    """The ids that each prompt begins with, and the ids that end what follows."""
+    identity = corpus.manifest.get("identity", {})
+    if identity.get("kind") != "tokens" or identity["tokenizer"]["name"] != "o200k_harmony":
+        return [[corpus.bos_id, *corpus.tokenizer.encode(prompt)[0].tolist()] for prompt in prompts], [corpus.bos_id]
+    from ablab.harmony.conversation import Message
+    from ablab.harmony.render import EOD, RETURN, Renderer
+
+    renderer = Renderer(cast("O200kHarmony", corpus.tokenizer))
+    return [renderer.render_prompt([Message("user", prompt, None)]) for prompt in prompts], [RETURN, EOD]
 
 
 def _plan(path: Path, scale: str | None, out: Path) -> Plan:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ablab.fault import Fault, GateFailed
 from ablab.files import write_atomic
+from ablab.spans import SPANS, metric_of
 
 FILE = "scores.npz"
 
@@ -25,8 +26,9 @@ class Scores:
 
     nats float64, tokens int64 and bytes int64: one entry per document, over its scored targets. `bands` splits the same
     nats by position in the window: {"edges": n + 1 numbers, "nats": n, "tokens": n}, band i is [edges[i], edges[i + 1]).
-    `extra` holds what an evaluator wants to show; `gates` names the rules that it saw violated. A probe that scores no
-    documents leaves the three arrays empty.
+    `spans` splits them by what a target is for: {"reasoning": {"nats": (n,), "tokens": (n,)}, "final": ...}, nothing where
+    the text has no spans. `extra` holds what an evaluator wants to show; `gates` names the rules that it saw violated. A
+    probe that scores no documents leaves the three arrays empty.
     """
 
     nats: np.ndarray
@@ -35,6 +37,7 @@ class Scores:
     bands: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     gates: list[str] = dataclasses.field(default_factory=list)
+    spans: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.nats = np.asarray(self.nats, dtype=np.float64)
@@ -56,17 +59,33 @@ class Scores:
         size = int(self.bytes.sum())
         return float(self.nats.sum()) / (math.log(2) * size) if size else None
 
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Every number that may decide, by its name; nats_per_SPAN_token where the text has spans."""
+        found = {"nats_per_token": self.nats_per_token, "bits_per_byte": self.bits_per_byte}
+        for name, part in self.spans.items():
+            tokens = int(part["tokens"].sum())
+            found[metric_of(name)] = float(part["nats"].sum()) / tokens if tokens else None
+        return found
+
+    def of_metric(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """nats, tokens and bytes per document of what `metric` speaks of: of everything, or of one span (no bytes).
+
+        KeyError for a span that these scores do not have.
+        """
+        if metric in (metric_of(name) for name in SPANS):
+            part = self.spans[metric.removeprefix("nats_per_").removesuffix("_token")]
+            return part["nats"], part["tokens"], np.zeros_like(part["tokens"])
+        return self.nats, self.tokens, self.bytes
+
     def save(self, directory: Path) -> dict[str, str]:
         """Write `scores.npz` into `directory`, atomically. Returns {"file", "sha256"}, which `load` checks."""
         text = {"bands": finite(self.bands), "extra": finite(self.extra), "gates": list(self.gates)}
         buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            nats=self.nats,
-            tokens=self.tokens,
-            bytes=self.bytes,
-            json=np.frombuffer(json.dumps(text, allow_nan=False, sort_keys=True).encode(), dtype=np.uint8),
-        )
+        arrays: dict[str, Any] = {"nats": self.nats, "tokens": self.tokens, "bytes": self.bytes}
+        arrays |= {f"{name}.{key}": array for name, part in self.spans.items() for key, array in part.items()}
+        arrays["json"] = np.frombuffer(json.dumps(text, allow_nan=False, sort_keys=True).encode(), dtype=np.uint8)
+        np.savez(buffer, **arrays)
         blob = buffer.getvalue()
         write_atomic(directory / FILE, blob)
         return {"file": FILE, "sha256": hashlib.sha256(blob).hexdigest()}
@@ -84,9 +103,12 @@ class Scores:
         try:
             with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
                 text = json.loads(arrays["json"].tobytes())
-                return cls(
-                    arrays["nats"], arrays["tokens"], arrays["bytes"], text["bands"], text["extra"], text["gates"]
-                )
+                named = {name for name in SPANS if f"{name}.nats" in arrays}
+                spans = {
+                    name: {k: arrays[f"{name}.{k}"] for k in ("nats", "tokens")} for name in SPANS if name in named
+                }
+                three = (arrays["nats"], arrays["tokens"], arrays["bytes"])
+                return cls(*three, text["bands"], text["extra"], text["gates"], spans)
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise _broken(path, f"does not hold scores ({error})") from error
 

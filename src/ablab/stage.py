@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ablab import compressors, evaluators
+from ablab import audit, compressors, evaluators
 from ablab.compressors.digest import digest
 from ablab.data import Corpus
 from ablab.evaluators import gates
+from ablab.evaluators.subset import first
 from ablab.fault import Fault, GateFailed
 from ablab.files import read_json, write_atomic, write_json
 from ablab.machine import dtype_of
@@ -44,26 +45,25 @@ def run_stage(
     """Run stage `name` on the weights file and write `out`/scores.npz, then `out`/result.json, whose content is returned.
 
     `blobs`: the directory of every stage of this run, where a stage that is built on (`after`) has left its packed bytes.
-    result: metrics {nats_per_token, bits_per_byte}, bytes and sha256 of the blob, bands, extra, probe (of an evaluator that
-    does not decide, else None), gates (rules that were violated, in words: they make the arm invalid, nothing is raised),
-    checked, scores {file, sha256}, seconds, peak_bytes. GateFailed where a file is missing, damaged, or does not fit.
+    result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes and sha256 of the blob, bands, extra, probe
+    (of an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
+    nothing is raised), checked, scores {file, sha256}, seconds, peak_bytes. GateFailed where a file is missing, damaged, or
+    does not fit.
     """
     began, stage = time.perf_counter(), settings["stage"][name]
     root = _root(settings, name)
-    blob = _blob(settings, name, weights, blobs or {})
+    blob = _blob(settings, name, weights, blobs or {}, corpus)
     unpacked = _unpack(settings, root, blob)
     model = _model(settings, unpacked, corpus, seed=seed, precision=precision, executor=executor, device=device)
     before, packed = digest(_tensors(model)), time.perf_counter()
     violated, checked = gates.check(model, corpus, settings, precision=precision, executor=executor)
     evaluator, gated = evaluators.slot.build(stage["evaluate"]), time.perf_counter()
-    try:
-        scores: Scores = evaluator(model, corpus, settings, seed=seed, precision=precision)
-    except ValueError as error:
-        raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+    scores = _scored(evaluator, name, stage, model, corpus, settings, seed=seed, precision=precision)
     evaluated = time.perf_counter()
     violated += scores.gates
     if evaluator.decides:
-        violated += gates.complete(scores, corpus, getattr(evaluator, "documents", None))
+        violated += gates.complete(scores, corpus, limit := getattr(evaluator, "documents", None))
+        violated += audit.told(scores.metrics, first(corpus, limit).valid)
     if digest(_tensors(model)) != before:
         violated.append("weights: the evaluation changed the model")
     scores.gates = violated
@@ -72,14 +72,13 @@ def run_stage(
     result: dict[str, Any] = finite(
         {
             "stage": name,
-            "metrics": {"nats_per_token": scores.nats_per_token, "bits_per_byte": scores.bits_per_byte},
+            "metrics": scores.metrics,
             "bytes": len(blob),
             "blob": hashlib.sha256(blob).hexdigest(),
             "gates": violated,
             "checked": checked,
             "bands": scores.bands,
-            "probe": None if evaluator.decides else scores.extra,
-            "extra": scores.extra if evaluator.decides else {},
+            **_extra(evaluator, scores),
             "seconds": evaluated - began,
             "timing": {"pack": packed - began, "check": gated - packed, "evaluate": evaluated - gated},
             "peak_bytes": peak_bytes(device),
@@ -88,6 +87,19 @@ def run_stage(
     )
     write_json(out / RESULT, result)
     return result
+
+
+def _scored(evaluator: Any, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:
+    try:
+        found: Scores = evaluator(*parts, **how)
+        return found
+    except ValueError as error:
+        raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+
+
+def _extra(evaluator: Any, scores: Scores) -> dict[str, Any]:
+    """What an evaluator wants to show, as a probe's or beside scores of the text."""
+    return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
 
 
 def read_stage(out: Path) -> tuple[dict[str, Any], Scores]:
@@ -108,7 +120,9 @@ def trained_decoder(
     settings: Mapping[str, Any], weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
 ) -> Decoder:
     """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
-    return _model(settings, _load(weights), corpus, seed=seed, precision=precision, executor=executor, device=device)
+    return _model(
+        settings, _load(weights, corpus), corpus, seed=seed, precision=precision, executor=executor, device=device
+    )
 
 
 def _root(settings: Mapping[str, Any], name: str) -> str:
@@ -128,7 +142,7 @@ def _is_built_on(settings: Mapping[str, Any], name: str) -> bool:
     return any(other != name and _root(settings, other) == name for other in settings["stage"])
 
 
-def _blob(settings: Mapping[str, Any], name: str, weights: Path, blobs: Mapping[str, Path]) -> bytes:
+def _blob(settings: Mapping[str, Any], name: str, weights: Path, blobs: Mapping[str, Path], corpus: Corpus) -> bytes:
     """The packed weights: those that the root stage left, else packed here; they must be the bytes that it counted."""
     root = _root(settings, name)
     directory = blobs.get(root) if root != name else None
@@ -136,7 +150,7 @@ def _blob(settings: Mapping[str, Any], name: str, weights: Path, blobs: Mapping[
     if kept is not None and kept.exists():
         blob = kept.read_bytes()
     else:
-        blob = compressors.slot.build(settings["stage"][root]["compress"]).pack(_load(weights))
+        blob = compressors.slot.build(settings["stage"][root]["compress"]).pack(_load(weights, corpus))
     if directory is not None and (directory / RESULT).exists():
         wanted = read_json(directory / RESULT)["blob"]
         if hashlib.sha256(blob).hexdigest() != wanted:
@@ -159,14 +173,21 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _load(weights: Path) -> dict[str, torch.Tensor]:
+def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
+    """Trained weights. They carry the hash of their tokenizer; on text of another one they are not scored."""
     try:
+        with safe_open(weights, "pt") as file:
+            found = (file.metadata() or {}).get("tokenizer", "")
         loaded: dict[str, torch.Tensor] = load_file(weights)
-        return loaded
     except (OSError, SafetensorError) as error:
         raise GateFailed(
             Fault(str(weights), f"cannot be read ({error})", "delete its directory to train again")
         ) from error
+    if found != corpus.fingerprint:
+        made = f"made with the tokenizer {found[:12]}" if found else "made with no known tokenizer"
+        fault = f"{made}, this corpus has {corpus.fingerprint[:12] or 'none'}"
+        raise GateFailed(Fault(str(weights), fault, "score them on text of their own tokenizer"))
+    return loaded
 
 
 def _model(

@@ -16,7 +16,18 @@ from typing import Any
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, write_json
 
-DONE = ("status", "token_hash", "tokens", "seconds", "tokens_per_second", "trajectory", "spikes", "steps", "weights")
+DONE = (
+    "status",
+    "token_hash",
+    "tokens",
+    "seconds",
+    "tokens_per_second",
+    "trajectory",
+    "spikes",
+    "steps",
+    "weights",
+    "untrained",
+)
 RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores")
 
 
@@ -73,7 +84,7 @@ class Store:
 def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where) -> str:
     """Key of one training: what was asked, on which tokens, from which seed, executed how."""
     asked = {part: settings[part] for part in ("budget", "model", "train")}
-    data = {"corpus": corpus, "span": settings["data"]["span"]}
+    data = {"corpus": corpus, **{key: settings["data"][key] for key in ("span", "order", "weights")}}
     return key_of(
         {"step": "train", **asked, "data": data, "seed": seed, **where.as_json(), "revisions": revisions(settings)}
     )
@@ -93,7 +104,7 @@ def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
 
 def revisions(settings: dict[str, Any]) -> dict[str, int]:
     """Revision of every component that can change trained weights."""
-    from ablab import attend, model, optimizers, schedules, train
+    from ablab import attend, losses, model, optimizers, schedules, train
     from ablab.data import stream
     from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
@@ -104,6 +115,7 @@ def revisions(settings: dict[str, Any]) -> dict[str, int]:
         "train": train.REVISION,
         "optimizer": optimizers.slot.revision(settings["train"]["optimizer"]),
         "schedule": schedules.slot.revision(settings["train"]["schedule"]),
+        "loss": losses.slot.revision(settings["train"]["loss"]),
     }
     chosen = settings["model"]
     places = [(f"{letter}.{slot}", kind[slot]) for letter, kind in chosen["kinds"].items() for slot in IN_MODEL]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ablab import checkpoint, machine
+from ablab import audit, checkpoint, machine
 from ablab.data import Corpus, chain
 from ablab.fault import Fault, GateFailed, Interrupted
 from ablab.files import key_of, read_json, sha256_file, write_json
@@ -44,6 +44,7 @@ class Progress:
     trajectory: list[dict[str, float]] = field(default_factory=list)
     hashes: list[list[Any]] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
+    untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
 
 
 def train(
@@ -73,7 +74,8 @@ def train(
     where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
     where |= {"compiled": compiled, "device": torch.device(device).type}
     identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
-                       "span": settings["data"]["span"], "corpus": corpus.key, "revision": REVISION})  # fmt: skip
+                       "data": {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")},
+                       "corpus": corpus.key, "revision": REVISION})  # fmt: skip
     with locked(out):
         checkpoint.sweep(out)
         if (done := _finished(out, identity)) is not None:
@@ -92,6 +94,8 @@ def train(
             checkpoint.save(out, progress.step, learner.tensors(), header)
 
         try:
+            if not progress.untrained:
+                progress.untrained = _untrained(learner, corpus, out)
             fault = _loop(learner, progress, write=write, save=save, stop=stop, say=say, every=checkpoint_every)
             metrics.sync()
         except RuntimeError as error:
@@ -99,7 +103,15 @@ def train(
         finally:
             metrics.close()
             mirror.close()
-        return _finish(learner, progress, fault, out, {"identity": identity, "seed": seed, **where})
+        return _finish(learner, progress, corpus, fault, out, {"identity": identity, "seed": seed, **where})
+
+
+def _untrained(learner: Learner, corpus: Corpus, out: Path) -> dict[str, Any]:
+    """Score the weights as they were drawn. A loss that is not finite is left to the first step, which says so."""
+    held_out = learner.validate()
+    if not all(map(math.isfinite, held_out.values())):
+        return {"nats_per_token": None}
+    return audit.untrained(held_out, corpus, place=str(out))
 
 
 def _loop(
@@ -132,6 +144,7 @@ def _loop(
         here = {"step": progress.step, "tokens": progress.tokens}
         row = {**here, "loss": loss, "lr": rate, "grad_norm": norm, "token_hash": progress.token_hash}
         row |= {f"moe.{name}": value for name, value in learner.health.items() if name != "layers"}
+        row |= {f"loss_{name}": value for name, value in learner.spanned.items()}
         write({**row, "seconds": round(progress.seconds, 6)})
         over = learner.spent(progress.step, progress.seconds) >= 1
         if over or learner.validates(progress.tokens):
@@ -207,15 +220,15 @@ def _finished(out: Path, identity: str) -> dict[str, Any] | None:
 
 
 def _finish(
-    learner: Learner, progress: Progress, fault: str, out: Path, provenance: Mapping[str, Any]
+    learner: Learner, progress: Progress, corpus: Corpus, fault: str, out: Path, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the weights, then done.json, then drop the checkpoints: whatever is killed in between is made again."""
     weights = {}
     if not fault:
-        scored, last = learner.weights()
-        weights["weights.safetensors"] = checkpoint.save_tensors(out / "weights.safetensors", scored)
-        if last:
-            weights["weights.last.safetensors"] = checkpoint.save_tensors(out / "weights.last.safetensors", last)
+        for name, tensors in zip(("weights.safetensors", "weights.last.safetensors"), learner.weights()):
+            if tensors:
+                metadata = {"tokenizer": corpus.fingerprint}
+                weights[name] = checkpoint.save_tensors(out / name, tensors, metadata)
     done = {
         "status": "diverged" if fault else "done",
         "fault": fault or None,
@@ -226,6 +239,7 @@ def _finish(
         "token_hash": progress.token_hash,
         "hashes": progress.hashes,
         "trajectory": progress.trajectory,
+        "untrained": progress.untrained,
         "spikes": progress.spikes,
         "parameters": parameters(learner.model),
         "routing": learner.health,

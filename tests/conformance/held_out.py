@@ -31,6 +31,8 @@ def text_corpus(root: Path, tokenizer: Any = "bytes") -> Corpus:
         "text_field": "text",
         "tokenizer": {"name": tokenizer} if isinstance(tokenizer, str) else tokenizer,
         "valid_fraction": 0.35,
+        "valid_source": None,
+        "valid_text_bytes": None,
         "valid_bytes": 1_000_000,
         "span": 64,
     }

@@ -75,7 +75,7 @@ def brute_force(model: Decoder, corpus: Corpus) -> tuple[np.ndarray, dict[int, l
     """Document by document, window by window, target by target."""
     nats, places = np.zeros(len(corpus.valid)), dict[int, list[float]]()
     with torch.no_grad():
-        for number, (ids, _) in enumerate(corpus.valid):
+        for number, (ids, *_) in enumerate(corpus.valid):
             for start in range(0, len(ids) - 1, SEQ_LEN):
                 window = torch.from_numpy(ids[start : start + SEQ_LEN + 1])[None]
                 tokens = window[:, :-1]
@@ -91,8 +91,8 @@ def test_disjoint_equals_brute_force(corpus: Corpus) -> None:
     model = decoder(corpus, torch.float64, init_std=0.2)
     found, (nats, places) = score(Disjoint(), model, corpus, "fp64"), brute_force(model, corpus)
     np.testing.assert_allclose(found.nats, nats, rtol=1e-12)
-    assert found.tokens.tolist() == [len(ids) - 1 for ids, _ in corpus.valid]
-    assert found.bytes.tolist() == [int(n.sum()) for _, n in corpus.valid]
+    assert found.tokens.tolist() == [len(ids) - 1 for ids, *_ in corpus.valid]
+    assert found.bytes.tolist() == [int(n.sum()) for _, n, _ in corpus.valid]
     for i, (low, high) in enumerate(zip(found.bands["edges"], found.bands["edges"][1:])):
         here = [v for place, values in places.items() if low <= place < high for v in values]
         assert found.bands["tokens"][i] == len(here)

@@ -19,7 +19,8 @@ from tests.data.tiny import settings, texts
 
 import ablab
 from ablab.data import Corpus, build, corpus, gates, open_corpus, prepare
-from ablab.data.build import prepare_sources
+from ablab.data.build import prepare_found
+from ablab.data.find import Found
 from ablab.data.sources import PythonLibrary
 from ablab.data.split import Sample, digest_of
 from ablab.fault import GateFailed, InvalidStudy
@@ -43,7 +44,7 @@ def train_texts(made: Corpus) -> list[str]:
 
 
 def valid_texts(made: Corpus) -> list[str]:
-    return [made.tokenizer.decode(ids) for ids, _ in made.valid]
+    return [made.tokenizer.decode(ids) for ids, *_ in made.valid]
 
 
 def test_every_document_once_in_its_split(make: Make) -> None:
@@ -124,7 +125,7 @@ def test_a_corpus_too_small_is_refused(make: Make, documents: list[str], changed
 
 def test_settings_that_mean_nothing_are_said_at_once(make: Make) -> None:
     with pytest.raises(InvalidStudy) as caught:
-        make(["a"], valid_fraction=1.0, valid_bytes=0, tokenizer={"name": "sentencepiece", "vocab_size": 9000})
+        make(["a"], valid_fraction=1.0, valid_bytes=0, tokenizer={"name": "sentencepiece", "vocab_size": 100})
     assert [fault.place for fault in caught.value.faults] == [
         "data.valid_fraction",
         "data.valid_bytes",
@@ -164,7 +165,7 @@ def test_nothing_half_made_is_left(make: Make, tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(build._Writer, "finish", full)
+        patch.setattr(build.Writer, "finish", full)
         with pytest.raises(GateFailed, match=r"cannot be written \(No space left on device\); free space or choose"):
             make(texts(40))
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
@@ -290,7 +291,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
                 yield f"moving:{i}", text + ("" if self.reads == 1 or i != 7 else "!")
 
     with pytest.raises(GateFailed, match="moving:7: changed while it was read; run again when nothing writes to it"):
-        prepare_sources([Moving()], settings("moving"), tmp_path, quiet)
+        prepare_found(Found(texts=[Moving()]), settings("moving"), tmp_path, quiet)
 
 
 def test_a_tokenizer_that_miscounts_is_caught(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +331,7 @@ def test_a_leak_stops_prepare(make: Make, monkeypatch: pytest.MonkeyPatch) -> No
         roles[::3] = 2
         return roles  # duplicates kept, so one copy may land on each side
 
-    monkeypatch.setattr("ablab.data.split._roles", leaking)
+    monkeypatch.setattr("ablab.data.split.roles_of", leaking)
     with pytest.raises(GateFailed, match="are also in the training split"):
         make([*texts(10), *texts(10)])
 
@@ -364,7 +365,7 @@ def test_sentencepiece_is_trained_on_the_training_split_only(make: Make, monkeyp
     assert sorted(seen) == sorted(train_texts(made)) == sorted(t for t in documents if not held_out(t, 0.2))
     assert made.manifest["tokenizer"]["fingerprint"] == made.tokenizer.fingerprint
     assert made.vocab_size == 300
-    for ids, n_bytes in made.valid:
+    for ids, n_bytes, _ in made.valid:
         assert [len(made.tokenizer.to_bytes([i])) for i in ids.tolist()] == n_bytes.tolist()
 
 
@@ -391,7 +392,9 @@ def test_wide_vocabularies_take_wide_files(make: Make, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("tokenizer", [{"name": "bytes"}, {"name": "sentencepiece", "vocab_size": 1024}])
 def test_the_real_library(tmp_path: Path, tokenizer: dict) -> None:
     said: list[str] = []
-    made = prepare_sources([PythonLibrary(limit=60)], settings("python", tokenizer=tokenizer), tmp_path, said.append)
+    made = prepare_found(
+        Found(texts=[PythonLibrary(limit=60)]), settings("python", tokenizer=tokenizer), tmp_path, said.append
+    )
     assert made.n_train > 100_000
     (entry,) = made.manifest["inputs"]
     assert (entry["source"], entry["files"]) == ("python", 60)

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ablab.data import mock
+from ablab.data.find import find
 from ablab.data.inputs import Inputs
-from ablab.data.sources import JsonLines, Mock, Parquet, PythonLibrary, TextFile, find
+from ablab.data.sources import JsonLines, Mock, Parquet, PythonLibrary, TextFile
 from ablab.fault import GateFailed, InvalidStudy
 from ablab.files import sha256_file
 
@@ -100,14 +101,14 @@ def test_globs_are_sorted_and_order_is_kept(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "c.jsonl", "deep/d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    found = find([f"{tmp_path}/*.jsonl", "mock", f"{tmp_path}/**/*.txt", "python"], "text")
+    found = find([f"{tmp_path}/*.jsonl", "mock", f"{tmp_path}/**/*.txt", "python"], "text").texts
     names = [source.name.removeprefix(f"{tmp_path}/") for source in found]
     assert names == ["c.jsonl", "mock", "a.txt", "b.txt", "deep/d.txt", "python"]
 
 
 def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("x")
-    assert [source.name for source in find([f"{tmp_path}/a[1].txt"], "text")] == [f"{tmp_path}/a[1].txt"]
+    assert [source.name for source in find([f"{tmp_path}/a[1].txt"], "text").texts] == [f"{tmp_path}/a[1].txt"]
 
 
 def test_every_wrong_pattern_is_said_at_once(tmp_path: Path) -> None:

@@ -72,13 +72,13 @@ def test_the_hash_is_pinned() -> None:
 
     tokens = torch.arange(8).reshape(2, 4)
     # blake2b-128 of "" and of the eight numbers as little-endian int64
-    assert chain("", Batch(tokens, tokens, tokens)) == "eec355880b2f43a220bbeccbbdfbfab0"
+    assert chain("", Batch(tokens, tokens, tokens, tokens)) == "eec355880b2f43a220bbeccbbdfbfab0"
 
 
 def test_targets_are_the_next_tokens_and_never_bos(corpus: Corpus) -> None:
     arm = stream(corpus, seq_len=64)  # rows are chunks
     for step in range(30):
-        tokens, targets, _ = arm.batch(step)
+        tokens, targets, *_ = arm.batch(step)
         following = tokens[:, 1:]
         inside = targets[:, :-1]
         assert torch.equal(inside[following != BOS], following[following != BOS])
@@ -133,7 +133,7 @@ def test_one_document_read_on_a_circle_keeps_its_ends_apart(make: Callable[..., 
     single = dataclasses.replace(make(texts(40)), tokens=tokens, documents=np.array([0]))
     seen = 0
     for step in range(40):
-        row, targets, ids = Stream(single, seed=1, span=100, batch_tokens=100, seq_len=100).batch(step)
+        row, targets, ids, _ = Stream(single, seed=1, span=100, batch_tokens=100, seq_len=100).batch(step)
         at = int((row[0] == BOS).nonzero()[0, 0])
         if at:
             seen += 1

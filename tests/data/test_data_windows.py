@@ -22,7 +22,7 @@ def test_every_target_exactly_once(corpus: Corpus, seq_len: int) -> None:
     assert rows.tokens_RT.shape[1] == seq_len
     scored = rows.targets_RT >= 0
     assert int(scored.sum()) == corpus.valid.n_targets
-    for index, (ids, n_bytes) in enumerate(corpus.valid):
+    for index, (ids, n_bytes, _) in enumerate(corpus.valid):
         here = rows.document_RT == index
         assert np.array_equal(here, here & scored)
         order = np.argsort(rows.place_RT[here])

@@ -9,6 +9,8 @@ def settings(*source: str, **changed: Any) -> dict[str, Any]:
     """Canonical data settings with a validation split that a tiny corpus can fill."""
     return {
         "source": list(source),
+        "valid_source": None,
+        "valid_text_bytes": None,
         "text_field": "text",
         "tokenizer": {"name": "bytes"},
         "valid_fraction": 0.2,

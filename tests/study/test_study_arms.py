@@ -129,13 +129,22 @@ def test_who_shares_weights(tmp_path: Path) -> None:
 
 def test_data_and_budget_are_levers_where_they_change(tmp_path: Path) -> None:
     more = "[arm.d]\ndata.tokenizer = { name = 'sentencepiece', vocab_size = 512 }\n[arm.b]\nbudget.tokens = 102_400\n"
-    arms = read(tmp_path, edited(more=more)).arms
+    arms = read(tmp_path, edited(("[decision]", "[decision]\nmetric = 'bits_per_byte'"), more=more)).arms
     assert [(a.data_is_lever, a.budget_is_lever) for a in arms.values()] == [
         (False, False),
         (True, False),
         (False, True),
     ]
     assert arms["b"].settings["train"]["validate_every"] == 20 * 512, "the default follows the budget"
+
+
+@pytest.mark.parametrize("metric", ["nats_per_token", "nats_per_reasoning_token", "nats_per_final_token"])
+def test_another_tokenizer_is_refused_in_nats(tmp_path: Path, metric: str) -> None:
+    more = "[arm.d]\ndata.tokenizer = { name = 'sentencepiece', vocab_size = 512 }\n[arm.e]\non = 'd'\ntrain.clip = 2\n"
+    assert faults(tmp_path, edited(("[decision]", f"[decision]\nmetric = '{metric}'"), more=more)) == [
+        f"study.toml: arm.d: data.tokenizer: changes the tokenizer under the metric {metric}: nats of different tokens "
+        'cannot be compared; set decision.metric = "bits_per_byte"'
+    ]
 
 
 def test_span_is_the_longest_row_of_any_arm(tmp_path: Path) -> None:

@@ -174,7 +174,10 @@ BAD = [
     (edited(("matters = 0.005", "matters = 0")), ["decision.matters: 0.0 is out of bounds; give a number above 0"]),
     (
         edited(("matters = 0.005", 'matters = 0.005\nmetric="loss"')),
-        ["decision.metric: 'loss' is not one of its words; known: bits_per_byte, nats_per_token"],
+        [
+            "decision.metric: 'loss' is not one of its words; known: bits_per_byte, nats_per_final_token, "
+            "nats_per_reasoning_token, nats_per_token"
+        ],
     ),
     (
         edited(("matters = 0.005", 'matters = 0.005\nstage="pre_quantt"')),

@@ -98,8 +98,9 @@ def test_settings_hold_every_default(tmp_path: Path) -> None:
     settings = read(tmp_path, BASE).baseline.settings
     assert settings["budget"] == {"tokens": 200_000, "seconds": None, "batch_tokens": 512}
     assert settings["data"] == {
-        "source": ["python"], "text_field": "text", "tokenizer": {"name": "bytes"}, "valid_fraction": 0.01,
-        "valid_bytes": 1_000_000, "span": 256,
+        "source": ["python"], "valid_source": None, "valid_text_bytes": None,
+        "text_field": "text", "tokenizer": {"name": "bytes"}, "valid_fraction": 0.01,
+        "valid_bytes": 1_000_000, "order": "chunks", "weights": None, "span": 256,
     }  # fmt: skip
     model = {key: value for key, value in settings["model"].items() if key != "kinds"}
     assert model == {
@@ -122,7 +123,7 @@ def test_settings_hold_every_default(tmp_path: Path) -> None:
         }  # fmt: skip
     train = settings["train"]
     assert (train["optimizer"]["name"], train["optimizer"]["lr"]) == ("adamw", 0.002)
-    assert train["schedule"]["name"] == "wsd"
+    assert (train["schedule"]["name"], train["loss"]) == ("wsd", {"name": "mean"})
     assert (train["clip"], train["ema"], train["salt"], train["validate_every"]) == (1.0, 0.0, "", 39 * 512)
     assert list(settings["stage"]) == ["pre_quant", "needle"]
     assert settings["stage"]["pre_quant"]["compress"] == {"name": "keep"}

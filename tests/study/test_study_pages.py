@@ -23,7 +23,7 @@ def test_the_proxy_is_the_plans_own_budget(scale: str | None) -> None:
     assert model["kinds"]["L"]["window"] == 128 and model["kinds"]["G"]["window"] is None
     assert model["kinds"]["L"]["position"]["name"] == "grape_m" and model["kinds"]["L"]["position"]["learnable"]
     assert model["kinds"]["G"]["position"] == {"name": "nope"}
-    assert settings["data"]["tokenizer"] == {"name": "sentencepiece", "vocab_size": 8192}
+    assert settings["data"]["tokenizer"] == {"name": "sentencepiece", "vocab_size": 8192, "model": ""}
     assert list(study.arms) == ["grape_a", "grape_m_everywhere", "no_position"]
     assert all(len(arm.changes) == 1 and arm.on == "baseline" for arm in study.arms.values())
     assert study.tie == ("needle", "prefer nope") and study.decision["tie"] == ["needle", "prefer baseline"]

@@ -174,3 +174,19 @@ def test_an_unknown_scale(tmp_path: Path) -> None:
 def test_a_scale_may_leave_a_kind_unused(tmp_path: Path) -> None:
     study = read(tmp_path, edited(more='[scale.s]\nmodel.layers = "G*2"\n'), "s")
     assert list(study.baseline.settings["model"]["kinds"]) == ["G"]
+
+
+def test_another_source_takes_its_held_out_part_with_it(tmp_path: Path) -> None:
+    held = "source = 'a/*.txt'\nvalid_source = 'b/*.txt'\nvalid_text_bytes = 10\n"
+    scale = "[scale.s]\ndata = { source = 'python', valid_source = 'c.txt' }\n"
+    more = "[arm.m]\ndata.source = 'mock'\ntogether = 'another text'\n" + scale
+    text = edited(('source = "python"', held), more=more)
+    study = read(tmp_path, text)
+    data = [study.arm(name).settings["data"] for name in ("baseline", "m")]
+    assert [(one["valid_source"], one["valid_text_bytes"]) for one in data] == [
+        ([f"{tmp_path}/b/*.txt"], 10),
+        (None, None),
+    ]
+    scaled = read(tmp_path, text, "s").baseline.settings["data"]
+    assert (scaled["source"], scaled["valid_source"]) == (["python"], [f"{tmp_path}/c.txt"])
+    assert scaled["valid_text_bytes"] is None

@@ -6,18 +6,19 @@ import os
 import shutil
 import tempfile
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from ablab.data import gates
-from ablab.data.corpus import FILES, Corpus, Tokenizer, digest_of_manifest, open_corpus
+from ablab.data import gates, tokenised
+from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
+from ablab.data.find import Found, find
 from ablab.data.inputs import Inputs
-from ablab.data.sources import Source, find
+from ablab.data.sources import Source
 from ablab.data.split import HELD, TRAIN, Scan, digest_of, scan
+from ablab.data.writer import Writer
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
 from ablab.tokenizers import slot
@@ -33,30 +34,31 @@ def prepare(data: dict[str, Any], root: Path, say: Say = print) -> Corpus:
     Its folder is named by a key over the sources' contents, the settings and the tokenizer's revision; it appears whole
     or not at all, so processes may prepare it at once. InvalidStudy for settings, GateFailed for contents.
     """
-    return prepare_sources(find(data["source"], data["text_field"]), data, root, say)
+    return prepare_found(find(data["source"], data["text_field"], data["valid_source"]), data, root, say)
 
 
-def prepare_sources(sources: Sequence[Source], data: dict[str, Any], root: Path, say: Say) -> Corpus:
+def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> Corpus:
     """prepare() on sources already found."""
     _check(data)
     inputs = Inputs(root / "inputs.json")
-    described = [source.describe(inputs) for source in sources]
-    inputs.save()
+    described = _described(found, inputs)
     identity = {
-        "format": FORMAT,
-        "sources": [entry["sha256"] for entry in described],
-        "text_field": data["text_field"],
-        "tokenizer": data["tokenizer"],
+        "format": tokenised.FORMAT if found.parts else FORMAT,
+        "kind": "tokens" if found.parts else "text",
+        "sources": {name: [entry["sha256"] for entry in entries] for name, entries in described.items()},
+        "text_field": data["text_field"] if found.texts else None,
+        "tokenizer": _by_content(data["tokenizer"], inputs),
         "tokenizer_revision": slot.revision(data["tokenizer"]),
-        "valid_fraction": float(data["valid_fraction"]),
+        "valid_fraction": None if described["valid"] else float(data["valid_fraction"]),
         "valid_bytes": int(data["valid_bytes"]),
     }
+    inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
         part = _begin(root, key)
         try:
-            _build(part, key, identity, sources, described, data, say)
-            if [source.describe(inputs)["sha256"] for source in sources] != identity["sources"]:
+            _build(part, key, identity, found, described, data, say)
+            if _described(found, inputs) != described:
                 raise _changed("data.source")
             _publish(part, root / key)
         except OSError as error:
@@ -64,20 +66,76 @@ def prepare_sources(sources: Sequence[Source], data: dict[str, Any], root: Path,
             raise GateFailed(Fault(str(root / key), fault, "free space or choose another --out")) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return open_corpus(root / key)
+    _relocate(root / key, found, described)
+    corpus = open_corpus(root / key)
+    gates.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
+    return corpus
+
+
+def _described(found: Found, inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
+    """What the manifest says of every source, by what it is for."""
+    return {
+        "train": [source.describe(inputs) for source in found.texts or found.parts],
+        "valid": [source.describe(inputs) for source in found.held_texts or found.held_parts],
+    }
+
+
+def _relocate(path: Path, found: Found, described: dict[str, list[dict[str, Any]]]) -> None:
+    """Token files that lie elsewhere now, with the same content: the corpus that is read in place learns where."""
+    manifest = read_manifest(path)
+    here = [{"path": part.name, "kind": part.kind} for part in found.parts]
+    if manifest["parts"] and manifest["parts"] != here:
+        moved = manifest | {"parts": here, "inputs": described["train"] + described["valid"]}
+        write_json(path / "manifest.json", moved | {"digest": digest_of_manifest(moved)})
+
+
+def _by_content(choice: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """A tokenizer's choice with every file named by what it holds."""
+    named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}  # type: ignore[attr-defined]
+    for path, file in named.items():
+        if not Path(file).is_file():
+            raise InvalidStudy(Fault(f"data.tokenizer.{path}", f"'{file}' is no file", "check the path"))
+    return choice | {path: inputs.sha256(Path(file)) for path, file in named.items()}
 
 
 def _build(
     part: Path,
     key: str,
     identity: dict[str, Any],
-    sources: Sequence[Source],
-    described: list[dict[str, Any]],
+    found: Found,
+    described: dict[str, list[dict[str, Any]]],
     data: dict[str, Any],
     say: Say,
 ) -> None:
+    make = tokenised.build if found.parts else _of_text
+    tokenizer, made = make(part, found, data, say)
+    names = sorted(file.name for file in part.iterdir())
+    manifest = {
+        "key": key,
+        "identity": identity,
+        "inputs": described["train"] + described["valid"],
+        "tokenizer": {
+            "choice": data["tokenizer"],
+            "vocab_size": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "fingerprint": tokenizer.fingerprint,
+        },
+        **made,
+        "files": {name: {"size": (part / name).stat().st_size, "sha256": sha256_file(part / name)} for name in names},
+    }
+    write_json(part / "manifest.json", manifest | {"digest": digest_of_manifest(manifest)})
+    counts = made["counts"]
+    say(
+        f"data: {counts['train_tokens']:,} training tokens in {counts['train_documents']:,} documents, "
+        f"{counts['valid_tokens']:,} validation tokens in {counts['valid_documents']:,}"
+    )
+
+
+def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tuple[Tokenizer, dict[str, Any]]:
+    """Train the tokenizer, write the token files; what the manifest says of them."""
     tokenizer: Tokenizer = slot.build(data["tokenizer"])
-    found = scan(sources, data["valid_fraction"], SAMPLE_CHARS if tokenizer.trained else 0, say)
+    sample = SAMPLE_CHARS if tokenizer.trained else 0
+    found = scan(sources.texts, data["valid_fraction"], sample, say, sources.held_texts)
     if tokenizer.trained:
         begun = time.monotonic()
         try:
@@ -88,33 +146,15 @@ def _build(
         say(f"data: tokenizer trained on {chars / 1e6:.1f} M characters in {time.monotonic() - begun:.1f} s")
     tokenizer.save(part / "tokenizer")
     dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    writer = _Writer(part, dtype, tokenizer.bos_id)
+    writer = Writer(part, dtype, tokenizer.bos_id)
     with writer:
-        _tokenize(sources, found, tokenizer, writer, say)
+        _tokenize([*sources.texts, *sources.held_texts], found, tokenizer, writer, say)
         counts = found.counts | writer.finish(data["valid_bytes"])
     gates.no_leak(writer.train_digests(found), writer.taken_digests)
-    manifest = {
-        "key": key,
-        "identity": identity,
-        "inputs": described,
-        "tokenizer": {
-            "choice": data["tokenizer"],
-            "vocab_size": tokenizer.vocab_size,
-            "bos_id": tokenizer.bos_id,
-            "fingerprint": tokenizer.fingerprint,
-        },
-        "dtype": dtype,
-        "counts": counts,
-        "files": {name: {"size": (part / name).stat().st_size, "sha256": sha256_file(part / name)} for name in FILES},
-    }
-    write_json(part / "manifest.json", manifest | {"digest": digest_of_manifest(manifest)})
-    say(
-        f"data: {counts['train_tokens']:,} training tokens in {counts['train_documents']:,} documents, "
-        f"{counts['valid_tokens']:,} validation tokens in {counts['valid_documents']:,}"
-    )
+    return tokenizer, {"dtype": dtype, "counts": counts, "parts": []}
 
 
-def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writer: _Writer, say: Say) -> None:
+def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writer: Writer, say: Say) -> None:
     total, done, said = found.counts["bytes"], 0, time.monotonic()
     index = -1
     for place, text in _with_text(sources):
@@ -125,7 +165,10 @@ def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writ
             raise _changed(place)
         role = found.roles[index]
         if role in (TRAIN, HELD):
-            ids, n_bytes = tokenizer.encode(text)
+            try:
+                ids, n_bytes = tokenizer.encode(text)
+            except ValueError as error:
+                raise GateFailed(Fault(place, str(error))) from error
             gates.ids_in_range(ids, tokenizer.vocab_size, tokenizer.bos_id, place)
             gates.bytes_accounted(n_bytes, tokenizer.to_bytes(ids), raw, place)
             if role == TRAIN:
@@ -138,92 +181,6 @@ def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writ
             say(f"data: {done / 1e6:.0f} of {total / 1e6:.0f} MB tokenized")
     if index + 1 != len(found.roles):
         raise _changed("data.source")
-
-
-class _Writer:
-    """Token files of one corpus. Held-out documents go to a spool first: which are taken depends on all of them."""
-
-    def __init__(self, part: Path, dtype: str, bos_id: int) -> None:
-        self._part, self._dtype, self._bos = part, np.dtype(dtype), np.array([bos_id], dtype)
-        self._starts, self._indices, self._n_tokens, self._n_bytes = array("q"), array("q"), 0, 0
-        self._held: list[tuple[bytes, int, int, int]] = []  # digest, start in the spool, tokens, bytes
-        self._spooled = 0
-        self.taken_digests: list[bytes] = []
-
-    def __enter__(self) -> None:
-        self._tokens: IO[bytes] = (self._part / "train.tokens").open("wb")
-        self._spool: IO[bytes] = (self._part / "spool.tokens").open("w+b")
-        self._spool_bytes: IO[bytes] = (self._part / "spool.bytes").open("w+b")
-
-    def __exit__(self, *_: object) -> None:
-        for file in (self._tokens, self._spool, self._spool_bytes):
-            file.close()
-
-    def train(self, ids: np.ndarray, n_bytes: int, index: int) -> None:
-        """A training document: BOS and its tokens."""
-        self._starts.append(self._n_tokens)
-        self._indices.append(index)
-        self._tokens.write(self._bos.tobytes() + ids.astype(self._dtype).tobytes())
-        self._n_tokens += 1 + len(ids)
-        self._n_bytes += n_bytes
-
-    def hold(self, ids: np.ndarray, n_bytes: np.ndarray, digest: bytes) -> None:
-        """A held-out document, a candidate for the validation set."""
-        self._held.append((digest, self._spooled, len(ids), int(n_bytes.sum())))
-        self._spool.write(ids.astype(self._dtype).tobytes())
-        self._spool_bytes.write(n_bytes.astype("<u2").tobytes())
-        self._spooled += len(ids)
-
-    def finish(self, valid_bytes: int) -> dict[str, int]:
-        """Choose the validation documents, write what is left to write, and say how many there are of everything."""
-        taken = _take(self._held, valid_bytes)
-        starts, position, n_bytes = array("q"), 0, 0
-        with (self._part / "valid.tokens").open("wb") as tokens, (self._part / "valid.bytes").open("wb") as sizes:
-            for _, start, length, _ in taken:
-                starts.append(position)
-                tokens.write(self._bos.tobytes() + _cut(self._spool, start, length, self._dtype.itemsize))
-                counted = _cut(self._spool_bytes, start, length, 2)
-                sizes.write(b"\0\0" + counted)
-                position += 1 + length
-                n_bytes += int(np.frombuffer(counted, "<u2").sum(dtype=np.int64))
-        (self._part / "valid.starts").write_bytes(np.array(starts, "<i8").tobytes())
-        (self._part / "train.starts").write_bytes(np.array(self._starts, "<i8").tobytes())
-        self.taken_digests = [digest for digest, *_ in taken]
-        (self._part / "valid.digests").write_bytes(b"".join(self.taken_digests))
-        for name in ("spool.tokens", "spool.bytes"):
-            (self._part / name).unlink()
-        self._tokens.flush()
-        return {
-            "train_documents": len(self._starts),
-            "train_tokens": self._n_tokens,
-            "train_bytes": self._n_bytes,
-            "valid_documents": len(taken),
-            "valid_tokens": position - len(taken),
-            "valid_bytes": n_bytes,
-            "unused_documents": len(self._held) - len(taken),
-        }
-
-    def train_digests(self, found: Scan) -> Iterator[bytes]:
-        """The digests of the documents that were written to the training split."""
-        return (found.digests[index].tobytes() for index in self._indices)
-
-
-def _take(held: list[tuple[bytes, int, int, int]], valid_bytes: int) -> list[tuple[bytes, int, int, int]]:
-    """Documents in hash order, each taken where it still fits; where none fits, the shortest.
-
-    Counted in bytes of text, so that arms with different tokenizers are scored on the same documents.
-    """
-    taken, left = [], valid_bytes
-    for entry in sorted(held):
-        if entry[3] <= left:
-            taken.append(entry)
-            left -= entry[3]
-    return taken or [min(held, key=lambda entry: (entry[3], entry[0]))]
-
-
-def _cut(file: IO[bytes], start: int, length: int, size: int) -> bytes:
-    file.seek(start * size)
-    return file.read(length * size)
 
 
 def _with_text(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
@@ -241,7 +198,7 @@ def _check(data: dict[str, Any]) -> None:
     if data["valid_bytes"] < 1:
         faults.append(Fault("data.valid_bytes", f"{data['valid_bytes']!r} is no positive number", "1000000 is usual"))
     try:
-        slot.build(data["tokenizer"])
+        slot.build(data["tokenizer"]).ready()  # a file that it reads is there, and is what it should be
     except ValueError as error:
         faults.append(Fault("data.tokenizer", str(error)))
     if faults:

@@ -10,11 +10,16 @@ from typing import Any, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 
+from ablab.data.inputs import Inputs
+from ablab.data.parts import Part
+from ablab.data.tokens import PLAIN, UNTRAINED, Marks, Tokens
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, sha256_file
+from ablab.spans import FINAL, REASONING
 from ablab.tokenizers import slot
 
-FILES = ("tokenizer", "train.tokens", "train.starts", "valid.tokens", "valid.bytes", "valid.starts", "valid.digests")
+FILES = ("tokenizer", "train.starts", "valid.tokens", "valid.bytes", "valid.starts", "valid.digests")
+SOME = ("train.tokens", "train.loss", "train.span", "valid.marks")  # of corpora that copy their tokens, or mask some
 
 
 class Tokenizer(Protocol):
@@ -24,8 +29,10 @@ class Tokenizer(Protocol):
     bos_id: int
     trained: bool
 
+    def ready(self) -> None: ...
     def train(self, texts: Sequence[str]) -> None: ...
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]: ...
+    def count(self, ids: np.ndarray) -> np.ndarray: ...
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes: ...
     def decode(self, ids: Sequence[int] | np.ndarray) -> str: ...
     @property
@@ -34,18 +41,34 @@ class Tokenizer(Protocol):
 
 
 class Document(NamedTuple):
-    """One validation document: `ids` (int64, BOS first) and `n_bytes` (int64, bytes of each token; 0 for BOS)."""
+    """One validation document: `ids` (int64), `n_bytes` (int64, bytes of text of each token; 0 for control tokens) and
+    `marks` (uint8, of each token: UNTRAINED where it is not scored, as the first of a document never is)."""
 
     ids: np.ndarray
     n_bytes: np.ndarray
+    marks: np.ndarray
 
 
 class Valid(Sequence[Document]):
-    """The validation documents, in hash order. `digests` (documents, 16) names each by its content."""
+    """The validation documents, in hash order. `digests` (documents, 16) names each by its content.
 
-    def __init__(self, tokens: np.ndarray, n_bytes: np.ndarray, starts: np.ndarray, digests: np.ndarray) -> None:
+    `marks` (one per token; by default PLAIN, and UNTRAINED for the first of each document) says what is scored.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        n_bytes: np.ndarray,
+        starts: np.ndarray,
+        digests: np.ndarray,
+        marks: np.ndarray | None = None,
+    ) -> None:
         self.tokens, self.n_bytes, self.digests = tokens, n_bytes, digests
         self.starts = np.append(starts, len(tokens))
+        if marks is None:
+            marks = np.full(len(tokens), PLAIN, np.uint8)
+            marks[starts] = UNTRAINED
+        self.marks = marks
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -61,31 +84,59 @@ class Valid(Sequence[Document]):
             raise IndexError(f"there are {len(self)} validation documents")
         index %= len(self)
         piece = slice(int(self.starts[index]), int(self.starts[index + 1]))
-        return Document(self.tokens[piece].astype(np.int64), self.n_bytes[piece].astype(np.int64))
+        return Document(self.tokens[piece].astype(np.int64), self.n_bytes[piece].astype(np.int64), self.marks[piece])
+
+    def first(self, documents: int) -> Valid:
+        """The first `documents` of them."""
+        end = int(self.starts[documents])
+        cut = slice(None, end)
+        return Valid(
+            self.tokens[cut], self.n_bytes[cut], self.starts[:documents], self.digests[:documents], self.marks[cut]
+        )
 
     @property
     def n_targets(self) -> int:
-        """Tokens that are scored: all but the BOS of each document."""
-        return len(self.tokens) - len(self)
+        """Tokens that are scored: all but the first of each document, and but those that are masked."""
+        return int(np.count_nonzero(self.marks))
+
+    @property
+    def n_scored_bytes(self) -> int:
+        """Bytes of text of the tokens that are scored."""
+        return int(self.n_bytes[self.marks != UNTRAINED].sum(dtype=np.int64))
+
+    @functools.cached_property
+    def spans(self) -> bool:
+        """Whether scored tokens lie in spans (reasoning, final)."""
+        return bool(((self.marks == REASONING) | (self.marks == FINAL)).any())
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A prepared corpus. `tokens` are the training documents, each BOS and its tokens; `documents` where they start."""
+    """A prepared corpus. `tokens` are the training documents end to end; `documents` where they start.
+
+    Documents of text begin with BOS; those of token files are as they are. `marks` say which tokens are trained on, where
+    not all are.
+    """
 
     path: Path
     key: str
     manifest: dict[str, Any]
     vocab_size: int
     bos_id: int
-    tokens: np.ndarray  # np.memmap, uint16 or uint32
+    tokens: np.ndarray | Tokens
     documents: np.ndarray  # int64
     valid: Valid
+    marks: Marks | None = None
 
     @property
     def n_train(self) -> int:
         """Training tokens, the BOS of each document included."""
         return len(self.tokens)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the tokenizer; "" of a corpus that never was a file."""
+        return str(self.manifest.get("tokenizer", {}).get("fingerprint", ""))
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -108,23 +159,48 @@ def open_corpus(path: Path) -> Corpus:
     for file in path.iterdir():
         if file.name not in manifest["files"] and file.name != "manifest.json" and not file.name.startswith("."):
             raise _broken(file, "is not listed in the manifest")
-    token = np.dtype(manifest["dtype"])
-    valid = Valid(
-        np.memmap(path / "valid.tokens", token, "r"),
-        np.memmap(path / "valid.bytes", "<u2", "r"),
-        np.fromfile(path / "valid.starts", "<i8"),
-        np.fromfile(path / "valid.digests", np.uint8).reshape(-1, 16),
-    )
+    token, valid = np.dtype(manifest["dtype"]), path / "valid.marks"
+    tokens, marks = _training(path, manifest, token)
     return Corpus(
         path=path,
         key=manifest["key"],
         manifest=manifest,
         vocab_size=manifest["tokenizer"]["vocab_size"],
         bos_id=manifest["tokenizer"]["bos_id"],
-        tokens=np.memmap(path / "train.tokens", token, "r"),
+        tokens=tokens,
         documents=np.fromfile(path / "train.starts", "<i8"),
-        valid=valid,
+        valid=Valid(
+            np.memmap(path / "valid.tokens", token, "r"),
+            np.memmap(path / "valid.bytes", "<u2", "r"),
+            np.fromfile(path / "valid.starts", "<i8"),
+            np.fromfile(path / "valid.digests", np.uint8).reshape(-1, 16),
+            np.fromfile(valid, np.uint8) if valid.exists() else None,
+        ),
+        marks=marks,
     )
+
+
+def _training(path: Path, manifest: dict[str, Any], token: np.dtype) -> tuple[np.ndarray | Tokens, Marks | None]:
+    """The training tokens and their marks: the corpus's own files, or the token files that it was made from."""
+    if not manifest["parts"]:
+        marked = "train.loss" in manifest["files"]
+        sides = [np.memmap(path / name, np.uint8, "r") for name in ("train.loss", "train.span")] if marked else []
+        return np.memmap(path / "train.tokens", token, "r"), Marks([sides[0]], [sides[1]]) if sides else None
+    inputs = Inputs(path.parent / "inputs.json")
+    for entry in manifest["inputs"]:
+        for file in entry["files"]:
+            here = Path(file["path"])
+            if not here.is_file() or inputs.sha256(here) != file["sha256"]:
+                how = "sha256 differs" if here.is_file() else "it is missing"
+                fault = f"is not the file that corpus {manifest['key'][:8]} was made from ({how})"
+                raise GateFailed(
+                    Fault(file["path"], fault, f"put it back, or delete {path} to have the data prepared again")
+                )
+    inputs.save()
+    opened = [Part(Path(one["path"]), one["kind"]).open(None) for one in manifest["parts"]]
+    loss = [one.loss for one in opened if one.loss is not None]
+    span = [one.span for one in opened if one.span is not None]
+    return Tokens([one.tokens for one in opened]), Marks(loss, span) if loss else None
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -133,7 +209,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(file)
     if not isinstance(manifest, dict) or manifest.get("digest") != digest_of_manifest(manifest):
         raise _broken(file, "was changed after it was written")
-    if set(manifest["files"]) != set(FILES):
+    names = set(manifest["files"])
+    if not names >= set(FILES) or names - {*FILES, *SOME} or "parts" not in manifest:
         raise _broken(file, f"does not list the files {', '.join(FILES)}")
     return manifest
 

@@ -43,3 +43,13 @@ def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> N
         raise GateFailed(Fault(place, fault, "tokens and tokenizer do not belong together; prepare the data again"))
     if bool((ids == bos_id).any()):
         raise GateFailed(Fault(place, f"the text yields BOS (id {bos_id})", "repair the tokenizer"))
+
+
+def whole_text(found: int, wanted: int | None) -> None:
+    """All held-out documents together must hold the bytes of text that the study says, where it says so."""
+    if wanted is not None and found != wanted:
+        fault = (
+            f"the held-out part holds {found:,} bytes of text, the study says {wanted:,} (ratio {found / wanted:.4f})"
+        )
+        cure = "bits per byte would be wrong by that ratio, or be of another text; check files and data.valid_bytes"
+        raise GateFailed(Fault("data.valid_text_bytes", fault, cure))

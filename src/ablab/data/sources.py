@@ -5,21 +5,20 @@ Every source gives its documents in a fixed order as (place, text); text None is
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import itertools
 import json
 import os
 import platform
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ablab.data import mock
 from ablab.data.inputs import Inputs
-from ablab.fault import Fault, GateFailed, InvalidStudy, did_you_mean
+from ablab.fault import Fault, GateFailed, did_you_mean
 from ablab.files import canonical
 
 Entry = tuple[str, str | None]
@@ -175,6 +174,36 @@ class Parquet:
 
 
 @dataclass(frozen=True)
+class Arrow:
+    """A file that the `datasets` library keeps: one document per row, in the string column `text_field`."""
+
+    path: Path
+    name: str
+    text_field: str = "text"
+
+    def describe(self, inputs: Inputs) -> dict[str, Any]:
+        return {"source": self.name, "sha256": inputs.sha256(self.path)}
+
+    def documents(self) -> Iterator[Entry]:
+        import pyarrow
+
+        row = 0
+        try:
+            with pyarrow.memory_map(str(self.path)) as file, pyarrow.ipc.open_stream(file) as stream:
+                if self.text_field not in stream.schema.names:
+                    cure = f"set data.text_field; {did_you_mean(self.text_field, stream.schema.names)}"
+                    raise GateFailed(Fault(self.name, f"has no column '{self.text_field}'", cure))
+                for batch in stream:
+                    for value in batch.column(self.text_field):
+                        place = f"{self.name}: row {row}"
+                        yield place, _text(value.as_py(), place, self.text_field)
+                        row += 1
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            fault = f"cannot be read at row {row} ({' '.join(str(error).split())})"
+            raise GateFailed(Fault(self.name, fault, "fetch it again")) from error
+
+
+@dataclass(frozen=True)
 class Mock:
     """Deterministic synthetic documents (see ablab.data.mock)."""
 
@@ -189,47 +218,6 @@ class Mock:
     def documents(self) -> Iterator[Entry]:
         for index, text in enumerate(mock.documents()):
             yield f"mock:{index}", text
-
-
-def find(patterns: Sequence[str], text_field: str) -> list[Source]:
-    """The sources that `patterns` name: "python", "mock", paths and globs (sorted; ** goes deeper), in the order given.
-
-    InvalidStudy with every pattern that matches nothing, is a folder, or ends in an unknown suffix.
-    """
-    sources: list[Source] = []
-    faults: list[Fault] = []
-    if not patterns:
-        faults.append(Fault("data.source", "names nothing", 'write "python", or a .txt, .jsonl or .parquet file'))
-    for pattern in patterns:
-        if pattern in ("python", "mock"):
-            sources.append(PythonLibrary() if pattern == "python" else Mock())
-            continue
-        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not paths:
-            faults.append(Fault("data.source", f"'{pattern}' matches no file", 'check the path; "python" needs none'))
-        for path in map(Path, paths):
-            found = _file(path, text_field)
-            if isinstance(found, Fault):
-                faults.append(found)
-            else:
-                sources.append(found)
-    if faults:
-        raise InvalidStudy(faults)
-    return sources
-
-
-def _file(path: Path, text_field: str) -> Source | Fault:
-    if path.is_dir():
-        return Fault("data.source", f"'{path}' is a folder", f"name its files, such as '{path}/*.txt'")
-    match path.suffix:
-        case ".txt":
-            return TextFile(path)
-        case ".jsonl":
-            return JsonLines(path, text_field)
-        case ".parquet":
-            return Parquet(path, text_field)
-    known = 'known: .jsonl, .parquet, .txt, and the words "mock", "python"'
-    return Fault("data.source", f"'{path}' has the suffix '{path.suffix}', which has no reader", known)
 
 
 def _library() -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ablab.data import gates
 from ablab.data.sources import Source
 from ablab.fault import Fault, GateFailed
 
@@ -67,11 +68,24 @@ class Scan:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def scan(sources: Sequence[Source], valid_fraction: float, sample_chars: int, say: Callable[[str], object]) -> Scan:
-    """Read everything once. Memory: 16 bytes per document plus the sample. GateFailed where a split would be empty."""
-    threshold = int(valid_fraction * 2**64)
+def scan(
+    sources: Sequence[Source],
+    valid_fraction: float,
+    sample_chars: int,
+    say: Callable[[str], object],
+    held: Sequence[Source] = (),
+) -> Scan:
+    """Read everything once. Memory: 16 bytes per document plus the sample. GateFailed where a split would be empty.
+
+    Where `held` names held-out sources, they are the validation split and `sources` the training split, whatever the
+    documents' digests; a document in both is refused.
+    """
+    threshold = 0 if held else int(valid_fraction * 2**64)
     digests, sample, n_bytes, empty, undecodable = bytearray(), Sample(sample_chars), 0, 0, 0
-    for source in sources:
+    train_documents = 0
+    for number, source in enumerate([*sources, *held]):
+        if number == len(sources):
+            train_documents = len(digests) // 16
         for _, text in source.documents():
             if not text:
                 empty, undecodable = empty + (text is not None), undecodable + (text is None)
@@ -80,10 +94,13 @@ def scan(sources: Sequence[Source], valid_fraction: float, sample_chars: int, sa
             digest = digest_of(raw)
             digests += digest
             n_bytes += len(raw)
-            if sample_chars and int.from_bytes(digest[:8], "big") >= threshold:
+            if sample_chars and number < len(sources) and int.from_bytes(digest[:8], "big") >= threshold:
                 sample.add(digest, text)
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
-    roles = _roles(table, threshold)
+    roles = roles_of(table, threshold)
+    if held:
+        gates.no_leak(map(bytes, table[:train_documents]), map(bytes, table[train_documents:]))
+        roles[train_documents:] = HELD  # all of it, as it was named: repeats too
     documents, duplicates = len(roles), int((roles == DROPPED).sum())
     counts = {
         "documents": documents,
@@ -93,11 +110,12 @@ def scan(sources: Sequence[Source], valid_fraction: float, sample_chars: int, sa
         "undecodable": undecodable,
     }
     say(f"data: {documents:,} documents, {n_bytes / 1e6:.1f} MB, {duplicates:,} exact duplicates removed")
-    _check_roles(roles, valid_fraction)
+    _check_roles(roles, valid_fraction, bool(held))
     return Scan(table, roles, sample.texts, counts)
 
 
-def _roles(digests: np.ndarray, threshold: int) -> np.ndarray:
+def roles_of(digests: np.ndarray, threshold: int) -> np.ndarray:
+    """DROPPED, TRAIN or HELD for each of (documents, 16) digests: held out below `threshold`, dropped when seen before."""
     halves = np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
     high, low = halves[:, 0], halves[:, 1]
     order = np.lexsort((low, high))  # stable: of equal documents the first in source order comes first
@@ -108,13 +126,16 @@ def _roles(digests: np.ndarray, threshold: int) -> np.ndarray:
     return roles
 
 
-def _check_roles(roles: np.ndarray, valid_fraction: float) -> None:
+def _check_roles(roles: np.ndarray, valid_fraction: float, named: bool) -> None:
     distinct, held = int((roles != DROPPED).sum()), int((roles == HELD).sum())
     if distinct < 2:
         what = "no document with text" if not distinct else "one distinct document only"
         raise GateFailed(
             Fault("data.source", f"the sources hold {what}", "give at least two, to train and to validate")
         )
+    if named and (not held or held == distinct):
+        place, what = ("data.valid_source", "held-out") if not held else ("data.source", "training")
+        raise GateFailed(Fault(place, f"holds no {what} document with text", "give files with text"))
     if not held:
         fault = f"none of {distinct} documents falls into the validation split of {valid_fraction:g}"
         raise GateFailed(Fault("data.valid_fraction", fault, "raise data.valid_fraction or give more documents"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ablab.data.corpus import Corpus
+from ablab.data.tokens import PLAIN, UNTRAINED, Tokens
 from ablab.rng import stream
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ REVISION = 1  # raised whenever a number that this file makes changes on purpose
 
 
 class Batch(NamedTuple):
-    """One step's rows, all int64: tokens, targets (-1 where there is none), document ids (constant within one)."""
+    """One step's rows, all int64: tokens, targets (-1 where there is none), document ids (constant within one), and the
+    span of each target (0 none, 1 reasoning, 2 final)."""
 
     tokens_BT: torch.Tensor
     targets_BT: torch.Tensor
     ids_BT: torch.Tensor
+    spans_BT: torch.Tensor
 
 
 class Stream:
@@ -31,7 +34,8 @@ class Stream:
     stream(seed, "data", "order", epoch), with the salt behind "data" where there is one. Rows are cut from the chunks, so
     runs whose seq_len differ see the same tokens in the same order. No row reaches over a chunk's border: a document cut
     there starts again at position 0. Its next token is still the target of the token before the cut, so every token but
-    BOS is a target. ValueError where the sizes do not divide.
+    the first of a document is a target, save those that the corpus's marks take out. ValueError where the sizes do not
+    divide.
     """
 
     def __init__(
@@ -52,8 +56,8 @@ class Stream:
             raise ValueError(f"{fault}; give more text or a smaller seq_len and data.span")
         self.span, self.batch_tokens, self.seq_len = span, batch_tokens, seq_len
         self._seed, self._name = seed, ("data", *([salt] if salt else []), "order")
-        self._tokens = np.asarray(corpus.tokens)  # a plain view: slicing np.memmap itself is slower
-        self._starts, self._bos = corpus.documents, corpus.bos_id
+        self._tokens = corpus.tokens if isinstance(corpus.tokens, Tokens) else Tokens([corpus.tokens])
+        self._starts, self._marks = corpus.documents, corpus.marks
         self._chunks = corpus.n_train // span
         self._orders: dict[int, np.ndarray] = {}
 
@@ -73,21 +77,34 @@ class Stream:
         if step < 0:
             raise ValueError(f"step = {step} is negative; the first step is 0")
         start_B = self._row_starts(step)
-        total = len(self._tokens)
-        index_BU = start_B[:, None] + np.arange(self.seq_len + 1)
-        if int(start_B.max()) + self.seq_len >= total:
-            index_BU %= total
-        taken_BU = self._tokens[index_BU].astype(np.int64)
-        tokens_BT, next_BT = taken_BU[:, :-1], taken_BU[:, 1:]
-        targets_BT = np.where(next_BT == self._bos, -1, next_BT)
-        # a document begins at every BOS; past the end of the circle the count goes on, so the ids still differ
-        ids_BT = np.cumsum(tokens_BT == self._bos, axis=1)
+        taken_BU = self._tokens.rows(start_B, self.seq_len + 1)
+        first_BU = self._first(start_B)
+        tokens_BT, targets_BT = taken_BU[:, :-1], np.where(first_BU[:, 1:], -1, taken_BU[:, 1:])
+        spans_BT = np.zeros_like(targets_BT)
+        if self._marks is not None:
+            marks_BT = self._marks.rows(start_B, self.seq_len)
+            targets_BT = np.where(marks_BT == UNTRAINED, -1, targets_BT)
+            spans_BT = np.where((targets_BT < 0) | (marks_BT == PLAIN), 0, marks_BT)
+        # a document begins at every first token; past the end of the circle the count goes on, so the ids still differ
+        ids_BT = np.cumsum(first_BU[:, :-1], axis=1)
         ids_BT += (np.searchsorted(self._starts, start_B) - 1)[:, None]
         return Batch(
             torch.from_numpy(np.ascontiguousarray(tokens_BT)),
             torch.from_numpy(targets_BT),
             torch.from_numpy(ids_BT),
+            torch.from_numpy(spans_BT),
         )
+
+    def _first(self, start_B: np.ndarray) -> np.ndarray:
+        """bool (B, seq_len + 1): which tokens of each row are the first of a document."""
+        starts, total = self._starts, len(self._tokens)
+        first_BU = np.zeros((len(start_B), self.seq_len + 1), bool)
+        for shift in (0, total) if int(start_B.max()) + self.seq_len >= total else (0,):  # a row may go round the end
+            low_B = np.searchsorted(starts, start_B - shift)
+            high_B = np.searchsorted(starts, start_B - shift + self.seq_len, side="right")
+            for row_U, start, low, high in zip(first_BU, start_B.tolist(), low_B.tolist(), high_B.tolist()):
+                row_U[starts[low:high] + (shift - start)] = True
+        return first_BU
 
     def _row_starts(self, step: int) -> np.ndarray:
         """Where each row of the step begins in the token file."""

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablab.data.corpus import Corpus
+from ablab.data.tokens import PLAIN, UNTRAINED
 
 _OPEN = 32  # rows that may still take a window: bounds the search, wastes little
 
 
 @dataclass(frozen=True)
 class ValidRows:
-    """Rows of windows, all int64 (R, T). Padding has target -1, document -1 and an id of its own.
+    """Rows of windows, all int64 (R, T). Padding has target -1, document -1 and an id of its own; a target that is not to
+    be scored is -1 too.
 
     tokens, targets; ids: one per window (context never reaches over a window's border); document: index into
-    corpus.valid; offset: place inside the window; place: place of the input in the document (0 is BOS); n_bytes: bytes of
-    the target.
+    corpus.valid; offset: place inside the window; place: place of the input in the document (0 is its first token);
+    n_bytes: bytes of the target; spans: span of the target (0 none, 1 reasoning, 2 final).
     """
 
     tokens_RT: np.ndarray
@@ -27,16 +29,18 @@ class ValidRows:
     offset_RT: np.ndarray
     place_RT: np.ndarray
     n_bytes_RT: np.ndarray
+    spans_RT: np.ndarray
 
     def __len__(self) -> int:
         return len(self.tokens_RT)
 
 
 def valid_rows(corpus: Corpus, seq_len: int) -> ValidRows:
-    """Window k of a document has the inputs [kT, (k+1)T) of BOS and its tokens, and each input's next token as target.
+    """Window k of a document has the inputs [kT, (k+1)T) of its tokens, and each input's next token as target.
 
-    The last token has no next one and is no input, so every token but BOS is a target exactly once. Full windows have a
-    row each; shorter ones share rows, each going to the first row with room. ValueError for seq_len < 1.
+    The last token has no next one and is no input, so every token but the first is a target at most once: those that
+    the marks take out are -1. Full windows have a row each; shorter ones share rows, each going to the first row with
+    room. ValueError for seq_len < 1.
     """
     if seq_len < 1:
         raise ValueError(f"seq_len = {seq_len} is no positive number; give tokens")
@@ -55,14 +59,16 @@ def valid_rows(corpus: Corpus, seq_len: int) -> ValidRows:
         if not room[row]:
             del room[row]
     rows = _empty(n_rows, seq_len, corpus.bos_id, len(windows))
-    last, ids, n_bytes = -1, np.empty(0), np.empty(0)
+    last, ids, n_bytes, marks = -1, np.empty(0), np.empty(0), np.empty(0)
     for number, ((index, start, stop), (row, column)) in enumerate(zip(windows, places)):
         if index != last:
-            last, (ids, n_bytes) = index, corpus.valid[index]
+            last, (ids, n_bytes, marks) = index, corpus.valid[index]
         cut = (row, slice(column, column + stop - start))
         rows.tokens_RT[cut] = ids[start:stop]
-        rows.targets_RT[cut] = ids[start + 1 : stop + 1]
+        mark = marks[start + 1 : stop + 1]
+        rows.targets_RT[cut] = np.where(mark == UNTRAINED, -1, ids[start + 1 : stop + 1])
         rows.n_bytes_RT[cut] = n_bytes[start + 1 : stop + 1]
+        rows.spans_RT[cut] = np.where(mark == PLAIN, 0, mark)
         rows.ids_RT[cut] = number
         rows.document_RT[cut] = index
         rows.offset_RT[cut] = np.arange(stop - start)
@@ -85,4 +91,4 @@ def _empty(n_rows: int, seq_len: int, bos_id: int, n_windows: int) -> ValidRows:
         return np.full((n_rows, seq_len), value, np.int64)
 
     ids_RT = full(n_windows) + np.arange(n_rows)[:, None]  # padding: one id per row, beyond every window's
-    return ValidRows(full(bos_id), full(-1), ids_RT, full(-1), full(0), full(0), full(0))
+    return ValidRows(full(bos_id), full(-1), ids_RT, full(-1), *(full(0) for _ in range(4)))

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from ablab.data import Corpus, valid_rows
+from ablab.data.tokens import UNTRAINED
 from ablab.evaluators import inference
 from ablab.evaluators.subset import first
 from ablab.model import Decoder
 from ablab.scores import Scores
+from ablab.spans import SPANS
 
 
 class Disjoint:
@@ -73,7 +75,19 @@ class Disjoint:
                 "tokens": np.bincount(band, minlength=len(edges) - 1).tolist(),
             },
             gates=_once(corpus, document, rows.place_RT[scored] + 1),
+            spans=by_span(document, nats, rows.spans_RT[scored], count) if corpus.valid.spans else {},
         )
+
+
+def by_span(document: np.ndarray, nats: np.ndarray, spans: np.ndarray, count: int) -> dict[str, dict[str, np.ndarray]]:
+    """nats and tokens per document of the targets in each span."""
+    found = {}
+    for name, mark in SPANS.items():
+        inside = spans == mark
+        here = document[inside]
+        tokens = np.bincount(here, minlength=count)
+        found[name] = {"nats": np.bincount(here, nats[inside], count), "tokens": tokens}
+    return found
 
 
 @contextlib.contextmanager
@@ -99,10 +113,9 @@ def band_edges(seq_len: int) -> list[int]:
 
 
 def _once(corpus: Corpus, document: np.ndarray, place: np.ndarray) -> list[str]:
-    """Empty where every token but BOS of every document was a target exactly once; else the violation in words."""
+    """Empty where every token that the corpus marks as scored was a target exactly once; else the violation in words."""
     starts = corpus.valid.starts
     times = np.bincount(starts[document] + place, minlength=int(starts[-1]))
-    wanted = np.ones(len(times), dtype=np.int64)
-    wanted[starts[:-1]] = 0
+    wanted = (corpus.valid.marks != UNTRAINED).astype(np.int64)
     missed, again = int((times < wanted).sum()), int((times > wanted).sum())
     return [f"scored once: {missed} targets were never scored, {again} more than once"] if missed or again else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from ablab import rng
 from ablab.data import Corpus, ValidRows, valid_rows
+from ablab.data.corpus import Valid
+from ablab.data.tokens import UNTRAINED
 from ablab.evaluators.inference import inference
 from ablab.evaluators.subset import first
 from ablab.fault import Fault, GateFailed
@@ -72,8 +75,8 @@ def check(
 def complete(scores: Scores, corpus: Corpus, limit: int | None = None) -> list[str]:
     """Empty where tokens and bytes of every document equal the corpus's; else the violation in words."""
     valid = first(corpus, limit).valid
-    tokens = np.diff(valid.starts) - 1
-    size = np.array([document.n_bytes[1:].sum() for document in valid], dtype=np.int64)
+    scored = valid.marks != UNTRAINED
+    tokens, size = (_per_document(valid, part) for part in (scored, np.where(scored, valid.n_bytes, 0)))
     gates = []
     for name, found, wanted in (("tokens", scores.tokens, tokens), ("bytes", scores.bytes, size)):
         if len(found) != len(wanted):
@@ -87,9 +90,20 @@ def complete(scores: Scores, corpus: Corpus, limit: int | None = None) -> list[s
     return gates
 
 
+def _per_document(valid: Valid, values: np.ndarray) -> np.ndarray:
+    """The sum of one value per token over each document, int64."""
+    total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    found: np.ndarray = total[valid.starts[1:]] - total[valid.starts[:-1]]
+    return found
+
+
 def sample(corpus: Corpus, seq_len: int) -> ValidRows:
     """ROWS rows of the first documents, the same for every run on this corpus; half hold several windows, if any do."""
-    rows = valid_rows(first(corpus, SAMPLE_DOCUMENTS), seq_len)
+    few = first(corpus, SAMPLE_DOCUMENTS)
+    valid = Valid(
+        few.valid.tokens, few.valid.n_bytes, few.valid.starts[:-1], few.valid.digests
+    )  # no token is masked here
+    rows = valid_rows(dataclasses.replace(few, valid=valid), seq_len)
     if not len(rows):
         fault = f"the first {SAMPLE_DOCUMENTS} validation documents are empty"
         raise GateFailed(Fault("data", fault, "remove empty documents from the sources"))

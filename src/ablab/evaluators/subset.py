@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from ablab.data.corpus import Corpus, Valid
+from ablab.data.corpus import Corpus
 
 
 def first(corpus: Corpus, documents: int | None) -> Corpus:
     """`corpus` with its first `documents` validation documents (they lie in hash order); all of them where None."""
     if documents is None or documents >= len(corpus.valid):
         return corpus
-    valid = corpus.valid
-    end = int(valid.starts[documents])
-    kept = Valid(valid.tokens[:end], valid.n_bytes[:end], valid.starts[:documents], valid.digests[:documents])
-    return dataclasses.replace(corpus, valid=kept)
+    return dataclasses.replace(corpus, valid=corpus.valid.first(documents))

@@ -67,6 +67,7 @@ def _parts(view: View) -> dict[str, Any]:
         "probes": drawn,
         "probe_message": view.probe_message() if drawn else None,
         "stages": tables.stage_table(view, STYLE),
+        "levels": records.levels_table(view, STYLE),
         "cost": tables.cost_table(view, STYLE),
         "routing": records.routing_table(view, STYLE),
         "evidence": tables.evidence_table(view, STYLE),

@@ -32,6 +32,7 @@ def page(verdict: dict[str, Any]) -> str:
     out += [f"- {name} ({word}): {said}" for name, word, said in prose.what_would_change(view, STYLE)]
     out += ["", "Limits of the claim:", "", *(f"- {STYLE.text(limit)}" for limit in prose.limits(view)), ""]
     out += _section("Stages", tables.stage_table(view, STYLE))
+    out += _section("Every metric", records.levels_table(view, STYLE))
     out += _section("Trajectories", _trajectory_table(view))
     out += _section("Loss by position", _band_table(view))
     out += _section("Needle", _needle_table(view))

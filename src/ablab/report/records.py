@@ -81,6 +81,22 @@ def _percent(value: float | None) -> str:
     return DASH if value is None else f"{value:.3g}%"
 
 
+def levels_table(view: View, style: Style) -> Table | None:
+    """Every metric of every arm at the deciding stage; nothing where there is but one."""
+    levels = {str(name): mapping(row) for name, row in mapping(view.verdict.get("levels")).items()}
+    metrics = list(dict.fromkeys(metric for row in levels.values() for metric in row))
+    if len(metrics) < 2:
+        return None
+    rows = [
+        [style.name(name), *(style.fixed(row.get(m), view.decimals) or DASH for m in metrics)]
+        for name, row in levels.items()
+    ]
+    head = (("arm", "l"), *((words.UNITS.get(metric, words.clean(metric)), "r") for metric in metrics))
+    return Table(
+        head, rows, "Levels, means over each arm's own seeds. The metric that decides is judged on pairs, not on these."
+    )
+
+
 def decision_table(view: View, style: Style) -> Table | None:
     """Every decision ever judged on these runs."""
     found = [_flat(d) if isinstance(d, dict) else {"decision": d} for d in listing(view.verdict.get("decisions"))]

@@ -9,7 +9,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 DASH = "\u2013"
-UNITS = {"nats_per_token": "nats/token", "bits_per_byte": "bits/byte"}
+UNITS = {
+    "nats_per_token": "nats/token",
+    "bits_per_byte": "bits/byte",
+    "nats_per_reasoning_token": "nats/reasoning token",
+    "nats_per_final_token": "nats/final token",
+}
 SIGNS = {
     "better": "\u25bc",
     "worse": "\u25b2",
@@ -240,7 +245,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        rest = ", ".join(f"{clean(k)}={value_text(v)}" for k, v in value.items() if k != "name")
+        rest = ", ".join(f"{clean(k)}={value_text(v)}" for k, v in value.items() if k != "name" and v != "")
         if "name" in value:
             return clean(value["name"]) + (f" ({rest})" if rest else "")
         return "{" + rest + "}"

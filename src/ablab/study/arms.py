@@ -45,7 +45,7 @@ class Draft:
             expect=self.texts.get("expect") or {},
             factorial=self.factorial,
             levels=self.levels,
-            source=tuple(written(self.tree)),
+            source=written(self.tree),
         )
 
 
@@ -185,7 +185,7 @@ def _nowhere(value: Any) -> bool:
 def brief(value: Any) -> str:
     """A setting in a few characters: `nope`, `rope(theta=500000)`, `grape_m+grape_a`, `true`."""
     if isinstance(value, dict) and "name" in value:
-        rest = ",".join(f"{key}={brief(part)}" for key, part in value.items() if key != "name")
+        rest = ",".join(f"{key}={brief(part)}" for key, part in value.items() if key != "name" and part != "")
         return f"{value['name']}({rest})" if rest else str(value["name"])
     if isinstance(value, list):
         return "+".join(map(brief, value))

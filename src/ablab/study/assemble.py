@@ -39,6 +39,7 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
     _spans(base, arms, faults)
     written = merge(raw.get("decision"), over.get("decision", {}))
     rule = decide.decision(written, base, arms, absent, faults)
+    _units(rule["metric"], base, arms, faults)
     bounds = decide.limits(merge(raw.get("limits"), over.get("limits", {})), faults)
     if faults:
         return None, list({str(fault): fault for fault in faults}.values())
@@ -145,6 +146,17 @@ def _unused(raw: dict[str, Any], base: Draft, everything: dict[str, Draft]) -> l
         for kind in one.settings["model"]["kinds"].values()
     )
     return unused(base.tree.get("model"), used, routed) if base.settings["model"]["layers"] else []
+
+
+def _units(metric: str | None, base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
+    """Refuses nats per token between arms whose tokens are not the same pieces of text."""
+    if metric in (None, "bits_per_byte"):
+        return
+    for one in everything.values():
+        mine, other = (d.settings["data"]["tokenizer"] for d in (one, everything.get(one.on, base)))
+        if mine and other and mine != other:
+            text = f"changes the tokenizer under the metric {metric}: nats of different tokens cannot be compared"
+            faults.append(Fault(f"{_place(one)}: data.tokenizer", text, 'set decision.metric = "bits_per_byte"'))
 
 
 def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:

@@ -11,6 +11,7 @@ from ablab import (
     embeddings,
     evaluators,
     gates,
+    losses,
     mlps,
     optimizers,
     positions,
@@ -45,6 +46,7 @@ SLOTS: dict[str, Slot] = {
     "tokenizer": tokenizers.slot,
     "optimizer": optimizers.slot,
     "schedule": schedules.slot,
+    "loss": losses.slot,
     "compress": compressors.slot,
     "evaluate": evaluators.slot,
 }
@@ -105,7 +107,9 @@ SECTIONS: dict[str, dict[str, Key]] = {
     },
     "decision": {
         "metric": Key(
-            Literal["nats_per_token", "bits_per_byte"], "what is compared; lower is better", "nats_per_token"
+            Literal["nats_per_token", "bits_per_byte", "nats_per_reasoning_token", "nats_per_final_token"],
+            "what is compared; lower is better; the last two need data with spans",
+            "nats_per_token",
         ),
         "stage": Key(str, "the stage that decides; the others are reported", "pre_quant"),
         "matters": Key(
@@ -143,13 +147,33 @@ SECTIONS: dict[str, dict[str, Key]] = {
     "data": {
         "source": Key(
             str | list[str],
-            'files, patterns (relative to the study file), "python" (the interpreter\'s own library) or "mock"',
+            "files, patterns (relative to the study file): .txt, .jsonl, .parquet; token files (a Megatron prefix, a folder "
+            'that `ablab data build` made, golf shards, plain uint16 .bin); "hf:owner/name"; "python" (the interpreter\'s own '
+            'library); "mock"',
             example='"python"',
+        ),
+        "valid_source": Key(
+            str | list[str],
+            "the held-out part, where it has files of its own; the same kinds as source",
+            None,
+            shown="documents of source, chosen by their content",
+        ),
+        "valid_text_bytes": _size(
+            "bytes of text that the whole held-out part must hold; anything else stops the study",
+            None,
+            most=MOST,
+            shown="any",
         ),
         "text_field": Key(str, "the field or column of .jsonl and .parquet that holds the text", "text"),
         "tokenizer": Key(None, "text to tokens", "bytes", slot="tokenizer"),
         "valid_fraction": Key(float, "of the documents held out, chosen by their content", 0.01, above=0, below=1),
         "valid_bytes": _size("at most so many bytes of held-out text", 1_000_000, most=MOST),
+        "order": Key(
+            Literal["chunks", "megatron"],
+            "chunks of span tokens in an order of their own, or the samples of Megatron's GPTDataset under the run's seed",
+            "chunks",
+        ),
+        "weights": Key(list[float], "of the files of source in a Megatron blend", None, shown="none: each sample once"),
         "span": _size(
             "tokens of a shuffled chunk, a whole number of rows of every arm", None, most=MOST, shown="longest seq_len"
         ),
@@ -201,6 +225,7 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "schedule": Key(
             None, "fraction of the budget spent to the factor on each learning rate", "wsd", slot="schedule"
         ),
+        "loss": Key(None, "what the nats of targets weigh in the gradient", "mean", slot="loss"),
         "clip": Key(float, "largest norm of the gradient; 0 is none", 1.0, least=0),
         "ema": Key(float, "decay of an exponential moving average of the weights; 0 is none", 0.0, least=0, below=1),
         "salt": Key(str, "draws other random numbers under the same seeds (an A/A arm)", ""),
@@ -228,7 +253,7 @@ NAMED = ("arm", "factorial", "scale")  # sections whose tables have names of the
 def lever_slot(path: tuple[str, ...]) -> str | None:
     """The slot that `path` (of the baseline) fills, or None where it is no lever's place."""
     match path:
-        case ("train", ("optimizer" | "schedule") as slot) | ("data", "tokenizer" as slot):
+        case ("train", ("optimizer" | "schedule" | "loss") as slot) | ("data", "tokenizer" as slot):
             return slot
         case ("stage", _, ("compress" | "evaluate") as slot):
             return slot

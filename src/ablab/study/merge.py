@@ -8,6 +8,7 @@ from typing import Any
 from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, lever_slot
 
 Path = tuple[str, ...]
+OF_SOURCE = ("valid_source", "valid_text_bytes", "weights")
 
 
 def merge(tree: Any, diff: Any, *, defaults: bool = True) -> Any:
@@ -23,6 +24,10 @@ def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
     out = dict(tree) if isinstance(tree, dict) else {}
     if path == ("budget",) and ("tokens" in diff) != ("seconds" in diff):  # naming one replaces the other
         out.pop("seconds" if "tokens" in diff else "tokens", None)
+    if path == ("data",) and "source" in diff:  # what was said of the other source goes with it
+        out = {key: value for key, value in out.items() if key not in OF_SOURCE}
+    if path == ("data",) and "valid_source" in diff:
+        out.pop("valid_fraction", None)
     for key, value in diff.items():
         here = (*path, key)
         if lever_slot(here):

@@ -35,7 +35,7 @@ class Arm:
     expect: dict[str, float] = field(default_factory=dict)
     factorial: str | None = None
     levels: dict[str, Any] = field(default_factory=dict)  # path -> level, for a cell of a factorial
-    source: tuple[str, ...] = ()  # data.source as the file writes it
+    source: dict[str, Any] = field(default_factory=dict)  # data.source and other paths as the file writes them
 
     @property
     def data_is_lever(self) -> bool:
@@ -108,4 +108,13 @@ class Study:
 
 
 def _portable(arm: Arm) -> dict[str, Any]:
-    return {**arm.settings, "data": {**arm.settings["data"], "source": list(arm.source)}}
+    """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
+    data = dict(arm.settings["data"])
+    for key in ("source", "valid_source"):
+        data[key] = arm.source.get(key)
+    if isinstance(asked := arm.source.get("tokenizer"), dict):
+        data["tokenizer"] = {
+            **data["tokenizer"],
+            **{k: v for k, v in asked.items() if isinstance(v, str) and k != "name"},
+        }
+    return {**arm.settings, "data": data}

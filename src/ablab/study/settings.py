@@ -31,16 +31,17 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[F
         "stage": _stages(tree.get("stage"), faults),
     }
     _budget(out, table(tree.get("budget"), "budget", []), faults)
-    _idle(out, faults)
+    _idle(out, table(tree.get("data"), "data", []), faults)
     if out["train"]["salt"] and len(out["train"]["salt"]) > 64:
         faults.append(Fault("train.salt", "longer than 64 characters", "shorten it"))
     return out, faults
 
 
-def written(tree: dict[str, Any]) -> list[str]:
-    """The sources as the file writes them: what is hashed, so that a study means the same in another folder."""
-    source = table(tree.get("data"), "data", []).get("source")
-    return [source] if isinstance(source, str) else list(source or [])
+def written(tree: dict[str, Any]) -> dict[str, Any]:
+    """Sources and tokenizer as the file writes them: what is hashed, so that a study means the same in another folder."""
+    data = table(tree.get("data"), "data", [])
+    found = {key: data.get(key) for key in ("source", "valid_source", "tokenizer")}
+    return {key: [value] if isinstance(value, str) and key != "tokenizer" else value for key, value in found.items()}
 
 
 def staged(tree: dict[str, Any]) -> dict[str, Any]:
@@ -50,13 +51,22 @@ def staged(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
     out = section("data", raw, "data", faults)
-    source = out["source"]
-    if source is not None:
-        source = [source] if isinstance(source, str) else source
-        if not source or not all(source):
-            faults.append(Fault("data.source", "names nothing", 'give a file, a pattern, "python" or "mock"'))
-        out["source"] = [one if one in WORDS else _located(one, folder.absolute()) for one in source]
+    for key in ("source", "valid_source"):
+        source = out[key]
+        if source is not None:
+            source = [source] if isinstance(source, str) else source
+            if not source or not all(source):
+                faults.append(Fault(f"data.{key}", "names nothing", 'give a file, a pattern, "python" or "mock"'))
+            out[key] = [one if _is_no_file(one) else _located(one, folder.absolute()) for one in source]
+    if tokenizer := out["tokenizer"]:
+        for path in SLOTS["tokenizer"].load(tokenizer["name"]).paths:  # type: ignore[attr-defined]
+            if tokenizer[path]:
+                tokenizer[path] = str(folder.absolute() / tokenizer[path])
     return out
+
+
+def _is_no_file(source: str) -> bool:
+    return source in WORDS or source.startswith("hf:")
 
 
 def _located(source: str, folder: Path) -> str:
@@ -89,12 +99,31 @@ def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> No
         train["validate_every"] = max(1, round((every or tokens / 10) / batch)) * batch
 
 
-def _idle(out: dict[str, Any], faults: list[Fault]) -> None:
+def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> None:
     """Settings of one section that another leaves without anything to act on."""
     model, budget, optimizer = out["model"], out["budget"], out["train"]["optimizer"]
     if model["tied"] and optimizer and optimizer.get("head_lr") is not None:
         text = "acts on nothing: the head is the embedding (model.tied)"
         faults.append(Fault("train.optimizer.head_lr", text, "use embedding_lr, or tied = false"))
+    data = out["data"]
+    if data["valid_source"] and "valid_fraction" in given:
+        text = "chooses nothing: data.valid_source names what is held out"
+        faults.append(Fault("data.valid_fraction", text, "remove one of them"))
+    if data["order"] == "megatron" and "span" in given:
+        faults.append(Fault("data.span", "shuffles nothing: Megatron's order has no chunks", "remove it"))
+    if data["weights"] is not None and data["order"] == "chunks":
+        faults.append(
+            Fault("data.weights", 'blends nothing: the order is "chunks"', 'remove it, or set order = "megatron"')
+        )
+    if data["weights"] is not None and not all(weight > 0 for weight in data["weights"]):
+        faults.append(Fault("data.weights", "are not all above 0", "leave out the sources that are not used"))
+    if data["order"] == "megatron" and budget["tokens"] is None and budget["seconds"]:
+        text = "needs to know how many rows are read, and the budget is in seconds"
+        faults.append(Fault("data.order", text, "give budget.tokens"))
+    loss, rows = out["train"]["loss"], (budget["batch_tokens"] or 0) // (model["seq_len"] or 1)
+    if loss and rows and loss.get("group_rows") and rows % loss["group_rows"]:
+        text = f"{loss['group_rows']} does not divide the {rows} rows of a batch"
+        faults.append(Fault("train.loss.group_rows", text, "choose a divisor, or 0 for the whole batch"))
     if model["loops"] and model["loop_from"] and budget["tokens"] and budget["batch_tokens"]:
         steps = -(-budget["tokens"] // budget["batch_tokens"])
         if steps > 0 and (steps - 1) / steps < model["loop_from"]:

@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 Status = Literal["done", "diverged", "failed", "absent"]
 STATUSES = ("done", "diverged", "failed", "absent")
-METRICS = ("nats_per_token", "bits_per_byte")
+METRICS = ("nats_per_token", "bits_per_byte", "nats_per_reasoning_token", "nats_per_final_token")
 
 
 @dataclass(frozen=True, eq=False)
 class Documents:
     """One run at one stage, document by document: nats (sum over the document), tokens and bytes, each of shape (M,).
+
+    Under a metric of one span they speak of that span's targets alone.
 
     Raises ValueError if the three are not vectors of one length. NaN nats are allowed: such a run counts as diverged.
     """
@@ -35,15 +37,15 @@ class Documents:
 
     def metric(self, metric: str) -> float:
         """Ratio of sums, never a mean of ratios; nan where the denominator is not positive."""
-        below = float(self.tokens.sum()) if metric == "nats_per_token" else float(self.bytes.sum()) * math.log(2)
+        below = float(self.bytes.sum()) * math.log(2) if metric == "bits_per_byte" else float(self.tokens.sum())
         with np.errstate(all="ignore"):
             return float(self.nats.sum()) / below if below > 0 else math.nan
 
     def weights(self, metric: str) -> npt.NDArray[np.float64]:
         """What each document weighs in the metric's denominator, shape (M,)."""
-        if metric == "nats_per_token":
-            return self.tokens.astype(np.float64)
-        return self.bytes.astype(np.float64) * math.log(2)
+        if metric == "bits_per_byte":
+            return self.bytes.astype(np.float64) * math.log(2)
+        return self.tokens.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class Decision:
     Raises ValueError naming the setting, the fault and the cure.
     """
 
-    metric: Literal["nats_per_token", "bits_per_byte"] = "nats_per_token"
+    metric: str = "nats_per_token"
     stage: str
     stages: tuple[str, ...] = ()
     matters: float

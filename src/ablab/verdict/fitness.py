@@ -72,7 +72,7 @@ def _documents(evidence: Evidence, name: str, reference: str, places: Iterable[i
             continue
         if not np.array_equal(a.bytes, b.bytes):
             return f"seed {evidence.seeds[i]}: bytes per document differ between {name} and {reference}"
-        if decision.metric == "nats_per_token" and not np.array_equal(a.tokens, b.tokens):
+        if decision.metric != "bits_per_byte" and not np.array_equal(a.tokens, b.tokens):
             return (
                 f"seed {evidence.seeds[i]}: tokens per document differ between {name} and {reference}: "
                 "use bits_per_byte"

@@ -87,7 +87,7 @@ def _other_documents(evidence: Evidence, line: Line, places: Sequence[int], stag
                 continue
             if not np.array_equal(first.bytes, other.bytes):
                 return True
-            if evidence.decision.metric == "nats_per_token" and not np.array_equal(first.tokens, other.tokens):
+            if evidence.decision.metric != "bits_per_byte" and not np.array_equal(first.tokens, other.tokens):
                 return True
     return False
 

@@ -1,0 +1,106 @@
+"""What data.source and data.valid_source name: texts, or token files, never both in one study."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablab.data.hub import arrow_files
+from ablab.data.parts import Part, is_sidecar, parts_at
+from ablab.data.sources import Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
+from ablab.fault import Fault, InvalidStudy
+
+KNOWN = (
+    'known: .jsonl, .parquet, .txt, token files (.bin, a Megatron prefix, a built folder), "hf:NAME", and the words "mock", '
+    '"python"'
+)
+
+
+@dataclass
+class Found:
+    """Sources in the order given: texts, or token files; `held` are those that were named as held out."""
+
+    texts: list[Source] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    held_texts: list[Source] = field(default_factory=list)
+    held_parts: list[Part] = field(default_factory=list)
+
+
+def find(patterns: Sequence[str], text_field: str, valid: Sequence[str] | None = None) -> Found:
+    """The sources that `patterns` (and `valid`) name: words, paths and globs (sorted; ** goes deeper), in the order given.
+
+    InvalidStudy with every pattern that matches nothing, is a folder without a manifest, or ends in an unknown suffix, and
+    where texts and token files are mixed or held-out files are named beside a folder that has its own.
+    """
+    found, faults = Found(), list[Fault]()
+    found.texts, found.parts, found.held_parts = _named(patterns, text_field, "data.source", faults)
+    if valid is not None:
+        found.held_texts, parts, _ = _named(valid, text_field, "data.valid_source", faults)
+        if found.held_parts:
+            fault = "names held-out files, and the folder in data.source has its own"
+            faults.append(Fault("data.valid_source", fault, "remove it, or name the folder's training files"))
+        found.held_parts = parts or found.held_parts
+    text, tokens = bool(found.texts or found.held_texts), bool(found.parts or found.held_parts)
+    if text and tokens:
+        faults.append(Fault("data.source", "mixes texts and token files", "give sources of one kind"))
+    if faults:
+        raise InvalidStudy(faults)
+    return found
+
+
+def _named(
+    patterns: Sequence[str], text_field: str, place: str, faults: list[Fault]
+) -> tuple[list[Source], list[Part], list[Part]]:
+    """Texts, token files, and the held-out token files of built folders."""
+    texts, parts, held = list[Source](), list[Part](), list[Part]()
+    if not patterns:
+        faults.append(Fault(place, "names nothing", 'write "python", or a .txt, .jsonl or .parquet file'))
+    for pattern in patterns:
+        if pattern in ("python", "mock"):
+            texts.append(PythonLibrary() if pattern == "python" else Mock())
+        elif pattern.startswith("hf:"):
+            texts += [Arrow(path, name, text_field) for path, name in arrow_files(pattern, place)]
+        elif (alone := parts_at(Path(pattern), place)) is not None and not glob.has_magic(pattern):
+            _add(alone, parts, held, faults)
+        else:
+            for path in _matched(pattern, place, faults):
+                one = _file(path, text_field, place)
+                if isinstance(one, Fault | tuple):
+                    _add(one, parts, held, faults)
+                else:
+                    texts.append(one)
+    return texts, parts, held
+
+
+def _matched(pattern: str, place: str, faults: list[Fault]) -> list[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    kept = [path for path in paths if not is_sidecar(path)]
+    if not kept:
+        faults.append(Fault(place, f"'{pattern}' matches no file", 'check the path; "python" needs none'))
+    return kept
+
+
+def _add(one: tuple[list[Part], list[Part]] | Fault, parts: list[Part], held: list[Part], faults: list[Fault]) -> None:
+    if isinstance(one, Fault):
+        faults.append(one)
+    else:
+        parts += one[0]
+        held += one[1]
+
+
+def _file(path: Path, text_field: str, place: str) -> Source | tuple[list[Part], list[Part]] | Fault:
+    tokens = parts_at(path, place)
+    if tokens is not None:
+        return tokens
+    match path.suffix:
+        case ".txt":
+            return TextFile(path)
+        case ".jsonl":
+            return JsonLines(path, text_field)
+        case ".parquet":
+            return Parquet(path, text_field)
+    return Fault(place, f"'{path}' has the suffix '{path.suffix}', which has no reader", KNOWN)
