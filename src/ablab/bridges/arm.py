@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablab.bridges import to_model, to_train
+from ablab.bridges import to_data, to_model, to_train
 from ablab.bridges.explain import Explanation, tree
+from ablab.bridges.from_data import from_loss
 from ablab.bridges.from_model import from_model
 from ablab.bridges.from_train import from_train
 from ablab.bridges.megatron import ORDER
@@ -45,6 +46,7 @@ TOUCHES = {  # the beginning of a flag -> the setting it is about
     **dict.fromkeys(("clip-grad",), "clip"),
     **dict.fromkeys(("train-iters", "train-samples"), "tokens"),
     **dict.fromkeys(("global-batch-size",), "batch_tokens"),
+    **dict.fromkeys(("synth-kd", "kd-span", "micro-batch-size"), "loss"),
 }
 ANCHORS = {  # a flag that begins its group anew: nothing else could say that the baseline's --no-rope-freq is not meant
     "--position-embedding-type": POSITION,
@@ -56,6 +58,8 @@ ANCHORS = {  # a flag that begins its group anew: nothing else could say that th
     "--lr-decay-style": ("lr-", "min-lr"),
     "--lr-warmup-iters": ("lr-warmup",),
     "--train-samples": ("train-iters",),
+    "--global-batch-size": ("micro-batch-size",),
+    "--synth-kd-data": ("micro-batch-size",),
 }
 
 
@@ -70,7 +74,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
     if "--lr" in [flag.name for flag in given.flags]:
         touched |= {"optimizer"}
     net = read(parse([*_standing(base, [flag.name for flag in given.flags]), *argv]))
-    refused = [*to_model.refusals(net), *to_train.refusals(net)]
+    refused = [*to_model.refusals(net), *to_train.refusals(net), *to_data.refusals(net)]
     if refused:
         raise GateFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in refused)
     full = tree(net)
@@ -89,7 +93,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
         _share(base["model"], wanted["model"])
     changes = {
         "model": _model(base["model"], wanted["model"], touched, name),
-        "train": _section(base["train"], wanted["train"], touched & {"optimizer", "schedule", "clip"}),
+        "train": _section(base["train"], wanted["train"], touched & {"optimizer", "schedule", "clip", "loss"}),
         "budget": _section(base["budget"], wanted["budget"], touched & {"tokens", "batch_tokens"}),
     }
     lines = dotted({section: change for section, change in changes.items() if change})
@@ -103,6 +107,7 @@ def _standing(base: dict[str, Any], given: list[str]) -> list[str]:
     """The baseline in flags, as far as it can be said, without what the given flags replace."""
     out = from_model(base["model"], None, [])
     from_train(base, out, [])
+    from_loss(base, out, [])
     gone = tuple(start for anchor, starts in ANCHORS.items() if anchor in given for start in starts)
     words = []
     for key in ORDER:

@@ -10,7 +10,10 @@ from typing import Annotated, Literal
 
 import typer
 
-HEAD = "# Written by `ablab explain` from Megatron flags. A study also needs [study], [decision], data.source and an arm.\n"
+HEAD = (
+    "# Written by `ablab explain` from Megatron flags. A study also needs [study], [decision], an arm, and data.source where "
+    "the flags name none.\n"
+)
 
 
 def explain(

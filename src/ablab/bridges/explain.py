@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ablab.bridges import to_model, to_train
+from ablab.bridges import to_data, to_model, to_train
 from ablab.bridges.counting import Count, count
 from ablab.bridges.net import ROTATIONS, Layer, Net, read
 from ablab.bridges.notes import Note, ignored, on_model, warn
 from ablab.bridges.parse import DEFAULTS, Given, parse
 from ablab.fault import Fault
 
-SAME = ("reset_attention_mask", "reset_position_ids", "dataloader_inter_document_masking", "attention_softmax_in_fp32")
+SAME = (
+    *("reset_attention_mask", "reset_position_ids", "eod_mask_loss", "dataloader_inter_document_masking"),
+    "attention_softmax_in_fp32",
+)
 DROPOUTS = ("hidden_dropout", "attention_dropout")
 
 
@@ -59,12 +62,12 @@ def explain(argv: list[str]) -> Explanation:
     return Explanation(
         net,
         groups(net),
-        (*mixed, *on_model(net), *to_train.on_training(net)),
+        (*mixed, *on_model(net), *to_train.on_training(net), *to_data.on_data(net)),
         fork,
         upstream,
         tuple(_left(net)),
         tuple(flag.name for flag in given.flags if flag.role == "runs"),
-        (*to_model.refusals(net), *to_train.refusals(net)),
+        (*to_model.refusals(net), *to_train.refusals(net), *to_data.refusals(net)),
         tree(net),
         count(net),
     )
@@ -74,12 +77,12 @@ def tree(net: Net) -> dict[str, Any]:
     """The study's tables: budget, data, model, train, and the first seed; empty ones are left out."""
     out = {
         "budget": to_train.budget(net),
-        "data": to_train.data(net),
+        "data": to_data.data(net),
         "model": to_model.model(net),
-        "train": to_train.train(net),
+        "train": to_train.train(net) | to_data.loss(net),
     }
-    if "seed" in net.given and net.given["seed"] >= 0:
-        out["decision"] = {"seeds": {"first": net.given["seed"]}}
+    if (first := to_data.first_seed(net.given)) is not None:
+        out["decision"] = {"seeds": {"first": first}}
     return {key: value for key, value in out.items() if value}
 
 
@@ -141,7 +144,15 @@ def _own(given: Given, code: str) -> Iterator[str]:
 
 def missing(found: dict[str, Any]) -> list[str]:
     """Keys that a study needs and the flags leave open."""
-    needs = {"model": ("layers", "d_model", "n_heads", "seq_len"), "budget": ("tokens", "batch_tokens")}
+    needs: dict[str, tuple[str, ...]] = {
+        "model": ("layers", "d_model", "n_heads", "seq_len"),
+        "budget": ("tokens", "batch_tokens"),
+    }
+    data = found.get("data", {})
+    if data.get("order") == "megatron":
+        needs["data"] = ("valid_source",)  # Megatron's order holds for files that are training data as a whole
+    elif "source" not in data and "valid_source" in data:
+        needs["data"] = ("source",)
     return [f"{table}.{key}" for table, keys in needs.items() for key in keys if key not in found.get(table, {})]
 
 
@@ -155,9 +166,7 @@ def _left(net: Net) -> list[tuple[str, str]]:
     for flag in given.flags:
         if flag.role == "lost" and flag.to not in (*SAME, *DROPOUTS) and given[flag.to] != DEFAULTS[flag.to]:
             out.append((_said(given, flag.name), flag.meaning))
-    vocab = net.vocab_size
-    if vocab is not None and "tokenizer" not in to_train.data(net):
-        out.append((f"vocabulary of {vocab:,}", "is the tokenizer's in ablab: choose data.tokenizer"))
+    out += to_data.left(net)
     if "value_residual" in given and not 0.01 <= given["value_residual_init"] <= 0.99:
         out.append((_said(given, "--value-residual-init"), 'written as form = "linear": the sigmoid could not learn'))
     size = to_train.length(given)

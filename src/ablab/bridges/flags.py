@@ -165,9 +165,7 @@ FLAGS |= {
         *runs("save save-interval tensorboard-dir wandb-project wandb-exp-name wandb-save-dir log-interval", "str"),
         *runs("eval-iters num-workers timing-log-level timing-log-option distributed-timeout-minutes", "str"),
         *runs("recompute-num-layers exit-interval exit-duration-in-mins manual-gc-interval ddp-bucket-size", "str"),
-        *runs(
-            "dataloader-type num-dataset-builder-threads loss-scale initial-loss-scale tensorboard-log-interval", "str"
-        ),
+        *runs("num-dataset-builder-threads loss-scale initial-loss-scale tensorboard-log-interval", "str"),
         *runs("manual-gc profile use-pytorch-profiler exit-signal-handler calculate-per-token-loss", "on"),
         *runs("recompute-modules profile-ranks", "words"),
     )

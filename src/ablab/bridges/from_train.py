@@ -1,4 +1,4 @@
-"""ablab's [budget], [data] and [train] as Megatron's flags, and what the fork cannot do."""
+"""ablab's [budget] and [train] as Megatron's flags, and what the fork cannot do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ablab.bridges.from_layers import Words
-from ablab.bridges.notes import Note, note, warn
+from ablab.bridges.notes import Note, note
 from ablab.bridges.to_train import clean
 from ablab.fault import Fault
 
@@ -25,7 +25,7 @@ NORMUON = {  # settings for which the fork has one answer
 
 
 def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
-    """The flags of canonical budget, data and train. Appends faults; returns what to know."""
+    """The flags of canonical budget and train. Appends faults; returns what to know."""
     train, notes = settings["train"], list[Note]()
     steps = _length(settings, out, faults, notes)
     _optimizer(train["optimizer"], out, faults)
@@ -36,16 +36,7 @@ def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> lis
         faults.append(Fault("train.ema", "the fork keeps no average of the weights", "set it 0"))
     if train["salt"]:
         notes.append(note("train.salt", "other generators: it has no meaning there"))
-    _data(settings["data"], out, notes)
     return notes
-
-
-def vocabulary(settings: dict[str, Any]) -> int | None:
-    """Tokens of the study's tokenizer; None where only its training tells."""
-    tokenizer = settings["data"]["tokenizer"]
-    if not tokenizer:
-        return None
-    return 257 if tokenizer["name"] == "bytes" else tokenizer.get("vocab_size")
 
 
 def _length(settings: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> int | None:
@@ -129,23 +120,3 @@ def _schedule(
     for flag, key in (("min-lr", "lr"), ("decoupled-min-lr", "embedding_lr"), ("normuon-aux-min-lr", "aux_lr")):
         if optimizer.get(key) is not None:
             out[flag] = [repr(clean(optimizer[key] * low))]
-
-
-def _data(data: dict[str, Any], out: Words, notes: list[Note]) -> None:
-    tokenizer = data["tokenizer"]
-    if tokenizer and tokenizer["name"] == "bytes":
-        out["vocab-size"], out["tokenizer-type"] = ["256"], ["NullTokenizer"]
-        notes.append(note("data.tokenizer", "bytes: NullTokenizer takes ids as they are; its end of document is 256"))
-    elif tokenizer and tokenizer["name"] == "sentencepiece":
-        out["tokenizer-type"] = ["SentencePieceTokenizer"]
-        notes.append(note("data.tokenizer", "add --tokenizer-model: the file that ablab trained"))
-    else:
-        notes.append(note("data.tokenizer", "add --tokenizer-type and --tokenizer-model"))
-    if data["source"] == ["mock"]:
-        out["mock-data"] = []
-        notes.append(note("data.source", "mock data is other data there"))
-    else:
-        notes.append(note("data.source", "add --data-path: the texts as an indexed dataset"))
-    out["reset-position-ids"] = out["reset-attention-mask"] = []
-    text = "ablab keeps documents apart; there the flag needs a full mask, and local backends leak inside windows"
-    notes.append(warn("--reset-attention-mask", text))

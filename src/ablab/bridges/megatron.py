@@ -6,28 +6,31 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from ablab.bridges.blends import HARMONY
 from ablab.bridges.flags import FORK_ONLY
+from ablab.bridges.from_data import from_data, vocabulary
 from ablab.bridges.from_model import from_model
-from ablab.bridges.from_train import from_train, vocabulary
+from ablab.bridges.from_train import from_train
 from ablab.bridges.notes import Note, note, warn
 from ablab.fault import Fault, GateFailed
 
 # The renderer's order (render_vpmoe_megatron_args.py), what it leaves to the caller behind it.
 _ORDER = """
-vocab-size padded-vocab-size num-layers hidden-size num-attention-heads group-query-attention num-query-groups kv-channels
-ffn-hidden-size seq-length max-position-embeddings normalization norm-epsilon qk-layernorm softmax-type
-disable-bias-linear add-qkv-bias squared-relu no-bias-gelu-fusion no-bias-swiglu-fusion swiglu value-residual
-value-residual-init untie-embeddings-and-output-weights optimizer normuon-momentum normuon-beta2 normuon-eps
-normuon-aux-lr normuon-aux-min-lr polar-express-safety-factor position-embedding-type attention-dropout hidden-dropout
-rotary-base rotary-percent no-rope-fusion grape-a no-rope-freq grapem-learnable-freq no-grapem-learnable-freq
-grapem-share-across-heads grapem-per-head grapem-log-freq-scale window-size window-attn-skip-freq use-tpa tpa-rank
-tpa-q-rank num-experts moe-router-topk moe-ffn-hidden-size moe-router-load-balancing-type moe-aux-loss-coeff
-moe-z-loss-coeff moe-router-score-function moe-router-pre-softmax moe-router-num-groups moe-router-group-topk
-moe-router-topk-scaling-factor moe-router-enable-expert-bias moe-router-bias-update-rate moe-router-dtype
-moe-shared-expert-intermediate-size moe-layer-freq init-method-std embedding-init-method-std mock-data tokenizer-type
-reset-position-ids reset-attention-mask micro-batch-size global-batch-size train-iters eval-interval lr min-lr
-decoupled-lr decoupled-min-lr lr-decay-style lr-warmup-fraction lr-wsd-decay-style lr-wsd-decay-iters weight-decay
-adam-beta1 adam-beta2 adam-eps clip-grad seed
+vocab-size padded-vocab-size make-vocab-size-divisible-by num-layers hidden-size num-attention-heads
+group-query-attention num-query-groups kv-channels ffn-hidden-size seq-length max-position-embeddings normalization
+norm-epsilon qk-layernorm softmax-type disable-bias-linear add-qkv-bias squared-relu no-bias-gelu-fusion
+no-bias-swiglu-fusion swiglu value-residual value-residual-init untie-embeddings-and-output-weights optimizer
+normuon-momentum normuon-beta2 normuon-eps normuon-aux-lr normuon-aux-min-lr polar-express-safety-factor
+position-embedding-type attention-dropout hidden-dropout rotary-base rotary-percent no-rope-fusion grape-a no-rope-freq
+grapem-learnable-freq no-grapem-learnable-freq grapem-share-across-heads grapem-per-head grapem-log-freq-scale
+window-size window-attn-skip-freq use-tpa tpa-rank tpa-q-rank num-experts moe-router-topk moe-ffn-hidden-size
+moe-router-load-balancing-type moe-aux-loss-coeff moe-z-loss-coeff moe-router-score-function moe-router-pre-softmax
+moe-router-num-groups moe-router-group-topk moe-router-topk-scaling-factor moe-router-enable-expert-bias
+moe-router-bias-update-rate moe-router-dtype moe-shared-expert-intermediate-size moe-layer-freq init-method-std
+embedding-init-method-std mock-data synth-kd-data kd-span-weight-reasoning kd-span-weight-final train-data-path
+valid-data-path tokenizer-type tokenizer-model reset-position-ids reset-attention-mask eod-mask-loss micro-batch-size
+global-batch-size train-iters eval-interval lr min-lr decoupled-lr decoupled-min-lr lr-decay-style lr-warmup-fraction
+lr-wsd-decay-style lr-wsd-decay-iters weight-decay adam-beta1 adam-beta2 adam-eps clip-grad seed
 """
 ORDER = tuple(_ORDER.split())
 
@@ -57,7 +60,7 @@ def export(settings: dict[str, Any], arm: str, seed: int | None = None) -> Expor
     """
     faults: list[Fault] = []
     out = from_model(settings["model"], vocabulary(settings), faults)
-    notes = from_train(settings, out, faults)
+    notes = [*from_train(settings, out, faults), *from_data(settings, out, faults)]
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
         raise GateFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
@@ -72,11 +75,15 @@ def export(settings: dict[str, Any], arm: str, seed: int | None = None) -> Expor
 
 def _known(argv: list[str], settings: dict[str, Any], seed: int | None) -> list[Note]:
     out = []
-    only = [word for word in argv if word in FORK_ONLY or word in ("grapem", "normuon")]
+    only = [word for word in argv if word in FORK_ONLY or word in ("grapem", "normuon", HARMONY)]
     if only:
         out.append(note("fork", f"only the vpMoE fork has {', '.join(only)}"))
     if not seed:
         out.append(note("--seed", "the study's first seed is 0, which Megatron refuses: choose one"))
+    if "--train-data-path" in argv and settings["data"]["order"] == "megatron":
+        first = seed or "the one you choose"
+        text = f"rows come in the fork's order where the seed of the run is --seed: {first}; other seeds, other orders"
+        out.append(note("data.order", text))
     if settings["train"]["optimizer"]["name"] == "normuon":
         out.append(
             warn("--optimizer normuon", "q, k and v are one matrix there, with one orthogonalised update; three here")

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ablab.bridges.blends import HARMONY, stops
 from ablab.bridges.grammar import MOST
 from ablab.bridges.parse import Given
 from ablab.fault import Fault, InvalidStudy
+from ablab.tokenizers.o200k_harmony import VOCAB_SIZE
 
 MAY_BE_ZERO = ("--num-experts", "--lr-warmup-iters", "--lr-warmup-samples", "--seed")
 ROTATIONS = {"rope": "rope", "grapem": "grape_m"}
@@ -84,7 +86,7 @@ def read(given: Given) -> Net:
                 faults.append(Fault(f"--{rank.replace('_', '-')}", "is needed with --use-tpa", "give 1 or more"))
     if given["squared_relu"] and given["swiglu"]:
         faults.append(Fault("--squared-relu", "stands beside --swiglu", "keep one"))
-    faults += _router(given)
+    faults += [*_router(given), *stops(given)]
     if faults:
         raise InvalidStudy(faults)
     layers = tuple(
@@ -215,6 +217,8 @@ def _sizes(given: Given, faults: list[Fault]) -> dict[str, Any]:
 
 
 def _vocab(given: Given) -> int | None:
+    if given["tokenizer_type"] == HARMONY:
+        return VOCAB_SIZE
     if given["padded_vocab_size"] is not None:
         return int(given["padded_vocab_size"])
     size, multiple = given["vocab_size"], given["make_vocab_size_divisible_by"]

@@ -1,10 +1,11 @@
-"""Learning rates, steps and optimizer in Megatron's words as ablab's [budget], [data] and [train]."""
+"""Learning rates, steps and optimizer in Megatron's words as ablab's [budget] and [train]."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from ablab.bridges.blends import training
 from ablab.bridges.net import Net
 from ablab.bridges.notes import Note, note, warn
 from ablab.bridges.parse import Given
@@ -60,19 +61,6 @@ def budget(net: Net) -> dict[str, int]:
         if size.steps:
             out["tokens"] = size.steps * size.rows * net.seq_len
         out["batch_tokens"] = size.rows * net.seq_len
-    return out
-
-
-def data(net: Net) -> dict[str, Any]:
-    """The part of [data] that the flags decide."""
-    given, out = net.given, dict[str, Any]()
-    if given["mock_data"]:
-        out["source"] = "mock"
-    size = net.vocab_size
-    if given["tokenizer_type"] == "NullTokenizer" and size == 257:
-        out["tokenizer"] = "bytes"
-    elif given["tokenizer_type"] == "SentencePieceTokenizer" and size is not None and 259 <= size <= 8192:
-        out["tokenizer"] = {"name": "sentencepiece", "vocab_size": size}
     return out
 
 
@@ -233,11 +221,8 @@ def on_training(net: Net) -> list[Note]:
         out.append(note("--lr-decay-style", "is not given: linear, down to --min-lr at the last step"))
     if given["lr"] is not None and not ({"weight_decay", "adam_beta2"} <= set(given.values)):
         out.append(note("--weight-decay, --adam-beta2", "Megatron's defaults are 0.01 and 0.999"))
-    if "seed" in given:
+    if "seed" in given and training(given) is None:
         out.append(note("--seed", "other generators: the same seed gives other numbers here"))
-    if not given["reset_attention_mask"] and not given["dataloader_inter_document_masking"]:
-        text = "is not given: tokens see the document before theirs in a row (ablab keeps documents apart)"
-        out.append(note("--reset-attention-mask", text))
     return out
 
 
