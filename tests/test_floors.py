@@ -29,6 +29,7 @@ FLOORS = {
         "fault",
         "files",
         "lock",
+        "orphan",
         "rng",
         "shape",
         "slot",

@@ -62,6 +62,8 @@ def show(rows: dict[str, Any], console: Any) -> None:
 def _spell(value: Any) -> str:
     if value is None:
         return "none"
+    if value == "":
+        return '""'
     return (
         str(list(value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
     )

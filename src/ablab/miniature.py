@@ -254,7 +254,7 @@ class _Folded:
 def folded(corpus: Corpus, order: str = "chunks") -> Corpus:
     """A corpus of a large vocabulary with ids modulo FOLDED, as everything else of a miniature is smaller, too.
 
-    Whether an arm acts does not hang on the head's width; 20 fp64 steps over 201,088 words took 35 s an arm, these take 2.
+    Whether an arm acts does not hang on the head's width; 20 fp64 steps over 201,088 words took 35 s an arm, these take 3.
     Megatron's order reads its files itself and keeps its ids.
     """
     from ablab.data.corpus import Valid

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.built import seal, write_dataset
 from tests.data.tiny import settings, texts
 
 from ablab.data import Corpus, Stream, open_corpus, prepare, valid_rows
@@ -15,8 +16,10 @@ from ablab.data.indexed import IndexedWriter
 from ablab.data.shards import write_shard
 from ablab.data.tokens import PLAIN, UNTRAINED, Tokens
 from ablab.fault import GateFailed, InvalidStudy
+from ablab.files import read_json
 from ablab.spans import FINAL, REASONING
 from ablab.tokenizers.bytes import Bytes
+from ablab.vocabulary import SHA256
 
 BOS = Bytes.bos_id
 
@@ -62,7 +65,8 @@ def masked(folder: Path, name: str, documents: list[tuple[list[int], list[int]]]
 
 def made(tmp_path: Path, *source: object, valid: object = None, **changed: Any) -> Corpus:
     asked = settings(*map(str, source), **changed)
-    asked["valid_source"] = None if valid is None else [str(valid)]
+    if valid is not None:
+        asked |= {"valid_source": [str(valid)], "valid_fraction": changed.get("valid_fraction", 0.01)}
     return prepare(asked, tmp_path / "out", quiet)
 
 
@@ -284,6 +288,30 @@ def test_tokens_of_a_type_too_small_for_the_vocabulary_are_refused(tmp_path: Pat
     with pytest.raises(GateFailed, match=r"t\.bin: has uint16 tokens, too small for a vocabulary of 201,088; name the"):
         tokenizer = {"name": "o200k_harmony", "vocab": ""}
         made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "t.bin", tokenizer=tokenizer)
+
+
+def test_settings_that_these_sources_leave_idle_are_refused(tmp_path: Path) -> None:
+    shard(tmp_path / "t.bin", ["a text"] * 3), shard(tmp_path / "v.bin", ["held out"])
+    with pytest.raises(InvalidStudy) as caught:
+        made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "v.bin", valid_fraction=0.5, text_field="body")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "data.valid_fraction: 0.5 chooses nothing: the held-out part has files of its own; remove it",
+        "data.text_field: 'body' is read from nothing: token files hold no fields; remove it",
+    ]
+
+
+def test_a_build_that_held_nothing_out_is_not_split_in_silence(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "built")
+    manifest = read_json(folder / "manifest.json")
+    manifest["tokenizer"]["sha256"] = SHA256
+    manifest["splits"]["valid"] |= {"shards": [], "rows": 0, "tokens": 0}
+    for file in (folder / "valid").iterdir():
+        file.unlink()
+    seal(folder, manifest)
+    with pytest.raises(
+        GateFailed, match=r"data\.source: has an empty held-out part: there is nothing to score; build it"
+    ):
+        made(tmp_path, folder, tokenizer={"name": "o200k_harmony", "vocab": ""})
 
 
 def test_only_shards_have_byte_sidecars(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
 from ablab.tokenizers import slot
 
+VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
 FORMAT = 1  # raised when the same sources and settings would give other files
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
@@ -40,6 +41,7 @@ def prepare(data: dict[str, Any], root: Path, say: Say = print) -> Corpus:
 def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> Corpus:
     """prepare() on sources already found."""
     _check(data)
+    _idle(found, data)
     inputs = Inputs(root / "inputs.json")
     described = _described(found, inputs)
     identity = {
@@ -70,6 +72,19 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     corpus = open_corpus(root / key)
     gates.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
     return corpus
+
+
+def _idle(found: Found, data: dict[str, Any]) -> None:
+    """Refuse settings that these sources leave without anything to act on."""
+    faults = []
+    if (found.held_texts or found.held_parts) and data["valid_fraction"] != VALID_FRACTION:
+        fault = f"{data['valid_fraction']:g} chooses nothing: the held-out part has files of its own"
+        faults.append(Fault("data.valid_fraction", fault, "remove it"))
+    if found.parts and data["text_field"] != TEXT_FIELD:
+        fault = f"'{data['text_field']}' is read from nothing: token files hold no fields"
+        faults.append(Fault("data.text_field", fault, "remove it"))
+    if faults:
+        raise InvalidStudy(faults)
 
 
 def _described(found: Found, inputs: Inputs) -> dict[str, list[dict[str, Any]]]:

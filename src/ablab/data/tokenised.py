@@ -55,6 +55,12 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
         say("data: this model normalises text, and bytes are counted on what it made of it, as its users do")
     writer = _Writer(folder, tokenizer, "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4", masked=True in masked)
     built = all(part.vocab_sha256 for part in (*train, *valid))
+    if built and not held:
+        fault = "has an empty held-out part: there is nothing to score"
+        cure = (
+            "build it with a larger --valid-fraction, name data.valid_source, or name its prefixes to split by content"
+        )
+        raise GateFailed(Fault("data.source", fault, cure))
     counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer)
     if left_out := counts.get("also_trained_documents"):
         say(f"data: {left_out:,} held-out documents are trained on under another id; they are left out")

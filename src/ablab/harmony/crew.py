@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.harmony.unit import Builder, Job, Unit, finished
+from ablab.orphan import die_with_parent
 
 Hear = Callable[[str, Any], object]
 
@@ -89,7 +89,7 @@ class _Worker:
 def _serve(conn: Connection, parent: int, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of us; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _die_with_parent()
+    die_with_parent()
     if os.getppid() != parent:
         return
     builder: Builder | None = None
@@ -112,12 +112,3 @@ def _serve(conn: Connection, parent: int, job: Job) -> None:
                 return
             except Exception:
                 conn.send(("failed", traceback.format_exc()))
-
-
-def _die_with_parent() -> None:
-    """However the parent ends, even by SIGKILL, nothing goes on writing."""
-    if sys.platform == "linux":
-        import ctypes
-
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

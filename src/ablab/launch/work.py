@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ablab.orphan import die_with_parent
 from ablab.plan import Run
 from ablab.store import Store, Where
 
@@ -72,7 +73,7 @@ def serve(conn: Any, parent: int, root: str, where: dict[str, Any], threads: int
     import signal
     import traceback
 
-    _die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
+    die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
     if os.getppid() != parent:
         return
 
@@ -116,13 +117,3 @@ def serve(conn: Any, parent: int, root: str, where: dict[str, Any], threads: int
             conn.send(("refused", str(refused)))
         except Exception:
             conn.send(("failed", traceback.format_exc()))
-
-
-def _die_with_parent() -> None:
-    import ctypes
-    import signal
-    import sys
-
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

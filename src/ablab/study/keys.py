@@ -25,6 +25,7 @@ from ablab import (
     tokenizers,
     values,
 )
+from ablab.data.build import TEXT_FIELD, VALID_FRACTION
 from ablab.slot import Slot
 
 REQUIRED: Any = object()
@@ -164,9 +165,11 @@ SECTIONS: dict[str, dict[str, Key]] = {
             most=MOST,
             shown="any",
         ),
-        "text_field": Key(str, "the field or column of .jsonl and .parquet that holds the text", "text"),
+        "text_field": Key(str, "the field or column of .jsonl and .parquet that holds the text", TEXT_FIELD),
         "tokenizer": Key(None, "text to tokens", "bytes", slot="tokenizer"),
-        "valid_fraction": Key(float, "of the documents held out, chosen by their content", 0.01, above=0, below=1),
+        "valid_fraction": Key(
+            float, "of the documents held out, chosen by their content", VALID_FRACTION, above=0, below=1
+        ),
         "valid_bytes": _size("at most so many bytes of held-out text", 1_000_000, most=MOST),
         "order": Key(
             Literal["chunks", "megatron"],
