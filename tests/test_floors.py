@@ -29,7 +29,7 @@ FLOORS = {
         "fault",
         "files",
         "lock",
-        "orphan",
+        "signals",
         "rng",
         "shape",
         "slot",

@@ -75,11 +75,12 @@ def run(
     from ablab import judge, miniature, report
     from ablab.launch import local
     from ablab.lock import locked
+    from ablab.signals import interruptible
 
     deadline = time.monotonic() + seconds(until) if until else None
     _check_mirrors(mirror or [])
     say = _quiet if as_json else print
-    _interruptible()
+    interruptible()
     plan = _plan(study, scale, out, device, say=say)
     with locked(plan.directory):
         _keep_study(plan)
@@ -159,19 +160,6 @@ def seconds(text: str) -> float:
     if not match:
         raise typer.BadParameter(f"'{text}' is no duration; write 90s, 30m or 8h", param_hint="--until")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def _interruptible() -> None:
-    """Ctrl-C and SIGTERM end any step before training as resumable too; training has handlers of its own."""
-    import signal
-
-    from ablab.fault import Interrupted
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
 
 
 def _check_mirrors(names: list[str]) -> None:

@@ -58,8 +58,9 @@ def harmony(
     Fields: query, synthetic_reasoning, synthetic_answer and synth_id; or messages_json with synth_id or id.
     """
     from ablab.harmony.build import build as make
+    from ablab.signals import interruptible
 
-    _interruptible()
+    interruptible()
     began = time.monotonic()
     with _shown(quiet=as_json) as (say, progress):
         manifest = make(
@@ -246,18 +247,6 @@ def _summary(manifest: dict[str, Any], out: Path, last: Progress | None, seconds
     if manifest["quarantined"]:
         odd.insert(0, f"{manifest['quarantined']:,} quarantined (why: {out / 'quarantine.jsonl'})")
     yield f"  set aside    {', '.join(odd) or 'none'}"
-    yield f"  compared     {manifest['checked']:,} rows with openai-harmony: equal ids"
+    checked = f"{manifest['checked']:,} rows with openai-harmony: equal ids" if manifest["checked"] else "none"
+    yield f"  compared     {checked}"
     yield f"next: ablab data inspect {shlex.quote(str(out))}"
-
-
-def _interruptible() -> None:
-    """Ctrl-C and SIGTERM end a build as resumable."""
-    import signal
-
-    from ablab.fault import Interrupted
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)

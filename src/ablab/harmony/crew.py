@@ -13,7 +13,7 @@ from typing import Any
 
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.harmony.unit import Builder, Job, Unit, finished
-from ablab.orphan import die_with_parent
+from ablab.signals import die_with_parent
 
 Hear = Callable[[str, Any], object]
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ablab.orphan import die_with_parent
 from ablab.plan import Run
+from ablab.signals import die_with_parent
 from ablab.store import Store, Where
 
 Say = Callable[[str], None]
