@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ablab.grouped import product
 from ablab.rng import Draw
 
 
 class Linear(nn.Module):
     """y = x W^T (+ b), weight (d_out, d_in) drawn N(0, std^2), bias 0. Role `matrix`: one logical matrix, one stream.
 
-    The bias is a vector: optimizers by role treat every parameter below two dimensions as a scalar.
+    The bias is a vector: optimizers by role treat every parameter below two dimensions as a scalar. `adapter`, where one is
+    set, takes x and y and gives what stands for y: how test-time training adapts a matrix without touching it.
     """
 
     role = "matrix"
+    adapter: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, d_in: int, d_out: int, *, std: float, bias: bool = False) -> None:
         super().__init__()
@@ -29,14 +34,15 @@ class Linear(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weight, self.bias)
+        y = F.linear(x, self.weight, self.bias)
+        return y if self.adapter is None else self.adapter(x, y)
 
 
 class Stacked(nn.Module):
     """n matrices of one size, weight (n, d_out, d_in), bias (n, d_out): the experts of a mixture. Role `matrix`.
 
     Each matrix is one logical matrix with its own stream (`weight.0`, `weight.1`, ...), so that adding an expert leaves
-    the others' draws unchanged. The owner multiplies: how rows find their matrix is its business.
+    the others' draws unchanged. How rows find their matrix is the owner's business: they come sorted.
     """
 
     role = "matrix"
@@ -52,6 +58,10 @@ class Stacked(nn.Module):
             draw.matrix_(matrix, f"weight.{i}", self.std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def forward(self, x_RI: torch.Tensor, ends_E: torch.Tensor, scale_R: torch.Tensor | None = None) -> torch.Tensor:
+        """Each row times its own matrix; rows sorted, `ends_E` their running count, `scale_R` their weights on the bias."""
+        return product(x_RI, self.weight, self.bias, ends_E, scale_R)
 
 
 class Gate(Linear):

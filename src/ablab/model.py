@@ -135,7 +135,10 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 logits (..., vocab_size), the soft cap c tanh(z / c) applied (Gemma 2, 2408.00118); fp64 stays fp64."""
-        z = F.linear(hidden, self.head_weight)
+        return self.capped(F.linear(hidden, self.head_weight))
+
+    def capped(self, z: Tensor) -> Tensor:
+        """Logits from what the head's product gave: fp32 (fp64 stays), the soft cap applied."""
         z = z if z.dtype == torch.float64 else z.float()
         return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
 

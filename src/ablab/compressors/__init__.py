@@ -2,4 +2,4 @@
 
 from ablab.slot import Slot
 
-slot = Slot("compress", __name__, keep="Keep")
+slot = Slot("compress", __name__, keep="Keep", rtn="Rtn", gptq="Gptq")

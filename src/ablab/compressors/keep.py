@@ -1,48 +1,52 @@
-"""The identity: weights as they are, in safetensors."""
+"""The identity: weights as they are."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
-from ablab.compressors.digest import digest
+from ablab.compressors.passthrough import refuse_odd
+from ablab.packed import Packed, Part
 
 Weights = dict[str, torch.Tensor]
+SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of types that numpy lacks
 
 
 class Keep:
-    """Keeps the weights as trained: one safetensors blob, lossless, the same bytes for the same weights.
+    """Keeps the weights as trained, bit for bit. Nothing is copied before a codec reads it."""
 
-    The header carries a sha256 of names, types, shapes and values, so that a damaged blob is refused, never loaded.
-    """
+    source = "ablab"
 
-    source = "safetensors 0.4"
+    def quantise(self, weights: Weights, calibration: Any = None) -> Packed:
+        """Every tensor as an array, names sorted; types that numpy lacks (bfloat16, float8) as integers of their width.
 
-    def pack(self, weights: Weights, calibration: Any = None) -> bytes:
-        """The blob; `len(blob)` is the size of the artifact. Names are sorted; tensors that share memory are written apart."""
-        own: Weights = {}
-        seen: set[int] = set()
+        Raises ValueError for a tensor that is sparse, nested, quantised, or without numbers (meta).
+        """
+        parts, foreign, counted = [], {}, dict[str, dict[str, int]]()
         for name in sorted(weights):
-            tensor = weights[name].detach().cpu().contiguous()
-            shared = tensor.untyped_storage().data_ptr() in seen
-            seen.add(tensor.untyped_storage().data_ptr())
-            own[name] = tensor.clone() if shared else tensor
-        return bytes(save(own, metadata={"sha256": digest(own)}))
+            refuse_odd(name, weights[name])
+            tensor = weights[name].detach().cpu().resolve_conj().resolve_neg().contiguous()
+            kind = str(tensor.dtype).removeprefix("torch.")
+            try:
+                array = tensor.numpy()
+            except TypeError:
+                foreign[name] = kind
+                array = tensor.view(SAME_WIDTH[tensor.element_size()]).numpy()
+            parts.append(Part(name, array, None, kind))
+            found = counted.setdefault(f"keep {kind}", {"tensors": 0, "numbers": 0, "bytes": 0})
+            found["tensors"] += 1
+            found["numbers"] += tensor.numel()
+            found["bytes"] += tensor.numel() * tensor.element_size()
+        return Packed(parts, {"types": foreign} if foreign else {}, {"schemes": counted, "predicted_bytes": None})
 
-    def unpack(self, blob: bytes) -> Weights:
-        """The weights, bit for bit. Raises ValueError where the blob is truncated or altered."""
-        try:
-            weights: Weights = load(blob)
-            size = int.from_bytes(blob[:8], "little")
-            metadata = json.loads(blob[8 : 8 + size])["__metadata__"]
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise ValueError(f"packed weights cannot be read ({error}); pack them again") from error
-        if digest(weights) != metadata.get("sha256"):
-            raise ValueError(
-                "packed weights are damaged (their sha256 differs from the one in the header); pack them again"
-            )
+    @staticmethod
+    def restore(parts: list[Part], meta: dict[str, Any]) -> Weights:
+        """The weights, bit for bit, in memory of their own."""
+        foreign, weights = meta.get("types", {}), {}
+        for part in parts:
+            array = part.array if part.array.flags.writeable else np.array(part.array)
+            tensor = torch.from_numpy(array)
+            weights[part.name] = tensor.view(getattr(torch, foreign[part.name])) if part.name in foreign else tensor
         return weights

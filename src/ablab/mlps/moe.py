@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ablab.activations import GATED, PLAIN
-from ablab.grouped import Sorted, by_expert, collect, product, spread
+from ablab.grouped import Sorted, by_expert, collect, spread
 from ablab.linear import Linear, Stacked
 from ablab.routing import Aux, Routed, balance, squared_mass
 from ablab.shape import Shape
@@ -108,15 +108,15 @@ class _Experts(nn.Module):
             x_ND = x_ND.to(torch.get_autocast_dtype(kind))
         top_k = weights_NK.shape[1]
         x_RD, weights_R = spread(x_ND, rows, top_k), weights_NK.flatten().index_select(0, rows.order_R)
-        h_RI = product(x_RD, self.up_proj.weight, self.up_proj.bias, rows.ends_E)
+        h_RI = self.up_proj(x_RD, rows.ends_E)
         if self.activation in GATED:
-            gate_RI = product(x_RD, self.gate_proj.weight, self.gate_proj.bias, rows.ends_E)
+            gate_RI = self.gate_proj(x_RD, rows.ends_E)
             h_RI = GATED[self.activation](gate_RI, h_RI)
         else:
             h_RI = PLAIN[self.activation](h_RI)
         # The weight goes on the hidden units, as in Megatron-LM: fewer numbers than the outputs, which need not be kept then.
         h_RI = (h_RI * weights_R[:, None]).to(h_RI.dtype)
-        y_RD = product(h_RI, self.down_proj.weight, self.down_proj.bias, rows.ends_E, weights_R)
+        y_RD = self.down_proj(h_RI, rows.ends_E, weights_R)
         return collect(y_RD, rows, top_k)
 
 
