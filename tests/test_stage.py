@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.conformance.held_out import stages, text_corpus
 
-from ablab import stage
-from ablab.compressors.keep import Keep
+from ablab import artifact, codecs, compressors, stage
+from ablab.compressors.calibration import Calibration
 from ablab.data import Corpus
 from ablab.evaluators.disjoint import Disjoint
 from ablab.fault import GateFailed
@@ -61,12 +62,109 @@ def run(name: str, weights: Path, corpus: Corpus, settings: dict[str, Any] | Non
     return run_stage(settings, name, weights=weights, corpus=corpus, out=root / name, blobs=blobs, **(HOW | how))
 
 
+def packed(compress: dict[str, Any], tensors: dict[str, Any], calibration: Any = None, codec: str = "raw") -> bytes:
+    return artifact.pack(compress, tiny.choice(codecs.slot, codec), tensors, calibration)[0]
+
+
+def small(name: str) -> dict[str, Any]:
+    """A compressor at the size of this model: its matrices are not passed through."""
+    sizes = {"small": 200, **({"tokens": 512} if name == "gptq" else {})}
+    choice: dict[str, Any] = tiny.choice(compressors.slot, {"name": name, **(sizes if name != "keep" else {})})
+    return choice
+
+
+@pytest.mark.parametrize("codec", codecs.slot.names)
+@pytest.mark.parametrize("name", compressors.slot.names)
+def test_a_file_scores_as_its_weights_did_in_memory(name: str, codec: str, weights: Path, corpus: Corpus) -> None:
+    """Packed, written, read and unpacked: exact for every compressor and codec, and sizes are those of files."""
+    tensors, choice = load_file(weights), small(name)
+    stage_of = {"one": {"compress": choice, "codec": codec, "evaluate": "disjoint"}}
+    settings = asked(**stage_of, again={"after": "one", "evaluate": "disjoint"})
+    settings["stage"]["again"] |= {k: settings["stage"]["one"][k] for k in ("compress", "codec")}
+    result, other = (run(stage_name, weights, corpus, settings) for stage_name in ("one", "again"))
+
+    def fresh() -> Decoder:
+        model = build(settings["model"], vocab_size=corpus.vocab_size, seed=1)
+        model.load_state_dict(tensors)
+        return model
+
+    calibration = Calibration(fresh, corpus, SEQ_LEN, seed=1, precision="fp32")
+    lever = compressors.slot.build(choice)
+    found = lever.quantise(dict(tensors), calibration)
+    model = fresh()
+    model.load_state_dict(lever.restore(found.parts, found.meta))
+    in_memory = Disjoint()(model, corpus, settings, seed=1, precision="fp32")
+    assert np.array_equal(read_stage(weights.parent / "one")[1].nats, in_memory.nats)
+    assert np.array_equal(read_stage(weights.parent / "again")[1].nats, in_memory.nats)
+    size = (weights.parent / "one" / "blob").stat().st_size
+    assert result["model_bytes"] == result["bytes"] == other["bytes"] == size and result["gates"] == []
+    assert result["artifact"] == other["artifact"] and result["artifact"]["raw_bytes"] > 0
+    assert (name == "keep") == np.array_equal(
+        in_memory.nats, Disjoint()(fresh(), corpus, settings, seed=1, precision="fp32").nats
+    )
+
+
+def test_code_counts_to_the_artifact(weights: Path, corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text('"""Says hello."""\n\nprint("hello")  # loudly\n')
+    settings = asked(one={"code": str(tmp_path / "train.py"), "evaluate": "disjoint"})
+    result = run("one", weights, corpus, settings)
+    assert result["code_bytes"] == artifact.code_bytes(tmp_path / "train.py") > 0
+    assert result["bytes"] == result["model_bytes"] + result["code_bytes"]
+    settings["stage"]["one"]["code"] = str(tmp_path / "none.py")
+    with pytest.raises(GateFailed, match=r"stage.one.code: .*none.py"):
+        run("one", weights, corpus, settings)
+
+
+def test_windows_hold_for_one_evaluation_only(weights: Path, corpus: Corpus) -> None:
+    settings = asked(
+        plain={"evaluate": "disjoint"},
+        same={"evaluate": "disjoint", "windows": {"local": 8}},
+        less={"evaluate": "disjoint", "windows": {"local": 4}},
+        all={"evaluate": "disjoint", "windows": {"local": 0}},
+        again={"evaluate": "disjoint"},
+    )
+    nats = {}
+    for name in settings["stage"]:
+        run(name, weights, corpus, settings)
+        nats[name] = read_stage(weights.parent / name)[1].nats
+    assert np.array_equal(nats["plain"], nats["same"]) and np.array_equal(nats["plain"], nats["again"])
+    trained = asked()["model"]
+    for name, window in (("less", 4), ("all", None)):
+        trained["kinds"]["L"]["window"] = window
+        model = build(trained, vocab_size=corpus.vocab_size, seed=7)
+        assert np.array_equal(nats[name], Disjoint()(model, corpus, settings, seed=1, precision="fp32").nats)
+        assert not np.array_equal(nats[name], nats["plain"])
+
+
+def test_a_stage_whose_training_diverges_says_so(weights: Path, corpus: Corpus) -> None:
+    ttt = {"name": "ttt", "adapt": "sgd", "lr": 1.0, "chunk": SEQ_LEN, "clip": 0.0}
+    result = run("wild", weights, corpus, asked(wild={"evaluate": ttt}))
+    assert result["diverged"] and result["metrics"] == {"nats_per_token": None, "bits_per_byte": None}
+    assert result["gates"] == []
+    assert np.isnan(read_stage(weights.parent / "wild")[1].nats).all()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "cut", "flipped"])
+def test_damaged_bytes_of_another_stage_are_refused(kind: str, weights: Path, corpus: Corpus) -> None:
+    run("pre", weights, corpus)
+    path = weights.parent / "pre" / "blob"
+    blob = path.read_bytes()
+    bad = {
+        "pickle": pickle.dumps({"a": 1}),
+        "cut": blob[:-5],
+        "flipped": blob[:99] + bytes([blob[99] ^ 1]) + blob[100:],
+    }
+    path.write_bytes(bad[kind])
+    with pytest.raises(GateFailed, match=r"stage 'again' would not evaluate the bytes that stage 'pre' counted"):
+        run("again", weights, corpus)
+
+
 def test_result_says_everything(weights: Path, corpus: Corpus) -> None:
     result = run("pre", weights, corpus)
     out = weights.parent / "pre"
     assert json.loads((out / "result.json").read_text()) == result
     assert result["gates"] == [] and result["probe"] is None and result["stage"] == "pre"
-    assert result["bytes"] == len(Keep().pack(load_file(weights))) == (out / "blob").stat().st_size
+    assert result["bytes"] == len(packed({"name": "keep"}, load_file(weights))) == (out / "blob").stat().st_size
     assert result["blob"] == hashlib.sha256((out / "blob").read_bytes()).hexdigest()
     assert result["seconds"] == pytest.approx(sum(result["timing"].values())) and result["peak_bytes"] > 1 << 20
     assert result["bands"]["edges"] == [0, 1, 2, 4, 8, 16, 32, 64]
@@ -128,7 +226,7 @@ def test_after_does_not_need_the_weights_where_bytes_are_kept(weights: Path, cor
 def test_after_refuses_other_bytes(weights: Path, corpus: Corpus) -> None:
     run("pre", weights, corpus)
     blob = weights.parent / "pre" / "blob"
-    blob.write_bytes(Keep().pack({k: v + 1 for k, v in load_file(weights).items()}))
+    blob.write_bytes(packed({"name": "keep"}, {k: v + 1 for k, v in load_file(weights).items()}))
     with pytest.raises(GateFailed, match="stage 'again' would not evaluate the bytes that stage 'pre' counted"):
         run("again", weights, corpus)
     assert not (weights.parent / "again").exists()

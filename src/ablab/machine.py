@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
+import resource
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -107,7 +110,10 @@ def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
 def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
     model = settings["model"]
     weights = sum(p.numel() for p in skeleton(model, vocab_size=vocab_size).parameters())
-    copies = 4 + (1 if settings["train"]["ema"] else 0)  # weights, gradients, two moments, average
+    rounded = settings["train"]["qat"]["name"] != "off"
+    copies = (
+        4 + (1 if settings["train"]["ema"] else 0) + rounded
+    )  # weights, gradients, two moments, average, rounded ones
     left = memory - 4 * copies * weights
     row, logits = activation_bytes(model, vocab_size), 4 * 3 * model["seq_len"] * vocab_size
     # Logits of many rows are made in pieces of AT_ONCE: from then on they need a fixed amount, and the head's
@@ -150,6 +156,31 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
+
+
+class Peak:
+    """The most memory held from here on: of tensors on a GPU, of the whole process on a CPU.
+
+    On Linux the kernel's own mark is set back; elsewhere it is that of the process since its start.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if torch.device(device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def read(self) -> int:
+        """Bytes."""
+        if torch.device(self.device).type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        for line in _lines(Path("/proc/self/status")):
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _lines(path: Path) -> list[str]:

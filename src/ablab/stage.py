@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import resource
-import sys
+import copy
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +13,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ablab import audit, compressors, evaluators
+from ablab import audit, evaluators, packing
 from ablab.compressors.digest import digest
 from ablab.data import Corpus
-from ablab.evaluators import gates
-from ablab.evaluators.subset import first
+from ablab.data.located import sealed
+from ablab.evaluators import gates, replay
+from ablab.evaluators.subset import sample
 from ablab.fault import Fault, GateFailed
 from ablab.files import read_json, write_atomic, write_json
-from ablab.machine import dtype_of
+from ablab.machine import Peak, dtype_of
 from ablab.model import Decoder, build
+from ablab.packing import BLOB, RESULT
 from ablab.scores import Scores, finite
 
-REVISION = 1  # raised whenever a number that this file makes changes on purpose
-RESULT, BLOB = "result.json", "blob"
+REVISION = 2  # raised whenever a number that this file makes changes on purpose
 
 
 def run_stage(
@@ -45,48 +45,99 @@ def run_stage(
     """Run stage `name` on the weights file and write `out`/scores.npz, then `out`/result.json, whose content is returned.
 
     `blobs`: the directory of every stage of this run, where a stage that is built on (`after`) has left its packed bytes.
-    result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes and sha256 of the blob, bands, extra, probe
-    (of an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
-    nothing is raised), checked, scores {file, sha256}, seconds, peak_bytes. GateFailed where a file is missing, damaged, or
-    does not fit.
+    result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes (of the artifact: model_bytes, which is the
+    size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
+    an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
+    nothing is raised), checked, diverged (why scores mean nothing, or None), scores {file, sha256}, seconds, peak_bytes;
+    key (the directory's name) and digest guard the rest.
+    GateFailed where a file is missing, damaged, or does not fit.
     """
-    began, stage = time.perf_counter(), settings["stage"][name]
-    root = _root(settings, name)
-    blob = _blob(settings, name, weights, blobs or {}, corpus)
-    unpacked = _unpack(settings, root, blob)
-    model = _model(settings, unpacked, corpus, seed=seed, precision=precision, executor=executor, device=device)
+    began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
+    make = functools.partial(_model, corpus=corpus, seed=seed, executor=executor, device=device)
+    blob = packing.packed(
+        settings,
+        name,
+        functools.partial(_load, weights, corpus),
+        blobs=blobs or {},
+        corpus=corpus,
+        seed=seed,
+        precision=precision,
+        model=functools.partial(make, settings, precision=precision),
+    )
+    model = make(windowed(settings, name), packing.unpacked(blob), precision=precision)
     before, packed = digest(_tensors(model)), time.perf_counter()
-    violated, checked = gates.check(model, corpus, settings, precision=precision, executor=executor)
-    evaluator, gated = evaluators.slot.build(stage["evaluate"]), time.perf_counter()
+    evaluator = evaluators.slot.build(stage["evaluate"])
+    violated, checked = _legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
+    gated = time.perf_counter()
     scores = _scored(evaluator, name, stage, model, corpus, settings, seed=seed, precision=precision)
     evaluated = time.perf_counter()
-    violated += scores.gates
-    if evaluator.decides:
-        violated += gates.complete(scores, corpus, limit := getattr(evaluator, "documents", None))
-        violated += audit.told(scores.metrics, first(corpus, limit).valid)
+    scores.gates = [*violated, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
     if digest(_tensors(model)) != before:
-        violated.append("weights: the evaluation changed the model")
-    scores.gates = violated
-    if root == name and _is_built_on(settings, name):
-        write_atomic(out / BLOB, blob)
-    result: dict[str, Any] = finite(
-        {
-            "stage": name,
-            "metrics": scores.metrics,
-            "bytes": len(blob),
-            "blob": hashlib.sha256(blob).hexdigest(),
-            "gates": violated,
-            "checked": checked,
-            "bands": scores.bands,
-            **_extra(evaluator, scores),
-            "seconds": evaluated - began,
-            "timing": {"pack": packed - began, "check": gated - packed, "evaluate": evaluated - gated},
-            "peak_bytes": peak_bytes(device),
-            "scores": scores.save(out),
-        }
-    )
+        scores.gates.append("weights: the evaluation changed the model")
+    if blob.root == name and packing.is_built_on(settings, name):
+        write_atomic(out / BLOB, blob.content)
+    timing = {"pack": packed - began, "check": gated - packed, "evaluate": evaluated - gated}
+    found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
+    found |= {"seconds": evaluated - began, "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
+    result: dict[str, Any] = sealed(finite({**found, "key": out.name}))
     write_json(out / RESULT, result)
     return result
+
+
+def _sizes(blob: packing.Blob) -> dict[str, Any]:
+    """What the artifact comes to."""
+    size = len(blob.content)
+    parts = {"bytes": size + blob.code_bytes, "model_bytes": size, "code_bytes": blob.code_bytes}
+    return {**parts, "blob": blob.sha256, "artifact": blob.report}
+
+
+def _scored_as(scores: Scores) -> dict[str, Any]:
+    """What the scores come to."""
+    found = {"metrics": scores.metrics, "gates": scores.gates, "bands": scores.bands}
+    return {**found, "diverged": scores.extra.get("diverged")}
+
+
+def _totals(evaluator: Any, scores: Scores, corpus: Corpus) -> list[str]:
+    """Where totals of an evaluator that decides are not those of the text."""
+    if not evaluator.decides:
+        return []
+    limit = getattr(evaluator, "documents", None)
+    return gates.complete(scores, corpus, limit) + audit.told(scores.metrics, sample(corpus, limit).valid)
+
+
+def windowed(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The settings with the windows that stage `name` sets for its evaluation; 0 sees everything."""
+    chosen = settings["stage"][name]["windows"]
+    if not chosen:
+        return settings
+    changed = copy.deepcopy(dict(settings))
+    for kind in changed["model"]["kinds"].values():
+        if kind["table"] in chosen:
+            kind["window"] = chosen[kind["table"]] or None
+    return changed
+
+
+def _legal(
+    evaluator: Any,
+    name: str,
+    stage: Mapping[str, Any],
+    model: Decoder,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    seed: int,
+    precision: str,
+    executor: str,
+) -> tuple[list[str], dict[str, float]]:
+    """What the model, and then the evaluator, violate; and the largest deviations seen."""
+    violated, checked = gates.check(model, corpus, settings, precision=precision, executor=executor)
+    if evaluator.decides:
+        how: dict[str, Any] = {"seed": seed, "precision": precision, "executor": executor}
+        try:
+            more, seen = replay.check(evaluator, model, corpus, settings, **how)
+        except ValueError as error:
+            raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+        violated, checked = violated + more, checked | seen
+    return violated, checked
 
 
 def _scored(evaluator: Any, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:
@@ -108,64 +159,19 @@ def read_stage(out: Path) -> tuple[dict[str, Any], Scores]:
     return result, Scores.load(out, result)
 
 
-def peak_bytes(device: str) -> int:
-    """Most memory held: by tensors on a GPU since the process began, by the whole process on the CPU."""
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def trained_decoder(
     settings: Mapping[str, Any], weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
 ) -> Decoder:
     """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
     return _model(
-        settings, _load(weights, corpus), corpus, seed=seed, precision=precision, executor=executor, device=device
+        settings,
+        _load(weights, corpus),
+        corpus=corpus,
+        seed=seed,
+        precision=precision,
+        executor=executor,
+        device=device,
     )
-
-
-def _root(settings: Mapping[str, Any], name: str) -> str:
-    """The stage whose packed bytes stage `name` evaluates: itself, or the start of its chain of `after`."""
-    chain = [name]
-    while (after := settings["stage"][chain[-1]]["after"]) is not None:
-        place = f"stage.{chain[-1]}.after"
-        if after not in settings["stage"]:
-            raise GateFailed(Fault(place, f"there is no stage '{after}'", f"known: {', '.join(settings['stage'])}"))
-        if after in chain:
-            raise GateFailed(Fault(place, f"'{after}' stands after itself", "break the circle"))
-        chain.append(after)
-    return chain[-1]
-
-
-def _is_built_on(settings: Mapping[str, Any], name: str) -> bool:
-    return any(other != name and _root(settings, other) == name for other in settings["stage"])
-
-
-def _blob(settings: Mapping[str, Any], name: str, weights: Path, blobs: Mapping[str, Path], corpus: Corpus) -> bytes:
-    """The packed weights: those that the root stage left, else packed here; they must be the bytes that it counted."""
-    root = _root(settings, name)
-    directory = blobs.get(root) if root != name else None
-    kept = directory / BLOB if directory else None
-    if kept is not None and kept.exists():
-        blob = kept.read_bytes()
-    else:
-        blob = compressors.slot.build(settings["stage"][root]["compress"]).pack(_load(weights, corpus))
-    if directory is not None and (directory / RESULT).exists():
-        wanted = read_json(directory / RESULT)["blob"]
-        if hashlib.sha256(blob).hexdigest() != wanted:
-            fault = f"stage '{name}' would not evaluate the bytes that stage '{root}' counted (sha256 differs)"
-            raise GateFailed(Fault(str(kept), fault, f"delete {directory} to have it made again"))
-    return blob
-
-
-def _unpack(settings: Mapping[str, Any], root: str, blob: bytes) -> dict[str, torch.Tensor]:
-    compressor = compressors.slot.build(settings["stage"][root]["compress"])
-    try:
-        unpacked: dict[str, torch.Tensor] = compressor.unpack(blob)
-        return unpacked
-    except ValueError as error:
-        raise GateFailed(Fault(f"stage.{root}.compress", str(error))) from error
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -193,8 +199,8 @@ def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
 def _model(
     settings: Mapping[str, Any],
     unpacked: Mapping[str, torch.Tensor],
-    corpus: Corpus,
     *,
+    corpus: Corpus,
     seed: int,
     precision: str,
     executor: str,

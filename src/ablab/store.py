@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.fault import Fault, GateFailed
-from ablab.files import key_of, read_json, write_json
+from ablab.files import key_of, read_json, sha256_file, write_json
 
 DONE = (
     "status",
@@ -28,7 +28,7 @@ DONE = (
     "weights",
     "untrained",
 )
-RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores")
+RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores", "artifact", "diverged", "key", "digest")
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,29 @@ class Store:
         return read_json(path, *DONE) if path.exists() else None
 
     def scored(self, key: str) -> dict[str, Any] | None:
-        """The finished stage under `key`, or None."""
+        """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
+        from ablab.data.located import changed
+
         path = self.score(key) / "result.json"
-        return read_json(path, *RESULT) if path.exists() else None
+        if not path.exists():
+            return None
+        result: dict[str, Any] = read_json(path, *RESULT)
+        cure = f"delete {path.parent} to have the stage run again"
+        if result["key"] != key:
+            raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
+        if fault := changed(result, path, cure):
+            raise GateFailed(fault)
+        return result
 
 
-def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where) -> str:
-    """Key of one training: what was asked, on which tokens, from which seed, executed how."""
+def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where, weights: str = "") -> str:
+    """Key of one training: what was asked, on which tokens, from which seed, executed how.
+
+    weights: sha256 of the file, where they were trained elsewhere; the budget and [train] are then no part of it.
+    """
+    if weights:
+        asked = {"weights": weights, "model": settings["model"], "data": {"corpus": corpus}, "seed": seed}
+        return key_of({"step": "adopt", **asked, **where.as_json(), "revisions": revisions(settings)})
     asked = {part: settings[part] for part in ("budget", "model", "train")}
     data = {"corpus": corpus, **{key: settings["data"][key] for key in ("span", "order", "weights")}}
     return key_of(
@@ -91,32 +107,31 @@ def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where)
 
 
 def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
-    """Key of one stage: the weights' key, the chain of stages it builds on, and the revisions of its parts."""
-    chain: list[dict[str, Any]] = []
-    name: str | None = stage
-    while name is not None:
-        here = settings["stage"][name]
-        chain.append({k: v for k, v in here.items() if k != "evaluate" or name == stage})
-        name = here["after"]
-    chain = [{k: v for k, v in link.items() if k != "after"} for link in chain]
-    return key_of({"step": "score", "train": trained, "chain": chain, "revisions": _stage_revisions(chain)})
+    """Key of one stage: the weights' key, how they are packed, how they are evaluated, and the revisions of the parts."""
+    here, root = settings["stage"][stage], settings["stage"][stage]
+    while root["after"] is not None:
+        root = settings["stage"][root["after"]]
+    packed = {"compress": root["compress"], "codec": root["codec"]}
+    if root["code"] is not None:
+        code = Path(root["code"])
+        packed["code"] = sha256_file(code) if code.is_file() else None
+    asked = {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
+    return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
 
 
 def revisions(settings: dict[str, Any]) -> dict[str, int]:
     """Revision of every component that can change trained weights."""
-    from ablab import attend, losses, model, optimizers, schedules, train
+    from ablab import adopt, attend, losses, model, optimizers, qats, schedules, train
     from ablab.data import stream
     from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
-    found = {
-        "attend": attend.REVISION,
-        "batches": stream.REVISION,
-        "model": model.REVISION,
-        "train": train.REVISION,
-        "optimizer": optimizers.slot.revision(settings["train"]["optimizer"]),
-        "schedule": schedules.slot.revision(settings["train"]["schedule"]),
-        "loss": losses.slot.revision(settings["train"]["loss"]),
-    }
+    found, asked = {"attend": attend.REVISION, "model": model.REVISION}, settings["train"]
+    if asked["weights"]:
+        found["adopt"] = adopt.REVISION
+    else:
+        slots = {"optimizer": optimizers.slot, "schedule": schedules.slot, "loss": losses.slot, "qat": qats.slot}
+        found |= {"batches": stream.REVISION, "train": train.REVISION}
+        found |= {name: slot.revision(asked[name]) for name, slot in slots.items()}
     chosen = settings["model"]
     places = [(f"{letter}.{slot}", kind[slot]) for letter, kind in chosen["kinds"].items() for slot in IN_MODEL]
     for place, choice in [*places, *((slot, chosen[slot]) for slot in OF_MODEL)]:
@@ -126,14 +141,12 @@ def revisions(settings: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def _stage_revisions(chain: list[dict[str, Any]]) -> dict[str, int]:
-    from ablab import compressors, evaluators, stage
+def _stage_revisions(asked: dict[str, Any]) -> dict[str, int]:
+    from ablab import artifact, codecs, compressors, evaluators, stage
 
-    slots = {"compress": compressors.slot, "evaluate": evaluators.slot}
-    found = {"stage": stage.REVISION}
-    for i, link in enumerate(chain):
-        found |= {f"{i}.{k}": slots[k].revision(c) for k, c in link.items() if k in slots and c}
-    return found
+    slots = {"compress": compressors.slot, "codec": codecs.slot, "evaluate": evaluators.slot}
+    own = {name: slot.revision(asked[name]) for name, slot in slots.items()}
+    return {"stage": stage.REVISION, "artifact": artifact.REVISION, **own}
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:

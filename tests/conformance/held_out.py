@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from tests import tiny
 from torch import Tensor, nn
 
-from ablab import compressors, evaluators
+from ablab import codecs, compressors, evaluators
 from ablab.data import Corpus, prepare
+from ablab.data.corpus import Valid
 from ablab.rng import stream
 
 TEXT = "the a stone river walks over under with night day green house small tree and then it was cold far"
@@ -45,10 +47,24 @@ def stages(**asked: dict[str, Any]) -> dict[str, Any]:
         name: {
             "after": stage.get("after"),
             "compress": tiny.choice(compressors.slot, stage.get("compress", "keep")),
+            "codec": tiny.choice(codecs.slot, stage.get("codec", "raw")),
+            "code": stage.get("code"),
+            "windows": stage.get("windows"),
             "evaluate": tiny.choice(evaluators.slot, stage["evaluate"]),
         }
         for name, stage in asked.items()
     }
+
+
+def corpus_of(lengths: list[int]) -> Corpus:
+    """A corpus in memory whose documents have these many tokens after BOS."""
+    held = [np.array([tiny.BOS, *(np.arange(n) * (7 + i) % 32)], np.uint16) for i, n in enumerate(lengths)]
+    flat = np.concatenate(held)
+    starts = np.cumsum([0, *map(len, held)])[:-1].astype(np.int64)
+    digests = np.zeros((len(held), 16), np.uint8)
+    digests[:, 0] = np.arange(len(held))
+    valid = Valid(flat, (flat % 3 + 1) * (flat != tiny.BOS), starts, digests)
+    return dataclasses.replace(tiny.corpus(), valid=valid)
 
 
 class Stand(nn.Module):

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import tiny
-from tests.conformance.held_out import Lag, Recall, Stand, text_corpus
+from tests.conformance.held_out import Lag, Recall, Stand, corpus_of, text_corpus
 
 from ablab import evaluators
+from ablab.bands import band_edges
 from ablab.data import Corpus
-from ablab.data.corpus import Valid
-from ablab.evaluators import disjoint, gates, induction, inference, passkey
-from ablab.evaluators.disjoint import Disjoint, band_edges
+from ablab.evaluators import disjoint, gates, induction, inference, passkey, replay
+from ablab.evaluators.disjoint import Disjoint
 from ablab.evaluators.needle import Needle, local_reach, wilson
 from ablab.fault import GateFailed
 from ablab.model import Decoder, build
@@ -26,6 +26,7 @@ from ablab.scores import Scores
 
 LEVERS = evaluators.slot.names
 SEQ_LEN = 128
+SMALL: dict[str, dict[str, Any]] = {"sliding": {"stride": 4}, "ngram": {"chunk": 4, "weight": 0.5}}  # for seq_len 16
 ASKED: dict[str, Any] = {"model": tiny.model(seq_len=SEQ_LEN)}
 
 
@@ -66,6 +67,18 @@ def test_unknown_precision_is_refused(name: str, corpus: Corpus) -> None:
     lever = evaluators.slot.build(tiny.choice(evaluators.slot, name))
     with pytest.raises(ValueError, match="no precision is called 'fp8'; choose fp32, bf16 or fp64"):
         score(lever, decoder(corpus), corpus, precision="fp8")
+
+
+@pytest.mark.parametrize("name", [name for name in LEVERS if evaluators.slot.load(name).decides])
+def test_a_replay_finds_nothing(name: str) -> None:
+    """Later tokens move no earlier score, bit for bit, and what is scored is one distribution."""
+    asked = {"model": tiny.model(seq_len=16)}
+    model = build(asked["model"], vocab_size=tiny.VOCAB, seed=1, executor="reference")
+    lever = evaluators.slot.build(tiny.choice(evaluators.slot, {"name": name, **SMALL.get(name, {})}))
+    how: dict[str, Any] = {"seed": 0, "precision": "fp32", "executor": "reference"}
+    found, checked = replay.check(lever, model, tiny.corpus(), asked, **how)
+    assert found == [] and checked["replayed"] == checked["at"] == 0.0
+    assert checked["mass"] < 1e-5 and checked["score"] < 1e-4
 
 
 # ---- disjoint
@@ -126,15 +139,6 @@ def test_disjoint_takes_the_first_documents(corpus: Corpus) -> None:
     assert gates.complete(few, corpus)[0] == f"tokens: 3 documents were scored, the corpus has {len(corpus.valid)}"
     with pytest.raises(ValueError, match="documents = 0 scores nothing; give at least 1"):
         Disjoint(documents=0)
-
-
-def corpus_of(lengths: list[int]) -> Corpus:
-    """A corpus in memory whose documents have these many tokens after BOS."""
-    held = [np.array([tiny.BOS, *(np.arange(n) * 7 % 32)], np.uint16) for n in lengths]
-    flat = np.concatenate(held)
-    starts = np.cumsum([0, *map(len, held)])[:-1].astype(np.int64)
-    valid = Valid(flat, (flat % 3 + 1) * (flat != tiny.BOS), starts, np.zeros((len(held), 16), np.uint8))
-    return dataclasses.replace(tiny.corpus(), valid=valid)
 
 
 @given(st.lists(st.integers(0, 80), min_size=1, max_size=12), st.sampled_from([1, 2, 5, 32]))
@@ -274,7 +278,7 @@ def test_missing_and_repeated_targets_are_named(corpus: Corpus, monkeypatch: pyt
 
     monkeypatch.setattr(disjoint, "valid_rows", broken)
     found = score(Disjoint(), decoder(corpus), corpus)
-    assert found.gates == ["scored once: 2 targets were never scored, 1 more than once"]
+    assert found.gates == ["C4 single pass: 2 targets were never scored, 1 more than once"]
     assert gates.complete(found, corpus)[0].startswith("tokens: ")
 
 

@@ -67,7 +67,7 @@ class Valid(Sequence[Document]):
         self.starts = np.append(starts, len(tokens))
         if marks is None:
             marks = np.full(len(tokens), PLAIN, np.uint8)
-            marks[starts] = UNTRAINED
+            marks[starts[starts < len(tokens)]] = UNTRAINED  # an empty document at the end begins at no token
         self.marks = marks
 
     def __len__(self) -> int:
@@ -93,6 +93,15 @@ class Valid(Sequence[Document]):
         return Valid(
             self.tokens[cut], self.n_bytes[cut], self.starts[:documents], self.digests[:documents], self.marks[cut]
         )
+
+    def some(self, chosen: Sequence[int] | np.ndarray) -> Valid:
+        """The documents of these numbers, in the order given."""
+        parts = [slice(int(self.starts[i]), int(self.starts[i + 1])) for i in chosen]
+        tokens, n_bytes, marks = (
+            np.concatenate([part[cut] for cut in parts]) for part in (self.tokens, self.n_bytes, self.marks)
+        )
+        starts = np.cumsum([0, *(cut.stop - cut.start for cut in parts)])[:-1]
+        return Valid(tokens, n_bytes, starts, self.digests[np.asarray(chosen)], marks)
 
     @property
     def n_targets(self) -> int:

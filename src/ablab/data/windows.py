@@ -35,32 +35,33 @@ class ValidRows:
         return len(self.tokens_RT)
 
 
-def valid_rows(corpus: Corpus, seq_len: int) -> ValidRows:
+def valid_rows(corpus: Corpus, seq_len: int, *, windows: int = 1) -> ValidRows:
     """Window k of a document has the inputs [kT, (k+1)T) of its tokens, and each input's next token as target.
 
     The last token has no next one and is no input, so every token but the first is a target at most once: those that
     the marks take out are -1. Full windows have a row each; shorter ones share rows, each going to the first row with
-    room. ValueError for seq_len < 1.
+    room. T is seq_len, or `windows` times the longest window where that is less. ValueError for seq_len < 1.
     """
     if seq_len < 1:
         raise ValueError(f"seq_len = {seq_len} is no positive number; give tokens")
-    windows, places = _windows(corpus, seq_len), []
+    cuts, places = _windows(corpus, seq_len), []
+    width = min(seq_len, windows * max((stop - start for _, start, stop in cuts), default=1))
     n_rows, room = 0, dict[int, int]()  # row -> tokens still free, oldest row first
-    for _, start, stop in windows:
+    for _, start, stop in cuts:
         length = stop - start
         row = next((row for row, free in room.items() if free >= length), -1)
         if row < 0:
             row, n_rows = n_rows, n_rows + 1
-            room[row] = seq_len
+            room[row] = width
             if len(room) > _OPEN:
                 del room[min(room, key=lambda old: (room[old], old))]
-        places.append((row, seq_len - room[row]))
+        places.append((row, width - room[row]))
         room[row] -= length
         if not room[row]:
             del room[row]
-    rows = _empty(n_rows, seq_len, corpus.bos_id, len(windows))
+    rows = _empty(n_rows, width, corpus.bos_id, len(cuts))
     last, ids, n_bytes, marks = -1, np.empty(0), np.empty(0), np.empty(0)
-    for number, ((index, start, stop), (row, column)) in enumerate(zip(windows, places)):
+    for number, ((index, start, stop), (row, column)) in enumerate(zip(cuts, places)):
         if index != last:
             last, (ids, n_bytes, marks) = index, corpus.valid[index]
         cut = (row, slice(column, column + stop - start))
@@ -86,9 +87,9 @@ def _windows(corpus: Corpus, seq_len: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def _empty(n_rows: int, seq_len: int, bos_id: int, n_windows: int) -> ValidRows:
+def _empty(n_rows: int, width: int, bos_id: int, n_windows: int) -> ValidRows:
     def full(value: int) -> np.ndarray:
-        return np.full((n_rows, seq_len), value, np.int64)
+        return np.full((n_rows, width), value, np.int64)
 
     ids_RT = full(n_windows) + np.arange(n_rows)[:, None]  # padding: one id per row, beyond every window's
     return ValidRows(full(bos_id), full(-1), ids_RT, full(-1), *(full(0) for _ in range(4)))

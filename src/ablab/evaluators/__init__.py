@@ -2,4 +2,13 @@
 
 from ablab.slot import Slot
 
-slot = Slot("evaluate", __name__, disjoint="Disjoint", needle="Needle")
+slot = Slot(
+    "evaluate",
+    __name__,
+    disjoint="Disjoint",
+    sliding="Sliding",
+    streaming="Streaming",
+    ngram="Ngram",
+    ttt="Ttt",
+    needle="Needle",
+)

@@ -6,24 +6,25 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
+from ablab.bands import band_edges
 from ablab.data import Corpus, valid_rows
-from ablab.data.tokens import UNTRAINED
 from ablab.evaluators import inference
-from ablab.evaluators.subset import first
+from ablab.evaluators.ledger import Ledger
+from ablab.evaluators.receptive import within
+from ablab.evaluators.subset import input_lengths, sample
 from ablab.model import Decoder
 from ablab.scores import Scores
-from ablab.spans import SPANS
 
 
 class Disjoint:
     """Scores held-out documents in windows of seq_len that do not overlap; every target once (the field's usual loss).
 
-    `documents` scores only the first that many (default: all). `seq_len` is the window's length (default: the trained one),
-    declared to the position schemes, so that rope's ntk can stretch. Sums are float64. The result does not depend on the number
-    of rows per forward beyond the rounding of the model's own products (fp32: below 1e-6 relative per document).
+    `documents` scores a sample of that many, the same for all arms (default: all). `seq_len` is the window's length
+    (default: the trained one), declared to the position schemes, so that rope's ntk can stretch. Sums are float64. The
+    result does not depend on the number of rows per forward beyond the rounding of the model's own products (fp32: below
+    1e-6 relative per document).
     """
 
     source = "the usual held-out loss"
@@ -43,51 +44,47 @@ class Disjoint:
         length = choice["seq_len"]
         return {"documents": None, "seq_len": None if length is None else max(4, round(length * long))}
 
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Disjoint, int]:
+        """The same on little text, and how many tokens of it."""
+        seq_len = self.seq_len or settings["model"]["seq_len"]
+        return Disjoint(seq_len=seq_len), 2 * seq_len
+
+    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+        """ValueError where a window reaches beyond the model's places; only lengths and sizes are read."""
+        within(
+            settings,
+            corpus,
+            model,
+            min(self.seq_len or settings["model"]["seq_len"], max(input_lengths(corpus, self.documents), default=0)),
+        )
+
     def __call__(
-        self, model: Decoder, corpus: Corpus, settings: Mapping[str, Any], *, seed: int, precision: str
+        self,
+        model: Decoder,
+        corpus: Corpus,
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+        precision: str,
+        ledger: Ledger | None = None,
     ) -> Scores:
         """Scores per document. `seed` is not used: nothing here is drawn."""
         trained = settings["model"]["seq_len"]
         seq_len = self.seq_len or trained
-        corpus = first(corpus, self.documents)
+        self.fit(settings, corpus, model)
+        corpus = sample(corpus, self.documents)
+        ledger = ledger or Ledger(corpus)
         rows = valid_rows(corpus, seq_len)
-        nats_RT = np.zeros(rows.tokens_RT.shape)
-        step = max(1, inference.FORWARD_TOKENS // seq_len)
+        step = max(1, inference.FORWARD_TOKENS // rows.tokens_RT.shape[1])
         with inference.inference(model, precision) as device, declared(model, seq_len, trained):
             for at in range(0, len(rows), step):
-                batch = [
-                    torch.from_numpy(part[at : at + step]).to(device)
-                    for part in (rows.tokens_RT, rows.targets_RT, rows.ids_RT)
-                ]
-                nats_RT[at : at + step] = model.nll(*batch).double().cpu().numpy()
-        scored = rows.targets_RT >= 0
-        document, nats = rows.document_RT[scored], nats_RT[scored]
-        count = len(corpus.valid)
-        edges = band_edges(seq_len)
-        band = np.searchsorted(edges, rows.offset_RT[scored], side="right") - 1
-        return Scores(
-            nats=np.bincount(document, nats, count),
-            tokens=np.bincount(document, minlength=count),
-            bytes=np.bincount(document, rows.n_bytes_RT[scored], count),
-            bands={
-                "edges": edges,
-                "nats": np.bincount(band, nats, len(edges) - 1).tolist(),
-                "tokens": np.bincount(band, minlength=len(edges) - 1).tolist(),
-            },
-            gates=_once(corpus, document, rows.place_RT[scored] + 1),
-            spans=by_span(document, nats, rows.spans_RT[scored], count) if corpus.valid.spans else {},
-        )
-
-
-def by_span(document: np.ndarray, nats: np.ndarray, spans: np.ndarray, count: int) -> dict[str, dict[str, np.ndarray]]:
-    """nats and tokens per document of the targets in each span."""
-    found = {}
-    for name, mark in SPANS.items():
-        inside = spans == mark
-        here = document[inside]
-        tokens = np.bincount(here, minlength=count)
-        found[name] = {"nats": np.bincount(here, nats[inside], count), "tokens": tokens}
-    return found
+                here = slice(at, at + step)
+                tokens, targets, ids = (
+                    torch.from_numpy(part[here]).to(device) for part in (rows.tokens_RT, rows.targets_RT, rows.ids_RT)
+                )
+                places = rows.document_RT[here], rows.place_RT[here] + 1, rows.offset_RT[here]
+                ledger.score_by(model, tokens, targets, ids, *places)
+        return ledger.scores(band_edges(seq_len))
 
 
 @contextlib.contextmanager
@@ -101,21 +98,3 @@ def declared(model: Decoder, seq_len: int, trained: int) -> Iterator[None]:
     finally:
         for declare in parts:
             declare(trained)
-
-
-def band_edges(seq_len: int) -> list[int]:
-    """0, 1, 2, 4, 8, ... seq_len: band i holds positions edges[i] <= position < edges[i + 1]."""
-    edges, edge = [0], 1
-    while edge < seq_len:
-        edges.append(edge)
-        edge *= 2
-    return [*edges, seq_len]
-
-
-def _once(corpus: Corpus, document: np.ndarray, place: np.ndarray) -> list[str]:
-    """Empty where every token that the corpus marks as scored was a target exactly once; else the violation in words."""
-    starts = corpus.valid.starts
-    times = np.bincount(starts[document] + place, minlength=int(starts[-1]))
-    wanted = (corpus.valid.marks != UNTRAINED).astype(np.int64)
-    missed, again = int((times < wanted).sum()), int((times > wanted).sum())
-    return [f"scored once: {missed} targets were never scored, {again} more than once"] if missed or again else []

@@ -15,7 +15,7 @@ from ablab.data import Corpus, ValidRows, valid_rows
 from ablab.data.corpus import Valid
 from ablab.data.tokens import UNTRAINED
 from ablab.evaluators.inference import inference
-from ablab.evaluators.subset import first
+from ablab.evaluators.subset import sample as some
 from ablab.fault import Fault, GateFailed
 from ablab.model import Decoder
 from ablab.scores import Scores
@@ -74,7 +74,7 @@ def check(
 
 def complete(scores: Scores, corpus: Corpus, limit: int | None = None) -> list[str]:
     """Empty where tokens and bytes of every document equal the corpus's; else the violation in words."""
-    valid = first(corpus, limit).valid
+    valid = some(corpus, limit).valid
     scored = valid.marks != UNTRAINED
     tokens, size = (_per_document(valid, part) for part in (scored, np.where(scored, valid.n_bytes, 0)))
     gates = []
@@ -99,11 +99,11 @@ def _per_document(valid: Valid, values: np.ndarray) -> np.ndarray:
 
 def sample(corpus: Corpus, seq_len: int) -> ValidRows:
     """ROWS rows of the first documents, the same for every run on this corpus; half hold several windows, if any do."""
-    few = first(corpus, SAMPLE_DOCUMENTS)
+    few = dataclasses.replace(corpus, valid=corpus.valid.first(min(SAMPLE_DOCUMENTS, len(corpus.valid))))
     valid = Valid(
         few.valid.tokens, few.valid.n_bytes, few.valid.starts[:-1], few.valid.digests
     )  # no token is masked here
-    rows = valid_rows(dataclasses.replace(few, valid=valid), seq_len)
+    rows = valid_rows(dataclasses.replace(few, valid=valid), seq_len, windows=2)  # so that windows stand beside others
     if not len(rows):
         fault = f"the first {SAMPLE_DOCUMENTS} validation documents are empty"
         raise GateFailed(Fault("data", fault, "remove empty documents from the sources"))

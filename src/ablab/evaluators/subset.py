@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from ablab.data.corpus import Corpus
 
 
-def first(corpus: Corpus, documents: int | None) -> Corpus:
-    """`corpus` with its first `documents` validation documents (they lie in hash order); all of them where None."""
-    if documents is None or documents >= len(corpus.valid):
+def sample(corpus: Corpus, documents: int | None) -> Corpus:
+    """`corpus` with `documents` of its validation documents, in its order; all of them where None.
+
+    Chosen are those of the smallest digests, so that a document's own content decides: every arm scores the same ones,
+    whatever its tokenizer.
+    """
+    valid = corpus.valid
+    if documents is None or documents >= len(valid):
         return corpus
-    return dataclasses.replace(corpus, valid=corpus.valid.first(documents))
+    return dataclasses.replace(corpus, valid=valid.some(_chosen(corpus, documents)))
+
+
+def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
+    """Inputs of every document of that sample: all tokens but the last; 0 of an empty one. No text is read."""
+    found_D = np.maximum(0, np.diff(corpus.valid.starts) - 1)
+    if documents is not None and documents < len(found_D):
+        found_D = found_D[_chosen(corpus, documents)]
+    lengths: list[int] = found_D.tolist()
+    return lengths
+
+
+def _chosen(corpus: Corpus, documents: int) -> np.ndarray:
+    ranked = np.lexsort(corpus.valid.digests.T[::-1])
+    return np.sort(ranked[:documents])
