@@ -21,6 +21,7 @@ class BigramHash(nn.Module):
     """
 
     source = "openai/parameter-golf #549, #1716"
+    reach = 1
 
     def __init__(self, shape: Shape, *, size: int = 4096, dim: int = 128) -> None:
         super().__init__()

@@ -25,11 +25,14 @@ class Learned(nn.Module):
         self.table = Table(shape.seq_len, shape.d_model, std=shape.init_std)
 
     def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
-        if (
-            not torch.compiler.is_compiling() and (last := int(pos_BT.max())) >= self.rows
-        ):  # compiled, the lookup raises
+        if not torch.compiler.is_compiling():  # compiled, the lookup raises
+            self.within(int(pos_BT.max()))
+        return x_BTD + self.table(pos_BT).to(x_BTD.dtype), None
+
+    def within(self, last: int) -> None:
+        """ValueError where there is no vector for place `last`."""
+        if last >= self.rows:
             raise ValueError(
                 f"place {last} is beyond the {self.rows} learned places; "
                 "raise model.seq_len, or use a position lever that reaches further"
             )
-        return x_BTD + self.table(pos_BT).to(x_BTD.dtype), None

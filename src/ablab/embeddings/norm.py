@@ -14,6 +14,7 @@ class BareNorm(nn.Module):
     """RMSNorm without a weight on the token vectors. x_BTD -> the same."""
 
     source = "modded-nanogpt, 2024; openai/parameter-golf"
+    reach = 0
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

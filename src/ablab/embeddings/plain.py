@@ -13,6 +13,7 @@ class Plain(nn.Module):
     """The first layer reads the token vectors as they are."""
 
     source = "the plain form"
+    reach = 0  # how many tokens back it looks; where it says nothing, it may look anywhere or at the place itself
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

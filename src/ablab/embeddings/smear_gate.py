@@ -27,6 +27,7 @@ class SmearGate(nn.Module):
     """
 
     source = "openai/parameter-golf #549, #1667"
+    reach = 1
 
     def __init__(
         self,

@@ -56,6 +56,11 @@ class Composed(nn.Module):
         """Every part treats all heads alike, if it turns them at all."""
         return all(getattr(part, "alike", not getattr(part, "turns", False)) for part in self.parts)
 
+    @property
+    def relative(self) -> bool:
+        """Every part sees differences of places alone."""
+        return all(getattr(part, "relative", False) for part in self.parts)
+
     def bias(self, p_query: Any, p_key: Any) -> torch.Tensor:
         """The sum of the pairwise parts' biases; only where `pairwise`."""
         parts: Any = zip(self.parts, p_query, p_key, strict=True)

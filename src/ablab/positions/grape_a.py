@@ -19,6 +19,7 @@ class GrapeA(nn.Module):
     """
 
     source = "Press et al. 2021 (ALiBi), arXiv 2108.12409; GRAPE-A, arXiv 2512.07805"
+    relative = True
     slope_H: torch.Tensor
 
     def __init__(self, shape: Shape, *, slope_scale: float = 1.0) -> None:

@@ -25,6 +25,7 @@ class GrapeAGated(nn.Module):
 
     source = "GRAPE, arXiv 2512.07805, gated GRAPE-A"
     reads = True
+    relative = True
     slope_H: torch.Tensor
 
     def __init__(self, shape: Shape, *, by: Literal["q", "k", "qk"] = "qk") -> None:

@@ -26,6 +26,7 @@ class GrapeM(nn.Module):
 
     source = "GRAPE, arXiv 2512.07805, commuting GRAPE-M; Megatron fork vpMoE, grapem"
     turns = True
+    relative = True
     log_freq: torch.Tensor
 
     def __init__(

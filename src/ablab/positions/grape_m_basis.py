@@ -22,6 +22,7 @@ class GrapeMBasis(nn.Module):
 
     source = "GRAPE, arXiv 2512.07805, learned basis"
     turns = True
+    relative = True
     alike = True  # every head turns by the same angles: a decoder may turn what keys are made of
 
     def __init__(self, shape: Shape, *, theta: float = 10000.0, scale: float = 16.0) -> None:

@@ -26,6 +26,7 @@ class GrapeMContext(nn.Module):
 
     source = "GRAPE, arXiv 2512.07805, phase-modulated form"
     turns = True
+    relative = True
     alike = True  # every head turns by the same angles: a decoder may turn what keys are made of
 
     def __init__(self, shape: Shape, *, step: float = 1.0, theta: float = 10000.0, scale: float = 16.0) -> None:

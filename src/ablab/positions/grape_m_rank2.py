@@ -22,6 +22,7 @@ class GrapeMRank2(nn.Module):
 
     source = "GRAPE, arXiv 2512.07805, rank-2 generator"
     turns = True
+    relative = True
 
     def __init__(self, shape: Shape, *, omega: float = 1.0, per_head: bool = False) -> None:
         super().__init__()

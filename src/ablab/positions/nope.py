@@ -18,10 +18,11 @@ class Nope(nn.Module):
     the bias of the queries at p_query over the keys at p_key, of which attention asks for blocks. Every tensor in a
     place has leading axes (B, length): places are cut along the second, and kept with the keys in decode. `turns = True`
     says that q and k are rotated, `alike = True` that all heads are by the same angles, `reads = True` that columns
-    depend on q and k.
+    depend on q and k, `relative = True` that scores see differences of places alone and nothing before the key.
     """
 
     source = "Kazemnejad et al. 2023, arXiv 2305.19466"
+    relative = True
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

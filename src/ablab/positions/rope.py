@@ -26,6 +26,7 @@ class Rope(nn.Module):
 
     source = "Su et al. 2021, arXiv 2104.09864; NTK: parameter-golf's flag rope_yarn"
     turns = True
+    relative = True
     alike = True  # every head turns by the same angles: a decoder may turn what keys are made of
     freq: torch.Tensor
 

@@ -25,6 +25,7 @@ class T5Buckets(nn.Module):
 
     source = "Raffel et al. 2020 (T5), arXiv 1910.10683"
     pairwise = True
+    relative = True
     bucket_N: torch.Tensor
 
     def __init__(self, shape: Shape, *, n_buckets: int = 32, max_distance: int = 128) -> None:
