@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab import losses, optimizers, schedules
+from ablab import losses, optimizers, qats, schedules
 from ablab.data.corpus import Corpus, Valid
 from ablab.rng import stream
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
@@ -89,10 +89,11 @@ def settings(
     steps: int = 20, *, model: dict[str, Any] | None = None, batch_tokens: int = 128, **train: Any
 ) -> dict[str, Any]:
     """Canonical settings of a run of `steps` steps."""
-    asked = {"clip": 1.0, "ema": 0.0, "salt": "", "validate_every": 5 * batch_tokens} | train
+    asked = {"clip": 1.0, "ema": 0.0, "salt": "", "weights": None, "validate_every": 5 * batch_tokens} | train
     asked["optimizer"] = choice(optimizers.slot, asked.get("optimizer", {"name": "adamw", "lr": 1e-2}))
     asked["schedule"] = choice(schedules.slot, asked.get("schedule", "wsd"))
     asked["loss"] = choice(losses.slot, asked.get("loss", "mean"))
+    asked["qat"] = choice(qats.slot, asked.get("qat", "off"))
     return {
         "budget": {"tokens": steps * batch_tokens, "seconds": None, "batch_tokens": batch_tokens},
         "data": {"span": 32, "order": "chunks", "weights": None},

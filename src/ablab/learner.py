@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ablab import checkpoint, losses, machine, optimizers, schedules
+from ablab import checkpoint, losses, machine, optimizers, qats, schedules
 from ablab.compiled import compile_layers
 from ablab.data import Batch, Corpus, Stream, valid_rows
 from ablab.data.megatron_stream import MegatronStream
@@ -77,10 +78,12 @@ class Learner:
         self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
         self.schedule = schedules.slot.build(self.asked["schedule"])
         self.loss = losses.slot.build(self.asked["loss"])
+        self.qat = qats.slot.build(self.asked["qat"])
+        self.rounds = self.qat.chosen(self.parameters, self.model.roles())  # names of what forward passes see rounded
         self.spanned: dict[str, float] = {}  # mean nats and targets of each span at the last step, if there are spans
         # For each parameter a running mean; the decay grows to its setting (Adam's own bias would keep the first weights).
         self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
-        seq_len = sizes["seq_len"]
+        self.seq_len = seq_len = sizes["seq_len"]
         try:
             self.stream = self._stream(corpus, settings["data"], seed, seq_len)
         except ValueError as error:
@@ -123,7 +126,8 @@ class Learner:
         self.model.at(spent)
         self.optimizer.zero_grad(set_to_none=True)
         self.aux = Aux()
-        loss = self.gradients(batch)
+        with self.rounded(spent):
+            loss = self.gradients(batch)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss}")
         norm = self.clip()
@@ -134,6 +138,22 @@ class Learner:
             decay = min(self.asked["ema"], (1 + number) / (10 + number))
             torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
         return loss, norm, self.optimizer.param_groups[0]["lr"]
+
+    @contextlib.contextmanager
+    def rounded(self, spent: float) -> Iterator[None]:
+        """Rounded values in the chosen weights during a step's passes, where `train.qat` acts by now; the full ones after.
+
+        Gradients with respect to the rounded values are left as they are, in the full weights' place: straight through.
+        """
+        names = self.rounds if self.qat.acts(spent) else []
+        full = {name: self.parameters[name].data for name in names}
+        try:
+            for name, weight in full.items():
+                self.parameters[name].data = self.qat.round(weight)
+            yield
+        finally:
+            for name, weight in full.items():
+                self.parameters[name].data = weight
 
     def gradients(self, batch: Batch) -> float:
         """Add up the gradient of the loss over the batch, micro-batch by micro-batch; returns the loss.

@@ -11,7 +11,8 @@ Row = dict[str, Any]
 
 
 def of(plan: Plan, name: str) -> list[Row]:
-    """The parameters of an arm in the model's order, JSON-able: name, count, shape, role, lr (the peak), decay.
+    """The parameters of an arm in the model's order, JSON-able: name, count, shape, role, lr (the peak), decay; of weights
+    trained elsewhere no lr and no decay.
 
     Names that differ by numbers alone share a line, with `*` for the number, where all else is equal too; one alone keeps its
     number.
@@ -24,7 +25,9 @@ def of(plan: Plan, name: str) -> list[Row]:
     parameters = dict(decoder.named_parameters())
     optimizer = optimizers.slot.build(run.settings["train"]["optimizer"])
     lines: dict[Any, Row] = {}
-    for full, rule in optimizer.rules(parameters, decoder.roles()).items():
+    elsewhere = {"lr": None, "decay": None} if run.settings["train"]["weights"] else {}
+    for full, trained in optimizer.rules(parameters, decoder.roles()).items():
+        rule = {**trained, **elsewhere}
         shape = list(parameters[full].shape)
         row = lines.setdefault(
             (_starred(full), *shape, *rule.values()), {"name": full, "count": 0, "shape": shape, **rule}
@@ -55,7 +58,8 @@ def show(arms: list[Row], console: Any) -> None:
         for row in rows:
             times = f" ({row['count']}x)" if row["count"] > 1 else ""
             shape = " x ".join(map(str, row["shape"])) or "()"
-            table.add_row(escape(row["name"] + times), row["role"], shape, f"{row['lr']:g}", f"{row['decay']:g}")
+            rates = ("-" if row[key] is None else f"{row[key]:g}" for key in ("lr", "decay"))
+            table.add_row(escape(row["name"] + times), row["role"], shape, *rates)
         for missing in gone:
             table.add_row(escape(missing), "not there", "", "", "")
         console.print(table)

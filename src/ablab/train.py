@@ -11,12 +11,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ablab import audit, checkpoint, machine
+from ablab.bands import band_edges, trained_in_bands
 from ablab.data import Corpus, chain
 from ablab.fault import Fault, GateFailed, Interrupted
 from ablab.files import key_of, read_json, sha256_file, write_json
@@ -45,6 +47,8 @@ class Progress:
     hashes: list[list[Any]] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
     untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
+    positions: list[int] = field(default_factory=list)  # targets trained in each band of positions
+    rounded: int = 0  # steps whose passes saw rounded weights
 
 
 def train(
@@ -76,9 +80,11 @@ def train(
     identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
                        "data": {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")},
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
+    if (done := finished(out, identity)) is not None:  # without the lock: arms that share weights ask side by side
+        return done
     with locked(out):
         checkpoint.sweep(out)
-        if (done := _finished(out, identity)) is not None:
+        if (done := finished(out, identity)) is not None:
             return done
         learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
         progress, size = _resume(learner, out, identity, say)
@@ -140,6 +146,9 @@ def _loop(
         progress.step += 1
         progress.tokens += batch.tokens_BT.numel()
         progress.token_hash = chain(progress.token_hash, batch)
+        here_too = trained_in_bands(batch.ids_BT.numpy(), batch.targets_BT.numpy()).tolist()
+        progress.positions = [a + b for a, b in zip_longest(progress.positions, here_too, fillvalue=0)]
+        progress.rounded += bool(learner.rounds) and learner.qat.acts(spent)
         progress.spikes += spikes.seen(loss)
         here = {"step": progress.step, "tokens": progress.tokens}
         row = {**here, "loss": loss, "lr": rate, "grad_norm": norm, "token_hash": progress.token_hash}
@@ -203,7 +212,7 @@ class _Another(Exception):
         self.refused = refused
 
 
-def _finished(out: Path, identity: str) -> dict[str, Any] | None:
+def finished(out: Path, identity: str) -> dict[str, Any] | None:
     """done.json of this very run, its weights checked; None where it is not finished."""
     path = out / "done.json"
     if not path.exists():
@@ -243,6 +252,8 @@ def _finish(
         "spikes": progress.spikes,
         "parameters": parameters(learner.model),
         "routing": learner.health,
+        "positions": {"edges": band_edges(learner.seq_len), "tokens": progress.positions},
+        "rounded": {"steps": progress.rounded, "tensors": len(learner.rounds)},
         "epochs": learner.stream.epochs(progress.tokens),
         "weights": weights,
         **provenance,

@@ -34,6 +34,11 @@ def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> lis
     out["clip-grad"] = [repr(train["clip"])]
     if train["ema"]:
         faults.append(Fault("train.ema", "the fork keeps no average of the weights", "set it 0"))
+    if train["qat"]["name"] != "off":
+        faults.append(Fault("train.qat", "the fork rounds no weights while it trains", 'set it "off"'))
+    if train["weights"]:
+        fault = "the fork trains and cannot take weights from elsewhere"
+        faults.append(Fault("train.weights", fault, "export the study that trained them"))
     if train["salt"]:
         notes.append(note("train.salt", "other generators: it has no meaning there"))
     return notes

@@ -1,0 +1,131 @@
+"""Tensors of a file: safetensors, or a torch state_dict read without running anything."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ablab.fault import Fault, GateFailed, Interrupted, Refused
+from ablab.packed import oddity
+
+NESTED = ("model", "state_dict", "model_state_dict")  # where checkpoints keep the weights
+WRAPPED = ("module.", "_orig_mod.")  # what torch's own wrappers put before every name
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+NO_NUMBERS = ("complex", "bits", "quint", "qint")
+ZIP = b"PK\x03\x04"
+SHOWN = 40  # characters of a file that is text
+SAFE = "save the state_dict alone, or as safetensors"
+
+
+@dataclass
+class Found:
+    """What a file holds. names: whose they are ("own" or "golf"); tokenizer: the hash it was made with, "" if unknown."""
+
+    tensors: dict[str, Tensor]
+    tokenizer: str = ""
+    names: str = "own"
+    notes: list[str] = field(default_factory=list)
+
+
+def read(file: Path) -> Found:
+    """The tensors of a file by name, on the CPU.
+
+    GateFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(16)
+        if len(head) > 8 and head[8:9] == b"{":
+            return _safetensors(file)
+        if head.startswith(ZIP):
+            _whole(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (Refused, Interrupted):
+        raise
+    except Exception as error:  # torch, zipfile and safetensors each have their own faults for damaged bytes
+        raise GateFailed(_unread(file, error)) from error
+    return _plain(loaded, file)
+
+
+def _unread(file: Path, error: Exception) -> Fault:
+    """What a file is that nothing could be read from."""
+    if text := _text(file):
+        fault = f"is a text file and no weights: it begins with '{text}'"
+        return Fault(str(file), fault, "give safetensors, or what torch.save wrote")
+    if isinstance(error, pickle.UnpicklingError):
+        return Fault(str(file), "is a pickle that holds more than tensors, and reading it could run code", SAFE)
+    said = "" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return Fault(str(file), f"cannot be read ({said or type(error).__name__})", "check that the file is whole")
+
+
+def _whole(file: Path) -> None:
+    """GateFailed where an entry of torch's zip differs from its checksum: torch itself does not look."""
+    with zipfile.ZipFile(file) as opened:
+        broken = opened.testzip()
+    if broken is not None:
+        fault = f"is damaged: {broken} differs from the checksum that the file carries"
+        raise GateFailed(Fault(str(file), fault, "copy the file again, or save the weights anew, with checksums"))
+
+
+def _text(file: Path) -> str:
+    """How a file begins that is text; nothing for one that is not, or cannot be opened."""
+    try:
+        with file.open("rb") as opened:
+            begun = opened.read(512).decode("utf-8", "strict")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if not all(letter.isprintable() or letter in "\t\r\n\f" for letter in begun):
+        return ""
+    return " ".join(begun.split())[:SHOWN].strip()
+
+
+def _safetensors(file: Path) -> Found:
+    with safe_open(file, "pt") as opened:
+        tokenizer = (opened.metadata() or {}).get("tokenizer", "")
+        return Found(_dense({name: opened.get_tensor(name) for name in opened.keys()}, file), tokenizer)  # noqa: SIM118
+
+
+def _plain(loaded: Any, file: Path) -> Found:
+    """A state_dict, alone or nested in a checkpoint, with the prefixes of torch's wrappers taken off."""
+    notes = []
+    key = next((k for k in NESTED if isinstance(loaded, Mapping) and isinstance(loaded.get(k), Mapping)), None)
+    if key is not None:
+        others = sorted(str(other) for other in loaded if other != key)
+        notes = [f"its '{key}' was taken" + (f", {', '.join(others)} left" if others else "")]
+        loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise GateFailed(Fault(str(file), f"holds {_kind(loaded)} and no state_dict", SAFE))
+    odd = [f"{name} ({_kind(value)})" for name, value in loaded.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise GateFailed(Fault(str(file), f"holds more than tensors: {', '.join(odd[:4])}", SAFE))
+    tensors = _dense({str(name): tensor for name, tensor in loaded.items()}, file)
+    for prefix in (*WRAPPED, *WRAPPED):  # wrapped twice, in either order
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return Found(tensors, notes=notes)
+
+
+def _dense(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The same. GateFailed for the first that is sparse, nested, quantised or meta, or of a type that is no plain number."""
+    for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if odd := oddity(tensor):
+            raise GateFailed(Fault(str(file), f"{name} is {odd}", "give the numbers themselves, densely"))
+        if tensor.is_floating_point() and kind not in FLOATS:
+            raise GateFailed(Fault(str(file), f"{name} is {kind}: packed or rounded weights", "give the trained ones"))
+        if kind.startswith(NO_NUMBERS):
+            fault = f"{name} is {kind}, which no model here has"
+            raise GateFailed(Fault(str(file), fault, "give weights of real numbers"))
+    return tensors
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if isinstance(value, Mapping) else type(value).__name__
