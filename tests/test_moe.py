@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ablab import grouped, mlps
 from ablab.activations import GATED, PLAIN
 from ablab.fault import Interrupted, InvalidStudy
+from ablab.full_size import splits
 from ablab.judge import said_by_levers
 from ablab.learner import Learner
 from ablab.linear import Stacked
 from ablab.metrics import WALL
-from ablab.miniature import splits
 from ablab.mlps.moe import Moe
 from ablab.model import build
 from ablab.report import html, markdown

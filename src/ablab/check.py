@@ -22,9 +22,10 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     from ablab.judge import notes
 
     found = miniature.check(plan, say)
-    rows = []
+    readable(plan)
+    rows, timings = [], dict[str, dict[str, Any]]()
     for name, arm in planning.arms(plan.study).items():
-        row = _arm(plan, name)
+        row = _arm(plan, name, timings)
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
         row["on"] = arm.on if name != BASELINE else None
         row["rules"] = rules.of(plan, name)
@@ -41,6 +42,37 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         "notes": notes(plan),
         "where": plan.where.as_json(),
     }
+
+
+def readable(plan: Plan) -> None:
+    """Read every file of weights trained elsewhere, as a run would.
+
+    Raises GateFailed for one that does not fit, and for two seeds of an arm whose files have the same content.
+    """
+    from pathlib import Path
+
+    from ablab.adopt import taken
+
+    wanted = {run.train_key: run for run in plan.runs.values() if run.settings["train"]["weights"]}
+    for run in wanted.values():
+        taken(run.settings, plan.corpus(run), Path(run.settings["train"]["weights"][0]), precision=plan.where.precision)
+    _own_content(plan)
+
+
+def _own_content(plan: Plan) -> None:
+    from pathlib import Path
+
+    from ablab.data.inputs import Inputs
+    from ablab.fault import Fault, GateFailed
+
+    known = Inputs(plan.store.data / "inputs.json")  # hashed already when the runs were planned
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    for (arm, seed), run in plan.runs.items():
+        for file in run.settings["train"]["weights"] or ():
+            first, other = seen.setdefault((arm, known.sha256(Path(file))), (seed, file))
+            if first != seed:
+                fault = f"holds the very weights of {other}: seeds {first} and {seed} of {arm} would be one run twice"
+                raise GateFailed(Fault(file, fault, "give each seed its own"))
 
 
 def reach(plan: Plan) -> dict[str, Any]:
@@ -77,37 +109,49 @@ def reach(plan: Plan) -> dict[str, Any]:
 def price(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Runs, tokens and hours from `start` to `at_most` seeds of every arm; arms that share weights train nothing."""
     declared = plan.study.decision["seeds"]
-    keys = {canonical(plan.study.trained_settings(name)): row for row in rows for name in [row["name"]]}
-    trained = list(keys.values())
+    own = [row for row in rows if not plan.study.arm(row["name"]).settings["train"]["weights"]]
+    trained = list({canonical(plan.study.trained_settings(row["name"])): row for row in own}.values())
     seconds = [row["seconds_per_run"] for row in trained]
     per_seed = None if any(s is None for s in seconds) else sum(seconds)
     counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
     return {
         bound: {
             "runs": n * len(trained),
-            "tokens": None if trained[0]["tokens"] is None else n * sum(row["tokens"] for row in trained),
+            "tokens": None
+            if any(row["tokens"] is None for row in trained)
+            else n * sum(row["tokens"] for row in trained),
             "hours": None if per_seed is None else n * per_seed / 3600,
         }
         for bound, n in counts.items()
     }
 
 
-def _arm(plan: Plan, name: str) -> dict[str, Any]:
+def _arm(plan: Plan, name: str, timings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What an arm is and costs. `timings`: what was measured already, by what is trained: arms may share it."""
     run = plan.runs[name, plan.seeds[0]]
     known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
+    if run.settings["train"]["weights"]:  # trained elsewhere: nothing is spent here
+        budget = {**budget, "tokens": 0, "seconds": None}
     tokens = budget["tokens"]
     # On a GPU always: what a step holds there is known only by making one.
-    untimed = budget["seconds"] is None and known["train_seconds"] is None
-    timed = measured(plan, name, known["parameters"]) if untimed or plan.where.device != "cpu" else {}
+    untimed = budget["seconds"] is None and known["train_seconds"] is None and tokens != 0
+    on_gpu = plan.where.device != "cpu" and tokens != 0
+    key = canonical(plan.study.trained_settings(name))
+    if (untimed or on_gpu) and key not in timings:
+        timings[key] = measured(plan, name, known["parameters"])
+    timed = timings.get(key, {})
     return {
         "name": name,
+        "shares_weights": plan.study.shares_weights(name),
         **{k: known[k] for k in ("parameters", "active_parameters", "body_parameters", "embedding_parameters")},
         "flops_per_token": known["flops_per_token"],
         **{k: known[k] for k in ("cache_bytes_per_token", "cache_bytes_at_seq_len", "cache_precision")},
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
         "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
-        "seconds_per_run": budget["seconds"] or known["train_seconds"] or timed.get("seconds_per_run"),
+        "seconds_per_run": 0.0
+        if tokens == 0
+        else budget["seconds"] or known["train_seconds"] or timed.get("seconds_per_run"),
         "tokens_per_second": timed.get("tokens_per_second"),
         "peak_bytes": timed.get("peak_bytes"),
     }
@@ -181,7 +225,7 @@ def show(found: dict[str, Any], console: Any) -> None:
             f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
             "by time" if row["steps"] is None else f"{row['steps']:,}",
             "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
-            "unknown" if seconds is None else f"{seconds:.0f}",
+            "shared" if row["shares_weights"] else "unknown" if seconds is None else f"{seconds:.0f}",
             *((f"{row['active_parameters']:,}",) if mixed else ()),
             *((f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}") if row["peak_bytes"] else ()),
         )

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablab import evaluators
-from ablab.fault import Fault, GateFailed, InvalidStudy
+from ablab import compressors, evaluators, full_size
+from ablab.fault import Fault, GateFailed
+from ablab.files import key_of
 from ablab.plan import BASELINE, Plan, arms
+from ablab.store import Store, Where
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
 if TYPE_CHECKING:
     import torch
 
     from ablab.data import Corpus
+    from ablab.study import Arm
 
 STEPS = 20
 SEQ_LEN = 64  # of the baseline; windows and other lengths keep their proportion to it
@@ -85,15 +88,31 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
     small["budget"] = {"tokens": STEPS * batch_tokens, "seconds": None, "batch_tokens": batch_tokens}
     small["train"]["validate_every"] = 10 * batch_tokens
     for stage in small["stage"].values():
-        fit = getattr(evaluators.slot.load(stage["evaluate"]["name"]), "miniature", None)
-        stage["evaluate"] |= fit(stage["evaluate"], long) if fit else {}
+        _fit_evaluator(stage["evaluate"], settings["model"]["seq_len"], long)
+        fit = getattr(compressors.slot.load(stage["compress"]["name"]), "miniature", None)
+        stage["compress"] |= fit(stage["compress"], settings["model"], model) if fit else {}
+        for table, size in (stage["windows"] or {}).items():
+            stage["windows"][table] = size and max(2, round(size * long))
+    small["train"]["weights"] = None  # of the full size; what the miniature asks is whether the arm acts
     return small
+
+
+def _fit_evaluator(choice: dict[str, Any], seq_len: int, long: float) -> None:
+    """Its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
+    fit = getattr(evaluators.slot.load(choice["name"]), "miniature", None)
+    if not fit:
+        return
+    trained = "seq_len" in choice and choice["seq_len"] is None
+    choice |= fit(choice | ({"seq_len": seq_len} if trained else {}), long) | ({"seq_len": None} if trained else {})
 
 
 def _fit_levers(full: dict[str, Any], small: dict[str, Any], train: dict[str, Any]) -> None:
     """Levers whose settings are sizes (a gate's width, a layer's number) name theirs for a smaller model: `miniature`."""
     places = [(slot, kind[slot]) for kind in small["kinds"].values() for slot in IN_MODEL]
-    places += [*((slot, small[slot]) for slot in OF_MODEL), *((slot, train[slot]) for slot in ("optimizer", "loss"))]
+    places += [
+        *((slot, small[slot]) for slot in OF_MODEL),
+        *((slot, train[slot]) for slot in ("optimizer", "loss", "qat")),
+    ]
     for slot, chosen in places:
         for choice in chosen if isinstance(chosen, list) else [chosen]:
             fit = choice and getattr(SLOTS[slot].load(choice["name"]), "miniature", None)
@@ -110,21 +129,29 @@ def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcom
     long = max(SEQ_LEN / base["model"]["seq_len"], SHORTEST / shortest)
     small = {name: shrink(arm.settings, base, long=long, same_layers=same_layers) for name, arm in every.items()}
     span = max(settings["model"]["seq_len"] for settings in small.values())
-    found = {}
-    for name, settings in small.items():
+    for settings in small.values():
         settings["data"]["span"] = span - span % settings["model"]["seq_len"]
-        corpus = folded(_few(plan.corpus(plan.runs[name, plan.seeds[0]])), settings["data"]["order"])
-        try:
-            with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
-                found[name] = _one(settings, corpus, Path(scratch))
-        except RuntimeError as error:
-            if not any(
-                words in str(error) for words in ("can't allocate memory", "Storage size calculation overflowed")
-            ):
-                raise
-            fault = "even its miniature does not fit into memory"
-            raise GateFailed(Fault(f"{plan.study.path.name}: {name}", fault, "make it smaller")) from error
-        say(f"miniature {name}: {found[name].text}")
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
+        for name, settings in small.items():
+            corpus = folded(_few(plan.corpus(plan.runs[name, plan.seeds[0]])), settings["data"]["order"])
+            try:
+                like = every[name].on if _same_files(every[name], every[every[name].on]) else name
+                found[name] = _one(settings, small[like], corpus, Store(Path(scratch)))
+            except GateFailed as error:
+                small_size = f"at its miniature's sizes (seq_len {settings['model']['seq_len']})"
+                raise GateFailed(
+                    Fault(f"{plan.study.path.name}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure)
+                    for one in error.faults
+                ) from error
+            except RuntimeError as error:
+                if not any(
+                    words in str(error) for words in ("can't allocate memory", "Storage size calculation overflowed")
+                ):
+                    raise
+                fault = "even its miniature does not fit into memory"
+                raise GateFailed(Fault(f"{plan.study.path.name}: {name}", fault, "make it smaller")) from error
+            say(f"miniature {name}: {found[name].text}")
     return found
 
 
@@ -147,10 +174,9 @@ def inert(plan: Plan, found: dict[str, Outcome]) -> list[Fault]:
 def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate.
 
-    Raises InvalidStudy for an arm whose batch must stay whole and does not fit: a miniature's batch always fits.
+    Raises InvalidStudy for what only the full size shows (`full_size`).
     """
-    if torn := splits(plan):
-        raise InvalidStudy(torn)
+    full_size.check(plan)
     found = outcomes(plan, say)
     for name in indistinct(plan, found):
         say(f"note: arm '{name}' is the same as its reference at this small size; whether it acts was not tested")
@@ -160,20 +186,6 @@ def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     if faults:
         raise GateFailed(faults)
     return found
-
-
-def splits(plan: Plan) -> list[Fault]:
-    """A fault for every arm with a part that needs the whole batch, where a batch goes through in pieces."""
-    from ablab.learner import split_fault
-    from ablab.model import skeleton
-
-    faults = []
-    for name, arm in arms(plan.study).items():
-        model = arm.settings["model"]
-        decoder = skeleton(model, vocab_size=plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size)
-        rows = arm.settings["budget"]["batch_tokens"] // model["seq_len"]
-        faults.append(split_fault(decoder, rows, plan.where.micro_rows, f"{plan.study.path.name}: {name}: model"))
-    return [fault for fault in faults if fault is not None]
 
 
 def same(one: Outcome, other: Outcome) -> bool:
@@ -188,35 +200,43 @@ def same(one: Outcome, other: Outcome) -> bool:
     return all(len(a) == len(b) and all(abs(x - y) <= SAME for x, y in zip(a, b)) for a, b in pairs)
 
 
-def _one(settings: dict[str, Any], corpus: Corpus, scratch: Path) -> Outcome:
+def _same_files(one: Arm, other: Arm) -> bool:
+    """Whether both take the same weights from elsewhere: what only training hears of then acts on nothing."""
+    files = one.settings["train"]["weights"]
+    return bool(files) and files == other.settings["train"]["weights"]
+
+
+def _one(settings: dict[str, Any], like: dict[str, Any], corpus: Corpus, store: Store) -> Outcome:
+    """Train one miniature by the settings `like`, and score it. Arms share weights here as they do, and equal stages."""
     from safetensors.torch import load_file
 
     from ablab.scores import Scores
     from ablab.stage import run_stage
-    from ablab.store import read_lines
+    from ablab.store import read_lines, score_key, train_key
     from ablab.train import train
 
     how: dict[str, Any] = {"precision": "fp64", "executor": "reference", "device": "cpu"}
-    rows = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"]
-    done = train(
-        settings, corpus, seed=0, out=scratch / "train", micro_rows=rows, stop=lambda: False, say=lambda _: None, **how
-    )
-    weights_file = scratch / "train" / "weights.safetensors"
-    losses = [row["loss"] for row in read_lines(scratch / "train" / "metrics.jsonl") if "loss" in row]
+    rows = like["budget"]["batch_tokens"] // like["model"]["seq_len"]
+    trained = train_key(like, corpus=corpus.key, seed=0, where=Where(micro_rows=rows, **how))
+    out = store.train(trained)
+    done = train(like, corpus, seed=0, out=out, micro_rows=rows, stop=lambda: False, say=lambda _: None, **how)
+    losses = [row["loss"] for row in read_lines(out / "metrics.jsonl") if "loss" in row]
     if done["status"] != "done":
         return Outcome(settings, {}, losses, {}, [], str(done["fault"]))
     scores: dict[str, list[float]] = {}
     gates: list[str] = []
-    blobs = {stage: scratch / stage for stage in settings["stage"]}
-    for stage in settings["stage"]:
-        result = run_stage(
-            settings, stage, weights=weights_file, corpus=corpus, out=blobs[stage], seed=0, blobs=blobs, **how
+    read = key_of({"weights": trained, "model": settings["model"]})
+    blobs = {stage: store.score(score_key(settings, stage, trained=read)) for stage in settings["stage"]}
+    for stage, place in blobs.items():
+        result = store.scored(place.name) or run_stage(
+            settings, stage, weights=out / "weights.safetensors", corpus=corpus, out=place, seed=0, blobs=blobs, **how
         )
         probe = result["probe"] or {}
-        scores[stage] = [float(x) for x in Scores.load(blobs[stage], result).nats]
+        scores[stage] = [float(x) for x in Scores.load(place, result).nats]
         scores[stage] += [float(probe[k]) for k in ("score", "acc") if probe.get(k) is not None]
+        scores[stage] += [float(result["bytes"])]
         gates += [f"{stage}: {gate}" for gate in result["gates"]]
-    return Outcome(settings, load_file(weights_file), losses, scores, gates)
+    return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, gates)
 
 
 def _few(corpus: Corpus) -> Corpus:
@@ -224,19 +244,26 @@ def _few(corpus: Corpus) -> Corpus:
     from ablab.data.corpus import Valid
     from ablab.data.tokens import UNTRAINED
 
-    kept, total = [], 0
-    for document in corpus.valid:
-        size = min(len(document.ids), VALID_TOKENS // 4)
-        scored = np.flatnonzero(document.marks)
-        begin = min(max(0, int(scored[0]) - size // 2), len(document.ids) - size) if len(scored) else 0
-        kept.append(tuple(part[begin : begin + size].copy() for part in document))
-        kept[-1][2][0] = UNTRAINED
+    most, total, chosen = VALID_TOKENS // 4, 0, list[int]()
+    lengths = np.minimum(np.diff(corpus.valid.starts), most)
+    for number, size in enumerate(lengths.tolist()):
+        chosen.append(number)
         total += size
         if total >= VALID_TOKENS:
             break
+    longest = int(np.argmax(lengths))
+    if max(lengths[chosen]) < min(SEQ_LEN, lengths[longest]):  # what acts on long documents only needs one
+        chosen.append(longest)
+    kept = []
+    for number in chosen:
+        document, size = corpus.valid[number], int(lengths[number])
+        scored = np.flatnonzero(document.marks)
+        begin = min(max(0, int(scored[0]) - size // 2), len(document.ids) - size) if len(scored) else 0
+        kept.append(tuple(part[begin : begin + size].copy() for part in document))
+        kept[-1][2][:1] = UNTRAINED
     starts = np.cumsum([0, *(len(ids) for ids, *_ in kept[:-1])])
     ids, n_bytes, marks = (np.concatenate(column) for column in zip(*kept))
-    return replace(corpus, valid=Valid(ids, n_bytes, starts, corpus.valid.digests[: len(kept)], marks))
+    return replace(corpus, valid=Valid(ids, n_bytes, starts, corpus.valid.digests[chosen], marks))
 
 
 @dataclass(frozen=True)

@@ -79,28 +79,10 @@ def arms(study: Study) -> dict[str, Arm]:
 
 def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str], None] = print) -> Plan:
     """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed."""
-    from ablab import attend, compiled, data, machine
-    from ablab.data.megatron_stream import unfit
+    from ablab import attend, compiled, corpora, machine
 
     machine.require(device)
-    corpora: dict[str, Corpus] = {}
-    of_arm: dict[str, Corpus] = {}
-    for name, arm in arms(study).items():
-        asked = key_of({k: v for k, v in arm.settings["data"].items() if k not in ("span", "order", "weights")})
-        if asked not in corpora:
-            corpora[asked] = data.prepare(arm.settings["data"], store.data, say=say)
-        if corpora[asked].n_train < (span := arm.settings["data"]["span"]):
-            fault = (
-                f"{corpora[asked].n_train:,} training tokens do not fill one chunk of {span:,} (the longest seq_len)"
-            )
-            raise GateFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
-        if missing := _missing_span(corpora[asked], study.decision["metric"]):
-            place = f"{study.path.name}: decision.metric"
-            raise InvalidStudy(Fault(place, missing, "choose nats_per_token or bits_per_byte, or data with spans"))
-        chosen = arm.settings["data"]
-        if chosen["order"] == "megatron" and (fault := unfit(corpora[asked], chosen["weights"])):
-            raise InvalidStudy(Fault(f"{study.path.name}: data.order", *fault.split("; ", 1)))
-        of_arm[name] = corpora[asked]
+    of_arm = corpora.prepared(study, store, say)
     settings = [arm.settings for arm in arms(study).values()]
     side_by_side = (
         machine.cores() if device == "cpu" else 1
@@ -117,14 +99,7 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
         ),
         compiled=compiled.compiles(device),
     )
-    runs = {}
-    for seed in seeds(study):
-        for name, arm in arms(study).items():
-            corpus = of_arm[name]
-            trained = train_key(arm.settings, corpus=corpus.key, seed=seed, where=where)
-            scores = {stage: score_key(arm.settings, stage, trained=trained) for stage in arm.settings["stage"]}
-            runs[name, seed] = Run(name, seed, arm.settings, store.data / corpus.key, trained, scores)
-    plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
+    plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, _runs(study, store, of_arm, where))
     if study.decision["seeds"]["keep"] == "2 sigma" and bank(plan) is None:
         fault = '"2 sigma" needs the noise of earlier studies like this one, and this store holds none'
         cure = "keep a number of arms, or run a study without a probe first"
@@ -132,19 +107,25 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
     return plan
 
 
-def _missing_span(corpus: Corpus, metric: str) -> str:
-    """Why a metric of one span cannot be had from this corpus; "" where it can, or is none."""
-    from ablab.spans import SPANS, metric_of
+def _runs(study: Study, store: Store, of_arm: dict[str, Corpus], where: Where) -> dict[tuple[str, int], Run]:
+    """Every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
+    from ablab.data.inputs import Inputs
 
-    for name, mark in SPANS.items():
-        if metric == metric_of(name) and not (corpus.valid.marks == mark).any():
-            return f"no held-out token of this data lies in a {name} span"
-    return ""
+    runs, inputs = {}, Inputs(store.data / "inputs.json")
+    for nth, seed in enumerate(seeds(study)):
+        for name, arm in arms(study).items():
+            corpus, asked = of_arm[name], arm.settings_of(nth)
+            own = "".join(inputs.sha256(Path(file)) for file in asked["train"]["weights"] or ())
+            trained = train_key(asked, corpus=corpus.key, seed=seed, where=where, weights=own)
+            scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
+            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores)
+    inputs.save()
+    return runs
 
 
 def decision(study: Study) -> Decision:
     """The study's decision in the verdict's own words."""
-    declared = study.decision
+    declared, files = study.decision, study.baseline.settings["train"]["weights"]
     return Decision(
         metric=declared["metric"],
         stage=declared["stage"],
@@ -156,7 +137,8 @@ def decision(study: Study) -> Decision:
         probe=declared["seeds"]["probe"],
         keep=declared["seeds"]["keep"],
         tie=tuple(declared["tie"]),
-        budget_tokens=float(study.baseline.settings["budget"]["tokens"] or 0),
+        budget_tokens=0.0 if files else float(study.baseline.settings["budget"]["tokens"] or 0),
+        chain={name: one["after"] for name, one in study.baseline.settings["stage"].items() if one["after"]},
     )
 
 
@@ -171,9 +153,9 @@ def specs(plan: Plan) -> list[ArmSpec]:
             on=arm.on,
             shares_weights=study.shares_weights(name),
             data_is_lever=arm.data_is_lever or arm.budget_is_lever,
-            barred=cost.over_limits(plan, name) if any(v is not None for v in study.limits.values()) else "",
+            barred=cost.over_limits(plan, name),
         )
-        for name, arm in study.arms.items()
+        for name, arm in arms(study).items()
     ]
 
 
@@ -222,15 +204,19 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
     if done["status"] == "diverged":
         # Under a budget in tokens it consumed a prefix of its siblings' tokens; no pair is made of it either way.
         return RunScore(run.arm, run.seed, "diverged", seconds=done["seconds"])
-    token_hash = done["token_hash"] if common_step is None else _hash_at(plan.store.train(run.train_key), common_step)
+    whole = common_step is None or not done["steps"]  # no steps: trained elsewhere
+    token_hash = done["token_hash"] if whole else _hash_at(plan.store.train(run.train_key), common_step or 0)
     stages: dict[str, Documents | float] = {}
     gates: list[str] = []
+    faults: dict[str, str] = {}
     probe, metric = None, plan.study.decision["metric"]
     for stage, key in run.score_keys.items():
         result = plan.store.scored(key)
         if result is None:
             return absent
         gates += [f"{stage}: {gate}" for gate in result["gates"]]
+        if result.get("diverged"):
+            faults[stage] = str(result["diverged"])
         if result["probe"]:
             if probe is None and result["probe"]["score"] is not None:
                 probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
@@ -242,9 +228,8 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
                 place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
                 raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
     trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
-    return RunScore(
-        run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds=done["seconds"]
-    )
+    seconds = done["seconds"] if done["steps"] else None
+    return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
 
 
 def _common_steps(plan: Plan) -> dict[int, int]:
@@ -252,7 +237,7 @@ def _common_steps(plan: Plan) -> dict[int, int]:
     steps: dict[int, int] = {}
     for (_, seed), run in plan.runs.items():
         done = plan.store.trained(run.train_key)
-        if done is not None and done["status"] == "done":
+        if done is not None and done["status"] == "done" and done["steps"]:  # none: trained elsewhere
             steps[seed] = min(steps.get(seed, done["steps"]), done["steps"])
     return steps
 

@@ -65,8 +65,8 @@ BAD = [
         ],
     ),
     (
-        edited(("window = 16", "window = 0")),
-        ["model.local.window: 0 is out of bounds; give an integer at least 1 and at most 16_777_216"],
+        edited(("window = 16", "window = -1")),
+        ["model.local.window: -1 is out of bounds; give an integer at least 0 and at most 16_777_216"],
     ),
     (
         edited(("batch_tokens = 512", "batch_tokens = 500")),
@@ -251,7 +251,7 @@ BAD = [
     (
         edited(more="[limits]\ntrain_seconds=3\nbytes=0\n"),
         [
-            "limits: limits has no key 'train_seconds'; did you mean 'seconds'? known: bytes, parameters, seconds",
+            "limits: limits has no key 'train_seconds'; did you mean 'stage_seconds'? known: bytes, memory, parameters, seconds, stage_seconds",
             "limits.bytes: 0 is out of bounds; give an integer at least 1",
         ],
     ),

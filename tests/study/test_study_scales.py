@@ -60,10 +60,10 @@ def test_levers_as_levels_and_labels_that_collide(tmp_path: Path) -> None:
 
 
 def test_a_bad_level_is_told_once(tmp_path: Path) -> None:
-    more = "[factorial.f]\nmodel.local.window = [16, 0, 32]\nmodel.seq_len = [256, 128]\n"
+    more = "[factorial.f]\nmodel.local.window = [16, -1, 32]\nmodel.seq_len = [256, 128]\n"
     assert faults(tmp_path, edited(more=more)) == [
-        "study.toml: factorial.f: window=0: model.local.window: 0 is out of bounds; "
-        "give an integer at least 1 and at most 16_777_216"
+        "study.toml: factorial.f: window=-1: model.local.window: -1 is out of bounds; "
+        "give an integer at least 0 and at most 16_777_216"
     ]
 
 
@@ -146,10 +146,10 @@ def test_the_base_need_not_stand_without_a_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [None, "good"])
 def test_every_scale_is_checked_whichever_is_asked_for(tmp_path: Path, scale: str | None) -> None:
     text = edited(
-        more="[scale.good]\nmodel.d_model = 32\n[scale.bad]\nmodel.local.window = 0\n[scale.bad.arm.rope]\nmodle = {}\n"
+        more="[scale.good]\nmodel.d_model = 32\n[scale.bad]\nmodel.local.window = -1\n[scale.bad.arm.rope]\nmodle = {}\n"
     )
     assert faults(tmp_path, text, scale) == [
-        "study.toml: scale.bad: model.local.window: 0 is out of bounds; give an integer at least 1 and at most 16_777_216",
+        "study.toml: scale.bad: model.local.window: -1 is out of bounds; give an integer at least 0 and at most 16_777_216",
         "study.toml: scale.bad: arm.rope: an arm has no key 'modle'; did you mean 'model'? "
         "known: because, budget, data, expect, model, on, stage, together, train",
     ]

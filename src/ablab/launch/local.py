@@ -130,14 +130,15 @@ def _hand_out(
     mirrors: tuple[str, ...],
     progress: Callable[[str, Run | None, str], None],
 ) -> None:
-    """Give every idle worker a wanted run whose training nobody is busy with."""
-    busy = {w.run.train_key for w in workers if w.run is not None}
-    if len(busy) >= jobs:
+    """Give every idle worker a wanted run of which nobody is making a part: arms may share weights, and stages."""
+    running = [w.run for w in workers if w.run is not None]
+    busy = set().union(*(_steps(run) for run in running))
+    if len(running) >= jobs:
         return
     for run in planning.wanted(plan, planning.bank(plan)):
-        if len(busy) >= jobs:
+        if len(running) >= jobs:
             return
-        if run.train_key in busy:
+        if any(key in busy and not _made(plan, run, key) for key in _steps(run)):
             continue
         worker = next((w for w in workers if w.run is None and w.process.is_alive()), None)
         if worker is None:
@@ -151,7 +152,18 @@ def _hand_out(
             workers.append(worker)
             worker.give(run)
         progress("start", run, "")
-        busy.add(run.train_key)
+        running.append(run)
+        busy |= _steps(run)
+
+
+def _steps(run: Run) -> set[str]:
+    """Keys of everything that a run makes."""
+    return {run.train_key, *run.score_keys.values()}
+
+
+def _made(plan: Plan, run: Run, key: str) -> bool:
+    """Whether a step exists already."""
+    return (plan.store.trained(key) if key == run.train_key else plan.store.scored(key)) is not None
 
 
 def _hear(

@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ablab.fault import Fault, GateFailed
+from ablab.files import sha256_file
 from ablab.plan import Run
 from ablab.signals import die_with_parent
-from ablab.store import Store, Where
+from ablab.store import Store, Where, train_key
 
 Say = Callable[[str], None]
 
@@ -19,6 +21,7 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
 
     Raises Interrupted after a checkpoint where `stop()` turned true, GateFailed where a file is wrong or in use.
     """
+    from ablab.adopt import adopt
     from ablab.data import open_corpus
     from ablab.fault import Interrupted
     from ablab.stage import run_stage
@@ -26,20 +29,13 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
 
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
-    done = train(  # a finished run is answered from its directory, its weights checked against their sha256
-        run.settings,
-        corpus,
-        seed=run.seed,
-        out=directory,
-        precision=where.precision,
-        micro_rows=where.micro_rows,
-        executor=where.executor,
-        compiled=where.compiled,
-        device=where.device,
-        mirrors=mirrors,
-        stop=stop,
-        say=say,
-    )
+    how: dict[str, Any] = {"seed": run.seed, "out": directory, **where.as_json(), "say": say}
+    # a finished run is answered from its directory, its weights checked against their sha256
+    if run.settings["train"]["weights"]:
+        _unchanged(run, where)
+        done = adopt(run.settings, corpus, **how)
+    else:
+        done = train(run.settings, corpus, mirrors=mirrors, stop=stop, **how)
     if done["status"] != "done":
         return str(done["status"])
     blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}
@@ -62,6 +58,14 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
             blobs=blobs,
         )
     return "done"
+
+
+def _unchanged(run: Run, where: Where) -> None:
+    """Refuse weights trained elsewhere whose file is no longer the one that the run was keyed by."""
+    [file] = run.settings["train"]["weights"]
+    found = sha256_file(Path(file)) if Path(file).is_file() else ""
+    if train_key(run.settings, corpus=run.corpus.name, seed=run.seed, where=where, weights=found) != run.train_key:
+        raise GateFailed(Fault(file, "changed after the runs were planned", "start the study again"))
 
 
 def serve(conn: Any, parent: int, root: str, where: dict[str, Any], threads: int, mirrors: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ablab.fault import Fault, did_you_mean
 from ablab.slot import coerce, describe
+from ablab.study import elsewhere
 from ablab.study.keys import DIFFED, SECTIONS
 from ablab.study.merge import merge, named
 from ablab.study.read import word
@@ -52,6 +53,8 @@ class Draft:
 def baseline(tree: dict[str, Any], folder: Path) -> Draft:
     """The baseline's draft."""
     resolved, found = settings(tree, folder)
+    data = tree.get("data")
+    found += elsewhere.idle(resolved, named({"data": data}, {}) if isinstance(data, dict) else ())
     return Draft(BASELINE, tree, resolved, found, faults=list(found))
 
 
@@ -115,9 +118,10 @@ def draft(name: str, diff: dict[str, Any], reference: Draft, folder: Path, place
             faults.append(Fault(f"{place}: stage", text, did_you_mean(stage, list(reference.settings["stage"]))))
     tree = merge(staged(reference.tree) if "stage" in good else reference.tree, good)
     resolved, found = settings(tree, folder)
+    paths = list(named(good, reference.tree))
+    found += elsewhere.idle(resolved, paths)
     known_faults = {str(fault) for fault in reference.found}
     fresh = [Fault(f"{place}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known_faults]
-    paths = list(named(good, reference.tree))
     return Draft(name, tree, resolved, found, faults=faults + fresh, paths=paths)
 
 
@@ -127,6 +131,8 @@ def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[C
     dotted = ".".join(path)
     if before == after:
         return
+    if path == ("train", "weights"):
+        before, after = (written(one.tree)["weights"] or None for one in (reference, draft))
     if (
         path[0] == "model"
         and len(path) == 2

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablab.fault import Fault, did_you_mean
 from ablab.study import arms as arms_of
-from ablab.study import decide, factorial
+from ablab.study import decide, elsewhere, factorial
 from ablab.study.arms import Draft
 from ablab.study.keys import DIFFED, NAMED, SCALED
 from ablab.study.merge import merge
@@ -41,6 +41,7 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
     rule = decide.decision(written, base, arms, absent, faults)
     _units(rule["metric"], base, arms, faults)
     bounds = decide.limits(merge(raw.get("limits"), over.get("limits", {})), faults)
+    _elsewhere(rule["seeds"], bounds, base, arms, faults)
     if faults:
         return None, list({str(fault): fault for fault in faults}.values())
     study = Study(
@@ -157,6 +158,17 @@ def _units(metric: str | None, base: Draft, everything: dict[str, Draft], faults
         if mine and other and mine != other:
             text = f"changes the tokenizer under the metric {metric}: nats of different tokens cannot be compared"
             faults.append(Fault(f"{_place(one)}: data.tokenizer", text, 'set decision.metric = "bits_per_byte"'))
+
+
+def _elsewhere(
+    seeds: dict[str, Any], limits: dict[str, Any], base: Draft, everything: dict[str, Draft], faults: list[Fault]
+) -> None:
+    """Refuses weights trained elsewhere that are fewer than the seeds, and a limit that nobody can hold them to."""
+    for one in (base, *everything.values()):
+        prefix = "" if one is base else f"{_place(one)}: "
+        missing, limited = elsewhere.too_few(one.settings, seeds), elsewhere.limited(one.settings, limits)
+        faults += [Fault(prefix + missing.place, missing.fault, missing.cure)] if missing else []
+        faults += [limited] if limited and limited not in faults else []
 
 
 def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:

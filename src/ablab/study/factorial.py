@@ -18,6 +18,7 @@ from ablab.study.settings import look, settings
 from ablab.study.take import name_fault, show, table
 
 MOST_CELLS = 64
+_FAULTY = "\0faulty"  # a level that means nothing: no setting can have this value
 
 
 def expand(
@@ -81,7 +82,7 @@ def _factors(
             values = _values(path, levels, base, folder)
             own = [i for i, value in enumerate(values) if value == look(base.settings, path)]
             doubled = next((i for i, value in enumerate(values) if value in values[:i] and i not in own), None)
-            if None in values:
+            if _FAULTY in values:
                 yield path, levels, -1  # the cell's own draft says what is wrong
             elif doubled is not None or len(own) > 1:
                 which = levels[doubled] if doubled is not None else levels[own[1]]
@@ -102,19 +103,24 @@ def _leaves(raw: dict[str, Any], path: Keys) -> Iterator[tuple[Keys, Any]]:
 
 
 def _values(path: Keys, levels: list[Any], base: Draft, folder: Path) -> list[Any]:
-    """Each level in canonical form, None where it is faulty."""
+    """Each level in canonical form (no window is None), _FAULTY where it means nothing."""
     out = []
     for level in levels:
         resolved, found = settings(merge(base.tree, at(path, level)), folder)
-        out.append(None if any(fault.place.startswith(".".join(path)) for fault in found) else look(resolved, path))
+        value = look(resolved, path)
+        faulty = any(fault.place.startswith(".".join(path)) for fault in found) or (value is None and level != 0)
+        out.append(_FAULTY if faulty else value)
     return out
 
 
 def _labels(paths: set[Keys]) -> dict[Keys, str]:
-    """The shortest tail of each path that no other path shares: `window`, or `local.position` and `global.position`."""
+    """The shortest tail of each path that no other path shares: `window`, or `local.position` and `global.position`.
+
+    A layer kind's name says nothing alone: windows at evaluation are `windows.local`.
+    """
     out = {}
     for path in paths:
-        for length in range(1, len(path) + 1):
+        for length in range(2 if path[-2:-1] == ("windows",) else 1, len(path) + 1):
             tail = path[-length:]
             if sum(other[-length:] == tail for other in paths) == 1:
                 break

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ablab import (
     blocks,
+    codecs,
     compressors,
     embeddings,
     evaluators,
@@ -16,6 +17,7 @@ from ablab import (
     optimizers,
     positions,
     projections,
+    qats,
     residuals,
     routers,
     schedules,
@@ -48,7 +50,9 @@ SLOTS: dict[str, Slot] = {
     "optimizer": optimizers.slot,
     "schedule": schedules.slot,
     "loss": losses.slot,
+    "qat": qats.slot,
     "compress": compressors.slot,
+    "codec": codecs.slot,
     "evaluate": evaluators.slot,
 }
 # The slots of a layer kind, and those of the whole model, with their defaults.
@@ -141,9 +145,16 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "batch_tokens": _size("tokens of one optimizer step, whole rows of seq_len", most=MOST, example="32_768"),
     },
     "limits": {
-        "bytes": _size("of the compressed artifact", None, most=MOST, shown="none"),
+        "bytes": _size(
+            "of the largest artifact among stages that compress, code included; where none does, of the deciding stage's",
+            None,
+            most=MOST,
+            shown="none",
+        ),
         "parameters": _size("of the model", None, most=MOST, shown="none"),
         "seconds": Key(float, "of training", None, above=0, shown="none"),
+        "stage_seconds": Key(float, "of packing and evaluating in the slowest stage", None, above=0, shown="none"),
+        "memory": _size("bytes that any stage held at its peak", None, most=MOST, shown="none"),
     },
     "data": {
         "source": Key(
@@ -219,7 +230,14 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "skips": Key(None, "connections past many layers", "none", slot="skips"),
     },
     "kind": {
-        "window": _size("tokens that a query sees, the current one included: i - j < window", None, shown="all"),
+        "window": Key(
+            int,
+            "tokens that a query sees, the current one included: i - j < window; 0 sees everything",
+            None,
+            least=0,
+            most=2**24,
+            shown="all",
+        ),
         "like": Key(str, "another layer kind, copied before this table's own keys", None, shown="none"),
         **{name: Key(None, f"{name} of these layers", None, slot=name, shown=f"model.{name}") for name in IN_MODEL},
     },
@@ -229,6 +247,14 @@ SECTIONS: dict[str, dict[str, Key]] = {
             None, "fraction of the budget spent to the factor on each learning rate", "wsd", slot="schedule"
         ),
         "loss": Key(None, "what the nats of targets weigh in the gradient", "mean", slot="loss"),
+        "qat": Key(None, "weights that the forward pass sees rounded during training", "off", slot="qat"),
+        "weights": Key(
+            list[str],
+            "files of weights trained elsewhere, one for each seed in order, instead of training (relative to the study file; "
+            "safetensors or a torch state_dict, of ablab's names or parameter-golf's); [] trains here",
+            None,
+            shown="[]",
+        ),
         "clip": Key(float, "largest norm of the gradient; 0 is none", 1.0, least=0),
         "ema": Key(float, "decay of an exponential moving average of the weights; 0 is none", 0.0, least=0, below=1),
         "salt": Key(str, "draws other random numbers under the same seeds (an A/A arm)", ""),
@@ -238,7 +264,12 @@ SECTIONS: dict[str, dict[str, Key]] = {
     },
     "stage": {
         "after": Key(str, "another stage, whose compressed weights are used", None, shown="none"),
-        "compress": Key(None, "weights to bytes and back", "keep", slot="compress"),
+        "compress": Key(None, "weights to few numbers and back", "keep", slot="compress"),
+        "codec": Key(None, "numbers to the bytes of the artifact and back", "raw", slot="codec"),
+        "code": Key(str, "a script whose bytes, minified and compressed, count to the artifact's", None, shown="none"),
+        "windows": Key(
+            dict, "of layer kinds at evaluation, by the kind's name; 0 sees everything", None, shown="as trained"
+        ),
         "evaluate": Key(None, "weights to scores per document", slot="evaluate", example='"disjoint"'),
     },
     "arm": {
@@ -256,9 +287,9 @@ NAMED = ("arm", "factorial", "scale")  # sections whose tables have names of the
 def lever_slot(path: tuple[str, ...]) -> str | None:
     """The slot that `path` (of the baseline) fills, or None where it is no lever's place."""
     match path:
-        case ("train", ("optimizer" | "schedule" | "loss") as slot) | ("data", "tokenizer" as slot):
+        case ("train", ("optimizer" | "schedule" | "loss" | "qat") as slot) | ("data", "tokenizer" as slot):
             return slot
-        case ("stage", _, ("compress" | "evaluate") as slot):
+        case ("stage", _, ("compress" | "codec" | "evaluate") as slot):
             return slot
         case ("model", slot) if slot in OF_MODEL:
             return slot

@@ -28,6 +28,8 @@ def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
         out = {key: value for key, value in out.items() if key not in OF_SOURCE}
     if path == ("data",) and "valid_source" in diff:
         out.pop("valid_fraction", None)
+    if path == ("train",) and diff.get("weights"):  # what was said of training goes with it
+        out = {}
     for key, value in diff.items():
         here = (*path, key)
         if lever_slot(here):

@@ -131,7 +131,8 @@ def _kind(
     if "like" in own:
         _like(name, given, faults)
     full = kind_table(given, name)
-    window = take(SECTIONS["kind"]["window"], full["window"], f"{place}.window", faults) if "window" in full else None
+    size = take(SECTIONS["kind"]["window"], full["window"], f"{place}.window", faults) if "window" in full else None
+    window = size or None  # 0 sees everything, as no window does
     if window and out["seq_len"] and window > out["seq_len"]:
         text = f"window {window} is longer than seq_len {out['seq_len']}"
         faults.append(Fault(f"{place}.window", text, "give at most seq_len, or remove it for full attention"))

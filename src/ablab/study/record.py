@@ -39,13 +39,20 @@ class Arm:
 
     @property
     def data_is_lever(self) -> bool:
-        """Whether data.* changes: runs of other tokens may then be paired."""
-        return any(change.path.startswith("data.") for change in self.changes)
+        """Whether data.* changes, or which weights are used: runs of other tokens may then be paired."""
+        return any(change.path.startswith("data.") or change.path == "train.weights" for change in self.changes)
 
     @property
     def budget_is_lever(self) -> bool:
         """Whether budget.* changes: another number of tokens, or of tokens in a step."""
         return any(change.path.startswith("budget.") for change in self.changes)
+
+    def settings_of(self, nth: int) -> dict[str, Any]:
+        """The settings of the nth seed: of weights trained elsewhere, its own file alone."""
+        train = self.settings["train"]
+        if not train["weights"]:
+            return self.settings
+        return {**self.settings, "train": {**train, "weights": train["weights"][nth : nth + 1]}}
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ class Study:
         return self.arm(self.arm(name).on)
 
     def trained_settings(self, name: str) -> dict[str, Any]:
-        """Everything of an arm that can change its weights."""
+        """Everything of an arm that can change its weights: the files, where they were trained elsewhere."""
+        if files := self.arm(name).settings["train"]["weights"]:
+            return {"weights": files}
         return {section: self.arm(name).settings[section] for section in TRAINED}
 
     def shares_weights(self, name: str) -> bool:
@@ -117,4 +126,9 @@ def _portable(arm: Arm) -> dict[str, Any]:
             **data["tokenizer"],
             **{k: v for k, v in asked.items() if isinstance(v, str) and k != "name"},
         }
-    return {**arm.settings, "data": data}
+    stages = {
+        name: {**stage, "code": stage["code"] and Path(stage["code"]).name}
+        for name, stage in arm.settings["stage"].items()
+    }
+    train = {**arm.settings["train"], "weights": arm.source.get("weights") or None}
+    return {**arm.settings, "data": data, "train": train, "stage": stages}

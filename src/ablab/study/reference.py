@@ -37,9 +37,12 @@ _SECTIONS = {
     "model": "## [model]\n\nA table in [model] that is no slot is a layer kind; its initial is its letter in `layers`.\n",
     "kind": "### A layer kind: [model.NAME]\n\nThe specific beats the general: `model.local.position` holds for local layers, "
     "`model.position` for the\nlayer kinds that name none. Every kind must be used.\n",
-    "train": "## [train]\n",
+    "train": "## [train]\n\nWith `weights` nothing is trained here: the rest of this section would act on nothing and is "
+    "refused, and so is an arm that\nchanges the budget. The baseline still names one, for miniatures and for arms that train. "
+    "Arms with the same files share\nweights, and the verdict on them speaks of these weights.\n",
     "stage": "## [stage.NAME]\n\nReported in the file's order. Without this section there is one stage, "
-    '`pre_quant = { evaluate = "disjoint" }`.\nA stage has `compress` or `after`, never both.\n',
+    '`pre_quant = { evaluate = "disjoint" }`.\nA stage has `after`, or `compress`, `codec` and `code` of its own, not '
+    "both.\n",
     "arm": f"## [arm.NAME]\n\nA diff in the baseline's own path, which may change {', '.join(f'{name}.*' for name in DIFFED)}; "
     "beside it stand:\n",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.fault import Fault, did_you_mean
+from ablab.study import elsewhere
 from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
 from ablab.study.layers import spell
 from ablab.study.merge import Path as Keys
@@ -14,6 +15,7 @@ from ablab.study.model import model
 from ablab.study.take import name_fault, section, show, table
 
 WORDS = ("python", "mock")  # sources that are no files
+PACKED = ("compress", "codec", "code")  # what a stage that stands after another has from it
 DEFAULT_STAGE = {"pre_quant": {"evaluate": "disjoint"}}
 
 
@@ -28,8 +30,10 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[F
         "data": _data(tree.get("data"), folder, faults),
         "model": model(tree.get("model"), faults),
         "train": section("train", tree.get("train"), "train", faults),
-        "stage": _stages(tree.get("stage"), faults),
+        "stage": _stages(tree.get("stage"), folder, faults),
     }
+    _windows(out, faults)
+    elsewhere.located(out["train"], table(tree.get("train"), "train", []), folder, faults)
     _budget(out, table(tree.get("budget"), "budget", []), faults)
     _idle(out, table(tree.get("data"), "data", []), faults)
     if out["train"]["salt"] and len(out["train"]["salt"]) > 64:
@@ -38,9 +42,11 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[F
 
 
 def written(tree: dict[str, Any]) -> dict[str, Any]:
-    """Sources and tokenizer as the file writes them: what is hashed, so that a study means the same in another folder."""
+    """Sources, tokenizer and weights as the file writes them: what is hashed, so that a study means the same in another
+    folder."""
     data = table(tree.get("data"), "data", [])
     found = {key: data.get(key) for key in ("source", "valid_source", "tokenizer")}
+    found["weights"] = table(tree.get("train"), "train", []).get("weights")
     return {key: [value] if isinstance(value, str) and key != "tokenizer" else value for key, value in found.items()}
 
 
@@ -88,7 +94,7 @@ def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> No
     if batch and tokens and tokens < batch:
         faults.append(Fault("budget.tokens", f"{tokens} is less than one batch of {batch}", "give more tokens"))
     every = train["validate_every"]
-    if every is None and seconds and tokens is None:
+    if every is None and seconds and tokens is None and not train["weights"]:
         if not any(fault.place == "train.validate_every" for fault in faults):
             text = "needed under a budget in seconds"
             faults.append(Fault("train.validate_every", text, "add validate_every = ... (tokens) to [train]"))
@@ -120,6 +126,12 @@ def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> No
     if data["order"] == "megatron" and budget["tokens"] is None and budget["seconds"]:
         text = "needs to know how many rows are read, and the budget is in seconds"
         faults.append(Fault("data.order", text, "give budget.tokens"))
+    qat = out["train"]["qat"]
+    if qat and qat.get("start") and budget["tokens"] and budget["batch_tokens"]:
+        steps = -(-budget["tokens"] // budget["batch_tokens"])
+        if (steps - 1) / steps < qat["start"]:
+            text = f"{qat['start']:g} is beyond the last of {steps} steps: no step would be rounded"
+            faults.append(Fault("train.qat.start", text, "lower it, or remove qat"))
     loss, rows = out["train"]["loss"], (budget["batch_tokens"] or 0) // (model["seq_len"] or 1)
     if loss and rows and loss.get("group_rows") and rows % loss["group_rows"]:
         text = f"{loss['group_rows']} does not divide the {rows} rows of a batch"
@@ -131,7 +143,7 @@ def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> No
             faults.append(Fault("model.loop_from", text, "lower it, or remove the loop"))
 
 
-def _stages(raw: Any, faults: list[Fault]) -> dict[str, Any]:
+def _stages(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
     given = table(raw, "stage", faults) or DEFAULT_STAGE
     out: dict[str, Any] = {}
     for name, value in given.items():
@@ -144,14 +156,31 @@ def _stages(raw: Any, faults: list[Fault]) -> dict[str, Any]:
             faults.append(Fault(f"stage.{name}", text, 'write { evaluate = "disjoint" }'))
             continue
         out[name] = section("stage", value, f"stage.{name}", faults)
-        if "after" in value and "compress" in value:
-            text = "has both after and compress; after uses the other stage's compressed weights"
-            faults.append(Fault(f"stage.{name}", text, "keep one"))
+        for key in PACKED:
+            if "after" in value and key in value:
+                text = f"has both after and {key}; after uses the other stage's compressed weights"
+                faults.append(Fault(f"stage.{name}", text, "keep one"))
+        if out[name]["code"] is not None:
+            out[name]["code"] = str(folder.absolute() / out[name]["code"])
     for name, stage in out.items():
         root = _root(name, out, given, faults)
         if root and root != name:
-            stage["compress"] = out[root]["compress"]
+            stage |= {key: out[root][key] for key in PACKED}
     return out
+
+
+def _windows(out: dict[str, Any], faults: list[Fault]) -> None:
+    """Windows that a stage sets: of layer kinds that exist, each a size or 0."""
+    known = [one["table"] for one in out["model"]["kinds"].values()]
+    for name, stage in out["stage"].items():
+        for kind, size in (stage["windows"] or {}).items():
+            place = f"stage.{name}.windows"
+            if kind not in known:
+                faults.append(Fault(place, f"no layer kind is called {show(kind)}", did_you_mean(kind, known)))
+            elif not isinstance(size, int) or isinstance(size, bool) or size < 0:
+                faults.append(
+                    Fault(f"{place}.{kind}", f"{show(size)} is no window", "give tokens, or 0 for everything")
+                )
 
 
 def _root(name: str, stages: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> str | None:

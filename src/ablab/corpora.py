@@ -1,0 +1,67 @@
+"""The corpus of every arm, prepared, and what makes one unfit for its study: said before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablab.fault import Fault, GateFailed, InvalidStudy
+from ablab.files import key_of
+
+if TYPE_CHECKING:
+    from ablab.data import Corpus
+    from ablab.store import Store
+    from ablab.study import Arm, Study
+
+
+def prepared(study: Study, store: Store, say: Callable[[str], None]) -> dict[str, Corpus]:
+    """The corpus of the baseline and of each arm by name; arms that ask for the same one have it in common.
+
+    Raises GateFailed where there is too little text or a stage's script cannot be counted, InvalidStudy where the data do
+    not fit what the study asks.
+    """
+    from ablab import data
+    from ablab.data.megatron_stream import unfit
+
+    known: dict[str, Corpus] = {}
+    found: dict[str, Corpus] = {}
+    for name, arm in {study.baseline.name: study.baseline, **study.arms}.items():
+        chosen = arm.settings["data"]
+        asked = key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights")})
+        if asked not in known:
+            known[asked] = data.prepare(chosen, store.data, say=say)
+        if known[asked].n_train < (span := chosen["span"]):
+            fault = f"{known[asked].n_train:,} training tokens do not fill one chunk of {span:,} (the longest seq_len)"
+            raise GateFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
+        if missing := _missing_span(known[asked], study.decision["metric"]):
+            place = f"{study.path.name}: decision.metric"
+            raise InvalidStudy(Fault(place, missing, "choose nats_per_token or bits_per_byte, or data with spans"))
+        if chosen["order"] == "megatron" and (fault := unfit(known[asked], chosen["weights"])):
+            raise InvalidStudy(Fault(f"{study.path.name}: data.order", *fault.split("; ", 1)))
+        found[name] = known[asked]
+        _code(study, arm)
+    return found
+
+
+def _code(study: Study, arm: Arm) -> None:
+    """Refuse a stage whose script cannot be counted, before anything is trained."""
+    from ablab.artifact import code_bytes
+
+    for name, stage in arm.settings["stage"].items():
+        try:
+            if stage["code"] is not None:
+                code_bytes(Path(stage["code"]))
+        except ValueError as error:
+            place = f"{study.path.name}: stage.{name}.code"
+            raise GateFailed(Fault(place, *str(error).split("; ", 1))) from error
+
+
+def _missing_span(corpus: Corpus, metric: str) -> str:
+    """Why a metric of one span cannot be had from this corpus; "" where it can, or is none."""
+    from ablab.spans import SPANS, metric_of
+
+    for name, mark in SPANS.items():
+        if metric == metric_of(name) and not (corpus.valid.marks == mark).any():
+            return f"no held-out token of this data lies in a {name} span"
+    return ""
