@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+import staged
 from ablab import report
+from ablab.report import depth, markdown, prose, words
 from ablab.report import html as page
-from ablab.report import markdown, words
 from ablab.report.figures import focus, forest
 from ablab.report.terminal import terminal
 from ablab.report.view import View
@@ -357,6 +358,32 @@ def test_warnings_stand_before_the_answer_inversions_first(verdict: dict[str, An
     assert 'class="stamp"' in page.page(verdict)
 
 
+def test_what_diverged_is_said_training_or_the_stage_after_it(verdict: dict[str, Any]) -> None:
+    arm, stage = verdict["arms"][3], verdict["stage"]
+    arm |= {"word": "unstable", "low": None, "high": None, "p": None, "notes": ["seed 2"], "unstable": {}}
+    for found in (page.page(verdict), markdown.page(verdict)):
+        assert "training diverged where the baseline's did not: " in said(found).replace("&#39;", "'")
+    arm["unstable"] = {stage: "diverged at seed 2 (the loss of chunk 7 is not finite)"}
+    ours = [run for run in verdict["runs"] if run["arm"] == arm["name"]]
+    for run in ours:
+        run["status"] = "done"
+    late = f"the scores of stage {stage}, after training, diverged where the baseline's did not: {arm['name']} (seed 2)"
+    assert late in [text for _, _, text in prose.warnings(View(verdict))]
+    ours[0]["status"] = "diverged"
+    both = f"training, and at other seeds {late}"
+    assert both in [text for _, _, text in prose.warnings(View(verdict))]
+
+
+def test_identical_scores_are_a_tie_that_no_margin_reopens(verdict: dict[str, Any]) -> None:
+    arm = verdict["arms"][1]
+    arm |= {"word": "equivalent", "delta": 0.0, "low": 0.0, "high": -0.0}
+    [(_, _, text)] = [row for row in prose.what_would_change(View(verdict), words.Markdown()) if arm["name"] in row[0]]
+    assert "Settled as a tie." in text and "reopen" not in text
+    arm["high"] = 0.001
+    [(_, _, text)] = [row for row in prose.what_would_change(View(verdict), words.Markdown()) if arm["name"] in row[0]]
+    assert "would reopen it." in text
+
+
 def test_probe_is_labelled_only_where_it_says_nothing(verdict: dict[str, Any]) -> None:
     verdict["notes"] = []
     assert "at its floor" in page.page(verdict)
@@ -398,6 +425,7 @@ def test_a_far_arm_does_not_flatten_the_others(verdict: dict[str, Any]) -> None:
     assert focus([0.005, 0.016, 0.136], 0.01) == 0.016
     assert focus([0.396, 0.528], 0.02) == 0.528
     assert focus([], 0.01) == 0.01
+    assert focus([0.0, 0.0, 0.52], 0.1) == 0.52  # arms that differ in nothing have no say
     drawing = str(forest(View(verdict)))
     assert "off this scale" in drawing
     assert f"[+{0.0932}, +{0.1364}]" in drawing
@@ -509,3 +537,202 @@ def test_the_cost_table_shows_what_decoding_keeps(verdict: dict[str, Any]) -> No
     assert found[0].startswith("4.00 MB") and found[1].startswith("1.00 MB") and "75.0%" in found[1]
     assert "of seq_len tokens, in bf16." in page_text
     assert "cache of a row" in page.page(kept)
+
+
+# stages, artifacts, positions: of a study that acts after training, with the words of the real judge
+
+
+@pytest.fixture
+def staged_verdict() -> dict[str, Any]:
+    found: dict[str, Any] = staged.verdict()
+    return found
+
+
+def test_inversions_between_any_two_stages_come_first_one_banner_per_arm(staged_verdict: dict[str, Any]) -> None:
+    for text in (
+        said(page.page(staged_verdict)),
+        markdown.page(staged_verdict).replace("**", ""),
+        shown(staged_verdict),
+    ):
+        folded = " ".join(text.split()).replace("\\", "").lower()
+        first = folded.index("inversion")
+        turned = (
+            "long_rows changes sides between stages: better at pre_quant (-0.0123) and post_quant (-0.0128), worse at sliding "
+            "(+0.0092) and ttt (+0.0098), nats/token: shown. the word speaks about sliding only."
+        )
+        assert folded.index(turned) > first
+        assert first < folded.index("unstable stage") < folded.index(staged_verdict["sentence"].lower())
+        assert folded.count("changes sides") == 1
+
+
+def test_one_turn_names_both_stages_and_what_it_was_taken_over(staged_verdict: dict[str, Any]) -> None:
+    arm = next(arm for arm in staged_verdict["arms"] if arm["name"] == "long_rows")
+    arm["inversions"] = [arm["inversions"][2] | {"kind": "likely", "over": "documents"}]
+    turned = "long_rows changes sides between post_quant (-0.0128) and sliding (+0.0092 nats/token): likely, for these weights."
+    assert turned in said(page.page(staged_verdict))
+
+
+def test_gaps_have_intervals_of_their_own_and_against_the_reference(staged_verdict: dict[str, Any]) -> None:
+    text = said(page.page(staged_verdict))
+    assert "Gaps between stages" in text
+    steps = {arm["name"]: arm["steps"] for arm in staged_verdict["arms"]}
+    for name in ("baseline", "hadamard"):
+        step = steps[name]["post_quant"]
+        low, high = (words.Html().delta(step[k], 4) for k in ("gap_low", "gap_high"))
+        assert f"{words.Html().delta(step['gap'], 4)} [{low}, {high}]" in text
+    for part in ("post_quant: gap to pre_quant", "sliding: gap to post_quant", "ttt: gap to post_quant"):
+        assert part in text and part in markdown.page(staged_verdict)
+    assert f"against the reference {words.Html().delta(steps['clip_wide']['post_quant']['delta'], 4)}" in text
+    assert "speak for these weights" not in text
+
+
+def test_old_verdicts_without_steps_still_show_their_gaps(verdict: dict[str, Any]) -> None:
+    for arm in verdict["arms"]:
+        del arm["steps"]
+    text = markdown.page(verdict)
+    assert "post_quant: gap to pre_quant" in text
+    row = next(line for line in text[text.index("## Gaps") :].splitlines() if line.startswith("| `baseline`"))
+    assert "**+0.03" in row
+
+
+def test_arms_of_shared_weights_are_marked_by_what_they_speak_of(staged_verdict: dict[str, Any]) -> None:
+    assert page.page(staged_verdict).count(">same weights</span>") == 3
+    assert "hadamard: same weights" in shown(staged_verdict)
+    one = staged.verdict(seeds=1, at_most=1)
+    text = page.page(one)
+    assert text.count(">for these weights</span>") == 3 and ">same weights</span>" not in text
+    assert "over documents: they speak for these weights" in said(text)
+    assert "for these weights" in markdown.page(one) and "embed_int7: for these weights" in shown(one)
+
+
+def test_free_levers_are_marked_and_explained(staged_verdict: dict[str, Any]) -> None:
+    text = page.page(staged_verdict)
+    verdict_rows = text[text.index('id="verdict"') : text.index('id="forest"')]
+    assert verdict_rows.count(">free</span>") == 2  # hadamard and embed_int7; clip_wide costs nothing and is worse
+    beside = text[text.index("Beside the reference") : text.index("Time and memory of every stage")]
+    assert beside.count(">free</span>") == 3 and "within 5%" in beside
+    for part in ("\u2212505,188 B", "1.14\u00d7", "1.09\u00d7"):
+        assert part in beside, part
+    assert "free: no more bytes" in shown(staged_verdict)
+    staged_verdict["arms"][1]["cost_against"]["free"] = None
+    assert "unknown" in said(page.page(staged_verdict))
+
+
+def test_limits_say_by_how_much_in_decimal_bytes(staged_verdict: dict[str, Any]) -> None:
+    over = "bytes of the artifact 16,114,295 is 114,295 over the limit of 16,000,000"
+    text = page.page(staged_verdict)
+    for part in (f"cannot win: {over}", "8,070 B under 16,000,000", "114,295 B over 16,000,000", "12 s under 600"):
+        assert part in said(text), part
+        assert part in markdown.page(staged_verdict), part
+    assert ">over the limit</span>" in text
+    assert f"qat: cannot win: {over}" in shown(staged_verdict)
+    assert re.search(r"qat +\| worse, over \|", shown(staged_verdict))
+
+
+def test_a_stage_that_diverged_shows_no_number(staged_verdict: dict[str, Any]) -> None:
+    text = page.page(staged_verdict)
+    assert text.count('class="chip w-unstable"') == 1
+    row = next(
+        line for line in markdown.page(staged_verdict).splitlines() if line.startswith("| `qat`") and "level" in line
+    )
+    assert row.count("level") == 3 and "**unstable**<br>diverged at seeds 0, 1, 2" in row
+
+
+def test_artifacts_show_parts_prediction_and_a_folded_table(staged_verdict: dict[str, Any]) -> None:
+    text = page.page(staged_verdict)
+    plain = said(text)
+    for part in (
+        "15,975,300 + 16,630",
+        "15,989,020 to 15,995,134 over 3 seeds",
+        "66 \u00d7 gptq int6",
+        "<b>1.073</b>",
+        "measured 1.073 of the predicted size",
+        "2 of 3 tensors rotated",
+    ):
+        assert part in (text if part.startswith("<") else plain), part
+    folded = text[text.index("<details>") : text.index("</details>")]
+    assert "Hadamard rotation: post_quant, hadamard: 3 tensors" in folded
+    assert (
+        "kurtosis" in folded and "mse int5" in folded and "mse int8" in folded and "3.41<small>3.02</small>" in folded
+    )
+    assert "<details" not in page.page(staged_verdict | {"artifacts": {}})
+
+
+def test_costs_of_stages_are_shown(staged_verdict: dict[str, Any]) -> None:
+    text = said(page.page(staged_verdict))
+    assert "31.5 s pack 12.4 s, check 6 s, evaluate 25.3 s peak 1.90 GB" in text
+    assert "peak 2.08 GB" in text
+
+
+def test_one_page_says_where_tokens_were_trained_and_scored(staged_verdict: dict[str, Any]) -> None:
+    text = said(page.page(staged_verdict))
+    inverted = (
+        "sliding, ttt (long_rows): 99.7% of the scored tokens stand at positions 2,048 to 4,095; 99.7% at positions that were "
+        "trained 0 times (nothing beyond 2,047 was)."
+    )
+    even = (
+        "pre_quant, post_quant (every arm): 50.0% of the scored tokens stand at positions 1,024 to 2,047; each at a position "
+        "trained at least a tenth as often as the most trained."
+    )
+    for part in (inverted, even, "times trained: every arm", "1.66M"):
+        assert part in text and part in markdown.page(staged_verdict).replace("\\", ""), part
+    refuted = said(page.page(staged.verdict(long_training=True)))
+    assert "trained 0 times" not in refuted
+    assert (
+        "scored tokens stand at positions 2,048 to 4,095; each at a position trained at least a tenth as often as the most "
+        "trained." in refuted
+    )
+
+
+def test_shares_of_scored_tokens_are_exact_where_bands_differ() -> None:
+    trained = ([0.0, 100.0, 200.0, 300.0], [1000.0, 50.0, 0.0])
+    group = depth.Group(("s",), ("a",), ([0.0, 150.0, 250.0], [60.0, 40.0]), trained)
+    never, rarely = depth.shares(group)
+    assert (never, rarely) == (pytest.approx(0.2), pytest.approx(0.2 + 0.2))
+    edges, scored, met = depth.joined(group.scored, trained)
+    assert edges == [0.0, 100.0, 150.0, 200.0, 250.0, 300.0]
+    assert scored == pytest.approx([40.0, 20.0, 20.0, 20.0, 0.0]) and met == pytest.approx(
+        [1000.0, 25.0, 25.0, 0.0, 0.0]
+    )
+
+
+def test_every_stage_has_its_curve_also_where_windows_differ(staged_verdict: dict[str, Any]) -> None:
+    text = page.page(staged_verdict)
+    for stage in staged.STAGES:
+        assert f"Nats per token by position at stage {stage} for" in text
+        assert f"## Loss by position: {stage}" in markdown.page(staged_verdict).replace("\\", "")
+    drawn = text[text.index("Difference to the reference by position at stage sliding") :]
+    assert "long_rows" in drawn[: drawn.index("</svg>")]  # in the bands that both lengths have
+
+
+def test_recall_and_context_gain_stand_beside_the_probe(staged_verdict: dict[str, Any]) -> None:
+    text = page.page(staged_verdict)
+    for part in ("Natural recall: baseline 1.21 at best", "Context gain:", "beside 128 tokens of it"):
+        assert part in text, part
+    for probe in staged_verdict["needle"].values():
+        probe["gain"]["positions"] = [256, *probe["gain"]["positions"]]  # edges of bins, one more than values
+        probe["natural"] = {"distances": [], "values": None}
+    again = page.page(staged_verdict)
+    assert "Context gain: baseline" in again and "Natural recall: baseline" not in again
+
+
+@pytest.mark.parametrize(
+    "key", ["steps", "unstable", "cost_against", "over_limits", "shares_weights", "cost", "stages"]
+)
+def test_new_parts_of_an_arm_may_be_missing(staged_verdict: dict[str, Any], key: str) -> None:
+    everything(copy.deepcopy(staged_verdict))
+    for arm in staged_verdict["arms"]:
+        del arm[key]
+    everything(staged_verdict)
+
+
+def test_the_terminal_says_how_every_arm_stands_at_every_stage(staged_verdict: dict[str, Any]) -> None:
+    text = shown(staged_verdict)
+    assert "long_rows: pre_quant -0.0123, post_quant -0.0128, sliding +0.0092, ttt +0.0098" in text
+    assert "qat: pre_quant +0.0232, post_quant +0.0161, sliding +0.0161, ttt unstable" in text
+
+
+@pytest.mark.parametrize("key", ["positions", "artifacts", "bands"])
+def test_new_parts_of_a_verdict_may_be_missing_or_odd(staged_verdict: dict[str, Any], key: str) -> None:
+    for odd in (None, {"x": None}, {"post_quant": {"baseline": {"hadamard": [None], "schemes": {"s": None}}}}):
+        everything(staged_verdict | {key: odd})

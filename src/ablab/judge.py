@@ -10,6 +10,7 @@ from ablab import plan as planning
 from ablab.files import key_of, write_json
 from ablab.plan import BASELINE, Plan, Run
 from ablab.store import append_line, read_lines
+from ablab.study import elsewhere
 
 
 def conclude(plan: Plan) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
     bank = planning.bank(plan)
     verdict = planning.judged(plan, bank).as_json()
     costs = {name: cost.of(plan, name) for name in planning.arms(study)}
-    rows = [{**row, **_declared(plan, row["name"]), "cost": costs[row["name"]]} for row in verdict["rows"]]
+    rows = [{**row, **_declared(plan, row["name"]), **_paid(plan, row, costs)} for row in verdict["rows"]]
     history = decisions(plan)
     answer = {
         "study": study.name,
@@ -40,6 +41,8 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "bits_per_nat": verdict["bits_per_nat"],
         "levels": levels(plan),
         "bands": bands(plan),
+        "positions": positions(plan),
+        "artifacts": artifacts(plan),
         "needle": needles(plan),
         "notes": [*verdict["notes"], *notes(plan)],
         "data": [corpus.manifest for corpus in plan.corpora.values()],
@@ -63,6 +66,18 @@ def _declared(plan: Plan, name: str) -> dict[str, Any]:
         "together": arm.together,
         "expect": arm.expect,
     }
+
+
+def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What an arm costs, by itself and beside its reference, and by how much it is over the limits."""
+    name, on, timed = row["name"], row["on"], plan.study.baseline.settings["budget"]["tokens"] is None
+    how = {"stage": plan.study.decision["stage"], "timed": timed, "same_weights": row["shares_weights"]}
+    beside = None if on is None else cost.against(costs[name], costs[on], **how)
+    over = cost.over_limits(plan, name)
+    # One run's clock tells no price from noise.
+    if beside is not None and (over or row["seeds"] < 2 or row["word"] in ("invalid", "unstable")):
+        beside["free"] = None
+    return {"cost": costs[name], "cost_against": beside, "over_limits": over}
 
 
 def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
@@ -107,16 +122,38 @@ def levels(plan: Plan) -> dict[str, dict[str, float]]:
 
 
 def bands(plan: Plan) -> dict[str, Any]:
-    """Nats per token by position band, per stage and arm: ratio of sums over the arm's finished seeds."""
+    """By position band, per stage and arm: nats per token (ratio of sums over finished seeds) and tokens scored per seed."""
     found: dict[str, Any] = {}
     for stage in plan.stages:
         for name in planning.arms(plan.study):
             rows = _results(plan, name, stage, "bands")
             if rows:
-                nats = [sum(column) for column in zip(*(row["nats"] for row in rows))]
+                nats = [None if None in column else sum(column) for column in zip(*(row["nats"] for row in rows))]
                 tokens = [sum(column) for column in zip(*(row["tokens"] for row in rows))]
-                per_token = [n / t if t else None for n, t in zip(nats, tokens)]
-                found.setdefault(stage, {})[name] = {"edges": rows[0]["edges"], "nats_per_token": per_token}
+                per_token = [n / t if t and n is not None else None for n, t in zip(nats, tokens)]
+                each = {"nats_per_token": per_token, "tokens": [t / len(rows) for t in tokens]}
+                found.setdefault(stage, {})[name] = {"edges": rows[0]["edges"], **each}
+    return found
+
+
+def positions(plan: Plan) -> dict[str, Any]:
+    """How many training tokens stood at which positions of their rows, per arm: means over finished trainings."""
+    found: dict[str, Any] = {}
+    for name in planning.arms(plan.study):
+        done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
+        rows = [one["positions"] for one in done if one and one["status"] == "done" and one.get("positions")]
+        if rows:
+            trained = [sum(column) / len(rows) for column in zip(*(row["tokens"] for row in rows))]
+            found[name] = {"edges": rows[0]["edges"], "trained": trained}
+    return found
+
+
+def artifacts(plan: Plan) -> dict[str, Any]:
+    """The account of every packed artifact: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
+    found: dict[str, Any] = {}
+    for name in planning.arms(plan.study):
+        for stage, account in cost.artifacts(plan, name).items():
+            found.setdefault(stage, {})[name] = account
     return found
 
 
@@ -168,6 +205,8 @@ def notes(plan: Plan) -> list[str]:
     passes: dict[str, list[str]] = {}
     for name, arm in planning.arms(plan.study).items():
         budget, corpus = arm.settings["budget"], plan.corpus(plan.runs[name, plan.seeds[0]])
+        if arm.settings["train"]["weights"]:
+            continue
         if budget["tokens"]:
             epochs = budget["tokens"] / corpus.n_train
         else:
@@ -179,11 +218,14 @@ def notes(plan: Plan) -> list[str]:
                 name
             )
     found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
-    found += said_by_levers(plan) + before_training(plan)
+    files = {name: arm.settings["train"]["weights"] for name, arm in planning.arms(plan.study).items()}
+    found += elsewhere.notes(files, ended) + said_by_levers(plan) + before_training(plan)
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
         found.append(text + ", and trajectories are not compared")
+    if any(rounds["tensors"] and not rounds["steps"] for one in ended if (rounds := one.get("rounded"))):
+        found.append("warning: a run ended before train.qat.start: no step of it saw rounded weights")
     machines = sorted({done["machine"] for done in ended})
     if len(machines) > 1:
         found.append("runs come from more than one machine type: " + "; ".join(machines))

@@ -170,15 +170,18 @@ def test_v7_documents():
     assert (a.delta, a.low, a.high, a.se_doc) == near((-0.00607551, -0.00661286, -0.00553815, 0.000598918))
 
 
+ALIKE = " score every document exactly alike: the same run twice, or weights that say nothing"
+
+
 def test_v7_refusals():
     a = document_study(tokens=(90, 310, 50, 150)).rows["a"]
     assert a.word == "invalid"
     assert a.notes[0] == "seed 0: tokens per document differ between a and base: use bits_per_byte"
     assert document_study(tokens=(90, 310, 50, 150), metric="bits_per_byte", matters=0.001).rows["a"].word == "better"
     a = document_study(arm=(V7_ARM[0], V7_ARM[0], V7_ARM[2])).rows["a"]
-    assert (a.word, a.notes[0]) == ("invalid", "a: seeds 0 and 1 are the same run twice")
+    assert (a.word, a.notes[0]) == ("invalid", "a: seeds 0 and 1" + ALIKE)
     a = document_study(base=(V7_BASE[0], V7_BASE[1], V7_BASE[1])).rows["a"]
-    assert (a.word, a.notes[0]) == ("invalid", "base: seeds 1 and 2 are the same run twice")
+    assert (a.word, a.notes[0]) == ("invalid", "base: seeds 1 and 2" + ALIKE)
 
 
 def test_v8_one_seed():

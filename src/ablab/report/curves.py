@@ -95,12 +95,13 @@ def _draw_curves(
 
 
 def positions(view: View) -> list[Drawing]:
-    """Nats per token by position in the document, one drawing per stage that has bands."""
+    """Nats per token by position in the window, one drawing per stage that has bands."""
     found: list[Drawing] = []
     for stage, by_arm in view.bands().items():
         slug = f"band{len(found)}"
         edges = next(iter(by_arm.values()))[0]
-        xs = (max(edges[1] / 2, 1.0) if edges[0] <= 0 else edges[0], edges[-1])
+        last = max(line[0][-1] for line in by_arm.values())
+        xs = (max(edges[1] / 2, 1.0) if edges[0] <= 0 else edges[0], last)
         values = [v for _, line in by_arm.values() for v in line if v is not None]
         level = svg.Panel(
             slug,
@@ -108,7 +109,7 @@ def positions(view: View) -> list[Drawing]:
             xs,
             (min(values), max(values)),
             x_log=True,
-            x_title="position in the document, tokens (log)",
+            x_title="position in the window, tokens (log)",
             y_title="nats/token",
             x_text=count,
         )
@@ -128,7 +129,7 @@ def positions(view: View) -> list[Drawing]:
                 xs,
                 (min(flat), max(flat)),
                 x_log=True,
-                x_title="position in the document, tokens (log)",
+                x_title="position in the window, tokens (log)",
                 y_title="\u0394 nats/token",
                 x_text=count,
                 room=_room(off),
@@ -149,9 +150,12 @@ def _middles(edges: list[float], values: list[float | None], least: float) -> li
 
 
 def _band_gap(view: View, by_arm: dict[str, Any], arm: dict[str, Any]) -> list[tuple[float, float]]:
+    """Differences in the bands that both have: rows of other lengths share all but their last ones."""
     ours, theirs = by_arm.get(arm["name"]), by_arm.get(view.reference(arm))
-    if ours is None or theirs is None or ours[0] != theirs[0]:
+    if ours is None or theirs is None:
         return []
-    gaps = [a - b if a is not None and b is not None else None for a, b in zip(ours[1], theirs[1])]
+    there = dict(zip(zip(theirs[0], theirs[0][1:]), theirs[1]))
     edges = ours[0]
+    pairs = [(a, there.get(band)) for a, band in zip(ours[1], zip(edges, edges[1:]))]
+    gaps = [a - b if a is not None and b is not None else None for a, b in pairs]
     return _middles(edges, gaps, max(edges[1] / 2, 1.0) if edges[0] <= 0 else edges[0])

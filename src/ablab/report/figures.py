@@ -38,7 +38,11 @@ def legend(view: View) -> list[tuple[Markup, str]]:
 
 
 def focus(extents: Sequence[float], least: float) -> float:
-    """The largest distance from zero worth a linear scale: an arm four times further out than the rest is off it."""
+    """The largest distance from zero worth a linear scale: an arm four times further out than the rest is off it.
+
+    Arms that differ in nothing (the same weights, before they are packed) have no say in it.
+    """
+    extents = [extent for extent in extents if extent > 0]
     reach = max(least, min(extents, default=0.0))
     for extent in sorted(extents):
         if extent > 4 * reach:

@@ -9,17 +9,24 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ablab.report import curves, figures, probes, prose, records, tables, words
+from ablab.report import costs, curves, depth, figures, gaps, probes, prose, records, tables, words
 from ablab.report.view import View, listing, mapping, note_text
 
 STYLE = words.Html()
 SECTIONS = (
     ("verdict", "Verdict"), ("forest", "Differences"), ("change", "What would change"), ("trajectories", "Trajectories"),
     ("positions", "Loss by position"), ("probes", "Needle"), ("stages", "Stages"), ("cost", "Cost"),
+    ("artifacts", "Artifacts"),
     ("routing", "Routing health"), ("evidence", "Evidence"),
     ("decisions", "Decisions"), ("provenance", "Provenance"), ("ledger", "Ledger"), ("methods", "Methods"),
 )  # fmt: skip
 ALWAYS = ("verdict", "change", "provenance", "ledger", "methods")
+
+COSTS = (
+    ("Under the limits", costs.limit_table),
+    ("Beside the reference", costs.beside_table),
+    ("Time and memory of every stage", costs.stage_cost_table),
+)
 
 
 def page(verdict: dict[str, Any]) -> str:
@@ -40,7 +47,8 @@ def _template() -> jinja2.Template:
 def _parts(view: View) -> dict[str, Any]:
     verdict = view.verdict
     css = resources.files("ablab.report").joinpath("style.css").read_text(encoding="utf-8")
-    drawn = [d for d in (probes.induction(view), probes.needle_maps(view)) if d is not None]
+    shown = (probes.induction(view), probes.needle_maps(view), probes.recall(view))
+    drawn = [d for d in shown if d is not None]
     scale = verdict.get("scale")
     study = words.clean(verdict.get("study") or "study")
     return {
@@ -64,11 +72,18 @@ def _parts(view: View) -> dict[str, Any]:
         "legend": figures.legend(view),
         "trajectories": curves.trajectories(view),
         "positions": curves.positions(view),
+        "exposure": depth.exposure(view),
+        "exposures": depth.sentences(view),
+        "exposed": depth.exposure_table(view, STYLE),
         "probes": drawn,
         "probe_message": view.probe_message() if drawn else None,
-        "stages": tables.stage_table(view, STYLE),
+        "stages": gaps.stage_table(view, STYLE),
+        "gaps": gaps.gap_table(view, STYLE),
         "levels": records.levels_table(view, STYLE),
-        "cost": tables.cost_table(view, STYLE),
+        "cost": costs.cost_table(view, STYLE),
+        "costs": [(title, t) for title, f in COSTS if (t := f(view, STYLE)) is not None],
+        "artifacts": costs.artifact_table(view, STYLE),
+        "rotations": costs.rotation_tables(view, STYLE),
         "routing": records.routing_table(view, STYLE),
         "evidence": tables.evidence_table(view, STYLE),
         "decisions": records.decision_table(view, STYLE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablab.report import prose, records, tables, words
+from ablab.report import costs, depth, gaps, prose, records, tables, words
 from ablab.report.html import arm_notes, terms, terms_of
 from ablab.report.tables import Table
 from ablab.report.view import View, grid_of, mapping, numbers
@@ -31,12 +31,20 @@ def page(verdict: dict[str, Any]) -> str:
     out += ["## What would change the verdict", ""]
     out += [f"- {name} ({word}): {said}" for name, word, said in prose.what_would_change(view, STYLE)]
     out += ["", "Limits of the claim:", "", *(f"- {STYLE.text(limit)}" for limit in prose.limits(view)), ""]
-    out += _section("Stages", tables.stage_table(view, STYLE))
+    out += _section("Stages", gaps.stage_table(view, STYLE))
+    out += _section("Gaps between stages", gaps.gap_table(view, STYLE))
     out += _section("Every metric", records.levels_table(view, STYLE))
     out += _section("Trajectories", _trajectory_table(view))
-    out += _section("Loss by position", _band_table(view))
+    out += _section("Trained and scored positions", depth.exposure_table(view, STYLE))
+    out += [*(f"- {STYLE.text(said)}" for said in depth.sentences(view)), ""] if depth.groups(view) else []
+    for stage, by_arm in view.bands().items():
+        out += _section(f"Loss by position: {STYLE.text(stage)}", _band_table(view, stage, by_arm))
     out += _section("Needle", _needle_table(view))
-    out += _section("Cost", tables.cost_table(view, STYLE))
+    out += _section("Cost", costs.cost_table(view, STYLE))
+    out += _section("Limits", costs.limit_table(view, STYLE))
+    out += _section("Beside the reference", costs.beside_table(view, STYLE))
+    out += _section("Stages' time and memory", costs.stage_cost_table(view, STYLE))
+    out += _section("Artifacts", costs.artifact_table(view, STYLE))
     out += _section("Routing health", records.routing_table(view, STYLE))
     out += _section("Evidence, and what common random numbers bought", tables.evidence_table(view, STYLE))
     out += _section("Decisions judged on these runs", records.decision_table(view, STYLE))
@@ -77,11 +85,7 @@ def _trajectory_table(view: View) -> Table | None:
     return Table(head, rows, f"Mean difference to the reference in {view.unit} over common seeds.")
 
 
-def _band_table(view: View) -> Table | None:
-    bands = view.bands()
-    if not bands:
-        return None
-    stage, by_arm = next(iter(bands.items()))
+def _band_table(view: View, stage: str, by_arm: dict[str, Any]) -> Table | None:
     edges = next(iter(by_arm.values()))[0]
     names = [a["name"] for a in view.arms if a["name"] in by_arm and by_arm[a["name"]][0] == edges]
     rows = [

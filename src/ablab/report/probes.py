@@ -100,3 +100,52 @@ def _map(
     out.append(svg.text(left + (width - left) / 2, height - 4, "depth of the needle", "label", "middle"))
     out.append(svg.text(11, top + (height - top - 34) / 2, "length", "label", "middle", -90))
     return svg.figure(width, height, label, "".join(out))
+
+
+def recall(view: View) -> Drawing | None:
+    """What a long context is good for in the text itself: recall of what came before, and the gain by position."""
+    short = {v for p in view.needles().values() if (v := num(mapping(p.get("gain")).get("short")))}
+    than = f" beside {count(short.pop())} tokens of it" if len(short) == 1 else ""
+    panels = (
+        _measured(view, "natural", "distances", "Natural recall", "distance to the earlier occurrence, tokens (log)"),
+        _measured(view, "gain", "positions", "Context gain", "position in the document, tokens (log)"),
+    )
+    drawn = tuple(panel for panel in panels if panel is not None)
+    caption = (
+        "Natural recall: nats saved on text that has come before in its document, by the distance. Context gain: nats per "
+        f"token saved by the whole context{than}, by position. Bars are 2 standard errors."
+    )
+    return Drawing("Recall and context", drawn, caption) if drawn else None
+
+
+def _measured(view: View, key: str, axis: str, title: str, x_title: str) -> Markup | None:
+    """Curves of values with their standard errors over one axis."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for name, probe in view.needles().items():
+        part = mapping(probe.get(key))
+        xs, ys, es = (numbers(part.get(k)) for k in (axis, "values", "se"))
+        es = es if len(es) == len(ys) else [None] * len(ys)
+        xs = _middles(xs) if len(xs) == len(ys) + 1 else xs
+        points = [(x, y, e or 0.0) for x, y, e in zip(xs, ys, es) if x and y is not None and x > 0]
+        if points:
+            curves[name] = sorted(points)
+    if not curves:
+        return None
+    at = [x for c in curves.values() for x, _, _ in c]
+    ends = [0.0, 0.02, *(y + side * 2 * e for c in curves.values() for _, y, e in c for side in (-1, 1))]
+    span = (min(at), max(at)), (min(ends), max(ends))
+    panel = svg.Panel(key, title, *span, x_log=True, x_title=x_title, y_title="nats/token saved", x_text=count)
+    panel.zero()
+    for name, points in curves.items():
+        index = view.index(name)
+        for x, y, e in points:
+            ends_of_bar = panel.x(x), panel.y(y - 2 * e), panel.x(x), panel.y(y + 2 * e)
+            panel.draw(svg.line(*ends_of_bar, f"bar {svg.colour(index)}"))
+        panel.curve(index, [(x, y) for x, y, _ in points], name, marks=True)
+    said = ", ".join(f"{n} {significant(max(y for _, y, _ in c))} at best" for n, c in curves.items())
+    return panel.svg(f"{title}: {said}")
+
+
+def _middles(edges: list[float | None]) -> list[float | None]:
+    """Where the point of a band stands on a logarithmic axis."""
+    return [((max(a, 0.5) * b) ** 0.5) if a is not None and b else None for a, b in zip(edges, edges[1:])]

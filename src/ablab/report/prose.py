@@ -31,10 +31,7 @@ EXPLORATORY = (
     "The decision (seeds, stage, metric or margin) was written or widened after results of these runs existed. "
     "Read this as a hint for a new study, never as a result."
 )
-BROKEN = {
-    "invalid": "no statement is possible about",
-    "unstable": "training diverged where the baseline's did not:",
-}
+BROKEN = ("invalid", "unstable")
 
 
 def warnings(view: View) -> list[tuple[str, str, str]]:
@@ -46,8 +43,13 @@ def warnings(view: View) -> list[tuple[str, str, str]]:
         word = view.word(arm)
         if word in BROKEN:
             why = "; ".join(note_text(n) for n in listing(arm.get("notes")))
-            said = f"{BROKEN[word]} {words.clean(arm['name'], 60)}" + (f" ({why})" if why else "")
+            said = f"{_broken(view, arm)} {words.clean(arm['name'], 60)}" + (f" ({why})" if why else "")
             found.append((word, word.capitalize(), said))
+    for arm in view.arms:
+        if view.word(arm) not in BROKEN:
+            for stage, why in view.unstable(arm).items():
+                said = f"{words.clean(arm['name'], 60)} {why} at stage {words.clean(stage)}; its other stages are kept"
+                found.append(("unstable", "Unstable stage", said + "."))
     if not view.finished:
         statuses = Counter(str(r.get("status") or "absent") for r in view.runs)
         runs = ", ".join(f"{n} {s}" for s, n in statuses.items()) or "none yet"
@@ -57,29 +59,59 @@ def warnings(view: View) -> list[tuple[str, str, str]]:
     return found
 
 
+def _broken(view: View, arm: dict[str, Any]) -> str:
+    """What went wrong with an arm that is invalid or unstable: its training, or what the deciding stage does after it."""
+    if view.word(arm) == "invalid":
+        return "no statement is possible about"
+    trained = any(run.get("status") == "diverged" for run in view.runs_of(arm["name"]))
+    late = view.stage in view.unstable(arm)
+    where = f"the scores of stage {view.stage}, after training," if late else "training"
+    where = f"training, and at other seeds {where}" if late and trained else where
+    return f"{where} diverged where the baseline's did not:"
+
+
 def inversions(view: View) -> list[str]:
-    """Arms that are better at one stage and worse at another, in plain text."""
-    found, plain = [], Style()
+    """Arms that are better at one stage and worse at another, one sentence each, in plain text."""
+    found = []
     for arm in view.rivals:
         raw, name = arm.get("inversions"), words.clean(arm["name"], 60)
         named = isinstance(raw, dict) and "stage" not in raw
         items = [{"stage": k, "kind": v} for k, v in mapping(raw).items()] if named else listing(raw)
-        for item in items:
-            if not isinstance(item, dict):
-                found.append(f"{name}: {words.clean(item)}")
-                continue
-            stage = words.clean(item.get("stage", "?"))
-            kind = words.clean(next((item[k] for k in ("kind", "status", "word", "strength") if item.get(k)), "likely"))
-            first = words.clean(item.get("first") or (view.stages[0] if view.stages else view.stage))
-            here, there = (
-                plain.delta(mapping(mapping(arm.get("stages")).get(s)).get("delta"), view.decimals)
-                for s in (first, stage)
-            )
-            found.append(
-                f"{name} changes sides between {first} ({here}) and {stage} ({there} {view.unit}): {kind}. "
-                f"The word speaks about {view.stage} only."
-            )
+        found += [f"{name}: {words.clean(item)}" for item in items if not isinstance(item, dict)]
+        turns = [item for item in items if isinstance(item, dict)]
+        if turns:
+            found.append(f"{name} changes sides {_turned(view, arm, turns)}. The word speaks about {view.stage} only.")
     return found
+
+
+def _turned(view: View, arm: dict[str, Any], turns: list[dict[str, Any]]) -> str:
+    """`between pre_quant (-0.0123) and sliding (+0.0092 nats/token): shown`; of several turns alike, the stages by side."""
+    read = [
+        (words.clean(t.get("first") or (view.stages or [view.stage])[0]), words.clean(t.get("stage", "?")), _kind(t))
+        for t in turns
+    ]
+    deltas = {s: num(mapping(mapping(arm.get("stages")).get(s)).get("delta")) for pair in read for s in pair[:2]}
+    if len(read) > 1 and len({kind for _, _, kind in read}) == 1 and all(deltas.values()):
+        sides = {
+            side: " and ".join(
+                _at(view, s, d) for s, d in deltas.items() if d is not None and (d < 0) == (side == "better")
+            )
+            for side in ("better", "worse")
+        }
+        return f"between stages: better at {sides['better']}, worse at {sides['worse']}, {view.unit}: {read[0][2]}"
+    return "; ".join(
+        f"between {_at(view, first, deltas[first])} and {_at(view, stage, deltas[stage], view.unit)}: {kind}"
+        for first, stage, kind in read
+    )
+
+
+def _kind(turn: dict[str, Any]) -> str:
+    kind = words.clean(next((turn[k] for k in ("kind", "status", "word", "strength") if turn.get(k)), "likely"))
+    return kind + (", for these weights" if turn.get("over") == "documents" else "")
+
+
+def _at(view: View, stage: str, delta: float | None, unit: str = "") -> str:
+    return f"{stage} ({Style().delta(delta, view.decimals)}{f' {unit}' if unit else ''})"
 
 
 def what_would_change(view: View, style: Style) -> list[tuple[str, str, str]]:
@@ -125,9 +157,9 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
                 f"Settled: the near end of the interval is {style.fixed(abs(edge), d)} {view.unit} away from zero."
             )
         if word == "equivalent" and low is not None and high is not None:
-            out.append(
-                f"Settled as a tie. A margin below {style.fixed(max(abs(low), abs(high)), d)} {view.unit} would reopen it."
-            )
+            far = max(abs(low), abs(high))  # 0: no margin would reopen it
+            reopen = f" A margin below {style.fixed(far, d)} {view.unit} would reopen it." if far else ""
+            out.append(f"Settled as a tie.{reopen}")
     if mde is not None and word not in ("invalid", "unstable"):
         pairs = f" with {words.plural(int(n), 'pair')}" if n else ""
         out.append(f"Smallest true difference seen four times in five{pairs}: {style.fixed(mde, d)} (MDE).")

@@ -103,6 +103,8 @@ def verdict_table(view: View, style: Style) -> Table:
         if arm.get("because"):
             name = name + style.sub(style.text(arm["because"]), "why")
         name = name + style.sub(style.literal(expect_text(view, arm, style)))
+        if over := words.clean(arm.get("over_limits") or ""):
+            name = name + style.sub(style.literal("cannot win: ") + style.text(over), "over")
         if arm.get("on") and arm["on"] != view.baseline:
             name = name + style.sub(style.literal("held against ") + style.name(arm["on"]))
         seeds = num(arm.get("seeds"))
@@ -110,7 +112,7 @@ def verdict_table(view: View, style: Style) -> Table:
         rows.append(
             [
                 name,
-                style.chip(word),
+                style.chip(word) + style.sub(tags(arm, style)),
                 difference_text(view, arm, style),
                 (words.whole(seeds) + style.sub(look)) if seeds is not None else DASH,
                 words.p_value(arm.get("p")),
@@ -121,6 +123,35 @@ def verdict_table(view: View, style: Style) -> Table:
             ]
         )
     return Table(head, rows, kinds=[f"w-{view.word(a)}" for a in view.arms])
+
+
+FREE = (
+    "costs nothing beside its reference: no more bytes, and no longer in training or in packing and evaluating the "
+    "deciding stage (within 5%)"
+)
+
+
+def weights_text(arm: dict[str, Any]) -> str:
+    """What the difference of an arm that trains nothing speaks of."""
+    if not arm.get("shares_weights"):
+        return ""
+    return "for these weights" if num(arm.get("seeds")) == 1 else "same weights"
+
+
+def is_free(arm: dict[str, Any]) -> bool:
+    return mapping(arm.get("cost_against")).get("free") is True
+
+
+def tags(arm: dict[str, Any], style: Style) -> str:
+    """What must be read beside the word: over a limit, of shared weights only, free."""
+    said = []
+    if arm.get("over_limits"):
+        said.append(style.tag("over the limit", words.clean(arm["over_limits"]), "over"))
+    if kind := weights_text(arm):
+        said.append(style.tag(kind, "it differs from its reference only after training"))
+    if is_free(arm) and arm.get("word") not in ("worse", "unstable", "invalid"):
+        said.append(style.tag("free", FREE))
+    return style.literal(" ".join(said)) if said else ""
 
 
 def difference_text(view: View, arm: dict[str, Any], style: Style) -> str:
@@ -213,87 +244,3 @@ def _times(factor: float | None) -> str:
     if factor is None:
         return DASH
     return f"{factor:.2g}\u00d7" if factor < 100 else "> 100\u00d7"
-
-
-def stage_table(view: View, style: Style) -> Table | None:
-    """Every stage of every arm: level, difference, and the gap that the stage opens."""
-    rows, kinds, d = [], [], view.decimals
-    stages = view.stages
-    for stage in stages:
-        for arm in view.arms:
-            level = view.level(arm, stage)
-            if level is None:
-                continue
-            cell, first = mapping(mapping(arm.get("stages")).get(stage)), stage == stages[0]
-            gap = {} if first else view.gap(arm, stage)
-            rows.append(
-                [
-                    style.text(stage),
-                    style.name(arm["name"]),
-                    style.fixed(level, d),
-                    _banded(cell, style, d),
-                    style.delta(gap.get("gap"), d),
-                    _banded(gap, style, d),
-                ]
-            )
-            kinds.append("start" if arm is view.arms[0] else "")
-    head = (
-        ("stage", "l"),
-        ("arm", "l"),
-        (f"level, {view.unit}", "r"),
-        ("difference", "r"),
-        (f"gap to {stages[0] if stages else ''}", "r"),
-        ("gap against the reference", "r"),
-    )
-    note = (
-        f"Only {view.stage} gives the word. A level is a mean over the arm's own pairs, so levels of arms with other seeds "
-        "do not compare; differences do."
-    )
-    return Table(head, rows, note, kinds) if rows else None
-
-
-def _banded(band: dict[str, Any], style: Style, decimals: int) -> str:
-    """A difference with its interval below."""
-    between = style.interval(band.get("low"), band.get("high"), decimals)
-    return style.delta(band.get("delta"), decimals) + style.sub(between)
-
-
-def cost_table(view: View, style: Style) -> Table | None:
-    """What each arm costs, beside what it brings."""
-    fields = (
-        ("parameters", "parameters", words.whole),
-        ("body", "body_parameters", words.whole),
-        ("embedding", "embedding_parameters", words.whole),
-        ("FLOP/token", "flops_per_token", words.count),
-        ("cache/token", "cache_bytes_per_token", words.size),
-        ("cache of a row", "cache_bytes_at_seq_len", words.size),
-        ("tokens/s", "tokens_per_second", words.whole),
-        ("step", "step_ms", _milliseconds),
-        ("training time", "train_seconds", words.seconds),
-        ("artifact", "bytes", words.size),
-    )
-    known = [f for f in fields if any(num(mapping(a.get("cost")).get(f[1])) is not None for a in view.arms)]
-    if not known:
-        return None
-    base = mapping(next((a.get("cost") for a in view.arms if a["name"] == view.baseline), None))
-    rows = []
-    for arm in view.arms:
-        cost = mapping(arm.get("cost"))
-        cells = []
-        for _, key, write in known:
-            mine, theirs = num(cost.get(key)), num(base.get(key))
-            ratio = (
-                f"{100 * (mine / theirs - 1):+.1f}%".replace("-", style.minus) if mine is not None and theirs else ""
-            )
-            changed = ratio and arm["name"] != view.baseline and ratio[1:] != "0.0%"
-            cells.append(write(mine) + (style.sub(style.literal(ratio)) if changed else style.literal("")))
-        rows.append([style.name(arm["name"]), *cells])
-    note = "Small: against the baseline. Sizes in decimal units. Times are of this machine, medians over runs."
-    if kind := base.get("cache_precision"):
-        note += f" Cache: what decoding keeps of a row's first token, and of seq_len tokens, in {words.clean(kind)}."
-    return Table((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
-
-
-def _milliseconds(value: object) -> str:
-    number = num(value)
-    return DASH if number is None else words.seconds(number / 1000)

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ablab.report import prose, tables, words
-from ablab.report.view import View, listing
+from ablab.report.view import View, listing, mapping
 
 STYLE = words.Style()
 COLOURS = {
@@ -67,7 +67,7 @@ def terminal(verdict: dict[str, Any], console: Console) -> None:
         "dim",
     )
     for arm in view.rivals:
-        for line in _below(arm):
+        for line in _below(view, arm):
             say(f"  {line}", "dim")
     say(prose.answer(view), "bold")
 
@@ -76,17 +76,37 @@ def _row(view: View, arm: dict[str, Any], console: Console, pretty: bool) -> lis
     word, d = view.word(arm), view.decimals
     delta = STYLE.delta(arm.get("delta"), d)
     between = STYLE.interval(arm.get("low"), arm.get("high"), d) or words.DASH
-    cells = [word, delta, between, words.whole(arm.get("seeds")), words.p_value(arm.get("p")), tables.more_text(arm)]
+    said = f"{word}, over" if arm.get("over_limits") else word
+    cells = [said, delta, between, words.whole(arm.get("seeds")), words.p_value(arm.get("p")), tables.more_text(arm)]
     if arm["name"] == view.baseline:
         cells[2] = tables.difference_text(view, arm, STYLE)
     name = _text(STYLE.name(arm["name"]), console, "bold" if pretty else "")
     return [name, *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells))]
 
 
-def _below(arm: dict[str, Any]) -> list[str]:
-    """What changed in an arm, and what knowing more about it costs."""
+def _stages(view: View, arm: dict[str, Any]) -> str:
+    """The difference at every stage on one line; nothing where there is but one."""
+    bands, lost = mapping(arm.get("stages")), view.unstable(arm)
+    said = [
+        f"{stage} {'unstable' if stage in lost else STYLE.delta(mapping(bands.get(stage)).get('delta'), view.decimals)}"
+        for stage in view.stages
+        if stage in lost or words.num(mapping(bands.get(stage)).get("delta")) is not None
+    ]
+    return ", ".join(said) if len(said) > 1 else ""
+
+
+def _below(view: View, arm: dict[str, Any]) -> list[str]:
+    """What changed in an arm, how it stands at every stage, and what knowing more about it costs."""
     name = STYLE.name(arm["name"])
     lines = [f"{name}: {tables.change_text(c, STYLE)}" for c in listing(arm.get("changes"))]
+    if stages := _stages(view, arm):
+        lines.append(f"{name}: {stages}")
+    if over := words.clean(arm.get("over_limits") or ""):
+        lines.append(f"{name}: cannot win: {over}")
+    if kind := tables.weights_text(arm):
+        lines.append(f"{name}: {kind}: it trains nothing of its own")
+    if tables.is_free(arm):
+        lines.append(f"{name}: free: no more bytes, no longer in training or at the deciding stage")
     price = tables.cost_of_more(arm)
     return [*lines, *([f"{name}: {tables.more_text(arm)} seeds cost about {price}"] if price else [])]
 

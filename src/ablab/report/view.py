@@ -77,7 +77,7 @@ class View:
         seen = dict.fromkeys(clean(s) for s in listing(self.verdict.get("stages")))
         for arm in self.arms:
             seen.update(dict.fromkeys(mapping(arm.get("stages"))))
-        return [s for s in seen if any(self.level(a, s) is not None for a in self.arms)]
+        return [s for s in seen if any(self.level(a, s) is not None or s in self.unstable(a) for a in self.arms)]
 
     def level(self, arm: dict[str, Any], stage: str) -> float | None:
         """The arm's own metric at a stage: the row's, else the mean over its done runs."""
@@ -86,15 +86,31 @@ class View:
             cell = num(arm.get("mean"))
         return mean_of(list(self._done(arm["name"], stage).values())) if cell is None else cell
 
-    def gap(self, arm: dict[str, Any], stage: str) -> dict[str, Any]:
-        """{gap, delta, low, high} of a stage from the first one; the baseline's own gap is taken from its runs."""
-        gaps = arm.get("gaps")
-        found = gaps.get(stage) if isinstance(gaps, dict) else None
-        if isinstance(found, dict):
-            return found
-        first, here = (self._done(arm["name"], s) for s in (self.stages[0], stage))
-        own = [here[s] - first[s] for s in here.keys() & first.keys()]
-        return {"gap": mean_of(own) if arm["name"] == self.baseline else None}
+    def steps(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """arm -> stage -> the step from the stage below: {before, gap, gap_low, gap_high, delta, low, high, over}.
+
+        Verdicts that know no steps have gaps from the first stage; the baseline's own is then taken from its runs.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for arm in self.arms:
+            named, first = mapping(arm.get("steps")), self.stages[0] if self.stages else ""
+            own = {stage: mapping(step) for stage, step in named.items() if mapping(step).get("before")}
+            if not own and not named:
+                kept = {s: mapping(g) for s, g in mapping(arm.get("gaps")).items()}
+                if not kept and arm["name"] == self.baseline:
+                    kept = {s: {"gap": gap} for s in self.stages[1:] if (gap := self._gap(arm["name"], s)) is not None}
+                own = {stage: {"before": first, **gap} for stage, gap in kept.items()}
+            if own:
+                found[arm["name"]] = own
+        return found
+
+    def _gap(self, name: str, stage: str) -> float | None:
+        first, here = (self._done(name, s) for s in (self.stages[0], stage))
+        return mean_of([here[s] - first[s] for s in here.keys() & first.keys()])
+
+    def unstable(self, arm: dict[str, Any]) -> dict[str, str]:
+        """The stages at which the arm's scores are not finite, each with the reason."""
+        return {stage: clean(why) for stage, why in mapping(arm.get("unstable")).items()}
 
     @property
     def finished(self) -> bool:
@@ -168,6 +184,20 @@ class View:
         order = [s for s in (self.stage,) if s in found]
         return {s: found[s] for s in [*order, *(s for s in found if s not in order)]}
 
+    def scored(self) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+        """stage -> arm -> (edges, tokens scored per band), in the study's order of stages."""
+        found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+        for stage, by_arm in mapping(self.verdict.get("bands")).items():
+            for name, band in mapping(by_arm).items():
+                if (read := _counts(mapping(band), "tokens")) is not None:
+                    found.setdefault(stage, {})[name] = read
+        return found
+
+    def trained(self) -> dict[str, tuple[list[float], list[float]]]:
+        """arm -> (edges, training tokens per band)."""
+        positions = mapping(self.verdict.get("positions"))
+        return {name: read for name, row in positions.items() if (read := _counts(mapping(row), "trained")) is not None}
+
     def probe_message(self) -> str | None:
         """Why the needle probe says nothing here, or None where it does."""
         probes = list(self.needles().values())
@@ -230,3 +260,10 @@ def _band(band: dict[str, Any]) -> tuple[list[float], list[float | None]] | None
     increasing = all(a < b for a, b in zip(edges, edges[1:]))
     ok = values and len(edges) == len(values) + 1 and increasing and any(v is not None for v in values)
     return (edges, values) if ok else None
+
+
+def _counts(band: dict[str, Any], key: str) -> tuple[list[float], list[float]] | None:
+    counts = [max(v, 0.0) for v in numbers(band.get(key)) if v is not None]
+    edges = [e for e in numbers(band.get("edges")) if e is not None]
+    rising = all(a < b for a, b in zip(edges, edges[1:])) and min(edges, default=-1.0) >= 0
+    return (edges, counts) if rising and len(edges) == len(counts) + 1 and sum(counts) > 0 else None

@@ -76,6 +76,10 @@ class Style:
     def chip(self, word: str) -> str:
         return word
 
+    def tag(self, value: str, tip: str, kind: str = "") -> str:
+        """A small mark beside a word; `tip` explains it where there is room for that."""
+        return value
+
     def strong(self, value: str) -> str:
         return value
 
@@ -128,6 +132,9 @@ class Html(Style):
         return Markup('<span class="chip w-{0}"><i aria-hidden="true">{1}</i> {0}</span>').format(
             word, SIGNS.get(word, "")
         )
+
+    def tag(self, value: str, tip: str, kind: str = "") -> str:
+        return Markup('<span class="tag {}" title="{}">{}</span>').format(kind, tip, value)
 
     def strong(self, value: str) -> str:
         return Markup("<b>{}</b>").format(value)
@@ -217,6 +224,18 @@ def size(value: object) -> str:
         if abs(number) >= unit:
             return f"{number / unit:.2f} {letter}"
     return f"{number:.0f} B"
+
+
+def ratio(value: object) -> str:
+    """A quotient as a person compares: 1.03x."""
+    number = num(value)
+    return DASH if number is None else f"{number:.3g}\u00d7" if number >= 10 else f"{number:.2f}\u00d7"
+
+
+def difference(value: object) -> str:
+    """Bytes more or fewer, to the byte."""
+    number = num(value)
+    return DASH if number is None else "0 B" if number == 0 else f"{number:+,.0f} B".replace("-", "\u2212")
 
 
 def significant(value: object) -> str:

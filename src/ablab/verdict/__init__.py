@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         seeds_needed,
         smallest_tie,
     )
-    from ablab.verdict.rows import Band, Gap, Inversion, Price, Row, StageBand, Verdict
+    from ablab.verdict.rows import Band, Gap, Inversion, Price, Row, StageBand, Step, Verdict
     from ablab.verdict.spending import looks, weights
 
 _PLACES = {
@@ -35,7 +35,7 @@ _PLACES = {
     "judgement": "factorial judge wanted",
     "logs": "Record Unpaired record unpaired",
     "planning": "Plan at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
-    "rows": "Band Gap Inversion Price Row StageBand Verdict",
+    "rows": "Band Gap Inversion Price Row StageBand Step Verdict",
     "spending": "looks weights",
 }
 _WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
@@ -55,6 +55,7 @@ __all__ = [
     "Row",
     "RunScore",
     "StageBand",
+    "Step",
     "Unpaired",
     "Verdict",
     "at_most_for",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ablab.verdict import planning
 from ablab.verdict.contrasts import READING
@@ -15,7 +15,8 @@ from ablab.verdict.price import more_seeds, price
 from ablab.verdict.replayed import Study
 from ablab.verdict.rows import Level, Price, Row
 from ablab.verdict.spending import f_two_sided
-from ablab.verdict.stages import own_metric, shown
+from ablab.verdict.stages import Shown, own_metric, shown
+from ablab.verdict.steps import baseline_steps, unstable_stages
 
 
 def baseline_row(evidence: Evidence) -> Row:
@@ -32,6 +33,8 @@ def baseline_row(evidence: Evidence) -> Row:
         notes=tuple(notes),
         more_seeds=0,
         stages={stage: Level(mean) for stage, mean in means.items() if mean is not None},
+        steps=baseline_steps(evidence, name, done),
+        unstable=unstable_stages(evidence, name),
     )
 
 
@@ -67,6 +70,7 @@ def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
         lower = sum(v < 0 for v in values) if places else None
         notes = (fit.note, *_pairless(evidence, line.arms))
         mean = own_metric(evidence, own, places, stage) if own else None
+        part = _kept(evidence, line, places) if fit.word == "unstable" else Shown()
         return Row(
             line.name,
             line.reference,
@@ -77,11 +81,27 @@ def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
             mean=mean,
             more_seeds=0,
             lower=lower,
-            notes=notes,
+            notes=(*notes, *_said_unstable(unstable := unstable_stages(evidence, own) if own else {})),
+            stages=part.stages,
+            gaps=part.gaps,
+            steps=part.steps,
+            unstable=unstable,
+            shares_weights=line.shares_weights,
         )
     if study.promoted is None or line.name not in study.promoted:
         return _probe_row(study, line, bank)
     return _judged_row(study, line, study.family.standings[line.name], bank)
+
+
+def _kept(evidence: Evidence, line: Line, places: Sequence[int]) -> Shown:
+    """The stages of an unstable arm over the pairs left, without bounds; with no pair left, wherever stages were scored."""
+    runs = ((i, [evidence.runs[a][i] for a in line.arms]) for i in range(len(evidence.seeds)))
+    scored = [i for i, found in runs if all(run is not None and run.stages for run in found)]
+    return shown(evidence, line, places or scored, None)
+
+
+def _said_unstable(unstable: Mapping[str, str]) -> list[str]:
+    return [f"stage {stage}: unstable, {why}; its other stages stand" for stage, why in unstable.items()]
 
 
 def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
@@ -103,6 +123,7 @@ def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
             price=cost,
             lower=lower,
             notes=("probe not finished", *notes),
+            shares_weights=line.shares_weights,
         )
     m = max(1, len(study.promoted))
     more, fresh = more_seeds(evidence, d=sample.d, s=None, n=0, m=m, look=None, open=False, bank=bank)
@@ -116,6 +137,7 @@ def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
         lower=lower,
         price=price(evidence, line, None, more),
         notes=("not promoted", *notes),
+        shares_weights=line.shares_weights,
     )
 
 
@@ -126,7 +148,8 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     is_arm = line.name in evidence.specs
     error = document_error(evidence, line.name, line.reference, places, i.d) if is_arm and i.d is not None else None
     low_text, high_text = _text_interval(i, error)
-    part = shown(evidence, line, places, i.c if i.n >= 2 else None)
+    part = shown(evidence, line, places, i.c, max(1, i.m))
+    unstable = unstable_stages(evidence, line.name) if is_arm else {}
     more, fresh, cost = _cost(study, line, standing, bank)
     correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
     late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
@@ -151,11 +174,14 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
         fresh=fresh,
         price=cost,
         lower=sum(v < 0 for v in values) if places else None,
-        notes=(*notes, *part.notes, *_pairless(evidence, line.arms)),
+        notes=(*notes, *part.notes, *_said_unstable(unstable), *_pairless(evidence, line.arms)),
         trajectory=part.trajectory,
         stages=part.stages,
         gaps=part.gaps,
+        steps=part.steps,
         inversions=part.inversions,
+        unstable=unstable,
+        shares_weights=line.shares_weights,
         se_doc=error[0] if error else None,
         low_text=low_text,
         high_text=high_text,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablab.verdict.evidence import Evidence
+from ablab.verdict.evidence import Documents, Evidence
 
 
 def document_error(
@@ -33,6 +33,27 @@ def document_error(
         residual = total / len(places) - delta * weights
         error = math.sqrt(count / (count - 1) * float(residual @ residual)) / float(weights.sum())
     return (error, count) if math.isfinite(error) else None
+
+
+def same_text(a: Documents, b: Documents) -> bool:
+    """Whether two scores are of the same documents, token for token as far as counts can tell."""
+    return np.array_equal(a.bytes, b.bytes) and np.array_equal(a.tokens, b.tokens)
+
+
+def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[float, float, int] | None:
+    """(difference of the metric, its se_doc, documents) of signed scores of the same documents; None if that says nothing."""
+    first = terms[0][1]
+    if first.nats.size < 2 or not all(same_text(first, other) for _, other in terms):
+        return None
+    weights, count = first.weights(metric), int(first.nats.size)
+    if not weights.sum() > 0:
+        return None
+    with np.errstate(all="ignore"):
+        total = np.sum([x * scores.nats for x, scores in terms], axis=0)
+        delta = float(total.sum()) / float(weights.sum())
+        residual = total - delta * weights
+        error = math.sqrt(count / (count - 1) * float(residual @ residual)) / float(weights.sum())
+    return (delta, error, count) if math.isfinite(delta) and math.isfinite(error) else None
 
 
 def bits_per_nat(tokens: float, bytes: float) -> float:

@@ -53,7 +53,8 @@ class RunScore:
     """One run: an arm at one seed.
 
     stages: one entry per stage, documents or one number (already in the decision's metric) for logs without documents.
-    trajectory: [(tokens seen, metric), ...]; probe: (score, accuracy); hash: of the consumed tokens; gates: violated ones.
+    trajectory: [(tokens seen, metric), ...]; probe: (score, accuracy); hash: of the consumed tokens; gates: violated ones;
+    faults: per stage, why its scores are not finite.
     """
 
     arm: str
@@ -65,6 +66,7 @@ class RunScore:
     trajectory: Sequence[tuple[float, float]] | None = None
     probe: tuple[float, float] | None = None
     seconds: float | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -93,7 +95,8 @@ class ArmSpec:
 class Decision:
     """The rule, written before any result. `matters` and all margins carry the metric's unit.
 
-    budget_tokens = 0: the budget is not in tokens, so prices have no tokens and trajectories no half.
+    budget_tokens = 0: the budget is not in tokens, so prices have no tokens and trajectories no half. chain: stage -> the
+    stage that it stands on; a stage that is not in it stands on the first.
 
     Raises ValueError naming the setting, the fault and the cure.
     """
@@ -110,6 +113,7 @@ class Decision:
     tie: tuple[str, ...] = ()
     budget_tokens: float = 0.0
     baseline: str = "baseline"
+    chain: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages) or (self.stage,))
@@ -118,6 +122,8 @@ class Decision:
             raise ValueError(f"decision.metric: {self.metric!r} is unknown; use {' or '.join(METRICS)}")
         if self.stage not in self.stages:
             raise ValueError(f"decision.stage: {self.stage!r} is not a stage; known: {', '.join(self.stages)}")
+        if lost := [f"{a} -> {b}" for a, b in self.chain.items() if not {a, b} <= {*self.stages}]:
+            raise ValueError(f"decision.chain: {', '.join(lost)} names no stage; known: {', '.join(self.stages)}")
         if not (math.isfinite(self.matters) and self.matters > 0):
             raise ValueError(
                 f"decision.matters: {self.matters} is not above 0; name the smallest difference that counts"

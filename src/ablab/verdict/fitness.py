@@ -81,7 +81,7 @@ def _documents(evidence: Evidence, name: str, reference: str, places: Iterable[i
 
 
 def _repeats(evidence: Evidence, name: str, places: Iterable[int]) -> str:
-    """Two seeds with the same nats in every document are one run twice. Plain numbers may agree by rounding."""
+    """Two seeds with the same nats in every document are one run twice, or say nothing. Plain numbers may agree by rounding."""
     seen: dict[bytes, int] = {}
     for i in places:
         documents = evidence.documents(name, i, evidence.decision.stage)
@@ -89,6 +89,7 @@ def _repeats(evidence: Evidence, name: str, places: Iterable[int]) -> str:
             continue
         key = documents.nats.tobytes()
         if key in seen:
-            return f"{name}: seeds {evidence.seeds[seen[key]]} and {evidence.seeds[i]} are the same run twice"
+            seeds = f"{name}: seeds {evidence.seeds[seen[key]]} and {evidence.seeds[i]}"
+            return f"{seeds} score every document exactly alike: the same run twice, or weights that say nothing"
         seen[key] = i
     return ""

@@ -42,14 +42,37 @@ class Gap(Band):
 
 
 @dataclass(frozen=True)
+class Step:
+    """From the stage that a stage stands on (`before`) to the stage itself, paired within the runs.
+
+    gap is the arm's own difference of its metric, [gap_low, gap_high] its interval; delta with [low, high] is what that
+    differs from the reference's (None for the baseline). over: "seeds", or "documents" where one run is all there is; such
+    an interval speaks for these weights only.
+    """
+
+    before: str
+    gap: float | None
+    gap_low: float | None = None
+    gap_high: float | None = None
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    over: str = "seeds"
+
+
+@dataclass(frozen=True)
 class Inversion:
-    """Better at one stage and worse at the other; kind is "shown" or "likely"."""
+    """Better at one stage and worse at the other; kind is "shown" or "likely".
+
+    over: what the interval of the gap between the two was taken over, "seeds" or "documents" (for these weights).
+    """
 
     first: str
     stage: str
     kind: str
     delta_first: float
     delta: float
+    over: str = "seeds"
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,8 @@ class Row:
     """One arm, or one contrast of a factorial. `on` is the reference that every difference is taken against.
 
     `look` is the place (1 to K) of the look the numbers belong to; `mean` the arm's own metric over its pairs (the
-    baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only.
+    baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only. `unstable` says in
+    words at which stages the arm's own scores are not finite; `shares_weights` that it trains nothing of its own.
     """
 
     name: str
@@ -92,7 +116,10 @@ class Row:
     trajectory: Band | None = None
     stages: Mapping[str, StageBand | Level] = field(default_factory=dict)
     gaps: Mapping[str, Gap] = field(default_factory=dict)
+    steps: Mapping[str, Step] = field(default_factory=dict)
     inversions: tuple[Inversion, ...] = ()
+    unstable: Mapping[str, str] = field(default_factory=dict)
+    shares_weights: bool = False
     se_doc: float | None = None
     low_text: float | None = None
     high_text: float | None = None

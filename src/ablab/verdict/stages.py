@@ -10,8 +10,8 @@ import numpy as np
 
 from ablab.verdict.evidence import Evidence
 from ablab.verdict.family import Line
-from ablab.verdict.interval import summary
-from ablab.verdict.rows import Band, Gap, Inversion, StageBand
+from ablab.verdict.rows import Band, Gap, Inversion, StageBand, Step
+from ablab.verdict.steps import arm_steps, band, document_band, scored_stages
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,17 @@ class Shown:
 
     stages: Mapping[str, StageBand] = field(default_factory=dict)
     gaps: Mapping[str, Gap] = field(default_factory=dict)
+    steps: Mapping[str, Step] = field(default_factory=dict)
     inversions: tuple[Inversion, ...] = ()
     trajectory: Band | None = None
     notes: tuple[str, ...] = ()
 
 
-def shown(evidence: Evidence, line: Line, places: Sequence[int], c: float | None) -> Shown:
-    """Every band is X -/+ c*sd(X)/sqrt(n) with the c and the pairs of the row's own look (c None: no bounds)."""
+def shown(evidence: Evidence, line: Line, places: Sequence[int], c: float | None, m: int = 1) -> Shown:
+    """Every band is X -/+ c*sd(X)/sqrt(n) with the c and the pairs of the row's own look (c None: no bounds).
+
+    One pair with a c was judged over documents, and so are its stages and gaps; m is the row's share of the family.
+    """
     if not places:
         return Shown()
     differences: dict[str, list[float]] = {}
@@ -38,24 +42,18 @@ def shown(evidence: Evidence, line: Line, places: Sequence[int], c: float | None
         values = line.values(evidence, places, stage)
         if all(map(math.isfinite, values)):
             differences[stage] = values
+    one = places[0] if len(places) == 1 and c is not None else None  # one checkpoint, judged over documents
     stages = {}
     for stage, values in differences.items():
-        if (b := band(values, c)) is not None:
+        over = None if one is None else document_band(evidence, one, [(a, stage, x) for a, x in line.terms], m)
+        if (b := over or band(values, c)) is not None:
             stages[stage] = StageBand(b.delta, b.low, b.high, _own_mean(evidence, line, places, stage))
-    gaps = _gaps(evidence, line, places, differences, c)
+    gaps = _gaps(evidence, line, places, differences, c, None if one is None else m)
+    steps, said = arm_steps(evidence, line, places, c, m)
+    steps = {stage: step for stage, step in steps.items() if stage in differences and step.before in differences}
     trajectory = band(index, c) if (index := trajectory_index(evidence, line, places)) else None
-    return Shown(stages, gaps, _inversions(_scored_stages(evidence, line)[0], stages, gaps), trajectory, tuple(notes))
-
-
-def band(values: Sequence[float], c: float | None) -> Band | None:
-    """Mean -/+ c*sd/sqrt(n); None if the mean overflows, no bounds below two values."""
-    sample = summary(values, values)
-    if sample.d is None:
-        return None
-    if sample.n < 2 or sample.s is None or c is None:
-        return Band(sample.d)
-    half = c * sample.s / math.sqrt(sample.n)
-    return Band(sample.d, sample.d - half, sample.d + half)
+    turned = _inversions(scored_stages(evidence, line.reference)[0], stages, gaps, steps)
+    return Shown(stages, gaps, steps, turned, trajectory, (*notes, *said))
 
 
 def own_metric(evidence: Evidence, arm: str, places: Sequence[int], stage: str) -> float | None:
@@ -67,12 +65,6 @@ def own_metric(evidence: Evidence, arm: str, places: Sequence[int], stage: str) 
 
 def _own_mean(evidence: Evidence, line: Line, places: Sequence[int], stage: str) -> float | None:
     return own_metric(evidence, line.name, places, stage) if line.name in evidence.specs else None
-
-
-def _scored_stages(evidence: Evidence, line: Line) -> list[str]:
-    """The stages, in file order, that the reference has scores at: a probe is no level that a gap could start from."""
-    known = [x for x in evidence.decision.stages if any(map(math.isfinite, evidence.values(line.reference, x)))]
-    return known or [evidence.decision.stage]
 
 
 def _other_documents(evidence: Evidence, line: Line, places: Sequence[int], stage: str) -> bool:
@@ -93,16 +85,24 @@ def _other_documents(evidence: Evidence, line: Line, places: Sequence[int], stag
 
 
 def _gaps(
-    evidence: Evidence, line: Line, places: Sequence[int], differences: Mapping[str, list[float]], c: float | None
+    evidence: Evidence,
+    line: Line,
+    places: Sequence[int],
+    differences: Mapping[str, list[float]],
+    c: float | None,
+    m: int | None,
 ) -> dict[str, Gap]:
-    first, *others = _scored_stages(evidence, line)
+    """Gaps from the first stage; m: over the documents of the one pair, at this share."""
+    first, *others = scored_stages(evidence, line.reference)
     found: dict[str, Gap] = {}
     if first not in differences:
         return found
     for stage in others:
         if stage not in differences:
             continue
-        b = band([y - x for x, y in zip(differences[first], differences[stage], strict=True)], c)
+        terms = [(a, at, x * sign) for a, x in line.terms for at, sign in ((stage, 1.0), (first, -1.0))]
+        over = None if m is None else document_band(evidence, places[0], terms, m)
+        b = over or band([y - x for x, y in zip(differences[first], differences[stage], strict=True)], c)
         if b is not None:
             before, after = (_own_mean(evidence, line, places, x) for x in (first, stage))
             gap = None if before is None or after is None else after - before
@@ -110,22 +110,32 @@ def _gaps(
     return found
 
 
-def _inversions(first: str, stages: Mapping[str, StageBand], gaps: Mapping[str, Gap]) -> tuple[Inversion, ...]:
-    found = []
-    for stage, gap in gaps.items():
-        if first not in stages or stage not in stages:
-            continue
-        f, g = stages[first], stages[stage]
-        if not (f.delta < 0 < g.delta or g.delta < 0 < f.delta) or _side(gap) == 0:
-            continue
-        kind = "shown" if _side(f) * _side(g) < 0 else "likely"
-        found.append(Inversion(first, stage, kind, f.delta, g.delta))
-    return tuple(found)
+def _inversions(
+    first: str, stages: Mapping[str, StageBand], gaps: Mapping[str, Gap], steps: Mapping[str, Step]
+) -> tuple[Inversion, ...]:
+    """Changes of sides from the first stage, and from each stage to the one that stands on it."""
+    over = {stage: step.over for stage, step in steps.items() if step.before == first}
+    found = [_turn(first, stage, stages, gap, over.get(stage, "seeds")) for stage, gap in gaps.items()]
+    for stage, step in steps.items():
+        if step.delta is not None and (step.before != first or _side(gaps.get(stage)) == 0):
+            apart = Band(step.delta, step.low, step.high)
+            found.append(_turn(step.before, stage, stages, apart, step.over))
+    return tuple(turn for turn in found if turn is not None)
 
 
-def _side(b: Band) -> int:
+def _turn(first: str, stage: str, stages: Mapping[str, StageBand], gap: Band, over: str) -> Inversion | None:
+    if first not in stages or stage not in stages:
+        return None
+    f, g = stages[first], stages[stage]
+    if not (f.delta < 0 < g.delta or g.delta < 0 < f.delta) or _side(gap) == 0:
+        return None
+    kind = "shown" if _side(f) * _side(g) < 0 else "likely"
+    return Inversion(first, stage, kind, f.delta, g.delta, over)
+
+
+def _side(b: Band | None) -> int:
     """The sign that the band shows, 0 if it holds 0 or has no bounds."""
-    if b.low is None or b.high is None:
+    if b is None or b.low is None or b.high is None:
         return 0
     return 1 if b.low > 0 else -1 if b.high < 0 else 0
 

@@ -1,0 +1,78 @@
+"""Tables of the stages: every arm at every stage, and the gaps between a stage and the one it stands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablab.report.tables import Table
+from ablab.report.view import View, mapping
+from ablab.report.words import DASH, Style, num
+
+
+def stage_table(view: View, style: Style) -> Table | None:
+    """One row per arm, one column per stage: difference, interval, level; the baseline's level; `unstable` where it is."""
+    stages = view.stages
+    if not stages:
+        return None
+    rows = [[style.name(arm["name"]), *(_stage_cell(view, arm, stage, style) for stage in stages)] for arm in view.arms]
+    head = (("arm", "l"), *((f"{stage} (decides)" if stage == view.stage else stage, "r") for stage in stages))
+    note = (
+        f"Difference to the reference in {view.unit}, its interval, and the arm's own level below. Only {view.stage} gives "
+        "the word. A level is a mean over the arm's own pairs, so levels of arms with other seeds do not compare; "
+        "differences do."
+    )
+    return Table(head, rows, note)
+
+
+def _stage_cell(view: View, arm: dict[str, Any], stage: str, style: Style) -> str:
+    d, level = view.decimals, view.level(arm, stage)
+    if why := view.unstable(arm).get(stage):
+        return style.chip("unstable") + style.sub(style.text(why), "wrap")
+    cell = mapping(mapping(arm.get("stages")).get(stage))
+    said = f"level {style.fixed(level, d)}" if level is not None else ""
+    if num(cell.get("delta")) is None:
+        return style.literal(said) if said else DASH
+    between = style.interval(cell.get("low"), cell.get("high"), d)
+    return style.strong(style.delta(cell.get("delta"), d)) + style.sub(between) + style.sub(said)
+
+
+def gap_table(view: View, style: Style) -> Table | None:
+    """One row per arm, one column per step: the arm's own gap, and what it is against the reference's."""
+    steps = view.steps()
+    columns = list(dict.fromkeys((step["before"], stage) for by in steps.values() for stage, step in by.items()))
+    if not columns:
+        return None
+    order = {stage: i for i, stage in enumerate(view.stages)}
+    columns.sort(key=lambda c: order.get(c[1], len(order)))
+    rows = []
+    for arm in view.arms:
+        own = steps.get(arm["name"], {})
+        cells = [
+            _gap_cell(view, own[stage], style) if stage in own and own[stage]["before"] == before else DASH
+            for before, stage in columns
+        ]
+        rows.append([style.name(arm["name"]), *cells])
+    head = (("arm", "l"), *((f"{stage}: gap to {before}", "r") for before, stage in columns))
+    return Table(head, rows, _note(view, steps))
+
+
+def _gap_cell(view: View, step: dict[str, Any], style: Style) -> str:
+    d = view.decimals
+    own = style.interval(step.get("gap_low"), step.get("gap_high"), d)
+    cell = style.strong(style.delta(step.get("gap"), d)) + style.sub(own)
+    if num(step.get("delta")) is None:
+        return cell
+    between = style.interval(step.get("low"), step.get("high"), d)
+    apart = f"against the reference {style.delta(step.get('delta'), d)}"
+    return cell + style.sub(apart) + style.sub(between)
+
+
+def _note(view: View, steps: dict[str, dict[str, dict[str, Any]]]) -> str:
+    over = {step.get("over") for by in steps.values() for step in by.values()}
+    said = (
+        f"A gap is a stage's {view.unit} minus that of the stage it stands on, paired within the runs; positive is a loss. "
+        "An arm's intervals are those of its own look; the baseline's is a plain t interval over its seeds."
+    )
+    if "documents" in over:
+        said += " With one run the intervals are over documents: they speak for these weights."
+    return said

@@ -1,0 +1,152 @@
+"""Steps: every stage against the stage it stands on, within the runs, for the arm itself and against its reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ablab.verdict.documents import combined, same_text
+from ablab.verdict.evidence import Documents, Evidence
+from ablab.verdict.family import Line
+from ablab.verdict.interval import ZERO, summary
+from ablab.verdict.rows import Band, Step
+from ablab.verdict.spending import t_isf
+
+Terms = Sequence[tuple[str, str, float]]  # (arm, stage, sign)
+
+
+def scored_stages(evidence: Evidence, reference: str) -> list[str]:
+    """The stages, in file order, that the reference has scores at: a probe is no level that a gap could start from."""
+    known = [x for x in evidence.decision.stages if any(map(math.isfinite, evidence.values(reference, x)))]
+    return known or [evidence.decision.stage]
+
+
+def stands_on(evidence: Evidence, stage: str, known: Sequence[str]) -> str | None:
+    """The nearest scored stage below `stage` in the chain; the first of all where the chain names none; None for that one."""
+    seen = {stage}
+    below = evidence.decision.chain.get(stage)
+    while below is not None and below not in known and below not in seen:
+        seen.add(below)
+        below = evidence.decision.chain.get(below)
+    found = below if below in known and below not in seen else known[0]
+    return None if found == stage else found
+
+
+def band(values: Sequence[float], c: float | None) -> Band | None:
+    """Mean -/+ c*sd/sqrt(n); None if the mean overflows, no bounds below two values."""
+    sample = summary(values, values)
+    if sample.d is None:
+        return None
+    if sample.n < 2 or sample.s is None or c is None:
+        return Band(sample.d)
+    half = c * sample.s / math.sqrt(sample.n)
+    return Band(sample.d, sample.d - half, sample.d + half)
+
+
+def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> Band | None:
+    """A sum of signed scores of one seed with its interval over documents; None where it has no comparable documents."""
+    scores: list[tuple[float, Documents]] = []
+    for arm, stage, sign in terms:
+        found = evidence.documents(arm, place, stage)
+        if found is None:
+            return None
+        scores.append((sign, found))
+    spread = combined(scores, evidence.decision.metric)
+    if spread is None:
+        return None
+    delta, error, count = spread
+    if error <= ZERO * abs(scores[0][1].metric(evidence.decision.metric)):
+        return Band(delta, delta, delta) if delta == 0 else Band(delta)
+    half = t_isf(evidence.decision.alpha / (2 * m), count - 1) * error
+    return Band(delta, delta - half, delta + half)
+
+
+def arm_steps(
+    evidence: Evidence, line: Line, places: Sequence[int], c: float | None, m: int
+) -> tuple[dict[str, Step], list[str]]:
+    """Steps of one line over its pairs, and notes on stages whose texts differ. c: of the row's own look."""
+    found: dict[str, Step] = {}
+    notes: list[str] = []
+    known = scored_stages(evidence, line.reference)
+    own_terms: Terms = [(line.name, "", 1.0)] if line.name in evidence.specs else []
+    for stage in known:
+        before = stands_on(evidence, stage, known)
+        if before is None or not places:
+            continue
+        if any(_other_text(evidence, arm, places, before, stage) for arm in line.arms):
+            notes.append(f"stage {stage}: scored on other documents than {before}, no gap between them")
+            continue
+        own = _between(evidence, own_terms, places, before, stage, c, m) if own_terms else None
+        apart = _between(evidence, [(a, "", x) for a, x in line.terms], places, before, stage, c, m)
+        if apart is not None and (own is not None or not own_terms):
+            found[stage] = _step(before, own[0] if own else None, apart[0], apart[1])
+    return found, notes
+
+
+def baseline_steps(evidence: Evidence, name: str, places: Sequence[int]) -> dict[str, Step]:
+    """The baseline's own gaps over its done seeds; plain t intervals at the study's confidence: nothing is tested."""
+    found: dict[str, Step] = {}
+    known = scored_stages(evidence, name)
+    for stage in known:
+        before = stands_on(evidence, stage, known)
+        if before is None or not places or _other_text(evidence, name, places, before, stage):
+            continue
+        c = t_isf(evidence.decision.alpha / 2, len(places) - 1) if len(places) > 1 else None
+        own = _between(evidence, [(name, "", 1.0)], places, before, stage, c, 1)
+        if own is not None:
+            found[stage] = _step(before, own[0], None, own[1])
+    return found
+
+
+def _step(before: str, own: Band | None, apart: Band | None, over: str) -> Step:
+    mine, theirs = own or _NONE, apart or _NONE
+    gap = None if own is None else own.delta
+    delta = None if apart is None else apart.delta
+    return Step(before, gap, mine.low, mine.high, delta, theirs.low, theirs.high, over)
+
+
+_NONE = Band(math.nan)
+
+
+def _between(
+    evidence: Evidence, terms: Terms, places: Sequence[int], before: str, stage: str, c: float | None, m: int
+) -> tuple[Band, str] | None:
+    """(band, what it was taken over) of signed differences stage - before; None if a score is missing at any place."""
+    values = [
+        sum(x * (evidence.values(a, stage)[i] - evidence.values(a, before)[i]) for a, _, x in terms) for i in places
+    ]
+    if not all(map(math.isfinite, values)):
+        return None
+    if len(places) == 1:
+        paired = [(a, at, x * sign) for a, _, x in terms for at, sign in ((stage, 1.0), (before, -1.0))]
+        over = document_band(evidence, places[0], paired, m)
+        if over is not None and over.low is not None:
+            return over, "documents"
+    plain = band(values, c)
+    return None if plain is None else (plain, "seeds")
+
+
+def _other_text(evidence: Evidence, arm: str, places: Sequence[int], before: str, stage: str) -> bool:
+    pairs = ((evidence.documents(arm, i, before), evidence.documents(arm, i, stage)) for i in places)
+    return any(a is not None and b is not None and not same_text(a, b) for a, b in pairs)
+
+
+def unstable_stages(evidence: Evidence, arm: str) -> dict[str, str]:
+    """The stages at which the arm's own scores are not finite, each with its seeds and the reason, in words."""
+    found: dict[str, str] = {}
+    for stage in evidence.decision.stages:
+        seeds, why = [], ""
+        for i, run in enumerate(evidence.runs[arm]):
+            score = None if run is None else run.stages.get(stage)
+            if run is None or score is None:
+                continue
+            nats = score.nats if isinstance(score, Documents) else np.asarray([score])
+            if not np.isfinite(nats).all():
+                seeds.append(evidence.seeds[i])
+                why = why or run.faults.get(stage, "")
+        if seeds:
+            plural = "seed" if len(seeds) == 1 else "seeds"
+            found[stage] = f"diverged at {plural} {', '.join(map(str, seeds))}" + (f" ({why})" if why else "")
+    return found

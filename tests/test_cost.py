@@ -1,0 +1,192 @@
+"""What arms cost, beside their references and under the limits, as verdict.json says it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import finished_store as made
+from ablab import cost, judge
+from ablab import plan as planning
+from ablab.report import html
+
+DECIDES_RAW = ('stage = "sliding"', 'stage = "pre_quant"')
+INT5 = ("[arm.int5]\nstage.post_quant.compress.bits = 5\n", "[arm.int5]\nmodel.d_model = 24\n")
+
+
+def theirs(**changed: Any) -> dict[str, Any]:
+    stages = {"late": {"pack": 1.0, "evaluate": 9.0, "seconds": 30.0, "peak_bytes": 100.0}}
+    return {"bytes": 1000, "train_seconds": 100.0, "tokens_per_second": 50.0, "stages": stages, **changed}
+
+
+def late(**changed: Any) -> dict[str, Any]:
+    return {"late": {**theirs()["stages"]["late"], **changed}}
+
+
+@pytest.mark.parametrize(
+    ("mine", "free"),
+    [
+        ({}, True),
+        ({"bytes": 999}, True),
+        ({"bytes": 1001}, False),
+        ({"train_seconds": 105.0}, True),
+        ({"train_seconds": 105.1}, False),
+        ({"stages": late(evaluate=9.5)}, True),
+        ({"stages": late(evaluate=9.6)}, False),
+        ({"stages": late(seconds=300.0)}, True),  # the gates' own time is no cost
+        ({"stages": late(peak_bytes=900.0)}, True),  # shown, not counted
+        ({"bytes": None}, None),
+        ({"train_seconds": None}, None),
+        ({"stages": {}}, None),
+        ({"stages": late(root_pack=0.5)}, True),
+        ({"stages": late(root_pack=0.6)}, False),  # packing was done at another stage, and is paid for
+        ({"stages": late(root_pack=None)}, None),
+    ],
+)
+def test_free_is_no_more_bytes_and_no_longer(mine: dict[str, Any], free: bool | None) -> None:
+    assert cost.against(theirs(**mine), theirs(), "late", timed=False)["free"] is free
+
+
+def test_beside_the_reference() -> None:
+    mine = theirs(bytes=1114, train_seconds=150.0, tokens_per_second=40.0, stages=late(evaluate=19.0, peak_bytes=150.0))
+    found = cost.against(mine, theirs(), "late", timed=False)
+    wanted = {"bytes": 114, "train_time": 1.5, "stage_time": 2.0, "peak_bytes": 1.5, "free": False}
+    assert found == pytest.approx(wanted)
+    assert cost.against(mine, theirs(), "late", timed=True)["train_time"] == pytest.approx(1.25)  # wall clock: speed
+    assert cost.against(mine, theirs(), "late", timed=False, same_weights=True)["train_time"] == 1.0
+    older = {"late": {"seconds": 12.0}}
+    assert cost.against(theirs(stages=older), theirs(stages=older), "late", timed=False)["stage_time"] == 1.0
+
+
+def test_margins_and_words_of_limits(tmp_path: Path) -> None:
+    plan = made.fill(made.plan(tmp_path))
+    margins = cost.margins(plan, "wide")
+    largest = 16_020 + 2 + made.CODE  # of the third seed: each must fit
+    assert margins["bytes"] == {"limit": 16_000, "value": largest, "margin": 16_000 - largest}
+    assert margins["seconds"] == {"limit": 600.0, "value": 640.0, "margin": -40.0}
+    assert margins["stage_seconds"]["value"] == 12.0  # packing and evaluating, not the gates
+    assert margins["memory"] == {"limit": 2_000_000_000, "value": 1_000_000_002, "margin": 999_999_998}
+    assert cost.over_limits(plan, "wide") == (
+        "bytes of the artifact 16,135 is 135 over the limit of 16,000; "
+        "seconds of training 640 is 40 over the limit of 600"
+    )
+    assert cost.over_limits(plan, "int5") == ""
+    assert {spec.name: bool(spec.barred) for spec in planning.specs(plan)} == {
+        "baseline": False,
+        "int5": False,
+        "wide": True,
+    }
+
+
+@pytest.mark.parametrize(("pack", "free"), [(2.0, True), (2.6, True), (2.8, False)])
+def test_packing_of_the_stage_below_counts_where_the_decider_only_loads(
+    tmp_path: Path, pack: float, free: bool
+) -> None:
+    def change(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
+        if arm == "int5" and stage == "post_quant":
+            result["timing"]["pack"] = pack
+
+    arms = judge.conclude(made.fill(made.plan(tmp_path), change))["arms"]
+    beside = next(arm["cost_against"] for arm in arms if arm["name"] == "int5")
+    assert beside["stage_time"] == pytest.approx((pack + 12.0) / 14.0) and beside["free"] is free
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ([DECIDES_RAW], 16_020 + 2 + made.CODE),  # weights that are kept raw are no artifact
+        ([DECIDES_RAW, ('compress = { name = "rtn", bits = 6 }, ', ""), INT5], 16_020 + 2 + made.CODE),
+        ([DECIDES_RAW, ('compress = { name = "rtn", bits = 6 }, codec = "brotli", ', ""), INT5], 60_000),
+    ],
+    ids=["kept raw decides", "only a codec", "nothing compresses"],
+)
+def test_bytes_are_held_against_the_largest_artifact_that_is_compressed(
+    tmp_path: Path, changes: list[tuple[str, str]], value: int
+) -> None:
+    text = made.STUDY
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    assert cost.margins(made.fill(made.plan(tmp_path, text)), "wide")["bytes"]["value"] == value
+
+
+def test_a_limit_that_nothing_can_be_held_against_bars_nobody(tmp_path: Path) -> None:
+    assert cost.margins(made.plan(tmp_path), "wide") == {}
+
+
+def test_no_arm_over_a_limit_wins_not_even_the_baseline(tmp_path: Path) -> None:
+    text = made.STUDY.replace("bytes = 16_000", "bytes = 14_500")
+    answer = judge.conclude(made.fill(made.plan(tmp_path, text)))
+    over = {arm["name"]: bool(arm["over_limits"]) for arm in answer["arms"]}
+    assert over == {"baseline": True, "int5": False, "wide": True}
+    assert answer["winner"] not in ("baseline", "wide")
+    assert any(note.startswith("baseline: cannot win, bytes of the artifact 15,115") for note in answer["notes"])
+
+
+def test_verdict_json_holds_costs_positions_bands_and_artifacts(tmp_path: Path) -> None:
+    answer = judge.conclude(made.fill(made.plan(tmp_path)))
+    arms = {arm["name"]: arm for arm in answer["arms"]}
+    stage = arms["int5"]["cost"]["stages"]["sliding"]
+    assert stage == {
+        "seconds": 20.0, "peak_bytes": 1_000_000_001, "bytes": 14_001 + made.CODE, "model_bytes": 14_001,
+        "code_bytes": made.CODE, "pack": 2.0, "check": 8.0, "evaluate": 10.0, "root_pack": 2.0,
+    }  # fmt: skip
+    assert arms["int5"]["cost"]["stage_seconds"]["sliding"] == 20.0
+    assert arms["int5"]["cost_against"] == {
+        "bytes": -1000, "train_time": 1.0, "stage_time": 1.0, "peak_bytes": 1.0, "free": True
+    }  # fmt: skip
+    assert arms["int5"]["shares_weights"] and not arms["wide"]["shares_weights"]
+    assert arms["baseline"]["cost_against"] is None
+    assert answer["positions"]["wide"]["edges"][-1] == 64 and sum(answer["positions"]["wide"]["trained"]) == 4096
+    band = answer["bands"]["sliding"]["int5"]
+    assert len(band["tokens"]) == len(band["nats_per_token"]) == len(band["edges"]) - 1 and band["tokens"][5] == 40
+    assert list(answer["artifacts"]) == ["post_quant"]  # sliding and ttt stand on it, pre_quant keeps the weights
+    one = answer["artifacts"]["post_quant"]["int5"]
+    assert (one["least"], one["bytes"], one["most"], one["seeds"]) == (14_113, 14_114, 14_115, 3)
+    assert one["schemes"]["rtn int5"]["tensors"] == 20 and one["codec"] == "brotli"
+    assert arms["int5"]["steps"]["sliding"]["before"] == arms["int5"]["steps"]["ttt"]["before"] == "post_quant"
+    assert {(i["first"], i["stage"]) for i in arms["wide"]["inversions"]} >= {("post_quant", "sliding")}
+    assert json.loads((made_directory(tmp_path) / "verdict.json").read_text()) == json.loads(json.dumps(answer))
+    assert "changes sides" in html.page(answer)
+
+
+def made_directory(folder: Path) -> Path:
+    return folder / "runs" / "studies" / "stages"
+
+
+def test_results_of_older_versions_lack_parts_and_still_conclude(tmp_path: Path) -> None:
+    def change(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
+        for key in ("timing", "peak_bytes", "model_bytes", "code_bytes", "extra"):
+            del result[key]
+        result["artifact"] = {}
+
+    plan = made.fill(made.plan(tmp_path, made.STUDY.replace("memory = 2_000_000_000\n", "")), change)
+    for run in plan.runs.values():
+        path = plan.store.train(run.train_key) / "done.json"
+        done = json.loads(path.read_text())
+        done.pop("positions", None)  # arms that share weights share the file
+        path.write_text(json.dumps(done))
+    answer = judge.conclude(plan)
+    assert answer["positions"] == {} and answer["artifacts"] == {}
+    assert answer["arms"][1]["cost_against"]["stage_time"] == 1.0
+    html.page(answer)
+
+
+def test_a_stage_that_diverged_is_unstable_and_the_others_stay(tmp_path: Path) -> None:
+    def change(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
+        if arm == "wide" and stage == "ttt" and seed == 1:
+            scores.nats[:] = float("nan")
+            result["metrics"] = {"nats_per_token": None, "bits_per_byte": None}
+            result["bands"]["nats"][3] = None
+            result["diverged"] = "chunk 3 of the text: the loss is not finite"
+
+    answer = judge.conclude(made.fill(made.plan(tmp_path), change))
+    wide = next(arm for arm in answer["arms"] if arm["name"] == "wide")
+    assert wide["word"] == "worse" and set(wide["stages"]) == {"pre_quant", "post_quant", "sliding"}
+    assert wide["unstable"] == {"ttt": "diverged at seed 1 (chunk 3 of the text: the loss is not finite)"}
+    assert answer["bands"]["ttt"]["wide"]["nats_per_token"][3] is None
+    page = html.page(answer)
+    assert "Unstable stage" in page and "its other stages are kept" in page
