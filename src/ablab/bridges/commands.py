@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -52,12 +52,46 @@ def explain(
 
 def export(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
-    arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm, or baseline.")],
-    to: Annotated[Literal["megatron"], typer.Option(help="Whose words: megatron (the vpMoE fork).")],
+    to: Annotated[Literal["megatron", "golf"], typer.Option(help="Whose: megatron (the vpMoE fork) or golf.")],
+    arm: Annotated[
+        str | None, typer.Argument(metavar="[ARM]", help="An arm, or baseline; --arm says the same.")
+    ] = None,
+    arm_named: Annotated[str | None, typer.Option("--arm", metavar="ARM", help="An arm, or baseline.")] = None,
     scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a shell line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="megatron: print JSON instead of a shell line.")] = False,
+    out: Annotated[Path | None, typer.Option(help="golf: the folder to write.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="golf: where the study's runs lie.", show_default="runs")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="golf: where they were made, cpu or cuda.", show_default="cpu")
+    ] = None,
+    author: Annotated[str | None, typer.Option(help="golf: who submits it.")] = None,
+    github_id: Annotated[str | None, typer.Option(help="golf: their GitHub name.")] = None,
+    title: Annotated[str | None, typer.Option(help="golf: the submission's name.")] = None,
 ) -> None:
-    """An arm as another program's command line; refuses what that program cannot do."""
+    """An arm in another program's words: Megatron's command line, or a non-record submission to parameter-golf."""
+    if arm and arm_named and arm != arm_named:
+        raise typer.BadParameter(f"'{arm}' and --arm '{arm_named}' are two arms; name one", param_hint="ARM")
+    chosen = arm or arm_named
+    if chosen is None:
+        raise typer.BadParameter("no arm; name one, or baseline", param_hint="ARM")
+    if to == "megatron":
+        golf_only: dict[str, Any] = {"--out": out, "--runs": runs, "--device": device}
+        golf_only |= {"--author": author, "--github-id": github_id, "--title": title}
+        if given := [flag for flag, value in golf_only.items() if value is not None]:
+            raise typer.BadParameter(f"{', '.join(given)} belongs to --to golf; leave it out", param_hint=given[0])
+        return _to_megatron(study, chosen, scale, as_json)
+    if as_json:
+        raise typer.BadParameter("belongs to --to megatron; submission.json is written as it is", param_hint="--json")
+    if out is None or not author or not github_id:
+        wanted = {"--out": out, "--author": author, "--github-id": github_id}
+        missing = [flag for flag, value in wanted.items() if not value]
+        raise typer.BadParameter(f"a submission needs {', '.join(missing)}", param_hint=missing[0])
+    _to_golf(
+        study, chosen, scale, out, runs or Path("runs"), device or "cpu", author=author, github_id=github_id, name=title
+    )
+
+
+def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> None:
     from ablab import study as studies
     from ablab.bridges import megatron, shown
     from ablab.fault import did_you_mean
@@ -72,6 +106,17 @@ def export(
         return
     print(found.shell())
     shown.notes(found.notes, lambda text: print(text, file=sys.stderr))
+
+
+def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, device: str, **who: Any) -> None:
+    from ablab import plan
+    from ablab import study as studies
+    from ablab.bridges import golf
+    from ablab.store import Store
+
+    made = plan.make(studies.load(study, scale), Store(runs.resolve()), device=device, say=lambda _: None)
+    for path in golf.export(made, arm, out, **who):
+        print(path)
 
 
 def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:
