@@ -31,6 +31,10 @@ bench: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/python bench/loss.py
 	$(BIN)/python bench/harmony.py
 	$(BIN)/python bench/batches.py
+	$(BIN)/python bench/gptq.py --whole
+	$(BIN)/python bench/sliding.py
+	$(BIN)/python bench/ttt.py
+	$(BIN)/python bench/eval_only.py
 
 clean:
 	rm -rf $(VENV) runs

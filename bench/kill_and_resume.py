@@ -21,7 +21,7 @@ from typing import Any
 
 CLOCK = {
     "seconds", "train_seconds", "stage_seconds", "tokens_per_second", "step_ms", "price", "environment", "when", "key",
-    "judged", "sentence", "created", "decisions",
+    "judged", "sentence", "created", "decisions", "cost_against", "peak_bytes", "pack", "check", "evaluate",
 }  # fmt: skip
 
 STUDY = """

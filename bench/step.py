@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablab import losses, machine, optimizers, schedules
+from ablab import losses, machine, optimizers, qats, schedules
 from ablab.data.corpus import Corpus, Valid
 from ablab.learner import Learner
 from ablab.rng import stream
@@ -56,10 +56,11 @@ def ours(
     model = canonical({"layers": layers, **sizes, **(model or {}), **kinds}, faults)
     if faults:
         raise ValueError(faults)
-    asked: dict[str, Any] = {"clip": 1.0, "ema": 0.0, "salt": "", "validate_every": 0}
+    asked: dict[str, Any] = {"clip": 1.0, "ema": 0.0, "salt": "", "weights": None, "validate_every": 0}
     asked["optimizer"] = optimizers.slot.coerce(optimizer or {"name": "adamw", "lr": 1e-3}, "")[0]
     asked["schedule"] = schedules.slot.coerce("wsd", "")[0]
     asked["loss"] = losses.slot.coerce("mean", "")[0]
+    asked["qat"] = qats.slot.coerce("off", "")[0]
     budget = {"tokens": 1 << 30, "seconds": None, "batch_tokens": rows * seq_len}
     settings = {
         "budget": budget,
