@@ -214,8 +214,9 @@ def test_a_miniature_that_no_tensor_can_hold_is_refused(monkeypatch: pytest.Monk
     def too_large(*_: Any) -> Any:
         raise RuntimeError("Storage size calculation overflowed with sizes=[36028797018963968, 32]")
 
+    baseline = SimpleNamespace(settings=tiny.settings(), on="baseline")
     plan: Any = SimpleNamespace(
-        study=SimpleNamespace(path=Path("s.toml"), baseline=SimpleNamespace(settings=tiny.settings()), arms={}),
+        study=SimpleNamespace(path=Path("s.toml"), baseline=baseline, arms={}),
         runs={("baseline", 0): None},
         seeds=[0],
         corpus=lambda _: tiny.corpus(),

@@ -36,7 +36,7 @@ class Gptq:
     """
 
     source = "Frantar et al. 2022 (GPTQ), arXiv 2210.17323; openai/parameter-golf #1394, #1948"
-    revision = 2  # no inputs: by row maximum
+    revision = 1
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from ablab.packed import Part, oddity
 from ablab.rounding import codes, most, scales
 
 Policy = Literal["fp16", "int8"]
-CONTROL = 64  # numbers from which on a vector is stored as int8: below, the scale and the risk outweigh what is saved
+CONTROL = 16  # numbers from which on a vector is stored as int8; q_gain and single numbers stay fp16
 INT8 = 8
 
 
