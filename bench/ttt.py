@@ -29,8 +29,9 @@ from ablab.evaluators.cuts import batches, hidden_of, nats_of
 from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.lora import TARGETS, Adapters
 from ablab.evaluators.side_by_side import SideBySide, groups
+from ablab.evaluators.subset import input_lengths
 from ablab.evaluators.ttt import Ttt
-from ablab.evaluators.ttt_sgd import chunks, inputs_of, learned, loss_of, movable, split
+from ablab.evaluators.ttt_sgd import chunks, learned, loss_of, movable, split
 from ablab.model import Decoder, build
 from ablab.rng import stream
 from ablab.study import load
@@ -77,7 +78,7 @@ def text(tokens: int) -> Corpus:
 def bare_sgd(model: Decoder, corpus: Corpus, precision: str, chunk: int) -> Run:
     """The passes of adapt = "sgd"."""
     own = copy.deepcopy(model)
-    moving, device, lengths = movable(own, ()), model.head_weight.device, inputs_of(corpus)
+    moving, device, lengths = movable(own, ()), model.head_weight.device, input_lengths(corpus)
     every = list(chunks(lengths, SEQ_LEN, SEQ_LEN, chunk))
     read = [list(batches(corpus, cuts, SEQ_LEN, inference.FORWARD_TOKENS)) for cuts in every]
     taught = [split(corpus, learned(cuts, SEQ_LEN), SEQ_LEN, None, moving) for cuts in every[:-1]]
@@ -100,7 +101,7 @@ def bare_lora(model: Decoder, corpus: Corpus, precision: str) -> Run:
     own = copy.deepcopy(model).requires_grad_(False)
     adapters = Adapters(own, targets=TARGETS, rank=RANK, scale=1.0, documents=SIDE)
     side = SideBySide(own, model, adapters, corpus, Ledger(corpus), SEQ_LEN, CHUNK, precision)
-    lengths, device, made = inputs_of(corpus), model.head_weight.device, list[Any]()
+    lengths, device, made = input_lengths(corpus), model.head_weight.device, list[Any]()
     for group in groups(lengths, 0, len(lengths), adapters.most, by_length=True):
         counts = [-(-lengths[document] // CHUNK) for document in group]
         for number in range(counts[0]):

@@ -87,3 +87,14 @@ def test_eval_only_puts_what_is_asked_beside_what_it_measured(
     assert numbers["ratio"] == pytest.approx(1.1) and numbers["target"]["ratio"] == "at most 1.2"
     assert "run / (one training + its evaluations): 1.100; asked: at most 1.2" in words
     assert "packing's share of the run: 0.000; asked: less than 0.05" in words
+
+
+def test_ttt_is_held_against_its_own_passes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = module("ttt", monkeypatch, "--turns", "1", "--tokens", "1200", "--threads", "1")
+    for name, value in {"SEQ_LEN": 64, "WIDTH": 16, "VOCAB": 64, "RANK": 2}.items():
+        monkeypatch.setattr(bench, name, value)
+    numbers, _ = run(bench, capsys)
+    assert set(numbers["ratios"]) == {"sgd", "lora"} and all(ratio > 0 for ratio in numbers["ratios"].values())
+    assert numbers["target"] == 1.3 and numbers["held_out_tokens"] > 1000
