@@ -69,7 +69,7 @@ def _side_by_side(compress: Compress, plain: Sequence[bytes]) -> list[bytes]:
         threads.shutdown(cancel_futures=True)  # interrupted: streams that were not begun are left
 
 
-def library(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
     """The module of a compression library. GateFailed, with the command that installs it, where it is missing."""
     try:
         return importlib.import_module(name)

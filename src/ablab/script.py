@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from ablab.container import library
+from ablab.container import imported
 
 Place = tuple[int, int]  # line, column in characters, both as tokenize counts
 Span = tuple[Place, Place, bool]  # of a docstring; whether a `pass` must stand for it
@@ -82,7 +82,7 @@ def wrapped(source: str) -> bytes:
 
 def wrappers(source: str) -> dict[str, bytes]:
     """The file of each codec: stub, and the compressed source in base85. GateFailed where brotli is not installed."""
-    plain, brotli = source.encode(), library("brotli")
+    plain, brotli = source.encode(), imported("brotli")
     packed = {
         "lzma": min((_lzma(plain, lc, pb) for lc in (0, 2, 3, 4) for pb in (0, 2)), key=len),
         "brotli": brotli.compress(plain, mode=brotli.MODE_TEXT, quality=11, lgwin=24),

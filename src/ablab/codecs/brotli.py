@@ -40,7 +40,7 @@ class Brotli:
 
     def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
         """The artifact; `len` of it is its size. The same bytes for the same parts."""
-        library = container.library("brotli")
+        library = container.imported("brotli")
 
         def compress(plain: bytes) -> bytes:
             return bytes(library.compress(plain, quality=self.quality, lgwin=self.window))
@@ -50,7 +50,7 @@ class Brotli:
     @staticmethod
     def expand(encoded: memoryview, size: int) -> bytes:
         """Exactly `size` bytes. Raises ValueError, or brotli's own error, for damaged ones; never makes many more."""
-        library = container.library("brotli")
+        library = container.imported("brotli")
         one, pieces, made = library.Decompressor(), [], 0
         piece = one.process(bytes(encoded), output_buffer_limit=size + 1)
         while True:

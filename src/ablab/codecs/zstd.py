@@ -36,7 +36,7 @@ class Zstd:
 
     def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
         """The artifact; `len` of it is its size. The same bytes for the same parts."""
-        library = container.library("zstandard")
+        library = container.imported("zstandard")
 
         def compress(plain: bytes) -> bytes:
             one = library.ZstdCompressor(level=self.level, write_checksum=False, write_content_size=False)
@@ -47,7 +47,7 @@ class Zstd:
     @staticmethod
     def expand(encoded: memoryview, size: int) -> bytes:
         """Exactly `size` bytes. Raises ValueError, or zstd's own error, for damaged ones; never makes many more."""
-        reader = container.library("zstandard").ZstdDecompressor(max_window_size=1 << 27).stream_reader(encoded)
+        reader = container.imported("zstandard").ZstdDecompressor(max_window_size=1 << 27).stream_reader(encoded)
         pieces: list[bytes] = []
         left = size + 1
         while left and (piece := reader.read(min(left, 1 << 24))):
