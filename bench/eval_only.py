@@ -1,9 +1,9 @@
-"""An eval-only study of eight arms trains once: `python bench/eval_only.py [--json PATH]`. About 2 minutes on 2 cores.
+"""An eval-only study of eight arms trains once: `python bench/eval_only.py [--json PATH]`. About 4 minutes on 2 cores.
 
 Eight arms change how weights are packed or scored, none how they are trained. The wall clock of `ablab run` (one job, one seed;
 its check of the miniatures is timed apart, since every study pays it) is held against what one training and the evaluations
-took by their own account: at most 1.2 times that is asked. Also counted: trainings and stages that were done, and the share of
-the run that packing took: less than 0.05 is asked.
+took by their own account: at most 1.2 times that is asked. Also counted: trainings and stages that were done, and the largest
+share of one run (an arm's training and its stages) in which weights are packed: less than 0.05 is asked.
 """
 
 from __future__ import annotations
@@ -81,18 +81,35 @@ def measure(folder: Path) -> dict[str, Any]:
     running, _ = timed("run", str(path), "--out", str(out), "--jobs", "1", "--json")
     trained = [json.loads(p.read_text()) for p in out.glob("train/*/done.json")]
     stages = [json.loads(p.read_text()) for p in out.glob("score/*/result.json")]
-    alone = sum(one["seconds"] for one in trained) + sum(one["seconds"] for one in stages)
+    training = sum(one["seconds"] + one["validate_seconds"] for one in trained)
+    alone = training + sum(one["seconds"] for one in stages)
+    shares = [packing(arm["cost"]["stages"], training) for arm in read_verdict(out)["arms"]]
     return {
         "arms": STUDY.count("[arm."),
         "trainings": len(trained),
         "stages": len(stages),
         "check_seconds": checking,
         "run_seconds": running,
-        "train_and_stage_seconds": alone,
+        "training_seconds": training,
+        "training_and_stages_seconds": alone,
         "ratio": running / alone,
-        "packing_share": sum(one["timing"]["pack"] for one in stages if "gptq" in str(one["artifact"])) / running,
+        "packing_share": max(shares),
+        "packing_share_of_the_study": sum(one["timing"]["pack"] for one in stages) / running,
         "target": {"ratio": f"at most {TARGETS['ratio']}", "packing_share": f"less than {TARGETS['packing_share']}"},
     }
+
+
+def read_verdict(out: Path) -> Any:
+    """verdict.json of the one study in the store `out`."""
+    (path,) = out.glob("studies/*/verdict.json")
+    return json.loads(path.read_text())
+
+
+def packing(stages: dict[str, Any], training: float) -> float:
+    """The share of one run, its training and all its stages, in which weights are packed and unpacked."""
+    return sum(stage["pack"] for stage in stages.values()) / (
+        training + sum(stage["seconds"] for stage in stages.values())
+    )
 
 
 def main() -> None:
@@ -104,7 +121,7 @@ def main() -> None:
         found = measure(Path(folder)) | {"machine": machine.describe()}
     print(json.dumps(found, indent=1))
     print(f"run / (one training + its evaluations): {found['ratio']:.3f}; asked: {found['target']['ratio']}")
-    print(f"packing's share of the run: {found['packing_share']:.3f}; asked: {found['target']['packing_share']}")
+    print(f"packing's largest share of a run: {found['packing_share']:.3f}; asked: {found['target']['packing_share']}")
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -49,6 +49,7 @@ class Progress:
     untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
     positions: list[int] = field(default_factory=list)  # targets trained in each band of positions
     rounded: int = 0  # steps whose passes saw rounded weights
+    validate_seconds: float = 0.0  # of scoring held-out text, before the first step and on the way
 
 
 def train(
@@ -101,7 +102,7 @@ def train(
 
         try:
             if not progress.untrained:
-                progress.untrained = _untrained(learner, corpus, out)
+                progress.untrained = _untrained(learner, progress, corpus, out)
             fault = _loop(learner, progress, write=write, save=save, stop=stop, say=say, every=checkpoint_every)
             metrics.sync()
         except RuntimeError as error:
@@ -112,9 +113,17 @@ def train(
         return _finish(learner, progress, corpus, fault, out, {"identity": identity, "seed": seed, **where})
 
 
-def _untrained(learner: Learner, corpus: Corpus, out: Path) -> dict[str, Any]:
-    """Score the weights as they were drawn. A loss that is not finite is left to the first step, which says so."""
+def _validate(learner: Learner, progress: Progress) -> dict[str, float]:
+    """What `validate` finds, its seconds written down."""
+    began = time.perf_counter()
     held_out = learner.validate()
+    progress.validate_seconds += time.perf_counter() - began
+    return held_out
+
+
+def _untrained(learner: Learner, progress: Progress, corpus: Corpus, out: Path) -> dict[str, Any]:
+    """Score the weights as they were drawn. A loss that is not finite is left to the first step, which says so."""
+    held_out = _validate(learner, progress)
     if not all(map(math.isfinite, held_out.values())):
         return {"nats_per_token": None}
     return audit.untrained(held_out, corpus, place=str(out))
@@ -157,7 +166,7 @@ def _loop(
         write({**row, "seconds": round(progress.seconds, 6)})
         over = learner.spent(progress.step, progress.seconds) >= 1
         if over or learner.validates(progress.tokens):
-            held_out = learner.validate()
+            held_out = _validate(learner, progress)
             if not all(map(math.isfinite, held_out.values())):
                 return f"the validation loss is not finite after step {progress.step}"
             progress.trajectory.append({**here, **held_out})
@@ -244,6 +253,7 @@ def _finish(
         "steps": progress.step,
         "tokens": progress.tokens,
         "seconds": progress.seconds,
+        "validate_seconds": progress.validate_seconds,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "token_hash": progress.token_hash,
         "hashes": progress.hashes,

@@ -28,6 +28,7 @@ UNTRAINED_HERE: dict[str, Any] = {  # of done.json, where a training would have 
     "steps": 0,
     "tokens": 0,
     "seconds": 0.0,
+    "validate_seconds": 0.0,
     "tokens_per_second": None,
     "hashes": [],
     "trajectory": [],
