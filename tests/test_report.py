@@ -459,6 +459,12 @@ def test_terminal_in_colour_and_narrow(verdict: dict[str, Any]) -> None:
     assert "inconclusive" in bare
 
 
+def test_a_long_name_of_a_factorial_is_cut_between_its_factors(verdict: dict[str, Any]) -> None:
+    lines = shown(renamed(verdict, "grape_a", "window=32,windows.main=32"), width=100).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("window=32, "))
+    assert lines[at + 1].startswith("windows.main=32 ")
+
+
 def test_terminal_that_cannot_write_unicode(verdict: dict[str, Any]) -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
@@ -682,6 +688,18 @@ def test_one_page_says_where_tokens_were_trained_and_scored(staged_verdict: dict
         "scored tokens stand at positions 2,048 to 4,095; each at a position trained at least a tenth as often as the most "
         "trained." in refuted
     )
+
+
+def test_what_is_said_of_positions_holds_for_every_arm_at_every_stage_named() -> None:
+    short, long = ([0.0, 64.0, 128.0], [1.0, 1.0]), ([0.0, 128.0, 256.0], [1.0, 9.0])
+    bands = {"sliding": {"a": short, "b": short, "longer": long}, "twice": {"a": long, "b": long, "longer": long}}
+    read = {s: {n: {"edges": e, "tokens": t} for n, (e, t) in arms.items()} for s, arms in bands.items()}
+    found = depth.groups(View({"arms": [{"name": name} for name in ("a", "b", "longer")], "bands": read}))
+    assert [(group.stages, group.arms) for group in found] == [
+        (("sliding",), ("a", "b")),
+        (("sliding", "twice"), ("longer",)),
+        (("twice",), ("a", "b")),
+    ]
 
 
 def test_shares_of_scored_tokens_are_exact_where_bands_differ() -> None:

@@ -18,7 +18,7 @@ RARE = 0.1  # a position is rarely trained where it was met less than this share
 
 @dataclass(frozen=True)
 class Group:
-    """Arms and stages of which the trained and the scored positions are the same."""
+    """Arms and stages of which the trained and the scored positions are the same: of every arm at every stage named."""
 
     stages: tuple[str, ...]
     arms: tuple[str, ...]
@@ -29,15 +29,27 @@ class Group:
 def groups(view: View) -> list[Group]:
     """Every distinct pair of trained and scored positions, in the order of stages and arms."""
     trained = view.trained()
-    found: dict[str, tuple[dict[str, None], dict[str, None], Counts, Counts | None]] = {}
+    found: dict[str, tuple[Counts, Counts | None, dict[str, list[str]]]] = {}
     for stage, by_arm in view.scored().items():
         for arm in view.arms:
             name = arm["name"]
             if name in by_arm:
                 key = repr((_profile(by_arm[name]), _profile(trained.get(name))))
-                one = found.setdefault(key, ({}, {}, by_arm[name], trained.get(name)))
-                one[0][stage], one[1][name] = None, None
-    return [Group(tuple(s), tuple(a), scored, known) for s, a, scored, known in found.values()]
+                alike = found.setdefault(key, (by_arm[name], trained.get(name), {}))[2]
+                alike.setdefault(name, []).append(stage)
+    return [
+        Group(stages, arms, scored, known)
+        for scored, known, alike in found.values()
+        for stages, arms in _blocks(alike).items()
+    ]
+
+
+def _blocks(stages_of: dict[str, list[str]]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Arms that share the very same stages: what is said of a block holds for each pair in it."""
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for arm, stages in stages_of.items():
+        found[tuple(stages)] = (*found.get(tuple(stages), ()), arm)
+    return found
 
 
 def _profile(counts: Counts | None) -> Counts | None:
@@ -178,22 +190,23 @@ def exposure_table(view: View, style: Style = STYLE) -> Table | None:
     trainings: dict[str, tuple[Counts, list[str]]] = {}
     for name, counts in view.trained().items():
         trainings.setdefault(repr(counts), (counts, []))[1].append(name)
-    scorings: dict[str, tuple[Counts, dict[str, None], dict[str, None]]] = {}
+    places: dict[str, tuple[Counts, dict[str, list[str]]]] = {}
     for group in found:
-        one = scorings.setdefault(repr(group.scored), (group.scored, {}, {}))
-        one[1].update(dict.fromkeys(group.stages))
-        one[2].update(dict.fromkeys(group.arms))
-    every = [c for c, _ in trainings.values()] + [c for c, _, _ in scorings.values()]
+        alike = places.setdefault(repr(_profile(group.scored)), (group.scored, {}))[1]
+        for arm in group.arms:
+            alike.setdefault(arm, []).extend(group.stages)
+    scorings = [(counts, s, a) for counts, alike in places.values() for s, a in _blocks(alike).items()]
+    every = [c for c, _ in trainings.values()] + [c for c, _, _ in scorings]
     edges = sorted({e for counts in every for e in counts[0]})
     columns = [
         [_times(v / (b - a)) for v, a, b in zip(_cut(c, edges), edges, edges[1:])] for c, _ in trainings.values()
     ]
-    for counts, _, _ in scorings.values():
+    for counts, _, _ in scorings:
         columns.append([_share(v / sum(counts[1])) for v in _cut(counts, edges)])
     rows = [[_span(a, b).split(" ", 1)[1], *cells] for a, b, *cells in zip(edges, edges[1:], *columns)]
     head = [("position", "r")]
     head += [(f"times trained: {named(tuple(names), view)}", "r") for _, names in trainings.values()]
-    head += [(f"scored, {', '.join(s)}: {named(tuple(a), view)}", "r") for _, s, a in scorings.values()]
+    head += [(f"scored, {', '.join(s)}: {named(a, view)}", "r") for _, s, a in scorings]
     note = (
         "Times trained: training tokens at these positions, per position. Scored: share of the stage's scored tokens."
     )

@@ -176,14 +176,15 @@ class Panel:
         self.draw(text(x - 4 if late else x + 4, self.top + 10, words, "note", "end" if late else "start"))
 
     def outside(self, lines: dict[str, float], decimals: int) -> None:
-        """Name the lines that run off the scale, with their last value, at the edge that they left by."""
+        """Name the lines that run off a scale around zero, with their last value, at the edge on its side."""
         above = below = 0
         for name, value in lines.items():
-            up = value > self.y.high
+            up = value >= 0
             above, below = above + up, below + (not up)
             y = self.top + 12 * above if up else self.height - self.bottom + 6 - 12 * below
-            sign, arrow = "+" if value > 0 else "\u2212", "\u2191" if up else "\u2193"
-            words = f"{name} is off this scale, last {sign}{abs(value):.{decimals}f} {arrow}"
+            sign, arrow = "+" if value > 0 else "\u2212", " \u2191" if up else " \u2193"
+            how, arrow = ("leaves", "") if self.y.low <= value <= self.y.high else ("is off", arrow)
+            words = f"{name} {how} this scale, last {sign}{abs(value):.{decimals}f}{arrow}"
             self.draw(text(self.left + 6, y, words, "note"))
 
     def curve(self, index: int, points: Sequence[tuple[float, float]], title: str, marks: bool = False) -> None:

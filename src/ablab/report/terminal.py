@@ -24,6 +24,7 @@ COLOURS = {
     "waiting": "dim",
 }
 WIDTH = 100
+NAME = 22  # characters that a name has room for beside the longest words
 
 
 def terminal(verdict: dict[str, Any], console: Console) -> None:
@@ -80,8 +81,13 @@ def _row(view: View, arm: dict[str, Any], console: Console, pretty: bool) -> lis
     cells = [said, delta, between, words.whole(arm.get("seeds")), words.p_value(arm.get("p")), tables.more_text(arm)]
     if arm["name"] == view.baseline:
         cells[2] = tables.difference_text(view, arm, STYLE)
-    name = _text(STYLE.name(arm["name"]), console, "bold" if pretty else "")
-    return [name, *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells))]
+    name = STYLE.name(arm["name"])
+    if len(name) > NAME:  # names of factorials: better cut between factors than inside one
+        name = name.replace(",", ",\n")
+    return [
+        _text(name, console, "bold" if pretty else ""),
+        *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells)),
+    ]
 
 
 def _stages(view: View, arm: dict[str, Any]) -> str:
