@@ -13,7 +13,7 @@ from ablab.data import Corpus, valid_rows
 from ablab.evaluators import inference
 from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.receptive import within
-from ablab.evaluators.subset import input_lengths, sample
+from ablab.evaluators.subset import at_least_one, input_lengths, sample
 from ablab.model import Decoder
 from ablab.scores import Scores
 
@@ -32,10 +32,7 @@ class Disjoint:
     decides: ClassVar[bool] = True
 
     def __init__(self, *, documents: int | None = None, seq_len: int | None = None) -> None:
-        if documents is not None and documents < 1:
-            raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
-        if seq_len is not None and seq_len < 1:
-            raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
+        at_least_one(documents=documents, seq_len=seq_len)
         self.documents, self.seq_len = documents, seq_len
 
     @staticmethod

@@ -17,14 +17,13 @@ from ablab.evaluators.grams import Grams
 from ablab.evaluators.inference import inference
 from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.receptive import within
-from ablab.evaluators.subset import input_lengths, sample
+from ablab.evaluators.subset import at_least_one, input_lengths, sample
 from ablab.model import Decoder
 from ablab.scores import Scores
 
 BLOCK = 1 << 18  # tokens whose model scores are held before they are mixed
-ORDERS = (
-    32  # at most: every order is a table over the whole text, and what repeats for longer is found by the shorter ones
-)
+# At most: every order is a table over the whole text, and what repeats for longer is found by the shorter ones.
+ORDERS = 32
 
 
 class Ngram:
@@ -64,10 +63,7 @@ class Ngram:
                 raise ValueError(f"{name} = {share:g} is no share; give more than 0 and less than 1")
         if chunk < 1:
             raise ValueError(f"chunk = {chunk} never learns; give at least 1")
-        if seq_len is not None and seq_len < 1:
-            raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
-        if documents is not None and documents < 1:
-            raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
+        at_least_one(documents=documents, seq_len=seq_len)
         self.max_order, self.weight, self.discount, self.chunk = max_order, weight, discount, chunk
         self.carry, self.seq_len, self.documents = carry, seq_len, documents
 

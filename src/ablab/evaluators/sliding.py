@@ -14,7 +14,7 @@ from ablab.evaluators.cuts import Cut, batches, hidden_of, score
 from ablab.evaluators.disjoint import declared
 from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.receptive import receptive, within
-from ablab.evaluators.subset import input_lengths, sample
+from ablab.evaluators.subset import at_least_one, input_lengths, sample
 from ablab.model import Decoder
 from ablab.scores import Scores
 
@@ -37,10 +37,7 @@ class Sliding:
     def __init__(self, *, stride: int = 64, seq_len: int | None = None, documents: int | None = None) -> None:
         if stride < 1:
             raise ValueError(f"stride = {stride} never moves on; give at least 1")
-        if seq_len is not None and seq_len < 1:
-            raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
-        if documents is not None and documents < 1:
-            raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
+        at_least_one(documents=documents, seq_len=seq_len)
         if seq_len is not None:
             _fits(stride, seq_len)
         self.stride, self.seq_len, self.documents = stride, seq_len, documents

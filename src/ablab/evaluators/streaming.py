@@ -16,7 +16,7 @@ from ablab.evaluators.cuts import Cut, batch_of, batches, hidden_of, score
 from ablab.evaluators.disjoint import declared
 from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.receptive import made, within
-from ablab.evaluators.subset import input_lengths, sample
+from ablab.evaluators.subset import at_least_one, input_lengths, sample
 from ablab.model import Decoder
 from ablab.scores import Scores
 
@@ -54,8 +54,7 @@ class Streaming:
             raise ValueError(
                 f"cache = {cache} keeps nothing; give at least one stretch, or leave it out for everything"
             )
-        if documents is not None and documents < 1:
-            raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
+        at_least_one(documents=documents)
         if stretch is not None and cache is not None:
             _fits(cache, stretch)
         self.stretch, self.cache, self.documents = stretch, cache, documents

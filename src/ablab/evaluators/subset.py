@@ -9,6 +9,14 @@ import numpy as np
 from ablab.data.corpus import Corpus
 
 
+def at_least_one(*, documents: int | None, seq_len: int | None = None) -> None:
+    """ValueError where no document, or windows without a token, are asked for; None asks for what is usual."""
+    if documents is not None and documents < 1:
+        raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
+    if seq_len is not None and seq_len < 1:
+        raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
+
+
 def sample(corpus: Corpus, documents: int | None) -> Corpus:
     """`corpus` with `documents` of its validation documents, in its order; all of them where None.
 
