@@ -198,6 +198,13 @@ def test_readme_has_every_arm_with_mean_sd_units_and_verdict(tmp_path: Path) -> 
     assert str(tmp_path) not in text
 
 
+def test_a_delta_to_another_arm_names_it(tmp_path: Path) -> None:
+    text = made.STUDY.replace("[arm.wide]\n", '[arm.wide]\non = "int5"\n')
+    rows = (exported(tmp_path, text=text) / "README.md").read_text().splitlines()
+    deltas = {row.split("|")[1].strip(" *`"): row.split("|")[7].strip() for row in rows if row.count("|") > 8}
+    assert deltas["wide"].endswith("] to `int5`") and deltas["int5"].endswith("]") and deltas["baseline"] == "-"
+
+
 def test_two_seeds_have_no_sd_in_the_table() -> None:
     assert golf.spread([1.0, 1.2]) == "1.10000 (n = 2)"
     assert golf.spread([1.0, 1.1, 1.2]) == "1.10000 +/- 0.10000"

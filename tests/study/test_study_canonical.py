@@ -137,6 +137,13 @@ def test_a_stage_after_another_has_its_compressed_weights(tmp_path: Path) -> Non
     assert stages["longer"]["compress"] == stages["pre_quant"]["compress"]
 
 
+def test_a_stage_stands_behind_the_one_whose_weights_it_uses(tmp_path: Path) -> None:
+    more = 'slid = { after = "packed", evaluate = "disjoint" }\nraw = { evaluate = "disjoint" }\n'
+    more += '[stage.packed]\nevaluate = "disjoint"'
+    stages = read(tmp_path, edited(("[arm.rope]", f"{more}\n[arm.rope]"))).stages
+    assert stages == ("pre_quant", "needle", "raw", "packed", "slid")
+
+
 def test_without_stages_there_is_one(tmp_path: Path) -> None:
     text = edited(
         ("[stage]\n", ""), ('pre_quant = { evaluate = "disjoint" }\n', ""), ('needle = { evaluate = "needle" }\n', "")

@@ -78,16 +78,18 @@ def _table(plan: Plan, entries: Mapping[str, Entry], verdict: Verdict, arm: str)
             values = one.values(stage)
             cells.append(spread(values) if len(values) == len(one.done) else "unstable")
         cells.append(f"{max(of_seed[decider]['bytes'] for of_seed in one.results.values()):,}")
-        rows.append([*cells, _delta(row), _word(plan, row)])
+        rows.append([*cells, _delta(row, plan.study.baseline.name), _word(plan, row)])
     rule = ["---", *["---:"] * (len(head) - 2), "---"]
     return ["| " + " | ".join(cells) + " |" for cells in ([STYLE.text(h) for h in head], rule, *rows)]
 
 
-def _delta(row: Row) -> str:
+def _delta(row: Row, baseline: str) -> str:
+    """The difference and its interval; said beside it where the reference is not the baseline."""
     if row.delta is None:
         return "-"
+    to = "" if row.on == baseline else f" to {STYLE.name(str(row.on))}"
     between = f" [{row.low:+.5f}, {row.high:+.5f}]" if row.low is not None and row.high is not None else ""
-    return f"{row.delta:+.5f}{between}"
+    return f"{row.delta:+.5f}{between}{to}"
 
 
 def _word(plan: Plan, row: Row) -> str:

@@ -166,7 +166,17 @@ def _stages(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
         root = _root(name, out, given, faults)
         if root and root != name:
             stage |= {key: out[root][key] for key in PACKED}
-    return out
+    return _ordered(out)
+
+
+def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
+    """The stages as they are written, each behind the one that it stands on: TOML puts tables of their own last."""
+    waiting, found = list(stages), {}
+    while waiting:  # the first one of all where `after` goes in a circle, which is a fault by then
+        name = next((one for one in waiting if stages[one]["after"] not in waiting), waiting[0])
+        waiting.remove(name)
+        found[name] = stages[name]
+    return found
 
 
 def _windows(out: dict[str, Any], faults: list[Fault]) -> None:
