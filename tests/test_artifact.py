@@ -68,11 +68,11 @@ def test_a_file_of_another_size_than_predicted_is_pointed_out(monkeypatch: pytes
     assert 1.0 < good["ratio"] < 1.05 and good["notes"] == ["first"] and good["schemes"] == {"made": {}}
     large = coded(monkeypatch, 200, "brotli", formula / 1.1)
     assert large["notes"][1] == (
-        f"the file is {large['ratio']:.2f} times what the entropy formula predicts; "
+        f"the file is {large['ratio']:.3f} times what the entropy formula predicts; "
         "400 bytes before the codec are scales and numbers that are not rounded"
     )
     small = coded(monkeypatch, 200, "brotli", formula * 1.1)
-    assert small["notes"][1] == f"the file is {small['ratio']:.2f} times what the entropy formula predicts"
+    assert small["notes"][1] == f"the file is {small['ratio']:.3f} times what the entropy formula predicts"
     raw = coded(monkeypatch, 200, "raw", formula)
     assert raw["notes"][1].endswith(
         " times what the entropy formula predicts: the codec is raw, which does not compress"

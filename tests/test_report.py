@@ -22,7 +22,7 @@ from rich.console import Console
 
 import staged
 from ablab import report
-from ablab.report import depth, markdown, prose, words
+from ablab.report import depth, markdown, prose, tables, words
 from ablab.report import html as page
 from ablab.report.figures import focus, forest
 from ablab.report.terminal import terminal
@@ -457,6 +457,15 @@ def test_terminal_in_colour_and_narrow(verdict: dict[str, Any]) -> None:
     bare = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert max(map(len, bare.splitlines())) <= 100
     assert "inconclusive" in bare
+
+
+def test_a_change_of_lever_leaves_out_what_both_sides_have_alike() -> None:
+    before = {"name": "brotli", "quality": 11, "shuffle": True}
+    after = {"name": "lzma", "level": 9, "shuffle": True}
+    change = {"path": "codec", "before": before, "after": after}
+    assert tables.change_text(change, words.Style()) == "codec: brotli (quality=11) -> lzma (level=9)"
+    same = change | {"after": before | {"quality": 5}}
+    assert tables.change_text(same, words.Style()) == "codec: brotli (quality=11) -> brotli (quality=5)"
 
 
 def test_a_long_name_of_a_factorial_is_cut_between_its_factors(verdict: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def _outside(ratio: float | None, packed: Packed, codec: str) -> list[str]:
     if ratio is None or sum(array.size for array in coded) < FEWEST or BAND[0] <= ratio <= BAND[1]:
         return []
     other = sum(part.array.nbytes for part in packed.parts if part.bits is None)
-    said = f"the file is {ratio:.2f} times what the entropy formula predicts"
+    said = f"the file is {ratio:.3f} times what the entropy formula predicts"
     if codec == "raw":
         return [f"{said}: the codec is raw, which does not compress"]
     if ratio > BAND[1] and other:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ablab import cost
 from ablab import plan as planning
 from ablab.report.prose import EXPLORATORY
+from ablab.report.tables import change_text
 from ablab.report.words import Markdown
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def page(plan: Plan, arm: str, entries: Mapping[str, Entry], verdict: Verdict, m
         "",
         "## Changes",
         "",
-        *(f"- {STYLE.text(change)}" for change in _changes(plan, arm)),
+        *(f"- {change}" for change in _changes(plan, arm)),
         "",
         f"Made with ablab {__version__}; study key {plan.study.key}. Logs of every run: `logs/`.",
     ]
@@ -116,8 +117,6 @@ def _number(value: Any) -> str:
 
 
 def _changes(plan: Plan, arm: str) -> list[str]:
-    from ablab.report.words import value_text
-
     changes = planning.arms(plan.study)[arm].changes
-    found = [f"{c.path}: {value_text(c.before)} to {value_text(c.after)}" for c in changes]
+    found = [change_text({"path": c.path, "before": c.before, "after": c.after}, STYLE) for c in changes]
     return found or ["none: this is the baseline"]

@@ -21,14 +21,13 @@ class Table:
 
 
 def change_text(change: Any, style: Style) -> str:
-    """`model.global.position: nope -> grape_a (slopes=geometric)`."""
+    """`model.global.position: nope -> grape_a (slopes=geometric)`; settings that both sides have alike are left out."""
     change = mapping(change)
     before, after = change.get("before"), change.get("after")
-    same = isinstance(before, dict) and isinstance(after, dict) and before.get("name") == after.get("name") is not None
-    if same:
+    if isinstance(before, dict) and isinstance(after, dict) and "name" in before and "name" in after:
         moved = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-        before = {"name": before["name"], **{k: before[k] for k in moved if k in before}}
-        after = {"name": after["name"], **{k: after[k] for k in moved if k in after}}
+        before = {k: v for k, v in before.items() if k == "name" or k in moved}
+        after = {k: v for k, v in after.items() if k == "name" or k in moved}
     arrow = style.literal(" &rarr; " if isinstance(style, words.Html) else " -> ")
     path = style.text(change.get("path", "?"))
     return (
