@@ -138,8 +138,12 @@ def decision(study: Study) -> Decision:
         keep=declared["seeds"]["keep"],
         tie=tuple(declared["tie"]),
         budget_tokens=0.0 if files else float(study.baseline.settings["budget"]["tokens"] or 0),
-        chain={name: one["after"] for name, one in study.baseline.settings["stage"].items() if one["after"]},
+        chain=_chain(study.baseline),
     )
+
+
+def _chain(arm: Arm) -> dict[str, str]:
+    return {name: one["after"] for name, one in arm.settings["stage"].items() if one["after"]}
 
 
 def specs(plan: Plan) -> list[ArmSpec]:
@@ -154,6 +158,7 @@ def specs(plan: Plan) -> list[ArmSpec]:
             shares_weights=study.shares_weights(name),
             data_is_lever=arm.data_is_lever or arm.budget_is_lever,
             barred=cost.over_limits(plan, name),
+            chain=_chain(arm),
         )
         for name, arm in arms(study).items()
     ]

@@ -69,6 +69,16 @@ def test_a_chain_through_a_probe_reaches_the_scored_stage_below_it():
     assert row.steps["late"].before == "packed" and "probe" not in row.steps
 
 
+def test_an_arm_whose_stage_stands_elsewhere_has_a_gap_of_its_own_only():
+    row = study(D, 5, 5, parts=parts(), stages=STAGES, chain=CHAIN, specs=[ArmSpec("a", chain={})]).rows["a"]
+    late, both = row.steps["late"], np.add(GAP["a"], LATE["a"])
+    assert (late.before, late.gap, late.delta, late.low) == ("trained", near(np.mean(both)), None, None)
+    own = t_interval(both, 0.05)
+    assert (late.gap_low, late.gap_high) == (near(own.low), near(own.high))
+    assert "stage late: stands on trained, in base on packed; their gaps do not compare" in row.notes
+    assert row.steps["packed"].delta == near(0.00494)
+
+
 def test_a_chain_must_name_stages():
     with pytest.raises(
         ValueError, match=r"decision\.chain: late -> nowhere names no stage; known: trained, packed, late"

@@ -80,7 +80,7 @@ class ArmSpec:
     """One declared arm. `on` is its reference; `barred` says why it may not win (beyond a limit), empty if it may.
 
     shares_weights: it differs from its reference only after training. data_is_lever: token hashes may differ.
-    setting_value: the value of the changed setting, for `prefer X`.
+    setting_value: the value of the changed setting, for `prefer X`. chain: as the decision's, where the arm's is another.
     """
 
     name: str
@@ -89,6 +89,7 @@ class ArmSpec:
     data_is_lever: bool = False
     setting_value: str | None = None
     barred: str = ""
+    chain: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

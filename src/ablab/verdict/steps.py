@@ -23,13 +23,15 @@ def scored_stages(evidence: Evidence, reference: str) -> list[str]:
     return known or [evidence.decision.stage]
 
 
-def stands_on(evidence: Evidence, stage: str, known: Sequence[str]) -> str | None:
-    """The nearest scored stage below `stage` in the chain; the first of all where the chain names none; None for that one."""
+def stands_on(evidence: Evidence, arm: str, stage: str, known: Sequence[str]) -> str | None:
+    """The nearest scored stage below `stage` in the arm's chain; the first of all where it names none; None for that one."""
+    own = evidence.specs[arm].chain
+    chain = evidence.decision.chain if own is None else own
     seen = {stage}
-    below = evidence.decision.chain.get(stage)
+    below = chain.get(stage)
     while below is not None and below not in known and below not in seen:
         seen.add(below)
-        below = evidence.decision.chain.get(below)
+        below = chain.get(below)
     found = below if below in known and below not in seen else known[0]
     return None if found == stage else found
 
@@ -66,13 +68,13 @@ def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> Band 
 def arm_steps(
     evidence: Evidence, line: Line, places: Sequence[int], c: float | None, m: int
 ) -> tuple[dict[str, Step], list[str]]:
-    """Steps of one line over its pairs, and notes on stages whose texts differ. c: of the row's own look."""
+    """Steps of one line over its pairs, and notes on what cannot be compared. c: of the row's own look."""
     found: dict[str, Step] = {}
     notes: list[str] = []
     known = scored_stages(evidence, line.reference)
     own_terms: Terms = [(line.name, "", 1.0)] if line.name in evidence.specs else []
     for stage in known:
-        before = stands_on(evidence, stage, known)
+        before = stands_on(evidence, line.name if own_terms else line.arms[0], stage, known)
         if before is None or not places:
             continue
         if any(_other_text(evidence, arm, places, before, stage) for arm in line.arms):
@@ -80,7 +82,12 @@ def arm_steps(
             continue
         own = _between(evidence, own_terms, places, before, stage, c, m) if own_terms else None
         apart = _between(evidence, [(a, "", x) for a, x in line.terms], places, before, stage, c, m)
-        if apart is not None and (own is not None or not own_terms):
+        if other := [(a, x) for a in line.arms if (x := stands_on(evidence, a, stage, known)) != before]:
+            arm, below = other[0]
+            notes.append(f"stage {stage}: stands on {before}, in {arm} on {below}; their gaps do not compare")
+            if own is not None:
+                found[stage] = _step(before, own[0], None, own[1])
+        elif apart is not None and (own is not None or not own_terms):
             found[stage] = _step(before, own[0] if own else None, apart[0], apart[1])
     return found, notes
 
@@ -90,7 +97,7 @@ def baseline_steps(evidence: Evidence, name: str, places: Sequence[int]) -> dict
     found: dict[str, Step] = {}
     known = scored_stages(evidence, name)
     for stage in known:
-        before = stands_on(evidence, stage, known)
+        before = stands_on(evidence, name, stage, known)
         if before is None or not places or _other_text(evidence, name, places, before, stage):
             continue
         c = t_isf(evidence.decision.alpha / 2, len(places) - 1) if len(places) > 1 else None
