@@ -19,6 +19,7 @@ from ablab.bands import band_edges
 from ablab.data import Corpus
 from ablab.evaluators import disjoint, gates, induction, inference, passkey, replay
 from ablab.evaluators.disjoint import Disjoint
+from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.needle import Needle, local_reach, wilson
 from ablab.fault import GateFailed
 from ablab.model import Decoder, build
@@ -139,6 +140,10 @@ def test_disjoint_takes_the_first_documents(corpus: Corpus) -> None:
     assert gates.complete(few, corpus)[0] == f"tokens: 3 documents were scored, the corpus has {len(corpus.valid)}"
     with pytest.raises(ValueError, match="documents = 0 scores nothing; give at least 1"):
         Disjoint(documents=0)
+    more, there = len(corpus.valid) + 1, f"is more than the {len(corpus.valid)} held-out documents; give at most that"
+    for ask in (Disjoint(documents=more).fit, lambda asked, text: score(Disjoint(documents=more), model, text)):
+        with pytest.raises(ValueError, match=f"documents = {more} {there}"):
+            ask({"model": {"seq_len": 32}}, corpus)
 
 
 @given(st.lists(st.integers(0, 80), min_size=1, max_size=12), st.sampled_from([1, 2, 5, 32]))
@@ -265,6 +270,16 @@ def test_gates_sample_rows_with_several_documents(corpus: Corpus) -> None:
 def test_gates_need_something_to_score() -> None:
     with pytest.raises(GateFailed, match="data: the first 16 validation documents are empty; remove empty documents"):
         gates.sample(corpus_of([0] * 20), SEQ_LEN)
+
+
+def test_a_target_scored_257_times_is_scored_more_than_once() -> None:
+    ledger = Ledger(text := corpus_of([3]))
+    for _ in range(257):
+        ledger.score(np.zeros(3, int), np.arange(1, 4), np.zeros(3, int), np.ones(3))
+    assert ledger.gates() == ["C4 single pass: 0 targets were never scored, 3 more than once"]
+    ledger = Ledger(text)
+    ledger.score(np.zeros(4, int), np.array([1, 2, 3, 3]), np.zeros(4, int), np.ones(4))
+    assert ledger.gates() == ["C4 single pass: 0 targets were never scored, 1 more than once"]
 
 
 def test_missing_and_repeated_targets_are_named(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

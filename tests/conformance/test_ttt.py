@@ -300,8 +300,10 @@ def test_a_text_that_repeats_is_learned() -> None:
 
 
 def test_the_chunk_left_to_ablab_fits_the_text() -> None:
-    for lengths, chunks in (([70, 60], 4), ([16 * 16 * 3 + 100], 5), ([16 * 16 * 6], 6), ([20], 2)):
+    for lengths, chunks in (([70, 60], 4), ([16 * 16 * 3 + 100], 5), ([16 * 16 * 6], 4), ([20], 2)):
         assert score(Ttt(lr=0.0, epochs=0), decoder(), corpus_of(lengths)).extra["chunks"] == chunks
+    for seq_len, chunk in ((2048, 32_768), (4096, 32_768), (3000, 30_000), (65_536, 65_536)):
+        assert Ttt()._chunk(seq_len, [40_000_000]) == chunk  # tokens, whatever the window: no second lever in seq_len
     with pytest.raises(
         ValueError, match="the text has fewer than two windows of 16 tokens, so nothing is adapted; give more held-out"
     ):

@@ -35,7 +35,7 @@ class Ledger:
         self._watched = np.array(sorted(int(starts[d]) + p for d, p in watch), np.int64)
         self.seen: dict[tuple[int, int], np.ndarray] = {}  # float64 log-probabilities (V,) of watched targets
         self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._times = np.zeros(int(starts[-1]), np.uint8)
+        self._once, self._again = np.zeros((2, int(starts[-1])), bool)  # scored; scored more often than that
         self._early = 0  # targets that were trained on before they were scored
         self.updates = 0  # how often the evaluator learned
         self.fault = ""
@@ -56,7 +56,9 @@ class Ledger:
         at = self._starts[document_N] + place_N
         if len(at) and not ((place_N > 0) & (at < self._starts[np.asarray(document_N) + 1])).all():
             raise ValueError("a score is of a token that its document does not have")
-        np.add.at(self._times, at, 1)
+        distinct, times = np.unique(at, return_counts=True)
+        self._again[distinct] |= (times > 1) | self._once[distinct]
+        self._once[distinct] = True
         self._rows.append((at, np.asarray(offset_N, np.int32), np.asarray(nats_N, np.float64)))
         if len(self._watched) and spread is not None:
             (rows,) = np.nonzero(np.isin(at, self._watched))
@@ -94,7 +96,7 @@ class Ledger:
     def update(self, document_N: np.ndarray, place_N: np.ndarray) -> None:
         """Say that something was learned from these targets: each must have been scored before."""
         self.updates += 1
-        self._early += int((self._times[self._starts[document_N] + np.asarray(place_N)] == 0).sum())
+        self._early += int((~self._once[self._starts[document_N] + np.asarray(place_N)]).sum())
 
     def diverge(self, why: str) -> None:
         """Say that scores from here on mean nothing. The stage becomes `unstable`; the first reason is kept."""
@@ -106,7 +108,7 @@ class Ledger:
 
     def trace(self) -> np.ndarray:
         """Nats of every token of the held-out text, NaN where it was not scored; the last score counts."""
-        found = np.full(len(self._times), np.nan)
+        found = np.full(len(self._once), np.nan)
         for at, _, nats in self._rows:
             found[at] = nats
         return found
@@ -114,8 +116,8 @@ class Ledger:
     def gates(self) -> list[str]:
         """Violations in words, normally none: single pass (C4), score before update (C3)."""
         wanted = self.corpus.valid.marks != UNTRAINED
-        missed, again = int((wanted & (self._times == 0)).sum()), int((self._times > 1).sum())
-        beyond = int((~wanted & (self._times > 0)).sum())
+        missed, again = int((wanted & ~self._once).sum()), int(self._again.sum())
+        beyond = int((~wanted & self._once).sum())
         found = []
         if missed or again or beyond:
             extra = f", {beyond} that the corpus does not score" if beyond else ""

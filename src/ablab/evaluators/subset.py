@@ -21,23 +21,28 @@ def sample(corpus: Corpus, documents: int | None) -> Corpus:
     """`corpus` with `documents` of its validation documents, in its order; all of them where None.
 
     Chosen are those of the smallest digests, so that a document's own content decides: every arm scores the same ones,
-    whatever its tokenizer.
+    whatever its tokenizer. ValueError where there are not so many.
     """
-    valid = corpus.valid
-    if documents is None or documents >= len(valid):
+    if documents is None:
         return corpus
-    return dataclasses.replace(corpus, valid=valid.some(_chosen(corpus, documents)))
+    return dataclasses.replace(corpus, valid=corpus.valid.some(_chosen(corpus, documents)))
 
 
 def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
-    """Inputs of every document of that sample: all tokens but the last; 0 of an empty one. No text is read."""
+    """Inputs of every document of that sample: all tokens but the last; 0 of an empty one. No text is read.
+
+    ValueError as of `sample`.
+    """
     found_D = np.maximum(0, np.diff(corpus.valid.starts) - 1)
-    if documents is not None and documents < len(found_D):
+    if documents is not None:
         found_D = found_D[_chosen(corpus, documents)]
     lengths: list[int] = found_D.tolist()
     return lengths
 
 
 def _chosen(corpus: Corpus, documents: int) -> np.ndarray:
+    if documents > len(corpus.valid):
+        fault = f"documents = {documents} is more than the {len(corpus.valid)} held-out documents"
+        raise ValueError(f"{fault}; give at most that, or leave it out for all")
     ranked = np.lexsort(corpus.valid.digests.T[::-1])
     return np.sort(ranked[:documents])

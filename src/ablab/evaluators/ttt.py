@@ -33,7 +33,7 @@ OF_LORA: dict[str, Any] = {
     "phase_lr": 0.001,
 }
 LR = {"sgd": 0.005, "lora": 1e-4}
-WINDOWS, TOKENS = 16, 48  # of a chunk: windows under sgd (32,768 tokens of 2048), tokens under lora
+CHUNK = {"sgd": 32_768, "lora": 48}  # tokens
 SHORT = 32  # tokens: seq_len of a miniature at least
 LEAST = 4  # chunks of a text, where the chunk's size is left to ablab
 
@@ -45,12 +45,12 @@ class Ttt:
     tokens are scored, then learned from. Balancing losses of mixtures are off, routers' biases stay. Nothing depends on the
     seed: lora's start is one draw for every run, arm and document.
 
-    adapt = "sgd": all weights, over the text in its order. `chunk` (a multiple of seq_len; default 16 windows, fewer where
-    the text would have less than 4 chunks) takes the windows whose first scored token it holds; after its scores (all but
-    the last chunk's) `epochs` (3) over what it scored, in windows of seq_len, in order: SGD at lr (0.005) 0.5 (1 + cos(pi c
-    / (C - 1))), `momentum` (0.9, goes on from chunk to chunk), gradient norm `clip` (1.0; 0 never), one step per
-    `batch_tokens` (default: per chunk and epoch). `freeze`: roles (embedding, head, matrix, scalar) or beginnings of names
-    that stay. `stride` scores as `sliding` does.
+    adapt = "sgd": all weights, over the text in its order. `chunk` (a multiple of seq_len; default 32,768 tokens in whole
+    windows, fewer where the text would have less than 4 chunks) takes the windows whose first scored token it holds; after
+    its scores (all but the last chunk's) `epochs` (3) over what it scored, in windows of seq_len, in order: SGD at lr
+    (0.005) 0.5 (1 + cos(pi c / (C - 1))), `momentum` (0.9, goes on from chunk to chunk), gradient norm `clip` (1.0; 0
+    never), one step per `batch_tokens` (default: per chunk and epoch). `freeze`: roles (embedding, head, matrix, scalar) or
+    beginnings of names that stay. `stride` scores as `sliding` does.
 
     adapt = "lora": every document has adapters of its own, from the same start, and no other document moves them. x A B
     alpha / rank is added to each matrix in `targets` ("attn": projections and output, "mlp", "head"), a pair of its own
@@ -61,7 +61,7 @@ class Ttt:
     `batch_documents` (64) go side by side. reset = "b": A goes on from the document that was at the same place side by
     side before, as in #1767; scores then depend on batch_documents, and more than memory holds is refused. `phases` over
     `prefix_documents`: at each of so many even steps through the first documents one epoch of SGD (`phase_lr` 0.001,
-    cosine, momentum 0.9, clip 1, 16 windows a step) over all that is scored moves the weights themselves, for the documents
+    cosine, momentum 0.9, clip 1, 32,768 tokens a step) over all that is scored moves the weights themselves, for the documents
     after it; #1610, there longest first.
 
     Divergence (see Watch) ends the scores: NaN from there on, every token still accounted for.
@@ -70,7 +70,7 @@ class Ttt:
     """
 
     source = "openai/parameter-golf #461, #1413 (sgd), #1530 (lora), #1610 (phases)"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2  # 2: chunks left to ablab are as many tokens whatever seq_len is
     decides: ClassVar[bool] = True
 
     def __init__(
@@ -121,7 +121,7 @@ class Ttt:
             of_sgd = None if scaled > 512 else max(4, scaled)
             small["chunk"] = min(own, SHORT, max(8, choice["chunk"] // 4)) if choice["adapt"] == "lora" else of_sgd
         elif choice["adapt"] == "lora":
-            small["chunk"] = min(own, TOKENS // 4)
+            small["chunk"] = min(own, CHUNK["lora"] // 4)
         if choice["batch_tokens"] is not None:
             scaled = round(choice["batch_tokens"] * long)
             if length is not None:  # a window at least, a chunk at most
@@ -143,7 +143,7 @@ class Ttt:
             if self.given.get("stride"):
                 asked["stride"] = min(seq_len, max(self.given["stride"], seq_len // 4))
             return _rehearsed(asked), 4 * seq_len
-        chunk = min(asked.get("chunk", TOKENS), max(1, seq_len // 2))
+        chunk = min(asked.get("chunk", CHUNK["lora"]), max(1, seq_len // 2))
         asked |= {"chunk": max(chunk, seq_len // 8, 1), "rank": min(8, asked.get("rank", 8))}
         if "phases" in asked:
             asked |= {"phases": 1, "prefix_documents": 1}
@@ -180,8 +180,9 @@ class Ttt:
 
     def _chunk(self, seq_len: int, lengths: list[int]) -> int:
         """The chunk that was asked for, or ablab's own."""
-        windows = min(WINDOWS, sum(lengths) // (LEAST * seq_len))
-        own = max(1, windows) * seq_len if self.adapt == "sgd" else min(TOKENS, seq_len)
+        usual = CHUNK[self.adapt]
+        windows = min(usual // seq_len, sum(lengths) // (LEAST * seq_len))
+        own = max(1, windows) * seq_len if self.adapt == "sgd" else min(usual, seq_len)
         return int(self.given.get("chunk", own))
 
     def __call__(
@@ -206,7 +207,7 @@ class Ttt:
         if self.adapt == "sgd":
             extra = ttt_sgd.run(model, corpus, ledger, lr=lr, chunk=chunk, **sizes, **self._own(OF_SGD))
         else:
-            own = self._own(OF_LORA) | {"phase_chunk": WINDOWS * seq_len}
+            own = self._own(OF_LORA) | {"phase_chunk": max(1, CHUNK["sgd"] // seq_len) * seq_len}
             extra = ttt_lora.run(model, corpus, ledger, lr=lr, chunk=chunk, **sizes, **own)
         return ledger.scores(band_edges(seq_len), extra)
 
