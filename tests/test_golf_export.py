@@ -218,6 +218,11 @@ def test_roles_follow_what_a_stage_does(tmp_path: Path) -> None:
     assert roles == {"pre_quant": "pre_quant", "post_quant": "quantized", "sliding": "sliding", "ttt": "ttt"}
     again = golf.named({**stages, "narrow": {**stages["sliding"]}})
     assert again["narrow"] == "narrow"
+    raw = {**stages["sliding"], "after": "pre_quant"}  # of unpacked weights: no sliding of the game's
+    again = golf.named({"pre_quant": stages["pre_quant"], "raw": raw, "ttt": raw, **stages})
+    assert (again["raw"], again["sliding"]) == ("raw", "sliding") and again["ttt"] == "ttt"
+    again = golf.named({**stages, "ttt": raw, "late": stages["ttt"]})
+    assert (again["ttt"], again["late"]) == ("ttt_stage", "ttt")
 
 
 def refused(folder: Path, fault: type[Exception], arm: str = "int5", **how: Any) -> str:

@@ -459,6 +459,30 @@ def test_terminal_in_colour_and_narrow(verdict: dict[str, Any]) -> None:
     assert "inconclusive" in bare
 
 
+def test_methods_claim_no_training_of_weights_from_files(verdict: dict[str, Any]) -> None:
+    assert "Every model was trained on" in prose.methods(View(verdict)) and "elsewhere" not in prose.methods(
+        View(verdict)
+    )
+    tokens = " and 20.1M tokens)"
+    assert tokens in prose.limits(View(verdict))[1]
+    for run in verdict["runs"]:
+        run["token_hash"] = "adopted:00"
+    said = prose.methods(View(verdict))
+    assert "Weights were trained elsewhere and read from files." in said and "was trained on" not in said
+    assert "tokens)" not in prose.limits(View(verdict))[1]
+    verdict["looks"], verdict["arms"][1]["shares_weights"] = [1], True
+    said = prose.methods(View(verdict))
+    assert "with a t interval over documents at family-wise" in said and "paired by seed" not in said
+
+
+def test_a_change_of_sides_is_written_with_the_digits_that_show_it(verdict: dict[str, Any]) -> None:
+    arm = next(arm for arm in verdict["arms"] if arm["name"] != "baseline")
+    arm["stages"] = {"pre_quant": {"delta": -0.0000412}, "late": {"delta": 0.03}}
+    arm["inversions"] = [{"first": "pre_quant", "stage": "late", "kind": "likely"}]
+    (said,) = prose.inversions(View(verdict | {"stages": ["pre_quant", "late"]}))
+    assert "pre_quant (-0.00004)" in said and "late (+0.03" in said
+
+
 def test_a_change_of_lever_leaves_out_what_both_sides_have_alike() -> None:
     before = {"name": "brotli", "quality": 11, "shuffle": True}
     after = {"name": "lzma", "level": 9, "shuffle": True}

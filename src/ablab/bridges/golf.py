@@ -93,7 +93,11 @@ def entry(plan: Plan, arm: str) -> Entry:
 
 
 def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """stage -> pre_quant, quantized, sliding or ttt where it is the first of that kind, else its own name; no probes."""
+    """stage -> pre_quant, quantized, sliding or ttt where it is the first of that kind, else its own name; no probes.
+
+    sliding and ttt are of packed weights, as in the game's own logs. A stage of another kind that has one of these names is
+    called NAME_stage.
+    """
     found: dict[str, str] = {}
     for stage, chosen in stages.items():
         if not decides(chosen["evaluate"]):
@@ -102,9 +106,11 @@ def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         while root["after"] is not None:
             root = stages[root["after"]]
         way = chosen["evaluate"]["name"]
-        packed = "pre_quant" if (root["compress"] or {}).get("name", "keep") == "keep" else "quantized"
-        role = way if way in ("sliding", "ttt") else packed if way == "disjoint" else stage
-        found[stage] = stage if role in found.values() else role
+        packed = (root["compress"] or {}).get("name", "keep") != "keep"
+        kinds = {"disjoint": "quantized", "sliding": "sliding", "ttt": "ttt"} if packed else {"disjoint": "pre_quant"}
+        own = f"{stage}_stage" if stage in ROLES else stage
+        role = kinds.get(way, own)
+        found[stage] = own if role in found.values() else role
     return found
 
 
@@ -170,8 +176,8 @@ def _seed(one: Entry, seed: int, decider: str) -> dict[str, Any]:
         "val_loss": last["metrics"]["nats_per_token"],
         **values,
         "artifact_bytes": last["bytes"],
-        "steps": done["steps"],
-        "train_time_s": done["seconds"],
+        "steps": done["steps"] or None,  # none: trained elsewhere
+        "train_time_s": done["seconds"] if done["steps"] else None,
         "pack_time_s": max((r.get("timing", {}).get("pack") or 0.0 for r in results.values()), default=0.0),
         "eval_time_s": evaluation_seconds(last),
     }

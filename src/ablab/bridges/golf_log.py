@@ -44,7 +44,7 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
 def _settings(settings: Mapping[str, Any], seed: int, done: Mapping[str, Any]) -> dict[str, Any]:
     model, budget = settings["model"], settings["budget"]
     return {
-        "iterations": done["steps"],
+        "iterations": done["steps"] or "not known: trained elsewhere",
         "model_dim": model["d_model"],
         "num_layers": len(model["layers"]),
         "seed": seed,
@@ -97,8 +97,9 @@ def _loops(settings: Mapping[str, Any], step: int, total: int) -> str:
 
 
 def _artifact(one: Entry, results: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The result that counted the packed bytes: of the quantised stage, else the last that packed anything."""
-    packed = [stage for stage, role in one.roles.items() if role != "pre_quant"]
+    """The result that counted the packed bytes: of the quantised stage, else the last of packed weights; None of none."""
+    schemes = {stage: (results[stage].get("artifact") or {}).get("schemes") or {} for stage in one.roles}
+    packed = [stage for stage, how in schemes.items() if not all(name.startswith("keep") for name in how)]
     chosen = [stage for stage in packed if one.roles[stage] == "quantized"] or packed[-1:]
     return results[chosen[0]] if chosen else None
 

@@ -69,10 +69,9 @@ def _gap_cell(view: View, step: dict[str, Any], style: Style) -> str:
 
 def _note(view: View, steps: dict[str, dict[str, dict[str, Any]]]) -> str:
     over = {step.get("over") for by in steps.values() for step in by.values()}
-    said = (
-        f"A gap is a stage's {view.unit} minus that of the stage it stands on, paired within the runs; positive is a loss. "
-        "An arm's intervals are those of its own look; the baseline's is a plain t interval over its seeds."
-    )
+    said = f"A gap is a stage's {view.unit} minus that of the stage it stands on, paired within the runs; positive is a loss."
+    if over - {"documents"}:
+        said += " An arm's intervals are those of its own look; the baseline's is a plain t interval over its seeds."
     if "documents" in over:
         said += " With one run the intervals are over documents: they speak for these weights."
     return said

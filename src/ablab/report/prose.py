@@ -110,8 +110,14 @@ def _kind(turn: dict[str, Any]) -> str:
     return kind + (", for these weights" if turn.get("over") == "documents" else "")
 
 
+MOST_DECIMALS = 9
+
+
 def _at(view: View, stage: str, delta: float | None, unit: str = "") -> str:
-    return f"{stage} ({Style().delta(delta, view.decimals)}{f' {unit}' if unit else ''})"
+    decimals = view.decimals
+    while delta and abs(delta) < 0.5 * 10**-decimals and decimals < MOST_DECIMALS:  # a side is no side at 0.000
+        decimals += 1
+    return f"{stage} ({Style().delta(delta, decimals)}{f' {unit}' if unit else ''})"
 
 
 def what_would_change(view: View, style: Style) -> list[tuple[str, str, str]]:
@@ -198,7 +204,8 @@ def limits(view: View) -> list[str]:
     budget, tokens = mapping(view.verdict.get("budget")), num(view.counts.get("train_tokens"))
     base = mapping(next((a.get("cost") for a in view.arms if a["name"] == view.baseline), None))
     size = f"{words.count(base['parameters'])} parameters" if num(base.get("parameters")) else ""
-    scale = " and ".join(p for p in (size, _spent(budget, words.count)) if p)
+    spent = "" if all(a["name"] in view.elsewhere() for a in view.arms) else _spent(budget, words.count)
+    scale = " and ".join(p for p in (size, spent) if p)
     risk = f"{100 * (1 - view.confidence):.2g}%"
     epochs = (num(budget.get("tokens")) or 0.0) / tokens if tokens else 0.0
     repeated = [f"Repeated data. The budget reads the training text {epochs:.2f} times."] if epochs > 1 else []
@@ -226,13 +233,11 @@ def _spent(budget: dict[str, Any], write: Callable[[object], str]) -> str:
 
 def methods(view: View) -> str:
     """A paragraph for a paper, plain text."""
-    budget, env = (mapping(view.verdict.get(k)) for k in ("budget", "environment"))
-    seeds = [int(n) for n in (num(a.get("seeds")) for a in view.rivals) if n is not None]
-    span = f"{min(seeds)} to {max(seeds)}" if seeds and min(seeds) != max(seeds) else str(seeds[0]) if seeds else "no"
-    batch = f" in batches of {words.whole(budget['batch_tokens'])} tokens" if num(budget.get("batch_tokens")) else ""
+    env = mapping(view.verdict.get("environment"))
     looks = ""
     if view.looks:
-        looks = f" and over {words.plural(len(view.looks), 'planned look')} ({', '.join(map(str, view.looks))} seeds"
+        at = f"{', '.join(map(str, view.looks))} seed{'' if view.looks == [1] else 's'}"
+        looks = f" and over {words.plural(len(view.looks), 'planned look')} ({at}"
         shares = ", ".join(f"{w:.4g}" for w in view.weights)
         looks += f"; shares {shares})" if len(view.weights) > 1 else ")"
     valid = f" ({words.whole(view.counts['valid_tokens'])} tokens)" if num(view.counts.get("valid_tokens")) else ""
@@ -242,12 +247,43 @@ def methods(view: View) -> str:
         margin = f" A difference that lies inside +/-{tie} {view.unit} with its whole interval was declared a tie."
     version = f"ablab {words.clean(env['ablab'])}" if env.get("ablab") else "ablab"
     return (
-        f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. Every model was trained "
-        f"on {_spent(budget, words.whole) or 'the same budget'}{batch}; at each seed, variant and baseline read the same "
-        "tokens in the same order and shared every random draw for the parts they have in common. "
+        f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
         f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage or 'as declared'}, computed as "
-        f"a ratio of sums. Differences were paired by seed ({span} pairs per variant). We report the mean paired difference "
-        f"with a t interval at family-wise confidence {100 * view.confidence:.4g}%, the error probability being divided over "
-        f"variants (Holm, in rounds){looks}.{margin} All started runs, including failed ones, are listed in "
-        "the ledger."
+        f"a ratio of sums. {_pairing(view)} at family-wise confidence {100 * view.confidence:.4g}%, the error probability "
+        f"being divided over variants (Holm, in rounds){looks}.{margin} All started runs, including failed ones, are listed "
+        "in the ledger."
     )
+
+
+def _training(view: View) -> str:
+    """Where weights came from, in sentences: training here, files, or the reference's own."""
+    elsewhere, budget = view.elsewhere(), mapping(view.verdict.get("budget"))
+    found = []
+    if here := [arm for arm in view.arms if arm["name"] not in elsewhere]:
+        which = "model that was trained here" if elsewhere else "model"
+        batch = (
+            f" in batches of {words.whole(budget['batch_tokens'])} tokens" if num(budget.get("batch_tokens")) else ""
+        )
+        found.append(
+            f"Every {which} was trained on {_spent(budget, words.whole) or 'the same budget'}{batch}; at each seed, variant "
+            "and baseline read the same tokens in the same order and shared every random draw for the parts they have in "
+            "common."
+        )
+    if elsewhere:
+        whose = "Weights" if not here else f"Weights of {', '.join(words.clean(n, 60) for n in sorted(elsewhere))}"
+        found.append(f"{whose} were trained elsewhere and read from files.")
+    if any(arm.get("shares_weights") for arm in here):
+        found.append("A variant that changes nothing in training uses the weights of its reference.")
+    return " ".join(found)
+
+
+def _pairing(view: View) -> str:
+    """What differences were paired by, up to the words for the interval."""
+    if view.over_documents():
+        return (
+            "There is one run: a variant that shares the weights of its reference was paired with it by held-out document. "
+            "We report the difference, for these weights, with a t interval over documents"
+        )
+    seeds = [int(n) for n in (num(a.get("seeds")) for a in view.rivals) if n is not None]
+    span = f"{min(seeds)} to {max(seeds)}" if seeds and min(seeds) != max(seeds) else str(seeds[0]) if seeds else "no"
+    return f"Differences were paired by seed ({span} pairs per variant). We report the mean paired difference with a t interval"

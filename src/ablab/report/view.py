@@ -146,6 +146,16 @@ class View:
     def runs_of(self, name: str) -> list[dict[str, Any]]:
         return [r for r in self.runs if r.get("arm") == name]
 
+    def elsewhere(self) -> set[str]:
+        """Arms whose weights were read from files and not trained here."""
+        return {str(r.get("arm")) for r in self.runs if str(r.get("token_hash")).startswith("adopted:")}
+
+    def over_documents(self) -> bool:
+        """Whether intervals are over the documents of one run, for arms that share weights, and not over seeds."""
+        return self.looks == [1] and any(
+            arm.get("shares_weights") and num(arm.get("low")) is not None for arm in self.arms
+        )
+
     def value(self, run: dict[str, Any], stage: str | None = None) -> float | None:
         return num(mapping(run.get("metrics")).get(stage or self.stage))
 
