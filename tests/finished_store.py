@@ -150,7 +150,7 @@ def _train(made: Plan, run: Run) -> None:
             "tokens": [tokens * (b - a) // 64 for a, b in zip(edges, edges[1:], strict=False)],
         },
     }
-    (where / "done.json").write_text(json.dumps(done))
+    (where / "done.json").write_text(json.dumps(sealed(done)))
 
 
 def _score(made: Plan, arm: str, seed: int, stage: str, change: Any) -> None:

@@ -466,6 +466,8 @@ def test_a_file_twice_or_none_is_refused(tmp_path: Path) -> None:
         wanted = f"train.weights[{at}]: names a.pt again, as {name}: two seeds would be one run twice; give each seed its own"
         assert wanted in said(tmp_path, dotted)
     assert "train.weights[0]: names nothing; give a file" in said(tmp_path, (ELSEWHERE[0], 'weights = [""]'), ONE)
+    (tmp_path / "a.pt").symlink_to("a.pt")  # that it leads nowhere is for `check` to say, which reads it
+    assert said(tmp_path, ELSEWHERE, ONE) == []
 
 
 def test_what_acts_on_nothing_is_refused_where_it_is_said(tmp_path: Path) -> None:

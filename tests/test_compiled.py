@@ -65,6 +65,16 @@ def test_compilation_is_part_of_where_and_of_the_training_key(tmp_path):
     assert Where(*ask.values()).as_json() != where.as_json()
 
 
+@pytest.mark.parametrize("value", ["0", '"x"', "true", "4.0"])
+def test_a_number_of_rows_that_nobody_wrote_is_refused(tmp_path, value):
+    path = tmp_path / "where.json"
+    ask = {"device": "cpu", "precision": "fp32", "executor": "lift", "micro_rows": 4}
+    resolve_where(path, compiled=False, **ask)
+    path.write_text(path.read_text().replace('"micro_rows": 4', f'"micro_rows": {value}'))
+    with pytest.raises(GateFailed, match=r"where\.json: holds micro_rows = .*, which nothing here wrote; delete it"):
+        resolve_where(path, compiled=False, **ask)
+
+
 def test_a_device_that_is_not_there_is_refused():
     machine.require("cpu")
     with pytest.raises(GateFailed, match="--device: 'gpu' names no device; choose cpu or cuda"):

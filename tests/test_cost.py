@@ -11,6 +11,8 @@ import pytest
 import finished_store as made
 from ablab import cost, judge
 from ablab import plan as planning
+from ablab.data.located import sealed
+from ablab.fault import GateFailed
 from ablab.report import html
 
 DECIDES_RAW = ('stage = "sliding"', 'stage = "pre_quant"')
@@ -157,6 +159,18 @@ def made_directory(folder: Path) -> Path:
     return folder / "runs" / "studies" / "stages"
 
 
+def test_a_run_whose_numbers_were_changed_is_not_believed(tmp_path: Path) -> None:
+    plan = made.fill(made.plan(tmp_path))
+    path = plan.store.train(plan.runs["wide", 0].train_key) / "done.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"seconds": 640.0', '"seconds": 64.0'))
+    assert path.read_text() != whole
+    with pytest.raises(
+        GateFailed, match=r"done\.json: was changed after it was written .*; delete .* to have the run made"
+    ):
+        judge.conclude(plan)
+
+
 def test_results_of_older_versions_lack_parts_and_still_conclude(tmp_path: Path) -> None:
     def change(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
         for key in ("timing", "peak_bytes", "model_bytes", "code_bytes", "extra"):
@@ -168,7 +182,7 @@ def test_results_of_older_versions_lack_parts_and_still_conclude(tmp_path: Path)
         path = plan.store.train(run.train_key) / "done.json"
         done = json.loads(path.read_text())
         done.pop("positions", None)  # arms that share weights share the file
-        path.write_text(json.dumps(done))
+        path.write_text(json.dumps(sealed(done)))
     answer = judge.conclude(plan)
     assert answer["positions"] == {} and answer["artifacts"] == {}
     assert answer["arms"][1]["cost_against"]["stage_time"] == 1.0

@@ -232,6 +232,21 @@ def refused(folder: Path, fault: type[Exception], arm: str = "int5", **how: Any)
     return str(error.value)
 
 
+@pytest.mark.parametrize("rows", [None, '{"step": "a", "loss": null}\n', '{"step": 3, "loss": 2.0, "seconds": 1.0}\n'])
+def test_a_log_that_lacks_steps_is_no_log(tmp_path: Path, rows: str | None) -> None:
+    plan = made.fill(made.plan(tmp_path), None)
+    path = plan.store.train(plan.runs["int5", 1].train_key) / "metrics.jsonl"
+    path.unlink()
+    if rows is not None:
+        path.write_text(rows)
+    lost = 8 if rows is None or "a" in rows[:12] else 7
+    with pytest.raises(
+        GateFailed, match=f"metrics.jsonl: lacks {lost} of 8 steps of a finished run; delete .* made again"
+    ):
+        golf.export(plan, "int5", tmp_path / "out", **WHO)
+    assert not (tmp_path / "out").exists()
+
+
 def test_refusals(tmp_path: Path) -> None:
     for name in "abcde":
         (tmp_path / name).mkdir()

@@ -199,7 +199,7 @@ def _plan(path: Path, scale: str | None, out: Path, device: str, *, say: Callabl
     from ablab.store import Store
 
     _check_device(device)
-    return plan.make(studies.load(path, scale), Store(out.resolve()), device=device, say=say)
+    return plan.make(studies.load(path, scale), Store(Path(os.path.realpath(out))), device=device, say=say)
 
 
 def _quiet(_: str) -> None:

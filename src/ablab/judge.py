@@ -174,7 +174,9 @@ def decisions(plan: Plan) -> dict[str, Any]:
     keys = sorted({run.train_key for run in plan.runs.values()})
     expected = {name: arm.expect for name, arm in plan.study.arms.items()}
     mine = key_of({**plan.study.canonical(), "name": None, "expect": expected})
-    rows = [row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended"}]
+    rows = [
+        row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended"} and _strings(row["runs"])
+    ]
     if not any(row["decision_key"] == mine for row in rows):
         others = [run for run in plan.runs.values() if run.arm != BASELINE]
         base = {key for run in plan.runs.values() if run.arm == BASELINE for key in run.score_keys.values()}
@@ -196,6 +198,10 @@ def decisions(plan: Plan) -> dict[str, Any]:
     own = next(row for row in rows if row["decision_key"] == mine)
     listed = [{k: v for k, v in row.items() if k not in ("runs", "decision_key")} for row in shared]
     return {"exploratory": bool(own["ended"]), "decisions": listed}
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def notes(plan: Plan) -> list[str]:

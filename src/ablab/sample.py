@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -111,7 +112,7 @@ def _plan(path: Path, scale: str | None, out: Path) -> Plan:
     from ablab.files import read_json
     from ablab.store import Store
 
-    study, store = studies.load(path, scale), Store(out.resolve())
+    study, store = studies.load(path, scale), Store(Path(os.path.realpath(out)))
     began = store.study(study.name, scale) / "where.json"
     if not began.exists():
         raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))

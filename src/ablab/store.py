@@ -28,7 +28,7 @@ DONE = (
     "weights",
     "untrained",
 )
-RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores", "artifact", "diverged", "key", "digest")
+RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores", "artifact", "diverged", "key")
 
 
 @dataclass(frozen=True)
@@ -72,22 +72,23 @@ class Store:
 
     def trained(self, key: str) -> dict[str, Any] | None:
         """The finished training under `key`, or None while it is missing or unfinished."""
+        from ablab.data.located import read_sealed
+
         path = self.train(key) / "done.json"
-        return read_json(path, *DONE) if path.exists() else None
+        cure = f"delete {path.parent} to have the run made again"
+        return read_sealed(path, *DONE, cure=cure) if path.exists() else None
 
     def scored(self, key: str) -> dict[str, Any] | None:
         """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
-        from ablab.data.located import changed
+        from ablab.data.located import read_sealed
 
         path = self.score(key) / "result.json"
         if not path.exists():
             return None
-        result: dict[str, Any] = read_json(path, *RESULT)
         cure = f"delete {path.parent} to have the stage run again"
+        result = read_sealed(path, *RESULT, cure=cure)
         if result["key"] != key:
             raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
-        if fault := changed(result, path, cure):
-            raise GateFailed(fault)
         return result
 
 
@@ -167,7 +168,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_bytes().splitlines():
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise GateFailed(Fault(str(path), f"cannot be read ({error})", "move it away, or make it readable")) from error
+    for line in lines:
         try:
             row = json.loads(line)
         except ValueError:
@@ -187,6 +192,11 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
         write_json(path, here.as_json())
         return here
     found = read_json(path, *here.as_json())
+    if type(found["micro_rows"]) is not int or found["micro_rows"] < 1 or type(found["compiled"]) is not bool:
+        fault = (
+            f"holds micro_rows = {found['micro_rows']!r}, compiled = {found['compiled']!r}, which nothing here wrote"
+        )
+        raise GateFailed(Fault(str(path), fault, "delete it to have it made again"))
     kept = Where(**{name: found[name] for name in here.as_json()})
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         began = f"{kept.precision} by {kept.executor} on {kept.device}"

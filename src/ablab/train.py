@@ -20,8 +20,9 @@ import torch
 from ablab import audit, checkpoint, machine
 from ablab.bands import band_edges, trained_in_bands
 from ablab.data import Corpus, chain
+from ablab.data.located import read_sealed, sealed
 from ablab.fault import Fault, GateFailed, Interrupted
-from ablab.files import key_of, read_json, sha256_file, write_json
+from ablab.files import key_of, sha256_file, write_json
 from ablab.learner import Diverged, Learner
 from ablab.lock import locked
 from ablab.metrics import Metrics, Mirrors
@@ -226,7 +227,7 @@ def finished(out: Path, identity: str) -> dict[str, Any] | None:
     path = out / "done.json"
     if not path.exists():
         return None
-    done: dict[str, Any] = read_json(path)
+    done = read_sealed(path, "identity", "weights", cure=f"delete {out} to have the run made again")
     if done["identity"] != identity:
         fault = "is of a run with other settings, data, seed, precision or micro-batch"
         raise GateFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
@@ -247,7 +248,7 @@ def _finish(
             if tensors:
                 metadata = {"tokenizer": corpus.fingerprint}
                 weights[name] = checkpoint.save_tensors(out / name, tensors, metadata)
-    done = {
+    done: dict[str, Any] = {
         "status": "diverged" if fault else "done",
         "fault": fault or None,
         "steps": progress.step,
@@ -270,6 +271,7 @@ def _finish(
         "machine": "; ".join(progress.machines),
         "threads": torch.get_num_threads(),
     }
+    done = sealed(done)
     write_json(out / "done.json", done)
     checkpoint.clear(out)
     return done

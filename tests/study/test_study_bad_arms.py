@@ -96,6 +96,13 @@ BAD = [
         ["factorial.f: model.seq_len: the baseline's own level is missing; add 256 to the list"],
     ),
     (
+        "[factorial.f]\nmodel.seq_len=[256,512]\nstage.pre_quant.windows.local=[16,32]\n",
+        [
+            "factorial.f: stage.pre_quant.windows.local: the baseline's own level is missing; "
+            "give the baseline one of the list"
+        ],
+    ),
+    (
         "[factorial.f]\nmodel.local.window=[16,32,32]\nmodel.seq_len=512\n",
         [
             "factorial.f: model.local.window: the level 32 is there twice; remove one",

@@ -216,6 +216,10 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         ("train/*/done.json", "{}"),
         ("score/*/result.json", "[]"),
         ("studies/killed/where.json", "{}"),
+        (
+            "studies/killed/where.json",
+            '{"device": "cpu", "precision": "fp32", "executor": "lift", "micro_rows": 0, "compiled": false}',
+        ),
         ("studies/killed/failed.json", '{"a": 3}'),
         ("score/*/scores.npz", "PK"),
     ],
@@ -249,7 +253,8 @@ def test_notes_that_are_damaged_cost_no_result(finished: Path, tmp_path: Path) -
     (tmp_path / "runs/studies/killed/checked.json").write_text("[1]")
     (tmp_path / "runs/studies/killed/verdict.json").write_text("{")
     with (tmp_path / "runs/decisions.jsonl").open("ab") as file:
-        file.write(b'\xff\xfe\n{"x":\n3\n{}\n')
+        file.write(b'\xff\xfe\n{"x":\n3\n{}\n{"decision_key": 1, "runs": 5, "ended": "x"}\n')
+        file.write(b'{"decision_key": 1, "runs": [[1]], "ended": 0}\n')
     ablab("run", "study.toml", cwd=tmp_path)
     assert numbers(result(tmp_path)) == numbers(result(finished))
 

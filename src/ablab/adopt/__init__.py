@@ -13,6 +13,7 @@ from ablab import checkpoint, machine
 from ablab.adopt import golf
 from ablab.adopt.found import Found, read
 from ablab.data import Corpus
+from ablab.data.located import sealed
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, sha256_file, write_json
 from ablab.lock import locked
@@ -89,6 +90,7 @@ def adopt(
             "threads": torch.get_num_threads(),
             "adopted": {**adopted, "notes": notes},
         }
+        done = sealed(done)
         write_json(out / "done.json", done)
         return done
 

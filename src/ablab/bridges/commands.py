@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -114,7 +115,7 @@ def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, de
     from ablab.bridges import golf
     from ablab.store import Store
 
-    made = plan.make(studies.load(study, scale), Store(runs.resolve()), device=device, say=lambda _: None)
+    made = plan.make(studies.load(study, scale), Store(Path(os.path.realpath(runs))), device=device, say=lambda _: None)
     for path in golf.export(made, arm, out, **who):
         print(path)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.bridges.golf_rules import evaluation_seconds
+from ablab.fault import Fault, GateFailed
 from ablab.store import read_lines
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
     corpus = plan.corpus(plan.runs[one.arm, seed])
     lines = ["Hyperparameters:", *(f"  {key}: {value}" for key, value in _settings(settings, seed, done).items())]
     lines.append(f"val_tokens: {int(corpus.valid.n_targets)}")
-    rows = read_lines(plan.store.train(plan.runs[one.arm, seed].train_key) / "metrics.jsonl")
+    rows = _rows(plan.store.train(plan.runs[one.arm, seed].train_key), done["steps"])
     lines += _training(settings, done, rows)
     artifact = _artifact(one, results)
     if artifact is not None and artifact.get("artifact", {}).get("raw_bytes"):
@@ -39,6 +41,18 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
     before = [line for line in scored if line.startswith("pre-quantization")]
     at = next((i for i, line in enumerate(lines) if line.startswith(("Serialized model", "Code size"))), len(lines))
     return "\n".join([*lines[:at], *before, *lines[at:], *(line for line in scored if line not in before)]) + "\n"
+
+
+def _rows(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """What the run wrote step by step. GateFailed where a step is missing: a log without it would look like one with it."""
+    rows = [row for row in read_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int)]
+    known = {
+        row["step"] for row in rows if isinstance(row.get("loss"), float) and isinstance(row.get("seconds"), float)
+    }
+    if lost := steps - len(known & {*range(1, steps + 1)}):
+        fault = f"lacks {lost} of {steps} steps of a finished run"
+        raise GateFailed(Fault(str(folder / "metrics.jsonl"), fault, f"delete {folder} to have the run made again"))
+    return rows
 
 
 def _settings(settings: Mapping[str, Any], seed: int, done: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,14 @@ def changed(record: dict[str, Any], path: Path, cure: str = _AGAIN) -> Fault | N
     return Fault(str(path), "was changed after it was written (its digest differs)", cure)
 
 
+def read_sealed(path: Path, *keys: str, cure: str) -> dict[str, Any]:
+    """A record that was written sealed and has `keys`. GateFailed where it is not as it was written."""
+    record: dict[str, Any] = read_json(path, *keys, "digest")
+    if fault := changed(record, path, cure):
+        raise GateFailed(fault)
+    return record
+
+
 def shards_of(manifest: dict[str, Any], path: Path) -> list[tuple[str, dict[str, Any]]]:
     """(split, shard) in the manifest's order. GateFailed where an entry is not complete, or names what is not in the folder."""
     found = []

@@ -149,8 +149,8 @@ def normalised(ledger: Ledger, corpus: Corpus, watched: list[Place]) -> tuple[fl
     trace, total, scorer, unseen = ledger.trace(), 0.0, 0.0, 0
     for document, place in watched:
         log_p, at = ledger.seen.get((document, place)), int(corpus.valid.starts[document]) + place
-        if log_p is None and ledger.fault and np.isnan(trace[at]):
-            continue  # it diverged before, and said so: this token has no score to look at
+        if ledger.fault and not np.isfinite(trace[at]) and (log_p is None or not np.isfinite(log_p).all()):
+            continue  # it diverged, and said so: this token has no score to look at
         if log_p is None or log_p.shape != (corpus.vocab_size,):
             unseen += 1
             continue

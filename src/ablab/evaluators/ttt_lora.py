@@ -92,7 +92,8 @@ def fit_text(lengths: list[int], chunk: int, *, phases: int | None, prefix_docum
         )
     if moves and max(lengths, default=0) <= chunk:
         what = "nothing is adapted" if phases is None else "no adapter learns"
-        raise ValueError(f"no document is longer than chunk = {chunk}, so {what}; give a smaller chunk")
+        cure = "give a smaller chunk" if chunk > 1 else "give longer held-out documents"
+        raise ValueError(f"no document is longer than chunk = {chunk}, so {what}; {cure}")
 
 
 def _borders(phases: int | None, prefix: int | None) -> list[int]:

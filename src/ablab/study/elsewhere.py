@@ -3,6 +3,7 @@ on nothing."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def located(train: dict[str, Any], raw: dict[str, Any], folder: Path, faults: li
     train["weights"] = None
     if not named:
         return
-    resolved = [(folder / name).resolve() for name in named]
+    resolved = [os.path.realpath(folder / name) for name in named]  # Path.resolve raises where a link leads to itself
     for at, name in enumerate(named):
         place = f"train.weights[{at}]"
         if not name.strip():

@@ -88,8 +88,9 @@ def _factors(
                 which = levels[doubled] if doubled is not None else levels[own[1]]
                 faults.append(Fault(here, f"the level {show(which)} is there twice", "remove one"))
             elif not own:
-                now = brief(look(base.settings, path))
-                faults.append(Fault(here, "the baseline's own level is missing", f"add {now} to the list"))
+                now = look(base.settings, path)
+                cure = f"add {brief(now)} to the list" if now is not None else "give the baseline one of the list"
+                faults.append(Fault(here, "the baseline's own level is missing", cure))
             else:
                 yield path, levels, own[0]
 
