@@ -9,7 +9,7 @@ from ablab import cost
 from ablab import plan as planning
 from ablab.files import key_of, write_json
 from ablab.plan import BASELINE, Plan, Run
-from ablab.store import append_line, read_lines
+from ablab.store import append_line, read_decisions
 from ablab.study import elsewhere
 
 
@@ -174,9 +174,7 @@ def decisions(plan: Plan) -> dict[str, Any]:
     keys = sorted({run.train_key for run in plan.runs.values()})
     expected = {name: arm.expect for name, arm in plan.study.arms.items()}
     mine = key_of({**plan.study.canonical(), "name": None, "expect": expected})
-    rows = [
-        row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended"} and _strings(row["runs"])
-    ]
+    rows = read_decisions(path)
     if not any(row["decision_key"] == mine for row in rows):
         others = [run for run in plan.runs.values() if run.arm != BASELINE]
         base = {key for run in plan.runs.values() if run.arm == BASELINE for key in run.score_keys.values()}
@@ -194,14 +192,10 @@ def decisions(plan: Plan) -> dict[str, Any]:
         }
         append_line(path, row)
         rows.append(row)
-    shared = [row for row in rows if set(row["runs"]) & set(keys)]
+    shared = [row for row in rows if any(key in row["runs"] for key in keys)]
     own = next(row for row in rows if row["decision_key"] == mine)
     listed = [{k: v for k, v in row.items() if k not in ("runs", "decision_key")} for row in shared]
     return {"exploratory": bool(own["ended"]), "decisions": listed}
-
-
-def _strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def notes(plan: Plan) -> list[str]:

@@ -182,6 +182,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_decisions(path: Path) -> list[dict[str, Any]]:
+    """Rows of `decisions.jsonl` that are whole."""
+    rows = [row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended"}]
+    return [row for row in rows if isinstance(row["runs"], list)]
+
+
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
     """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
 
