@@ -19,7 +19,7 @@ from tests.golden import make_tiny_losses
 
 from ablab import learner as learner_module
 from ablab import metrics as metrics_module
-from ablab.fault import GateFailed, Interrupted, InvalidStudy
+from ablab.fault import GateFailed, Interrupted, InvalidStudy, to_install
 from ablab.files import sha256_file
 from ablab.learner import Learner
 from ablab.lock import locked
@@ -417,7 +417,7 @@ def test_mirrors_may_fail_but_must_be_there(whole: Path, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(GateFailed) as raised:
         run(tmp_path / "a", mirrors=("wandb",))
-    assert str(raised.value) == "mirrors: wandb is not installed; pip install 'ablab[wandb]'"
+    assert str(raised.value) == f"mirrors: wandb is not installed; {to_install('wandb')}"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type("Module", (), {"SummaryWriter": Broken}))
     said: list[str] = []
     run(tmp_path / "b", mirrors=("tensorboard",), say=said.append)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.fault import Fault, GateFailed, Interrupted, Refused
+from ablab.fault import Fault, GateFailed, Interrupted, Refused, to_install
 from ablab.layout import Form, Layout, interleaved, lay, restore, sizes, streams
 from ablab.packed import Part
 
@@ -74,9 +74,7 @@ def imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise GateFailed(
-            Fault(f"codec {name}", f"the library {name} is not installed", f"pip install {name}")
-        ) from error
+        raise GateFailed(Fault(f"codec {name}", f"the library {name} is not installed", to_install(name))) from error
 
 
 def codec_of(blob: bytes) -> str:

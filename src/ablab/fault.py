@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,13 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     listed = f"known: {', '.join(sorted(known))}" if known else "there are none"
     return f"did you mean '{near[0]}'? {listed}" if near else listed
+
+
+def to_install(package: str) -> str:
+    """The command that installs `package` into the environment that runs ablab.
+
+    No package index has ablab, so its extras (`ablab[hf]`) are nothing that pip could find: advice names packages.
+    """
+    python = Path(sys.executable)
+    near = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{shlex.quote(str(near))} -m pip install {package}"

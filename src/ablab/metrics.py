@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, to_install
 from ablab.files import write_atomic
 
 WALL = ("seconds",)  # keys that hold wall time: the only ones that differ between two runs of the same thing
@@ -100,7 +100,7 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(MIRRORS[name])
     except ImportError as error:
-        raise GateFailed(Fault("mirrors", f"{name} is not installed", f"pip install 'ablab[{name}]'")) from error
+        raise GateFailed(Fault("mirrors", f"{name} is not installed", to_install(name))) from error
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from tests import tiny
 
 from ablab import artifact, bits, codecs, container, row_order
-from ablab.fault import GateFailed
+from ablab.fault import GateFailed, to_install
 from ablab.packed import Part
 from ablab.rng import stream
 
@@ -215,7 +216,7 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_a_missing_library_is_named_with_its_cure(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = build(name).encode([codes(4, 4)], {})
     monkeypatch.setitem(sys.modules, library, None)
-    said = f"^codec {library}: the library {library} is not installed; pip install {library}$"
+    said = f"^codec {library}: the library {library} is not installed; {re.escape(to_install(library))}$"
     with pytest.raises(GateFailed, match=said):
         build(name).encode([codes(4, 4)], {})
     with pytest.raises(GateFailed, match=said):

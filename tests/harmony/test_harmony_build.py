@@ -321,7 +321,9 @@ def test_a_row_that_openai_harmony_renders_otherwise_fails_the_build(tmp_path: P
 
 def test_a_check_without_openai_harmony_says_what_to_install(tmp_path: Path, inline, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "openai_harmony", None)
-    with pytest.raises(GateFailed, match=r"the package 'openai_harmony' is not installed; pip install openai-harmony"):
+    with pytest.raises(
+        GateFailed, match=r"'openai_harmony' is not installed; \S*python\S* -m pip install openai-harmony,"
+    ):
         build(["mock:40"], tmp_path / "out", check_every=1, say=quiet)
     said: list[str] = []
     build(["mock:40"], tmp_path / "other", check_every=0, valid_fraction=0.1, say=said.append)

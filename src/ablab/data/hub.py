@@ -1,11 +1,11 @@
-"""Datasets of the `datasets` library (extra hf): fetched, or read from a folder, into Arrow files that are read here."""
+"""Datasets of the `datasets` library: fetched, or read from a folder, into Arrow files that are read here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault, GateFailed, InvalidStudy
+from ablab.fault import Fault, GateFailed, InvalidStudy, to_install
 
 
 def arrow_files(source: str, place: str = "SOURCE") -> list[tuple[Path, str]]:
@@ -21,7 +21,7 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[tuple[Path, str]]:
     try:
         import datasets
     except ModuleNotFoundError as error:
-        cure = "pip install 'ablab[hf]', or give .parquet files"
+        cure = f"{to_install('datasets')}, or give .parquet files"
         fault = f"'{source}' needs the package '{error.name}', which is not installed"
         raise GateFailed(Fault(place, fault, cure)) from None
     try:

@@ -19,7 +19,7 @@ import numpy as np
 from ablab import vocabulary
 from ablab.data.indexed import IndexedWriter
 from ablab.data.located import changed, sealed
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, to_install
 from ablab.files import read_json, sha256_file, write_atomic, write_json
 from ablab.harmony.conversation import BadConversation
 from ablab.harmony.held import hash_of
@@ -171,7 +171,7 @@ class Builder:
                 self._official = OfficialRenderer(Path(self.job.vocab) if self.job.vocab else None)
             except ModuleNotFoundError as error:
                 fault = f"cannot be checked: the package '{error.name}' is not installed"
-                cure = "pip install openai-harmony, or build with --check-every 0"
+                cure = f"{to_install('openai-harmony')}, or build with --check-every 0"
                 raise GateFailed(Fault(place, fault, cure)) from None
         try:
             ours, theirs = rendered.tokens.tolist(), self._official.ids(messages)

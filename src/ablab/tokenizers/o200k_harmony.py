@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ablab import vocabulary
+from ablab.fault import to_install
 from ablab.files import read_json, write_json
 
 VOCAB_SIZE = 201_088
@@ -140,9 +141,10 @@ class Table:
             "o200k_harmony", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=SPECIAL
         )
         if self.encoding.n_vocab != VOCAB_SIZE or len(ranks) != CONTROL:
+            cure = f"in the folder of constraints.txt: {to_install('tiktoken')} --constraint constraints.txt"
             raise ValueError(
                 f"o200k_harmony has {len(ranks)} ranks and {self.encoding.n_vocab} ids here, not {CONTROL} and "
-                f"{VOCAB_SIZE}; run 'ablab data vocab' and install the tiktoken of constraints.txt"
+                f"{VOCAB_SIZE}; run 'ablab data vocab' and, {cure}"
             )
         self.lengths = np.zeros(VOCAB_SIZE, np.int32)
         self.lengths[:CONTROL] = [len(token) for token in ranks]
