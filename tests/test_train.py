@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from ablab.fault import GateFailed, Interrupted, InvalidStudy, to_install
 from ablab.files import sha256_file
 from ablab.learner import Learner
 from ablab.lock import locked
-from ablab.metrics import WALL
+from ablab.metrics import WALL, Mirrored
 from ablab.stability import Spikes
 from ablab.train import train
 
@@ -412,19 +412,51 @@ class Broken:
 
 def test_mirrors_may_fail_but_must_be_there(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GateFailed) as raised:
-        run(tmp_path / "a", mirrors=("wandbb",))
+        run(tmp_path / "a", mirrors=Mirrored(("wandbb",)))
     assert str(raised.value) == "mirrors: no mirror is called 'wandbb'; known: tensorboard, wandb"
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(GateFailed) as raised:
-        run(tmp_path / "a", mirrors=("wandb",))
+        run(tmp_path / "a", mirrors=Mirrored(("wandb",)))
     assert str(raised.value) == f"mirrors: wandb is not installed; {to_install('wandb')}"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type("Module", (), {"SummaryWriter": Broken}))
     said: list[str] = []
-    run(tmp_path / "b", mirrors=("tensorboard",), say=said.append)
+    run(tmp_path / "b", mirrors=Mirrored(("tensorboard",)), say=said.append)
     assert [line for line in said if "mirror" in line] == [
         "mirror tensorboard stopped (401); metrics.jsonl has everything"
     ]
     assert same(whole, tmp_path / "b")
+
+
+class Named:
+    """Both dashboards at once: remembers the folder or the names that it is started with."""
+
+    def __init__(self, folder: str = "", **kwargs: Any) -> None:
+        self.told.append((folder, {k: kwargs.get(k) for k in ("id", "name", "group")}))
+
+    told: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+
+    def add_text(self, *args: Any) -> None: ...
+
+    def add_scalar(self, *args: Any) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def log(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def test_mirrors_call_a_run_study_arm_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Named, "told", [])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type("Module", (), {"SummaryWriter": Named}))
+    monkeypatch.setitem(sys.modules, "wandb", type("Module", (), {"init": Named}))
+    asked = Mirrored(("tensorboard", "wandb"), called="sink.tiny/off_by_one/3", boards=tmp_path / "tensorboard")
+    run(tmp_path / "0a1b2c", mirrors=asked)
+    (folder, _), (_, named) = Named.told
+    assert Path(folder) == tmp_path / "tensorboard" / "sink.tiny" / "off_by_one" / "3"
+    assert named == {"id": "0a1b2c", "name": "sink.tiny/off_by_one/3", "group": "sink.tiny"}
 
 
 def test_validation_is_split_by_size_only(monkeypatch: pytest.MonkeyPatch) -> None:

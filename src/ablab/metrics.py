@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,37 @@ class Metrics:
 Started = tuple[Callable[[Mapping[str, Any]], None], Callable[[], Any]]  # how to write a row, how to end
 
 
+@dataclass(frozen=True)
+class Mirrored:
+    """Which dashboards copy the metrics of a run, and under which name.
+
+    called: `study/arm/seed`, what people see; "" is the name of the run's directory, a key. boards: the folder below which
+    TensorBoard's files lie, each run in the folder that it is called (that path is all TensorBoard knows of a name); None is
+    the run's own directory.
+    """
+
+    names: tuple[str, ...] = ()
+    called: str = ""
+    boards: Path | None = None
+
+
+NO_MIRRORS = Mirrored()
+
+
 class Mirrors:
     """Copies of the metrics for people's own dashboards. They may fail; training goes on and says so once."""
 
     def __init__(
-        self, names: Iterable[str], out: Path, *, settings: Mapping[str, Any], step: int, say: Callable[[str], None]
+        self, asked: Mirrored, out: Path, *, settings: Mapping[str, Any], step: int, say: Callable[[str], None]
     ) -> None:
         self.say = say
         self.writers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         self.closers: dict[str, Callable[[], Any]] = {}
-        for name in names:
+        for name in asked.names:
             module = _import(name)
             start = _tensorboard if name == "tensorboard" else _wandb
             try:
-                self.writers[name], self.closers[name] = start(module, out, settings, step)
+                self.writers[name], self.closers[name] = start(module, asked, out, settings, step)
             except Exception as error:
                 say(f"mirror {name} did not start ({error}); metrics.jsonl has everything")
 
@@ -107,8 +125,9 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in row.items() if isinstance(v, int | float) and k not in ("step", "tokens")}
 
 
-def _tensorboard(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Started:
-    writer = module.SummaryWriter(str(out / "tensorboard"), purge_step=step)
+def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Mapping[str, Any], step: int) -> Started:
+    folder = out / "tensorboard" if asked.boards is None else asked.boards / (asked.called or out.name)
+    writer = module.SummaryWriter(str(folder), purge_step=step)
     writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```", step)
 
     def write(row: Mapping[str, Any]) -> None:
@@ -120,9 +139,11 @@ def _tensorboard(module: Any, out: Path, settings: Mapping[str, Any], step: int)
     return write, writer.close
 
 
-def _wandb(module: Any, out: Path, settings: Mapping[str, Any], step: int) -> Started:
-    # The directory's name is the run's identity, so a resumed run goes on under the same id.
-    run = module.init(project="ablab", id=out.name, name=out.name, resume="allow", dir=str(out), config=dict(settings))
+def _wandb(module: Any, asked: Mirrored, out: Path, settings: Mapping[str, Any], step: int) -> Started:
+    # The directory's name is the run's identity, so a resumed run goes on under the same id, whatever it is called.
+    called = asked.called or out.name
+    named = {"id": out.name, "name": called, "group": called.partition("/")[0]}
+    run = module.init(project="ablab", **named, resume="allow", dir=str(out), config=dict(settings))
 
     def write(row: Mapping[str, Any]) -> None:
         run.log({**_numbers(row), "tokens": row["tokens"]}, step=row["step"])

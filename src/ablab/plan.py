@@ -30,6 +30,12 @@ class Run:
     corpus: Path
     train_key: str
     score_keys: dict[str, str]
+    study: str = ""  # with its scale; what dashboards show before arm and seed
+
+    @property
+    def called(self) -> str:
+        """`study/arm/seed`: the name of the run for people; its keys are for the store."""
+        return f"{self.study}/{self.arm}/{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def _runs(study: Study, store: Store, of_arm: dict[str, Corpus], where: Where) -
             own = "".join(inputs.sha256(Path(file)) for file in asked["train"]["weights"] or ())
             trained = train_key(asked, corpus=corpus.key, seed=seed, where=where, weights=own)
             scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
-            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores)
+            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores, study.called)
     inputs.save()
     return runs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -25,7 +25,7 @@ from ablab.fault import Fault, GateFailed, Interrupted
 from ablab.files import key_of, sha256_file, write_json
 from ablab.learner import Diverged, Learner
 from ablab.lock import locked
-from ablab.metrics import Metrics, Mirrors
+from ablab.metrics import NO_MIRRORS, Metrics, Mirrored, Mirrors
 from ablab.size import parameters
 from ablab.stability import Spikes
 
@@ -67,7 +67,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     say: Say = print,
     checkpoint_every: float = 60.0,
-    mirrors: Iterable[str] = (),
+    mirrors: Mirrored = NO_MIRRORS,
 ) -> dict[str, Any]:
     """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
 

@@ -24,6 +24,7 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
     from ablab.adopt import adopt
     from ablab.data import open_corpus
     from ablab.fault import Interrupted
+    from ablab.metrics import Mirrored
     from ablab.stage import run_stage
     from ablab.train import train
 
@@ -35,7 +36,8 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
         _unchanged(run, where)
         done = adopt(run.settings, corpus, **how)
     else:
-        done = train(run.settings, corpus, mirrors=mirrors, stop=stop, **how)
+        mirrored = Mirrored(mirrors, called=run.called, boards=store.root / "tensorboard")
+        done = train(run.settings, corpus, mirrors=mirrored, stop=stop, **how)
     if done["status"] != "done":
         return str(done["status"])
     blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}

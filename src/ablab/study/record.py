@@ -76,6 +76,11 @@ class Study:
     source: str
     tie: tuple[str, ...] = ()  # decision.tie as the file writes it; decision["tie"] names arms
 
+    @property
+    def called(self) -> str:
+        """The study's name, with its scale behind a point where it has one: `name.tiny`."""
+        return f"{self.name}.{self.scale}" if self.scale else self.name
+
     def arm(self, name: str) -> Arm:
         """An arm or the baseline by name."""
         return self.baseline if name == BASELINE else self.arms[name]
