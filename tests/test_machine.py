@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tests import tiny
 
-from ablab import machine
+from ablab import container, machine
+from ablab.fault import GateFailed
+from ablab.launch import local, work
 
 
 @pytest.mark.parametrize(
@@ -92,3 +100,70 @@ def test_provenance_names_the_machine_type() -> None:
     found = machine.describe()
     assert found["torch"] in found["machine"] and found["cores"] >= 1 and machine.memory_bytes("cpu") > 1 << 26
     assert machine._lines(Path("/nowhere")) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "jobs", "each"),
+    [(None, 1, 8), (None, 3, 2), (None, 16, 1), ("3", 1, 3), ("3", 4, 2), ("64", 2, 4), ("1", 1, 1), (" 5,2 ", 1, 5)],
+)
+def test_omp_num_threads_bounds_what_jobs_divide(
+    asked: str | None, jobs: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 8 cores every worker gets its share, and no more than OMP_NUM_THREADS; workers are started with that number."""
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    given = []
+
+    def hand_out(plan: Any, workers: Any, jobs: int, threads: int, *rest: Any) -> None:
+        given.append(threads)
+
+    monkeypatch.setattr(local, "_hand_out", hand_out)
+    with tempfile.TemporaryDirectory() as folder:
+        local.execute(SimpleNamespace(directory=Path(folder)), jobs=jobs, progress=print)  # type: ignore[arg-type]
+    assert given == [machine.threads(jobs)] == [each]
+    assert machine.describe()["omp_num_threads"] == (int(asked.split(",")[0]) if asked else None)
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", ","])
+def test_an_omp_num_threads_that_is_no_number_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    with pytest.raises(GateFailed) as refused:
+        machine.threads(1)
+    said = f"OMP_NUM_THREADS: '{asked}' is no number of threads; set a whole number from 1 on, or unset it"
+    assert str(refused.value) == said
+
+
+def test_a_worker_computes_with_the_threads_that_it_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its training says so in done.json; packing takes as many threads, and not every core of the machine."""
+    before, seen = torch.get_num_threads(), []
+    ours, theirs = multiprocessing.Pipe()
+    ours.send(SimpleNamespace(study="", arm="a", seed=1))
+
+    def do(run: Any, **how: Any) -> str:
+        seen.append(torch.get_num_threads())
+        ours.close()
+        return "done"
+
+    monkeypatch.setattr(work, "do", do)
+    monkeypatch.setattr(work, "die_with_parent", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(container, "ThreadPoolExecutor", lambda max_workers: seen.append(max_workers) or Inline())
+    try:
+        where = {"device": "cpu", "precision": "fp32", "executor": "reference", "micro_rows": 1}
+        with contextlib.suppress(OSError):  # nobody is left to hear the outcome
+            work.serve(theirs, os.getppid(), str(tmp_path), where, 3, ())
+        assert container._side_by_side(lambda plain: plain, [b"a"] * 8) == [b"a"] * 8
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3, 3]
+
+
+class Inline:
+    """A pool that works where it is called."""
+
+    def map(self, do: Any, items: Any) -> Any:
+        return map(do, items)
+
+    def shutdown(self, **how: Any) -> None: ...

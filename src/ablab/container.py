@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -62,7 +61,10 @@ def write(codec: str, parts: Sequence[Part], meta: dict[str, Any], layout: Layou
 
 
 def _side_by_side(compress: Compress, plain: Sequence[bytes]) -> list[bytes]:
-    threads = ThreadPoolExecutor(max_workers=max(1, min(len(plain), os.cpu_count() or 1)))
+    import torch
+
+    # As many as this process computes with: its share of the cores, or fewer where OMP_NUM_THREADS says so.
+    threads = ThreadPoolExecutor(max_workers=max(1, min(len(plain), torch.get_num_threads())))
     try:
         return list(threads.map(compress, plain))
     finally:

@@ -68,6 +68,27 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_asked() -> int | None:
+    """What OMP_NUM_THREADS asks for, of a list (one number per level of nesting) its first; None where it is not set.
+
+    GateFailed for what is no number of threads: OpenMP itself would go on with another one.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not asked:
+        return None
+    first = asked.split(",")[0].strip()
+    if not first.isdecimal() or int(first) < 1:
+        fault, cure = f"'{asked}' is no number of threads", "set a whole number from 1 on, or unset it"
+        raise GateFailed(Fault("OMP_NUM_THREADS", fault, cure))
+    return int(first)
+
+
+def threads(jobs: int) -> int:
+    """Threads of each of `jobs` processes side by side: their share of the cores, no more than OMP_NUM_THREADS."""
+    share = max(1, cores() // jobs)
+    return min(share, threads_asked() or share)
+
+
 def memory_bytes(device: str) -> int:
     """Bytes that a run may use: of a GPU what it has, on the CPU of what the machine has and its control group allows."""
     if torch.device(device).type == "cuda":
@@ -154,6 +175,7 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "omp_num_threads": threads_asked(),
         "cores": os.cpu_count(),
     }
 

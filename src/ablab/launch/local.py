@@ -90,7 +90,7 @@ def execute(
     stopping: list[str] = []
     previous = {s: signal.signal(s, lambda *_: stopping.append("signal")) for s in (signal.SIGTERM, signal.SIGINT)}
     workers: list[Worker] = []
-    threads = max(1, machine.cores() // jobs)
+    threads = machine.threads(jobs)
     attempts: dict[tuple[str, int], int] = {}
     write_json(plan.directory / "failed.json", [])  # a new start tries again what was given up
     asked = True  # whether the verdict must be asked for wanted runs: at the start, and whenever a run has ended
