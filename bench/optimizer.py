@@ -94,7 +94,7 @@ class Loop:
             x = a * x + (b * gram + c * gram @ gram) @ x
         o = x.T if tall else x
         second.lerp_(o.square().mean(-1, keepdim=True), 0.05)
-        out = o * torch.rsqrt(second + 1e-10)
+        out = o / (second.sqrt() + 1e-10)
         out = out * (o.norm() / out.norm()) * max(1, o.shape[0] / o.shape[1]) ** 0.5
         w.sub_(out, alpha=lr)
 

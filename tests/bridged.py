@@ -143,7 +143,7 @@ def _rest(draw: st.DrawFn, row: int) -> dict[str, Any]:
     optimizer: dict[str, Any] = {"name": "adamw", "lr": draw(RATES), "betas": betas, "eps": 1e-8, "decay": decay}
     if draw(st.booleans()):
         optimizer = {"name": "normuon", "lr": draw(RATES), "momentum": 0.9, "decay": decay, "aux_decay": decay}
-        optimizer |= {"aux_betas": betas, "eps": 1e-9}
+        optimizer |= {"aux_betas": betas, "eps": 1e-9, "eps_form": "inside"}
         optimizer |= {"aux_lr": draw(RATES)} if draw(st.booleans()) else {}
     optimizer |= {"embedding_lr": draw(RATES)} if draw(st.booleans()) else {}
     every = draw(st.integers(1, steps))

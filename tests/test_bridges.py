@@ -492,6 +492,12 @@ def with_(path: str, value: Any) -> dict[str, Any]:
             "train.optimizer.steps: the fork cannot do 4; use steps = 5",
         ),
         ("train.optimizer", {"name": "normuon", "decay": 0.1}, "use aux_decay = 0.1"),
+        (
+            "train.optimizer",
+            {"name": "normuon", "nesterov": False},
+            "train.optimizer.nesterov: the fork cannot do False",
+        ),
+        ("train.optimizer", {"name": "normuon", "decay_form": "cautious"}, 'use decay_form = "plain"'),
     ],
 )
 def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) -> None:
@@ -500,6 +506,14 @@ def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) ->
         export(canonical(with_(path, value)), "x")
     assert text in str(refused.value) and refused.value.exit_code == 4
     assert all(fault.place.startswith("arm x: ") and fault.cure for fault in refused.value.faults)
+
+
+def test_where_the_fork_adds_normuons_eps() -> None:
+    """It stands under the root there: flags come back as that form, and another is said on the way out."""
+    assert told("--optimizer normuon --normuon-eps 1e-9 --lr 0.01").tree["train"]["optimizer"]["eps_form"] == "inside"
+    for form, said in (("inside", []), ("added", ["--normuon-eps"]), ("floor", ["--normuon-eps"])):
+        found = export(canonical(with_("train.optimizer", {"name": "normuon", "eps_form": form})), "x")
+        assert [note.place for note in found.notes if note.place == "--normuon-eps"] == said
 
 
 def test_a_rate_of_the_head_alone_that_the_fork_has_not() -> None:

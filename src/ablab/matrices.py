@@ -23,6 +23,10 @@ class Update(Protocol):
         """Name and shape, for one matrix, of everything remembered; it starts at zero."""
         ...
 
+    def shrink(self, lr: float, decay: float, rows: int, cols: int) -> tuple[float, bool]:
+        """The share of a weight that decay takes in one step, and whether only where the step shrinks the weight too."""
+        ...
+
     def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
         """The step against which -lr is taken, (n, R, C); moves `state` in place and leaves the gradient alone."""
         ...
@@ -88,14 +92,21 @@ class Stack:
 
     def step(self, update: Update, *, lr: float, decay: float, spent: float) -> None:
         """One update of every member that has a gradient."""
-        kept = 1 - lr * decay
+        share, cautious = update.shrink(lr, decay, self.rows, self.cols)
         for start, stop, parts in self.chunks():
             state = {k: stack[start:stop] for k, stack in self.state.items()}
             step_nRC = update(self._gather(parts, next(iter(state.values())).dtype), state, spent)
             weights = [_rows(self.members[i], first, last) for i, first, last in parts]
             steps = step_nRC.flatten(0, 1).split([len(rows) for rows in weights])
-            if kept != 1:
-                torch._foreach_mul_(weights, kept)
+            if share and cautious:
+                shrunk = torch._foreach_mul(weights, steps)  # to 1 where the step shrinks the weight, or there is none
+                torch._foreach_sign_(shrunk)
+                torch._foreach_add_(shrunk, 1)
+                torch._foreach_clamp_max_(shrunk, 1)
+                torch._foreach_mul_(shrunk, weights)
+                torch._foreach_add_(weights, shrunk, alpha=-share)
+            elif share:
+                torch._foreach_mul_(weights, 1 - share)
             torch._foreach_add_(weights, steps, alpha=-lr)
 
     def _gather(self, parts: list[tuple[int, int, int]], kind: torch.dtype) -> Tensor:

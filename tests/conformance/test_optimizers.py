@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ablab import optimizers, schedules
 from ablab.checkpoint import optimizer_tensors, restore_optimizer, save_tensors
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 ROLES = {
     "embed.weight": "embedding",
     "w": "matrix",
@@ -218,6 +219,65 @@ def test_normuon_has_the_known_first_steps() -> None:
             assert float(named["scale"].detach()) == pytest.approx(0.999, abs=1e-9)
 
 
+@pytest.mark.parametrize("side", ["tall", "wide"])
+@pytest.mark.parametrize(
+    ("form", "asked"),
+    [
+        ("repository", {"orthogonaliser": "newton_schulz", "decay": 0.3}),
+        ("paper", {"orthogonaliser": "newton_schulz", "decay": 0.3, "nesterov": False, "rescale": "rms"}),
+        (
+            "modded",
+            {"eps_form": "floor", "second_moment": "long_side", "beta2": 0.9, "decay": 1.2, "decay_form": "modded"},
+        ),
+    ],
+)
+def test_normuon_has_the_numbers_of_its_sources(form: str, asked: dict[str, Any], side: str) -> None:
+    """Five steps on matrices with rows whose gradient is a million times smaller, where the form of eps is felt."""
+    golden = load_file(GOLDEN / "normuon.safetensors")
+    if form == "modded":
+        asked = asked | {"coefficients": golden["modded_coefficients"].tolist()}
+    w = nn.Parameter(golden[f"{side}_W0"].clone())
+    optimizer = made("normuon", lr=0.02, **asked).build({"w": w}, {"w": "matrix"})
+    for grad, expected in zip(golden[f"{side}_G"], golden[f"{side}_{form}_W"], strict=True):
+        w.grad = grad.clone()
+        optimizer.step()
+        torch.testing.assert_close(w.data, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(optimizer.state[w]["second"], golden[f"{side}_{form}_V"], rtol=1e-9, atol=0)
+
+
+def test_where_eps_stands_decides_what_a_row_of_small_gradients_gets() -> None:
+    """A row of V far below eps: whole as published, held back by sqrt(V / (V + eps)) with eps inside the root."""
+    grad = torch.randn(8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grad[3] *= 1e-6
+    moved, seconds = {}, {}
+    for form in ("added", "inside", "floor"):
+        w = nn.Parameter(torch.zeros(8, 8, dtype=torch.float64))
+        optimizer = made("normuon", lr=1.0, eps_form=form).build({"w": w}, {"w": "matrix"})
+        w.grad = grad.clone()
+        optimizer.step()
+        moved[form], seconds[form] = w.data.norm(dim=1), optimizer.state[w]["second"][:, 0]
+    others = torch.arange(8) != 3
+    for form, share in (
+        ("added", 1.0),
+        ("inside", (seconds["inside"][3] / (seconds["inside"][3] + 1e-10)).sqrt()),
+        ("floor", (seconds["floor"][3] / 1e-10).clamp(max=1.0).sqrt()),
+    ):
+        assert float(moved[form][3] / moved[form][others].mean()) == pytest.approx(float(share), rel=1e-3)
+    assert moved["inside"][3] < 0.9 * moved["added"][3] and moved["floor"][3] > moved["inside"][3]
+
+
+def test_adams_eps_is_outside_the_root() -> None:
+    """sqrt(v) + eps with both corrected for their start (Kingma and Ba 2015, algorithm 1), where gradients are eps's size."""
+    for name, prefix in (("adamw", ""), ("muon", "aux_"), ("normuon", "aux_")):
+        weights = {"scale": nn.Parameter(torch.zeros(4, dtype=torch.float64))}
+        lever = made(name, lr=1.0, **{f"{prefix}eps": 1e-6})
+        optimizer = lever.build(weights, {"scale": "scalar"})
+        weights["scale"].grad = torch.tensor([1e-8, 1e-6, 1e-4, 1.0], dtype=torch.float64)
+        optimizer.step()
+        g = weights["scale"].grad
+        torch.testing.assert_close(weights["scale"].data, -g / (g + 1e-6), rtol=1e-12, atol=0)
+
+
 def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], **asked: Any) -> torch.Tensor:
     """The step of one matrix, by the formulas, with what is remembered of it in `memory`."""
     from ablab.orthogonal import newton_schulz, orthogonalise, polar_express
@@ -231,10 +291,12 @@ def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], *
             u = u / (u.norm(dim=1, keepdim=True) + 1e-7)
         return orthogonalise(u, newton_schulz(), safety=0.0, floor=1e-7) * max(1, rows / cols) ** 0.5
     memory["m"] = 0.95 * before + 0.05 * grad
-    o = orthogonalise(0.05 * grad + 0.95 * memory["m"], polar_express())
+    u = 0.05 * grad + 0.95 * memory["m"] if asked.get("nesterov", True) else memory["m"]
+    o = orthogonalise(u, polar_express())
     along = 0 if asked.get("second_moment") == "long_side" and rows < cols else 1
     memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * (o * o).mean(along, keepdim=True)
-    out = o * (memory["v"] + 1e-10).rsqrt()
+    root = {"inside": (memory["v"] + 1e-4).sqrt(), "floor": memory["v"].clamp(min=1e-4).sqrt()}
+    out = o / root.get(asked.get("eps_form", "added"), memory["v"].sqrt() + 1e-4)
     if asked.get("rescale") == "rms":
         return 0.2 * (rows * cols) ** 0.5 * out / out.norm()
     return out * (o.norm() / out.norm()) * max(1, rows / cols) ** 0.5
@@ -248,6 +310,11 @@ def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], *
         ("normuon", {}),
         ("normuon", {"second_moment": "long_side"}),
         ("normuon", {"rescale": "rms"}),
+        ("normuon", {"nesterov": False}),
+        ("normuon", {"eps_form": "inside"}),
+        ("normuon", {"eps_form": "floor"}),
+        ("normuon", {"decay_form": "cautious"}),
+        ("normuon", {"decay_form": "modded"}),
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 400, 1 << 21])
@@ -258,8 +325,9 @@ def test_batched_by_shape_is_the_formula_matrix_by_matrix(
 
     monkeypatch.setattr(orthogonal, "CHUNK_BYTES", chunk_bytes)  # 1: one matrix; 400: stacks are cut in the middle
     weights, source = {n: nn.Parameter(p.double()) for n, p in parameters().items()}, gradients()
-    optimizer = made(name, lr=0.01, decay=0.1, **asked).build(weights, ROLES)
-    matrices = [n for n in ROLES if ROLES[n] == "matrix"]
+    eps = {"eps": 1e-4} if name == "normuon" else {}
+    optimizer = made(name, lr=0.01, decay=0.1, **eps, **asked).build(weights, ROLES)
+    matrices, form = [n for n in ROLES if ROLES[n] == "matrix"], asked.get("decay_form", "plain")
     mine = {n: [m.clone() for m in weights[n].data.reshape(-1, *weights[n].shape[-2:])] for n in matrices}
     memory: dict[str, list[dict[str, torch.Tensor]]] = {n: [{} for _ in mine[n]] for n in matrices}
     for step in range(3):
@@ -274,16 +342,28 @@ def test_batched_by_shape_is_the_formula_matrix_by_matrix(
         assert all(torch.equal(weights[n].grad, kept[n]) for n in found), "gradients are left alone"
         for n in matrices:
             for i, grad in enumerate(found[n].reshape(-1, *weights[n].shape[-2:]) if n in found else ()):
-                mine[n][i] = mine[n][i] * (1 - 0.001) - 0.01 * one_matrix(name, grad, memory[n][i], **asked)
+                step, w = one_matrix(name, grad, memory[n][i], **asked), mine[n][i]
+                share = 0.001 * (0.01 * max(1, w.shape[0] / w.shape[1]) ** 0.5 if form == "modded" else 1)
+                mine[n][i] = w - share * w * (w * step >= 0 if form != "plain" else 1) - 0.01 * step
     for n in matrices:
         stacked = torch.stack(mine[n]).view(weights[n].shape)
         torch.testing.assert_close(weights[n].data, stacked, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["muon", "normuon"])
-def test_a_stack_that_never_had_a_gradient_stays_finite(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("muon", {}),
+        *[
+            ("normuon", {"rescale": r, "eps_form": e, "eps": 1e-16})
+            for r in ("norm", "rms")
+            for e in ("added", "floor")
+        ],
+    ],
+)
+def test_a_stack_that_never_had_a_gradient_stays_finite(name: str, asked: dict[str, Any]) -> None:
     weights = {"experts": nn.Parameter(torch.ones(2, 3, 4))}
-    optimizer = made(name, products="bf16").build(weights, {"experts": "matrix"})
+    optimizer = made(name, products="bf16", **asked).build(weights, {"experts": "matrix"})
     weights["experts"].grad = torch.zeros(2, 3, 4)
     optimizer.step()
     assert torch.equal(weights["experts"].data, torch.ones(2, 3, 4))
@@ -346,14 +426,16 @@ def test_state_is_saved_whole_and_in_fp32(name: str, tmp_path: Path) -> None:
     assert read.keys() == state.keys() and all(torch.equal(read[n], state[n]) for n in state)
 
 
-@pytest.mark.parametrize("name", ["muon", "normuon"])
-def test_the_work_of_a_step_does_not_grow_with_the_number_of_matrices(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "asked"), [("muon", {}), ("normuon", {}), ("normuon", {"decay": 0.1, "decay_form": "cautious"})]
+)
+def test_the_work_of_a_step_does_not_grow_with_the_number_of_matrices(name: str, asked: dict[str, Any]) -> None:
     """Operations that are sent out, gathering and scattering included, with every shape in one chunk."""
 
     def sent(layers: int, experts: int) -> int:
         named = {f"{i}.w": nn.Parameter(torch.zeros(8, 6)) for i in range(layers)}
         named |= {"experts": nn.Parameter(torch.zeros(experts, 4, 6))}
-        optimizer = made(name).build(named, dict.fromkeys(named, "matrix"))
+        optimizer = made(name, **asked).build(named, dict.fromkeys(named, "matrix"))
         for _ in range(2):
             for p in named.values():
                 p.grad = torch.ones_like(p)
@@ -361,7 +443,7 @@ def test_the_work_of_a_step_does_not_grow_with_the_number_of_matrices(name: str)
                 optimizer.step()
         return counted.kernels
 
-    assert sent(2, 4) == sent(40, 400) < 100
+    assert sent(2, 4) == sent(40, 400) < (100 if not asked else 120)
 
 
 class Counted(TorchDispatchMode):
@@ -384,6 +466,7 @@ def test_matrix_optimizers_refuse_what_cannot_be() -> None:
         ("normuon", {"momentum": 1.0}, "momentum = 1.0 is no decay; choose a number from 0 to below 1"),
         ("normuon", {"beta2": -0.5}, "beta2 = -0.5 is no decay; choose a number from 0 to below 1"),
         ("normuon", {"eps": 0.0}, "eps = 0.0 divides by zero; choose a small positive number"),
+        ("normuon", {"eps": 1e-30}, "eps = 1e-30 is lost in fp32; choose 1e-16 or more"),
         ("muon", {"aux_eps": 0.0}, "aux_eps = 0.0 divides by zero; choose a small positive number"),
         (
             "muon",

@@ -11,6 +11,8 @@ from ablab.bridges.to_train import clean
 from ablab.fault import Fault
 
 NORMUON = {  # settings for which the fork has one answer
+    "nesterov": True,
+    "decay_form": "plain",
     "second_moment": "rows",
     "rescale": "norm",
     "orthogonaliser": "polar_express",

@@ -88,6 +88,11 @@ def _known(argv: list[str], settings: dict[str, Any], seed: int | None) -> list[
         out.append(
             warn("--optimizer normuon", "q, k and v are one matrix there, with one orthogonalised update; three here")
         )
+        if (form := settings["train"]["optimizer"]["eps_form"]) != "inside":
+            text = (
+                f'eps stands under the root there (eps_form = "inside"), "{form}" here: felt by rows below 1e-5 alone'
+            )
+            out.append(warn("--normuon-eps", text))
     if "--grape-a" in argv:
         out.append(note("--grape-a", "trains only: decode in ablab"))
     if "--window-size" in argv and "--softmax-type" in argv and argv[argv.index("--softmax-type") + 1] == "vanilla":

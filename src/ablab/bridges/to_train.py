@@ -81,6 +81,7 @@ def optimizer(given: Given) -> dict[str, Any]:
         "momentum": given["normuon_momentum"],
         "beta2": given["normuon_beta2"],
         "eps": given["normuon_eps"],
+        "eps_form": "inside",
         "decay": decay,
         "safety": given["polar_express_safety_factor"],
         **aux,

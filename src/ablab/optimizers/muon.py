@@ -98,6 +98,10 @@ class Muon:
         """What is remembered of one matrix: B."""
         return {"momentum": (rows, cols)}
 
+    def shrink(self, lr: float, decay: float, rows: int, cols: int) -> tuple[float, bool]:
+        """The share of W that decay takes in one step; of every entry alike."""
+        return lr * decay, False
+
     def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
         """The scaled O of a stack of gradients."""
         _, rows, cols = grad_nRC.shape
