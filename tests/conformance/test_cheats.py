@@ -44,8 +44,10 @@ def model(corpus: Corpus) -> Decoder:
     return build(ASKED["model"] | {"init_std": 0.2}, vocab_size=corpus.vocab_size, seed=1)
 
 
-def violations(evaluator: Any, model: Decoder, corpus: Corpus, executor: str = "lift") -> list[str]:
-    found, _ = replay.check(evaluator, model, corpus, ASKED, seed=0, precision="fp32", executor=executor)
+def violations(
+    evaluator: Any, model: Decoder, corpus: Corpus, executor: str = "lift", precision: str = "fp32"
+) -> list[str]:
+    found, _ = replay.check(evaluator, model, corpus, ASKED, seed=0, precision=precision, executor=executor)
     return found
 
 
@@ -234,18 +236,19 @@ def test_every_cheat_is_caught(cheat: Any, model: Decoder, corpus: Corpus) -> No
     assert any(re.search(CAUGHT[cheat], text) for text in found), found
 
 
-def test_a_smear_over_the_next_token_is_caught(model: Decoder, corpus: Corpus) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("share", [0.1, 1e-3, 1e-5])
+def test_a_smear_over_the_next_token_is_caught(share: float, precision: str, model: Decoder, corpus: Corpus) -> None:
     leaky = copy.deepcopy(model)
     plain = leaky.mixer.forward
 
     def smear(x_BTD: Any, *rest: Any) -> Any:
-        return plain(x_BTD + 0.1 * torch.roll(x_BTD, -1, dims=1), *rest)
+        return plain(x_BTD + share * torch.roll(x_BTD, -1, dims=1), *rest)
 
     leaky.mixer.forward = smear
-    assert (
-        "C1 causal: the distribution of a token depends on that token, by" in violations(Disjoint(), leaky, corpus)[0]
-    )
-    found, _ = gates.check(leaky, corpus, ASKED, precision="fp32", executor="lift")
+    found = violations(Disjoint(), leaky, corpus, precision=precision)
+    assert "C1 causal: the distribution of a token depends on that token, by" in found[0]
+    found, _ = gates.check(leaky, corpus, ASKED, precision=precision, executor="lift")
     assert any(text.startswith("C1 causal: a later token changed moves an earlier nll by") for text in found)
 
 

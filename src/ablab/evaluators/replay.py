@@ -8,7 +8,6 @@ openai/parameter-golf, issue #1017 (C1 to C4).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +17,7 @@ import numpy as np
 from ablab import rng
 from ablab.data import Corpus
 from ablab.data.corpus import Valid
-from ablab.evaluators.gates import (
-    ROUTED_TOLERANCE,
-    SCORER_TOLERANCE,
-    SUM_TOLERANCE,
-    tolerance,
-)
+from ablab.evaluators.gates import SCORER_TOLERANCE, SUM_TOLERANCE, exactly
 from ablab.evaluators.ledger import Ledger
 from ablab.model import Decoder
 
@@ -46,11 +40,7 @@ def check(
     """Violations in words (normally none) and the largest deviations, of the evaluator's rehearsal on a few documents."""
     rehearsed, size = evaluator.rehearsal(settings)
     text = excerpt(corpus, size)
-    most = tolerance(executor, settings["model"]["seq_len"])
-    if any(getattr(part, "routed", False) for part in model.modules()):
-        model, precision, most = copy.deepcopy(model).double(), "fp64", ROUTED_TOLERANCE
-    elif precision == "bf16":
-        precision = "fp32"  # where rounding is too small to hide a leak or to look like one
+    model, precision, most = exactly(model, settings, precision=precision, executor=executor)
     turns, others = places(text)
     watched = list(
         dict.fromkeys([*turns, *others])
