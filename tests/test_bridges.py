@@ -527,6 +527,7 @@ def test_an_expert_model_that_the_fork_has_not() -> None:
     mixture = {"name": "moe", "n_experts": 8, "ratio": 0.5}
     for router, text in (
         ({"name": "deepseek_v3", "top_k": 2, "normalize": False}, "divides the weights by their sum"),
+        ({"name": "deepseek_v3", "top_k": 1, "normalize": "always"}, "leaves a lone expert its score"),
         ({"name": "deepseek_v3", "top_k": 4, "n_groups": 4, "group_top_k": 4}, "scores a group by its best 1"),
     ):
         tree = with_("model.mlp", mixture)

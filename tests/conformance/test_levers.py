@@ -39,6 +39,7 @@ VARIANTS: list[tuple[str, Any]] = [
     ("projection", {"name": "tpa", "rank": 1, "q_rank": 3, "bias": True}),
     ("projection", {"name": "tpa", "factors": "heads"}),
     ("router", {"name": "deepseek_v3", "n_groups": 2, "group_score": "megatron", "normalize": False}),
+    ("router", {"name": "deepseek_v3", "top_k": 1}),
     ("router", {"name": "softmax_topk", "order": "post"}),
     ("loops", "LG"),
     ("norm", "layer"),

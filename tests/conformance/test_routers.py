@@ -163,8 +163,50 @@ def test_weights_of_deepseek_v3() -> None:
     torch.testing.assert_close(one.weights_NK[0], 2 * s[[0]])  # alone: its score, not 1
     raw = of_logits("deepseek_v3", LOGITS, top_k=2, normalize=False)
     torch.testing.assert_close(raw.weights_NK[0], s[[0, 5]])
-    nothing = of_logits("deepseek_v3", torch.full((1, 8), -800.0, dtype=torch.float64))
-    assert torch.equal(nothing.weights_NK, torch.zeros(1, 2, dtype=torch.float64))  # 1e-20 in the sum: no 0 / 0
+
+
+def test_a_lone_expert_by_each_of_its_two_sources() -> None:
+    """Its score times scale (Megatron-LM), or scale (DeepSeek's Gate and Hugging Face's, which divide by the sum anyway)."""
+    for normalize, weight in ((True, 2.5 * float(LOGITS.sigmoid()[0, 0])), (False, 2.5 * 0.8807970779778823)):
+        one = of_logits("deepseek_v3", LOGITS, top_k=1, scale=2.5, normalize=normalize)
+        assert one.weights_NK.item() == pytest.approx(weight, rel=1e-15)
+    assert float(of_logits("deepseek_v3", LOGITS, top_k=1, scale=2.5, normalize="always").weights_NK) == 2.5
+    several = [of_logits("deepseek_v3", LOGITS, top_k=3, normalize=n).weights_NK for n in (True, "always")]
+    assert torch.equal(*several)
+    (text,) = made("deepseek_v3", top_k=1, normalize="always", scale=2.5).notes()
+    assert text == (
+        'warning: router deepseek_v3: with top_k = 1 and normalize = "always" every weight is 2.5: the router learns from a '
+        "balance loss alone"
+    )
+
+
+@pytest.mark.parametrize("name", routers.slot.names)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [-10.0, -45.0, -50.0, -60.0, -90.0, -200.0, -1e4, 50.0, 1e4])
+def test_weights_shares_and_balance_hold_at_any_logits(name: str, shift: float, dtype: torch.dtype) -> None:
+    """Far below zero a sigmoid is exp(logit): its shares are a softmax; far above they are even. Gradients stay finite."""
+    router = made(name, Shape(d_model=8, n_experts=8, bias=True, **SIZES), dtype=dtype, top_k=2)
+    with torch.no_grad():
+        router.weight.copy_(torch.eye(8))
+        router.bias.fill_(shift)
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(2), dtype=dtype).requires_grad_()
+    routed = router(x)
+    tight = 1e-6 if dtype == torch.float32 else 1e-14
+    torch.testing.assert_close(routed.shares_NE.sum(1), torch.ones(64, dtype=dtype), rtol=0, atol=tight)
+    if name == "deepseek_v3":
+        torch.testing.assert_close(routed.weights_NK.sum(1), torch.ones(64, dtype=dtype), rtol=0, atol=tight)
+        z = routed.logits_NE.detach()
+        known = z.softmax(1) if shift < 0 else torch.full_like(z, 1 / 8)
+        torch.testing.assert_close(routed.shares_NE.detach(), known, rtol=0, atol=1e-3 if shift == -10 else 2 * tight)
+        chosen = known.gather(1, routed.experts_NK)
+        weights = chosen / chosen.sum(1, keepdim=True)
+        torch.testing.assert_close(
+            routed.weights_NK.detach(), weights, rtol=0, atol=1e-3 if shift == -10 else 2 * tight
+        )
+    even = balance(routed.shares_NE[None], 2)
+    assert 0.9 < float(even.detach()) < 2.5
+    (even + routed.weights_NK[:, 0].sum() + squared_mass(routed.logits_NE)).backward()
+    assert x.grad is not None and x.grad.isfinite().all() and router.weight.grad.isfinite().all()
 
 
 def test_softmax_topk_orders() -> None:

@@ -169,6 +169,8 @@ def _router(router: dict[str, Any], out: Words, faults: list[Fault]) -> None:
     top, groups, kept = router["top_k"], router["n_groups"], router["group_top_k"]
     if top > 1 and not router["normalize"]:
         faults.append(Fault("model: router", "the fork divides the weights by their sum", "use normalize = true"))
+    if top == 1 and router["normalize"] == "always":
+        faults.append(Fault("model: router", "the fork leaves a lone expert its score", "use normalize = true"))
     if groups > 1:
         if router["group_score"] != "megatron" and top // kept != 2:
             text = f"the fork scores a group by its best {top // kept}, not by its best 2"

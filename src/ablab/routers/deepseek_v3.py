@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.linear import Linear
@@ -16,14 +17,17 @@ from ablab.shape import Shape
 class DeepseekV3(Linear):
     """Sigmoid scores; a bias per expert, moved after each step, evens the load without a loss.
 
-    x_ND -> Routed. The top_k largest of score + bias are chosen; weights are the scores alone, divided by their sum + 1e-20
-    (`normalize`, for top_k > 1), times `scale`. After an optimizer step the bias of an expert below the mean count rises by
+    x_ND -> Routed. The top_k largest of score + bias are chosen; weights are the scores alone, divided by their sum
+    (`normalize`), times `scale`. `normalize` = true leaves a lone expert (top_k = 1) its score (Megatron-LM); "always" divides
+    it too, which makes its weight `scale` (DeepSeek's and Hugging Face's code); false divides nothing. Sums are of logarithms,
+    so that scores of any size add up to 1. After an optimizer step the bias of an expert below the mean count rises by
     `bias_rate`, above it falls, at it stays. Experts lie in n_groups neighbouring groups: only the group_top_k best groups
     are open to a token, a group's score being the sum of its 2 largest score + bias (`top2`, DeepSeek; one alone in a group
     of one) or of its top_k // group_top_k largest (`megatron`, Megatron-LM). Raises ValueError for impossible numbers.
     """
 
-    source = "DeepSeek-V3, arXiv 2412.19437, section 2.1.2; Megatron-LM's group score"
+    source = "DeepSeek-V3, arXiv 2412.19437, section 2.1.2, and deepseek-ai/DeepSeek-V3; Megatron-LM's group score"
+    revision = 2  # 2: weights and shares are divided in logarithms
 
     def __init__(
         self,
@@ -34,7 +38,7 @@ class DeepseekV3(Linear):
         group_top_k: int = 1,
         group_score: Literal["top2", "megatron"] = "top2",
         scale: float = 1.0,
-        normalize: bool = True,
+        normalize: bool | Literal["always"] = True,
         bias_rate: float = 1e-3,
     ) -> None:
         super().__init__(shape.d_model, shape.n_experts, std=shape.init_std, bias=shape.bias)
@@ -57,10 +61,12 @@ class DeepseekV3(Linear):
         logits_NE = logits_of(x_ND, self.weight, self.bias)
         scores_NE = logits_NE.sigmoid()
         experts_NK = self._open(scores_NE.detach() + self.expert_bias).topk(self.top_k, dim=-1).indices
-        weights_NK = scores_NE.gather(1, experts_NK)
-        if self.normalize and self.top_k > 1:
-            weights_NK = weights_NK / (weights_NK.sum(1, keepdim=True) + 1e-20)
-        shares_NE = scores_NE / scores_NE.sum(1, keepdim=True)
+        logs_NE = F.logsigmoid(logits_NE)
+        if self.normalize == "always" or (self.normalize and self.top_k > 1):
+            weights_NK = logs_NE.gather(1, experts_NK).softmax(-1)
+        else:
+            weights_NK = scores_NE.gather(1, experts_NK)
+        shares_NE = logs_NE.softmax(-1)
         return Routed(experts_NK, weights_NK * self.scale, logits_NE, shares_NE)
 
     def _open(self, scores_NE: Tensor) -> Tensor:
@@ -85,7 +91,16 @@ class DeepseekV3(Linear):
         self.expert_bias += self.bias_rate * below.to(self.expert_bias.dtype)
 
     def notes(self) -> list[str]:
-        """What a reader must know of these settings: a group limit that limits nothing."""
+        """What a reader must know of these settings: a router that cannot learn, a group limit that limits nothing."""
+        if self.top_k == 1 and self.normalize == "always":
+            fixed = f'with top_k = 1 and normalize = "always" every weight is {self.scale:g}'
+            return [
+                f"warning: router deepseek_v3: {fixed}: the router learns from a balance loss alone",
+                *self._limits(),
+            ]
+        return self._limits()
+
+    def _limits(self) -> list[str]:
         if self.n_groups == 1:
             return []
         limit = f"router deepseek_v3: n_groups = {self.n_groups}, group_top_k = {self.group_top_k}"
