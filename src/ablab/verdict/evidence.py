@@ -245,6 +245,23 @@ class Evidence:
         on = self.specs[arm].on
         return self.baseline if on == "baseline" else on
 
+    def chain(self, arm: str) -> list[str]:
+        """The arm, its reference, and so on; the baseline, where every chain ends, is not in it."""
+        found = []
+        while arm != self.baseline:
+            found.append(arm)
+            arm = self.reference(arm)
+        return found
+
+    def to_baseline(self, own: Mapping[str, float | None], arm: str) -> float | None:
+        """The arm's difference to the baseline: the sum of `own` differences to references along its chain.
+
+        Differences to different references do not compare; these sums do. None where one is missing or not finite.
+        """
+        links = [own.get(x) for x in self.chain(arm)]
+        known = [d for d in links if d is not None and math.isfinite(d)]
+        return math.fsum(known) if len(known) == len(links) else None
+
     def values(self, arm: str, stage: str) -> list[float]:
         """The metric of an arm at a stage, one per seed place; nan where there is none."""
         key = (arm, stage)

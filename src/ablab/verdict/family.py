@@ -84,7 +84,7 @@ def replay(evidence: Evidence, lines: Sequence[Line], fit: set[str], size: int, 
             # choosing before every open arm has reached the look would make the choice depend on the order of running
             blocked = any(standings[line.name].look is None for line in open_)
             if not blocked:
-                open_ = _keep(open_, standings, keep)
+                open_ = _keep(evidence, open_, standings, keep)
     for line in open_:
         standings[line.name].waits = standings[line.name].look != numbers[-1]
     return Family(standings, size, numbers, shares)
@@ -141,8 +141,9 @@ def _give_up(evidence: Evidence, live: Sequence[Line], standings: Mapping[str, S
             standing.notes.append(f"unlikely to be settled by {decision.at_most} seeds")
 
 
-def _keep(open_: Sequence[Line], standings: Mapping[str, Standing], keep: int) -> list[Line]:
-    kept = set(lowest({line.name: standings[line.name].interval.d for line in open_}, keep))
+def _keep(evidence: Evidence, open_: Sequence[Line], standings: Mapping[str, Standing], keep: int) -> list[Line]:
+    own = {name: standing.interval.d for name, standing in standings.items()}
+    kept = set(lowest({line.name: evidence.to_baseline(own, line.name) for line in open_}, keep))
     for line in open_:
         if line.name not in kept:
             standings[line.name].open = False
@@ -151,6 +152,6 @@ def _keep(open_: Sequence[Line], standings: Mapping[str, Standing], keep: int) -
 
 
 def lowest(deltas: Mapping[str, float | None], count: int) -> list[str]:
-    """The names of the `count` lowest deltas; a missing delta is never chosen, ties go by name, not by order."""
+    """The names of the `count` lowest differences to the baseline; a missing one is never chosen, ties go by name."""
     known = sorted((d, name) for name, d in deltas.items() if d is not None and math.isfinite(d))
     return [name for _, name in known[:count]]

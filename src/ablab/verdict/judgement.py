@@ -94,9 +94,8 @@ def _winner(study: Study, rows: dict[str, Row]) -> tuple[str | None, str, list[s
     members, is_shown = candidates(evidence, rows, study.promoted or frozenset())
     probe = evidence.decision.probe
     standings = study.family.standings
-    places: dict[str, Sequence[int]] = {x: standings[x].places for x in members if x in standings}
-    if evidence.baseline in members:
-        places[evidence.baseline] = evidence.common([evidence.baseline], range(probe, len(evidence.seeds)))
+    places: dict[str, Sequence[int]] = {x: standing.places for x, standing in standings.items()}
+    places[evidence.baseline] = evidence.common([evidence.baseline], range(probe, len(evidence.seeds)))
     at = {x: look for x in members if x in standings and (look := standings[x].look) is not None}
     contest = Contest(evidence, places, at, dict(zip(study.family.looks, study.family.weights, strict=True)))
     winner, decided_by = decide(contest, members, is_shown)

@@ -98,7 +98,8 @@ def _promote(
     if isinstance(decision.keep, str):
         bound = -2 * (bank.sd if bank else math.inf) / math.sqrt(decision.probe)
         return frozenset(name for name, d in deltas.items() if d is not None and d <= bound), probed, set()
-    return frozenset(lowest(deltas, decision.keep)), probed, set()
+    own = {name: sample.d for name, sample in probed.items()}
+    return frozenset(lowest({name: evidence.to_baseline(own, name) for name in deltas}, decision.keep)), probed, set()
 
 
 def _difference(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:

@@ -1,4 +1,8 @@
-"""The winner: shown better, else what the declared tie list says, rung by rung, and always by what name."""
+"""The winner: shown better, else what the declared tie list says, rung by rung, and always by what name.
+
+Candidates are ranked by their difference to the baseline, each over its own pairs: an arm's own number never meets another
+arm's number of other seeds, because seeds differ by more than arms do.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ablab.verdict.evidence import Evidence
-from ablab.verdict.interval import read, summary
+from ablab.verdict.interval import ZERO, read, summary
 from ablab.verdict.rows import Row
 from ablab.verdict.spending import t_isf
 from ablab.verdict.stages import second_half
@@ -19,7 +23,7 @@ Values = Mapping[str, Mapping[int, float]]  # arm -> place in the seed order -> 
 
 @dataclass
 class Contest:
-    """The candidates' pairs, the look each one stands at (the baseline has none), and the alpha share of every look."""
+    """Every arm's pairs (the baseline's are all its done seeds), the look each one stands at, the alpha share of looks."""
 
     evidence: Evidence
     places: Mapping[str, Sequence[int]]
@@ -71,7 +75,7 @@ def decide(contest: Contest, members: Sequence[str], shown: bool) -> tuple[str |
     evidence = contest.evidence
     if not members:
         return None, "no arm is within the limits"
-    metric = metric_values(contest, members)
+    metric = metric_values(contest)
     left = list(members)
     if shown and len(left) > 1:
         left = survivors(contest, metric, left)
@@ -79,7 +83,7 @@ def decide(contest: Contest, members: Sequence[str], shown: bool) -> tuple[str |
         return left[0], "loss" if shown else NOTHING
     for rung in evidence.decision.tie:
         if rung == "lowest":
-            return leader(metric, left), SELECTED
+            return leader(contest, metric, left), SELECTED
         if rung.startswith("prefer "):
             left = [x] if (x := preferred(evidence, rung)) in left else left
         else:
@@ -89,66 +93,107 @@ def decide(contest: Contest, members: Sequence[str], shown: bool) -> tuple[str |
             return left[0], rung
     if evidence.baseline in left:
         return evidence.baseline, NOTHING
-    return leader(metric, left), SELECTED
+    return leader(contest, metric, left), SELECTED
 
 
-def metric_values(contest: Contest, members: Sequence[str]) -> Values:
-    """The deciding metric of each candidate over its pairs."""
-    stage = contest.evidence.decision.stage
-    return {x: {i: contest.evidence.values(x, stage)[i] for i in contest.places[x]} for x in members}
+def metric_values(contest: Contest) -> Values:
+    """The deciding metric of each arm over its pairs, and of its reference wherever it is done."""
+    return {x: _done(contest.evidence, x) for x in contest.evidence.specs}
 
 
-def leader(values: Values, members: Sequence[str]) -> str:
-    """Lowest mean over the seeds that all members share (their own if they share none): seeds differ, arms are asked.
+def _done(evidence: Evidence, arm: str) -> dict[int, float]:
+    column = evidence.values(arm, evidence.decision.stage)
+    return {i: column[i] for i in evidence.common([arm], range(len(evidence.seeds)))}
 
-    Equal means go by name, never by order.
+
+def standing(contest: Contest, values: Values, arm: str) -> float | None:
+    """How far an arm stands from the baseline, 0 for the baseline itself; None where a link has no pair with values.
+
+    It is the mean of value(arm) - value(reference) over the arm's own pairs. An arm on another arm adds that arm's own
+    difference to its reference, and so on down to the baseline: the sum of the differences that the rows print. So an arm
+    shown better than its reference also stands before it.
     """
-    shared = set.intersection(*(set(values[x]) for x in members))
+    own: dict[str, float | None] = {}
+    for x in contest.evidence.chain(arm):
+        mine, theirs = values.get(x, {}), values.get(contest.evidence.reference(x), {})
+        pairs = [mine[i] - theirs[i] for i in contest.places.get(x, ()) if i in mine and i in theirs]
+        own[x] = math.fsum(pairs) / len(pairs) if pairs else None
+    return contest.evidence.to_baseline(own, arm)
 
-    def mean(x: str) -> float:
-        own = [values[x][i] for i in sorted(shared or values[x])]
-        return sum(own) / len(own) if own else math.inf
 
-    return min(members, key=lambda x: (mean(x), x))
+def leader(contest: Contest, values: Values, members: Sequence[str]) -> str:
+    """The member that stands lowest against the baseline; one without a standing comes last.
+
+    Equal standings, to rounding, go by name, never by order.
+    """
+    found = {x: standing(contest, values, x) for x in members}
+    at = {x: math.inf if d is None else d for x, d in found.items()}
+    size = max((abs(y) for x in members for y in values.get(x, {}).values()), default=0.0)
+    lowest = min(at.values())
+    return min(x for x in members if at[x] <= lowest + ZERO * size)
 
 
 def survivors(contest: Contest, values: Values, members: Sequence[str]) -> list[str]:
-    """Drop every member shown worse than the leader, at a level for all pairs: the leader was picked by its values."""
-    best = leader(values, members)
-    m = len(members) * (len(members) - 1) // 2
-    alpha = contest.evidence.decision.alpha
-    left = []
-    for x in members:
-        common = sorted(set(values[x]) & set(values[best]))
-        look = min((contest.looks[a] for a in (x, best) if a in contest.looks), default=0)
-        sample = summary([values[x][i] - values[best][i] for i in common], [values[best][i] for i in common])
-        interval = read(sample, matters=0.0, alpha=alpha, w=contest.shares.get(look, 0.0), m=m)
-        if x == best or interval.word != "worse":
-            left.append(x)
-    return left
+    """Drop every member shown worse than the leader over their common pairs, and a leader shown worse than a member.
+
+    The level is one for all pairs of members: the leader was picked by its values.
+    """
+    best = leader(contest, values, members)
+    words = {x: _against(contest, values, x, best, len(members)) for x in members if x != best}
+    left = [x for x in members if words.get(x) != "worse"]
+    return [x for x in left if x != best] if "better" in words.values() else left
+
+
+def _against(contest: Contest, values: Values, x: str, best: str, count: int) -> str:
+    """The word on value(x) - value(best) over the seeds that are pairs of both (the baseline: its done seeds)."""
+    common = [i for i in _own(contest, values, x) if i in _own(contest, values, best)]
+    look = min((contest.looks[a] for a in (x, best) if a in contest.looks), default=0)
+    sample = summary([values[x][i] - values[best][i] for i in common], [values[best][i] for i in common])
+    alpha, m = contest.evidence.decision.alpha, count * (count - 1) // 2
+    return read(sample, matters=0.0, alpha=alpha, w=contest.shares.get(look, 0.0), m=m).word
+
+
+def _own(contest: Contest, values: Values, arm: str) -> list[int]:
+    return [i for i in sorted(contest.places[arm]) if i in values[arm]]
 
 
 def needle_values(contest: Contest, members: Sequence[str]) -> Values | None:
     """Minus the probe's score; None (with a note) if a member lacks two scores or the probe says nothing here."""
-    scores: dict[str, dict[int, float]] = {}
-    accuracy: dict[str, list[float]] = {}
-    for x in members:
-        probes = {i: p for i in contest.places[x] if (p := _probe(contest.evidence, x, i)) is not None}
-        scores[x] = {i: -score for i, (score, _) in probes.items()}
-        accuracy[x] = [acc for _, acc in probes.values()]
-    if short := [x for x in members if len(scores[x]) < 2]:
+    evidence = contest.evidence
+    probes = {
+        x: {
+            i: p
+            for i in range(len(evidence.seeds))
+            if evidence.status[x][i] == "done" and (p := _probe(evidence, x, i))
+        }
+        for x in evidence.specs
+    }
+    scores = {x: {i: -score for i, (score, _) in found.items()} for x, found in probes.items()}
+    if short := [x for x in members if len(_own(contest, scores, x)) < 2]:
         contest.notes.append(f"needle skipped: fewer than two scored seeds for {', '.join(short)}")
         return None
-    own = [-y for y in scores[leader(scores, members)].values()]
+    if _unpaired(contest, scores, members, "needle"):
+        return None
+    best = leader(contest, scores, members)
+    own = [-scores[best][i] for i in _own(contest, scores, best)]
     sample = summary(own, own)
     floor = -math.inf
     if sample.d is not None and sample.s is not None:
-        floor = sample.d - t_isf(contest.evidence.decision.alpha / 2, sample.n - 1) * sample.s / math.sqrt(sample.n)
+        floor = sample.d - t_isf(evidence.decision.alpha / 2, sample.n - 1) * sample.s / math.sqrt(sample.n)
+    accuracy = {x: [probes[x][i][1] for i in _own(contest, scores, x)] for x in members}
     below_ceiling = any(sum(acc) / len(acc) < 0.98 for acc in accuracy.values())
     if not (floor > 0 and below_ceiling):
         contest.notes.append("probe uninformative at this scale")
         return None
     return scores
+
+
+def _unpaired(contest: Contest, values: Values, members: Sequence[str], rung: str) -> bool:
+    """Whether a member cannot be held against the baseline by these values; then the rung is skipped, with a note."""
+    lost = [x for x in members if standing(contest, values, x) is None]
+    if lost:
+        contest.notes.append(f"{rung} skipped: no pair with its reference has both values for {', '.join(lost)}")
+    return bool(lost)
 
 
 def _probe(evidence: Evidence, arm: str, place: int) -> tuple[float, float] | None:
@@ -160,10 +205,17 @@ def _probe(evidence: Evidence, arm: str, place: int) -> tuple[float, float] | No
 
 def trajectory_values(contest: Contest, members: Sequence[str]) -> Values | None:
     """Each run's mean metric over the evaluations after half the budget that all these runs share; None if absent."""
-    curves = {(x, i): second_half(contest.evidence, x, i) for x in members for i in contest.places[x]}
+    evidence = contest.evidence
+    spots = {(x, i) for x in members for i in contest.places[x]}
+    for x in {x for member in members for x in evidence.chain(member)}:
+        spots |= {(arm, i) for arm in (x, evidence.reference(x)) for i in contest.places.get(x, ())}
+    curves = {(x, i): second_half(evidence, x, i) for x, i in sorted(spots)}
     shared = sorted(set.intersection(*(set(curve) for curve in curves.values()))) if curves else []
-    means = {spot: sum(curve[t] for t in shared) / len(shared) for spot, curve in curves.items() if shared}
+    means = {spot: math.fsum(curve[t] for t in shared) / len(shared) for spot, curve in curves.items() if shared}
     if not means or not all(map(math.isfinite, means.values())):
         contest.notes.append("trajectory skipped: the runs share no evaluations after half the budget")
         return None
-    return {x: {i: means[x, i] for i in contest.places[x]} for x in members}
+    found: dict[str, dict[int, float]] = {}
+    for (x, i), mean in means.items():
+        found.setdefault(x, {})[i] = mean
+    return None if _unpaired(contest, found, members, "trajectory") else found
