@@ -119,7 +119,14 @@ def bands(stage: str, arm: str) -> dict[str, Any]:
         width = np.where(np.arange(len(width)) == len(width) - 1, 0.995, 0.005 * width)
     i = list(STAGES).index(stage)
     nats = [LEVEL[i] + 1.4 / (1 + k) + (EFFECT[arm][0] if k < 9 else EFFECT[arm][2]) for k in range(len(width))]
-    return {"edges": edges, "nats_per_token": nats, "tokens": (40_540_160 * width).tolist()}
+    found = {"edges": edges, "nats_per_token": nats, "tokens": (40_540_160 * width).tolist()}
+    if arm != "baseline":
+        theirs = bands(stage, "baseline")["nats_per_token"]
+        found["difference"] = [
+            *(a - b for a, b in zip(nats, theirs, strict=False)),
+            *[None] * (len(nats) - len(theirs)),
+        ]
+    return found
 
 
 def trained(arm: str, long: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ LIMITS = {
 }
 
 
-def of(plan: Plan, name: str) -> dict[str, Any]:
+def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, Any]:
     """What an arm costs: parameters, arithmetic, cache, measured speed (median over its runs) and artifact bytes.
 
+    seeds: those whose runs are measured (all of them); limits hold for every run there is.
     cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
     cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
     """
@@ -33,12 +34,8 @@ def of(plan: Plan, name: str) -> dict[str, Any]:
     first = plan.runs[name, plan.seeds[0]]
     vocab = plan.corpus(first).vocab_size
     model = first.settings["model"]
-    decider = plan.study.decision["stage"]
     decoder, precision = skeleton(model, vocab_size=vocab), plan.where.precision
     sizes, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]
-    done = [d for s in plan.seeds if (d := plan.store.trained(plan.runs[name, s].train_key)) and d["status"] == "done"]
-    rows = [r for s in plan.seeds if (r := plan.store.scored(plan.runs[name, s].score_keys[decider]))]
-    speed = median([d["tokens_per_second"] for d in done])
     return {
         "parameters": sizes["total"],
         "active_parameters": active_parameters(decoder),
@@ -48,23 +45,32 @@ def of(plan: Plan, name: str) -> dict[str, Any]:
         "cache_bytes_per_token": cache_size(decoder, 1, itemsize=itemsize)["bytes"],
         "cache_bytes_at_seq_len": cache_size(decoder, length, itemsize=itemsize)["bytes"],
         "cache_precision": precision,
-        "tokens_per_second": speed,
-        "step_ms": 1000 * first.settings["budget"]["batch_tokens"] / speed if speed else None,
-        "train_seconds": median([d["seconds"] for d in done if d["steps"]]),  # no steps: trained elsewhere
-        "bytes": median([r["bytes"] for r in rows]),
         "peak_bytes": max((p for _, p in _peaks(plan, name)), default=None),
-        "stage_seconds": {
-            stage: median(
-                [r["seconds"] for s in plan.seeds if (r := plan.store.scored(plan.runs[name, s].score_keys[stage]))]
-            )
-            for stage in first.score_keys
-        },
-        "stages": stages(plan, name),
+        **spent(plan, name, seeds),
         "limits": margins(plan, name),
     }
 
 
-def stages(plan: Plan, name: str) -> dict[str, dict[str, float | None]]:
+def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+    """What the arm's finished runs at these seeds (all of them) took: medians of speed, time and bytes."""
+    runs = [plan.runs[name, seed] for seed in plan.seeds if seeds is None or seed in seeds]
+    done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done"]
+    speed, batch = (
+        median([d["tokens_per_second"] for d in done]),
+        runs[0].settings["budget"]["batch_tokens"] if runs else 0,
+    )
+    each = {stage: _results(plan, name, stage, seeds) for stage in plan.stages}
+    return {
+        "tokens_per_second": speed,
+        "step_ms": 1000 * batch / speed if speed else None,
+        "train_seconds": median([d["seconds"] for d in done if d["steps"]]),  # no steps: trained elsewhere
+        "bytes": median([r["bytes"] for r in each[plan.study.decision["stage"]]]),
+        "stage_seconds": {stage: median([r["seconds"] for r in rows]) for stage, rows in each.items()},
+        "stages": stages(plan, name, seeds),
+    }
+
+
+def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, dict[str, float | None]]:
     """Per stage, medians over the arm's finished seeds: seconds and their parts, peak memory, and the artifact's bytes.
 
     root_pack: seconds of packing at the stage whose bytes this one evaluates (`after`); 0 where it packs its own.
@@ -73,7 +79,7 @@ def stages(plan: Plan, name: str) -> dict[str, dict[str, float | None]]:
 
     found, settings = {}, plan.runs[name, plan.seeds[0]].settings
     for stage in plan.stages:
-        rows = _results(plan, name, stage)
+        rows = _results(plan, name, stage, seeds)
         if rows:
             timing = {
                 part: median([r.get("timing", {}).get(part) for r in rows]) for part in ("pack", "check", "evaluate")
@@ -81,7 +87,7 @@ def stages(plan: Plan, name: str) -> dict[str, dict[str, float | None]]:
             kept = ("seconds", "peak_bytes", "bytes", "model_bytes", "code_bytes")
             found[stage] = {**{key: median([r.get(key) for r in rows]) for key in kept}, **timing}
             root = packing.root(settings, stage)
-            before = [r.get("timing", {}).get("pack") for r in _results(plan, name, root)]
+            before = [r.get("timing", {}).get("pack") for r in _results(plan, name, root, seeds)]
             found[stage]["root_pack"] = 0.0 if root == stage else median(before)
     return found
 
@@ -208,8 +214,9 @@ def artifacts(plan: Plan, name: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _results(plan: Plan, name: str, stage: str) -> list[dict[str, Any]]:
-    return [r for s in plan.seeds if (r := plan.store.scored(plan.runs[name, s].score_keys[stage]))]
+def _results(plan: Plan, name: str, stage: str, seeds: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    chosen = plan.seeds if seeds is None else [seed for seed in plan.seeds if seed in seeds]
+    return [r for s in chosen if (r := plan.store.scored(plan.runs[name, s].score_keys[stage]))]
 
 
 def _peaks(plan: Plan, name: str) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from ablab import cost
+from ablab import cost, panels
 from ablab import plan as planning
 from ablab.files import key_of, write_json
 from ablab.plan import BASELINE, Plan, Run
@@ -18,8 +18,12 @@ def conclude(plan: Plan) -> dict[str, Any]:
     study = plan.study
     bank = planning.bank(plan)
     verdict = planning.judged(plan, bank).as_json()
-    costs = {name: cost.of(plan, name) for name in planning.arms(study)}
-    rows = [{**row, **_declared(plan, row["name"]), **_paid(plan, row, costs)} for row in verdict["rows"]]
+    paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
+    costs = {name: cost.of(plan, name, alike) for name in planning.arms(study)}
+    rows = [
+        {**row, **_declared(plan, row["name"]), **_paid(plan, row, costs, paired.get(row["name"], []))}
+        for row in verdict["rows"]
+    ]
     history = decisions(plan)
     answer = {
         "study": study.name,
@@ -39,11 +43,11 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "looks": verdict["looks"],
         "weights": verdict["weights"],
         "bits_per_nat": verdict["bits_per_nat"],
-        "levels": levels(plan),
-        "bands": bands(plan),
-        "positions": positions(plan),
-        "artifacts": artifacts(plan),
-        "needle": needles(plan),
+        "levels": panels.levels(plan),
+        "bands": panels.bands(plan, paired),
+        "positions": panels.positions(plan),
+        "artifacts": panels.artifacts(plan),
+        "needle": panels.needles(plan, paired),
         "notes": [*verdict["notes"], *notes(plan)],
         "data": [corpus.manifest for corpus in plan.corpora.values()],
         "budget": study.baseline.settings["budget"],
@@ -68,11 +72,12 @@ def _declared(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What an arm costs, by itself and beside its reference, and by how much it is over the limits."""
+def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]], pairs: list[int]) -> dict[str, Any]:
+    """What an arm costs, by itself and (over its pairs) beside its reference, and by how much it is over the limits."""
     name, on, timed = row["name"], row["on"], plan.study.baseline.settings["budget"]["tokens"] is None
     how = {"stage": plan.study.decision["stage"], "timed": timed, "same_weights": row["shares_weights"]}
-    beside = None if on is None else cost.against(costs[name], costs[on], **how)
+    mine, theirs = (None if on is None else cost.spent(plan, arm, pairs) for arm in (name, on))
+    beside = None if mine is None or theirs is None else cost.against(mine, theirs, **how)
     over = cost.over_limits(plan, name)
     # One run's clock tells no price from noise.
     if beside is not None and (over or row["seeds"] < 2 or row["word"] in ("invalid", "unstable")):
@@ -108,64 +113,6 @@ def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
         "routing": done.get("routing") or None,
         "key": run.train_key,
     }
-
-
-def levels(plan: Plan) -> dict[str, dict[str, float]]:
-    """Every metric of each arm at the deciding stage, a mean over its finished seeds."""
-    found: dict[str, dict[str, float]] = {}
-    for name in planning.arms(plan.study):
-        rows = _results(plan, name, plan.study.decision["stage"], "metrics")
-        shared = [m for m in (rows[0] if rows else {}) if all(row.get(m) is not None for row in rows)]
-        if shared:
-            found[name] = {metric: sum(row[metric] for row in rows) / len(rows) for metric in shared}
-    return found
-
-
-def bands(plan: Plan) -> dict[str, Any]:
-    """By position band, per stage and arm: nats per token (ratio of sums over finished seeds) and tokens scored per seed."""
-    found: dict[str, Any] = {}
-    for stage in plan.stages:
-        for name in planning.arms(plan.study):
-            rows = _results(plan, name, stage, "bands")
-            if rows:
-                nats = [None if None in column else sum(column) for column in zip(*(row["nats"] for row in rows))]
-                tokens = [sum(column) for column in zip(*(row["tokens"] for row in rows))]
-                per_token = [n / t if t and n is not None else None for n, t in zip(nats, tokens)]
-                each = {"nats_per_token": per_token, "tokens": [t / len(rows) for t in tokens]}
-                found.setdefault(stage, {})[name] = {"edges": rows[0]["edges"], **each}
-    return found
-
-
-def positions(plan: Plan) -> dict[str, Any]:
-    """How many training tokens stood at which positions of their rows, per arm: means over finished trainings."""
-    found: dict[str, Any] = {}
-    for name in planning.arms(plan.study):
-        done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
-        rows = [one["positions"] for one in done if one and one["status"] == "done" and one.get("positions")]
-        if rows:
-            trained = [sum(column) / len(rows) for column in zip(*(row["tokens"] for row in rows))]
-            found[name] = {"edges": rows[0]["edges"], "trained": trained}
-    return found
-
-
-def artifacts(plan: Plan) -> dict[str, Any]:
-    """The account of every packed artifact: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
-    found: dict[str, Any] = {}
-    for name in planning.arms(plan.study):
-        for stage, account in cost.artifacts(plan, name).items():
-            found.setdefault(stage, {})[name] = account
-    return found
-
-
-def needles(plan: Plan) -> dict[str, Any]:
-    """The probe's grids per arm, averaged over the arm's finished seeds."""
-    found: dict[str, Any] = {}
-    for stage in plan.stages:
-        for name in planning.arms(plan.study):
-            rows = _results(plan, name, stage, "probe")
-            if rows and name not in found:  # the first probe of the file is the one that may break ties
-                found[name] = _mean_tree(rows)
-    return found
 
 
 def decisions(plan: Plan) -> dict[str, Any]:
@@ -280,21 +227,3 @@ def environment(plan: Plan) -> dict[str, Any]:
         **plan.where.as_json(),
         "judged": datetime.datetime.now().isoformat(timespec="seconds"),
     }
-
-
-def _results(plan: Plan, name: str, stage: str, part: str) -> list[Any]:
-    found = (plan.store.scored(plan.runs[name, seed].score_keys[stage]) for seed in plan.seeds)
-    return [result[part] for result in found if result and result.get(part)]
-
-
-def _mean_tree(rows: list[Any]) -> Any:
-    """Mean of numbers over equal-shaped JSON trees; anything else is taken from the first."""
-    first = rows[0]
-    if isinstance(first, dict):
-        return {k: _mean_tree([row[k] for row in rows]) for k in first}
-    if isinstance(first, list):
-        return [_mean_tree(list(column)) for column in zip(*rows)]
-    if isinstance(first, float):
-        known = [v for v in rows if isinstance(v, int | float)]
-        return sum(known) / len(known)
-    return first

@@ -437,6 +437,14 @@ TRAINED = [TOKENS / EDGES[-1] * (b - a) for a, b in zip(EDGES, EDGES[1:])]
 for by_arm in bands.values():
     for band in by_arm.values():
         band["tokens"] = [r(262_144 / EDGES[-1] * (b - a), 1) for a, b in zip(EDGES, EDGES[1:])]
+        if band is not by_arm["baseline"]:
+            beside = zip(band["nats_per_token"], by_arm["baseline"]["nats_per_token"])
+            band["difference"] = [r(a - b, 5) for a, b in beside]
+for arm, one in needle.items():
+    if arm != "baseline":
+        apart = zip(one["passkey"]["score"], needle["baseline"]["passkey"]["score"])
+        grid = [[r(a - b, 4) for a, b in zip(mine, theirs)] for mine, theirs in apart]
+        one["difference"] = {"lengths": LENGTHS, "depths": DEPTHS, "score": grid}
 verdict["positions"] = {arm: {"edges": EDGES, "trained": TRAINED} for arm in SEEDS}
 verdict["artifacts"] = {
     "post_quant": {

@@ -49,7 +49,10 @@ def cost_table(view: View, style: Style) -> Table | None:
             changed = ratio and arm["name"] != view.baseline and ratio[1:] != "0.0%"
             cells.append(write(mine) + (style.sub(style.literal(ratio)) if changed else style.literal("")))
         rows.append([style.name(arm["name"]), *cells])
-    note = "Small: against the baseline. Sizes in decimal units. Times are of this machine, medians over runs."
+    note = (
+        "Small: against the baseline. Sizes in decimal units. Times are of this machine, medians over the seeds that all arms "
+        "share."
+    )
     if kind := base.get("cache_precision"):
         note += f" Cache: what decoding keeps of a row's first token, and of seq_len tokens, in {words.clean(kind)}."
     return Table((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)

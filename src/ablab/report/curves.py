@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Any
 
 from ablab.report import svg
 from ablab.report.figures import STYLE, Drawing, focus
@@ -113,8 +112,8 @@ def positions(view: View) -> list[Drawing]:
             y_title="nats/token",
             x_text=count,
         )
-        gap_values = {a["name"]: _band_gap(view, by_arm, a) for a in view.rivals}
-        gap_values = {n: g for n, g in gap_values.items() if g}
+        apart = view.band_differences(stage)
+        gap_values = {n: _middles(by_arm[n][0], g, xs[0]) for n, g in apart.items() if n in by_arm}
         for name in reversed([a["name"] for a in view.arms if a["name"] in by_arm]):
             level.curve(view.index(name), _middles(*by_arm[name], xs[0]), name, marks=True)
         panels = [level.svg(f"Nats per token by position at stage {stage} for {', '.join(map(str, by_arm))}")]
@@ -139,7 +138,10 @@ def positions(view: View) -> list[Drawing]:
                 panel.curve(view.index(name), points, name, marks=True)
             panel.outside(off, view.decimals)
             panels.append(panel.svg(f"Difference to the reference by position at stage {stage}"))
-        caption = "Means over each arm's seeds; a point stands in the middle of its band. Shown, never judged."
+        caption = (
+            "Left: means over the seeds that all arms share. Right: over each arm's own pairs with its reference. A point "
+            "stands in the middle of its band. Shown, never judged."
+        )
         found.append(Drawing(f"Loss by position: {stage}", tuple(panels), caption))
     return found
 
@@ -147,15 +149,3 @@ def positions(view: View) -> list[Drawing]:
 def _middles(edges: list[float], values: list[float | None], least: float) -> list[tuple[float, float]]:
     middles = [(max(a, least) * b) ** 0.5 for a, b in zip(edges, edges[1:])]
     return [(m, v) for m, v in zip(middles, values) if v is not None]
-
-
-def _band_gap(view: View, by_arm: dict[str, Any], arm: dict[str, Any]) -> list[tuple[float, float]]:
-    """Differences in the bands that both have: rows of other lengths share all but their last ones."""
-    ours, theirs = by_arm.get(arm["name"]), by_arm.get(view.reference(arm))
-    if ours is None or theirs is None:
-        return []
-    there = dict(zip(zip(theirs[0], theirs[0][1:]), theirs[1]))
-    edges = ours[0]
-    pairs = [(a, there.get(band)) for a, band in zip(ours[1], zip(edges, edges[1:]))]
-    gaps = [a - b if a is not None and b is not None else None for a, b in pairs]
-    return _middles(edges, gaps, max(edges[1] / 2, 1.0) if edges[0] <= 0 else edges[0])

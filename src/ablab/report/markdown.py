@@ -93,7 +93,9 @@ def _band_table(view: View, stage: str, by_arm: dict[str, Any]) -> Table | None:
         for i, (a, b) in enumerate(zip(edges, edges[1:]))
     ]
     return Table(
-        (("position", "l"), *((n, "r") for n in names)), rows, f"nats/token at {stage}, means over each arm's seeds."
+        (("position", "l"), *((n, "r") for n in names)),
+        rows,
+        f"nats/token at {stage}, means over the seeds that all arms share.",
     )
 
 

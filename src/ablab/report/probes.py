@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from markupsafe import Markup
 
 from ablab.report import svg
@@ -49,32 +51,31 @@ def induction(view: View) -> Drawing | None:
 
 def needle_maps(view: View) -> Drawing | None:
     """Passkey score by length and depth: one map per arm, then each arm's difference to its reference."""
-    grids: dict[str, tuple[list[float], list[float], list[list[float | None]]]] = {}
-    for name, probe in view.needles().items():
-        part = mapping(probe.get("passkey"))
-        lengths = [v for v in numbers(part.get("lengths")) if v is not None]
-        depths = [v for v in numbers(part.get("depths")) if v is not None]
-        grid = grid_of(part.get("score", part.get("score_grid")), len(lengths), len(depths))
-        if grid is not None and lengths and depths:
-            grids[name] = (lengths, depths, grid)
+    read = {name: _grid(mapping(probe.get("passkey"))) for name, probe in view.needles().items()}
+    grids = {name: grid for name, grid in read.items() if grid is not None}
     if not grids:
         return None
     most = max([1.0, *(abs(v) for _, _, g in grids.values() for row in g for v in row if v is not None)])
     panels = [_map(fitted(n, 26), *g, most, f"Passkey score of {n} by length and depth") for n, g in grids.items()]
     for arm in view.rivals:
-        ours, theirs = grids.get(arm["name"]), grids.get(view.reference(arm))
-        if ours and theirs and ours[:2] == theirs[:2]:
-            gap = [
-                [a - b if a is not None and b is not None else None for a, b in zip(r, q)]
-                for r, q in zip(ours[2], theirs[2])
-            ]
+        gap = _grid(mapping(mapping(view.needles().get(arm["name"])).get("difference")))
+        if gap is not None:
             title = f"{fitted(str(arm['name']), 18)} \u2212 {fitted(view.reference(arm), 14)}"
-            panels.append(_map(title, ours[0], ours[1], gap, most, f"Difference of passkey scores, {title}"))
+            panels.append(_map(title, *gap, most, f"Difference of passkey scores, {title}"))
     caption = (
         f"Log-odds of the true key against the distractors, nats, haystack prior removed; 0 is chance. Colour runs to "
-        f"\u00b1{significant(most)} in every map, blue above zero, orange below."
+        f"\u00b1{significant(most)} in every map, blue above zero, orange below. Maps are means over the seeds that all arms "
+        "share, differences over each arm's own pairs."
     )
     return Drawing("Needle", tuple(panels), caption, legend=False, small=True)
+
+
+def _grid(part: dict[str, Any]) -> tuple[list[float], list[float], list[list[float | None]]] | None:
+    """Lengths, depths and the scores of a passkey map; None where there is none."""
+    lengths = [v for v in numbers(part.get("lengths")) if v is not None]
+    depths = [v for v in numbers(part.get("depths")) if v is not None]
+    grid = grid_of(part.get("score", part.get("score_grid")), len(lengths), len(depths))
+    return (lengths, depths, grid) if grid is not None and lengths and depths else None
 
 
 def _map(

@@ -93,7 +93,9 @@ def levels_table(view: View, style: Style) -> Table | None:
     ]
     head = (("arm", "l"), *((words.UNITS.get(metric, words.clean(metric)), "r") for metric in metrics))
     return Table(
-        head, rows, "Levels, means over each arm's own seeds. The metric that decides is judged on pairs, not on these."
+        head,
+        rows,
+        "Levels, means over the seeds that all arms share. The metric that decides is judged on pairs, not on these.",
     )
 
 

@@ -160,9 +160,15 @@ class View:
         return num(mapping(run.get("metrics")).get(stage or self.stage))
 
     def differences(self, arm: dict[str, Any]) -> list[tuple[int, float]]:
-        """(seed, arm - reference) at the deciding stage, for the seeds at which both are done."""
+        """(seed, arm - reference) at the deciding stage, for the arm's pairs; all common seeds where it has none yet."""
         ours, theirs = self._done(arm["name"]), self._done(self.reference(arm))
-        return [(s, ours[s] - theirs[s]) for s in sorted(ours.keys() & theirs.keys())]
+        both = sorted(ours.keys() & theirs.keys())
+        return [(s, ours[s] - theirs[s]) for s in both if self._paired(arm, s)]
+
+    def _paired(self, arm: dict[str, Any], seed: int) -> bool:
+        """Whether the arm's numbers speak of this seed: a probe's do not, nor do those of a look to come."""
+        pairs = listing(arm.get("pairs"))
+        return seed in pairs or not pairs
 
     def _done(self, name: str, stage: str | None = None) -> dict[int, float]:
         found = ((r.get("seed"), r.get("status"), self.value(r, stage)) for r in self.runs_of(name))
@@ -180,7 +186,11 @@ class View:
 
     def curve_difference(self, arm: dict[str, Any]) -> Series:
         ours, theirs = self.curve(arm["name"]), self.curve(self.reference(arm))
-        found = {t: {s: v - theirs[t][s] for s, v in ours[t].items() if s in theirs[t]} for t in ours if t in theirs}
+        found = {
+            t: {s: v - theirs[t][s] for s, v in ours[t].items() if s in theirs[t] and self._paired(arm, s)}
+            for t in ours
+            if t in theirs
+        }
         return {t: d for t, d in found.items() if d}
 
     def bands(self) -> dict[str, dict[str, tuple[list[float], list[float | None]]]]:
@@ -193,6 +203,12 @@ class View:
                     found.setdefault(stage, {})[name] = read
         order = [s for s in (self.stage,) if s in found]
         return {s: found[s] for s in [*order, *(s for s in found if s not in order)]}
+
+    def band_differences(self, stage: str) -> dict[str, list[float | None]]:
+        """arm -> the difference of nats per token to the reference's in every band of the arm, over the arm's pairs."""
+        by_arm = mapping(mapping(self.verdict.get("bands")).get(stage))
+        found = {name: numbers(mapping(band).get("difference")) for name, band in by_arm.items()}
+        return {name: gaps for name, gaps in found.items() if any(gap is not None for gap in gaps)}
 
     def scored(self) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
         """stage -> arm -> (edges, tokens scored per band), in the study's order of stages."""

@@ -87,6 +87,7 @@ def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
             steps=part.steps,
             unstable=unstable,
             shares_weights=line.shares_weights,
+            pairs=tuple(evidence.seeds[i] for i in places),
         )
     if study.promoted is None or line.name not in study.promoted:
         return _probe_row(study, line, bank)
@@ -187,6 +188,7 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
         high_text=high_text,
         correlation=correlation,
         seeds_saved=saved,
+        pairs=tuple(evidence.seeds[i] for i in places),
     )
 
 

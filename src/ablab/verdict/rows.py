@@ -88,9 +88,10 @@ class Price:
 class Row:
     """One arm, or one contrast of a factorial. `on` is the reference that every difference is taken against.
 
-    `look` is the place (1 to K) of the look the numbers belong to; `mean` the arm's own metric over its pairs (the
-    baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only. `unstable` says in
-    words at which stages the arm's own scores are not finite; `shares_weights` that it trains nothing of its own.
+    `look` is the place (1 to K) of the look the numbers belong to; `pairs` the seeds of its pairs; `mean` the arm's own metric
+    over them (the baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only.
+    `unstable` says in words at which stages the arm's own scores are not finite; `shares_weights` that it trains nothing of
+    its own.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Row:
     high_text: float | None = None
     correlation: float | None = None
     seeds_saved: float | None = None
+    pairs: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict; null in place of missing numbers."""
