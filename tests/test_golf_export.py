@@ -311,7 +311,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         (("int5", "--to", "megatron", "--author", "x"), "belongs to --to golf"),
         (("int5", "--to", "megatron", "--runs", "runs"), "--runs belongs to --to golf"),
         (("int5", "--to", "megatron", "--device", "cuda", "--title", "x"), "--device, --title belongs to --to golf"),
-        (("int5", "--to", "golf", "--json", "--out", str(out), *who), "belongs to --to megatron"),
     ):
         code, _, err = command(monkeypatch, capsys, "export", file, *words)
         assert code == 2 and said in " ".join(err.replace("\u2502", " ").split()), err

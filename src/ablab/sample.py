@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+from ablab.files import print_json
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -41,7 +42,7 @@ def sample(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--prompt, --tokens, --top-p") from error
     if as_json:
-        print(json.dumps(found, indent=1, allow_nan=False))
+        print_json(found)
         return
     for row in found["samples"]:
         print(f"{row['prompt']}|{row['text']}{'' if row['ended'] else ' ...'}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from ablab.files import print_json
 
 HEAD = (
     "# Written by `ablab explain` from Megatron flags. A study also needs [study], [decision], an arm, and data.source where "
@@ -44,7 +45,7 @@ def explain(
 
         write_atomic(write, (arm if arm is not None else HEAD + study_tables(found)) + "\n")
     if as_json:
-        print(json.dumps({**shown.as_json(found), "arm": arm}, indent=1, allow_nan=False))
+        print_json({**shown.as_json(found), "arm": arm})
         return
     shown.show(found, print, tables=arm is None)
     if arm is not None:
@@ -59,7 +60,7 @@ def export(
     ] = None,
     arm_named: Annotated[str | None, typer.Option("--arm", metavar="ARM", help="An arm, or baseline.")] = None,
     scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="megatron: print JSON instead of a shell line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     out: Annotated[Path | None, typer.Option(help="golf: the folder to write.")] = None,
     runs: Annotated[Path | None, typer.Option(help="golf: where the study's runs lie.", show_default="runs")] = None,
     device: Annotated[
@@ -81,15 +82,17 @@ def export(
         if given := [flag for flag, value in golf_only.items() if value is not None]:
             raise typer.BadParameter(f"{', '.join(given)} belongs to --to golf; leave it out", param_hint=given[0])
         return _to_megatron(study, chosen, scale, as_json)
-    if as_json:
-        raise typer.BadParameter("belongs to --to megatron; submission.json is written as it is", param_hint="--json")
     if out is None or not author or not github_id:
         wanted = {"--out": out, "--author": author, "--github-id": github_id}
         missing = [flag for flag, value in wanted.items() if not value]
         raise typer.BadParameter(f"a submission needs {', '.join(missing)}", param_hint=missing[0])
-    _to_golf(
-        study, chosen, scale, out, runs or Path("runs"), device or "cpu", author=author, github_id=github_id, name=title
-    )
+    who = {"author": author, "github_id": github_id, "name": title}
+    files = _to_golf(study, chosen, scale, out, runs or Path("runs"), device or "cpu", **who)
+    if as_json:
+        print_json({"folder": str(out), "files": [str(path) for path in files]})
+        return
+    for path in files:
+        print(path)
 
 
 def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> None:
@@ -103,21 +106,20 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
         raise typer.BadParameter(f"no arm is called '{arm}'; {did_you_mean(arm, known)}", param_hint="ARM")
     found = megatron.export(read.arm(arm).settings, arm, read.decision["seeds"]["first"])
     if as_json:
-        print(json.dumps({"flags": list(found.argv), "notes": [asdict(one) for one in found.notes]}, indent=1))
+        print_json({"flags": list(found.argv), "notes": [asdict(one) for one in found.notes]})
         return
     print(found.shell())
     shown.notes(found.notes, lambda text: print(text, file=sys.stderr))
 
 
-def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, device: str, **who: Any) -> None:
+def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, device: str, **who: Any) -> list[Path]:
     from ablab import plan
     from ablab import study as studies
     from ablab.bridges import golf
     from ablab.store import Store
 
     made = plan.make(studies.load(study, scale), Store(Path(os.path.realpath(runs))), device=device, say=lambda _: None)
-    for path in golf.export(made, arm, out, **who):
-        print(path)
+    return list(golf.export(made, arm, out, **who))
 
 
 def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:
