@@ -37,6 +37,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "decided_by": verdict["decided_by"],
         "winner": verdict["winner"],
         "sentence": verdict["sentence"],
+        "warnings": verdict["warnings"],
         "arms": rows,
         "runs": [row for run in plan.runs.values() if (row := ledger_row(plan, run))],
         "correlation": cost.median([row["correlation"] for row in rows if row["name"] != BASELINE]),

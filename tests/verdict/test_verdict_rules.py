@@ -35,7 +35,7 @@ def test_wanted_asks_only_for_what_is_missing():
 def test_settled_given_up_invalid_and_unstable_arms_get_no_more_seeds():
     columns = {
         "settled": (-0.0241, -0.0252, -0.0236),
-        "torn": (-0.01, 0.0, "diverged"),
+        "torn": (-0.01, "diverged", "diverged"),
         "noisy": V5A,
         "open": V3,
     }
@@ -79,14 +79,14 @@ def test_precedence_of_faults():
     assert {v.rows[x].word for x in "ab"} == {"invalid"}
     v = study(("failed", "failed", "failed"))
     assert (v.rows["a"].word, v.rows["a"].notes[0]) == ("invalid", "all runs of a failed")
-    v = study(("failed", -0.01, "diverged"))
+    v = study(("failed", "diverged", "diverged"))
     assert v.rows["a"].word == "unstable"
     v = study(("diverged", -0.01, -0.011), base=("diverged", *B[1:]))  # both: no pair, no blame
     assert (v.rows["a"].word, v.rows["a"].seeds) == ("inconclusive", 2)
 
 
 def test_unstable_after_a_settled_look_stays_unstable():
-    v = study((-0.0241, -0.0252, -0.0236, "diverged"))
+    v = study((-0.0241, -0.0252, -0.0236, "diverged", "diverged"))
     assert (v.rows["a"].word, v.rows["a"].low, v.rows["a"].seeds) == ("unstable", None, 3)
 
 
@@ -142,7 +142,7 @@ def test_two_sigma_promotion():
 
 
 def test_a_fault_after_the_probe_promotes_nobody_else():
-    columns = {"a": (-0.010, "diverged", -0.01, -0.01), "b": (-0.001, -0.01, -0.011, -0.012)}
+    columns = {"a": (-0.010, "diverged", -0.01, "diverged"), "b": (-0.001, -0.01, -0.011, -0.012)}
     d, specs = decision(3, 3, probe=1, keep=1), [ArmSpec("a"), ArmSpec("b")]
     made, batches = live(d, specs, range(4), table_of(columns))
     assert {arm for batch in batches[1:] for arm, _ in batch} == {"base", "a"}

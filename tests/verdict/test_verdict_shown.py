@@ -114,6 +114,9 @@ def test_factorial_inside_a_study():
     assert v.rows["f.I"].word in ("equivalent", "inconclusive")
     alone = judge(d, specs[:3], range(8), [r for r in made if r.arm != "other"], factorials=cells)
     assert (alone.winner, alone.decided_by) in ((None, "factorial: read the contrasts"), (None, "not finished"))
-    torn = [r if (r.arm, r.seed) != ("x", 1) else RunScore("x", 1, "diverged") for r in made]
+    torn = [r if (r.arm, r.seed) not in (("x", 1), ("x", 2)) else RunScore("x", r.seed, "diverged") for r in made]
     v = judge(d, specs, range(8), torn, factorials=cells)
     assert {v.rows[f"f.{k}"].word for k in ("width", "length", "I")} == {"unstable"}
+    v = judge(d, specs, range(8), [t if r.seed == 1 else r for r, t in zip(made, torn, strict=True)], factorials=cells)
+    assert v.rows["f.length"].word == "inconclusive" and v.rows["f.length"].high < 0
+    assert any(note.startswith("x diverged once in") for note in v.rows["f.length"].notes)

@@ -221,10 +221,16 @@ def test_v8_missing_pairs_and_early_looks():
 
 @pytest.mark.parametrize("last", ["diverged", math.nan, math.inf])
 def test_v9_unstable(last):
+    """Once is no habit: the pairs are read, a note says it; a second divergence makes the arm unstable."""
     v = study((-0.0241, -0.0252, last))
     a = v.rows["a"]
+    assert (a.word, a.seeds, a.look, v.winner, v.decided_by) == ("inconclusive", 2, 1, None, "not finished")
+    assert (a.delta, a.c) == near((-0.02465, 90.5378)) and a.low < 0 < a.high
+    assert a.notes[0].startswith("diverged once in 3 seeds")
+    v = study((-0.0241, -0.0252, last, "diverged", -0.0236))
+    a = v.rows["a"]
     assert (a.word, a.low, a.high, a.p, v.winner) == ("unstable", None, None, None, "base")
-    assert a.delta == near(-0.02465)
+    assert a.delta == near(-0.0243)
 
 
 def test_v9_baseline_diverged():

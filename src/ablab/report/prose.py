@@ -36,7 +36,8 @@ BROKEN = ("invalid", "unstable")
 
 def warnings(view: View) -> list[tuple[str, str, str]]:
     """(kind, headline, plain text), the gravest first; what a reader must not miss."""
-    found = [("inversion", "Inversion", text) for text in inversions(view)]
+    found = [("unstable", "Diverged", words.clean(text) + ".") for text in listing(view.verdict.get("warnings"))]
+    found += [("inversion", "Inversion", text) for text in inversions(view)]
     if view.verdict.get("exploratory"):
         found.append(("exploratory", "Exploratory", EXPLORATORY))
     for arm in view.rivals:
@@ -67,7 +68,9 @@ def _broken(view: View, arm: dict[str, Any]) -> str:
     late = view.stage in view.unstable(arm)
     where = f"the scores of stage {view.stage}, after training," if late else "training"
     where = f"training, and at other seeds {where}" if late and trained else where
-    return f"{where} diverged where the baseline's did not:"
+    on = arm.get("on")
+    whose = "the baseline" if on in (None, view.baseline) else words.clean(on, 60)
+    return f"{where} diverged more often than {whose}'s:"
 
 
 def inversions(view: View) -> list[str]:
@@ -138,7 +141,7 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
             + (
                 "Mend the cause and run again; more seeds do not help."
                 if word == "invalid"
-                else "No later number overrides it. A cure (lower lr, longer warm-up, clipping) is another arm."
+                else "It gets no more seeds. A cure (lower lr, longer warm-up, clipping) is another arm."
             )
         )
     elif word == "cell":
@@ -149,7 +152,9 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
         )
         out.append(f"No word{first}.")
     elif word == "inconclusive":
-        if low is not None and high is not None:
+        if low is not None and high is not None and high < 0:
+            out.append("Lower on the pairs that are left; but those are the seeds that it survived: it diverged once.")
+        elif low is not None and high is not None:
             out.append(
                 f"Any true difference from {style.delta(low, d)} to {style.delta(high, d)} {view.unit} fits these seeds."
             )

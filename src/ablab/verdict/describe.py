@@ -10,10 +10,11 @@ from ablab.verdict.contrasts import READING
 from ablab.verdict.documents import document_error
 from ablab.verdict.evidence import Bank, Decision, Evidence
 from ablab.verdict.family import Line, Standing
+from ablab.verdict.fitness import divergences, often, rate
 from ablab.verdict.interval import Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
 from ablab.verdict.replayed import Study
-from ablab.verdict.rows import Level, Price, Row
+from ablab.verdict.rows import Level, Price, Rate, Row
 from ablab.verdict.spending import f_two_sided
 from ablab.verdict.stages import Shown, own_metric, shown
 from ablab.verdict.steps import baseline_steps, unstable_stages
@@ -24,10 +25,13 @@ def baseline_row(evidence: Evidence) -> Row:
     done = evidence.common([name], range(evidence.decision.probe, len(evidence.seeds)))
     notes = _pairless(evidence, (name,))
     means = {stage: own_metric(evidence, name, done, stage) for stage in evidence.decision.stages}
+    ended = [status for status in evidence.status[name] if status in ("done", "diverged")]
+    lost = ended.count("diverged")
     return Row(
         name,
         None,
         "baseline",
+        diverged=rate(lost, len(ended), evidence.decision.alpha) if lost else None,
         seeds=len(done),
         mean=means[evidence.decision.stage],
         notes=tuple(notes),
@@ -71,6 +75,7 @@ def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
         notes = (fit.note, *_pairless(evidence, line.arms))
         mean = own_metric(evidence, own, places, stage) if own else None
         part = _kept(evidence, line, places) if fit.word == "unstable" else Shown()
+        mine, theirs = _rates(evidence, own, line.reference)
         return Row(
             line.name,
             line.reference,
@@ -86,6 +91,8 @@ def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
             gaps=part.gaps,
             steps=part.steps,
             unstable=unstable,
+            diverged=mine,
+            reference_diverged=theirs,
             shares_weights=line.shares_weights,
             pairs=tuple(evidence.seeds[i] for i in places),
         )
@@ -99,6 +106,14 @@ def _kept(evidence: Evidence, line: Line, places: Sequence[int]) -> Shown:
     runs = ((i, [evidence.runs[a][i] for a in line.arms]) for i in range(len(evidence.seeds)))
     scored = [i for i, found in runs if all(run is not None and run.stages for run in found)]
     return shown(evidence, line, places or scored, None)
+
+
+def _rates(evidence: Evidence, arm: str | None, reference: str) -> tuple[Rate | None, Rate | None]:
+    """How often an arm and its reference diverged; nothing where neither did, and for contrasts."""
+    if arm is None:
+        return None, None
+    found = divergences(evidence, arm, reference, range(len(evidence.seeds)))
+    return found.rates(evidence.decision.alpha) if found.both + found.arm + found.reference else (None, None)
 
 
 def _said_unstable(unstable: Mapping[str, str]) -> list[str]:
@@ -155,6 +170,7 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
     late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
     notes = (*_own_notes(study, line, standing), *late, *_noise_notes(evidence, places, values, i, bank))
+    mine, theirs = _rates(evidence, line.name if is_arm else None, line.reference)
     return Row(
         name=line.name,
         on=line.reference,
@@ -182,6 +198,8 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
         steps=part.steps,
         inversions=part.inversions,
         unstable=unstable,
+        diverged=mine,
+        reference_diverged=theirs,
         shares_weights=line.shares_weights,
         se_doc=error[0] if error else None,
         low_text=low_text,
@@ -206,10 +224,25 @@ def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tu
 
 def _own_notes(study: Study, line: Line, standing: Standing) -> list[str]:
     i = standing.interval
-    notes = [*([i.note] if i.note else []), *standing.notes, *(["waiting"] if standing.waits else [])]
+    notes = [*_said_rates(study, line), *([i.note] if i.note else [])]
+    notes += [*standing.notes, *(["waiting"] if standing.waits else [])]
     if line.name in study.interactions and i.word in READING:
         notes.append(READING[i.word])
     return notes
+
+
+def _said_rates(study: Study, line: Line) -> list[str]:
+    """How often the arms of a fit line and its reference diverged, and what that takes away."""
+    said, evidence = [], study.evidence
+    for arm in line.arms[1:]:
+        mine, theirs = _rates(evidence, arm, line.reference)
+        if mine is None or theirs is None:
+            continue
+        once = divergences(evidence, arm, line.reference, range(len(evidence.seeds))).once
+        who = "diverged" if arm == line.name else f"{arm} diverged"
+        first = f"{who} once in {mine.seeds} seeds, so it is not called better; " if once else ""
+        said.append(f"{first}{who} at {often(mine)}, {line.reference} at {often(theirs)}")
+    return said
 
 
 def _mde(decision: Decision, i: Interval, error: tuple[float, int] | None, bank: Bank | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ablab.verdict import planning
 from ablab.verdict.documents import document_error
@@ -60,8 +60,14 @@ class Family:
     weights: tuple[float, ...]
 
 
-def replay(evidence: Evidence, lines: Sequence[Line], fit: set[str], size: int, keep: int | None) -> Family:
-    """Replay from look 1. lines: the promoted ones; fit: names that are neither invalid nor unstable; size: A."""
+def replay(
+    evidence: Evidence, lines: Sequence[Line], fit: set[str], once: set[str], size: int, keep: int | None
+) -> Family:
+    """Replay from look 1. lines: the promoted ones; fit: names that are neither invalid nor unstable; size: A.
+
+    once: names that diverged once where their reference did not. These are never called better: they stay open and in the
+    family, and go on to the next look, where a second divergence or one of the reference tells chance from a habit.
+    """
     decision = evidence.decision
     numbers = looks(decision.start, decision.at_most)
     shares = weights(decision.start, decision.at_most)
@@ -76,7 +82,7 @@ def replay(evidence: Evidence, lines: Sequence[Line], fit: set[str], size: int, 
             standings[line.name].look = number
             standings[line.name].places = evidence.common(line.arms, places)
         last = k == len(numbers) - 1
-        _rounds(evidence, live, standings, off, size, w)
+        _rounds(evidence, live, standings, off, once, size, w)
         if not last:
             _give_up(evidence, live, standings, shares[-1])
         open_ = [line for line in open_ if standings[line.name].open]
@@ -91,7 +97,13 @@ def replay(evidence: Evidence, lines: Sequence[Line], fit: set[str], size: int, 
 
 
 def _rounds(
-    evidence: Evidence, live: Sequence[Line], standings: Mapping[str, Standing], off: set[str], size: int, w: float
+    evidence: Evidence,
+    live: Sequence[Line],
+    standings: Mapping[str, Standing],
+    off: set[str],
+    once: set[str],
+    size: int,
+    w: float,
 ) -> None:
     samples = {line.name: _sample(evidence, line, standings[line.name].places) for line in live}
     live = list(live)
@@ -101,9 +113,11 @@ def _rounds(
         for line in live:
             standing = standings[line.name]
             standing.interval = _interval(evidence, line, standing.places, samples[line.name], w, m)
+            if standing.interval.word == "better" and line.name in once:
+                standing.interval = replace(standing.interval, word="inconclusive")
             standing.chance = None
             standing.open = standing.interval.word == "inconclusive"
-            if standing.interval.excludes_zero:
+            if standing.interval.excludes_zero and not standing.open:
                 joined.add(line.name)
         live = [line for line in live if standings[line.name].open]
         if not joined:
@@ -131,7 +145,7 @@ def _give_up(evidence: Evidence, live: Sequence[Line], standings: Mapping[str, S
     for line in live:
         standing = standings[line.name]
         i = standing.interval
-        if not standing.open or i.d is None or i.s is None:
+        if not standing.open or i.d is None or i.s is None or i.excludes_zero:  # the last: diverged once
             continue
         standing.chance = planning.chance(
             i.d, i.s, i.n, decision.at_most, w_last, i.m, matters=decision.matters, alpha=decision.alpha

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ablab.verdict.contrasts import Factorial
 from ablab.verdict.describe import baseline_row, cell_row, line_row
 from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
-from ablab.verdict.replayed import Study, replay_study
+from ablab.verdict.fitness import often
+from ablab.verdict.replayed import Study, of_line, replay_study
 from ablab.verdict.rows import Row, Verdict
 from ablab.verdict.winner import Contest, candidates, decide
 
@@ -58,14 +59,16 @@ def judge(
         notes.append("keep has no effect: there is only one look")
     if decision.probe and decision.keep is None:
         notes.append("probe without keep: every arm goes on")
-    winner, decided_by, more = _winner(study, rows)
+    shaky = _shaky(study)
+    winner, decided_by, more = _winner(study, rows, shaky)
     family = study.family
     return Verdict(
         family.looks,
         family.weights,
         winner,
         decided_by,
-        _sentence(study, rows, winner, decided_by),
+        _sentence(study, rows, winner, decided_by, shaky),
+        tuple(shaky.values()),
         tuple(notes + more),
         rows,
         _bits_per_nat(evidence),
@@ -83,7 +86,24 @@ def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: 
     return {key: verdict.rows[name] for key, name in zip((cells.a, cells.b, "I"), names, strict=True)}
 
 
-def _winner(study: Study, rows: dict[str, Row]) -> tuple[str | None, str, list[str]]:
+def _shaky(study: Study) -> dict[str, str]:
+    """References that diverge at two seeds or more, and more often than an arm held against them: name -> the warning."""
+    evidence, worst = study.evidence, dict[str, tuple[int, str]]()
+    for line in study.lines:
+        fit = study.fit[line.name]
+        if line.name not in evidence.specs or (fit.word == "invalid" and not fit.curable):
+            continue
+        (found,) = of_line(evidence, line)
+        if found.shaky_reference:
+            mine, theirs = found.rates(evidence.decision.alpha)
+            who = "the baseline" if line.reference == evidence.baseline else line.reference
+            said = f"{who} diverged at {often(theirs)}, {line.name} at {often(mine)}: {who} cannot win"
+            known = worst.get(line.reference, (0, ""))
+            worst[line.reference] = max(known, (found.reference - found.arm, said), key=lambda one: one[0])
+    return {name: said for name, (_, said) in worst.items()}
+
+
+def _winner(study: Study, rows: dict[str, Row], shaky: Collection[str]) -> tuple[str | None, str, list[str]]:
     evidence = study.evidence
     if study.missing:
         return None, "not finished", []
@@ -91,13 +111,14 @@ def _winner(study: Study, rows: dict[str, Row]) -> tuple[str | None, str, list[s
         return None, "invalid", []
     if study.cells and all(a.name in study.cells for a in evidence.arms):
         return None, "factorial: read the contrasts", []
-    members, is_shown = candidates(evidence, rows, study.promoted or frozenset())
+    members, is_shown = candidates(evidence, rows, study.promoted or frozenset(), shaky)
     probe = evidence.decision.probe
     standings = study.family.standings
     places: dict[str, Sequence[int]] = {x: standing.places for x, standing in standings.items()}
     places[evidence.baseline] = evidence.common([evidence.baseline], range(probe, len(evidence.seeds)))
     at = {x: look for x in members if x in standings and (look := standings[x].look) is not None}
-    contest = Contest(evidence, places, at, dict(zip(study.family.looks, study.family.weights, strict=True)))
+    shares = dict(zip(study.family.looks, study.family.weights, strict=True))
+    contest = Contest(evidence, places, at, shares, shaky)
     winner, decided_by = decide(contest, members, is_shown)
     barred = [f"{a}: cannot win, {spec.barred}" for a, spec in evidence.specs.items() if spec.barred]
     return winner, decided_by, contest.notes + barred
@@ -111,12 +132,13 @@ def _bits_per_nat(evidence: Evidence) -> float | None:
     return None
 
 
-def _sentence(study: Study, rows: dict[str, Row], winner: str | None, decided_by: str) -> str:
+def _sentence(study: Study, rows: dict[str, Row], winner: str | None, decided_by: str, shaky: Mapping[str, str]) -> str:
     open_ = [f"{r.name} ({_price_text(r)})" for r in rows.values() if r.word == "inconclusive"]
     first = f"The winner is {winner} ({decided_by})" if winner else f"No winner ({decided_by})"
     if study.missing:
         first += f", {len(study.missing)} runs to the next look"
-    return first + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
+    warning = "".join(f"Warning: {said}. " for said in shaky.values())
+    return warning + first + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
 
 
 def _price_text(row: Row) -> str:

@@ -10,7 +10,7 @@ from ablab.verdict import contrasts
 from ablab.verdict.contrasts import Factorial
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
 from ablab.verdict.family import Family, Line, lowest, replay
-from ablab.verdict.fitness import Fitness, fitness, worst
+from ablab.verdict.fitness import Divergences, Fitness, divergences, fitness, worst
 from ablab.verdict.interval import Sample, summary
 from ablab.verdict.spending import looks
 from ablab.verdict.winner import preferred
@@ -18,13 +18,17 @@ from ablab.verdict.winner import preferred
 
 @dataclass(frozen=True)
 class Study:
-    """The replayed study. promoted is None while the probe is not finished; probed are the probe's differences."""
+    """The replayed study. promoted is None while the probe is not finished; probed are the probe's differences.
+
+    once: the lines with an arm that diverged once where its reference did not.
+    """
 
     evidence: Evidence
     lines: tuple[Line, ...]
     cells: frozenset[str]
     interactions: frozenset[str]
     fit: dict[str, Fitness]
+    once: frozenset[str]
     promoted: frozenset[str] | None
     probed: dict[str, Sample]
     family: Family
@@ -61,12 +65,19 @@ def replay_study(
     size = len(chosen)
     ready = {name for name, f in fit.items() if f.word is None} if promoted is not None else set()
     keep = decision.keep if decision.probe == 0 and isinstance(decision.keep, int) else None
-    family = replay(evidence, chosen, ready, size, keep)
+    once = {line.name for line in lines if any(found.once for found in of_line(evidence, line))}
+    family = replay(evidence, chosen, ready, once, size, keep)
     missing = needed if promoted is None else _missing(evidence, chosen, fit, family)
     order = {name: i for i, name in enumerate(evidence.specs)}
     ordered = tuple((a, evidence.seeds[i]) for i, a in sorted(missing, key=lambda spot: (spot[0], order[spot[1]])))
     interactions = frozenset(f.interaction for f in factorials)
-    return Study(evidence, lines, cells, interactions, fit, promoted, probed, family, ordered)
+    return Study(evidence, lines, cells, interactions, fit, frozenset(once), promoted, probed, family, ordered)
+
+
+def of_line(evidence: Evidence, line: Line) -> list[Divergences]:
+    """The divergences of each of the line's arms against its reference, over every seed."""
+    everywhere = range(len(evidence.seeds))
+    return [divergences(evidence, a, line.reference, everywhere) for a in line.arms if a != line.reference]
 
 
 def _fitness(evidence: Evidence, line: Line, places: Sequence[int]) -> Fitness:
@@ -114,16 +125,18 @@ def _missing(
     """(place, arm) still to run up to the earliest look that some open line has not reached.
 
     A line that is invalid only because nothing is done yet goes on to the first look: one diverged baseline at the
-    first seed must not end a study, nor may the answer depend on which run came back first.
+    first seed must not end a study, nor may the answer depend on which run came back first. For the same reason an unstable
+    line ends the look that it has begun.
     """
     decision = evidence.decision
     numbers = looks(decision.start, decision.at_most)
     waiting: list[tuple[int, Line]] = []
     for line in lines:
-        curable = fit[line.name].curable
-        if not (family.standings[line.name].waits or curable):
+        found = fit[line.name]
+        if not (family.standings[line.name].waits or found.curable or found.word == "unstable"):
             continue
-        for number in numbers[:1] if curable else numbers:
+        due = numbers[:1] if found.curable else _begun(evidence, line, numbers) if found.word else numbers
+        for number in due:
             if not evidence.ended(line.arms, range(decision.probe, decision.probe + number)):
                 waiting.append((number, line))
                 break
@@ -131,5 +144,14 @@ def _missing(
         return set()
     earliest = min(number for number, _ in waiting)
     places = range(decision.probe, decision.probe + earliest)
-    due = [line for number, line in waiting if number == earliest]
-    return {(i, a) for line in due for a in line.arms for i in places if evidence.status[a][i] == "absent"}
+    lines = [line for number, line in waiting if number == earliest]
+    return {(i, a) for line in lines for a in line.arms for i in places if evidence.status[a][i] == "absent"}
+
+
+def _begun(evidence: Evidence, line: Line, numbers: Sequence[int]) -> Sequence[int]:
+    """The looks up to the one that the line's own arms have begun."""
+    probe, own = evidence.decision.probe, [a for a in line.arms if a != line.reference]
+    begun = [
+        i - probe for i in range(probe, len(evidence.seeds)) if any(evidence.status[a][i] != "absent" for a in own)
+    ]
+    return [number for k, number in enumerate(numbers) if begun and (k == 0 or numbers[k - 1] <= begun[-1])]

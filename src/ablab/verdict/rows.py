@@ -76,6 +76,16 @@ class Inversion:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How often an arm diverged: at `count` of `seeds`, and the Clopper-Pearson interval of that share."""
+
+    count: int
+    seeds: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Price:
     """What the missing seeds cost; None: a budget that is not in tokens, a needed arm that was never timed."""
 
@@ -92,6 +102,8 @@ class Row:
     over them (the baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only.
     `unstable` says in words at which stages the arm's own scores are not finite; `shares_weights` that it trains nothing of
     its own.
+    `diverged` and `reference_diverged` are the rates of the two over the seeds at which both were run (the baseline: its
+    own), None where neither diverged.
     """
 
     name: str
@@ -120,6 +132,8 @@ class Row:
     steps: Mapping[str, Step] = field(default_factory=dict)
     inversions: tuple[Inversion, ...] = ()
     unstable: Mapping[str, str] = field(default_factory=dict)
+    diverged: Rate | None = None
+    reference_diverged: Rate | None = None
     shares_weights: bool = False
     se_doc: float | None = None
     low_text: float | None = None
@@ -137,7 +151,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The whole study. winner is None while it is not finished, or if nothing in it is valid.
+    """The whole study. winner is None while it is not finished, or if nothing in it is valid. warnings come before it.
 
     bits_per_nat turns nats per token into bits per byte on this validation set (None without documents).
     """
@@ -147,6 +161,7 @@ class Verdict:
     winner: str | None
     decided_by: str
     sentence: str
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
     rows: Mapping[str, Row]
     bits_per_nat: float | None = None

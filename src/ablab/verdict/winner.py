@@ -7,7 +7,7 @@ arm's number of other seeds, because seeds differ by more than arms do.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ablab.verdict.evidence import Evidence
@@ -18,17 +18,22 @@ from ablab.verdict.stages import second_half
 
 NOTHING = "nothing shown better"
 SELECTED = "lowest mean, selected and not shown"
+DIVERGED = "no arm is shown better, and the baseline diverged"
 Values = Mapping[str, Mapping[int, float]]  # arm -> place in the seed order -> value, lower is better
 
 
 @dataclass
 class Contest:
-    """Every arm's pairs (the baseline's are all its done seeds), the look each one stands at, the alpha share of looks."""
+    """Every arm's pairs (the baseline's are all its done seeds), the look each one stands at, the alpha share of looks.
+
+    shaky: references that diverge more often than an arm held against them.
+    """
 
     evidence: Evidence
     places: Mapping[str, Sequence[int]]
     looks: Mapping[str, int]
     shares: Mapping[int, float]
+    shaky: Collection[str] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -49,8 +54,14 @@ def preferred(evidence: Evidence, rung: str) -> str:
     return found[0]
 
 
-def candidates(evidence: Evidence, rows: Mapping[str, Row], promoted: frozenset[str]) -> tuple[list[str], bool]:
-    """(T, whether they were shown better). An arm on another arm enters only if that arm would."""
+def candidates(
+    evidence: Evidence, rows: Mapping[str, Row], promoted: frozenset[str], shaky: Collection[str]
+) -> tuple[list[str], bool]:
+    """(T, whether they were shown better). An arm on another arm enters only if that arm would.
+
+    shaky: references that diverge more often than an arm held against them; none of these can win. Where the baseline is
+    one and no arm is shown better, nobody can: the others were only ever compared with it.
+    """
 
     def enters(name: str, words: tuple[str, ...]) -> bool:
         if name == evidence.baseline:
@@ -63,18 +74,19 @@ def candidates(evidence: Evidence, rows: Mapping[str, Row], promoted: frozenset[
         return by_word and enters(evidence.reference(name), words)
 
     names = [a.name for a in evidence.arms]
-    better = [x for x in names if enters(x, ("better",)) and not evidence.specs[x].barred]
-    if better:
-        return better, True
+    out = {x for x, spec in evidence.specs.items() if spec.barred} | set(shaky)
+    better = [x for x in names if enters(x, ("better",)) and x not in out]
+    if better or evidence.baseline in shaky:
+        return better, bool(better)
     tied = [evidence.baseline, *(x for x in names if enters(x, ("equivalent", "inconclusive")))]
-    return [x for x in tied if not evidence.specs[x].barred], False
+    return [x for x in tied if x not in out], False
 
 
 def decide(contest: Contest, members: Sequence[str], shown: bool) -> tuple[str | None, str]:
     """(winner, decided_by) of the candidates T."""
     evidence = contest.evidence
     if not members:
-        return None, "no arm is within the limits"
+        return None, "no arm is within the limits" if evidence.baseline not in contest.shaky else DIVERGED
     metric = metric_values(contest)
     left = list(members)
     if shown and len(left) > 1:
