@@ -186,8 +186,8 @@ def test_input_hashes_are_remembered_and_renewed(tmp_path: Path, monkeypatch: py
     file, read = tmp_path / "a.txt", []
     monkeypatch.setattr(module, "sha256_file", lambda path: read.append(path) or sha256_file(path))
     file.write_text("one")
-    old = time.time() - 100
-    os.utime(file, (old, old))
+    now = time.time_ns
+    monkeypatch.setattr(module.time, "time_ns", lambda: now() + 100_000_000_000)
     memo = Inputs(tmp_path / "inputs.json")
     first = memo.sha256(file)
     memo.save()
@@ -195,10 +195,41 @@ def test_input_hashes_are_remembered_and_renewed(tmp_path: Path, monkeypatch: py
     assert len(read) == 1
     file.write_text("two")
     assert Inputs(tmp_path / "inputs.json").sha256(file) == sha256_file(file) != first
+    monkeypatch.setattr(module.time, "time_ns", now)
     fresh = Inputs(tmp_path / "inputs.json")  # changed just now: could change again within the clock's tick
     fresh.sha256(file)
     fresh.save()
-    assert json.loads((tmp_path / "inputs.json").read_text())[str(file.resolve())][2] == first
+    assert json.loads((tmp_path / "inputs.json").read_text())[str(file.resolve())][-1] == first
+
+
+@pytest.mark.parametrize("how", ["replaced", "rewritten", "linked"])
+def test_a_file_of_equal_size_and_time_is_not_taken_for_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    from ablab.data import inputs as module
+
+    file, other = tmp_path / "a.bin", tmp_path / "b.bin"
+    for path, text in ((file, "one"), (other, "two")):
+        path.write_text(text)
+        os.utime(path, (1_600_000_000,) * 2)  # as tar and rsync -t leave them
+    now = time.time_ns
+    monkeypatch.setattr(module.time, "time_ns", lambda: now() + 100_000_000_000)
+    named = tmp_path / "name.bin" if how == "linked" else file
+    if how == "linked":
+        named.symlink_to(file)
+    memo = Inputs(tmp_path / "inputs.json")
+    first = memo.sha256(named)
+    memo.save()
+    if how == "replaced":
+        other.replace(file)
+    elif how == "linked":
+        named.unlink()
+        named.symlink_to(other)
+    else:
+        time.sleep(0.02)  # one tick of the file system's clock: the memo does not hold what is younger than two seconds
+        file.write_text("two")
+        os.utime(file, (1_600_000_000,) * 2)
+    assert Inputs(tmp_path / "inputs.json").sha256(named) == sha256_file(named) != first
 
 
 @pytest.mark.parametrize("broken", ["", "[]", '{"a": 1}', "{"])

@@ -1,4 +1,4 @@
-"""sha256 of input files, remembered by path, size and modification time."""
+"""sha256 of input files, remembered by what a file cannot keep when another takes its place."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from ablab.files import sha256_file, write_atomic
 _FRESH_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its clock: not remembered
 
 
+def stamp_of(file: Path) -> list[int]:
+    """Size, modification time, inode and change time of a file.
+
+    Size and modification time alone are copied by tar, rsync -t and cp -p, so a file that takes another's name can have
+    them; the change time is the kernel's own, and no program can set it.
+    """
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
+
+
 class Inputs:
     """A memo of input hashes in one small JSON file. A lost or broken memo only costs time."""
 
@@ -23,17 +33,16 @@ class Inputs:
     def sha256(self, file: Path) -> str:
         """sha256 of `file`'s content. GateFailed where it cannot be read or changes meanwhile."""
         try:
-            before = file.stat()
-            name, stamp = str(file.resolve()), [before.st_size, before.st_mtime_ns]
+            name, stamp = str(file.resolve()), stamp_of(file)
             known = self._known.get(name)
-            if known and known[:2] == stamp:
-                return str(known[2])
-            digest, after = sha256_file(file), file.stat()
+            if known and known[:-1] == stamp:
+                return str(known[-1])
+            digest, after = sha256_file(file), stamp_of(file)
         except OSError as error:
             raise GateFailed(Fault(str(file), f"cannot be read ({error.strerror})", "check the file")) from error
-        if [after.st_size, after.st_mtime_ns] != stamp:
+        if after != stamp:
             raise GateFailed(Fault(str(file), "changed while it was read", "run again when nothing writes to it"))
-        if time.time_ns() - before.st_mtime_ns > _FRESH_NS:
+        if time.time_ns() - max(stamp[1], stamp[3]) > _FRESH_NS:
             self._new[name] = [*stamp, digest]
         return digest
 
@@ -48,7 +57,7 @@ class Inputs:
 def _load(path: Path) -> dict[str, list[int | str]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        ok = isinstance(found, dict) and all(isinstance(v, list) and len(v) == 3 for v in found.values())
+        ok = isinstance(found, dict) and all(isinstance(v, list) and len(v) == 5 for v in found.values())
         return found if ok else {}
     except (OSError, ValueError):
         return {}

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablab.data.inputs import Inputs
+from ablab.data.inputs import Inputs, stamp_of
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
 from ablab.harmony import crew
@@ -174,12 +174,11 @@ def _leave(out: Path, fresh: bool) -> None:
             out.rmdir()
 
 
-def _stamps(wanted: Plan) -> list[tuple[int, int]]:
-    found = [one.path.stat() for one in wanted.inputs if one.kind != "mock"]
-    return [(stat.st_size, stat.st_mtime_ns) for stat in found]
+def _stamps(wanted: Plan) -> list[list[int]]:
+    return [stamp_of(one.path) for one in wanted.inputs if one.kind != "mock"]
 
 
-def _unchanged(wanted: Plan, stamps: list[tuple[int, int]]) -> None:
+def _unchanged(wanted: Plan, stamps: list[list[int]]) -> None:
     if _stamps(wanted) != stamps:
         raise GateFailed(Fault("SOURCE", "changed while it was read", "delete --out and run again when nothing writes"))
 
