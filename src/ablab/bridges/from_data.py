@@ -13,6 +13,7 @@ from ablab.bridges.notes import Note, note, warn
 from ablab.data.indexed import bare, sidecars
 from ablab.data.parts import is_sidecar, parts_at
 from ablab.fault import Fault
+from ablab.patterns import literal, matched
 from ablab.tokenizers.o200k_harmony import VOCAB_SIZE
 
 TEXTS = (".txt", ".jsonl", ".parquet")
@@ -115,10 +116,10 @@ def _found(data: dict[str, Any], key: str, faults: list[Fault]) -> Found:
         if pattern in ("mock", "python") or pattern.startswith("hf:"):
             out.others.append(pattern)
             continue
-        paths = [Path(pattern)]
-        if glob.has_magic(pattern) and not paths[0].exists():
-            matched = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
-            paths = [path for path in matched if not is_sidecar(path)] or paths
+        alone = literal(pattern)
+        paths = [alone or Path(pattern)]
+        if alone is None or (parts_at(alone, f"data.{key}") is None and not alone.exists()):
+            paths = [path for path in matched(pattern) if not is_sidecar(path)] or paths
         for path in paths:
             parts = parts_at(path, f"data.{key}")
             if isinstance(parts, Fault):

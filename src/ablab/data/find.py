@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from ablab.data.hub import arrow_files
 from ablab.data.parts import Part, is_sidecar, parts_at
 from ablab.data.sources import Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 from ablab.fault import Fault, InvalidStudy
+from ablab.patterns import literal, matched
 
 KNOWN = (
     'known: .jsonl, .parquet, .txt, token files (.bin, a Megatron prefix, a built folder), "hf:NAME", and the words "mock", '
@@ -62,7 +62,7 @@ def _named(
             texts.append(PythonLibrary() if pattern == "python" else Mock())
         elif pattern.startswith("hf:"):
             texts += [Arrow(path, name, text_field) for path, name in arrow_files(pattern, place)]
-        elif (alone := parts_at(Path(pattern), place)) is not None and not glob.has_magic(pattern):
+        elif (alone := _alone(pattern, place)) is not None:
             _add(alone, parts, held, faults)
         else:
             for path in _matched(pattern, place, faults):
@@ -74,11 +74,15 @@ def _named(
     return texts, parts, held
 
 
+def _alone(pattern: str, place: str) -> tuple[list[Part], list[Part]] | Fault | None:
+    """Token files that go by the very name `pattern`: a prefix is no file, and a name with brackets is a name."""
+    path = literal(pattern)
+    return None if path is None else parts_at(path, place)
+
+
 def _matched(pattern: str, place: str, faults: list[Fault]) -> list[Path]:
-    if Path(pattern).exists():
-        return [Path(pattern)]
-    paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
-    kept = [path for path in paths if not is_sidecar(path)]
+    paths = matched(pattern)
+    kept = [path for path in paths if not is_sidecar(path)] if len(paths) > 1 else paths
     if not kept:
         faults.append(Fault(place, f"'{pattern}' matches no file", 'check the path; "python" needs none'))
     return kept

@@ -7,7 +7,6 @@ hash of the content. A file that has messages_json is read as `messages`.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import canonical
 from ablab.harmony import mock, readers
 from ablab.harmony.readers import Bad, Cells, Mark, Reader
+from ablab.patterns import matched
 
 if TYPE_CHECKING:
     from ablab.harmony.conversation import Message
@@ -119,10 +119,10 @@ def find(sources: Sequence[str], inputs: Inputs) -> list[Input]:
 
             found += [_table(path, "arrow", inputs, name) for path, name in arrow_files(source)]
         else:
-            paths = [source] if Path(source).exists() else sorted(glob.glob(source, recursive=True))  # noqa: PTH207
+            paths = matched(source)
             if not paths:
                 faults.append(Fault("SOURCE", f"'{source}' matches no file", f"check the path; {_KNOWN}"))
-            for path in map(Path, paths):
+            for path in paths:
                 fault = _unreadable(path)
                 if fault:
                     faults.append(fault)

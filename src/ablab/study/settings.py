@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
             source = [source] if isinstance(source, str) else source
             if not source or not all(source):
                 faults.append(Fault(f"data.{key}", "names nothing", 'give a file, a pattern, "python" or "mock"'))
-            out[key] = [one if _is_no_file(one) else _located(one, folder.absolute()) for one in source]
+            out[key] = [one if _is_no_file(one) else str(folder.absolute() / one) for one in source]
     if tokenizer := out["tokenizer"]:
         for path in SLOTS["tokenizer"].load(tokenizer["name"]).paths:  # type: ignore[attr-defined]
             if tokenizer[path]:
@@ -73,11 +72,6 @@ def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
 
 def _is_no_file(source: str) -> bool:
     return source in WORDS or source.startswith("hf:")
-
-
-def _located(source: str, folder: Path) -> str:
-    """A path or pattern from the study file's folder; the folder's own brackets are no pattern."""
-    return str(Path(glob.escape(str(folder)) if glob.has_magic(source) else folder) / source)
 
 
 def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> None:

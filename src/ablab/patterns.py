@@ -1,0 +1,51 @@
+"""Paths that a pattern names, where a name that exists is a name, whatever signs are in it."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+
+def matched(pattern: str) -> list[Path]:
+    """Existing paths that `pattern` names, sorted: `*`, `?` and `[...]` stand for letters, `**` for folders.
+
+    Each part of the path that exists as it is written is taken as it is written: `corpus [v2]/*.jsonl` reads the folder
+    of that name, where there is one. Nothing is returned where nothing matches.
+    """
+    return sorted(_below(Path(pattern).parts, Path()), key=str)
+
+
+def literal(pattern: str) -> Path | None:
+    """The path that `pattern` names when its last part is taken as it is written; None where its folder is none, or many.
+
+    What is named so need not exist: a Megatron prefix is a name to which .bin and .idx are added.
+    """
+    path = Path(pattern)
+    folders = [path.parent] if path.parent.exists() else [one for one in matched(str(path.parent)) if one.is_dir()]
+    return folders[0] / path.name if len(folders) == 1 else None
+
+
+def _below(parts: tuple[str, ...], base: Path) -> list[Path]:
+    for number, part in enumerate(parts):
+        if part != "**" and _exists(base / part):
+            base = base / part
+        elif not glob.has_magic(part):
+            return []
+        elif "**" in parts[number:]:
+            rest = str(Path(*parts[number:]))
+            return [Path(one) for one in glob.glob(_joined(base, rest), recursive=True)]  # noqa: PTH207
+        else:
+            found = [Path(one) for one in glob.glob(_joined(base, part))]  # noqa: PTH207
+            return [path for one in found for path in _below(parts[number + 1 :], one)]
+    return [base]
+
+
+def _joined(base: Path, pattern: str) -> str:
+    return pattern if base == Path() else str(Path(glob.escape(str(base))) / pattern)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL: no file is called so
+        return False
