@@ -73,9 +73,11 @@ def test_a_shard_of_another_magic_is_not_read_as_plain_tokens(tmp_path: Path, co
     raw = (20250101).to_bytes(4, "little") + path.read_bytes()[4:]
     path.write_bytes(raw)
     assert said(path) == "begins like a golf shard with magic 20250101"
-    for other in (raw + b"\0\0", raw[:4] + b"\2" + raw[5:]):  # neither its size nor its version: tokens like any
+    for other in (raw + b"\0\0", raw[:4] + b"\2" + raw[5:]):  # another size or version: no tokens are 500 zeros on end
         path.write_bytes(other)
-        assert len(read_shard(path)) == len(other) // 2
+        assert said(path) == "begins like a golf shard with magic 20250101"
+    path.write_bytes(raw[:4] + b"\2" + raw[5:1020] + b"\1" + raw[1021:])  # neither
+    assert len(read_shard(path)) == len(raw) // 2
 
 
 def test_an_empty_golf_shard_is_no_fault(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
@@ -48,7 +49,7 @@ def one(path: Path) -> Input:
 
 def conversations(source: Input) -> list:
     found = []
-    for number, cells in source.reader().rows(0, source.rows):
+    for number, cells in source.reader().rows(source.first, source.first + source.rows):
         try:
             found.append(source.conversation(cells))
         except BadRow as error:
@@ -269,14 +270,17 @@ def test_a_dataset_of_the_hub_is_read_from_its_arrow_files(tmp_path: Path, monke
         stream.write_table(table)
     asked: list = []
 
-    def load_dataset(name: str, split: str, revision: str | None) -> object:
-        asked.append((name, split, revision))
-        return types.SimpleNamespace(cache_files=[{"filename": str(tmp_path / "d-train.arrow")}])
+    def load_dataset(name: str, config: str | None, *, revision: str | None, cache_dir: None) -> object:
+        asked.append((name, config, revision))
+        return {"test": types.SimpleNamespace(cache_files=[{"filename": str(tmp_path / "d-train.arrow")}], num_rows=3)}
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    (source,) = find(["hf:some/set@v1:test"], Inputs(tmp_path / "memo"))
-    assert asked == [("some/set", "test", "v1")]
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    (source,) = find(["hf:some/set@v1#small:test"], Inputs(tmp_path / "memo"))
+    assert asked == [("some/set", "small", "v1")]
     assert source.name == "hf:some/set/d-train.arrow" and conversations(source)[2][0] == "c"
+    (last,) = find(["hf:some/set:test[2:]"], Inputs(tmp_path / "memo"))
+    assert (last.first, last.rows) == (2, 1) and last.identity != source.identity
+    assert [row_id for row_id, _ in conversations(last)] == ["c"]
 
 
 def test_the_hub_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
@@ -289,17 +293,17 @@ def test_the_hub_without_its_library_says_what_to_install(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("place", ["SOURCE", "data.source"])
 def test_faults_of_the_hub_stand_where_the_source_was_written(place: str, monkeypatch) -> None:
-    def fails(name: str, split: str, revision: str | None) -> object:
+    def fails(*_: object, **__: object) -> object:
         raise ConnectionError("no network")
 
     given = () if place == "SOURCE" else (place,)
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=fails))
+    monkeypatch.setattr(datasets, "load_dataset", fails)
     with pytest.raises(GateFailed, match=rf"^{place}: 'hf:some/set' cannot be loaded \(ConnectionError: no network\)"):
         arrow_files("hf:some/set", *given)
     with pytest.raises(InvalidStudy, match=f"^{place}: 'hf:' names no dataset"):
         arrow_files("hf:", *given)
-    kept = types.SimpleNamespace(load_dataset=lambda *_, **__: types.SimpleNamespace(cache_files=[]))
-    monkeypatch.setitem(sys.modules, "datasets", kept)
+    kept = {"train": types.SimpleNamespace(cache_files=[], num_rows=3)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: kept)
     with pytest.raises(GateFailed, match=f"^{place}: 'hf:some/set' is not kept in files"):
         arrow_files("hf:some/set", *given)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import random
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from tests.study.written import BASE, edited, read
 
 from ablab.files import canonical
+from ablab.patterns import matched
 from ablab.study.keys import IN_MODEL
 
 SAME = [
@@ -87,10 +87,10 @@ def test_the_folder_is_no_part_of_the_meaning(tmp_path: Path) -> None:
         study = read(tmp_path / name, text)
         keys.add(study.key)
         sources = study.baseline.settings["data"]["source"]
-        assert sources == [f"{glob.escape(str(tmp_path / name))}/texts/*.txt", "mock", "/data/a.jsonl"]
+        assert sources == [f"{tmp_path / name}/texts/*.txt", "mock", "/data/a.jsonl"]
         (tmp_path / name / "texts").mkdir()
         (tmp_path / name / "texts" / "one.txt").write_text("x")
-        assert glob.glob(sources[0]) == [str(tmp_path / name / "texts" / "one.txt")]  # noqa: PTH207
+        assert matched(sources[0]) == [tmp_path / name / "texts" / "one.txt"]
     assert len(keys) == 1
 
 

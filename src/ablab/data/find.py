@@ -10,11 +10,12 @@ from ablab.data.hub import arrow_files
 from ablab.data.parts import Part, is_sidecar, parts_at
 from ablab.data.sources import Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 from ablab.fault import Fault, InvalidStudy
+from ablab.kinds import kind_of
 from ablab.patterns import literal, matched
 
 KNOWN = (
-    'known: .jsonl, .parquet, .txt, token files (.bin, a Megatron prefix, a built folder), "hf:NAME", and the words "mock", '
-    '"python"'
+    'known: .jsonl, .parquet, .arrow, .txt, token files (.bin, a Megatron prefix, a built folder), "hf:NAME", and the words '
+    '"mock", "python"'
 )
 
 
@@ -61,16 +62,17 @@ def _named(
         if pattern in ("python", "mock"):
             texts.append(PythonLibrary() if pattern == "python" else Mock())
         elif pattern.startswith("hf:"):
-            texts += [Arrow(path, name, text_field) for path, name in arrow_files(pattern, place)]
+            for one in arrow_files(pattern, place):
+                texts.append(Arrow(one.path, one.name, text_field, None if one.whole else (one.start, one.stop)))
         elif (alone := _alone(pattern, place)) is not None:
             _add(alone, parts, held, faults)
         else:
             for path in _matched(pattern, place, faults):
-                one = _file(path, text_field, place)
-                if isinstance(one, Fault | tuple):
-                    _add(one, parts, held, faults)
+                read = _file(path, text_field, place)
+                if isinstance(read, Fault | tuple):
+                    _add(read, parts, held, faults)
                 else:
-                    texts.append(one)
+                    texts.append(read)
     return texts, parts, held
 
 
@@ -107,4 +109,8 @@ def _file(path: Path, text_field: str, place: str) -> Source | tuple[list[Part],
             return JsonLines(path, text_field)
         case ".parquet":
             return Parquet(path, text_field)
+        case ".arrow":
+            return Arrow(path, str(path), text_field)
+    if (other := kind_of(path)) is not None:
+        return Fault(place, f"'{path}' {other.what}", other.cure)
     return Fault(place, f"'{path}' has the suffix '{path.suffix}', which has no reader", KNOWN)

@@ -11,6 +11,7 @@ import numpy as np
 from ablab.data.excerpt import MARKS, Decoder, Run, decoder, runs
 from ablab.data.indexed import Indexed, open_indexed, open_sidecars
 from ablab.data.located import MANIFEST, Located, locate, prefix_of, shards_of
+from ablab.data.looks import right_width
 from ablab.data.shards import bytes_sidecar, is_golf, read_shard
 from ablab.data.shown import show
 from ablab.fault import Fault, GateFailed
@@ -137,6 +138,8 @@ def _shown(
 
 def _shard(path: Path, document: int, words: Decoder, limit: int) -> dict[str, Any]:
     tokens, sizes = read_shard(path), bytes_sidecar(path)
+    if not is_golf(path):
+        right_width(path, tokens)  # what is shown otherwise are halves of tokens
     facts: dict[str, Any] = {
         "kind": "golf" if is_golf(path) else "plain",
         "place": str(path),

@@ -45,6 +45,11 @@ class Part:
         return str(self.path)
 
     @property
+    def tokens_file(self) -> Path:
+        """The file that holds the tokens."""
+        return self.path if self.kind == "shard" else paths(self.path)[0]
+
+    @property
     def files(self) -> list[Path]:
         """Every file that it consists of: its content is theirs."""
         if self.kind == "shard":

@@ -15,11 +15,13 @@ import numpy as np
 from ablab.data.index_file import map_file
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
+from ablab.kinds import other_than, text_of
 
 MAGIC = 20240520
 _OTHER_MAGIC = 20240801  # llm.c's shards of uint32, for vocabularies beyond 65536
 _HEADER = 256 * 4
 _TOKEN = np.dtype("<u2")
+_TEXT = 64  # bytes of text that no tokens happen to be
 _AGAIN = "copy or write the file again"
 
 
@@ -45,9 +47,7 @@ def read_shard(path: Path) -> np.ndarray:
         raise _broken(path, f"has magic {first}: llm.c's tokens of 32 bits", f"give a shard of uint16, magic {MAGIC}")
     size = path.stat().st_size
     if first != MAGIC:
-        if size >= _HEADER and np.fromfile(path, "<i4", 3)[1:].tolist() == [1, (size - _HEADER) / _TOKEN.itemsize]:
-            cure = f"give a shard of magic {MAGIC}; if its tokens are uint16, write them again as one"
-            raise _broken(path, f"begins like a golf shard with magic {first}", cure)
+        _no_other(path, first, size)
         if size % _TOKEN.itemsize:
             raise _broken(path, f"has {size:,} bytes, no whole number of uint16 tokens: half-written")
         return map_file(path, _TOKEN, 0, size // _TOKEN.itemsize)
@@ -63,6 +63,23 @@ def read_shard(path: Path) -> np.ndarray:
         relation = "truncated or half-written" if size < needed else "too long"
         raise _broken(path, f"has {size:,} bytes, its header counts {count:,} tokens, {needed:,} bytes: {relation}")
     return map_file(path, _TOKEN, _HEADER, count)
+
+
+def _no_other(path: Path, first: int, size: int) -> None:
+    """GateFailed where a file without our magic is not headerless either."""
+    if (other := other_than(path, ("torch",))) is not None:
+        raise _broken(path, other.what, other.cure)
+    if (text := text_of(path)) and size >= _TEXT:
+        raise _broken(path, f"is text and no tokens: it begins with '{text}'", "call it .txt or .jsonl, as it is")
+    if size < _HEADER:
+        return
+    little, big = (np.fromfile(path, f"{order}i4", 256) for order in "<>")
+    if big[0] in (MAGIC, _OTHER_MAGIC):
+        raise _broken(path, "is a golf shard of big-endian numbers", "write it on this machine, little endian")
+    held = [count for count in (1, 2, 4, 8) if little[1] == 1 and little[2] * count == size - _HEADER]
+    if held or (0 <= little[1] < 100 and not little[3:].any() and little[:3].any()):
+        cure = f"give a shard of magic {MAGIC}; if its tokens are uint16, write them again as one"
+        raise _broken(path, f"begins like a golf shard with magic {first}", cure)
 
 
 def bytes_path(path: Path) -> Path | None:

@@ -10,16 +10,18 @@ import itertools
 import json
 import os
 import platform
+import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablab.data import mock
+from ablab.data import arrow, mock
 from ablab.data.inputs import Inputs
 from ablab.fault import Fault, GateFailed, did_you_mean
 from ablab.files import canonical
+from ablab.kinds import other_than
 
 Entry = tuple[str, str | None]
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
@@ -158,10 +160,7 @@ class Parquet:
         row = 0
         try:
             with pyarrow.parquet.ParquetFile(self.path, buffer_size=1 << 20) as file:
-                names = file.schema_arrow.names
-                if self.text_field not in names:
-                    cure = f"set data.text_field; {did_you_mean(self.text_field, names)}"
-                    raise GateFailed(Fault(self.name, f"has no column '{self.text_field}'", cure))
+                _column(file.schema_arrow.names, self.text_field, self.name)
                 for group in range(file.num_row_groups):  # one iterator over all of them keeps what it has read
                     batches = file.iter_batches(256, row_groups=[group], columns=[self.text_field], use_threads=False)
                     for value in itertools.chain.from_iterable(batch.column(0) for batch in batches):
@@ -169,38 +168,46 @@ class Parquet:
                         yield place, _text(value.as_py(), place, self.text_field)
                         row += 1
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            fault = f"cannot be read at row {row} ({' '.join(str(error).split())})"
-            raise GateFailed(Fault(self.name, fault, "fetch or write the file again")) from error
+            raise _unreadable(self.path, self.name, row, error, "fetch or write the file again") from error
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """A file that the `datasets` library keeps: one document per row, in the string column `text_field`."""
+    """An Arrow file, of the `datasets` library or of others: one document per row, in the string column `text_field`.
+
+    `rows`: only rows from the first up to the second, counted from 0.
+    """
 
     path: Path
     name: str
     text_field: str = "text"
+    rows: tuple[int, int] | None = None
 
     def describe(self, inputs: Inputs) -> dict[str, Any]:
-        return {"source": self.name, "sha256": inputs.sha256(self.path)}
+        digest = inputs.sha256(self.path)
+        if self.rows is None:
+            return {"source": self.name, "sha256": digest}
+        part = hashlib.sha256(canonical([digest, self.rows]).encode()).hexdigest()
+        return {"source": self.name, "sha256": part, "rows": list(self.rows)}
 
     def documents(self) -> Iterator[Entry]:
         import pyarrow
 
+        start, stop = self.rows or (0, sys.maxsize)
         row = 0
         try:
-            with pyarrow.memory_map(str(self.path)) as file, pyarrow.ipc.open_stream(file) as stream:
-                if self.text_field not in stream.schema.names:
-                    cure = f"set data.text_field; {did_you_mean(self.text_field, stream.schema.names)}"
-                    raise GateFailed(Fault(self.name, f"has no column '{self.text_field}'", cure))
-                for batch in stream:
-                    for value in batch.column(self.text_field):
-                        place = f"{self.name}: row {row}"
+            with arrow.opened(self.path) as table:
+                _column(table.names, self.text_field, self.name)
+                for batch in table.batches:
+                    low, high = max(start - row, 0), min(stop - row, len(batch))
+                    for at, value in enumerate(batch.column(self.text_field)[low:high] if low < high else ()):
+                        place = f"{self.name}: row {row + low + at}"
                         yield place, _text(value.as_py(), place, self.text_field)
-                        row += 1
+                    row += len(batch)
+                    if row >= stop:
+                        return
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            fault = f"cannot be read at row {row} ({' '.join(str(error).split())})"
-            raise GateFailed(Fault(self.name, fault, "fetch it again")) from error
+            raise _unreadable(self.path, self.name, row, error, "fetch or write the file again") from error
 
 
 @dataclass(frozen=True)
@@ -230,6 +237,23 @@ def _topics() -> list[tuple[str, str]]:
     except ImportError:
         return []
     return sorted(topics.items())
+
+
+def _column(names: Sequence[str], field: str, name: str) -> None:
+    """GateFailed unless a table has one column `field`."""
+    if field not in names:
+        cure = f"set data.text_field; {did_you_mean(field, names)}"
+        raise GateFailed(Fault(name, f"has no column '{field}'", cure))
+    if names.count(field) > 1:
+        fault = f"has {names.count(field)} columns '{field}'"
+        raise GateFailed(Fault(name, fault, "write it with one; which one is meant cannot be known"))
+
+
+def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) -> GateFailed:
+    """What a table is that is no table, or where its reading ended."""
+    if (other := other_than(path, ("parquet", "arrow"))) is not None:
+        return GateFailed(Fault(name, other.what, other.cure))
+    return GateFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
 
 
 def _read(path: Path) -> bytes:

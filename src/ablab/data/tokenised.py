@@ -16,7 +16,9 @@ import numpy as np
 from ablab.data import gates
 from ablab.data.corpus import Tokenizer
 from ablab.data.find import Found
+from ablab.data.looks import no_zeros, right_width, swapped
 from ablab.data.parts import Opened, Part, documents_of, highest
+from ablab.data.shards import is_golf
 from ablab.data.split import DROPPED, HELD, TRAIN, roles_of
 from ablab.data.tokens import PLAIN, UNTRAINED, marked
 from ablab.fault import Fault, GateFailed
@@ -84,17 +86,36 @@ def _open(part: Part, tokenizer: Tokenizer) -> Opened:
     opened = part.open(tokenizer.bos_id)
     if not len(opened.tokens):
         raise GateFailed(Fault(part.name, "holds no tokens", "leave it out"))
+    if part.kind == "shard" and not is_golf(part.path):
+        right_width(part.path, opened.tokens)
     low, high = highest(opened.tokens)
     if low < 0 or high >= tokenizer.vocab_size:
         wrong = low if low < 0 else high
         fault = f"token id {wrong} is outside the tokenizer's vocabulary of {tokenizer.vocab_size}"
-        raise GateFailed(Fault(part.name, fault, "name the tokenizer that made the file"))
+        cure = "name the tokenizer that made the file"
+        if swapped(opened.tokens, tokenizer.vocab_size):
+            fault += ", and with its bytes exchanged each lies inside: the tokens are big endian"
+            cure = "write them little endian: python -c \"import numpy, sys; numpy.fromfile(sys.argv[1], '>u2')"
+            cure += ".astype('<u2').tofile(sys.argv[2])\" OLD NEW"
+        raise GateFailed(Fault(part.name, fault, cure))
     if np.iinfo(opened.tokens.dtype).max < tokenizer.vocab_size - 1:
         fault = f"has {opened.tokens.dtype} tokens, too small for a vocabulary of {tokenizer.vocab_size:,}"
         raise GateFailed(Fault(part.name, fault, "name the tokenizer that made the file, or build it again"))
     if opened.loss is not None and opened.span is not None:
         _check_labels(part, opened.loss, opened.span)
+    no_zeros(part.tokens_file, opened.tokens, opened.loss)
+    if part.kind == "shard" and len(opened.starts) == 1 and int(opened.tokens[0]) != tokenizer.bos_id:
+        raise GateFailed(_without_bos(part, opened.tokens, tokenizer))
     return opened
+
+
+def _without_bos(part: Part, tokens: np.ndarray, tokenizer: Tokenizer) -> Fault:
+    first = int(tokens[0])
+    again = sum(int((np.asarray(tokens[at : at + _PIECE]) == first).sum()) for at in range(0, len(tokens), _PIECE))
+    fault = f"BOS (id {tokenizer.bos_id}) occurs nowhere in its {len(tokens):,} tokens, so where documents begin is not known"
+    fault += f"; it begins with id {first}, which it holds {again:,} times"
+    cure = "name the tokenizer that made the file, put BOS before each document, or give a Megatron prefix, which has an index"
+    return Fault(part.name, fault, cure)
 
 
 def _check_labels(part: Part, loss: np.ndarray, span: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ablab.data.arrow import opened
 from ablab.fault import Fault, GateFailed
 from ablab.harmony import mock
 
@@ -103,14 +104,12 @@ def parquet(path: Path, name: str, fields: Sequence[str]) -> Reader:
 
 
 def arrow(path: Path, name: str, fields: Sequence[str]) -> Reader:
-    """Rows of an Arrow stream file, as the `datasets` library keeps them; memory-mapped."""
-    import pyarrow
-    import pyarrow.ipc
+    """Rows of an Arrow file, of either format; memory-mapped."""
 
     def open_at(_: int) -> Iterator[tuple[int, Any]]:
         first = 0
-        with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
-            for whole in stream:
+        with opened(path) as table:
+            for whole in table.batches:
                 for inside in range(0, len(whole), BATCH):
                     batch = whole.slice(inside, BATCH)
                     yield first, batch

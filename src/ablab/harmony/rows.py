@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablab.data import arrow
 from ablab.data.inputs import Inputs
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import canonical
 from ablab.harmony import mock, readers
 from ablab.harmony.readers import Bad, Cells, Mark, Reader
+from ablab.kinds import kind_of, other_than
 from ablab.patterns import matched
 
 if TYPE_CHECKING:
@@ -48,11 +50,13 @@ class Input:
     rows: int
     sha256: str
     marks: tuple[Mark, ...] = ()
+    first: int = 0  # the row of the file that is row 0 here
 
     @property
     def identity(self) -> dict[str, Any]:
         """What two builds must share to give the same files."""
-        return {"name": self.name, "sha256": self.sha256, "rows": self.rows, "fields": list(self.fields)}
+        found = {"name": self.name, "sha256": self.sha256, "rows": self.rows, "fields": list(self.fields)}
+        return found | ({"first": self.first} if self.first else {})
 
     def place(self, number: int) -> str:
         """What a person can find a row by; `number` as its reader gives it."""
@@ -117,7 +121,9 @@ def find(sources: Sequence[str], inputs: Inputs) -> list[Input]:
         elif source.startswith("hf:"):
             from ablab.data.hub import arrow_files
 
-            found += [_table(path, "arrow", inputs, name) for path, name in arrow_files(source)]
+            for one in arrow_files(source):
+                whole = _table(one.path, "arrow", inputs, one.name)
+                found.append(whole if one.whole else replace(whole, first=one.start, rows=one.stop - one.start))
         else:
             paths = matched(source)
             if not paths:
@@ -137,6 +143,8 @@ def _unreadable(path: Path) -> Fault | None:
     if path.is_dir():
         return Fault("SOURCE", f"'{path}' is a folder", f"name its files, such as '{path}/*.parquet', or 'hf:{path}'")
     if path.suffix not in (".parquet", ".jsonl", ".arrow"):
+        if (other := kind_of(path)) is not None:
+            return Fault("SOURCE", f"'{path}' {other.what}", other.cure)
         return Fault("SOURCE", f"'{path}' has the suffix '{path.suffix}', which has no reader", _KNOWN)
     return None
 
@@ -157,7 +165,6 @@ def _mock(source: str) -> Input:
 
 def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
     import pyarrow
-    import pyarrow.ipc
     import pyarrow.parquet
 
     try:
@@ -165,9 +172,11 @@ def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
             with pyarrow.parquet.ParquetFile(path) as file:
                 names, rows = file.schema_arrow.names, file.metadata.num_rows
         else:
-            with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
-                names, rows = stream.schema.names, sum(map(len, stream))
+            with arrow.opened(path) as table:
+                names, rows = table.names, sum(map(len, table.batches))
     except (pyarrow.ArrowException, OSError) as error:
+        if (other := other_than(path, ("parquet", "arrow"))) is not None:
+            raise GateFailed(Fault(str(path), other.what, other.cure)) from None
         raise readers.unreadable(str(path), error) from error
     return Input(name, path.resolve(), kind, _fields(names, str(path), "column"), rows, inputs.sha256(path))
 
@@ -193,6 +202,8 @@ def _first_names(path: Path) -> list[str]:
 
 
 def _fields(names: Sequence[str], place: str, word: str) -> tuple[str, ...]:
+    if twice := sorted({name for name in (*SYNTH, MESSAGES, "id") if names.count(name) > 1}):
+        raise GateFailed(Fault(place, f"has more than one {word} '{twice[0]}'", "write it with one"))
     if MESSAGES in names:
         return next((name for name in ("synth_id", "id") if name in names), ""), MESSAGES
     missing = [f"'{name}'" for name in SYNTH if name not in names]

@@ -130,7 +130,8 @@ class Builder:
         source, check_every, below = self.job.inputs[unit.input], self.job.check_every, self.job.threshold
         if unit.input not in self._readers:
             self._readers[unit.input] = source.reader()
-        for number, cells in self._readers[unit.input].rows(unit.start, unit.stop):
+        rows = self._readers[unit.input].rows(source.first + unit.start, source.first + unit.stop)
+        for number, cells in rows:
             said.row()
             try:
                 row_id, messages = source.conversation(cells)

@@ -159,9 +159,9 @@ SECTIONS: dict[str, dict[str, Key]] = {
     "data": {
         "source": Key(
             str | list[str],
-            "files, patterns (relative to the study file): .txt, .jsonl, .parquet; token files (a Megatron prefix, a folder "
-            'that `ablab data build` made, golf shards, plain uint16 .bin); "hf:owner/name"; "python" (the interpreter\'s own '
-            'library); "mock"',
+            "files, patterns (relative to the study file): .txt, .jsonl, .parquet, .arrow; token files (a Megatron prefix, a "
+            'folder that `ablab data build` made, golf shards, plain uint16 .bin); "hf:owner/name#configuration:train[:90%]"; '
+            '"python" (the interpreter\'s own library); "mock"',
             example='"python"',
         ),
         "valid_source": Key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ablab.data.hub import located
 from ablab.fault import Fault, did_you_mean
 from ablab.study import elsewhere
 from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
@@ -62,7 +63,7 @@ def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
             source = [source] if isinstance(source, str) else source
             if not source or not all(source):
                 faults.append(Fault(f"data.{key}", "names nothing", 'give a file, a pattern, "python" or "mock"'))
-            out[key] = [one if _is_no_file(one) else str(folder.absolute() / one) for one in source]
+            out[key] = [one if one in WORDS else _located(one, folder.absolute()) for one in source]
     if tokenizer := out["tokenizer"]:
         for path in SLOTS["tokenizer"].load(tokenizer["name"]).paths:  # type: ignore[attr-defined]
             if tokenizer[path]:
@@ -70,8 +71,9 @@ def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
     return out
 
 
-def _is_no_file(source: str) -> bool:
-    return source in WORDS or source.startswith("hf:")
+def _located(source: str, folder: Path) -> str:
+    """A path or pattern from the study file's folder; a dataset's name, unless a folder there is called so."""
+    return located(source, folder) if source.startswith("hf:") else str(folder / source)
 
 
 def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> None:

@@ -1,0 +1,156 @@
+"""What a file is by its first bytes, for files that are not what their name says."""
+
+from __future__ import annotations
+
+import shlex
+import zipfile
+import zlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+HEAD = 512
+
+
+class Kind(NamedTuple):
+    """`name` for code, `what` for a sentence that begins with the file, `cure` for what to do about it."""
+
+    name: str
+    what: str
+    cure: str
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What the file at `path` is: an archive, a compressed file, numpy's, a page of the web and so on; None where its
+    first bytes say nothing, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    quoted = shlex.quote(str(path))
+    for name, begins, what, cure in _KINDS:
+        if begins(head):
+            return Kind(name, what, cure.replace("FILE", quoted))
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(path, quoted)
+    return None
+
+
+def text_of(path: Path, shown: int = 40) -> str:
+    """How a file of text begins; "" for one that is none (of its first 512 bytes), or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            begun = file.read(HEAD)
+        words = begun.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        if error.start < HEAD - 3 or len(begun) < HEAD:
+            return ""
+        words = begun[: error.start].decode()  # a character that the cut went through
+    except OSError:
+        return ""
+    if not all(letter.isprintable() or letter in "\t\r\n\f" for letter in words):
+        return ""
+    return " ".join(words.split())[:shown].strip()
+
+
+def other_than(path: Path, allowed: Collection[str] = ()) -> Kind | None:
+    """kind_of, None for the `allowed` ones."""
+    found = kind_of(path)
+    return None if found is None or found.name in allowed else found
+
+
+def _starts(*magics: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magics)
+
+
+def _gzip(head: bytes) -> bool:
+    """Three bytes are few: tokens may begin so. What follows must be a stream that can be begun."""
+    if not head.startswith(b"\x1f\x8b\x08"):
+        return False
+    try:
+        zlib.decompressobj(31).decompress(head, 64)
+    except zlib.error:
+        return False
+    return True
+
+
+def _page(head: bytes) -> bool:
+    begun = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    return begun.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body"))
+
+
+def _pickle(head: bytes) -> bool:
+    return len(head) > 2 and head[0] == 0x80 and head[1] in (2, 3, 4, 5) and head[2] in b"\x95}]()cX\x8aKM\x8c"
+
+
+def _unpack(program: str) -> str:
+    return f"{program} FILE, and name what it leaves"
+
+
+_SAVE = "np.save's arrays: python -c 'import numpy, sys; numpy.load(sys.argv[1]).tofile(sys.argv[2])' FILE NEW.bin"
+_KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
+    ("gzip", _gzip, "is compressed with gzip", _unpack("gunzip -k -S .gz")),
+    (
+        "bzip2",
+        lambda head: head[:3] == b"BZh" and head[4:10] == b"1AY&SY",
+        "is compressed with bzip2",
+        _unpack("bunzip2 -k"),
+    ),
+    ("xz", _starts(b"\xfd7zXZ\0"), "is compressed with xz", _unpack("unxz -k")),
+    ("zstd", _starts(b"\x28\xb5\x2f\xfd"), "is compressed with zstd", _unpack("zstd -d")),
+    ("lz4", _starts(b"\x04\x22\x4d\x18"), "is compressed with lz4", _unpack("lz4 -d")),
+    ("7z", _starts(b"7z\xbc\xaf\x27\x1c"), "is a 7z archive", _unpack("7z x")),
+    ("tar", lambda head: head[257:262] == b"ustar", "is a tar archive", _unpack("tar -xf")),
+    ("npy", _starts(b"\x93NUMPY"), "is an array that numpy saved (.npy), with a header of its own", f"write {_SAVE}"),
+    ("gguf", _starts(b"GGUF"), "is a GGUF file (llama.cpp's)", "give the weights it was made from, as safetensors"),
+    (
+        "hdf5",
+        _starts(b"\x89HDF\r\n\x1a\n"),
+        "is an HDF5 file (Keras's .h5, or data)",
+        "write it in a format that is read",
+    ),
+    ("parquet", _starts(b"PAR1"), "is a Parquet file", "call it .parquet"),
+    ("arrow", _starts(b"ARROW1"), "is an Arrow file", "call it .arrow"),
+    (
+        "feather1",
+        _starts(b"FEA1"),
+        "is a Feather file of version 1, which nothing writes any more",
+        "write it as .parquet",
+    ),
+    ("sqlite", _starts(b"SQLite format 3\0"), "is an SQLite database", "write its table as .parquet or .jsonl"),
+    ("pdf", _starts(b"%PDF-"), "is a PDF", "give its text"),
+    ("megatron", _starts(b"MMIDIDX\0\0"), "is a Megatron index", "give the prefix, without .idx"),
+    (
+        "lfs",
+        _starts(b"version https://git-lfs.github.com/spec/"),
+        "is a pointer of git-lfs: the file itself was never fetched",
+        "run git lfs pull where it was cloned, or download the file itself",
+    ),
+    (
+        "html",
+        _page,
+        "is a page of the web (HTML), which a server gave in place of the file",
+        "download the file itself",
+    ),
+    (
+        "utf16",
+        _starts(b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"),
+        "is UTF-16 or UTF-32 (its byte-order mark says so)",
+        "convert it to UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW",
+    ),
+    ("pickle", _pickle, "is a pickle, and reading it could run code", "write it in a format that is read"),
+)
+
+
+def _zip(path: Path, quoted: str) -> Kind:
+    try:
+        with zipfile.ZipFile(path) as opened:
+            names = opened.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return Kind("zip", "is a zip archive, cut short", "copy it again")
+    if names and all(name.endswith(".npy") for name in names):
+        return Kind("npz", "is an archive of arrays that numpy saved (.npz)", "save one array's tokens with tofile")
+    if any(name.endswith("data.pkl") for name in names):
+        return Kind("torch", "is what torch.save wrote", "give token files")
+    return Kind("zip", "is a zip archive", f"unzip {quoted}, and name what it leaves")

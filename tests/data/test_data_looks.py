@@ -1,0 +1,214 @@
+"""Token files that are not what they are called: of another width, order or format, filled with zeros, of another tokenizer."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import shlex
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data.tiny import settings
+
+from ablab.data import Corpus, prepare
+from ablab.data.indexed import IndexedWriter
+from ablab.data.shards import write_shard
+from ablab.data.verify import verify
+from ablab.fault import GateFailed
+from ablab.tokenizers.bytes import Bytes
+
+
+def words(first: int, last: int) -> np.ndarray:
+    texts = [f"Document number {i} says something about {i * i}." for i in range(first, last)]
+    return np.concatenate([np.r_[Bytes.bos_id, Bytes().encode(text)[0]] for text in texts])
+
+
+TRAIN, VALID = words(0, 200), words(200, 240)
+
+
+def made(tmp_path: Path, train: Path, valid: Path) -> Corpus:
+    asked = settings(str(train), valid_source=[str(valid)], valid_fraction=0.01)
+    return prepare(asked, tmp_path / "out", lambda _: None)
+
+
+def plain(path: Path, kind: str, values: np.ndarray) -> Path:
+    values.astype(kind).tofile(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("<u4", "every second value is 0: these are tokens of 32 bits"),
+        ("<i4", "every second value is 0: these are tokens of 32 bits"),
+        ("<i8", "three of four values are 0: these are tokens of 64 bits"),
+        (">u4", "every second value is 0: these are tokens of 32 bits, big endian"),
+        (">i8", "three of four values are 0: these are tokens of 64 bits, big endian"),
+        (">u2", "with its bytes exchanged each lies inside: the tokens are big endian"),
+    ],
+)
+def test_a_headerless_file_of_another_type_is_refused_and_the_cure_makes_it_right(
+    tmp_path: Path, kind: str, said: str
+) -> None:
+    right = made(tmp_path, plain(tmp_path / "a.bin", "<u2", TRAIN), plain(tmp_path / "b.bin", "<u2", VALID))
+    files = plain(tmp_path / "t.bin", kind, TRAIN), plain(tmp_path / "v.bin", kind, VALID)
+    with pytest.raises(GateFailed) as refused:
+        made(tmp_path, *files)
+    assert said in str(refused.value)
+    command = refused.value.faults[0].cure.partition("python -c ")[2]
+    cured = [file.with_name(f"new_{file.name}") for file in files]
+    for old, new in zip(files, cured):
+        line = f"{shlex.quote(sys.executable)} -c {command}".replace("OLD NEW", f"{old} {new}")
+        subprocess.run(line, shell=True, check=True)
+    found = made(tmp_path, *cured)
+    assert found.manifest["counts"] == right.manifest["counts"]
+    assert len(found.documents) == 200 and len(found.valid) == 40
+    if kind != ">u2":
+        assert any(said in str(fault) for fault in verify(files[0]))
+
+
+def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
+    from ablab.data.looks import right_width
+
+    ids = np.random.default_rng(0).integers(0, 200_000, 4000)
+    for kind, bits in (("<u4", 32), (">u4", 32), ("<i8", 64), (">i8", 64)):
+        with pytest.raises(GateFailed, match=f"these are tokens of {bits} bits, with ids above 65,535"):
+            right_width(tmp_path, np.frombuffer(ids.astype(kind).tobytes(), "<u2"))
+    padded = np.where(np.arange(4000) % 9 == 0, -1, ids).astype("<i4")  # labels that are ignored
+    with pytest.raises(GateFailed, match="these are tokens of 32 bits, with ids above 65,535"):
+        right_width(tmp_path, np.frombuffer(padded.tobytes(), "<u2"))
+
+
+def test_tokens_of_16_bits_are_left_alone(tmp_path: Path) -> None:
+    from ablab.data.looks import no_zeros, right_width
+
+    draw = np.random.default_rng(1)
+    for high in (2, 50, 257, 5000, 65536):
+        for size in (1, 7, 8, 63, 64, 1000, 4001):
+            right_width(tmp_path, draw.integers(0, high, size).astype("<u2"))
+            no_zeros(tmp_path, draw.integers(0, max(high, 3), size).astype("<u2"))
+    right_width(tmp_path, np.tile([256, 1, 2], 300).astype("<u2"))
+
+
+def saved(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
+    with path.open("wb") as file:
+        write(file)
+
+
+def zipped(path: Path, name: str) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, TRAIN.astype("<u2").tobytes())
+
+
+def tarred(path: Path) -> None:
+    with tarfile.open(path, "w") as file:
+        info = tarfile.TarInfo("t.bin")
+        info.size = 2 * len(TRAIN)
+        file.addfile(info, io.BytesIO(TRAIN.astype("<u2").tobytes()))
+
+
+OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "npy": (lambda path: saved(path, lambda file: np.save(file, TRAIN.astype("<u2"))), "is an array that numpy saved"),
+    "npz": (lambda path: saved(path, lambda file: np.savez(file, t=TRAIN)), "is an archive of arrays"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(TRAIN.astype("<u2").tobytes())), "is compressed with gzip"),
+    "zstd": (lambda path: path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(range(200))), "is compressed with zstd"),
+    "zip": (lambda path: zipped(path, "t.bin"), "is a zip archive; unzip"),
+    "tar": (tarred, "is a tar archive; tar -xf"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(TRAIN.tolist())), "is a pickle"),
+    "html": (lambda path: path.write_text("<!DOCTYPE html>\n<html>404</html>"), "is a page of the web"),
+    "lfs": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"),
+        "is a pointer of git-lfs",
+    ),
+    "text": (lambda path: path.write_text("Once upon a time " * 100), "is text and no tokens: it begins with 'Once"),
+    "gguf": (lambda path: path.write_bytes(b"GGUF" + bytes(range(200))), "is a GGUF file"),
+    "big header": (
+        lambda path: path.write_bytes(np.r_[20240520, 1, len(TRAIN), [0] * 253].astype(">i4").tobytes() + b"\0" * 99),
+        "is a golf shard of big-endian numbers",
+    ),
+    "other header": (
+        lambda path: path.write_bytes(np.r_[777, 1, len(TRAIN), [0] * 253, TRAIN].astype("<i4").tobytes()),
+        "begins like a golf shard with magic 777",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_bin_that_holds_something_else_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
+    write, said = OTHERS[kind]
+    write(tmp_path / "t.bin")
+    plain(tmp_path / "v.bin", "<u2", VALID)
+    with pytest.raises(GateFailed) as refused:
+        made(tmp_path, tmp_path / "t.bin", tmp_path / "v.bin")
+    assert said in str(refused.value) and refused.value.faults[0].cure
+    assert any(said.split(";")[0] in str(fault) for fault in verify(tmp_path / "t.bin"))
+
+
+def test_the_cure_for_an_array_of_numpy_works(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", TRAIN.astype("<u2"))
+    (tmp_path / "t.npy").rename(tmp_path / "t.bin")
+    plain(tmp_path / "v.bin", "<u2", VALID)
+    with pytest.raises(GateFailed) as refused:
+        made(tmp_path, tmp_path / "t.bin", tmp_path / "v.bin")
+    command = refused.value.faults[0].cure.partition("python -c ")[2].replace("NEW.bin", str(tmp_path / "new.bin"))
+    subprocess.run(f"{shlex.quote(sys.executable)} -c {command}", shell=True, check=True)
+    assert len(made(tmp_path, tmp_path / "new.bin", tmp_path / "v.bin").documents) == 200
+
+
+@pytest.mark.parametrize("shape", ["golf", "plain", "megatron"])
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (slice(-40, None), "ends in 40 zeros, from token"),
+        (slice(0, None), "is nothing but zeros: filled up, not written"),
+        (slice(100, 2200), "has 2,100 zeros from token 100 on: a hole"),
+    ],
+)
+def test_zeros_in_place_of_tokens_are_refused(tmp_path: Path, shape: str, where: slice, said: str) -> None:
+    ids = TRAIN.copy()
+    ids[where] = 0
+    path = tmp_path / "t.bin"
+    if shape == "megatron":
+        with IndexedWriter(tmp_path / "t", np.uint16) as writer:
+            for part in np.split(ids, 10 * np.arange(1, len(ids) // 10)):
+                writer.add(part)
+                writer.end_document()
+    else:
+        write_shard(path, ids, plain=shape == "plain")
+    plain(tmp_path / "v.bin", "<u2", VALID)
+    valid = tmp_path / "v.bin"
+    with pytest.raises(GateFailed, match=said):
+        made(tmp_path, path, valid)
+    assert any(said in str(fault) for fault in verify(path))
+    assert len(made(tmp_path, plain(tmp_path / "whole.bin", "<u2", TRAIN), valid).documents) == 200
+
+
+def test_zeros_that_are_masked_are_padding(tmp_path: Path) -> None:
+    from ablab.data.looks import no_zeros
+
+    ids, loss = TRAIN.astype("<i4"), np.ones(len(TRAIN), np.uint8)
+    ids[-500:] = loss[-500:] = 0
+    no_zeros(tmp_path, ids, loss)
+    with pytest.raises(GateFailed, match="ends in 500 zeros"):
+        no_zeros(tmp_path, ids, np.ones(len(TRAIN), np.uint8))
+
+
+@pytest.mark.parametrize("golf", [True, False])
+@pytest.mark.parametrize("side", ["train", "valid"])
+def test_a_shard_without_bos_is_no_single_document(tmp_path: Path, golf: bool, side: str) -> None:
+    """parameter-golf's bytes: BOS 1, byte b is b + 4."""
+    ids = {"train": TRAIN, "valid": VALID}
+    ids[side] = np.where(ids[side] == Bytes.bos_id, 1, ids[side] + 4)
+    for name, values in ids.items():
+        write_shard(tmp_path / f"{name}.bin", values, plain=not golf)
+    count = {"train": 200, "valid": 40}[side]
+    said = rf"{side}\.bin: BOS \(id 256\) occurs nowhere in its .*; it begins with id 1, which it holds {count} times; name"
+    with pytest.raises(GateFailed, match=said):
+        made(tmp_path, tmp_path / "train.bin", tmp_path / "valid.bin")
