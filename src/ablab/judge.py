@@ -47,6 +47,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "levels": panels.levels(plan),
         "bands": panels.bands(plan, paired),
         "positions": panels.positions(plan),
+        "validated": panels.validated(plan),
         "artifacts": panels.artifacts(plan),
         "needle": panels.needles(plan, paired),
         "notes": [*verdict["notes"], *notes(plan)],

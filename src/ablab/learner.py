@@ -14,6 +14,7 @@ from ablab import checkpoint, losses, machine, optimizers, qats, schedules
 from ablab.compiled import compile_layers
 from ablab.data import Batch, Corpus, Stream, valid_rows
 from ablab.data.megatron_stream import MegatronStream
+from ablab.data.midway import midway
 from ablab.fault import Fault, InvalidStudy
 from ablab.model import build
 from ablab.routing import Aux
@@ -88,7 +89,8 @@ class Learner:
             self.stream = self._stream(corpus, settings["data"], seed, seq_len)
         except ValueError as error:
             raise InvalidStudy(Fault("data", str(error))) from error
-        self.valid, self.spans = valid_rows(corpus, seq_len), corpus.valid.spans
+        self.held_out = midway(corpus, self.asked.get("validate_bytes"), settings["data"]["span"])
+        self.valid, self.spans = valid_rows(self.held_out, seq_len), corpus.valid.spans
         if self.loss.spans and not self.spans:
             fault = "weighs spans, and no token of this data lies in one"
             raise InvalidStudy(Fault("train.loss", fault, 'use data with span files, or loss = "mean"'))
@@ -197,7 +199,7 @@ class Learner:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Nats per token and bits per byte over all validation rows, each a ratio of sums, with the weights to be saved."""
+        """Nats per token and bits per byte over `held_out`, each a ratio of sums, with the weights to be saved."""
         rows, nats, sums = self.valid, 0.0, torch.zeros(2, 3, dtype=torch.float64)
         step = max(1, VALID_TOKENS // rows.tokens_RT.shape[1])
         self.swap()

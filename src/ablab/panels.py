@@ -98,6 +98,16 @@ def positions(plan: Plan) -> dict[str, Any]:
     return found
 
 
+def validated(plan: Plan) -> dict[str, Any]:
+    """What text every point of a trajectory scores, per arm: documents, tokens, bytes, and whether it is all there is."""
+    found: dict[str, Any] = {}
+    for name in planning.arms(plan.study):
+        done = (plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds)
+        if (first := next((one["validated"] for one in done if one and one.get("validated")), None)) is not None:
+            found[name] = first
+    return found
+
+
 def artifacts(plan: Plan) -> dict[str, Any]:
     """The account of every packed artifact: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
     found: dict[str, Any] = {}

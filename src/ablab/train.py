@@ -29,7 +29,7 @@ from ablab.metrics import NO_MIRRORS, Metrics, Mirrored, Mirrors
 from ablab.size import parameters
 from ablab.stability import Spikes
 
-REVISION = 1  # raised whenever a number that this file makes changes on purpose
+REVISION = 2  # raised whenever a number that this file makes changes on purpose
 SAY_EVERY = 0.5  # seconds between two lines about a run
 Say = Callable[[str], None]
 
@@ -50,7 +50,7 @@ class Progress:
     untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
     positions: list[int] = field(default_factory=list)  # targets trained in each band of positions
     rounded: int = 0  # steps whose passes saw rounded weights
-    validate_seconds: float = 0.0  # of scoring held-out text, before the first step and on the way
+    validate_seconds: float = 0.0  # of scoring a part of the held-out text, before the first step and on the way
 
 
 def train(
@@ -103,7 +103,7 @@ def train(
 
         try:
             if not progress.untrained:
-                progress.untrained = _untrained(learner, progress, corpus, out)
+                progress.untrained = _untrained(learner, progress, out)
             fault = _loop(learner, progress, write=write, save=save, stop=stop, say=say, every=checkpoint_every)
             metrics.sync()
         except RuntimeError as error:
@@ -122,12 +122,12 @@ def _validate(learner: Learner, progress: Progress) -> dict[str, float]:
     return held_out
 
 
-def _untrained(learner: Learner, progress: Progress, corpus: Corpus, out: Path) -> dict[str, Any]:
+def _untrained(learner: Learner, progress: Progress, out: Path) -> dict[str, Any]:
     """Score the weights as they were drawn. A loss that is not finite is left to the first step, which says so."""
     held_out = _validate(learner, progress)
     if not all(map(math.isfinite, held_out.values())):
         return {"nats_per_token": None}
-    return audit.untrained(held_out, corpus, place=str(out))
+    return audit.untrained(held_out, learner.held_out, place=str(out))
 
 
 def _loop(
@@ -260,6 +260,12 @@ def _finish(
         "hashes": progress.hashes,
         "trajectory": progress.trajectory,
         "untrained": progress.untrained,
+        "validated": {
+            "documents": len(learner.held_out.valid),
+            "tokens": learner.held_out.valid.n_targets,
+            "bytes": learner.held_out.valid.n_scored_bytes,
+            "whole": learner.held_out is corpus,
+        },
         "spikes": progress.spikes,
         "parameters": parameters(learner.model),
         "routing": learner.health,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ablab.data.midway import default_bytes
 from ablab.fault import Fault, did_you_mean
 from ablab.study import arms as arms_of
 from ablab.study import decide, elsewhere, factorial
@@ -37,6 +38,7 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
     arms, crossings, absent = _arms(raw, over, only, base, path.parent, faults)
     faults += _unused(raw, base, arms)
     _spans(base, arms, faults)
+    _validated(base, arms, faults)
     written = merge(raw.get("decision"), over.get("decision", {}))
     rule = decide.decision(written, base, arms, absent, faults)
     _units(rule["metric"], base, arms, faults)
@@ -187,6 +189,19 @@ def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> No
         elif given and one.paths == [("data", "span")] and data["span"] == base.settings["data"]["span"]:
             text = f"changes nothing: {data['span']} is the default"
             faults.append(Fault(f"{_place(one)}: data.span", text, "remove it or give another value"))
+
+
+def _validated(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
+    """Fills in train.validate_bytes, by the baseline's validate_every: curves are compared, so all arms score one text."""
+    training = [one.settings["train"] for one in (base, *everything.values())]
+    every = next((train["validate_every"] for train in training if train["validate_every"]), None)
+    chosen = training[0]["validate_bytes"] or (default_bytes(every) if every else None)
+    for one in everything.values():
+        if one.settings["train"]["validate_bytes"] not in (None, training[0]["validate_bytes"]):
+            text = "differs between arms, whose curves are then of different texts"
+            faults.append(Fault(f"{_place(one)}: train.validate_bytes", text, "set it in [train], for every arm"))
+    for train in training:
+        train["validate_bytes"] = None if train["weights"] else chosen
 
 
 def _place(one: Draft) -> str:

@@ -261,6 +261,14 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "validate_every": _size(
             "tokens between validations, rounded to whole batches", None, most=MOST, shown="a tenth of budget.tokens"
         ),
+        "validate_bytes": _size(
+            "of held-out text that each validation on the way scores: excerpts of documents that their content chooses, the "
+            "same for every arm and seed (tokens where bytes are not counted); with more than there is all of it; stages "
+            "score everything at the end",
+            None,
+            most=MOST,
+            shown="0.12 validate_every: less than 5% of training",
+        ),
     },
     "stage": {
         "after": Key(str, "another stage, whose compressed weights are used", None, shown="none"),
