@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import finished_store as made
@@ -13,19 +14,29 @@ from ablab import cost, judge
 from ablab import plan as planning
 from ablab.data.located import sealed
 from ablab.fault import GateFailed
+from ablab.report import costs as costs_of
 from ablab.report import html
+from ablab.report.view import View
+from ablab.report.words import Style
 
 DECIDES_RAW = ('stage = "sliding"', 'stage = "pre_quant"')
 INT5 = ("[arm.int5]\nstage.post_quant.compress.bits = 5\n", "[arm.int5]\nmodel.d_model = 24\n")
 
 
-def theirs(**changed: Any) -> dict[str, Any]:
-    stages = {"late": {"pack": 1.0, "evaluate": 9.0, "seconds": 30.0, "peak_bytes": 100.0}}
-    return {"bytes": 1000, "train_seconds": 100.0, "tokens_per_second": 50.0, "stages": stages, **changed}
+def seeds(*values: float) -> dict[str, float]:
+    return {str(seed): value for seed, value in enumerate(values)}
 
 
-def late(**changed: Any) -> dict[str, Any]:
-    return {"late": {**theirs()["stages"]["late"], **changed}}
+def theirs(
+    train: tuple[float, ...] = (100.0,) * 3, late: tuple[float, ...] = (10.0,) * 3, speed: tuple[float, ...] = (50.0,) * 3,
+    **changed: Any,
+) -> dict[str, Any]:  # fmt: skip
+    clocks = {
+        "train_seconds": seeds(*train),
+        "tokens_per_second": seeds(*speed),
+        "stage_seconds": {"late": seeds(*late)},
+    }
+    return {"bytes": 1000, "clocks": clocks, "stages": {"late": {"peak_bytes": 100.0}}, **changed}
 
 
 @pytest.mark.parametrize(
@@ -34,33 +45,55 @@ def late(**changed: Any) -> dict[str, Any]:
         ({}, True),
         ({"bytes": 999}, True),
         ({"bytes": 1001}, False),
-        ({"train_seconds": 105.0}, True),
-        ({"train_seconds": 105.1}, False),
-        ({"stages": late(evaluate=9.5)}, True),
-        ({"stages": late(evaluate=9.6)}, False),
-        ({"stages": late(seconds=300.0)}, True),  # the gates' own time is no cost
-        ({"stages": late(peak_bytes=900.0)}, True),  # shown, not counted
+        ({"train": (105.0,) * 3}, True),
+        ({"train": (105.1,) * 3}, False),
+        ({"late": (10.5,) * 3}, True),
+        ({"late": (10.6,) * 3}, False),
+        ({"stages": {"late": {"peak_bytes": 900.0}}}, True),  # shown, not counted
         ({"bytes": None}, None),
-        ({"train_seconds": None}, None),
-        ({"stages": {}}, None),
-        ({"stages": late(root_pack=0.5)}, True),
-        ({"stages": late(root_pack=0.6)}, False),  # packing was done at another stage, and is paid for
-        ({"stages": late(root_pack=None)}, None),
+        ({"train": ()}, None),
+        ({"late": ()}, None),
+        ({"train": (117.5,)}, None),  # one busy clock
+        ({"train": (117.5, 118.0)}, None),  # two of them
+        ({"train": (90.0, 101.0, 118.0)}, None),  # clocks that waver tell neither
+        ({"train": (99.0, 101.0, 150.0)}, None),
+        ({"train": (117.0, 118.0, 119.0)}, False),
+        ({"late": (9.9, 10.0, 10.1)}, True),
+        ({"late": (9.9, 10.0, 10.1), "train": (99.0, 117.0, 108.0)}, None),
     ],
 )
-def test_free_is_no_more_bytes_and_no_longer(mine: dict[str, Any], free: bool | None) -> None:
+def test_free_is_no_more_bytes_and_no_longer_where_clocks_tell(mine: dict[str, Any], free: bool | None) -> None:
     assert cost.against(theirs(**mine), theirs(), "late", timed=False)["free"] is free
 
 
-def test_beside_the_reference() -> None:
-    mine = theirs(bytes=1114, train_seconds=150.0, tokens_per_second=40.0, stages=late(evaluate=19.0, peak_bytes=150.0))
-    found = cost.against(mine, theirs(), "late", timed=False)
-    wanted = {"bytes": 114, "train_time": 1.5, "stage_time": 2.0, "peak_bytes": 1.5, "free": False}
-    assert found == pytest.approx(wanted)
-    assert cost.against(mine, theirs(), "late", timed=True)["train_time"] == pytest.approx(1.25)  # wall clock: speed
-    assert cost.against(mine, theirs(), "late", timed=False, same_weights=True)["train_time"] == 1.0
-    older = {"late": {"seconds": 12.0}}
-    assert cost.against(theirs(stages=older), theirs(stages=older), "late", timed=False)["stage_time"] == 1.0
+def test_times_are_compared_seed_by_seed() -> None:
+    busy = (100.0, 230.0, 100.0, 410.0)  # a neighbour came for the second and the fourth seed, of both arms
+    mine = theirs(train=tuple(1.2 * t for t in busy), late=(19.0, 20.0, 22.0), stages={"late": {"peak_bytes": 150.0}})
+    found = cost.against({**mine, "bytes": 1114}, theirs(train=busy), "late", timed=False)
+    assert (found["bytes"], found["train_time"], found["stage_time"]) == (114, pytest.approx(1.2), 2.0)
+    assert found["peak_bytes"] == 1.5 and found["free"] is False
+    spread = found["stage_spread"]
+    assert (spread["low"], spread["high"], spread["pairs"]) == (1.9, pytest.approx(2.2), 3)
+    assert spread["sure_low"] < 1.9 and spread["sure_high"] > 2.2
+    alone = cost.against(theirs(train=(120.0,)), theirs(), "late", timed=False)["train_spread"]
+    assert (alone["pairs"], alone["sure_low"], alone["sure_high"]) == (1, None, None)
+    other = cost.Ratio.of({"7": 3.0}, {"8": 2.0})
+    assert other is None, "runs of other seeds are no pair"
+    slow = theirs(speed=(40.0,) * 3)
+    assert cost.against(slow, theirs(), "late", timed=True)["train_time"] == pytest.approx(1.25)  # wall clock: speed
+    assert cost.against(slow, theirs(), "late", timed=False, same_weights=True)["train_time"] == 1.0
+
+
+def test_a_busy_clock_calls_no_equal_arm_costly() -> None:
+    """Two arms of one cost on a machine whose speed wavers by 20%, 1,000 studies of each size."""
+    draw = np.random.default_rng(3)
+    for n in (1, 2, 3, 8):
+        said = []
+        for _ in range(1000):
+            mine, other = (tuple(100 * np.exp(0.2 * draw.standard_normal(n))) for _ in range(2))
+            said.append(cost.against(theirs(train=mine), theirs(train=other), "late", timed=False)["free"])
+        assert said.count(False) <= 0.025 * 1000, n
+        assert n > 2 or set(said) == {None}
 
 
 def test_margins_and_words_of_limits(tmp_path: Path) -> None:
@@ -94,6 +127,30 @@ def test_packing_of_the_stage_below_counts_where_the_decider_only_loads(
     arms = judge.conclude(made.fill(made.plan(tmp_path), change))["arms"]
     beside = next(arm["cost_against"] for arm in arms if arm["name"] == "int5")
     assert beside["stage_time"] == pytest.approx((pack + 12.0) / 14.0) and beside["free"] is free
+
+
+@pytest.mark.parametrize(("seconds", "said"), [((576.0,) * 3, True), ((576.0, 700.0, 560.0), None)])
+def test_a_report_shows_times_with_their_spread_and_no_percentages(
+    tmp_path: Path, seconds: tuple[float, ...], said: bool | None
+) -> None:
+    plan = made.fill(made.plan(tmp_path))
+    for seed, took in enumerate(seconds):
+        path = plan.store.train(plan.runs["wide", seed].train_key) / "done.json"
+        done = {**json.loads(path.read_text()), "seconds": took, "tokens_per_second": 4096 / took}
+        path.write_text(json.dumps(sealed(done)))
+    answer = judge.conclude(plan)
+    assert next(arm for arm in answer["arms"] if arm["name"] == "wide")["cost_against"]["train_spread"]["pairs"] == 3
+    view, style = View(answer), Style()
+    costs, beside = costs_of.cost_table(view, style), costs_of.beside_table(view, style)
+    assert costs is not None and beside is not None
+    row = next(row for row in costs.rows if row[0] == "wide")
+    timed = [cell for (label, _), cell in zip(costs.head, row) if label in ("tokens/s", "step", "training time")]
+    assert len(timed) == 3 and not any("%" in cell for cell in timed)
+    assert timed[2] == f"9.6 min ({'9.6 min to 9.6' if said else '9.33 min to 11.7'} min over 3 runs)"
+    told = next(row for row in beside.rows if row[0].startswith("wide"))
+    assert " over 3 pairs" in told[2] and told[-1] == "unknown", "it is over a limit"
+    assert next(arm for arm in answer["arms"] if arm["name"] == "int5")["cost_against"]["free"] is True
+    assert said or answer["arms"][2]["cost_against"]["train_spread"]["sure_high"] > 1.05
 
 
 @pytest.mark.parametrize(
@@ -135,10 +192,13 @@ def test_verdict_json_holds_costs_positions_bands_and_artifacts(tmp_path: Path) 
     assert stage == {
         "seconds": 20.0, "peak_bytes": 1_000_000_001, "bytes": 14_001 + made.CODE, "model_bytes": 14_001,
         "code_bytes": made.CODE, "pack": 2.0, "check": 8.0, "evaluate": 10.0, "root_pack": 2.0,
+        "spread": {"low": 20.0, "high": 20.0, "runs": 3},
     }  # fmt: skip
     assert arms["int5"]["cost"]["stage_seconds"]["sliding"] == 20.0
+    point = {"median": 1.0, "low": 1.0, "high": 1.0, "sure_low": 1.0, "sure_high": 1.0}
     assert arms["int5"]["cost_against"] == {
-        "bytes": -1000, "train_time": 1.0, "stage_time": 1.0, "peak_bytes": 1.0, "free": True
+        "bytes": -1000, "train_time": 1.0, "stage_time": 1.0, "peak_bytes": 1.0, "free": True,
+        "train_spread": {**point, "pairs": 0}, "stage_spread": {**point, "pairs": 3},
     }  # fmt: skip
     assert arms["int5"]["shares_weights"] and not arms["wide"]["shares_weights"]
     assert arms["baseline"]["cost_against"] is None

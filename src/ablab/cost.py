@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from ablab.verdict.spending import t_isf
 
 if TYPE_CHECKING:
     from ablab.plan import Plan
 
 
-NOISE = 0.05  # two times within this share of each other are one time: the clock of a shared machine says no more
+NOISE = 0.05  # two times within this share of each other count as one
+CLOCKS = 3  # pairs of runs below which no clock tells a cost from a busy machine
+SURE = 0.95  # confidence of the interval that "free" is read off
 LIMITS = {
     "bytes": "bytes of the artifact",
     "parameters": "parameters",
@@ -60,6 +66,7 @@ def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str
         runs[0].settings["budget"]["batch_tokens"] if runs else 0,
     )
     each = {stage: _results(plan, name, stage, seeds) for stage in plan.stages}
+    clocks = _clocks(plan, name, seeds)
     return {
         "tokens_per_second": speed,
         "step_ms": 1000 * batch / speed if speed else None,
@@ -67,17 +74,21 @@ def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str
         "bytes": median([r["bytes"] for r in each[plan.study.decision["stage"]]]),
         "stage_seconds": {stage: median([r["seconds"] for r in rows]) for stage, rows in each.items()},
         "stages": stages(plan, name, seeds),
+        "clocks": clocks,
+        "spread": {key: spread(clocks[key]) for key in ("train_seconds", "tokens_per_second")},
     }
 
 
-def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, dict[str, float | None]]:
+def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, dict[str, Any]]:
     """Per stage, medians over the arm's finished seeds: seconds and their parts, peak memory, and the artifact's bytes.
 
-    root_pack: seconds of packing at the stage whose bytes this one evaluates (`after`); 0 where it packs its own.
+    spread: of the seconds, {low, high, runs}. root_pack: seconds of packing at the stage whose bytes this one evaluates
+    (`after`); 0 where it packs its own.
     """
     from ablab import packing
 
-    found, settings = {}, plan.runs[name, plan.seeds[0]].settings
+    found: dict[str, dict[str, Any]] = {}
+    settings = plan.runs[name, plan.seeds[0]].settings
     for stage in plan.stages:
         rows = _results(plan, name, stage, seeds)
         if rows:
@@ -86,10 +97,85 @@ def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[st
             }
             kept = ("seconds", "peak_bytes", "bytes", "model_bytes", "code_bytes")
             found[stage] = {**{key: median([r.get(key) for r in rows]) for key in kept}, **timing}
+            found[stage]["spread"] = spread({str(i): r.get("seconds") for i, r in enumerate(rows)})
             root = packing.root(settings, stage)
             before = [r.get("timing", {}).get("pack") for r in _results(plan, name, root, seeds)]
             found[stage]["root_pack"] = 0.0 if root == stage else median(before)
     return found
+
+
+def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> dict[str, Any]:
+    """Every measured time of an arm by seed (as text): of training, and per stage with the packing that it stands on."""
+    from ablab import packing
+
+    chosen = [seed for seed in plan.seeds if seeds is None or seed in seeds]
+    trained = {str(seed): plan.store.trained(plan.runs[name, seed].train_key) for seed in chosen}
+    done = {seed: d for seed, d in trained.items() if d and d["status"] == "done" and d["steps"]}
+    settings = plan.runs[name, plan.seeds[0]].settings
+    stage_seconds: dict[str, dict[str, float]] = {}
+    for stage in plan.stages:
+        for seed in chosen:
+            took = _whole_time(plan, name, seed, stage, packing.root(settings, stage))
+            if took is not None:
+                stage_seconds.setdefault(stage, {})[str(seed)] = took
+    return {
+        "train_seconds": {seed: d["seconds"] for seed, d in done.items()},
+        "tokens_per_second": {seed: d["tokens_per_second"] for seed, d in done.items()},
+        "stage_seconds": stage_seconds,
+    }
+
+
+def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> float | None:
+    """`_stage_time` of one run, and the packing of the stage that it stands on, which loading the bytes does not show."""
+    keys = plan.runs[name, seed].score_keys
+    result, below = plan.store.scored(keys[stage]), plan.store.scored(keys[root]) if root != stage else None
+    if result is None:
+        return None
+    own = _stage_time({"seconds": result["seconds"], **result.get("timing", {})})
+    if root == stage or "timing" not in result:  # a result that does not tell its parts apart
+        return own
+    before = (below or {}).get("timing", {}).get("pack")
+    return None if own is None or before is None else own + before
+
+
+def spread(values: Mapping[str, float | None]) -> dict[str, Any] | None:
+    """The least and the most of measured times, and how many there are; None of none."""
+    known = [v for v in values.values() if v is not None]
+    return {"low": min(known), "high": max(known), "runs": len(known)} if known else None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a time is to another, seed by seed: the median, the least and the most of the pairs.
+
+    sure_low and sure_high: a t interval of the typical ratio (of logs), from CLOCKS pairs on. A ratio that no clock was
+    needed for has no pairs.
+    """
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+    sure_low: float | None = None
+    sure_high: float | None = None
+
+    @classmethod
+    def of(cls, above: Mapping[str, float | None], below: Mapping[str, float | None]) -> Ratio | None:
+        """Of two arms' times by seed, over the seeds that both have; None without one."""
+        pairs = [(above[seed], below[seed]) for seed in above if seed in below]
+        ratios = [a / b for a, b in pairs if a and b]
+        if not ratios:
+            return None
+        found = cls(statistics.median(ratios), min(ratios), max(ratios), len(ratios))
+        if len(ratios) < CLOCKS:
+            return found
+        logs = [math.log(ratio) for ratio in ratios]
+        half = t_isf((1 - SURE) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+        middle = statistics.fmean(logs)
+        return replace(found, sure_low=math.exp(middle - half), sure_high=math.exp(middle + half))
+
+
+SAME = Ratio(1.0, 1.0, 1.0, 0, 1.0, 1.0)  # of arms that train nothing of their own
 
 
 def against(
@@ -97,44 +183,46 @@ def against(
 ) -> dict[str, Any]:
     """What an arm costs beside its reference: bytes as a difference, times and memory as ratios, and whether it is free.
 
-    free: no more bytes at the deciding stage `stage`, and neither training nor that stage takes longer by more than NOISE;
-    null where one of the three was not measured. The stage's time has the packing of the stage that it stands on.
-    timed: the budget is wall clock, so speed stands for training time.
-    same_weights: it trains nothing of its own.
+    train_time and stage_time are medians over pairs of runs at one seed, train_spread and stage_spread their `Ratio`s.
+    free: no more bytes at the deciding stage `stage`, and neither training nor that stage takes longer by more than NOISE,
+    both at the whole interval of the typical ratio; false where there are more bytes, or one of the intervals lies beyond
+    NOISE; null where the clocks do not tell, or something was not measured. A stage's time has the packing of the stage
+    that it stands on. timed: the budget is wall clock, so speed stands for training time. same_weights: it trains nothing of
+    its own.
     """
-    training = _ratio(theirs, mine, "tokens_per_second") if timed else _ratio(mine, theirs, "train_seconds")
-    training = 1.0 if same_weights else training
+    ours, other = mine["clocks"], theirs["clocks"]
+    training: Ratio | None = SAME
+    if not same_weights:
+        key = "tokens_per_second" if timed else "train_seconds"
+        training = Ratio.of(other[key], ours[key]) if timed else Ratio.of(ours[key], other[key])
+    evaluation = Ratio.of(ours["stage_seconds"].get(stage, {}), other["stage_seconds"].get(stage, {}))
     here, there = (cost.get("stages", {}).get(stage, {}) for cost in (mine, theirs))
-    evaluation = _over(_whole_time(here), _whole_time(there))
     more = None if None in (mine["bytes"], theirs["bytes"]) else mine["bytes"] - theirs["bytes"]
-    free = None
-    if more is not None and training is not None and evaluation is not None:
-        free = bool(more <= 0 and max(training, evaluation) <= 1 + NOISE)
     return {
         "bytes": more,
-        "train_time": training,
-        "stage_time": evaluation,
-        "peak_bytes": _ratio(here, there, "peak_bytes"),
-        "free": free,
+        "train_time": training.median if training else None,
+        "stage_time": evaluation.median if evaluation else None,
+        "train_spread": asdict(training) if training else None,
+        "stage_spread": asdict(evaluation) if evaluation else None,
+        "peak_bytes": _over(here.get("peak_bytes"), there.get("peak_bytes")),
+        "free": _free(more, training, evaluation),
     }
+
+
+def _free(more: float | None, *times: Ratio | None) -> bool | None:
+    """Whether nothing is paid, where bytes and clocks tell."""
+    if more is None or None in times:
+        return None
+    lows, highs = [t.sure_low for t in times if t], [t.sure_high for t in times if t]
+    if more > 0 or any(low is not None and low > 1 + NOISE for low in lows):
+        return False
+    return True if all(high is not None and high <= 1 + NOISE for high in highs) else None
 
 
 def _stage_time(stage: Mapping[str, Any]) -> float | None:
     """Packing and evaluating; the gates' own time is no cost of the arm. Results that do not tell them apart: all of it."""
     pack, evaluate = stage.get("pack"), stage.get("evaluate")
     return stage.get("seconds") if pack is None or evaluate is None else pack + evaluate
-
-
-def _whole_time(stage: Mapping[str, Any]) -> float | None:
-    """`_stage_time` and the packing of the stage that it stands on, which loading the packed bytes does not show."""
-    own, before = _stage_time(stage), stage.get("root_pack", 0.0)
-    if stage.get("pack") is None:  # a result that does not tell them apart
-        return own
-    return None if own is None or before is None else own + before
-
-
-def _ratio(above: Mapping[str, Any], below: Mapping[str, Any], key: str) -> float | None:
-    return _over(above.get(key), below.get(key))
 
 
 def _over(above: float | None, below: float | None) -> float | None:

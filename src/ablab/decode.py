@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class Generated:
     cache_bytes: int
     prompt_seconds: float
     seconds: float
+    step_seconds: tuple[float, ...] = ()  # of each token after the first, all rows together
 
     @property
     def tokens_per_second(self) -> float:
@@ -74,7 +76,8 @@ def generate(
         if len(chosen_at) == n_new or (ends and all(new[-1] in ends for new in found)):
             break
         hidden = decoder(chosen_B[:, None].to(device), ids_B1, cache=cache)
-    return Generated(found, cache.nbytes, chosen_at[0] - began, chosen_at[-1] - chosen_at[0])
+    took = tuple(after - before for before, after in pairwise(chosen_at))
+    return Generated(found, cache.nbytes, chosen_at[0] - began, chosen_at[-1] - chosen_at[0], took)
 
 
 def choose(

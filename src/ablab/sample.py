@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -47,6 +49,8 @@ def sample(
     for row in found["samples"]:
         print(f"{row['prompt']}|{row['text']}{'' if row['ended'] else ' ...'}\n")
     speed = f"{found['tokens_per_second']:,.0f} tokens/s" if found["tokens_per_second"] else "one token each"
+    if quartiles := found["step_seconds_quartiles"]:
+        speed += f" (half of all steps took {1000 * quartiles[0]:.3g} to {1000 * quartiles[1]:.3g} ms)"
     size = f"cache {found['cache_bytes']:,} bytes ({found['precision']})"
     print(
         f"{found['arm']}, seed {found['seed']}: {sum(row['tokens'] for row in found['samples'])} tokens, {speed}, {size}"
@@ -84,11 +88,20 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any
         "seed": run.seed,
         "samples": samples,
         "tokens_per_second": found.tokens_per_second if max(map(len, found.tokens)) > 1 else None,
+        "step_seconds_quartiles": _quartiles(found.step_seconds),
         "prompt_seconds": found.prompt_seconds,
         "seconds": found.seconds,
         "cache_bytes": found.cache_bytes,
         "precision": where.precision,
     }
+
+
+def _quartiles(seconds: Sequence[float]) -> list[float] | None:
+    """The first and the last quartile: one clock over one text is no comparison, and says how far it wavers."""
+    if len(seconds) < 4:
+        return None
+    low, _, high = statistics.quantiles(seconds, n=4)
+    return [low, high]
 
 
 def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[int]]:

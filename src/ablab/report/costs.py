@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ablab.report import words
@@ -9,6 +10,7 @@ from ablab.report.tables import FREE, Table, is_free
 from ablab.report.view import View, listing, mapping
 from ablab.report.words import DASH, Style, num
 
+TIMES = ("tokens_per_second", "step_ms", "train_seconds")  # of a clock, which other work on the machine moves
 UNITS = {"bytes": "B", "memory": "B", "seconds": "s", "stage_seconds": "s"}
 NAMES = {
     "bytes": "artifact",
@@ -43,6 +45,9 @@ def cost_table(view: View, style: Style) -> Table | None:
         cells = []
         for _, key, write in known:
             mine, theirs = num(cost.get(key)), num(base.get(key))
+            if key in TIMES:
+                cells.append(write(mine) + style.sub(style.literal(_spread(cost, key, write))))
+                continue
             ratio = (
                 f"{100 * (mine / theirs - 1):+.1f}%".replace("-", style.minus) if mine is not None and theirs else ""
             )
@@ -50,12 +55,26 @@ def cost_table(view: View, style: Style) -> Table | None:
             cells.append(write(mine) + (style.sub(style.literal(ratio)) if changed else style.literal("")))
         rows.append([style.name(arm["name"]), *cells])
     note = (
-        "Small: against the baseline. Sizes in decimal units. Times are of this machine, medians over the seeds that all arms "
-        "share."
+        "Small: against the baseline; of times the least and the most. Times are of this machine, whatever else it did, "
+        "medians over the seeds that all arms share: what one arm takes beside another is told by pairs of runs, below. "
+        "Sizes in decimal units."
     )
     if kind := base.get("cache_precision"):
         note += f" Cache: what decoding keeps of a row's first token, and of seq_len tokens, in {words.clean(kind)}."
     return Table((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
+
+
+def _spread(cost: dict[str, Any], key: str, write: Callable[[object], str]) -> str:
+    """`1,900 to 2,300 over 3 runs`; nothing where that is not known."""
+    of = mapping(mapping(cost.get("spread")).get("tokens_per_second" if key == "step_ms" else key))
+    low, high, runs = num(of.get("low")), num(of.get("high")), num(of.get("runs"))
+    if low is None or high is None or runs is None:
+        return ""
+    if key == "step_ms":
+        return ""  # the speed says it
+    if runs == 1:
+        return "one run"
+    return f"{write(low)} to {write(high)} over {words.whole(runs)} runs"
 
 
 def _milliseconds(value: object) -> str:
@@ -110,8 +129,8 @@ def beside_table(view: View, style: Style) -> Table | None:
                 [
                     style.name(arm["name"]) + style.sub(style.literal("against ") + style.name(view.reference(arm))),
                     words.difference(beside.get("bytes")),
-                    words.ratio(beside.get("train_time")) + same,
-                    words.ratio(beside.get("stage_time")),
+                    words.ratio(beside.get("train_time")) + (same or _pairs(beside.get("train_spread"), style)),
+                    words.ratio(beside.get("stage_time")) + _pairs(beside.get("stage_spread"), style),
                     words.ratio(beside.get("peak_bytes")),
                     style.tag("free", FREE) if is_free(arm) else "unknown" if beside.get("free") is None else "no",
                 ]
@@ -124,7 +143,22 @@ def beside_table(view: View, style: Style) -> Table | None:
         ("peak memory", "r"),
         ("free?", "l"),
     )
-    return Table(head, rows, f"Free: {FREE}.") if rows else None
+    note = (
+        "Times: the median over pairs of runs at one seed, and the least and the most of them. "
+        f"Free: {FREE}; unknown where the clocks do not tell."
+    )
+    return Table(head, rows, note) if rows else None
+
+
+def _pairs(spread: object, style: Style) -> str:
+    """Below a ratio of times: `0.97x to 1.21x over 3 pairs`."""
+    of = mapping(spread)
+    low, high, pairs = num(of.get("low")), num(of.get("high")), num(of.get("pairs"))
+    if low is None or high is None or not pairs:
+        return style.sub("")
+    if pairs == 1:
+        return style.sub(style.literal("one pair of runs"))
+    return style.sub(style.literal(f"{words.ratio(low)} to {words.ratio(high)} over {words.whole(pairs)} pairs"))
 
 
 def stage_cost_table(view: View, style: Style) -> Table | None:
@@ -141,7 +175,8 @@ def stage_cost_table(view: View, style: Style) -> Table | None:
                 f"{part} {words.seconds(one.get(part))}" for part in ("pack", "check", "evaluate") if num(one.get(part))
             )
             peak = f"peak {words.size(one.get('peak_bytes'))}" if num(one.get("peak_bytes")) is not None else ""
-            cells.append(words.seconds(one.get("seconds")) + style.sub(parts) + style.sub(peak))
+            over = style.literal(_spread({"spread": {"seconds": one.get("spread")}}, "seconds", words.seconds))
+            cells.append(words.seconds(one.get("seconds")) + style.sub(over) + style.sub(parts) + style.sub(peak))
         rows.append([style.name(arm["name"]), *cells])
     note = (
         "Time to pack and unpack, to check the gates, and to evaluate. On a CPU the peak is that of the whole process."

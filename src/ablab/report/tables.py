@@ -126,7 +126,7 @@ def verdict_table(view: View, style: Style) -> Table:
 
 FREE = (
     "costs nothing beside its reference: no more bytes, and no longer in training or in packing and evaluating the "
-    "deciding stage (within 5%)"
+    "deciding stage (within 5%, at the whole 95% interval of three pairs of runs or more)"
 )
 
 
