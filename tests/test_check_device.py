@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
 import torch
 from tests.study.written import edited, read
 
-from ablab import check, cli
+from ablab import cli, price, timing
 from ablab import plan as planning
 from ablab.fault import GateFailed
 from ablab.store import Store
@@ -39,9 +40,11 @@ def test_real_size_steps_are_timed_on_the_plans_device(tmp_path, monkeypatch):
     study = read(tmp_path, edited(*SMALL))
     plan = planning.make(study, Store(tmp_path / "runs"), say=lambda _: None)
     assert plan.where.as_json()["compiled"] is False
-    found = check.measured(plan, "baseline", 1000)
-    assert found["steps"] == check.TIMED_STEPS["cpu"] == 3 and found["peak_bytes"] is None
-    assert found["seconds_per_run"] == pytest.approx(20_000 / found["tokens_per_second"])
-    monkeypatch.setitem(check.TIMED_STEPS, "cpu", check.TIMED_STEPS["cuda"])
-    assert check.measured(plan, "rope", 1000)["steps"] == 20
-    assert check.measured(plan, "baseline", check.TIMED_PARAMETERS + 1) == {}, "too large to time on a CPU"
+    found = timing.training(plan, "baseline")
+    assert found["steps"] >= timing.STEPS["cpu"] == 3 and found["peak_bytes"] is None
+    every = plan.runs["baseline", 0].settings["train"]["validate_every"]
+    whole = 313 * found["step_seconds"] + (1 + math.ceil(313 * 64 / every)) * found["validate_seconds"]
+    assert found["seconds_per_run"] == pytest.approx(whole)
+    assert found["tokens_per_second"] == pytest.approx(64 / found["step_seconds"])
+    monkeypatch.setattr(timing, "TIMED_PARAMETERS", 0)
+    assert timing.study(plan) == {} and price.bounds(plan)["start"]["seconds"] is None, "too large to time on a CPU"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ablab import check, judge, plan
+from ablab import judge, plan, price, timing
 from ablab.fault import GateFailed, InvalidStudy
 from ablab.launch import work
 from ablab.store import Store
@@ -55,15 +55,22 @@ def planned(folder: Path, text: str = STUDY) -> plan.Plan:
     return plan.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
 
 
-def test_eight_arms_train_once_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eight_arms_train_once_a_seed_and_have_a_price(tmp_path: Path) -> None:
     made = planned(tmp_path)
     assert len(made.study.arms) == 8 and all(map(made.study.shares_weights, made.study.arms))
     assert len({run.train_key for run in made.runs.values()}) == 2
     # 1 pre_quant, 7 ways to pack, 9 sliding: each once a seed
     assert len({key for run in made.runs.values() for key in run.score_keys.values()}) == 2 * (1 + 7 + 9)
-    monkeypatch.setattr(check, "measured", lambda *_: {"seconds_per_run": 1.0})
-    rows = [check._arm(made, name, {}) for name in plan.arms(made.study)]
-    assert check.price(made, rows)["start"]["runs"] == 2
+    blind = price.bounds(made)["start"]
+    assert (blind["runs"], blind["evaluations"], blind["seconds"]) == (2, 2 * (1 + 7 + 9), None), "nothing was timed"
+    timing.study(made)
+    timed = price.timings(made)
+    assert len(timed) == 1 + (1 + 7 + 9) and min(timed.values()) > 0
+    assert price.bounds(made)["start"]["seconds"] == pytest.approx(2 * sum(timed.values()))
+    alone = price.of_run(made, "bits5")
+    training, stages = price.recipes(made, "bits5")
+    assert alone["train_seconds"] == timed[training], "what it stands on"
+    assert alone["seconds_per_run"] == pytest.approx(sum(timed[key] for key in stages.values())), "its own part"
 
 
 def test_what_is_shared_is_done_once(tmp_path: Path) -> None:

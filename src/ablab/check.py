@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
-from ablab import cost, miniature, rules
+from ablab import cost, miniature, price, rules
 from ablab import plan as planning
-from ablab.files import canonical
 from ablab.plan import BASELINE, Plan
-
-TIMED_PARAMETERS = 30_000_000  # on a CPU larger models are not timed: a check stays quick
-TIMED_STEPS = {"cpu": 3, "cuda": 20}  # on a GPU the first ones compile
 
 
 def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Everything `check` found, JSON-able. Raises GateFailed for inert arms and illegal stages."""
+    from ablab import timing
     from ablab.judge import notes
 
     found = miniature.check(plan, say)
     readable(plan)
-    rows, timings = [], dict[str, dict[str, Any]]()
+    rows, speeds = [], timing.study(plan)
     for name, arm in planning.arms(plan.study).items():
-        row = _arm(plan, name, timings)
+        row = _arm(plan, name, speeds)
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
         row["on"] = arm.on if name != BASELINE else None
         row["rules"] = rules.of(plan, name)
@@ -38,7 +34,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         "arms": rows,
         "seeds": plan.study.decision["seeds"],
         "reach": reach(plan),
-        "price": price(plan, rows),
+        "price": price.bounds(plan),
         "notes": notes(plan),
         "where": plan.where.as_json(),
     }
@@ -106,40 +102,13 @@ def reach(plan: Plan) -> dict[str, Any]:
     }
 
 
-def price(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Runs, tokens and hours from `start` to `at_most` seeds of every arm; arms that share weights train nothing."""
-    declared = plan.study.decision["seeds"]
-    own = [row for row in rows if not plan.study.arm(row["name"]).settings["train"]["weights"]]
-    trained = list({canonical(plan.study.trained_settings(row["name"])): row for row in own}.values())
-    seconds = [row["seconds_per_run"] for row in trained]
-    per_seed = None if any(s is None for s in seconds) else sum(seconds)
-    counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
-    return {
-        bound: {
-            "runs": n * len(trained),
-            "tokens": None
-            if any(row["tokens"] is None for row in trained)
-            else n * sum(row["tokens"] for row in trained),
-            "hours": None if per_seed is None else n * per_seed / 3600,
-        }
-        for bound, n in counts.items()
-    }
-
-
-def _arm(plan: Plan, name: str, timings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What an arm is and costs. `timings`: what was measured already, by what is trained: arms may share it."""
+def _arm(plan: Plan, name: str, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What an arm is and costs. `speeds`: what was timed here, by recipe of training: arms may share it."""
     run = plan.runs[name, plan.seeds[0]]
     known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
-    if run.settings["train"]["weights"]:  # trained elsewhere: nothing is spent here
-        budget = {**budget, "tokens": 0, "seconds": None}
-    tokens = budget["tokens"]
-    # On a GPU always: what a step holds there is known only by making one.
-    untimed = budget["seconds"] is None and known["train_seconds"] is None and tokens != 0
-    on_gpu = plan.where.device != "cpu" and tokens != 0
-    key = canonical(plan.study.trained_settings(name))
-    if (untimed or on_gpu) and key not in timings:
-        timings[key] = measured(plan, name, known["parameters"])
-    timed = timings.get(key, {})
+    # trained elsewhere: nothing is spent here
+    tokens = 0 if run.settings["train"]["weights"] else budget["tokens"]
+    timed = speeds.get(price.recipes(plan, name)[0], {})
     return {
         "name": name,
         "shares_weights": plan.study.shares_weights(name),
@@ -149,50 +118,9 @@ def _arm(plan: Plan, name: str, timings: dict[str, dict[str, Any]]) -> dict[str,
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
         "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
-        "seconds_per_run": 0.0
-        if tokens == 0
-        else budget["seconds"] or known["train_seconds"] or timed.get("seconds_per_run"),
+        **price.of_run(plan, name),
         "tokens_per_second": timed.get("tokens_per_second"),
         "peak_bytes": timed.get("peak_bytes"),
-    }
-
-
-def measured(plan: Plan, name: str, size: int) -> dict[str, Any]:
-    """Real-size training steps of an arm on the plan's device: 3 on a CPU, 20 on a GPU, where the first ones compile.
-
-    Returns steps, tokens_per_second (of the median of the last half), seconds_per_run (None under a budget in seconds)
-    and peak_bytes (of a GPU's memory; None on the CPU). Nothing for models too large to time on a CPU.
-    """
-    import tempfile
-    from pathlib import Path
-
-    import torch
-
-    from ablab.store import read_lines
-    from ablab.train import train
-
-    kind = torch.device(plan.where.device).type
-    if size > TIMED_PARAMETERS and kind == "cpu":
-        return {}
-    run, steps = plan.runs[name, plan.seeds[0]], TIMED_STEPS[kind]
-    asked = run.settings["budget"]
-    short = {**asked, "tokens": steps * asked["batch_tokens"], "seconds": None}
-    settings = {**run.settings, "budget": short, "train": {**run.settings["train"], "validate_every": 10**15}}
-    how: dict[str, Any] = {k: v for k, v in plan.where.as_json().items()}
-    if kind == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    with tempfile.TemporaryDirectory(prefix="ablab-timing-") as scratch:
-        out, begun = Path(scratch) / "run", time.monotonic()
-        train(settings, plan.corpus(run), seed=0, out=out, stop=lambda: False, say=lambda _: None, **how)
-        rows = [row for row in read_lines(out / "metrics.jsonl") if "loss" in row]
-        spent = time.monotonic() - begun
-    took = [b["seconds"] - a["seconds"] for a, b in zip(rows, rows[1:])]
-    step = statistics.median(took[-max(2, steps // 2) :]) if took else spent / steps
-    return {
-        "steps": len(rows),
-        "tokens_per_second": asked["batch_tokens"] / step,
-        "seconds_per_run": None if asked["tokens"] is None else step * asked["tokens"] / asked["batch_tokens"],
-        "peak_bytes": torch.cuda.max_memory_allocated() if kind == "cuda" else None,
     }
 
 
@@ -225,7 +153,7 @@ def show(found: dict[str, Any], console: Any) -> None:
             f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
             "by time" if row["steps"] is None else f"{row['steps']:,}",
             "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
-            "shared" if row["shares_weights"] else "unknown" if seconds is None else f"{seconds:.0f}",
+            "unknown" if seconds is None else f"{seconds:.0f}" + (" shared" if row["shares_weights"] else ""),
             *((f"{row['active_parameters']:,}",) if mixed else ()),
             *((f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}") if row["peak_bytes"] else ()),
         )
@@ -243,16 +171,26 @@ def _reach_text(found: dict[str, Any]) -> str:
     mde = "not available" if reach["mde"] is None else f"{reach['mde']:.4g}{unit}"
     tie = "not available" if reach["tie"] is None else f"{reach['tie']:.4g}{unit}"
     looks = ", ".join(map(str, reach["looks"]))
-    costs = " to ".join(
-        f"{p['runs']} runs" + ("" if p["tokens"] is None else f", {p['tokens']:,} tokens")
-        + (", time unknown" if p["hours"] is None else f", {p['hours']:.2g} h one after another")
-        for p in (price["start"], price["at_most"])
-    )  # fmt: skip
+    costs = " to ".join(_price_text(price[bound]) for bound in ("start", "at_most"))
     lines = [
         f"looks at {looks} seeds; smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({reach['source']})"
     ]
     lines += [f"warning: {reach['warning']}"] if reach["warning"] else []
     return "\n".join([*lines, f"price: {costs}"])
+
+
+def _price_text(price: dict[str, Any]) -> str:
+    """`6 runs, 602,112 tokens, 3.4 min one after another (1.7 min as 2 side by side)`: of what is not there yet."""
+    from ablab.report.words import plural
+    from ablab.report.words import seconds as written
+
+    said = [plural(price["runs"], "run"), *([f"{price['tokens']:,.0f} tokens"] if price["tokens"] else [])]
+    if not price["runs"]:
+        said = [plural(price["evaluations"], "evaluation")]
+    if price["seconds"] is None:
+        return ", ".join([*said, "time unknown"])
+    beside = f" ({written(price['wall_seconds'])} as {price['jobs']} side by side)" if price["jobs"] > 1 else ""
+    return ", ".join([*said, f"about {written(price['seconds'])} one after another{beside}"])
 
 
 def change(one: dict[str, Any]) -> str:

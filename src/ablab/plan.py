@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,18 +170,24 @@ def specs(plan: Plan) -> list[ArmSpec]:
     ]
 
 
-def collect(plan: Plan) -> list[RunScore]:
-    """What every run has come to, as the verdict reads it: done, diverged, failed or absent."""
+def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
+    """What every run has come to, as the verdict reads it: done, diverged, failed or absent; priced: with its steps."""
     failed = {(row["arm"], row["seed"]) for row in failures(plan)}
     common = _common_steps(plan) if plan.study.baseline.settings["budget"]["tokens"] is None else {}
-    return [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
+    scores = [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
+    if not priced:
+        return scores
+    from ablab import price
+
+    steps = price.work(plan)
+    return [replace(score, work=steps[score.arm, score.seed]) for score in scores]
 
 
 def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
     """The verdict on everything that exists now."""
     from ablab.verdict import judge
 
-    return judge(decision(plan.study), specs(plan), plan.seeds, collect(plan), bank)
+    return judge(decision(plan.study), specs(plan), plan.seeds, collect(plan, priced=True), bank)
 
 
 def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:

@@ -53,7 +53,7 @@ def run_stage(
     GateFailed where a file is missing, damaged, or does not fit.
     """
     began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
-    make = functools.partial(_model, corpus=corpus, seed=seed, executor=executor, device=device)
+    make = functools.partial(decoder_of, corpus=corpus, seed=seed, executor=executor, device=device)
     blob = packing.packed(
         settings,
         name,
@@ -67,7 +67,7 @@ def run_stage(
     model = make(windowed(settings, name), packing.unpacked(blob), precision=precision)
     before, packed = digest(_tensors(model)), time.perf_counter()
     evaluator = evaluators.slot.build(stage["evaluate"])
-    violated, checked = _legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
+    violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
     gated = time.perf_counter()
     scores = _scored(evaluator, name, stage, model, corpus, settings, seed=seed, precision=precision)
     evaluated = time.perf_counter()
@@ -117,7 +117,7 @@ def windowed(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return changed
 
 
-def _legal(
+def legal(
     evaluator: Any,
     name: str,
     stage: Mapping[str, Any],
@@ -163,7 +163,7 @@ def trained_decoder(
     settings: Mapping[str, Any], weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
 ) -> Decoder:
     """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
-    return _model(
+    return decoder_of(
         settings,
         _load(weights, corpus),
         corpus=corpus,
@@ -196,7 +196,7 @@ def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def _model(
+def decoder_of(
     settings: Mapping[str, Any],
     unpacked: Mapping[str, torch.Tensor],
     *,

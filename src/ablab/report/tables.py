@@ -39,8 +39,13 @@ def price_text(price: Any) -> str:
     """`26 runs, 521M tokens, 6.8 h`; an unknown shape is written as it is."""
     if isinstance(price, dict):
         runs, tokens, time = num(price.get("runs")), num(price.get("tokens")), num(price.get("seconds"))
+        stages = num(price.get("evaluations"))
         parts = [
-            words.plural(int(runs), "run") if runs is not None else "",
+            words.plural(int(stages), "evaluation")
+            if not runs and stages
+            else words.plural(int(runs), "run")
+            if runs is not None
+            else "",
             f"{words.count(tokens)} tokens" if tokens else "",
             words.seconds(time) if time else "",
         ]

@@ -48,13 +48,26 @@ class Documents:
         return self.tokens.astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Work:
+    """One step of a run: a training, or a stage (`tokens` None). Equal keys are one step, whichever arms ask for it.
+
+    tokens: trained on, nan where the budget is not in tokens. seconds: what it takes, None where nobody measured it.
+    """
+
+    key: str
+    tokens: float | None
+    seconds: float | None
+    done: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class RunScore:
     """One run: an arm at one seed.
 
     stages: one entry per stage, documents or one number (already in the decision's metric) for logs without documents.
     trajectory: [(tokens seen, metric), ...]; probe: (score, accuracy); hash: of the consumed tokens; gates: violated ones;
-    faults: per stage, why its scores are not finite.
+    faults: per stage, why its scores are not finite. work: its steps, for prices; none: one training that took `seconds`.
     """
 
     arm: str
@@ -67,6 +80,7 @@ class RunScore:
     probe: tuple[float, float] | None = None
     seconds: float | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
+    work: tuple[Work, ...] = ()
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

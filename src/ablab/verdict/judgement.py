@@ -146,8 +146,13 @@ def _price_text(row: Row) -> str:
     if row.price is None:
         return f"about {row.more_seeds} more {kind}"
     time = "" if row.price.seconds is None else f", {_time(row.price.seconds)}"
-    tokens = "" if row.price.tokens is None else f", {_count(row.price.tokens)} tokens"
-    return f"about {row.more_seeds} more {kind}: {row.price.runs} runs{tokens}{time}"
+    tokens = "" if not row.price.tokens else f", {_count(row.price.tokens)} tokens"
+    what = (
+        f"{row.price.runs} runs"
+        if row.price.runs or not row.price.evaluations
+        else f"{row.price.evaluations} evaluations"
+    )
+    return f"about {row.more_seeds} more {kind}: {what}{tokens}{time}"
 
 
 def _count(number: float) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ablab.verdict import planning
-from ablab.verdict.evidence import Bank, Evidence
+from ablab.verdict.evidence import Bank, Evidence, Work
 from ablab.verdict.family import Line
 from ablab.verdict.rows import Price
 from ablab.verdict.spending import looks, weights
@@ -47,28 +48,39 @@ def more_seeds(
 
 
 def price(evidence: Evidence, line: Line, places: Sequence[int] | None, fresh_seeds: int = 0) -> Price:
-    """Of the runs not ended at these places, or (places None) of so many fresh seeds.
+    """Of the runs not ended at these places, or (places None) of so many fresh seeds; see `total`.
 
-    An arm that shares weights pays only the training of the arm whose weights it shares.
+    An arm that shares weights pays the training of the arm whose weights it shares, where it is not there, and its own stages.
     """
-    trainers = list(dict.fromkeys(_trainer(evidence, a) for a in line.arms))
     if places is None:
-        counts = dict.fromkeys(trainers, fresh_seeds)
-    else:
-        counts = {t: sum(evidence.status[t][i] == "absent" for i in places) for t in trainers}
-    runs = sum(counts.values())
-    times = {t: _seconds(evidence, t) for t, count in counts.items() if count}
-    seconds = 0.0
-    for t, time in times.items():
-        seconds = seconds + counts[t] * time if time is not None else math.nan
-    tokens = runs * evidence.decision.budget_tokens or None if runs else 0.0
-    return Price(runs, tokens, seconds if math.isfinite(seconds) else None)
+        steps = {step.key: replace(step, done=False) for arm in line.arms for step in _work(evidence, arm, 0)}
+        return total(replace(step, key=f"{step.key} {n}") for step in steps.values() for n in range(fresh_seeds))
+    left = [(arm, i) for arm in line.arms for i in places if evidence.status[arm][i] == "absent"]
+    return total(step for arm, i in left for step in _work(evidence, arm, i))
 
 
-def _trainer(evidence: Evidence, arm: str) -> str:
+def total(steps: Iterable[Work]) -> Price:
+    """Of all these steps, each key once, less those that are done."""
+    left = list({step.key: step for step in steps if not step.done}.values())
+    trained = [step.tokens for step in left if step.tokens is not None]
+    tokens, seconds = sum(trained), sum(math.nan if step.seconds is None else step.seconds for step in left)
+    return Price(
+        len(trained),
+        float(tokens) if math.isfinite(tokens) else None,
+        float(seconds) if math.isfinite(seconds) else None,
+        len(left) - len(trained),
+    )
+
+
+def _work(evidence: Evidence, arm: str, place: int) -> tuple[Work, ...]:
+    """The steps of an arm at a place; of a log without any, the training of the arm whose weights it has."""
+    run = evidence.runs[arm][place]
+    if run is not None and run.work:
+        return run.work
     while arm != evidence.baseline and evidence.specs[arm].shares_weights:
         arm = evidence.reference(arm)
-    return arm
+    tokens, there = evidence.decision.budget_tokens or math.nan, evidence.status[arm][place] != "absent"
+    return (Work(f"{arm} {place}", tokens, _seconds(evidence, arm), there),)
 
 
 def _seconds(evidence: Evidence, arm: str) -> float | None:

@@ -87,11 +87,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Price:
-    """What the missing seeds cost; None: a budget that is not in tokens, a needed arm that was never timed."""
+    """What the missing seeds cost: trainings (`runs`) and `evaluations` (stages), each where it does not exist already.
+
+    None: a budget that is not in tokens, or a needed step that was never timed.
+    """
 
     runs: int
     tokens: float | None
     seconds: float | None
+    evaluations: int = 0
 
 
 @dataclass(frozen=True)

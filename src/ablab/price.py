@@ -1,0 +1,142 @@
+"""What a study still costs: every step that is not in the store yet, at the time that its like took, once each.
+
+One function adds prices up, whoever says them: `ablab.verdict.price.total`. This module names the steps of every run and
+what each takes: the median of the arm's finished runs, else what `ablab check` has timed here, else unknown.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ablab import plan as planning
+from ablab.cost import median
+from ablab.fault import GateFailed
+from ablab.files import read_json, write_json
+from ablab.plan import Plan, Run
+from ablab.store import score_key, train_key
+from ablab.verdict.evidence import Work
+from ablab.verdict.price import total
+
+ANY = -1  # the seed of no run: a key made with it names a step whatever the seed
+
+
+def recipes(plan: Plan, arm: str) -> tuple[str, dict[str, str]]:
+    """Keys of an arm's training and of its stages that hold for every seed; arms that share a step share its key."""
+    run = plan.runs[arm, plan.seeds[0]]
+    elsewhere = "elsewhere" if run.settings["train"]["weights"] else ""
+    trained = train_key(run.settings, corpus=plan.corpus(run).key, seed=ANY, where=plan.where, weights=elsewhere)
+    return trained, {stage: score_key(run.settings, stage, trained=trained) for stage in run.score_keys}
+
+
+def measured(plan: Plan, arm: str) -> dict[str, float]:
+    """Seconds of an arm's training (its validations included) and of each stage by recipe, medians over finished runs."""
+    trained, stages = recipes(plan, arm)
+    runs = [plan.runs[arm, seed] for seed in plan.seeds]
+    done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done" and d["steps"]]
+    found = {trained: median([d["seconds"] + d.get("validate_seconds", 0.0) for d in done])}
+    for stage, recipe in stages.items():
+        found[recipe] = median([r["seconds"] for run in runs if (r := plan.store.scored(run.score_keys[stage]))])
+    return {recipe: seconds for recipe, seconds in found.items() if seconds is not None}
+
+
+def work(plan: Plan) -> dict[tuple[str, int], tuple[Work, ...]]:
+    """The steps of every run: what each takes, and whether it is there. What diverged has no stages to come."""
+    timed, found = timings(plan), dict[tuple[str, int], tuple[Work, ...]]()
+    trained = functools.cache(plan.store.trained)
+    scored = functools.cache(plan.store.scored)
+    for arm in planning.arms(plan.study):
+        known = {**timed, **measured(plan, arm)}
+        training, stages = recipes(plan, arm)
+        for seed in plan.seeds:
+            run = plan.runs[arm, seed]
+            done = trained(run.train_key)
+            lost = done is not None and done["status"] != "done"
+            steps = [
+                Work(run.score_keys[stage], None, known.get(recipe), lost or scored(run.score_keys[stage]) is not None)
+                for stage, recipe in stages.items()
+            ]
+            if not run.settings["train"]["weights"]:
+                steps.insert(
+                    0, Work(run.train_key, _tokens(run), _training(run, known.get(training)), done is not None)
+                )
+            found[arm, seed] = tuple(steps)
+    return found
+
+
+def _tokens(run: Run) -> float:
+    return float(run.settings["budget"]["tokens"] or math.nan)
+
+
+def _training(run: Run, known: float | None) -> float | None:
+    """Under a budget in seconds the training itself is known."""
+    seconds = run.settings["budget"]["seconds"]
+    return known if known is not None or seconds is None else float(seconds)
+
+
+def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The price of the study from `start` to `at_most` seeds of every arm, less what exists.
+
+    runs (trainings), evaluations (stages), tokens, seconds and hours of the steps one after another, and wall_seconds: as
+    `ablab run` does them, so many side by side as it does by default (`jobs`).
+    """
+    from ablab.launch.local import default_jobs
+
+    declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
+    counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
+    found = {}
+    for bound, n in counts.items():
+        chosen = set(plan.seeds[:n])
+        asked = {key: one for key, one in steps.items() if key[1] in chosen}
+        price = total(step for one in asked.values() for step in one)
+        waiting = sum(any(not step.done for step in one) for one in asked.values())
+        side_by_side = max(1, min(jobs, waiting))
+        found[bound] = {
+            "runs": price.runs,
+            "evaluations": price.evaluations,
+            "tokens": price.tokens,
+            "seconds": price.seconds,
+            "hours": None if price.seconds is None else price.seconds / 3600,
+            "wall_seconds": None if price.seconds is None else price.seconds / side_by_side,
+            "jobs": side_by_side,
+        }
+    return found
+
+
+def of_run(plan: Plan, arm: str) -> dict[str, Any]:
+    """Seconds of one run of an arm: train_seconds (validations included), stage_seconds, and all of it; None: unknown."""
+    known, (training, stages) = {**timings(plan), **measured(plan, arm)}, recipes(plan, arm)
+    run = plan.runs[arm, plan.seeds[0]]
+    trained = 0.0 if run.settings["train"]["weights"] else _training(run, known.get(training))
+    each = {stage: known.get(recipe) for stage, recipe in stages.items()}
+    own = [*([] if plan.study.shares_weights(arm) else [trained]), *each.values()]
+    whole = None if any(part is None for part in own) else sum(part for part in own if part is not None)
+    return {"train_seconds": trained, "stage_seconds": each, "seconds_per_run": whole}
+
+
+def timings(plan: Plan) -> dict[str, float]:
+    """What `ablab check` has timed on this machine, by recipe."""
+    try:
+        found = read_json(_file(plan), "seconds") if _file(plan).exists() else {"seconds": {}}
+    except GateFailed:
+        return {}  # a note of this program's to itself: without it prices are unknown until something has run
+    seconds: dict[str, float] = found["seconds"]
+    return seconds
+
+
+def keep(plan: Plan, seconds: Mapping[str, float]) -> None:
+    """Write down what was timed, for prices that are said before anything has run."""
+    write_json(_file(plan), {"seconds": {**timings(plan), **seconds}})
+
+
+def unknown(plan: Plan, arm: str, recipe_of: Iterable[str]) -> list[str]:
+    """Which of these recipes no finished run of the arm tells the time of."""
+    known = measured(plan, arm)
+    return [recipe for recipe in recipe_of if recipe not in known]
+
+
+def _file(plan: Plan) -> Path:
+    return plan.directory / "timings.json"

@@ -1,0 +1,280 @@
+"""Timings of real-size work on this machine, before anything has run: some steps, one validation, samples of each stage.
+
+What is timed is small and what is said is large, so fixed costs are kept apart: a sample grows until it takes ENOUGH
+seconds, and the rest of the text is reckoned at the slope between the last two sizes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from ablab import evaluators, machine, packing, price
+from ablab import plan as planning
+from ablab import stage as staging
+from ablab.data import Corpus, ValidRows
+from ablab.data.corpus import Valid
+from ablab.evaluators.subset import sample
+from ablab.fault import GateFailed
+from ablab.files import key_of
+from ablab.learner import VALID_TOKENS, Diverged, Learner
+from ablab.model import Decoder, build, skeleton
+from ablab.plan import Plan, Run
+from ablab.size import parameters
+
+TIMED_PARAMETERS = 30_000_000  # on a CPU larger models are not timed: a check stays quick
+STEPS = {"cpu": 3, "cuda": 20}  # on a GPU the first ones compile
+ENOUGH = 1.0  # seconds after which a sample grows no more
+LONG = 10.0  # seconds that the steps of one arm may take; longer steps are reckoned from fewer rows
+SMALL = 2048  # tokens of the first sample
+
+
+def study(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Time every step of which no finished run tells, write that down for prices, and return speeds by recipe of training.
+
+    Nothing for models that are too large to time on a CPU. On a GPU training is always timed: what a step holds there is
+    known only by making one.
+    """
+    seconds, speeds, memo = dict[str, float](), dict[str, dict[str, Any]](), dict[str, Any]()
+    on_gpu = torch.device(plan.where.device).type != "cpu"
+    with _as_in_a_run(plan):
+        for arm in planning.arms(plan.study):
+            run = plan.runs[arm, plan.seeds[0]]
+            if not on_gpu and _size(plan, run) > TIMED_PARAMETERS:
+                continue
+            trained, stages = price.recipes(plan, arm)
+            missing = price.unknown(plan, arm, [trained, *stages.values()])
+            trains = not run.settings["train"]["weights"]
+            if trains and trained not in speeds and (on_gpu or trained in missing):
+                speeds[trained] = training(plan, arm)
+                seconds[trained] = speeds[trained]["seconds_per_run"]
+            wanted = [stage for stage, recipe in stages.items() if recipe in missing and recipe not in seconds]
+            for stage, took in staged(plan, run, wanted, memo).items():
+                seconds[stages[stage]] = took
+    price.keep(plan, seconds)
+    return speeds
+
+
+def _size(plan: Plan, run: Run) -> int:
+    size: int = parameters(skeleton(run.settings["model"], vocab_size=plan.corpus(run).vocab_size))["total"]
+    return size
+
+
+@contextlib.contextmanager
+def _as_in_a_run(plan: Plan) -> Iterator[None]:
+    """As many threads as each of the processes has that runs are made in."""
+    from ablab.launch.local import default_jobs
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(machine.threads(default_jobs(plan)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def training(plan: Plan, arm: str) -> dict[str, Any]:
+    """Real-size training of an arm on the plan's device: what a step takes, what a validation takes, and a whole run.
+
+    Returns steps (how many were timed), step_seconds, tokens_per_second, validate_seconds (of one), seconds_per_run (steps
+    and validations) and peak_bytes (of a GPU's memory; None on the CPU).
+    """
+    run = plan.runs[arm, plan.seeds[0]]
+    settings, kind = run.settings, torch.device(plan.where.device).type
+    budget, train = settings["budget"], settings["train"]
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    learner = Learner(settings, plan.corpus(run), seed=0, **plan.where.as_json())
+    phases = _phases(settings)
+    timed = [_step(learner, settings, middle, STEPS[kind]) for _, middle in phases]
+    step = sum(share * took for (share, _), (took, _) in zip(phases, timed))
+    held_out = _validation(learner)
+    steps = learner.steps if learner.steps is not None else budget["seconds"] / step
+    points = 1 + math.ceil(steps * budget["batch_tokens"] / train["validate_every"])  # one before the first step
+    return {
+        "steps": sum(count for _, count in timed),
+        "step_seconds": step,
+        "tokens_per_second": budget["batch_tokens"] / step,
+        "validate_seconds": held_out,
+        "seconds_per_run": steps * step + points * held_out,
+        "peak_bytes": torch.cuda.max_memory_allocated() if kind == "cuda" else None,
+    }
+
+
+def _phases(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(share of training, its middle) of stretches in which a step costs the same: loops and rounding begin on the way."""
+    begins = {settings["model"].get("loop_from") or 0.0, settings["train"]["qat"].get("start") or 0.0, 0.0}
+    edges = [*sorted(begins), 1.0]
+    return [(end - begin, (begin + end) / 2) for begin, end in zip(edges, edges[1:])]
+
+
+def _step(learner: Learner, settings: Mapping[str, Any], spent: float, least: int) -> tuple[float, int]:
+    """(seconds of a step at this point of the budget, how many were timed); of long ones fewer rows are timed."""
+    unit = settings["train"]["loss"].get("group_rows") or 1
+    parts = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"] // unit
+    number = iter(range(1, 1 << 30))
+
+    def one(rows: int) -> float:
+        at = next(number)
+        began = time.perf_counter()
+        batch = learner.stream.batch(at)
+        with contextlib.suppress(Diverged):  # at the peak of the schedule, untrained: its time is told all the same
+            learner.step(type(batch)(*(part[:rows] for part in batch)), at, spent)
+        if learner.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    one(unit)  # the first one allocates
+    short = one(unit)
+    if parts > 4 and short * parts * least > LONG:
+        some = max(2, min(parts, int(LONG / 2 / short)))
+        long = one(some * unit)
+        return long + (long - short) / (some - 1) * (parts - some), 2
+    took: list[float] = []
+    while len(took) < least or (sum(took) < ENOUGH and len(took) < 10 * least):
+        took.append(one(parts * unit))
+    return statistics.median(took[-max(2, len(took) // 2) :]), len(took)
+
+
+def _validation(learner: Learner) -> float:
+    """Seconds of one validation on the way, reckoned from its first rows."""
+    whole = learner.valid
+    n_rows = min(len(whole), max(1, 2 * VALID_TOKENS // whole.tokens_RT.shape[1]))
+    learner.valid = ValidRows(**{name: part[:n_rows] for name, part in vars(whole).items()})
+    took = []
+    for _ in range(2):
+        began = time.perf_counter()
+        learner.validate()
+        took.append(time.perf_counter() - began)
+    learner.valid = whole
+    return min(took) * len(whole) / n_rows
+
+
+def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dict[str, float]:
+    """Seconds of each of these stages: packing, the gates and the whole evaluation, with weights as they are drawn.
+
+    A stage that refuses its text or settings is left out: the run says why. memo: what arms share is timed once.
+    """
+    if not wanted:
+        return {}
+    settings, corpus, where = run.settings, plan.corpus(run), plan.where
+    place: dict[str, Any] = {"executor": where.executor, "device": where.device}
+    dtype = machine.dtype_of(where.precision)
+    drawn = build(settings["model"], vocab_size=corpus.vocab_size, seed=0, dtype=dtype, **place).state_dict()
+
+    def decoder(like: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Decoder:
+        return staging.decoder_of(like, tensors, corpus=corpus, seed=0, precision=where.precision, **place)
+
+    found: dict[str, float] = {}
+    for name in wanted:
+        root, chosen = packing.root(settings, name), settings["stage"][name]
+        asked = settings["stage"][root]
+        named = {"model": settings["model"], "corpus": corpus.key, "vocab": corpus.vocab_size}
+        try:
+            how: dict[str, Any] = {"blobs": {}, "corpus": corpus, "seed": 0, "precision": where.precision}
+            pack = functools.partial(packing.packed, settings, root, lambda: drawn, **how)
+            packed, blob = _once(
+                memo,
+                {**named, **{key: asked[key] for key in ("compress", "codec", "code")}},
+                functools.partial(pack, model=functools.partial(decoder, settings)),
+            )
+            began = time.perf_counter()
+            model = decoder(staging.windowed(settings, name), packing.unpacked(blob))
+            unpacked = time.perf_counter() - began
+            same = {**named, "evaluate": chosen["evaluate"], "windows": chosen["windows"]}
+            checked, _ = _once(memo, {**same, "gates": True}, functools.partial(_gates, plan, run, name, model))
+            key = key_of(same)
+            if key not in memo:
+                memo[key] = _evaluation(chosen["evaluate"], model, corpus, settings, where.precision)
+            found[name] = (packed if root == name else 0.0) + unpacked + checked + memo[key]
+        except (GateFailed, ValueError):
+            continue
+    return found
+
+
+def _once(memo: dict[str, Any], asked: Mapping[str, Any], make: Callable[[], Any]) -> tuple[float, Any]:
+    """(seconds, result) of making what is asked for, the first time that it is."""
+    key = key_of(dict(asked))
+    if key not in memo:
+        began = time.perf_counter()
+        made = make()
+        memo[key] = time.perf_counter() - began, made
+    found: tuple[float, Any] = memo[key]
+    return found
+
+
+def _gates(plan: Plan, run: Run, name: str, model: Decoder) -> object:
+    evaluator = evaluators.slot.build(run.settings["stage"][name]["evaluate"])
+    where = plan.where
+    stage = run.settings["stage"][name]
+    return staging.legal(
+        evaluator, name, stage, model, plan.corpus(run), run.settings, 0, where.precision, where.executor
+    )
+
+
+def _evaluation(
+    choice: Mapping[str, Any], model: Decoder, corpus: Corpus, settings: Mapping[str, Any], precision: str
+) -> float:
+    """Seconds of a whole evaluation, from samples of its text (of a probe: of its items) that grow."""
+
+    def timed(evaluator: Any, on: Corpus) -> float:
+        began = time.perf_counter()
+        evaluator(model, on, settings, seed=0, precision=precision)
+        return time.perf_counter() - began
+
+    evaluator = evaluators.slot.build(dict(choice))
+    if not evaluator.decides:
+        most = int(choice.get("items") or 1)
+        least = min(4, most)
+        return _grown(lambda items: timed(_with(choice, "items", items), corpus), least, most)
+    whole = sample(corpus, choice.get("documents"))
+    plain = _with(choice, "documents", None)
+    return _grown(lambda tokens: timed(plain, _first(whole, tokens)), SMALL, len(whole.valid.tokens))
+
+
+def _with(choice: Mapping[str, Any], key: str, value: object) -> Any:
+    return evaluators.slot.build({**choice, **({key: value} if key in choice else {})})
+
+
+def _grown(took: Callable[[int], float], least: int, most: int) -> float:
+    """What `most` takes, from sizes that grow from `least` until one takes ENOUGH seconds. ValueError: none is possible."""
+    points, size, warm = list[tuple[int, float]](), min(least, most), False
+    while True:
+        try:
+            if not warm and size < most and took(size) >= ENOUGH:  # the first one allocates and reads files
+                points.append((size, took(size)))
+                warm, size = True, min(most, 2 * size)
+                continue
+            warm = True
+            points.append((size, took(size)))
+        except ValueError:  # too little text for one chunk, say
+            if size == most:
+                raise
+            size = min(most, 4 * size)
+            continue
+        if size == most:
+            return points[-1][1]
+        if len(points) > 1 and points[-1][1] >= ENOUGH:
+            break
+        size = min(most, (4 if points[-1][1] < ENOUGH / 4 else 2) * size)
+    (n_before, before), (n_last, last) = points[-2:]
+    slope = (last - before) / (n_last - n_before)
+    return last + (slope if slope > 0 else last / n_last) * (most - n_last)
+
+
+def _first(corpus: Corpus, tokens: int) -> Corpus:
+    """The corpus with the first `tokens` tokens of its held-out text, the last document cut."""
+    valid = corpus.valid
+    if tokens >= len(valid.tokens):
+        return corpus
+    starts, cut = valid.starts[:-1][valid.starts[:-1] < tokens], slice(tokens)
+    part = Valid(valid.tokens[cut], valid.n_bytes[cut], starts, valid.digests[: len(starts)], valid.marks[cut])
+    return dataclasses.replace(corpus, valid=part)
