@@ -72,34 +72,58 @@ def _own_content(plan: Plan) -> None:
 
 
 def reach(plan: Plan) -> dict[str, Any]:
-    """MDE and smallest tie of the plan: from the bank, else from three baseline seeds, else in units of s."""
+    """MDE and smallest tie of the plan, and of each arm by what is known of its own noise: {looks, warning, arms}.
+
+    The spread of an arm is that of its own pairs in the store, from three on. Else, of an arm that trains: the bank's, or
+    from three baseline seeds an upper bound. Nothing else is like an arm that shares its reference's weights, whose
+    differences are far quieter than those of trainings. Where nothing is known numbers are in units of s, the sd of paired
+    differences. sd, mde, tie, source and in_units_of_s beside `arms` are those of the arm of which least can be shown.
+    """
     from ablab.verdict import planning as reckoning
 
-    declared, bank = plan.study.decision, planning.bank(plan)
-    base = [r for r in planning.collect(plan) if r.arm == BASELINE and r.status == "done"]
-    sd, source = None, "unknown until 3 baseline seeds; in units of s, the sd of paired differences"
-    if bank is not None:
-        sd, source = bank.sd, f"sd {bank.sd:.4g} of earlier differences like these ({bank.df:g} degrees of freedom)"
-    elif len(base) >= 3:
-        spread = statistics.stdev(plan.metric(run) for run in base)
-        sd, source = (
-            math.sqrt(2) * spread,
-            f"sqrt(2) times the sd of {len(base)} baseline seeds: an upper bound, unpaired",
-        )
-    asked = declared["seeds"]
+    asked, declared = plan.study.decision["seeds"], plan.study.decision
     promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else len(plan.study.arms)
-    plan_of_looks = reckoning.plan(
-        asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
+    found: dict[str, dict[str, Any]] = {}
+    for name, (sd, source) in _spreads(plan).items():
+        of = reckoning.plan(
+            asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
+        )
+        found[name] = {
+            "sd": sd, "source": source, "mde": of.mde, "tie": of.tie, "in_units_of_s": of.in_units_of_s,
+            "warning": of.warning, "looks": list(of.looks),
+        }  # fmt: skip
+    least = max(found.values(), key=lambda one: (one["in_units_of_s"], one["sd"] or 0.0))
+    return {**least, "arms": found}
+
+
+def _spreads(plan: Plan) -> dict[str, tuple[float | None, str]]:
+    """(sd of paired differences, where it is from) of every arm; None where nothing like it is known."""
+    bank, done = planning.bank(plan), dict[str, dict[int, float]]()
+    for run in planning.collect(plan):
+        if run.status == "done" and plan.study.decision["stage"] in run.stages:
+            done.setdefault(run.arm, {})[run.seed] = plan.metric(run)
+    base = list(done.get(BASELINE, {}).values())
+    trained: tuple[float | None, str] = (
+        None,
+        "unknown until 3 baseline seeds; in units of s, the sd of paired differences",
     )
-    return {
-        "looks": list(plan_of_looks.looks),
-        "sd": sd,
-        "source": source,
-        "mde": plan_of_looks.mde,
-        "tie": plan_of_looks.tie,
-        "in_units_of_s": plan_of_looks.in_units_of_s,
-        "warning": plan_of_looks.warning,
-    }
+    if bank is not None:
+        trained = bank.sd, f"sd {bank.sd:.4g} of earlier differences like these ({bank.df:g} degrees of freedom)"
+    elif len(base) >= 3:
+        sd, n = math.sqrt(2) * statistics.stdev(base), len(base)
+        trained = sd, f"sqrt(2) times the sd of {n} baseline seeds: an upper bound, unpaired"
+    quiet = "unknown until 3 pairs of its own, trainings differ by more; in units of s, the sd of paired differences"
+    if plan.study.decision["seeds"]["at_most"] == 1:
+        quiet = "of one checkpoint the interval is over documents, and their spread is known once it is scored; in units of s"
+    found: dict[str, tuple[float | None, str]] = {}
+    for name, arm in plan.study.arms.items():
+        mine, theirs = done.get(name, {}), done.get(arm.on, {})
+        own = [mine[seed] - theirs[seed] for seed in plan.seeds if seed in mine and seed in theirs]
+        if len(own) >= 3 and (sd := statistics.stdev(own)) > 0:
+            found[name] = sd, f"sd {sd:.4g} of its own {len(own)} pairs"
+        else:
+            found[name] = (None, quiet) if plan.study.shares_weights(name) else trained
+    return found
 
 
 def _arm(plan: Plan, name: str, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -167,15 +191,18 @@ def show(found: dict[str, Any], console: Any) -> None:
 def _reach_text(found: dict[str, Any]) -> str:
     """What the study can show, and what that costs, in three lines."""
     reach, price = found["reach"], found["price"]
-    unit = " s" if reach["in_units_of_s"] else ""
-    mde = "not available" if reach["mde"] is None else f"{reach['mde']:.4g}{unit}"
-    tie = "not available" if reach["tie"] is None else f"{reach['tie']:.4g}{unit}"
-    looks = ", ".join(map(str, reach["looks"]))
+    lines = [f"looks at {', '.join(map(str, reach['looks']))} seeds"]
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name, one in reach["arms"].items():
+        alike.setdefault((one["source"], one["sd"]), []).append(name)
+    for names in alike.values():
+        one = reach["arms"][names[0]]
+        unit = " s" if one["in_units_of_s"] else ""
+        mde, tie = ("not available" if x is None else f"{x:.4g}{unit}" for x in (one["mde"], one["tie"]))
+        whose = f"{', '.join(names)}: " if len(alike) > 1 else ""
+        lines.append(f"{whose}smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({one['source']})")
+        lines += [f"warning: {whose}{one['warning']}"] if one["warning"] else []
     costs = " to ".join(_price_text(price[bound]) for bound in ("start", "at_most"))
-    lines = [
-        f"looks at {looks} seeds; smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({reach['source']})"
-    ]
-    lines += [f"warning: {reach['warning']}"] if reach["warning"] else []
     return "\n".join([*lines, f"price: {costs}"])
 
 

@@ -120,3 +120,11 @@ def test_factorial_inside_a_study():
     v = judge(d, specs, range(8), [t if r.seed == 1 else r for r, t in zip(made, torn, strict=True)], factorials=cells)
     assert v.rows["f.length"].word == "inconclusive" and v.rows["f.length"].high < 0
     assert any(note.startswith("x diverged once in") for note in v.rows["f.length"].notes)
+
+
+def test_noise_of_trainings_plans_no_seeds_of_shared_weights():
+    """Two pairs that nearly agree, and a bank whose trainings differ a hundred times more."""
+    bank, spec = Bank(0.3, 40), ArmSpec("a", shares_weights=True)
+    quiet = study(V3[:2], 2, 2, bank=bank, specs=[spec]).rows["a"]
+    loud = study(V3[:2], 2, 2, bank=bank).rows["a"]
+    assert loud.more_seeds > 100 > quiet.more_seeds

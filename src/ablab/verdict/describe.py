@@ -67,6 +67,8 @@ def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
     evidence, fit = study.evidence, study.fit[line.name]
     own = line.name if line.name in evidence.specs else None
     stage = evidence.decision.stage
+    if line.shares_weights:  # trainings differ by far more than what is done to one of them
+        bank = None
     if fit.word is not None:
         places = evidence.common(line.arms, range(len(evidence.seeds))) if fit.word == "unstable" else []
         values = line.values(evidence, places, stage)
