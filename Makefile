@@ -35,6 +35,7 @@ bench: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/python bench/sliding.py
 	$(BIN)/python bench/ttt.py
 	$(BIN)/python bench/eval_only.py
+	$(BIN)/python bench/price.py
 
 clean:
 	rm -rf $(VENV) runs

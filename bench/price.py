@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -101,9 +102,14 @@ def main() -> None:
         }
         for name, (path, scale) in studies.items():
             if given.only in (None, name):
+                print(f"{name}: price and truth", file=sys.stderr, flush=True)
                 found[name] = measure(path, scale, folder / f"runs-{name}")
-                print(json.dumps({name: found[name]}, indent=1), flush=True)
+    ratios = {name: one["truth_to_price"] for name, one in found.items()}
     found |= {"target": f"truth / price within {TARGET} both ways", "machine": machine.describe()}
+    print(json.dumps(found, indent=1))
+    for name, ratio in ratios.items():
+        said = "; ".join(f"{clock} {value:.2f}" for clock, value in ratio.items())
+        print(f"truth / price of {name}: {said}; asked: {1 / TARGET:.2f} to {TARGET}")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -95,6 +95,31 @@ def test_eval_only_puts_what_is_asked_beside_what_it_measured(
     assert "packing's largest share of a run: 0.020; asked: less than 0.05" in words
 
 
+def test_a_price_is_held_against_what_the_study_took(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = module("price", monkeypatch, "--only", "tutorial", "--json", str(tmp_path / "found.json"))
+    small = bench.tutorial()
+    for before, after in (
+        ("100_352", "2_560"),
+        ('"python"', '"mock"'),
+        ("start = 3, at_most = 8", "start = 1, at_most = 1"),
+    ):
+        assert before in small, "the tutorial's study"
+        small = small.replace(before, after)
+    monkeypatch.setattr(bench, "tutorial", lambda: small)
+    numbers, words = run(bench, capsys)
+    found = numbers["tutorial"]
+    assert (found["runs"], found["evaluations"]) == (2, 2), "the baseline and one arm at one seed"
+    assert found["left_when_done"] == {"runs": 0, "evaluations": 0, "seconds": 0.0}
+    for clock in ("wall", "cpu"):
+        assert found["truth_to_price"][clock] == pytest.approx(found["truth"][clock] / found["price"][clock])
+        assert found["price"][clock] > 0
+    assert "truth / price of tutorial: wall " in words and "asked: 0.77 to 1.3" in words
+    assert json.loads((tmp_path / "found.json").read_text()) == numbers
+
+
 def test_ttt_is_held_against_its_own_passes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,9 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
     corpus = plan.corpus(plan.runs[one.arm, seed])
     lines = ["Hyperparameters:", *(f"  {key}: {value}" for key, value in _settings(settings, seed, done).items())]
     lines.append(f"val_tokens: {int(corpus.valid.n_targets)}")
+    part = done.get("validated") or {}
+    if part and not part["whole"]:
+        lines.append(f"val_tokens on the way: {part['tokens']}, the same at every step; stages score all")
     rows = _rows(plan.store.train(plan.runs[one.arm, seed].train_key), done["steps"])
     lines += _training(settings, done, rows)
     artifact = _artifact(one, results)
