@@ -275,9 +275,18 @@ def over_limits(plan: Plan, name: str) -> str:
     """By how much an arm is beyond the study's limits, in words; empty where it is within all of them."""
     return "; ".join(
         f"{LIMITS[what]} {_exact(row['value'])} is {_exact(-row['margin'])} over the limit of {_exact(row['limit'])}"
+        + (_between(plan, name) if what == "seconds" else "")
         for what, row in margins(plan, name).items()
         if row["margin"] < 0
     )
+
+
+def _between(plan: Plan, name: str) -> str:
+    """How far the clocks of an arm's trainings lie apart: a median of few runs on a busy machine bars nobody in silence."""
+    of = spread(_clocks(plan, name, None)["train_seconds"])
+    if of is None or of["low"] == of["high"]:
+        return ""
+    return f" ({_exact(of['low'])} to {_exact(of['high'])} over {of['runs']} runs)"
 
 
 def _exact(value: float) -> str:
