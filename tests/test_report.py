@@ -107,7 +107,7 @@ def renamed(verdict: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 def shown(verdict: dict[str, Any], **options: Any) -> str:
     file = io.StringIO()
-    terminal(verdict, Console(file=file, **options))
+    terminal(verdict, Console(file=file, **{"width": 100, **options}))
     return file.getvalue()
 
 
@@ -495,7 +495,7 @@ def test_a_change_of_lever_leaves_out_what_both_sides_have_alike() -> None:
 
 
 def test_a_long_name_of_a_factorial_is_cut_between_its_factors(verdict: dict[str, Any]) -> None:
-    lines = shown(renamed(verdict, "grape_a", "window=32,windows.main=32"), width=100).splitlines()
+    lines = shown(renamed(verdict, "grape_a", "window=32,windows.main=32"), width=80).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("window=32, "))
     assert lines[at + 1].startswith("windows.main=32 ")
 

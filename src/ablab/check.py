@@ -150,42 +150,47 @@ def _arm(plan: Plan, name: str, speeds: dict[str, dict[str, Any]]) -> dict[str, 
 
 def show(found: dict[str, Any], console: Any) -> None:
     """Print the facts as a table and a few sentences."""
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
-    console.print(f"\n[bold]{escape(found['question'])}[/bold]")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("arm", no_wrap=True)
-    table.add_column("changes", overflow="fold")
+    from ablab import grid
+
+    grid.say(Text(f"\n{found['question']}", "bold"), console, width=console.width)
     on_gpu = any(row["peak_bytes"] for row in found["arms"])
     mixed = any(row["active_parameters"] != row["parameters"] for row in found["arms"])
     titles: tuple[str, ...] = ("body", "embedding", "MFLOP/token", "cache MB", "steps", "epochs", "s/run")
     titles += ("active",) if mixed else ()
     titles += ("tokens/s", "GiB") if on_gpu else ()
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
+    columns = [grid.Column("arm"), grid.Column("changes", least=24), *(grid.Column(one, right=True) for one in titles)]
+    rows = []
     for row in found["arms"]:
         changes = "; ".join(map(change, row["changes"]))
         against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""
         seconds = row["seconds_per_run"]
-        table.add_row(
-            escape(row["name"] + against),
-            escape(changes),
-            f"{row['body_parameters']:,}",
-            f"{row['embedding_parameters']:,}",
-            f"{row['flops_per_token'] / 1e6:.2f}",
-            f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
-            "by time" if row["steps"] is None else f"{row['steps']:,}",
-            "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
-            "unknown" if seconds is None else f"{seconds:.0f}" + (" shared" if row["shares_weights"] else ""),
-            *((f"{row['active_parameters']:,}",) if mixed else ()),
-            *((f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}") if row["peak_bytes"] else ()),
+        gpu = ("-", "-")
+        if row["peak_bytes"]:
+            gpu = (f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}")
+        shared = " shared" if row["shares_weights"] else ""
+        rows.append(
+            (
+                row["name"] + against,
+                changes,
+                f"{row['body_parameters']:,}",
+                f"{row['embedding_parameters']:,}",
+                f"{row['flops_per_token'] / 1e6:.2f}",
+                f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
+                "by time" if row["steps"] is None else f"{row['steps']:,}",
+                "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
+                "unknown" if seconds is None else f"{seconds:.0f}{shared}",
+                *((f"{row['active_parameters']:,}",) if mixed else ()),
+                *(gpu if on_gpu else ()),
+            )
         )
-    console.print(table)
+    grid.show(columns, rows, console, width=console.width)
     rules.show(found["arms"], console)
-    console.print(escape(_reach_text(found)))
+    for line in _reach_text(found).splitlines():
+        grid.say(line, console, width=console.width, hang=2)
     for note in found["notes"]:
-        console.print(escape(note if note.startswith("warning") else f"note: {note}"))
+        grid.say(note if note.startswith("warning") else f"note: {note}", console, width=console.width, hang=2)
 
 
 def _reach_text(found: dict[str, Any]) -> str:

@@ -207,10 +207,9 @@ def _quiet(_: str) -> None:
 
 
 def _console() -> Any:
-    from rich.console import Console
+    from ablab import grid
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
+    return grid.console()
 
 
 def _keep_study(plan: Plan) -> None:

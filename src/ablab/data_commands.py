@@ -103,10 +103,9 @@ def inspect(
     if as_json:
         print_json(facts)
         return
-    from rich.console import Console
+    from ablab import grid
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    show(facts, Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width))
+    show(facts, grid.console())
 
 
 @data.command()

@@ -45,18 +45,21 @@ def table(only: str | None = None) -> dict[str, Any]:
 
 def show(rows: dict[str, Any], console: Any) -> None:
     """Print the table: a heading per slot, a line per lever, its settings below."""
-    from rich.markup import escape
+    from rich.text import Text
+
+    from ablab import grid
+
+    def say(indent: int, *parts: tuple[str, str]) -> None:
+        grid.say(Text.assemble(*parts), console, width=console.width, indent=indent, hang=4)
 
     for slot, found in rows.items():
-        console.print(f"[bold]{escape(slot)}[/bold]")
+        say(0, (slot, "bold"))
         for lever, facts in found.items():
-            console.print(f"  [cyan]{escape(lever)}[/cyan]  {escape(facts['summary'])}")
+            say(2, (lever, "cyan"), (f"  {facts['summary']}", ""))
             if facts["source"]:
-                console.print(f"      [dim]{escape(facts['source'])}[/dim]")
+                say(6, (facts["source"], "dim"))
             for name, setting in facts["settings"].items():
-                console.print(
-                    f"      {escape(name)} = {escape(_spell(setting['default']))}  [dim]{escape(setting['type'])}[/dim]"
-                )
+                say(6, (f"{name} = {_spell(setting['default'])}  ", ""), (setting["type"], "dim"))
 
 
 def _spell(value: Any) -> str:

@@ -12,6 +12,7 @@ from ablab.plan import Plan, Run
 
 Take = Callable[[str, Run | None, str], None]
 QUIET_SECONDS = 30  # between two plain lines about one run
+BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and text
 
 
 @contextmanager
@@ -57,8 +58,12 @@ def _live(plan: Plan) -> Iterator[Take]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(highlight=False)
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")]
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+    if console.width < BAR_WIDTH:  # one text, so that it is cut at its end and not in the arm's name
+        columns: list[Any] = [TextColumn("{task.description}: {task.fields[text]}")]
+    else:
+        name, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+        columns = [name, BarColumn(bar_width=24), text, TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True) as bars:
         lines: dict[tuple[str, int], Any] = {}
 
         def take(kind: str, run: Run | None, text: str) -> None:

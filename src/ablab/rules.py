@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ablab.plan import Plan
 
 Row = dict[str, Any]
+HEADS = ("shape", "lr", "decay")
 
 
 def of(plan: Plan, name: str) -> list[Row]:
@@ -39,8 +40,7 @@ def of(plan: Plan, name: str) -> list[Row]:
 
 def show(arms: list[Row], console: Any) -> None:
     """Print the baseline's table, then of every other arm only what differs from it."""
-    from rich.markup import escape
-    from rich.table import Table
+    from ablab import grid
 
     baseline = arms[0]["rules"]
     for arm in arms:
@@ -49,20 +49,16 @@ def show(arms: list[Row], console: Any) -> None:
         gone = [] if arm is arms[0] else sorted({row["name"] for row in baseline} - here)
         if not rows and not gone:
             continue
-        table = Table(box=None, pad_edge=False)
         title = "parameters" if arm is arms[0] else f"parameters of {arm['name']} that differ"
-        table.add_column(escape(title), overflow="fold")
-        table.add_column("role", no_wrap=True)
-        for head in ("shape", "lr", "decay"):
-            table.add_column(head, justify="right", no_wrap=True)
+        columns = [grid.Column(title), grid.Column("role"), *(grid.Column(one, right=True) for one in HEADS)]
+        lines = []
         for row in rows:
             times = f" ({row['count']}x)" if row["count"] > 1 else ""
             shape = " x ".join(map(str, row["shape"])) or "()"
             rates = ("-" if row[key] is None else f"{row[key]:g}" for key in ("lr", "decay"))
-            table.add_row(escape(row["name"] + times), row["role"], shape, *rates)
-        for missing in gone:
-            table.add_row(escape(missing), "not there", "", "", "")
-        console.print(table)
+            lines.append((row["name"] + times, row["role"], shape, *rates))
+        lines += [(missing, "not there", "", "", "") for missing in gone]
+        grid.show(columns, lines, console, width=console.width)
 
 
 def _starred(name: str) -> str:

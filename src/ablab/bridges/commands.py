@@ -47,7 +47,7 @@ def explain(
     if as_json:
         print_json({**shown.as_json(found), "arm": arm})
         return
-    shown.show(found, print, tables=arm is None)
+    shown.show(found, print, tables=arm is None, width=_width())
     if arm is not None:
         print(f"\n{arm}")
 
@@ -109,7 +109,7 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
         print_json({"flags": list(found.argv), "notes": [asdict(one) for one in found.notes]})
         return
     print(found.shell())
-    shown.notes(found.notes, lambda text: print(text, file=sys.stderr))
+    shown.notes(found.notes, lambda text: print(text, file=sys.stderr), _width())
 
 
 def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, device: str, **who: Any) -> list[Path]:
@@ -127,6 +127,13 @@ def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:
     from ablab.bridges.arm import arm
 
     return arm(argv, studies.load(path, scale), name)
+
+
+def _width() -> int:
+    """Columns to write in."""
+    from ablab import grid
+
+    return int(grid.console().width)
 
 
 def _text(path: Path) -> str:

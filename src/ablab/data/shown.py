@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ablab import grid
+
 WIDTH = 100
 COLOURS = {
     "": "",
@@ -109,9 +111,8 @@ def _whole(value: Any) -> str:
 
 def _say(console: Console, text: Text, style: str = "") -> None:
     """One paragraph; no markup, no highlighting, and not wrapped where it is no terminal."""
-    pretty = console.is_terminal
-    width = min(WIDTH, console.width) if pretty else None
-    console.print(text, style=style or None, width=width, highlight=False, soft_wrap=not pretty)
+    text.stylize(style)
+    grid.say(text, console, width=min(WIDTH, console.width), hang=4 if text.plain[:1] == " " else 0)
 
 
 def _safe(value: str, console: Console) -> str:

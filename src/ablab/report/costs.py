@@ -264,7 +264,7 @@ def rotation_tables(view: View, style: Style) -> list[tuple[str, Table]]:
     found = []
     for stage, by_arm in mapping(view.verdict.get("artifacts")).items():
         for name, one in mapping(by_arm).items():
-            where = f"{words.clean(stage)}, {words.clean(name, 60)}"
+            where = f"{words.clean(stage)}, {words.clean(name, words.NAME)}"
             if rows := [mapping(row) for row in listing(mapping(one).get("hadamard"))]:
                 said = f"Hadamard rotation: {where}: {words.plural(len(rows), 'tensor')}"
                 found.append((said, _rotation(rows, style)))

@@ -121,6 +121,8 @@ def arm_notes(view: View) -> list[str]:
     notes = list(view.notes)
     for arm in view.arms:
         notes += [
-            f"{words.clean(arm['name'], 60)}: {note_text(n)}" for n in listing(arm.get("notes")) if n != "waiting"
+            f"{words.clean(arm['name'], words.NAME)}: {note_text(n)}"
+            for n in listing(arm.get("notes"))
+            if n != "waiting"
         ]
     return notes

@@ -21,7 +21,7 @@ def answer(view: View) -> str:
         return "Nothing has been judged yet."
     winner, rung = view.verdict.get("winner"), words.clean(view.verdict.get("decided_by") or "")
     if winner:
-        return f"{words.clean(winner, 60)} wins" + (f", decided by {rung}." if rung else ".")
+        return f"{words.clean(winner, words.NAME)} wins" + (f", decided by {rung}." if rung else ".")
     if not view.finished:
         return "Not finished: there is no winner yet."
     return f"No winner: {rung}." if rung else "No winner."
@@ -44,17 +44,17 @@ def warnings(view: View) -> list[tuple[str, str, str]]:
         word = view.word(arm)
         if word in BROKEN:
             why = "; ".join(note_text(n) for n in listing(arm.get("notes")))
-            said = f"{_broken(view, arm)} {words.clean(arm['name'], 60)}" + (f" ({why})" if why else "")
+            said = f"{_broken(view, arm)} {words.clean(arm['name'], words.NAME)}" + (f" ({why})" if why else "")
             found.append((word, word.capitalize(), said))
     for arm in view.arms:
         if view.word(arm) not in BROKEN:
             for stage, why in view.unstable(arm).items():
-                said = f"{words.clean(arm['name'], 60)} {why} at stage {words.clean(stage)}; its other stages are kept"
+                said = f"{words.clean(arm['name'], words.NAME)} {why} at stage {words.clean(stage)}; its other stages are kept"
                 found.append(("unstable", "Unstable stage", said + "."))
     if not view.finished:
         statuses = Counter(str(r.get("status") or "absent") for r in view.runs)
         runs = ", ".join(f"{n} {s}" for s, n in statuses.items()) or "none yet"
-        waiting = ", ".join(words.clean(a["name"], 60) for a in view.rivals if view.word(a) == "waiting")
+        waiting = ", ".join(words.clean(a["name"], words.NAME) for a in view.rivals if view.word(a) == "waiting")
         said = f"Runs so far: {runs}" + (f"; waiting: {waiting}" if waiting else "")
         found.append(("waiting", "Not finished", said + ". Words already given are final; the winner is not."))
     return found
@@ -77,7 +77,7 @@ def inversions(view: View) -> list[str]:
     """Arms that are better at one stage and worse at another, one sentence each, in plain text."""
     found = []
     for arm in view.rivals:
-        raw, name = arm.get("inversions"), words.clean(arm["name"], 60)
+        raw, name = arm.get("inversions"), words.clean(arm["name"], words.NAME)
         named = isinstance(raw, dict) and "stage" not in raw
         items = [{"stage": k, "kind": v} for k, v in mapping(raw).items()] if named else listing(raw)
         found += [f"{name}: {words.clean(item)}" for item in items if not isinstance(item, dict)]
@@ -275,7 +275,9 @@ def _training(view: View) -> str:
             "common."
         )
     if elsewhere:
-        whose = "Weights" if not here else f"Weights of {', '.join(words.clean(n, 60) for n in sorted(elsewhere))}"
+        whose = (
+            "Weights" if not here else f"Weights of {', '.join(words.clean(n, words.NAME) for n in sorted(elsewhere))}"
+        )
         found.append(f"{whose} were trained elsewhere and read from files.")
     if any(arm.get("shares_weights") for arm in here):
         found.append("A variant that changes nothing in training uses the weights of its reference.")

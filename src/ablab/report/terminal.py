@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
+from ablab import grid
 from ablab.report import prose, tables, words
 from ablab.report.view import View, listing, mapping
 
@@ -24,43 +24,28 @@ COLOURS = {
     "waiting": "dim",
 }
 WIDTH = 100
-NAME = 22  # characters that a name has room for beside the longest words
+RIGHT = ("difference", "interval", "seeds", "p", "more seeds")
+COLUMNS = [grid.Column(title, right=title in RIGHT) for title in ("arm", "verdict", *RIGHT)]
+STACKED = [column for column in COLUMNS if column.title != "interval"]
 
 
 def terminal(verdict: dict[str, Any], console: Console) -> None:
     """Print warnings, the verdict table, what changed, and the answer; ASCII without colour where it is no terminal."""
     view = View(verdict)
     pretty = console.is_terminal
-    width = min(WIDTH, console.width) if pretty else WIDTH
+    width = min(WIDTH, console.width)
 
-    def say(value: str, style: str = "") -> None:
-        console.print(
-            _text(value, console, style if pretty else ""), width=width, highlight=False, soft_wrap=not pretty
-        )
+    def say(value: str, style: str = "", hang: int = 0) -> None:
+        grid.say(_text(value, console, style if pretty else ""), console, width=width, hang=hang)
 
     for _, head, said in prose.warnings(view):
         say(f"{head.upper()}: {said}", "bold red")
-    grid = Grid(box=box.SIMPLE_HEAD if pretty else box.ASCII2, show_edge=False, pad_edge=False)
-    grid.add_column("arm", overflow="fold", max_width=28)
-    for label, side in (
-        ("verdict", "left"),
-        ("difference", "right"),
-        ("interval", "right"),
-        ("seeds", "right"),
-        ("p", "right"),
-    ):
-        grid.add_column(label, justify="right" if side == "right" else "left", no_wrap=True)
-    grid.add_column("more seeds", justify="right", no_wrap=True)
-    for arm in view.arms:
-        grid.add_row(*_row(view, arm, console, pretty))
-    if pretty:
-        console.print(grid, width=width, highlight=False)
-    else:
-        plain = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
-        with plain.capture() as held:
-            plain.print(grid, highlight=False)
-        for row in held.get().splitlines():
-            say(row.rstrip())
+    rows = [_row(view, arm, console, pretty) for arm in view.arms]
+    columns = COLUMNS
+    if _wide(rows) > width:  # the interval below the difference, as the page has it; a level stands alone
+        columns = STACKED
+        rows = [[*row[:2], grid.lines([c for c in row[2:4] if c.plain != words.DASH]), *row[4:]] for row in rows]
+    grid.show(columns, rows, console, width=width, box=box.SIMPLE_HEAD if pretty else box.ASCII2)
     say(
         f"difference to the reference in {view.unit}"
         + (f" at {view.stage}" if view.stage else "")
@@ -69,7 +54,7 @@ def terminal(verdict: dict[str, Any], console: Console) -> None:
     )
     for arm in view.rivals:
         for line in _below(view, arm):
-            say(f"  {line}", "dim")
+            say(f"  {line}", "dim", hang=4)
     say(prose.answer(view), "bold")
 
 
@@ -82,12 +67,16 @@ def _row(view: View, arm: dict[str, Any], console: Console, pretty: bool) -> lis
     if arm["name"] == view.baseline:
         cells[2] = tables.difference_text(view, arm, STYLE)
     name = STYLE.name(arm["name"])
-    if len(name) > NAME:  # names of factorials: better cut between factors than inside one
-        name = name.replace(",", ",\n")
     return [
         _text(name, console, "bold" if pretty else ""),
         *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells)),
     ]
+
+
+def _wide(rows: Sequence[Sequence[Text]]) -> int:
+    """Characters that the table takes with names of at most NAME in a line."""
+    widths = [max(len(column.title), *(len(row[i].plain) for row in rows), 0) for i, column in enumerate(COLUMNS)]
+    return min(widths[0], grid.NAME) + sum(3 + width for width in widths[1:])
 
 
 def _stages(view: View, arm: dict[str, Any]) -> str:

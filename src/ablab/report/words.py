@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 DASH = "\u2013"
+NAME = 200  # characters of a name at most: a cell of a factorial names every factor, and two must not read alike
 UNITS = {
     "nats_per_token": "nats/token",
     "bits_per_byte": "bits/byte",
@@ -60,7 +61,7 @@ class Style:
     minus = "-"
 
     def name(self, value: object) -> str:
-        return clean(value, 60)
+        return clean(value, NAME)
 
     def text(self, value: object) -> str:
         return clean(value)
@@ -111,7 +112,7 @@ class Html(Style):
     minus = "\u2212"
 
     def name(self, value: object) -> str:
-        return Markup('<code class="name">{}</code>').format(clean(value, 60))
+        return Markup('<code class="name">{}</code>').format(clean(value, NAME))
 
     def text(self, value: object) -> str:
         return escape(clean(value))
@@ -144,7 +145,7 @@ class Markdown(Style):
     """GitHub's Markdown, safe inside a table cell; a pasted cell never starts a spreadsheet formula."""
 
     def name(self, value: object) -> str:
-        text = clean(value, 60).replace("|", "\\|")
+        text = clean(value, NAME).replace("|", "\\|")
         run = max((len(r) for r in "".join(c if c == "`" else " " for c in text).split()), default=0)
         fence = "`" * (run + 1)
         pad = " " if run else ""
