@@ -104,6 +104,12 @@ def test_logs_of_others_at_the_edges():
         (lambda: record("golf-strict", [1.0]), "give y"),
         (lambda: record("golf-strict", [1.0], [1.0], metric="bits_per_byte"), "give tokens, bytes"),
         (lambda: record("speedrun", [1.0], [1.0]), "give no y"),
+        (lambda: record("speedrun", [1.0], [1.0], target=2.92), "against 2.92; give no y"),
+        (lambda: record("golf-strict", [1.0], [1.0], target=2.92), "holds no target; leave target out"),
+        (
+            lambda: record("track3", [1.0], target=0.0),
+            "target = 0.0 is no loss in nats per token; give a number above 0",
+        ),
         (lambda: unpaired([1.0], [1.0], matters=0.0), "matters = 0.0"),
         (lambda: unpaired([1.0], [1.0], matters=1.0, seeds_x=[1, 2]), "1 values and 2 seeds"),
     ):

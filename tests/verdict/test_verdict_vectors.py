@@ -346,6 +346,12 @@ def test_v12_logs_of_others():
     speedrun, track3 = record("speedrun", runs), record("track3", runs)
     assert (speedrun.t, speedrun.p, track3.value) == near((-4.67271, 0.00474956, 0.00456158))
     assert speedrun.record and track3.record
+    assert speedrun.target == track3.target == 3.28
+    medium = tuple(v - 0.36 for v in runs)  # the medium track holds against 2.92: the same runs, 0.36 lower
+    shifted, value = record("speedrun", medium, target=2.92), record("track3", medium, target=2.92).value
+    assert (shifted.t, shifted.p, value, shifted.target) == near((-4.67271, 0.00474956, 0.00456158, 2.92))
+    assert shifted.record and not record("speedrun", runs, target=2.92).record
+    assert not record("speedrun", runs, target=3.2785).record and record("speedrun", medium).record
 
 
 def test_vectors_survive_the_order_of_arms_and_runs():
