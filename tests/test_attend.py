@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from ablab.attend import EXECUTORS, PAIRWISE, Documents, attend, executor_for
+from ablab.attention import blocked as blocked_module
 from ablab.attention import lift as lift_module
 from ablab.attention import rows as rows_module
 from ablab.attention.kernel import flash
@@ -477,3 +478,78 @@ def test_pairwise_keeps_no_scores_for_backward():
     with torch.no_grad():
         attend(q, k, v, window=None, documents=documents, bias=Pairwise(of, documents.pos_BT), executor="lift")
     assert len(sizes) == 3 * blocks
+
+
+# ---- long biases
+
+
+def running_bias(length, heads, seed=0):
+    """FoX's columns of gates about one half, and the running sums (length, heads) they come from; fp64."""
+    sums = torch.nn.functional.logsigmoid(normal(1, length, heads, seed=seed)).cumsum(1)
+    u = torch.eye(heads, dtype=torch.float64).expand(1, 1, heads, heads)
+    return Columns(u, -sums[:, :, None], sums, parts=(1, 3)), sums[0]
+
+
+@pytest.mark.parametrize("sink", [False, True])
+def test_late_rows_of_a_long_bias_are_exact_too(sink):
+    """fp32 holds a bias of -2,400 to 1e-4: near keys must not be measured from the row's first token."""
+    length, heads = 3000, 2
+    columns, sums = running_bias(length, heads)
+    q, k, v = (normal(1, length, heads, 16, seed=seed) for seed in (1, 2, 3))
+    k = k[:, :, :1]  # one kv head for both
+    sink_H = torch.tensor([0.5, -1.0], dtype=torch.float64) if sink else None
+    out = attend(
+        q.float(),
+        k.float(),
+        v[:, :, :1].float(),
+        window=None,
+        documents=whole(1, length),
+        columns=columns,
+        sink_H=None if sink_H is None else sink_H.float(),
+        executor="lift",
+    )
+    assert float(sums[-1].max()) < -2000
+    for first in (0, 1400, length - 64):
+        rows = slice(first, first + 64)
+        z = torch.einsum("thk,sk->hts", q[0, rows].float().double(), k[0, :, 0].float().double()) / 4
+        z = z + (sums[rows, None] - sums[None]).permute(2, 0, 1)
+        z = z.masked_fill(torch.arange(length) > torch.arange(first, first + 64)[:, None], -torch.inf)
+        rival = torch.full_like(z[..., :1], -torch.inf) if sink_H is None else sink_H[:, None, None].expand(2, 64, 1)
+        p = torch.cat([z, rival], -1).softmax(-1)[..., :-1]
+        wanted = torch.einsum("hts,sk->thk", p, v[0, :, 0].float().double())
+        assert float((out[0, rows].double() - wanted).abs().max()) < 3e-5, first
+
+
+@pytest.mark.parametrize("block", [1, 8, 24, 39])
+@pytest.mark.parametrize("lengths", [[40], [1, 25, 14]])
+def test_blocks_of_a_full_row_are_the_row(block, lengths, monkeypatch):
+    """Outputs, gradients of everything, and no bit of an earlier row from a later token; u of every row or one for all."""
+    monkeypatch.setattr(blocked_module, "BLOCK", block)
+    documents = Documents(torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).expand(2, -1))
+    given = [normal(2, 40, 4, 8, seed=1), *(normal(2, 40, 2, 8, seed=seed) for seed in (2, 3))]
+    u, w = normal(2, 40, 4, 3, seed=4), normal(2, 40, 2, 3, seed=5).cumsum(1)
+    row = -torch.einsum("bthr,bthr->bth", u, w.repeat_interleave(2, 2))
+    for columns in ((u, w, row), (u[:1, :1], w[:, :, :1], row)):
+        leaves = [x.clone().requires_grad_() for x in (*given, *columns, normal(4, seed=6))]
+        found = {}
+        for executor in ("reference", "lift"):
+            q, k, v, *lifts, sink = leaves
+            out = attend(
+                q,
+                k,
+                v,
+                window=None,
+                documents=documents,
+                columns=Columns(*lifts),
+                sink_H=sink,
+                executor=executor,
+            )
+            found[executor] = [out, *torch.autograd.grad((out * normal(*out.shape, seed=7)).sum(), leaves)]
+        for mine, theirs in zip(found["lift"], found["reference"], strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=1e-10)
+        with torch.no_grad():
+            later = [torch.cat([x[:, :30], x[:, 30:] + 1], 1) if x.ndim > 1 and x.shape[1] > 1 else x for x in leaves]
+            q, k, v, *lifts, sink = later
+            ask = {"window": None, "documents": documents, "sink_H": sink, "executor": "lift"}
+            out = attend(q, k, v, columns=Columns(*lifts), **ask)
+        assert torch.equal(out[:, :30], found["lift"][0][:, :30])

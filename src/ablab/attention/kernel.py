@@ -83,6 +83,55 @@ def backward(
     return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2)[..., :width], d_rival
 
 
+def onward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rival: torch.Tensor | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """`forward` of the last T of S >= T tokens, causal: keys before them are seen by all, their own as far as they go.
+
+    The kernel's causal mask knows no offset, so the two parts are taken one after the other and joined by their sums.
+    """
+    length, width = q.shape[1], v.shape[-1]
+    q, k, v = (t.transpose(1, 2) for t in (q, k, _widen(v, q.shape[-1])))
+    (k_past, k_own), (v_past, v_own) = (t.split([t.shape[2] - length, length], 2) for t in (k, v))
+    out, lse = _flash(q, k_own, v_own, 0.0, True, scale=scale)
+    if k_past.shape[2]:
+        past, lse_past = _flash(q, k_past, v_past, 0.0, False, scale=scale)
+        both = torch.logaddexp(lse, lse_past)
+        out = out * (lse - both).exp()[..., None] + past * (lse_past - both).exp()[..., None]
+        lse = both
+    out, lost = out.transpose(1, 2)[..., :width], None
+    if rival is not None:
+        rival = rival.transpose(1, 2).to(lse.dtype)
+        lost = torch.sigmoid(rival - lse)
+        out = out * torch.sigmoid(lse - rival).transpose(1, 2)[..., None]
+        lse = torch.logaddexp(lse, rival)
+    return out, lse, lost
+
+
+def onward_back(
+    d_out: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    lost: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """`backward` of `onward`: with the joint sums each part's gradients are exact, and those of q add."""
+    before = k.shape[1] - q.shape[1]
+    lse = lse.contiguous()
+    own = slice(before, None)
+    dq, dk, dv, d_rival = backward(d_out, q, k[:, own], v[:, own], out, lse, lost, None, scale)
+    if before:
+        width, lifted = v.shape[-1], q.shape[-1]
+        k, v = k[:, :before], v[:, :before]
+        tensors = (t.transpose(1, 2) for t in (_widen(d_out, lifted), q, k, _widen(v, lifted), _widen(out, lifted)))
+        past = [t.transpose(1, 2) for t in _flash_backward(*tensors, lse, 0.0, False, scale=scale)]
+        dq, dk, dv = dq + past[0], torch.cat([past[1], dk], 1), torch.cat([past[2][..., :width], dv], 1)
+    return dq, dk, dv, d_rival
+
+
 class _Flash(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -21,7 +21,7 @@ class Fox(nn.Module):
 
     source = "Lin et al. 2025 (FoX), arXiv 2503.02130"
     relative = True
-    revision = 2  # the gate's weight has the role of a gate: no decay, never orthogonalised
+    revision = 3  # 2: the gate's weight has the role of a gate; 3: long fp32 rows measure the bias block by block
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ class GrapeA(nn.Module):
 
     source = "Press et al. 2021 (ALiBi), arXiv 2108.12409; GRAPE-A, arXiv 2512.07805"
     relative = True
+    revision = 2  # 2: long fp32 rows measure the bias block by block
     slope_H: torch.Tensor
 
     def __init__(self, shape: Shape, *, slope_scale: float = 1.0) -> None:

@@ -26,6 +26,7 @@ class GrapeAGated(nn.Module):
     source = "GRAPE, arXiv 2512.07805, gated GRAPE-A"
     reads = True
     relative = True
+    revision = 2  # 2: long fp32 rows measure the bias block by block
     slope_H: torch.Tensor
 
     def __init__(self, shape: Shape, *, by: Literal["q", "k", "qk"] = "qk") -> None:
