@@ -482,6 +482,7 @@ def with_(path: str, value: Any) -> dict[str, Any]:
         ("model.value", "residual", 'not with the plain number; use form = "sigmoid"'),
         ("model.global.window", 4, "windows of 4 and 8 tokens; the fork has one"),
         ("model.softmax", {"name": "sink", "init_std": 0.5}, "the fork's sinks start with init_method_std 0.02"),
+        ("model.qk_norm", "after", "the fork normalises q and k before it turns them; use qk_norm = true"),
         ("train.ema", 0.9, "keeps no average of the weights"),
         ("train.qat", "fake_quant", "the fork rounds no weights while it trains"),
         ("train.weights", ["a.pt"], "the fork trains and cannot take weights from elsewhere"),

@@ -122,7 +122,15 @@ def test_levers_together(levers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"norm": "layer"}, {"norm": "bare"}, {"qk_norm": False}, {"softcap": 5.0, "bias": True}]
+    "changed",
+    [
+        {"norm": "layer"},
+        {"norm": "bare"},
+        {"qk_norm": False},
+        {"qk_norm": "after"},
+        {"norm": "bare", "qk_norm": "after"},
+        {"softcap": 5.0, "bias": True},
+    ],
 )
 @pytest.mark.parametrize("projection", ["gqa", {"name": "tpa", "rank": 1}])
 def test_plain_keys_of_the_model(changed: dict[str, Any], projection: Any) -> None:
@@ -161,7 +169,12 @@ def test_factors_are_kept_only_where_they_are_exact_and_smaller() -> None:
         return factored(made(**({"projection": RANK1, "position": "rope"} | levers)).layers[0].attn)
 
     assert kept()
-    assert kept(position="nope") and kept(position=["grape_m", "grape_a"]) and kept(model={"qk_norm": False})
+    assert (
+        not kept(model={"qk_norm": "after"})
+        and kept(position="nope")
+        and kept(position=["grape_m", "grape_a"])
+        and kept(model={"qk_norm": False})
+    )
     assert kept(position={"name": "grape_m_rank2"})
     assert not kept(projection={"name": "tpa", "rank": 2})  # 2 x 2 (2 + 8) = 40 against 2 x 2 x 8 = 32
     assert not kept(projection="gqa")

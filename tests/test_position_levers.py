@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests import tiny
 
 from ablab import positions
 from ablab.attend import Documents, attend
 from ablab.columns import Columns, alibi_slopes, joined
+from ablab.layer import Pass
+from ablab.model import build
 from ablab.positions.composed import Composed
 from ablab.positions.fox import Fox
 from ablab.positions.grape_a import GrapeA
@@ -26,8 +29,9 @@ from ablab.positions.grape_m_rank2 import GrapeMRank2, rodrigues
 from ablab.positions.nope import Nope
 from ablab.positions.rope import Rope
 from ablab.positions.t5_buckets import T5Buckets, buckets
+from ablab.positions.yarn import Yarn
 from ablab.rng import Draw, stream
-from ablab.rotation import interleaved, turn
+from ablab.rotation import exchanged, in_heads, interleaved, turn
 from ablab.shape import Shape
 from ablab.softmaxes.off_by_one import OffByOne
 from ablab.softmaxes.sink import Sink
@@ -172,6 +176,16 @@ def test_ntk_follows_the_declared_length_never_the_current_one():
         (GrapeM, {"share": "all"}, "share is 'all'; give 'layer' or 'net'"),
         (GrapeMBasis, {"theta": 0.0}, "theta is 0; give theta > 0"),
         (GrapeMContext, {"step": 0.0}, "step is 0; give step > 0"),
+        (
+            GrapeMContext,
+            {"gate": "sigmoid", "step": 1.0},
+            "step is 1, but a sigmoid stays below 1; give step < 1, or gate",
+        ),
+        (GrapeAP, {"eps": 0.0}, "eps is 0, which would divide nothing by zero; give eps > 0, or leave it out"),
+        (Yarn, {"theta": 1.0}, "theta is 1, but slower planes need a base above 1; give theta > 1"),
+        (Yarn, {"factor": 0.5}, "factor is 0.5, but a context is stretched by 1 or more; give factor >= 1"),
+        (Yarn, {"fast": 1.0}, "fast is 1 and slow 1, which leaves no ramp; give fast > slow"),
+        (Yarn, {"original": 0}, "original is 0; give original > 0"),
         (GrapeMRank2, {"omega": -1.0}, "omega is -1; give omega > 0"),
         (GrapeAGated, {"by": "v"}, "by is 'v'; give 'q', 'k' or 'qk'"),
         (
@@ -226,6 +240,129 @@ def test_one_grape_m_can_serve_two_layers():
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
     (turned(module, x, [3]).sum() + turned(module, x, [3]).sum()).backward()
     assert module.log_freq.grad.tolist() == pytest.approx([2 * 0.2654071802, -2 * 0.0040857620], abs=4e-10)
+
+
+def test_a_checkpoint_for_the_negative_angle_fits_once_halves_are_exchanged():
+    """y = R(-angle) x is y = R(angle) x with the halves of every head's channels exchanged, before and after."""
+    module, x, pos = made(GrapeM, shape(2)).double(), normal(1, 9, 4, 8), torch.arange(9)
+    order = exchanged(8)
+    assert order.tolist() == [4, 5, 6, 7, 0, 1, 2, 3] and torch.equal(order[order], torch.arange(8))
+    angle = pos[:, None, None] * torch.exp(module.log_freq.detach() / 16)
+    one, two = x.chunk(2, -1)
+    turned_back = torch.cat([one * angle.cos() + two * angle.sin(), two * angle.cos() - one * angle.sin()], -1)
+    found, _ = module.rotate(x[..., order], x[..., order], pos[None])
+    torch.testing.assert_close(found[..., order], turned_back)
+    weight = torch.arange(16 * 3).view(16, 3)
+    assert in_heads(weight, order)[:, 0].div(3, rounding_mode="floor").tolist() == [
+        *[4, 5, 6, 7, 0, 1, 2, 3],
+        *[12, 13, 14, 15, 8, 9, 10, 11],
+    ]
+    assert torch.equal(in_heads(in_heads(weight, interleaved(8)), interleaved(8).argsort()), weight)
+    with pytest.raises(ValueError, match="12 rows are no whole heads of 8; give the tensor of q or of k alone"):
+        in_heads(weight[:12], order)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "head_dim"),
+    [
+        ("gptoss", {}, 64),
+        ("other", {"theta": 5e5, "original": 8192, "factor": 4.0, "slow": 2.0, "fast": 16.0}, 32),
+    ],
+)
+def test_yarn_equals_gpt_oss(name, asked, head_dim):
+    g, module = golden("gptoss_yarn"), made(Yarn, shape(2, 1, head_dim=head_dim), **asked)
+    torch.testing.assert_close(module.freq.double(), g[f"{name}_inv_freq"], rtol=2e-7, atol=0)
+    assert module.length == pytest.approx(g[f"{name}_concentration"].item(), rel=1e-15)
+    module = module.double()
+    module.init(Draw(0, ""))
+    torch.testing.assert_close(module.freq, g[f"{name}_inv_freq"], rtol=1e-13, atol=0)
+    found = module.rotate(g[f"{name}_q"][None], g[f"{name}_k"][None], torch.arange(40)[None])
+    for part, x in zip("qk", found):
+        torch.testing.assert_close(x[0], g[f"{name}_{part}_turned"], rtol=0, atol=1e-10)
+    plain = made(Yarn, shape(2, 1, head_dim=head_dim), **asked | {"factor": 1.0})
+    assert torch.equal(plain.freq, made(Rope, shape(2, 1, head_dim=head_dim), theta=plain.theta).freq)
+    assert plain.length == 1
+
+
+# ---- GRAPE's own code
+
+
+OFFICIAL = {
+    "m": ("grape_m", {}),
+    "ctx": ("grape_m_context", {"gate": "sigmoid", "scale": 1.0}),
+    "ap": ("grape_ap", {}),
+    "qk": ("grape_a_gated", {}),
+    "rope": ("rope", {}),
+}
+
+
+def official(tag, **asked):
+    """An attention layer with the parameters of GRAPE's own: halves of q and k exchanged where it turns by -angle."""
+    g, (name, settings) = golden("grape_official"), OFFICIAL[tag]
+    position = {"name": name, **settings, **asked}
+    kinds = {"G": tiny.kind("global", None, position=position)}
+    after = "after" if tag in ("m", "ctx", "rope") else True
+    whole = tiny.model(layers="G", kinds=kinds, n_kv_heads=4, qk_norm=after)
+    attn = build(whole, vocab_size=9, seed=0, dtype=torch.float64, executor="reference").layers[0].attn
+    order = exchanged(8) if after == "after" else torch.arange(8)
+    renamed = {
+        "q_norm.weight": in_heads(g[f"{tag}_q_rms.weight"], order),
+        "k_norm.weight": in_heads(g[f"{tag}_k_rms.weight"], order),
+        "projection.q_proj.weight": in_heads(g[f"{tag}_c_q.weight"], order),
+        "projection.k_proj.weight": in_heads(g[f"{tag}_c_k.weight"], order),
+        "projection.v_proj.weight": g[f"{tag}_c_v.weight"],
+        "o_proj.weight": g[f"{tag}_c_proj.weight"],
+    }
+    renamed |= {
+        "m": lambda: {"position.log_freq": g["m_grape.log_freq"]},
+        "ctx": lambda: {
+            "position.log_freq": g["ctx_grape.log_freq"],
+            "position.gate.weight": g["ctx_omega_proj.weight"],
+            "position.offset": g["ctx_omega_proj.bias"],
+        },
+        "ap": lambda: {"position.path.weight": in_heads(g["ap_c_p.weight"], exchanged(8))},
+        "qk": lambda: {
+            "position.omega_H": g["qk_querykeygated_bias.omega"],
+            "position.u_GK": g["qk_querykeygated_bias.u"],
+            "position.v_HK": g["qk_querykeygated_bias.v"],
+        },
+        "rope": lambda: {},
+    }[tag]()
+    attn.load_state_dict(renamed)
+    for buffer in ("freq", "slope_H"):  # what is no parameter was made in fp32
+        if hasattr(attn.position, buffer):
+            attn.position.init(Draw(0, ""))
+    attn.load_state_dict(renamed)
+    return attn, g
+
+
+@pytest.mark.parametrize("tag", OFFICIAL)
+def test_a_layer_equals_grapes_own_code(tag):
+    attn, g = official(tag)
+    run = Pass(Documents(torch.zeros(2, 20, dtype=torch.int64)), g["x"])
+    torch.testing.assert_close(attn(g["x"], g["x"], run), g[f"{tag}_y"], rtol=0, atol=1e-10)
+    if tag == "ctx":
+        phase, _ = attn.position.place(g["x"], run.documents.pos_BT)
+        torch.testing.assert_close(phase, g["ctx_phase"], rtol=0, atol=1e-12)
+        fresh = made(GrapeMContext, shape(), gate="sigmoid").double()
+        fresh.init(Draw(0, ""))
+        start, _ = fresh.place(torch.zeros(1, 3, 32, dtype=torch.float64), torch.arange(3)[None])
+        assert start[0, 1].item() == pytest.approx(g["ctx_step_at_start"].item(), rel=1e-12)
+
+
+def test_the_eps_of_the_path_integral_is_that_of_its_type():
+    """torch's rms_norm adds the eps of the type it computes in: fp32's for bf16 too."""
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        module = made(GrapeAP, shape(4)).to(dtype)
+        with torch.no_grad():
+            module.path.weight.mul_(1e-3)
+        x, pos = normal(1, 9, 32).to(dtype), torch.zeros(1, 9, dtype=torch.int64)
+        (p, r, _), _ = module.place(x, pos)
+        wanted = torch.nn.functional.rms_norm(p.to(dtype), (8,)).to(r.dtype)
+        torch.testing.assert_close(r, wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
+    module = made(GrapeAP, shape(4), eps=0.0078125)
+    (p, r, _), _ = module.place(normal(1, 9, 32).float(), torch.zeros(1, 9, dtype=torch.int64))
+    torch.testing.assert_close(r, p / (p.square().mean(-1, keepdim=True) + 0.0078125).sqrt(), rtol=1e-6, atol=0)
 
 
 # ---- learned planes
@@ -538,7 +675,7 @@ def test_the_path_integral_depends_on_the_place_too():
 
 def test_a_gated_slope_beside_a_rotation_is_refused():
     gated = made(GrapeAGated, shape())
-    for turning in (Rope, GrapeM, GrapeMBasis, GrapeMContext, GrapeMRank2):
+    for turning in (Rope, Yarn, GrapeM, GrapeMBasis, GrapeMContext, GrapeMRank2):
         with pytest.raises(
             ValueError, match=r"reads queries and keys that another part turns.*; use grape_a or fox beside"
         ):

@@ -142,13 +142,15 @@ def _met(decoder: Decoder) -> list[Attention]:
 def factored(attention: Attention) -> bool:
     """Whether a layer keeps its projection's factors instead of keys and values: they are exact, and smaller.
 
-    Exact where the projection offers them (no bias), the norm is RMS or none, all heads turn alike (`alike` of the
-    position), and the values are the layer's own.
+    Exact where the projection offers them (no bias), the norm is RMS before the rotation or none, all heads turn alike
+    (`alike` of the position), and the values are the layer's own.
     """
     offer = getattr(attention.projection, "factors", None)
     if not callable(offer) or not _alike(attention.position):
         return False
     if not isinstance(attention.k_norm, nn.Identity | Norm | Bare):
+        return False
+    if attention.norm_after:  # it measures and weighs what is turned already
         return False
     parts, v_BTGK = offer(_nothing(attention, attention.shape.d_model)), _values(attention)
     if parts is None or attention.value(v_BTGK, v_BTGK.clone()) is not v_BTGK:

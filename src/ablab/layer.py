@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -70,8 +70,8 @@ class Attention(nn.Module):
     core = staticmethod(attend)
 
     def __init__(
-        self, kind: Mapping[str, Any], shape: Shape, position: nn.Module, shared: bool, *, norm: str, qk_norm: bool,
-        executor: str,
+        self, kind: Mapping[str, Any], shape: Shape, position: nn.Module, shared: bool, *, norm: str,
+        qk_norm: bool | Literal["after"], executor: str,
     ) -> None:  # fmt: skip
         super().__init__()
         place = f"model.{kind['table']}"
@@ -80,6 +80,7 @@ class Attention(nn.Module):
         self.value = build_lever(values.slot, kind["value"], shape, place)
         self.q_norm = NORMS[norm](shape.head_dim, shape.norm_eps) if qk_norm else nn.Identity()
         self.k_norm = NORMS[norm](shape.head_dim, shape.norm_eps) if qk_norm else nn.Identity()
+        self.norm_after = qk_norm == "after"
         self.position: Any
         if shared:  # it belongs to the decoder: registered here too, it would be saved twice
             object.__setattr__(self, "position", position)
@@ -97,9 +98,12 @@ class Attention(nn.Module):
         v_BTGK = self.value(v_BTGK, run.first_BTGK)
         if run.first_BTGK is None:
             run.first_BTGK = v_BTGK
-        q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
+        if not self.norm_after:
+            q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
         p, carry = self.position.place(x_BTD, run.documents.pos_BT, None if memory is None else memory.carry)
         q_BTHK, k_BTGK = self.position.rotate(q_BTHK, k_BTGK, p)
+        if self.norm_after:
+            q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
         columns = self.position.columns(q_BTHK, k_BTGK, p)
         q_BTHK = self.temperature(q_BTHK)
         if memory is None:
@@ -124,8 +128,8 @@ class Layer(nn.Module):
     """Two branches, each behind its norm, joined to the stream by the block."""
 
     def __init__(
-        self, kind: Mapping[str, Any], shape: Shape, position: nn.Module, shared: bool, *, norm: str, qk_norm: bool,
-        executor: str,
+        self, kind: Mapping[str, Any], shape: Shape, position: nn.Module, shared: bool, *, norm: str,
+        qk_norm: bool | Literal["after"], executor: str,
     ) -> None:  # fmt: skip
         super().__init__()
         place = f"model.{kind['table']}"

@@ -2,9 +2,10 @@
 
 The convention of every rotation here, stated once: the planes are (j, j + R) for R frequencies (half-split, as NeoX,
 Hugging Face and Megatron have it), turned by the positive angle; a score depends on the difference of places alone.
-The interleaved convention pairs (2j, 2j + 1): it is this one after the channels are permuted (`interleaved`). GRAPE's
-own code turns by the negative angle, so its checkpoints need the frequencies' sign flipped. Angles, cosines and sines
-are fp32 or better whatever the input is.
+The interleaved convention pairs (2j, 2j + 1): it is this one after the channels are permuted (`interleaved`). GRAPE's and
+TPA's own code turn by the negative angle: it is this one after the halves are exchanged (`exchanged`), and no learned
+frequency could flip the sign, being exp(log_freq) > 0. `in_heads` applies either to a checkpoint. Angles, cosines and
+sines are fp32 or better whatever the input is.
 """
 
 from __future__ import annotations
@@ -31,10 +32,25 @@ def frequencies(rotated: int, theta: float) -> torch.Tensor:
 def interleaved(channels: int) -> torch.Tensor:
     """The permutation that takes interleaved channels to halves: x[..., p] has pair (2j, 2j+1) at (j, j + R).
 
-    Its argsort takes halves to interleaved channels. Applied to the rows of q's and k's weights of every head, it
-    converts a checkpoint.
+    Its argsort takes halves to interleaved channels.
     """
     return torch.arange(channels).view(-1, 2).t().flatten()
+
+
+def exchanged(channels: int) -> torch.Tensor:
+    """The permutation [R .. 2R-1, 0 .. R-1], its own inverse: turned by -angle as (a, b), x turns by +angle as (b, a)."""
+    return torch.arange(channels).roll(-(channels // 2))
+
+
+def in_heads(weight: torch.Tensor, order_K: torch.Tensor) -> torch.Tensor:
+    """A checkpoint's tensor with the channels of every head in another order, (H K, ...) or (K,) -> the same.
+
+    Of a layer's q and k alike: weights, biases and the weights of their norms. Scores stay what they were, because both
+    sides of q.k are permuted; v and the output matrix are left alone. ValueError where the rows are not whole heads.
+    """
+    if len(weight) % len(order_K):
+        raise ValueError(f"{len(weight)} rows are no whole heads of {len(order_K)}; give the tensor of q or of k alone")
+    return weight.unflatten(0, (-1, len(order_K)))[:, order_K].flatten(0, 1)
 
 
 def turn(

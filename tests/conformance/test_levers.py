@@ -42,6 +42,8 @@ VARIANTS: list[tuple[str, Any]] = [
     ("router", {"name": "deepseek_v3", "top_k": 1}),
     ("router", {"name": "softmax_topk", "order": "post"}),
     ("loops", "LG"),
+    ("position", {"name": "grape_m_context", "gate": "sigmoid"}),
+    ("qk_norm", "after"),
     ("norm", "layer"),
     ("norm", "bare"),
     ("bias", True),

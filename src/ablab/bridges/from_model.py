@@ -53,6 +53,8 @@ def _plain(model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
     else:
         out["normalization"] = [norms[model["norm"]]]
     out["norm-epsilon"] = [repr(model["norm_eps"])]
+    if model["qk_norm"] == "after":
+        refuse("qk_norm", "the fork normalises q and k before it turns them", "use qk_norm = true")
     if model["qk_norm"]:
         out["qk-layernorm"] = []
     if model["bias"]:

@@ -9,6 +9,7 @@ slot = Slot(
     aliases={"alibi": "grape_a", "none": "nope"},
     nope="Nope",
     rope="Rope",
+    yarn="Yarn",
     grape_m="GrapeM",
     grape_a="GrapeA",
     fox="Fox",

@@ -19,22 +19,27 @@ class GrapeAP(nn.Module):
     p = W x has P = p_head_dim channels for every head, r is p without its root mean square, R_l turns every plane by l
     radians: as the official code has it (the paper normalises p_t too), l = t included. The slopes are ALiBi's. R makes
     the bias depend on the place within the document, not on the distance alone. Turning by -l instead, as that code
-    does, is the same lever with p's halves swapped.
+    does, is the same lever with the halves of every head's p exchanged (`ablab.rotation.in_heads`).
+    eps: added to r's mean square; none is that of the type it is computed in, as torch's rms_norm has it: 2^-23 in fp32 and
+    bf16, 2^-52 in fp64. The torch 2.4 of the official runs took bf16's own in bf16: eps = 0.0078125.
     Keys may come in any order; all between the oldest key and the query must be there.
-    ValueError where p_head_dim is odd or below 2.
+    ValueError where p_head_dim is odd or below 2, or eps not positive.
     """
 
     source = "GRAPE, arXiv 2512.07805, path-integral GRAPE-AP"
     pairwise = True
+    revision = 2  # 2: the eps of fp64 is fp64's own
     slope_H: torch.Tensor
 
-    def __init__(self, shape: Shape, *, p_head_dim: int = 8) -> None:
+    def __init__(self, shape: Shape, *, p_head_dim: int = 8, eps: float | None = None) -> None:
         super().__init__()
         if p_head_dim < 2 or p_head_dim % 2:
             raise ValueError(
                 f"p_head_dim is {p_head_dim}, but its channels turn in pairs; give an even number from 2 on"
             )
-        self.width = p_head_dim
+        if eps is not None and not eps > 0:
+            raise ValueError(f"eps is {eps:g}, which would divide nothing by zero; give eps > 0, or leave it out")
+        self.width, self.eps = p_head_dim, eps
         self.path = Linear(shape.d_model, shape.n_heads * p_head_dim, std=shape.init_std)
         self.register_buffer("slope_H", torch.empty(shape.n_heads), persistent=False)
 
@@ -49,7 +54,8 @@ class GrapeAP(nn.Module):
         p_BTHP = self.path(x_BTD).unflatten(-1, (-1, self.width))
         p_BTHP = p_BTHP.to(torch.promote_types(p_BTHP.dtype, torch.float32))
         angle = pos_BT.to(torch.float64)[..., None, None].expand(*pos_BT.shape, 1, self.width // 2)
-        unit = p_BTHP * (p_BTHP.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps).rsqrt()
+        eps = torch.finfo(p_BTHP.dtype).eps if self.eps is None else self.eps
+        unit = p_BTHP * (p_BTHP.square().mean(-1, keepdim=True) + eps).rsqrt()
         r_BTHP = turned(unit, angle.cos().to(unit.dtype), angle.sin().to(unit.dtype))
         order_BT = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device).expand(pos_BT.shape)
         order_BT = order_BT if carry is None else order_BT + carry[:, None]

@@ -207,7 +207,12 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "head_dim": _size("width of a head", None, shown="d_model / n_heads"),
         "seq_len": _size("tokens of a row", example="1024"),
         "tied": Key(bool, "the head is the embedding", True),
-        "qk_norm": Key(bool, "RMS norm on queries and keys before the rotation", True),
+        "qk_norm": Key(
+            bool | Literal["after"],
+            "the model's norm on queries and keys before the rotation, or \"after\" it, as GRAPE's own code has it: there "
+            "scores depend on more than the distance once the norm's weights differ",
+            True,
+        ),
         "softcap": Key(float, "logits become c tanh(logits / c); 0 is none", 0.0, least=0),
         "bias": Key(bool, "linear layers within the layers have biases", False),
         "norm": Key(
