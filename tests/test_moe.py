@@ -358,7 +358,7 @@ def test_counts_are_added_up_over_processes(tmp_path: Path) -> None:
         )
         for rank in (0, 1)
     ]
-    said = [process.communicate(timeout=60)[0].strip() for process in both]
+    said = [process.communicate(timeout=600)[0].strip() for process in both]
     assert said == ["[-1, 1, 0, 1]"] * 2  # alone, rank 0 would say [-1, 1, -1, 1]
 
 

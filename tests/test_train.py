@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -129,22 +131,57 @@ def test_checkpoints_on_the_clock_change_nothing_and_rows_after_them_are_dropped
     assert same(whole, tmp_path)
 
 
-def test_killed_at_random_times(whole: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from ablab.train import train; from tests import tiny; import torch\n"
-        f"torch.set_num_threads({torch.get_num_threads()})\n"
-        "train(tiny.settings(), tiny.corpus(), out=Path(sys.argv[1]), seed=0, precision='fp32', micro_rows=4,\n"
-        "      executor='lift', checkpoint_every=0, say=lambda text: None)\n"
-    )
-    path = tmp_path / "metrics.jsonl"
-    for steps, late in ((5, 0.004), (12, 0.011)):  # kill once so many rows are there, and so many seconds later
-        child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-        while not path.exists() or path.read_bytes().count(b"grad_norm") < steps:
-            assert child.poll() is None, "the child ended by itself"
-            time.sleep(0.001)
-        time.sleep(late)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+# Trainings that write a checkpoint at every step and die by SIGKILL as they call OWNER.NAME for the AT-th time: before that
+# does anything, or right after. Forked from one process that has imported torch and computed nothing.
+DYING = """
+import json, os, pkgutil, signal, sys
+from pathlib import Path
+import torch
+import torch._dynamo  # what an optimizer's first step imports: once for all
+from ablab.train import train
+from tests import tiny
+
+def train_and_die(owner, name, at, late):
+    owner = pkgutil.resolve_name(owner)
+    plain, calls = getattr(owner, name), iter(range(10**9))
+
+    def dies(*given, **named):
+        here = next(calls) == at
+        if here and late == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = plain(*given, **named)
+        if here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(owner, name, dies)
+    train(tiny.settings(), tiny.corpus(), out=Path(sys.argv[1]), seed=0, precision="fp32", micro_rows=4, executor="lift",
+          checkpoint_every=0, say=lambda text: None)
+
+torch.set_num_threads(int(sys.argv[2]))
+for death in json.loads(sys.argv[3]):
+    child = os.fork()
+    if not child:
+        train_and_die(*death)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == -signal.SIGKILL, (death, ended)
+"""
+
+
+def test_killed_in_the_middle_of_every_kind_of_write(whole: Path, tmp_path: Path) -> None:
+    """Two renames make a checkpoint, tensors first; after it the third oldest is dropped."""
+    deaths = [
+        ("ablab.checkpoint", "save_file", 3, "after"),  # tensors are written and have no name
+        ("pathlib:Path", "replace", 2, "after"),  # tensors have a name and no JSON
+        ("ablab.metrics:Metrics", "write", 4, "before"),
+        ("pathlib:Path", "replace", 3, "before"),
+        ("ablab.checkpoint", "_drop", 2, "before"),  # three generations
+        ("ablab.metrics:Metrics", "write", 1, "after"),  # a row that no checkpoint knows
+    ]
+    command = [sys.executable, "-c", DYING, str(tmp_path), str(torch.get_num_threads()), json.dumps(deaths)]
+    subprocess.run(command, check=True)
+    assert list(tmp_path.glob("checkpoint-*.json")) and not (tmp_path / "done.json").exists()
     run(tmp_path)
     assert same(whole, tmp_path)
     assert not list(tmp_path.glob(".*.part")), "half-written files are swept"
@@ -326,13 +363,17 @@ def test_schedule_reaches_every_group_and_no_update_is_inert(tmp_path: Path) -> 
     assert by_role == pytest.approx({"embedding": 5e-4, "matrix": 5e-4, "scalar": 5e-5})
 
 
-def test_budget_in_seconds(tmp_path: Path) -> None:
+def test_budget_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which every step takes 1/16 s, so that the machine's load does not count."""
+    clock = itertools.count(0.0, 1 / 16)
+    shown = SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic)
+    monkeypatch.setattr(importlib.import_module("ablab.train"), "time", shown)
     settings = tiny.settings()
     settings["budget"].update(tokens=None, seconds=0.3)
     with pytest.raises(Interrupted):
         run(tmp_path, settings, stop=after(2))
     done = run(tmp_path, settings)
-    assert done["status"] == "done" and done["seconds"] >= 0.3 and done["steps"] > 2
+    assert (done["status"], done["seconds"], done["steps"]) == ("done", 0.3125, 5)
     assert done["tokens"] == done["steps"] * 128 and done["trajectory"][-1]["tokens"] == done["tokens"]
 
 

@@ -33,7 +33,7 @@ def test_a_folder_of_parquet_files_is_read_by_the_library_itself(tmp_path: Path)
     pq.write_table(pa.table({"text": TEXTS, "id": [0, 1, 2, 3]}), tmp_path / "corpus" / "train-0.parquet")
     places = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", READ, f"hf:{tmp_path / 'corpus'}"]
-    done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == repr([("hf:corpus/corpus-train.arrow", TEXTS)])
 

@@ -258,7 +258,7 @@ def test_processes_at_once(tmp_path: Path) -> None:
         assert worker.stdin
         worker.stdin.write("!")
         worker.stdin.flush()
-    keys = {worker.communicate(timeout=60)[0].strip() for worker in workers}
+    keys = {worker.communicate(timeout=600)[0].strip() for worker in workers}
     assert {worker.returncode for worker in workers} == {0}
     assert len(keys) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [keys.pop()]

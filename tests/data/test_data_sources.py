@@ -194,6 +194,8 @@ def test_input_hashes_are_remembered_and_renewed(tmp_path: Path, monkeypatch: py
     assert Inputs(tmp_path / "inputs.json").sha256(file) == first == sha256_file(file)
     assert len(read) == 1
     file.write_text("two")
+    new = time.time() + 1000  # changed just now, however long this test takes
+    os.utime(file, (new, new))
     assert Inputs(tmp_path / "inputs.json").sha256(file) == sha256_file(file) != first
     monkeypatch.setattr(module.time, "time_ns", now)
     fresh = Inputs(tmp_path / "inputs.json")  # changed just now: could change again within the clock's tick

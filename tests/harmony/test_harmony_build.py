@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,22 +98,29 @@ def test_the_manifest_tells_all_and_nothing_of_when_and_where(once: Path) -> Non
 
 CODE = """
 import sys
+import time
 from pathlib import Path
 from ablab.harmony.build import build
+
+def held(progress):
+    if progress.units == 3:
+        print("held", flush=True)
+        time.sleep(3600)
+
 if __name__ == "__main__":
-    build(["mock:1200"], Path(sys.argv[1]), rows_per_shard=100, valid_fraction=0.1, check_every=0, workers=2)
+    asked = {"rows_per_shard": 100, "valid_fraction": 0.1, "check_every": 0}
+    build(["mock:1200"], Path(sys.argv[1]), **asked, workers=2, say=len, progress=held)
 """
 
 
 def test_a_build_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "killed.py").write_text(CODE)
     out = tmp_path / "killed"
-    child = subprocess.Popen([sys.executable, str(tmp_path / "killed.py"), str(out)])
-    while len(list(out.glob(".parts/unit_*.json"))) < 3:
-        assert child.poll() is None, "it ended before it could be killed"
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    command = [sys.executable, str(tmp_path / "killed.py"), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        said = child.stdout.readline() if child.stdout else ""
+        child.send_signal(signal.SIGKILL)
+    assert said == "held\n", "it ended before it could be killed"
     with pytest.raises(GateFailed, match=r"is a folder without manifest\.json"):
         raise verify_fault(out)
     seen: list[Progress] = []
@@ -395,9 +401,14 @@ def test_the_death_of_a_worker_is_said_and_costs_one_unit(tmp_path: Path) -> Non
 
     with pytest.raises(GateFailed) as refused:
         build(["mock:1000"], tmp_path / "out", rows_per_shard=250, progress=kill, say=quiet)
-    assert "ended with code -9 while it made unit 1; run the same command to go on" in str(refused.value)
+    # It had unit 1 in hand and may have ended it by then, but nobody gave it another: unit 2 is only what it was asked next.
+    found = re.search(
+        r"ended with code -9 while it made unit ([12]); run the same command to go on", str(refused.value)
+    )
+    assert found, refused.value
     assert not multiprocessing.active_children()
-    assert [path.name for path in sorted((tmp_path / "out" / ".parts").glob("unit_*"))] == ["unit_00000.json"]
+    made = [path.name for path in sorted((tmp_path / "out" / ".parts").glob("unit_*"))]
+    assert made == [f"unit_{number:05}.json" for number in range(len(made))] and int(found[1]) <= len(made) <= 2
 
 
 def test_shards_are_sized_by_the_rows_alone() -> None:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from ablab.harmony.build import Progress
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 BUILD = ("data", "build", "harmony")
+HANG = 600  # seconds: a guard against a process that never ends, not a time that anything is expected to take
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def poisoned(tmp_path_factory) -> dict[str, str]:
 def ablab(*words: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     code = "from ablab.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANG)
 
 
 @pytest.fixture(scope="module")
@@ -134,20 +134,41 @@ def test_names_that_mean_nothing_have_exit_code_3_and_bad_rows_4(tmp_path: Path,
     assert done.returncode == 0 and "  set aside    4 quarantined (why: " in done.stdout
 
 
+# The command, which waits once two units are done: whoever watches it finds it at work, however slow either is.
+HELD = """
+import sys
+import time
+from ablab import data_commands
+
+class Held(data_commands._Bar):
+    def __call__(self, progress):
+        super().__call__(progress)
+        if progress.units == 2:
+            print("held", flush=True)
+            time.sleep(3600)
+
+data_commands._Bar = Held
+if __name__ == "__main__":
+    from ablab.cli import main
+    main()
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_build_as_resumable(number: int, tmp_path: Path, poisoned: dict[str, str]) -> None:
     out = tmp_path / "out"
-    code = "from ablab.cli import main; main()"
-    words = [*BUILD, "mock:1200", "--out", str(out), "--rows-per-shard", "50", "--workers", "1"]
-    child = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, env=poisoned)
-    while len(list(out.glob(".parts/unit_*.json"))) < 2:
-        assert child.poll() is None
-        time.sleep(0.005)
-    second = ablab(*words, env=poisoned)  # while the first is at work
+    words = [*BUILD, "mock:300", "--out", str(out), "--rows-per-shard", "50", "--workers", "1"]
+    command, pipe = [sys.executable, "-c", HELD, *words], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=poisoned) as child:
+        try:
+            assert child.stdout and "held\n" in iter(child.stdout.readline, "")
+            second = ablab(*words, env=poisoned)  # while the first is at work
+            child.send_signal(number)
+            _, errors = child.communicate(timeout=HANG)
+        finally:
+            child.kill()
     assert second.returncode == 4 and "is in use by pid" in second.stderr
-    child.send_signal(number)
-    assert child.stderr is not None
-    assert (child.wait(20), child.stderr.read()) == (75, "interrupted; run the same command to go on\n")
+    assert (child.returncode, errors) == (75, "interrupted; run the same command to go on\n")
     assert not (out / "manifest.json").exists() and len(list(out.glob(".parts/unit_*.json"))) >= 2
     assert not list(out.glob("**/.*.part"))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.kill_and_resume import STUDY, compare, numbers
+from bench.kill_and_resume import STUDY, numbers
+from tests.whole import held
 
 FIELDS = {
     "study", "scale", "question", "metric", "stage", "matters", "decided_by", "winner", "arms", "runs", "correlation",
@@ -29,6 +30,12 @@ def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedPr
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def started(folder: Path) -> subprocess.Popen[str]:
+    """`ablab run study.toml`, left to itself."""
+    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -94,25 +101,27 @@ def test_report_works_at_any_moment(finished: Path, tmp_path: Path) -> None:
     assert {row["word"] for row in empty["arms"]} == {"baseline", "inconclusive"}
 
 
-def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
-    study = tmp_path / "study.toml"
-    study.write_text(STUDY)
-    equal, moments = compare(study, None, kills=3, seed=int.from_bytes(os.urandom(2), "big"), where=tmp_path)
-    assert equal, f"killed after {moments} s"
-    assert len(moments) == 3
+def test_killed_and_resumed_equals_undisturbed(finished: Path, tmp_path: Path) -> None:
+    """Killed as it prepares the corpus, in a training, between its stages, and in the last training."""
+    (tmp_path / "study.toml").write_text(STUDY)
+    process = started(tmp_path)
+    assert process.stdout and process.stdout.readline().startswith("data: ")
+    process.kill()
+    process.communicate(timeout=held.HANG)
+    for place in (("baseline", 0, 3), ("grape_a", 0, held.STEPS + 1), ("baseline", 1, held.STEPS), ("swiglu", 1, 70)):
+        with held.held(tmp_path, *place):
+            pass
+    ablab("run", "study.toml", cwd=tmp_path)
+    assert numbers(result(tmp_path)) == numbers(result(finished))
 
 
 def test_sigterm_checkpoints_and_exits_75_and_goes_on(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/train/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    second = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    with held.held(tmp_path, "baseline", 0, 20) as process:
+        second = ablab("run", "study.toml", check=False, cwd=tmp_path)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=held.HANG)
     assert second.returncode == 4 and f"in use by pid {process.pid} on " in second.stderr
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert "run the same command to go on" in errors
     assert list(tmp_path.glob("runs/train/*/checkpoint-*")), "a checkpoint was written"
@@ -285,29 +294,25 @@ def is_worker(pid: int) -> bool:
 
 def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ablab.cli", "run", "study.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
-    deadline, found = time.monotonic() + 60, []
-    while not found and time.monotonic() < deadline:
-        found = [pid for pid in children(process.pid) if is_worker(pid)]
+    process = started(tmp_path)
+    while not (found := [pid for pid in children(process.pid) if is_worker(pid)]):
+        assert process.poll() is None, "it ended before it had a worker"
+        time.sleep(0.01)
     process.kill()  # while the worker is still importing
-    process.wait()
-    assert found
-    deadline = time.monotonic() + 10
-    while any(map(is_worker, found)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(is_worker, found))
+    process.communicate(timeout=held.HANG)
+    deadline = time.monotonic() + held.HANG
+    while any(map(is_worker, found)):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_training_is_resumable_too(tmp_path: Path, number: int) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = started(tmp_path)
     assert process.stdout and process.stdout.readline().startswith("data: ")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=held.HANG)
     assert process.returncode == 75 and errors == "interrupted; run the same command to go on\n"
 
 
