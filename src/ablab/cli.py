@@ -38,6 +38,7 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file
 Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")]
 Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu or cuda.")]
+Precision = Annotated[str | None, typer.Option(help="bf16 or fp32; by default bf16 where the hardware multiplies it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 app.command()(sample)
 app.command()(commands.explain)
@@ -47,12 +48,17 @@ app.add_typer(data, name="data")
 
 @app.command()
 def check(
-    study: StudyFile, scale: Scale = None, out: Out = Path("runs"), device: Device = "cpu", as_json: Json = False
+    study: StudyFile,
+    scale: Scale = None,
+    out: Out = Path("runs"),
+    device: Device = "cpu",
+    precision: Precision = None,
+    as_json: Json = False,
 ) -> None:
     """What each arm changes and costs, what the study can show, and a miniature of every arm through every stage."""
     from ablab import check as checking
 
-    plan = _plan(study, scale, out, device, say=_quiet if as_json else print)
+    plan = _plan(study, scale, out, device, precision=precision, say=_quiet if as_json else print)
     facts = checking.facts(plan, say=_quiet if as_json else print)
     if as_json:
         print_json(facts)
@@ -66,6 +72,7 @@ def run(
     scale: Scale = None,
     out: Out = Path("runs"),
     device: Device = "cpu",
+    precision: Precision = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")] = None,
     mirror: Annotated[list[str] | None, typer.Option(help="Mirror metrics: tensorboard, wandb (repeatable).")] = None,
@@ -81,7 +88,7 @@ def run(
     _check_mirrors(mirror or [])
     say = _quiet if as_json else print
     interruptible()
-    plan = _plan(study, scale, out, device, say=say)
+    plan = _plan(study, scale, out, device, precision=precision, say=say)
     with locked(plan.directory):
         _keep_study(plan)
         judge.decisions(plan)  # the decision is on record before any result
@@ -112,7 +119,7 @@ def report(
     from ablab import judge
     from ablab import report as reporting
 
-    plan = _plan(study, scale, out, device, say=_quiet)
+    plan = _plan(study, scale, out, device, computes=False, say=_quiet)
     answer = judge.conclude(plan)
     reporting.write(answer, plan.directory)
     _answer(plan, answer, as_json)
@@ -181,6 +188,15 @@ def _check_device(device: str) -> None:
     machine.require(device)
 
 
+def _check_precision(asked: str) -> None:
+    from ablab import machine
+
+    try:
+        machine.precision("cpu", asked)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--precision") from None
+
+
 def _fail_if_given_up(plan: Plan) -> None:
     from ablab import plan as planning
     from ablab.fault import Fault, GateFailed
@@ -193,13 +209,16 @@ def _fail_if_given_up(plan: Plan) -> None:
         )
 
 
-def _plan(path: Path, scale: str | None, out: Path, device: str, *, say: Callable[[str], None]) -> Plan:
+def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: str | None = None, **how: Any) -> Plan:
     from ablab import plan
     from ablab import study as studies
     from ablab.store import Store
 
     _check_device(device)
-    return plan.make(studies.load(path, scale), Store(Path(os.path.realpath(out))), device=device, say=say)
+    if precision is not None:
+        _check_precision(precision)
+    store = Store(Path(os.path.realpath(out)))
+    return plan.make(studies.load(path, scale), store, device=device, precision=precision, **how)
 
 
 def _quiet(_: str) -> None:

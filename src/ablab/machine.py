@@ -21,6 +21,7 @@ from ablab.linear import Stacked
 from ablab.model import skeleton
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+PRECISIONS = ("bf16", "fp32")  # of runs
 MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and this estimate's own error
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
@@ -42,8 +43,15 @@ def require(device: str) -> None:
         raise GateFailed(Fault("--device", f"runs are not made on '{kind}'", "choose cpu or cuda"))
 
 
-def precision(device: str) -> str:
-    """`bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16 is slower and less exact."""
+def precision(device: str, asked: str | None = None) -> str:
+    """What is asked, else `bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16 is slow.
+
+    ValueError for words that are neither.
+    """
+    if asked is not None:
+        if asked not in PRECISIONS:
+            raise ValueError(f"'{asked}' is no precision of a run; known: {', '.join(PRECISIONS)}")
+        return asked
     kind = torch.device(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

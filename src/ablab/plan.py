@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.fault import Fault, GateFailed, InvalidStudy
-from ablab.files import key_of
+from ablab.files import key_of, read_json
 from ablab.store import Store, Where, resolve_where, score_key, train_key
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
 
@@ -83,8 +83,20 @@ def arms(study: Study) -> dict[str, Arm]:
     return {BASELINE: study.baseline, **study.arms}
 
 
-def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str], None] = print) -> Plan:
-    """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed."""
+def make(
+    study: Study,
+    store: Store,
+    *,
+    device: str = "cpu",
+    precision: str | None = None,
+    computes: bool = True,
+    say: Callable[[str], None] = print,
+) -> Plan:
+    """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed.
+
+    precision: bf16 or fp32; None is what the study began with where that is fp32, which every machine has, else what the
+    hardware multiplies. computes: False reads what the study has in the precision that it began with, on any machine.
+    """
     from ablab import attend, compiled, corpora, machine
 
     machine.require(device)
@@ -93,10 +105,14 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
     side_by_side = (
         machine.cores() if device == "cpu" else 1
     )  # the most runs that share this memory, whatever --jobs says
+    path = store.study(study.name, study.scale) / "where.json"
+    if precision is None and path.exists():
+        kept = str(read_json(path, "precision")["precision"])
+        precision = kept if kept == "fp32" or not computes else None
     where = resolve_where(
-        store.study(study.name, study.scale) / "where.json",
+        path,
         device=device,
-        precision=machine.precision(device),
+        precision=machine.precision(device, precision),
         executor=attend.executor_for(device),
         micro_rows=machine.fit_micro_rows(
             settings,
@@ -105,6 +121,7 @@ def make(study: Study, store: Store, *, device: str = "cpu", say: Callable[[str]
         ),
         compiled=compiled.compiles(device),
     )
+    say(f"precision: {where.precision}; in another (--precision) all numbers differ, within the noise")
     plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, _runs(study, store, of_arm, where))
     if study.decision["seeds"]["keep"] == "2 sigma" and bank(plan) is None:
         fault = '"2 sigma" needs the noise of earlier studies like this one, and this store holds none'

@@ -191,7 +191,7 @@ def read_decisions(path: Path) -> list[dict[str, Any]]:
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
     """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
 
-    Raises GateFailed where the machine of today cannot execute what the study began with.
+    Raises GateFailed where the study began otherwise.
     """
     here = Where(device, precision, executor, micro_rows, compiled)
     if not path.exists():
@@ -206,6 +206,9 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     kept = Where(**{name: found[name] for name in here.as_json()})
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         began = f"{kept.precision} by {kept.executor} on {kept.device}"
-        fault = f"this study began with {began}, this machine offers {precision} by {executor} on {device}"
-        raise GateFailed(Fault(str(path), fault, "go on where it began, or choose another --out"))
+        fault = f"this study began with {began}, not with {precision} by {executor} on {device}"
+        cure = "go on where it began"
+        if (kept.device, kept.executor) == (device, executor):
+            cure = f"go on with --precision {kept.precision}, which is slow where it must be emulated"
+        raise GateFailed(Fault(str(path), fault, f"{cure}, or choose another --out"))
     return kept

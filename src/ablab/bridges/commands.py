@@ -118,7 +118,8 @@ def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, de
     from ablab.bridges import golf
     from ablab.store import Store
 
-    made = plan.make(studies.load(study, scale), Store(Path(os.path.realpath(runs))), device=device, say=lambda _: None)
+    store = Store(Path(os.path.realpath(runs)))
+    made = plan.make(studies.load(study, scale), store, device=device, computes=False, say=lambda _: None)
     return list(golf.export(made, arm, out, **who))
 
 
