@@ -105,10 +105,11 @@ def test_xsa_removes_what_lies_along_the_own_value() -> None:
     _, x, raw, v = inputs()
     y, each = drawn("y8", B, T, 8, K), 4  # query heads of one kv head: another number than kv heads
     v[0, 0] = 0  # no direction: nothing to remove
+    v[0, 1] *= 1e-9  # short, but a direction
     got = made(gates.slot, "xsa")(y, x, raw, v)
     for h in range(8):
         own = v[:, :, h // each]
-        unit = own / own.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        unit = own / own.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         expected = y[:, :, h] - (y[:, :, h] * unit).sum(-1, keepdim=True) * unit
         torch.testing.assert_close(got[:, :, h], expected, rtol=1e-12, atol=1e-13)
         assert float((got[:, :, h] * own).sum(-1).abs().max()) < 1e-13

@@ -266,6 +266,16 @@ def test_where_eps_stands_decides_what_a_row_of_small_gradients_gets() -> None:
     assert moved["inside"][3] < 0.9 * moved["added"][3] and moved["floor"][3] > moved["inside"][3]
 
 
+def test_muons_rows_are_whole_down_to_the_least_norm() -> None:
+    """norm / max(norm, 1e-7): a row of norm 1e-7 counts as much as any other; one of 1e-9 a hundredth of that."""
+    lever = made("muon", row_normalise=True)
+    given: list[torch.Tensor] = []
+    lever.orthogonaliser = lambda u: given.append(u.clone()) or u
+    grad = torch.eye(4, dtype=torch.float64)[None] * torch.tensor([1.0, 1e-3, 1e-7, 1e-9])[:, None] / 1.95
+    lever(grad, {"momentum": torch.zeros(1, 4, 4, dtype=torch.float64)}, 0.0)
+    assert given[0][0].norm(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0, 1e-2], rel=1e-6)
+
+
 def test_adams_eps_is_outside_the_root() -> None:
     """sqrt(v) + eps with both corrected for their start (Kingma and Ba 2015, algorithm 1), where gradients are eps's size."""
     for name, prefix in (("adamw", ""), ("muon", "aux_"), ("normuon", "aux_")):
@@ -288,7 +298,7 @@ def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], *
         memory["m"] = 0.95 * before + grad
         u = grad + 0.95 * memory["m"]
         if asked.get("row_normalise"):
-            u = u / (u.norm(dim=1, keepdim=True) + 1e-7)
+            u = u / u.norm(dim=1, keepdim=True).clamp(min=1e-7)
         return orthogonalise(u, newton_schulz(), safety=0.0, floor=1e-7) * max(1, rows / cols) ** 0.5
     memory["m"] = 0.95 * before + 0.05 * grad
     u = 0.05 * grad + 0.95 * memory["m"] if asked.get("nesterov", True) else memory["m"]

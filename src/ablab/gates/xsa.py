@@ -10,19 +10,20 @@ from torch import Tensor, nn
 
 from ablab.shape import Shape
 
-EPS = 1e-6  # a value shorter than this is not stretched to length 1
+EPS = 1e-12  # a value shorter than this is not stretched to length 1: torch's normalize, as the sources call it
 
 
 class Xsa(nn.Module):
     """y_h minus its part along the token's own value v of its kv head.
 
-    Exclusive self attention: y - (y . v^) v^, v^ = v / max(|v|, 1e-6); in #287 in the last 4 layers, in #478 and #1019 in
+    Exclusive self attention: y - (y . v^) v^, v^ = v / max(|v|, 1e-12); in #287 in the last 4 layers, in #478 and #1019 in
     all 11. `last` = n acts in the last n layers only, unset in all. The first token of a document sees only itself, so
     its output becomes 0. No parameters. (B, T, H, K) -> the same. Raises ValueError where last is below 1 or above the
     number of layers.
     """
 
     source = "openai/parameter-golf #287, #478"
+    revision = 2  # 2: the least length is the sources' 1e-12, no longer 1e-6
 
     def __init__(self, shape: Shape, *, last: int | None = None) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ class Muon:
 
     For each matrix (rows, cols) with gradient g: B <- momentum B + g; U = g + momentum B; O the orthogonaliser's answer to U;
     W <- W (1 - lr decay) - lr sqrt(max(1, rows / cols)) O. `row_normalise` (MuonEq-R, parameter-golf 1217 and 1285): rows
-    of U at unit norm before the orthogonaliser. `momentum_warmup` = [0.92, 0.3]: momentum rises in a line from 0.92 to
+    of U over max(norm, 1e-7) before the orthogonaliser. `momentum_warmup` = [0.92, 0.3]: momentum rises in a line from 0.92 to
     `momentum` over the first 0.3 of training (golf: 1500 of about 5000 steps).
 
     `orthogonaliser` newton_schulz takes `steps`; polar_express takes `steps`, `lower`, `cushion`, `safety` or ready
@@ -29,6 +29,7 @@ class Muon:
     """
 
     source = "Jordan et al. 2024, kellerjordan.github.io/posts/muon; rows: openai/parameter-golf #1217"
+    revision = 2  # 2: normalised rows are divided by max(norm, 1e-7), as the source has it, no longer by norm + 1e-7
 
     def __init__(
         self,
@@ -112,5 +113,5 @@ class Muon:
         buffer = state["momentum"].mul_(momentum).add_(grad_nRC)
         u_nRC = torch.add(grad_nRC, buffer, alpha=momentum)
         if self.row_normalise:
-            u_nRC /= torch.linalg.vector_norm(u_nRC, dim=2, keepdim=True).add_(1e-7)
+            u_nRC /= torch.linalg.vector_norm(u_nRC, dim=2, keepdim=True).clamp_min_(1e-7)
         return self.orthogonaliser(u_nRC).mul_(max(1.0, rows / cols) ** 0.5)
