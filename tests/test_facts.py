@@ -23,7 +23,7 @@ from ablab.learner import Learner
 from ablab.model import Decoder, build
 from ablab.orthogonal import orthogonalise, polar_express
 from ablab.rng import stream
-from ablab.rotation import turned
+from ablab.rotation import exchanged, in_heads, turned
 from ablab.shape import Shape
 from ablab.study import load
 
@@ -201,6 +201,25 @@ def test_tensor_products_turned_by_a_rounded_table() -> None:
     y = attend(q, k, v, window=None, documents=whole(16), executor="lift").flatten(2) @ g["W_proj"].T
     for name, found in (("q", q), ("k", k), ("y", y)):
         torch.testing.assert_close(found, g[f"{name}_bf16trig"], rtol=0, atol=1e-11)
+
+
+def test_a_tpa_checkpoint_fits_once_the_halves_of_its_factors_are_exchanged() -> None:
+    """Its own code turns by the negative angle: so the rows of B_q and B_k, a head's channels for each rank, change places."""
+    g = load_file(GOLDEN / "tpa_qkv.safetensors")
+    shape = Shape(**{**vars(SHAPE), "n_heads": 4, "n_kv_heads": 4, "head_dim": 16, "seq_len": 16})
+    part: Any = made(projections.slot, "tpa", shape, rank=2, q_rank=6, factors="heads")
+    rope: Any = made(positions.slot, "rope", shape).double()
+    rope.init(None)
+    with torch.no_grad():
+        for which in "qkv":
+            factor = g[f"W_B_{which}"]
+            getattr(part, f"a_{which}").weight.copy_(g[f"W_A_{which}"])
+            getattr(part, f"b_{which}").weight.copy_(factor if which == "v" else in_heads(factor, exchanged(16)))
+        q, k, v = part(g["x"])
+        q, k = rope.rotate(q, k, torch.arange(16)[None])
+        y = attend(q, k, v, window=None, documents=whole(16), executor="lift").flatten(2) @ g["W_proj"].T
+    for name, found in (("q", q[..., exchanged(16)]), ("k", k[..., exchanged(16)]), ("y", y)):
+        torch.testing.assert_close(found, g[name], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["tall", "wide", "square", "batched", "lowrank", "illcond"])
