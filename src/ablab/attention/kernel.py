@@ -88,18 +88,18 @@ def onward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """`forward` of the last T of S >= T tokens, causal: keys before them are seen by all, their own as far as they go.
 
-    The kernel's causal mask knows no offset, so the two parts are taken one after the other and joined by their sums.
+    v is as wide as q and k. The kernel's causal mask knows no offset, so the two parts are taken one after the other and
+    joined by their sums.
     """
-    length, width = q.shape[1], v.shape[-1]
-    q, k, v = (t.transpose(1, 2) for t in (q, k, _widen(v, q.shape[-1])))
-    (k_past, k_own), (v_past, v_own) = (t.split([t.shape[2] - length, length], 2) for t in (k, v))
-    out, lse = _flash(q, k_own, v_own, 0.0, True, scale=scale)
-    if k_past.shape[2]:
-        past, lse_past = _flash(q, k_past, v_past, 0.0, False, scale=scale)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    before = k.shape[2] - q.shape[2]
+    out, lse = _flash(q, k[:, :, before:], v[:, :, before:], 0.0, True, scale=scale)
+    if before:
+        past, lse_past = _flash(q, k[:, :, :before], v[:, :, :before], 0.0, False, scale=scale)
         both = torch.logaddexp(lse, lse_past)
         out = out * (lse - both).exp()[..., None] + past * (lse_past - both).exp()[..., None]
         lse = both
-    out, lost = out.transpose(1, 2)[..., :width], None
+    out, lost = out.transpose(1, 2), None
     if rival is not None:
         rival = rival.transpose(1, 2).to(lse.dtype)
         lost = torch.sigmoid(rival - lse)
@@ -110,26 +110,29 @@ def onward(
 
 def onward_back(
     d_out: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
+    saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
     lost: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """`backward` of `onward`: with the joint sums each part's gradients are exact, and those of q add."""
-    before = k.shape[1] - q.shape[1]
-    lse = lse.contiguous()
-    own = slice(before, None)
-    dq, dk, dv, d_rival = backward(d_out, q, k[:, own], v[:, own], out, lse, lost, None, scale)
-    if before:
-        width, lifted = v.shape[-1], q.shape[-1]
-        k, v = k[:, :before], v[:, :before]
-        tensors = (t.transpose(1, 2) for t in (_widen(d_out, lifted), q, k, _widen(v, lifted), _widen(out, lifted)))
-        past = [t.transpose(1, 2) for t in _flash_backward(*tensors, lse, 0.0, False, scale=scale)]
-        dq, dk, dv = dq + past[0], torch.cat([past[1], dk], 1), torch.cat([past[2][..., :width], dv], 1)
-    return dq, dk, dv, d_rival
+    d_k: torch.Tensor,
+    d_v: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Gradients of q and of the rival of `onward`; those of k and v are added to d_k and d_v.
+
+    saved: q, k, v, out, log-sum-exp. With the joint sums each part's gradients are exact, and those of q add. d_out and out
+    may be narrower than q.
+    """
+    q, k, v, out, lse = saved
+    before, lifted = k.shape[1] - q.shape[1], q.shape[-1]
+    d_out, out, lse = _widen(d_out, lifted), _widen(out, lifted), lse.contiguous()
+    d_rival = None if lost is None else -lost.transpose(1, 2) * (d_out * out).sum(-1, dtype=lost.dtype)
+    d_q = torch.zeros_like(q)
+    for part, causal in ((slice(before, None), True), (slice(0, before), False)):
+        if causal or before:
+            tensors = (t.transpose(1, 2) for t in (d_out, q, k[:, part], v[:, part], out))
+            found = [t.transpose(1, 2) for t in _flash_backward(*tensors, lse, 0.0, causal, scale=scale)]
+            for total, one in zip((d_q, d_k[:, part], d_v[:, part]), found, strict=True):
+                total += one
+    return d_q, d_rival
 
 
 class _Flash(torch.autograd.Function):
