@@ -660,8 +660,10 @@ def test_a_check_trains_miniatures_and_asks_for_no_money(made: tuple[Path, dict[
     folder, _ = made
     found = check.facts(plan_of(folder, FILES, "[arm.capped]\nmodel.softcap = 2.0\n"), say=lambda _: None)
     price = found["price"]["at_most"]
-    assert (price["runs"], price["tokens"], price["evaluations"]) == (0, 0.0, 4)
-    assert price["seconds"] > 0, "evaluations take their time, whoever trained the weights"
+    assert (price["runs"], price["tokens"]) == (0, 0.0) and price["seconds"] is not None
+    assert min(row["seconds_per_run"] for row in found["arms"]) > 0, (
+        "evaluations take time, whoever trained the weights"
+    )
     assert [(row["tokens"], row["steps"], row["train_seconds"]) for row in found["arms"]] == [(0, 0, 0.0)] * 2
     assert all(len(row["miniature"]["losses"]) == 20 for row in found["arms"])
 

@@ -34,6 +34,7 @@ UNTRAINED_HERE: dict[str, Any] = {  # of done.json, where a training would have 
     "hashes": [],
     "trajectory": [],
     "untrained": {},
+    "validated": {},
     "spikes": 0,
     "routing": {},
     "positions": None,
