@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ablab.data.corpus import Corpus, Valid
 from ablab.data.midway import ROWS, default_bytes, midway
 from ablab.data.tokens import UNTRAINED
 from ablab.fault import InvalidStudy
+from ablab.report import curves, markdown
+from ablab.report.view import View
 from ablab.spans import FINAL, REASONING
 from ablab.store import read_lines
 from ablab.train import train
@@ -108,3 +111,14 @@ def test_how_often_and_how_much_are_two_settings(tmp_path: Path) -> None:
         InvalidStudy, match=r"arm\.x: train\.validate_bytes: differs between arms, .*; set it in \[train\]"
     ):
         read(tmp_path, edited(more="\n[arm.x]\ntrain.validate_bytes = 500\n"))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_report_says_which_text_its_curves_are_of(whole: bool) -> None:
+    part = {"documents": 3, "tokens": 1137, "bytes": 1137, "whole": whole}
+    verdict = json.loads((Path(__file__).parents[1] / "golden" / "verdict_example.json").read_text())
+    view = View({**verdict, "validated": {"baseline": part}})
+    drawing = curves.trajectories(view)
+    assert drawing is not None
+    for text in (str(drawing.caption), markdown.page({**verdict, "validated": {"baseline": part}})):
+        assert ("the same 3 excerpts of held-out documents, 1,137 tokens in all" in text) is not whole

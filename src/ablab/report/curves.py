@@ -6,8 +6,9 @@ from collections.abc import Container, Sequence
 
 from ablab.report import svg
 from ablab.report.figures import STYLE, Drawing, focus
-from ablab.report.view import Series, View, mapping
-from ablab.report.words import count, num, plural
+from ablab.report.tables import text_scored
+from ablab.report.view import Series, View
+from ablab.report.words import count
 
 CROWD = 6  # with more arms than this, bands of seeds would hide the lines
 
@@ -76,18 +77,7 @@ def trajectories(view: View) -> Drawing | None:
         " The first fifth of the budget may leave the frame. Arms can have different seeds, so only the panel of "
         "differences compares like with like."
     )
-    return Drawing("Trajectories", tuple(panels), shade + tail + _text_of(view))
-
-
-def _text_of(view: View) -> str:
-    """On which text the points are, where it is not all of it: the word is read off the stages, which score everything."""
-    part = mapping(mapping(view.verdict.get("validated")).get(view.baseline))
-    if not part or part.get("whole"):
-        return ""
-    return (
-        f" Every point is of the same {plural(int(num(part.get('documents')) or 0), 'excerpt')} of held-out documents, "
-        f"{count(part.get('tokens'))} tokens in all; the stages score all of them."
-    )
+    return Drawing("Trajectories", tuple(panels), shade + tail + text_scored(view))
 
 
 def _room(off: dict[str, float]) -> tuple[int, int]:

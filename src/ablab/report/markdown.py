@@ -82,7 +82,9 @@ def _trajectory_table(view: View) -> Table | None:
     for t in chosen:
         means = [sum(g[t].values()) / len(g[t]) if t in g else None for g in gaps.values()]
         rows.append([words.count(t), *(STYLE.delta(m, view.decimals) for m in means)])
-    return Table(head, rows, f"Mean difference to the reference in {view.unit} over common seeds.")
+    return Table(
+        head, rows, f"Mean difference to the reference in {view.unit} over common seeds.{tables.text_scored(view)}"
+    )
 
 
 def _band_table(view: View, stage: str, by_arm: dict[str, Any]) -> Table | None:

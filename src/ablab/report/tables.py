@@ -248,3 +248,14 @@ def _times(factor: float | None) -> str:
     if factor is None:
         return DASH
     return f"{factor:.2g}\u00d7" if factor < 100 else "> 100\u00d7"
+
+
+def text_scored(view: View) -> str:
+    """On which text the points of a trajectory are, where it is not all of it; the word is read off stages, which score all."""
+    part = mapping(mapping(view.verdict.get("validated")).get(view.baseline))
+    if not part or part.get("whole"):
+        return ""
+    return (
+        f" Every point is of the same {words.plural(int(num(part.get('documents')) or 0), 'excerpt')} of held-out documents, "
+        f"{words.count(part.get('tokens'))} tokens in all; the stages score all of them."
+    )
