@@ -99,18 +99,25 @@ def plan(folder: Path, text: str = STUDY) -> Plan:
 
 def fill(made: Plan, change: Any = None) -> Plan:
     """Write every training and stage of the plan. change(arm, seed, stage, result, scores) may edit a result."""
-    for (arm, seed), run in made.runs.items():
-        _train(made, run)
-        for stage in STAGES:
-            _score(made, arm, seed, stage, change)
-        probe = {
-            "score": 0.1,
-            "acc": 0.2,
-            "natural": {"distances": [1, 16, 64], "values": [0.5, 0.4], "se": [0.01] * 2},
-        }
-        empty = Scores(*(np.zeros(0) for _ in range(3)))
-        _write(made, run.score_keys["needle"], empty, {"probe": probe, "metrics": {}, "bands": {}, "artifact": {}})
+    for arm, seed in made.runs:
+        finish(made, arm, seed, change)
     return made
+
+
+def finish(made: Plan, arm: str, seed: int, change: Any = None) -> None:
+    """Write one run: its training, its stages that score, its probe."""
+    run = made.runs[arm, seed]
+    _train(made, run)
+    for stage in STAGES:
+        if stage in run.score_keys:
+            _score(made, arm, seed, stage, change)
+    probe = {
+        "score": 0.1,
+        "acc": 0.2,
+        "natural": {"distances": [1, 16, 64], "values": [0.5, 0.4], "se": [0.01] * 2},
+    }
+    empty = Scores(*(np.zeros(0) for _ in range(3)))
+    _write(made, run.score_keys["needle"], empty, {"probe": probe, "metrics": {}, "bands": {}, "artifact": {}})
 
 
 def _train(made: Plan, run: Run) -> None:

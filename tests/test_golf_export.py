@@ -102,7 +102,7 @@ def test_submission_json_is_read_from_the_runs(tmp_path: Path) -> None:
 
 
 def test_a_decision_made_after_the_results_is_carried_along(tmp_path: Path) -> None:
-    said = "The decision (seeds, stage, metric or margin) was written or widened after results of these runs existed."
+    said = "The decision was written or changed after results of what it judges existed."
     for name, before in (("first", True), ("late", False)):
         (tmp_path / name).mkdir()
         plan = made.plan(tmp_path / name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from typing import Any
 
-from ablab import cost, panels
+from ablab import cost, history, panels
 from ablab import plan as planning
-from ablab.files import key_of, write_json
+from ablab.bank import fingerprint
+from ablab.files import write_json
 from ablab.plan import BASELINE, Plan, Run
-from ablab.store import append_line, read_decisions
 from ablab.study import elsewhere
 
 
@@ -24,7 +25,8 @@ def conclude(plan: Plan) -> dict[str, Any]:
         {**row, **_declared(plan, row["name"]), **_paid(plan, row, costs, paired.get(row["name"], []))}
         for row in verdict["rows"]
     ]
-    history = decisions(plan)
+    record = decisions(plan)
+    rows = [{**row, **record["arms"].get(row["name"], {})} for row in rows]
     answer = {
         "study": study.name,
         "scale": study.scale,
@@ -50,14 +52,15 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "validated": panels.validated(plan),
         "artifacts": panels.artifacts(plan),
         "needle": panels.needles(plan, paired),
-        "notes": [*verdict["notes"], *notes(plan)],
+        "on_baseline": record["on_baseline"],
+        "notes": [*verdict["notes"], *on_record(plan, record), *notes(plan)],
         "data": [corpus.manifest for corpus in plan.corpora.values()],
         "budget": study.baseline.settings["budget"],
         "limits": study.limits,
-        "exploratory": history["exploratory"],
-        "decisions": history["decisions"],
+        "exploratory": record["exploratory"],
+        "decisions": record["decisions"],
         "bank": None if bank is None else {"sd": bank.sd, "df": bank.df},
-        "fingerprint": planning.fingerprint(plan),
+        "fingerprint": fingerprint(plan),
         "environment": environment(plan),
     }
     write_json(plan.directory / "verdict.json", answer)
@@ -69,6 +72,7 @@ def _declared(plan: Plan, name: str) -> dict[str, Any]:
     return {
         "changes": [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes],
         "because": arm.because,
+        "contrast": None if arm.name == BASELINE else history.contrast(plan, name, plan.study.decision["stage"]),
         "together": arm.together,
         "expect": arm.expect,
     }
@@ -118,33 +122,45 @@ def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
 
 
 def decisions(plan: Plan) -> dict[str, Any]:
-    """Every decision ever judged on these runs; the present one is `exploratory` if results existed when it was made."""
-    path = plan.store.root / "decisions.jsonl"
-    keys = sorted({run.train_key for run in plan.runs.values()})
-    expected = {name: arm.expect for name, arm in plan.study.arms.items()}
-    mine = key_of({**plan.study.canonical(), "name": None, "expect": expected})
-    rows = read_decisions(path)
-    if not any(row["decision_key"] == mine for row in rows):
-        others = [run for run in plan.runs.values() if run.arm != BASELINE]
-        base = {key for run in plan.runs.values() if run.arm == BASELINE for key in run.score_keys.values()}
-        keys_of = [[key for key in run.score_keys.values() if key not in base] for run in others]
-        ended = sum(any(plan.store.scored(key) is not None for key in found) for found in keys_of)
-        row = {
-            "when": datetime.datetime.now().isoformat(timespec="seconds"),
-            "study": plan.study.name,
-            "scale": plan.study.scale,
-            "decision": plan.study.decision,
-            "arms": list(plan.study.arms),
-            "decision_key": mine,
-            "runs": keys,
-            "ended": ended,
-        }
-        append_line(path, row)
-        rows.append(row)
-    shared = [row for row in rows if any(key in row["runs"] for key in keys)]
-    own = next(row for row in rows if row["decision_key"] == mine)
-    listed = [{k: v for k, v in row.items() if k not in ("runs", "decision_key")} for row in shared]
-    return {"exploratory": bool(own["ended"]), "decisions": listed}
+    """Put the decision on record, once. What the record leaves of every arm, and every decision on its contrasts or runs.
+
+    `exploratory`: whether results of any arm's contrast existed when it was declared (see `ablab.history`).
+    """
+    found = history.record(plan)
+    left, base = history.statuses(plan, found), history.on_baseline(plan, found)
+    sizes = Counter(status.family for status in left.values())
+    arms = {}
+    for name, status in left.items():
+        own = {"kind": status.kind, "after": status.after, "because": status.because, "family": status.family}
+        arms[name] = {"record": own, "pooled": history.pooled(plan, found, name, sizes[status.family])}
+    return {
+        "exploratory": any(status.kind == "exploratory" for status in left.values()),
+        "decisions": history.listed(plan, found),
+        "arms": arms,
+        "on_baseline": base,
+    }
+
+
+def on_record(plan: Plan, record: dict[str, Any]) -> list[str]:
+    """Which arms came later than results, and what all decisions on this baseline together may get wrong."""
+    found, base = [], record["on_baseline"]
+    added: dict[int, list[str]] = {}
+    for name, row in record["arms"].items():
+        if row["record"]["kind"] == "added":
+            added.setdefault(row["record"]["after"], []).append(name)
+        elif row["record"]["because"] and row["record"]["kind"] == "declared":
+            found.append(f"{name}: {row['record']['because']}")
+    for after, names in added.items():
+        found.append(
+            f"{', '.join(names)}: added after {after} results, a family with its own alpha; words of earlier arms stand"
+        )
+    if base["families"] > 1:
+        alpha = 1 - plan.study.decision["confidence"]
+        found.append(
+            f"{base['arms']} arms have been judged on this baseline in {base['families']} families, each at alpha "
+            f"{alpha:.3g}: the chance of any false word among them is at most {min(1.0, base['families'] * alpha):.3g}"
+        )
+    return found
 
 
 def notes(plan: Plan) -> list[str]:

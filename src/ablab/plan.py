@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.fault import Fault, GateFailed, InvalidStudy
-from ablab.files import key_of, read_json
+from ablab.files import read_json
 from ablab.store import Store, Where, resolve_where, score_key, train_key
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
 
@@ -123,11 +122,21 @@ def make(
     )
     say(f"precision: {where.precision}; in another (--precision) all numbers differ, within the noise")
     plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, _runs(study, store, of_arm, where))
-    if study.decision["seeds"]["keep"] == "2 sigma" and bank(plan) is None:
+    if study.decision["seeds"]["keep"] == "2 sigma":
+        _two_sigma(plan)
+    return plan
+
+
+def _two_sigma(plan: Plan) -> None:
+    """Refuse a probe that has nothing to measure its arms by."""
+    place = f"{plan.study.path.name}: decision.seeds.keep"
+    if shared := [name for name in plan.study.arms if plan.study.shares_weights(name)]:
+        fault = f'"2 sigma" measures arms that train, and {shared[0]} shares its reference\'s weights'
+        raise InvalidStudy(Fault(place, fault, "keep a number of arms"))
+    if bank(plan) is None:
         fault = '"2 sigma" needs the noise of earlier studies like this one, and this store holds none'
         cure = "keep a number of arms, or run a study without a probe first"
-        raise InvalidStudy(Fault(f"{study.path.name}: decision.seeds.keep", fault, cure))
-    return plan
+        raise InvalidStudy(Fault(place, fault, cure))
 
 
 def _runs(study: Study, store: Store, of_arm: dict[str, Corpus], where: Where) -> dict[tuple[str, int], Run]:
@@ -171,13 +180,17 @@ def _chain(arm: Arm) -> dict[str, str]:
 
 def specs(plan: Plan) -> list[ArmSpec]:
     """What the verdict must know of each arm beyond its scores."""
-    from ablab import cost
+    from ablab import cost, history
 
-    study = plan.study
+    study, at = plan.study, plan.study.decision["stage"]
+    families = {name: found.family for name, found in history.statuses(plan, history.rows(plan)).items()}
+    twins = _twins(plan, at)
     return [
         ArmSpec(
             name,
             on=arm.on,
+            family=families.get(name, 0),
+            same_as=twins.get(name, ""),
             shares_weights=study.shares_weights(name),
             data_is_lever=arm.data_is_lever or arm.budget_is_lever,
             barred=cost.over_limits(plan, name),
@@ -185,6 +198,18 @@ def specs(plan: Plan) -> list[ArmSpec]:
         )
         for name, arm in arms(study).items()
     ]
+
+
+def _twins(plan: Plan, stage: str) -> dict[str, str]:
+    """Arms whose two scores at `stage` are those of an arm before them, and arms that are their own reference there."""
+    seen: dict[frozenset[str], str] = {}
+    found, seed = {}, plan.seeds[0]
+    for name, arm in plan.study.arms.items():
+        pair = frozenset(plan.runs[one, seed].score_keys[stage] for one in (name, arm.on))
+        first = arm.on if len(pair) == 1 else seen.setdefault(pair, name)
+        if first != name:
+            found[name] = first
+    return found
 
 
 def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
@@ -288,30 +313,11 @@ def _hash_at(directory: Path, step: int) -> str | None:
 
 
 def bank(plan: Plan) -> Bank | None:
-    """Spread of earlier arm-baseline differences with the same fingerprint, from other studies of this store."""
-    from ablab.files import read_json
+    """The bank that this study was declared with; before that, the one of today: a finished verdict must not change."""
+    from ablab import history
+    from ablab.bank import pooled
 
-    print_of_this, total, df = fingerprint(plan), 0.0, 0
-    for path in sorted((plan.store.root / "studies").glob("*/verdict.json")):
-        if path.parent == plan.directory:
-            continue
-        try:
-            other = read_json(path)
-        except GateFailed:
-            continue  # planning only: a file that cannot be read plans nothing
-        if other.get("fingerprint") != print_of_this:
-            continue
-        for row in other["arms"]:
-            if row["on"] == BASELINE and row.get("s") and row.get("seeds", 0) >= 2 and math.isfinite(row["s"]):
-                total += (row["seeds"] - 1) * row["s"] ** 2
-                df += row["seeds"] - 1
-    return Bank((total / df) ** 0.5, df) if df else None
-
-
-def fingerprint(plan: Plan) -> str:
-    """What must agree before one study's noise may plan another's: sizes, tokens, batch, optimizer, stage, metric."""
-    base, declared = plan.study.baseline.settings, plan.study.decision
-    sizes = {k: base["model"][k] for k in ("layers", "d_model", "n_heads", "n_kv_heads", "seq_len")}
-    corpus = plan.runs[BASELINE, plan.seeds[0]].corpus.name
-    asked = {"budget": base["budget"], "train": base["train"], "corpus": corpus, "model": sizes}
-    return key_of({**asked, "stage": base["stage"][declared["stage"]], "metric": declared["metric"]})
+    row = history.recorded(plan)
+    if row is None or "bank" not in row:
+        return pooled(plan)
+    return None if row["bank"] is None else Bank(float(row["bank"]["sd"]), float(row["bank"]["df"]))

@@ -109,6 +109,12 @@ def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where,
 
 def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
     """Key of one stage: the weights' key, how they are packed, how they are evaluated, and the revisions of the parts."""
+    asked = stage_asked(settings, stage)
+    return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
+
+
+def stage_asked(settings: dict[str, Any], stage: str) -> dict[str, Any]:
+    """What one stage asks: how weights are packed, at the stage that it stands on if it stands on one, and evaluated."""
     here, root = settings["stage"][stage], settings["stage"][stage]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]
@@ -116,8 +122,7 @@ def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
     if root["code"] is not None:
         code = Path(root["code"])
         packed["code"] = sha256_file(code) if code.is_file() else None
-    asked = {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
-    return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
+    return {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
 
 
 def revisions(settings: dict[str, Any]) -> dict[str, int]:
@@ -183,9 +188,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_decisions(path: Path) -> list[dict[str, Any]]:
-    """Rows of `decisions.jsonl` that are whole."""
-    rows = [row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended"}]
-    return [row for row in rows if isinstance(row["runs"], list)]
+    """Rows of a `decisions.jsonl` that are whole: nothing is read from a line that this program did not write."""
+    rows = [row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended", "study", "decision"}]
+    return [row for row in rows if isinstance(row["runs"], list) and isinstance(row["decision"], dict)]
 
 
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:

@@ -118,7 +118,7 @@ def terms_of(view: View) -> dict[str, Any]:
 
 def arm_notes(view: View) -> list[str]:
     """Notes of the study and of each arm, plain text."""
-    notes = list(view.notes)
+    notes = [*view.notes, *([] if view.verdict.get("exploratory") else prose.pooled(view))]
     for arm in view.arms:
         notes += [
             f"{words.clean(arm['name'], words.NAME)}: {note_text(n)}"

@@ -27,10 +27,8 @@ def answer(view: View) -> str:
     return f"No winner: {rung}." if rung else "No winner."
 
 
-EXPLORATORY = (
-    "The decision (seeds, stage, metric or margin) was written or widened after results of these runs existed. "
-    "Read this as a hint for a new study, never as a result."
-)
+HINT = "Read this as a hint for a new study, never as a result."
+EXPLORATORY = f"The decision was written or changed after results of what it judges existed. {HINT}"
 BROKEN = ("invalid", "unstable")
 
 
@@ -39,7 +37,7 @@ def warnings(view: View) -> list[tuple[str, str, str]]:
     found = [("unstable", "Diverged", words.clean(text) + ".") for text in listing(view.verdict.get("warnings"))]
     found += [("inversion", "Inversion", text) for text in inversions(view)]
     if view.verdict.get("exploratory"):
-        found.append(("exploratory", "Exploratory", EXPLORATORY))
+        found.append(("exploratory", "Exploratory", " ".join([*exploratory(view), HINT])))
     for arm in view.rivals:
         word = view.word(arm)
         if word in BROKEN:
@@ -57,6 +55,37 @@ def warnings(view: View) -> list[tuple[str, str, str]]:
         waiting = ", ".join(words.clean(a["name"], words.NAME) for a in view.rivals if view.word(a) == "waiting")
         said = f"Runs so far: {runs}" + (f"; waiting: {waiting}" if waiting else "")
         found.append(("waiting", "Not finished", said + ". Words already given are final; the winner is not."))
+    return found
+
+
+def exploratory(view: View) -> list[str]:
+    """Which arms' results existed before the decision, what was changed then, and all their seeds pooled, in sentences."""
+    names: dict[str, list[str]] = {}
+    for arm in view.rivals:
+        record = mapping(arm.get("record"))
+        if record.get("kind") == "exploratory":
+            names.setdefault(words.clean(record.get("because") or ""), []).append(words.clean(arm["name"], 60))
+    found = [f"{', '.join(arms)}: {because}." for because, arms in names.items()]
+    return (found or [EXPLORATORY.removesuffix(f" {HINT}")]) + pooled(view)
+
+
+def pooled(view: View) -> list[str]:
+    """Contrasts that several studies decided, each over every seed ever run for it, one sentence each."""
+    found = []
+    for arm in view.arms:
+        all_seeds = mapping(arm.get("pooled"))
+        if not all_seeds:
+            continue
+        d, style = view.decimals, Style()
+        between = style.interval(all_seeds.get("low"), all_seeds.get("high"), d)
+        decisions, arms = int(num(all_seeds.get("decisions")) or 0), int(num(all_seeds.get("arms")) or 1)
+        share = f"{num(all_seeds.get('alpha')) or 0:.3g} / {words.plural(decisions, 'decision')}"
+        share += f" / {words.plural(arms, 'arm')}" if arms > 1 else ""
+        found.append(
+            f"Over all {words.whole(all_seeds.get('seeds'))} seeds ever run for {words.clean(arm['name'], 60)} against "
+            f"{words.clean(view.reference(arm), 60)}, at alpha {share}: {style.delta(all_seeds.get('delta'), d)} {between} "
+            f"{view.unit}, {words.clean(all_seeds.get('word') or '')}."
+        )
     return found
 
 

@@ -100,15 +100,18 @@ def levels_table(view: View, style: Style) -> Table | None:
 
 
 def decision_table(view: View, style: Style) -> Table | None:
-    """Every decision ever judged on these runs."""
+    """Every decision ever judged on these runs, their contrasts or their baseline."""
     found = [_flat(d) if isinstance(d, dict) else {"decision": d} for d in listing(view.verdict.get("decisions"))]
     if not found:
         return None
     keys = list(dict.fromkeys(k for d in found for k in d))[:12]
     rows = [[style.text(words.value_text(d[k])) if d.get(k) is not None else DASH for k in keys] for d in found]
-    note = "Judged once: no other decision was tried on these runs."
+    note = "Judged once: no other decision was tried on these runs, their contrasts or their baseline."
     if len(found) > 1:
-        note = f"{len(found)} decisions were judged on these runs: the later ones were made after results existed."
+        note = (
+            f"{len(found)} decisions were judged on these runs, on the same contrasts or on the same baseline; what each one "
+            "changed stands beside it."
+        )
     return Table(tuple((k.replace("_", " "), "l") for k in keys), rows, note)
 
 

@@ -149,6 +149,12 @@ def is_free(arm: dict[str, Any]) -> bool:
 def tags(arm: dict[str, Any], style: Style) -> str:
     """What must be read beside the word: over a limit, of shared weights only, free."""
     said = []
+    record = mapping(arm.get("record"))
+    if record.get("kind") == "exploratory":
+        said.append(style.tag("exploratory", words.clean(record.get("because") or "")))
+    if record.get("kind") == "added":
+        tip = "none of its own results existed when it was declared; it has an error probability of its own"
+        said.append(style.tag(f"added after {words.plural(int(num(record.get('after')) or 0), 'result')}", tip))
     if arm.get("over_limits"):
         said.append(style.tag("over the limit", words.clean(arm["over_limits"]), "over"))
     if kind := weights_text(arm):

@@ -65,6 +65,7 @@ def cell_row(evidence: Evidence, name: str) -> Row:
 
 def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
     evidence, fit = study.evidence, study.fit[line.name]
+    bank = None if line.shares_weights else bank  # which holds differences of arms that train: those are far noisier
     own = line.name if line.name in evidence.specs else None
     stage = evidence.decision.stage
     if line.shares_weights:  # trainings differ by far more than what is done to one of them
@@ -129,7 +130,7 @@ def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
     values = line.values(evidence, evidence.common(line.arms, range(decision.probe)), decision.stage)
     lower = sum(v < 0 for v in values) if values else None
     notes = tuple(_pairless(evidence, line.arms))
-    if study.promoted is None:
+    if study.promoted is None or line.name in study.probing:
         cost = price(evidence, line, range(decision.probe))
         more = sum(not evidence.ended(line.arms, [i]) for i in range(decision.probe))
         return Row(
@@ -217,7 +218,7 @@ def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tu
     evidence, i, look = study.evidence, standing.interval, standing.look
     if i.word != "inconclusive":
         return 0, False, None
-    m = max(1, i.m or study.family.size)
+    m = max(1, i.m or study.family.sizes[line.name])
     more, fresh = more_seeds(evidence, d=i.d, s=i.s, n=i.n, m=m, look=look, open=standing.open, bank=bank)
     after = evidence.decision.probe + (look or 0)
     ahead = None if fresh else range(after, min(after + more, len(evidence.seeds)))

@@ -95,6 +95,8 @@ class ArmSpec:
 
     shares_weights: it differs from its reference only after training. data_is_lever: token hashes may differ.
     setting_value: the value of the changed setting, for `prefer X`. chain: as the decision's, where the arm's is another.
+    family: arms of one number share one error probability; arms that were added later have a number of their own.
+    same_as: the arm (or baseline) whose contrast this one repeats at the deciding stage: the two take one place in the family.
     """
 
     name: str
@@ -104,6 +106,8 @@ class ArmSpec:
     setting_value: str | None = None
     barred: str = ""
     chain: Mapping[str, str] | None = None
+    family: int = 0
+    same_as: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

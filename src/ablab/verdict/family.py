@@ -25,6 +25,13 @@ class Line:
     terms: tuple[tuple[str, float], ...]
     reference: str
     shares_weights: bool = False
+    family: int = 0
+    same_as: str = ""
+
+    @property
+    def place(self) -> str:
+        """Whose place in the family it takes: its own, or that of the line that it repeats."""
+        return self.same_as or self.name
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -52,10 +59,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Family:
-    """All the lines after the replay; size is A, off those that left the family."""
+    """All the lines after the replay; sizes are A, of the family that each line belongs to."""
 
     standings: Mapping[str, Standing]
-    size: int
+    sizes: Mapping[str, int]
     looks: tuple[int, ...]
     weights: tuple[float, ...]
 
@@ -93,7 +100,7 @@ def replay(
                 open_ = _keep(evidence, open_, standings, keep)
     for line in open_:
         standings[line.name].waits = standings[line.name].look != numbers[-1]
-    return Family(standings, size, numbers, shares)
+    return Family(standings, dict.fromkeys(standings, size), numbers, shares)
 
 
 def _rounds(
@@ -118,7 +125,7 @@ def _rounds(
             standing.chance = None
             standing.open = standing.interval.word == "inconclusive"
             if standing.interval.excludes_zero and not standing.open:
-                joined.add(line.name)
+                joined.add(line.place)
         live = [line for line in live if standings[line.name].open]
         if not joined:
             return

@@ -18,9 +18,10 @@ from ablab.verdict.winner import preferred
 
 @dataclass(frozen=True)
 class Study:
-    """The replayed study. promoted is None while the probe is not finished; probed are the probe's differences.
+    """The replayed study. promoted is None while no probe is finished; probed are the probe's differences.
 
-    once: the lines with an arm that diverged once where its reference did not.
+    once: the lines with an arm that diverged once where its reference did not. probing: lines of families whose own probe is
+    not finished.
     """
 
     evidence: Evidence
@@ -33,6 +34,7 @@ class Study:
     probed: dict[str, Sample]
     family: Family
     missing: tuple[tuple[str, int], ...]
+    probing: frozenset[str] = frozenset()
 
 
 def replay_study(
@@ -53,31 +55,57 @@ def replay_study(
         raise ValueError('decision.seeds.keep: "2 sigma" needs a bank; give one, or keep a number of arms')
     cells = frozenset(c for f in factorials for c in f.cells)
     lines = tuple(
-        Line(a.name, ((a.name, 1.0), (ref, -1.0)), ref, a.shares_weights)
+        Line(a.name, ((a.name, 1.0), (ref, -1.0)), ref, a.shares_weights, a.family, a.same_as)
         for a in evidence.arms
         for ref in (evidence.reference(a.name),)
         if a.name not in cells
     ) + tuple(line for f in factorials for line in f.lines())
     everywhere = range(len(evidence.seeds))
     fit = {line.name: _fitness(evidence, line, everywhere) for line in lines}
-    promoted, probed, needed = _promote(evidence, lines, bank)
+    found = [_promote(evidence, group, bank) for group in _grouped(lines)]
+    finished = [names for names, _, _ in found if names is not None]
+    promoted = frozenset[str]().union(*finished) if finished or not found else None
+    probed = {name: sample for _, own, _ in found for name, sample in own.items()}
+    needed = {spot for _, _, own in found for spot in own}
+    probing = frozenset(x.name for group, one in zip(_grouped(lines), found) if one[0] is None for x in group)
     chosen = [line for line in lines if promoted is None or line.name in promoted]
-    size = len(chosen)
     ready = {name for name, f in fit.items() if f.word is None} if promoted is not None else set()
     keep = decision.keep if decision.probe == 0 and isinstance(decision.keep, int) else None
     once = {line.name for line in lines if any(found.once for found in of_line(evidence, line))}
-    family = replay(evidence, chosen, ready, once, size, keep)
-    missing = needed if promoted is None else _missing(evidence, chosen, fit, family)
+    family = _families(evidence, chosen, ready, once, keep)
+    missing = needed if promoted is None else needed | _missing(evidence, chosen, fit, family)
     order = {name: i for i, name in enumerate(evidence.specs)}
     ordered = tuple((a, evidence.seeds[i]) for i, a in sorted(missing, key=lambda spot: (spot[0], order[spot[1]])))
     interactions = frozenset(f.interaction for f in factorials)
-    return Study(evidence, lines, cells, interactions, fit, frozenset(once), promoted, probed, family, ordered)
+    return Study(evidence, lines, cells, interactions, fit, frozenset(once), promoted, probed, family, ordered, probing)
 
 
 def of_line(evidence: Evidence, line: Line) -> list[Divergences]:
     """The divergences of each of the line's arms against its reference, over every seed."""
     everywhere = range(len(evidence.seeds))
     return [divergences(evidence, a, line.reference, everywhere) for a in line.arms if a != line.reference]
+
+
+def _grouped(lines: Iterable[Line]) -> list[list[Line]]:
+    """The lines by family, in the order in which the families are met."""
+    groups: dict[int, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(line.family, []).append(line)
+    return list(groups.values())
+
+
+def _families(evidence: Evidence, lines: Sequence[Line], ready: set[str], once: set[str], keep: int | None) -> Family:
+    """Every family replayed by itself, so that arms added later change no word of the earlier ones.
+
+    Its size counts contrasts: lines that repeat one another once, one that repeats the baseline not at all.
+    """
+    parts = []
+    for group in _grouped(lines) or [[]]:
+        size = len({line.place for line in group} - {evidence.baseline})
+        parts.append(replay(evidence, group, ready, once, size, keep))
+    standings = {name: standing for part in parts for name, standing in part.standings.items()}
+    sizes = {name: size for part in parts for name, size in part.sizes.items()}
+    return Family(standings, sizes, parts[0].looks, parts[0].weights)
 
 
 def _fitness(evidence: Evidence, line: Line, places: Sequence[int]) -> Fitness:

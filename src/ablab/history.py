@@ -1,0 +1,364 @@
+"""Decisions on record: what was asked before this study, of which contrasts, and what that leaves of its words.
+
+A contrast is an arm and its reference by their settings, at a stage. Names, seeds, salts, margins and the machine are no part
+of it: whoever moves the first seed, renames the study or edits `matters` asks the same question again. A decision is recorded
+when it is first met, with the results that existed then. From the record follows, per arm:
+
+declared     no result of it existed;
+added        none existed, but results of other arms on this baseline did: the arm is a later family with its own alpha;
+exploratory  results of this very contrast existed, under another rule or at other seeds.
+
+An arm whose contrast was decided by the same rule before keeps what it was then: adding an arm changes no earlier word.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ablab.bank import pooled as pooled_noise
+from ablab.data.inputs import Inputs
+from ablab.files import key_of
+from ablab.plan import BASELINE, Plan
+from ablab.store import append_line, read_decisions, stage_asked
+
+RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")
+IDLE = (
+    "salt",
+    "validate_every",
+    "validate_bytes",
+)  # of [train]: other draws of the same training, or how it is watched
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the record leaves of an arm: its kind, the results that existed, why, and the family.
+
+    A family is the place of the decision that its arms came with; exploratory arms of a decision are one by themselves.
+    """
+
+    kind: str
+    after: int = 0
+    because: str = ""
+    family: int = 0
+
+
+def recipe(plan: Plan, name: str, stage: str) -> str:
+    """Key of everything that an arm asks up to a stage, but for draws: equal for equal questions."""
+    settings, run = plan.study.arm(name).settings, plan.runs[name, plan.seeds[0]]
+    identity = plan.corpus(run).manifest.get("identity", {})
+    data = {
+        "sources": identity.get("sources", {}).get("train", run.corpus.name),
+        "tokenizer": identity.get("tokenizer", settings["data"]["tokenizer"]),
+        **{key: settings["data"][key] for key in ("order", "weights")},
+    }
+    trained: dict[str, Any] = {"data": data, "model": settings["model"], "budget": settings["budget"]}
+    trained["train"] = {key: value for key, value in settings["train"].items() if key not in IDLE}
+    if files := settings["train"]["weights"]:
+        inputs = Inputs(plan.store.data / "inputs.json")  # hashed already when the runs were planned
+        contents = sorted(inputs.sha256(Path(file)) for file in files)
+        trained = {"data": data, "model": settings["model"], "weights": contents}
+    return key_of([trained, stage_asked(settings, stage)])
+
+
+def contrast(plan: Plan, name: str, stage: str) -> str:
+    """Key of an arm against its reference at a stage."""
+    return key_of([recipe(plan, name, stage), recipe(plan, plan.study.arm(name).on, stage)])
+
+
+def decision_key(plan: Plan) -> str:
+    """Of everything that the study asks, its name aside."""
+    expected = {name: arm.expect for name, arm in plan.study.arms.items()}
+    return key_of({**plan.study.canonical(), "name": None, "expect": expected})
+
+
+def rows(plan: Plan) -> list[Row]:
+    """Every decision on record in this store, oldest first; the study's own stands last where it is not yet recorded."""
+    found = _recorded(plan)
+    if any(row["decision_key"] == decision_key(plan) for row in found):
+        return found
+    return [*found, declared(plan, found)]
+
+
+def recorded(plan: Plan) -> Row | None:
+    """The study's own decision as it is on record; None before it is."""
+    return next((row for row in _recorded(plan) if row["decision_key"] == decision_key(plan)), None)
+
+
+def _recorded(plan: Plan) -> list[Row]:
+    """The store keeps one file and every study's folder a copy, so that losing one of them hides nothing."""
+    found = read_decisions(plan.store.root / "decisions.jsonl")
+    known = {row["decision_key"] for row in found}
+    for copy in sorted((plan.store.root / "studies").glob("*/decisions.jsonl")):
+        for row in read_decisions(copy):
+            if row["decision_key"] not in known:
+                known.add(row["decision_key"])
+                found.append(row)
+    return sorted(found, key=lambda row: str(row.get("when", "")))
+
+
+def own(plan: Plan, found: Sequence[Row]) -> int:
+    """The place of the study's own decision."""
+    mine = decision_key(plan)
+    return next(i for i, row in enumerate(found) if row["decision_key"] == mine)
+
+
+def record(plan: Plan) -> list[Row]:
+    """Put the study's decision on record, once; every decision on record."""
+    mine, shelf = decision_key(plan), plan.store.root / "decisions.jsonl"
+    copy = plan.directory / "decisions.jsonl"
+    found = rows(plan)
+    row = found[own(plan, found)]
+    for path in (shelf, copy):
+        if not any(one["decision_key"] == mine for one in read_decisions(path)):
+            append_line(path, row)
+    return found
+
+
+def declared(plan: Plan, before: Sequence[Row]) -> Row:
+    """The row of a decision that is met now: what it asks, and which results exist."""
+    study, stage = plan.study, plan.study.decision["stage"]
+    entries = [_entry(plan, name) for name in study.arms]
+    base = recipe(plan, BASELINE, stage)
+    noise = pooled_noise(plan)
+    return {
+        "when": datetime.datetime.now().isoformat(timespec="microseconds"),
+        "study": study.name,
+        "scale": study.scale,
+        "decision": study.decision,
+        "limits": study.limits,
+        "arms": list(study.arms),
+        "decision_key": decision_key(plan),
+        "runs": sorted({run.train_key for run in plan.runs.values()}),
+        "ended": sum(entry["ended"] for entry in entries),
+        "baseline": base,
+        "on_baseline": _results_on(plan, base, before),
+        "contrasts": entries,
+        "expect": {name: arm.expect for name, arm in study.arms.items() if arm.expect},
+        "bank": None if noise is None else {"sd": noise.sd, "df": noise.df},
+    }
+
+
+def _entry(plan: Plan, name: str) -> dict[str, Any]:
+    """An arm in the record: its contrast, at the other stages too, its pairs, and at how many of them both had results."""
+    study, stage = plan.study, plan.study.decision["stage"]
+    on, seeds = study.arm(name).on, plan.seeds
+    base = {key for seed in seeds for key in plan.runs[BASELINE, seed].score_keys.values()}
+    ended = 0
+    for seed in seeds:
+        run = plan.runs[name, seed]
+        fresh = [key for key in run.score_keys.values() if key not in base]
+        trained = plan.store.trained(run.train_key) if run.train_key != plan.runs[on, seed].train_key else None
+        lost = trained is not None and trained["status"] == "diverged"
+        ended += (lost or any(map(plan.store.scored, fresh))) and _known(plan, on, seed)
+    others = [other for other in plan.stages if other != stage and _apart(plan, name, other)]
+    return {
+        "arm": name,
+        "on": on,
+        "key": contrast(plan, name, stage),
+        "also": [contrast(plan, name, other) for other in others],
+        "ended": int(ended),
+        "pairs": [_pair(plan, name, seed) for seed in seeds],
+    }
+
+
+def _known(plan: Plan, name: str, seed: int) -> bool:
+    """Whether anything of a run is known: how its training ended is enough."""
+    run = plan.runs[name, seed]
+    return plan.store.trained(run.train_key) is not None or any(map(plan.store.scored, run.score_keys.values()))
+
+
+def _apart(plan: Plan, name: str, stage: str) -> bool:
+    """Whether an arm is another run than its reference at a stage: a lever of a later stage is not."""
+    keys = [plan.runs[arm, plan.seeds[0]].score_keys[stage] for arm in (name, plan.study.arm(name).on)]
+    return keys[0] != keys[1]
+
+
+def _pair(plan: Plan, name: str, seed: int) -> list[str]:
+    """[the draws, the arm's score, its reference's]: the first tells pairs of one contrast apart."""
+    on, stage = plan.study.arm(name).on, plan.study.decision["stage"]
+    salts = [plan.study.arm(arm).settings["train"]["salt"] for arm in (name, on)]
+    return [f"{seed}/{salts[0]}/{salts[1]}", *(plan.runs[arm, seed].score_keys[stage] for arm in (name, on))]
+
+
+def _results_on(plan: Plan, base: str, before: Sequence[Row]) -> int:
+    """How many results at the deciding stage exist of this baseline and of whatever was compared with it."""
+    keys = {run.score_keys[plan.study.decision["stage"]] for run in plan.runs.values()}
+    keys |= {
+        key
+        for row in before
+        if row.get("baseline") == base
+        for e in row["contrasts"]
+        for p in e["pairs"]
+        for key in p[1:]
+    }
+    return sum(plan.store.scored(key) is not None for key in keys)
+
+
+def statuses(plan: Plan, found: Sequence[Row]) -> dict[str, Status]:
+    """What the record leaves of every arm of the study."""
+    at = own(plan, found)
+    return {name: status(plan, found, at, name) for name in plan.study.arms}
+
+
+def status(plan: Plan, found: Sequence[Row], at: int, name: str) -> Status:
+    """Of the arm `name` of the decision at the place `at`."""
+    row, entry = found[at], _of(found[at], name)
+    if entry is None:  # recorded before contrasts were
+        kind = "exploratory" if row["ended"] else "declared"
+        return Status(kind, int(row["ended"]), "results of these runs existed" if row["ended"] else "", -1 - at)
+    if entry["ended"] == 0:
+        other = next((j for j in reversed(range(at)) if _pairs_done(plan, found[j], entry)), None)
+        if other is not None:
+            n = _pairs_done(plan, found[other], entry)
+            said = f"study {found[other]['study']} decided the same contrast before, on {_plural(n, 'other pair')}"
+            return Status("exploratory", n, f"{said}; changed: {_changes(found[other], row)}", -1 - at)
+        after = int(row.get("on_baseline", 0))
+        return Status("added" if after else "declared", after, family=at)
+    earlier = [j for j in range(at) if _linked(found[j], entry)]
+    for j in earlier:
+        if rule_of(found[j]) == rule_of(row) and (twin := _same(found[j], entry)) is not None:
+            was = status(plan, found, j, twin["arm"])
+            lost = _removed(found[j], row)
+            if was.kind != "exploratory" and not lost:
+                late = found[j].get("expect", {}).get(twin["arm"]) != row.get("expect", {}).get(name)
+                said = f"what was expected of it was written after {_plural(entry['ended'], 'pair')} had ended"
+                return replace(was, because=said) if late else was
+    why = f"changed: {_changes(found[earlier[-1]], row)}" if earlier else "no decision about it was on record"
+    return Status("exploratory", entry["ended"], f"{_plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
+
+
+def rule_of(row: Row) -> dict[str, Any]:
+    """What of a decision words and winner depend on, arms aside."""
+    return {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
+
+
+def _of(row: Row, name: str) -> dict[str, Any] | None:
+    return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)
+
+
+def _same(row: Row, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    return next((one for one in row.get("contrasts", ()) if one["key"] == entry["key"]), None)
+
+
+def _links(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two entries are of one contrast, be it at a stage that decides in one and is reported in the other."""
+    return one["key"] == other["key"] or one["key"] in other["also"] or other["key"] in one["also"]
+
+
+def _linked(row: Row, entry: Mapping[str, Any]) -> bool:
+    return any(_links(one, entry) for one in row.get("contrasts", ()))
+
+
+def _removed(before: Row, row: Row) -> list[str]:
+    """Arms of an earlier decision that this one leaves out; each of them had its share of the family."""
+    kept = {entry["key"] for entry in row.get("contrasts", ())}
+    return [entry["arm"] for entry in before.get("contrasts", ()) if entry["key"] not in kept]
+
+
+def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:
+    """How many results another decision has of this contrast at pairs that are not this study's own."""
+    mine = {key for pair in entry["pairs"] for key in pair[1:]}
+    pairs = [p for one in other.get("contrasts", ()) if _links(one, entry) for p in one["pairs"] if p[1] not in mine]
+    return sum(all(plan.store.scored(key) is not None for key in pair[1:]) for pair in pairs)
+
+
+def _changes(before: Row, row: Row) -> str:
+    """Which fields of an earlier decision this one changed, in the study file's words."""
+    said = list(_diff(rule_of(before), rule_of(row), "decision"))
+    said = [text.replace("decision.limits", "limits", 1) for text in said]
+    said += [f"arm.{name} removed" for name in _removed(before, row)]
+    said += [f"arm.{name} added" for name in _removed(row, before)]
+    return ", ".join(said) or "in another study"
+
+
+def _diff(before: Any, after: Any, place: str) -> Iterable[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from _diff(before.get(key), after.get(key), f"{place}.{key}")
+    elif before != after:
+        yield f"{place} {_shown(before)} -> {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
+    """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
+    mine = found[own(plan, found)]
+    shared = [row for row in found if row is mine or _shares(row, mine)]
+    inside = ("runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits")
+    said = []
+    for i, row in enumerate(shared):
+        shown = {key: value for key, value in row.items() if key not in inside}
+        said.append(shown | ({"changed": _changes(shared[i - 1], row)} if i else {}))
+    return said
+
+
+def _shares(row: Row, mine: Row) -> bool:
+    linked = any(_linked(row, entry) for entry in mine.get("contrasts", ()))
+    on_base = mine.get("baseline") is not None and row.get("baseline") == mine.get("baseline")
+    return linked or on_base or bool(set(row["runs"]) & set(mine["runs"]))
+
+
+def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> dict[str, Any] | None:
+    """The contrast over every seed ever run for it, where other decisions have seeds that this study has not.
+
+    One t interval at alpha / (decisions x `size`), size being the arms of the arm's family; None where all is this study's.
+    """
+    from ablab.verdict.interval import read, summary
+
+    metric, entry = plan.study.decision["metric"], _of(found[own(plan, found)], name)
+    if entry is None:
+        return None
+    same = [(row, one) for row in found for one in row.get("contrasts", ()) if one["key"] == entry["key"]]
+    values, counted = dict[str, tuple[float, float]](), dict[str, str]()
+    for row, one in same:
+        scores = {pair[0]: [_metric(plan, key, metric) for key in pair[1:]] for pair in one["pairs"]}
+        done = {label: (a, b) for label, (a, b) in scores.items() if a is not None and b is not None}
+        values |= done
+        if done:  # the same rule on the same seeds is one decision, whatever the study is called
+            counted[key_of([rule_of(row), sorted(scores)])] = row["study"]
+    if not values.keys() - {pair[0] for pair in entry["pairs"]}:
+        return None
+    sample = summary([a - b for a, b in values.values()], [b for _, b in values.values()])
+    alpha, matters = 1 - plan.study.decision["confidence"], plan.study.decision["matters"]
+    i = read(sample, matters=matters, alpha=alpha / len(counted), w=1.0, m=size)
+    numbers = {"delta": i.d, "low": i.low, "high": i.high, "seeds": i.n, "word": i.word}
+    return {
+        **numbers,
+        "decisions": len(counted),
+        "studies": list(dict.fromkeys(counted.values())),
+        "alpha": alpha,
+        "arms": size,
+    }
+
+
+def _metric(plan: Plan, key: str, metric: str) -> float | None:
+    result = plan.store.scored(key)
+    value = None if result is None or result.get("diverged") else result["metrics"].get(metric)
+    return float(value) if value is not None else None
+
+
+def on_baseline(plan: Plan, found: Sequence[Row]) -> dict[str, int]:
+    """How many arms have been judged on this baseline, and in how many decisions that had a family of their own."""
+    base = found[own(plan, found)].get("baseline")
+    here = [(j, row) for j, row in enumerate(found) if row.get("baseline") == base and base is not None]
+    arms = {entry["key"] for _, row in here for entry in row["contrasts"] if _started(plan, entry)}
+    families = {
+        status(plan, found, j, e["arm"]).family for j, row in here for e in row["contrasts"] if _started(plan, e)
+    }
+    return {"arms": len(arms), "families": len(families)}
+
+
+def _started(plan: Plan, entry: Mapping[str, Any]) -> bool:
+    return any(all(plan.store.scored(key) is not None for key in pair[1:]) for pair in entry["pairs"])
