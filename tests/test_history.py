@@ -228,3 +228,15 @@ def test_an_expectation_written_after_results_is_said(tmp_path: Path) -> None:
     after = run(tmp_path, ONE + "expect.sliding = 0.12\n")
     assert after["exploratory"] is False
     assert "wide: what was expected of it was written after 3 pairs had ended" in after["notes"]
+
+
+def test_cells_of_a_factorial_are_said_to_be_plain_arms(tmp_path: Path) -> None:
+    text = ONE + '[factorial.two]\nmodel.qk_norm = [true, false]\nmodel.local.position = ["rope", "nope"]\n'
+    plan = made.plan(tmp_path, text)
+    said = (
+        "factorial two (model.qk_norm x model.local.position): its cells are judged as plain arms, each against the "
+        "baseline; main effects and interactions are not computed"
+    )
+    assert said in judge.notes(plan), "what `check` prints"
+    assert said in judge.conclude(plan)["notes"] and said in unescape(html.page(judge.conclude(plan)))
+    assert not any("factorial" in note for note in judge.notes(made.plan(tmp_path, ONE)))

@@ -256,8 +256,7 @@ def _linked(row: Row, entry: Mapping[str, Any]) -> bool:
 
 def _removed(before: Row, row: Row) -> list[str]:
     """Arms of an earlier decision that this one leaves out; each of them had its share of the family."""
-    kept = {entry["key"] for entry in row.get("contrasts", ())}
-    return [entry["arm"] for entry in before.get("contrasts", ()) if entry["key"] not in kept]
+    return [entry["arm"] for entry in before.get("contrasts", ()) if not _linked(row, entry)]
 
 
 def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:

@@ -185,6 +185,12 @@ def notes(plan: Plan) -> list[str]:
     found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
     files = {name: arm.settings["train"]["weights"] for name, arm in planning.arms(plan.study).items()}
     found += elsewhere.notes(files, ended) + said_by_levers(plan) + before_training(plan)
+    for name, crossed in plan.study.factorials.items():
+        paths = " x ".join(factor["path"] for factor in crossed["factors"])
+        found.append(
+            f"factorial {name} ({paths}): its cells are judged as plain arms, each against the baseline; main effects and "
+            "interactions are not computed"
+        )
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"

@@ -29,7 +29,8 @@ A string is short for a lever without settings: `"rope"` is `{{ name = "rope" }}
 """
 _SECTIONS = {
     "study": "## [study]\n",
-    "decision": "## [decision]\n\nWritten before any result; the report lists every decision ever judged on these runs.\n",
+    "decision": "## [decision]\n\nWritten before any result. The report lists every decision that was ever judged on these runs, on the "
+    "same contrasts\n(arm and reference by their settings, whatever seeds, salt or names) or on this baseline.\n",
     "seeds": '### decision.seeds\n\nA probe needs `keep`; `"2 sigma"` needs a probe.\n',
     "budget": "## [budget]\n\nThe same for every arm that does not change it. Give tokens or seconds.\n",
     "limits": "## [limits]\n\nAn arm beyond one cannot win, and the report says by how much.\n",
@@ -62,7 +63,18 @@ A lever of the same name (or a table without a name) merges its settings into th
 Replacing a lever is one path, merging counts each changed setting; two paths need `together = "why"`. A change that the
 reference has already is refused. At most {MOST_ARMS} arms; none may be called `baseline`.
 
+### Adding an arm later
+
+Write another `[arm.NAME]` into the same file and run it again: only the new arm's runs are made, and what was judged before
+keeps its words and numbers. Arms that come after results are a family of their own: their error probability is alpha once
+more, and the page says "added after N results". Nothing else of `[decision]` or `[limits]` may change with it, and no arm may
+go: either makes the words of arms with results exploratory, and the page says which field it was. An arm with a longer
+`seq_len` moves the default of `data.span`, and with it every run; write `data.span` down first.
+
 ## [factorial.NAME]
+
+Cells are judged as plain arms, each against the baseline, and `check` and the report say so: main effects and interactions
+are not computed from them.
 
 Each value is a list of levels that includes the baseline's; two factors or more, at most {MOST_CELLS} cells. Every
 combination becomes an arm named `factor=value,factor=value`, without the factors that stand at the baseline's level; a
