@@ -29,8 +29,8 @@ A string is short for a lever without settings: `"rope"` is `{{ name = "rope" }}
 """
 _SECTIONS = {
     "study": "## [study]\n",
-    "decision": "## [decision]\n\nWritten before any result. The report lists every decision that was ever judged on these runs, on the "
-    "same contrasts\n(arm and reference by their settings, whatever seeds, salt or names) or on this baseline.\n",
+    "decision": "## [decision]\n\nWritten before any result. The report lists every decision that was ever judged on these "
+    "runs, on the same contrasts\n(arm and reference by their settings, whatever seeds, salt or names) or on this baseline.\n",
     "seeds": '### decision.seeds\n\nA probe needs `keep`; `"2 sigma"` needs a probe.\n',
     "budget": "## [budget]\n\nThe same for every arm that does not change it. Give tokens or seconds.\n",
     "limits": "## [limits]\n\nAn arm beyond one cannot win, and the report says by how much.\n",
