@@ -56,7 +56,14 @@ def ours(
     model = canonical({"layers": layers, **sizes, **(model or {}), **kinds}, faults)
     if faults:
         raise ValueError(faults)
-    asked: dict[str, Any] = {"clip": 1.0, "ema": 0.0, "salt": "", "weights": None, "validate_every": 0}
+    asked: dict[str, Any] = {
+        "clip": 1.0,
+        "ema": 0.0,
+        "ema_warmup": None,
+        "salt": "",
+        "weights": None,
+        "validate_every": 0,
+    }
     asked["optimizer"] = optimizers.slot.coerce(optimizer or {"name": "adamw", "lr": 1e-3}, "")[0]
     asked["schedule"] = schedules.slot.coerce("wsd", "")[0]
     asked["loss"] = losses.slot.coerce("mean", "")[0]

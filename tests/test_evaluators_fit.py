@@ -18,9 +18,10 @@ from ablab.data.corpus import Valid
 from ablab.evaluators.disjoint import Disjoint
 from ablab.evaluators.ngram import Ngram
 from ablab.evaluators.ttt import Ttt
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.miniature import _few, _fit_evaluator, outcomes
+from ablab.fault import InvalidStudy
+from ablab.miniature import _few, _fitted, outcomes
 from ablab.model import build
+from ablab.shrink import fit_evaluator
 from ablab.store import Store
 from ablab.study import load
 
@@ -164,13 +165,13 @@ def test_orders_have_an_end() -> None:
 def test_a_miniature_keeps_what_the_full_size_fits() -> None:
     """Windows stay whole (142 is no multiple of 47), chunks fit windows, ranks fit the narrowest matrix."""
     choice = asked(chunk=111)
-    _fit_evaluator(choice, 37, 1.28)
+    fit_evaluator(choice, 37, 1.28)
     assert choice["chunk"] == 3 * 47 and choice["seq_len"] is None
     choice = asked(adapt="lora", chunk=2048, rank=96)
-    _fit_evaluator(choice, 2048, 1 / 32)
+    fit_evaluator(choice, 2048, 1 / 32)
     assert choice["chunk"] == 32 and choice["rank"] == 3 and choice["seq_len"] is None
     choice = asked(adapt="lora", rank=100)
-    _fit_evaluator(choice, 32, 2)
+    fit_evaluator(choice, 32, 2)
     assert choice["rank"] == 8
 
 
@@ -181,7 +182,7 @@ def test_a_miniature_has_a_long_document_where_there_is_one() -> None:
     assert len(_few(same).valid) == 21 and _few(same).valid.digests.shape == (21, 16)
 
 
-def test_what_only_a_miniature_refuses_says_so(tmp_path: Path) -> None:
+def test_a_text_too_short_for_a_longer_miniature_passes(tmp_path: Path) -> None:
     """A text of two windows of 33 has one of the miniature's 64."""
     made = planned(tmp_path, f"{{ {SGD} }}")
     for key, corpus in list(made.corpora.items()):
@@ -189,12 +190,19 @@ def test_what_only_a_miniature_refuses_says_so(tmp_path: Path) -> None:
         first = Valid(valid.tokens[:60], valid.n_bytes[:60], valid.starts[:1], valid.digests[:1], valid.marks[:60])
         made.corpora[key] = dataclasses.replace(corpus, valid=first)
     full_size.check(made)
-    text = (
-        r"study\.toml: baseline: stage\.other\.evaluate: at its miniature's sizes \(seq_len 64\): "
-        "ttt: the text has fewer than two windows of 64 tokens"
-    )
-    with pytest.raises(GateFailed, match=text):
-        outcomes(made, lambda _: None)
+    said: list[str] = []
+    outcomes(made, said.append)
+    assert len(said) == 2 and not any("not tested" in line for line in said), "no miniature is longer than its study"
+
+
+def test_what_only_a_miniature_refuses_is_said() -> None:
+    """A stage whose evaluator does not fit the miniature's text is packed all the same, and scored by another."""
+    settings = tiny.settings()
+    settings["stage"] = {"a": {"evaluate": asked(chunk=4096)}, "b": {"evaluate": asked(chunk=64)}}
+    said = _fitted(settings, tiny.corpus())
+    text = "stage a: ttt was not tested, as it does not fit a text and a model this small: chunk = 4096 holds the whole text"
+    assert len(said) == 1 and said[0].startswith(text)
+    assert [stage["evaluate"]["name"] for stage in settings["stage"].values()] == ["disjoint", "ttt"]
 
 
 # ---- rows no wider than they need be

@@ -106,6 +106,8 @@ FLOORS = {
         "judge",
         "check",
         "miniature",
+        "shrink",
+        "inert",
         "full_size",
         "levers",
     ),

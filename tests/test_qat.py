@@ -23,9 +23,9 @@ from ablab import bands, qats
 from ablab.compiled import compile_layers
 from ablab.fault import Interrupted
 from ablab.learner import Learner
-from ablab.miniature import STEPS, shrink
 from ablab.qats.fake_quant import FakeQuant
 from ablab.rounding import rounded, scales
+from ablab.shrink import STEPS, shrink
 
 QAT: dict[str, Any] = {"name": "fake_quant", "bits": 4}
 

@@ -89,7 +89,14 @@ def settings(
     steps: int = 20, *, model: dict[str, Any] | None = None, batch_tokens: int = 128, **train: Any
 ) -> dict[str, Any]:
     """Canonical settings of a run of `steps` steps."""
-    asked = {"clip": 1.0, "ema": 0.0, "salt": "", "weights": None, "validate_every": 5 * batch_tokens} | train
+    asked = {
+        "clip": 1.0,
+        "ema": 0.0,
+        "ema_warmup": 9.0,
+        "salt": "",
+        "weights": None,
+        "validate_every": 5 * batch_tokens,
+    } | train
     asked["optimizer"] = choice(optimizers.slot, asked.get("optimizer", {"name": "adamw", "lr": 1e-2}))
     asked["schedule"] = choice(schedules.slot, asked.get("schedule", "wsd"))
     asked["loss"] = choice(losses.slot, asked.get("loss", "mean"))

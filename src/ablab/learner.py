@@ -82,7 +82,7 @@ class Learner:
         self.qat = qats.slot.build(self.asked["qat"])
         self.rounds = self.qat.chosen(self.parameters, self.model.roles())  # names of what forward passes see rounded
         self.spanned: dict[str, float] = {}  # mean nats and targets of each span at the last step, if there are spans
-        # For each parameter a running mean; the decay grows to its setting (Adam's own bias would keep the first weights).
+        # For each parameter a running mean; its decay grows to ema, as a mean of the first weights is a mean of noise.
         self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
         self.seq_len = seq_len = sizes["seq_len"]
         try:
@@ -137,7 +137,7 @@ class Learner:
         self.aux.after_step()
         self.health = self.aux.health(self.model)
         if self.mean:
-            decay = min(self.asked["ema"], (1 + number) / (10 + number))
+            decay = min(self.asked["ema"], (1 + number) / (1 + number + self.asked["ema_warmup"]))
             torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
         return loss, norm, self.optimizer.param_groups[0]["lr"]
 

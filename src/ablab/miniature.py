@@ -1,12 +1,12 @@
 """A proportional miniature of every arm: 20 steps and every stage, in fp64 by the reference executor.
 
 It is the smoke test before money is spent, and the guard against inert arms: an arm whose miniature equals its
-reference's in every weight, loss and score (1e-9) changes nothing, whatever its settings say.
+reference's in every weight, loss and score (1e-9), and would with other numbers too, changes nothing, whatever its settings
+say (`inert`). What only the small size makes equal, or refuses, is said and never refused.
 """
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablab import compressors, evaluators, full_size
-from ablab.fault import Fault, GateFailed
+from ablab import evaluators, full_size
+from ablab import inert as changes
+from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import key_of
 from ablab.plan import BASELINE, Plan, arms
+from ablab.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
 from ablab.store import Store, Where
-from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from ablab.data import Corpus
     from ablab.study import Arm
 
-STEPS = 20
-SEQ_LEN = 64  # of the baseline; windows and other lengths keep their proportion to it
-SHORTEST = 32  # seq_len of any arm: a probe needs room for a sentence
-HEAD_DIM = 8
-MOST_LAYERS = 16
 SAME = 1e-9
 VALID_TOKENS = 2048
 LARGE, FOLDED = 65_536, 8191  # vocabularies beyond LARGE are folded; a prime, so that neighbouring ids stay apart
@@ -48,6 +44,7 @@ class Outcome:
     scores: dict[str, list[float]]
     gates: list[str]
     fault: str = ""  # what was not finite, where training diverged
+    untested: tuple[str, ...] = ()  # changed settings that a miniature of this size cannot tell from the reference's
 
     @property
     def text(self) -> str:
@@ -56,119 +53,87 @@ class Outcome:
         return f"{ends}; diverged: {self.fault}" if self.fault else ends
 
 
-def indistinct(plan: Plan, found: dict[str, Outcome]) -> list[str]:
-    """Arms whose settings differ from their reference's at full size only."""
-    return [name for name, arm in plan.study.arms.items() if found[name].settings == found[arm.on].settings]
+class Miniatures:
+    """The miniature of the baseline and of every arm, and of whatever else is asked at their size. What several of them share
+    is made once, in `folder`. `unfit`: what was left out because it does not fit into a miniature, by arm."""
 
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.every, self.store = plan, arms(plan.study), Store(folder)
+        base, asked = plan.study.baseline.settings, [arm.settings for arm in self.every.values()]
+        same_layers = any(one["model"]["layers"] != base["model"]["layers"] for one in asked) or any(
+            map(names_a_layer, asked)
+        )
+        shortest = min(one["model"]["seq_len"] for one in asked)
+        long = min(1.0, max(SEQ_LEN / base["model"]["seq_len"], SHORTEST / shortest))
+        self.small = {
+            name: shrink(arm.settings, base, long=long, same_layers=same_layers) for name, arm in self.every.items()
+        }
+        span = max(settings["model"]["seq_len"] for settings in self.small.values())
+        self.corpora: dict[str, Corpus] = {}
+        self.unfit: dict[str, list[str]] = {}
+        for name, settings in self.small.items():
+            settings["data"]["span"] = span - span % settings["model"]["seq_len"]
+            whole = plan.corpus(plan.runs[name, plan.seeds[0]])
+            self.corpora[name] = folded(_few(whole), settings["data"]["order"])
+            self.unfit[name] = _fitted(settings, self.corpora[name])
 
-def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_layers: bool) -> dict[str, Any]:
-    """`settings` at miniature size, every size by the same factors as the baseline's `base`, the schedule scaled in.
+    def of(self, name: str, settings: dict[str, Any] | None = None) -> Outcome:
+        """The outcome of an arm, or of other `settings` in its place. What only training hears of acts on no files."""
+        own, arm = settings or self.small[name], self.every[name]
+        like = self.small[arm.on] if _same_files(arm, self.every[arm.on]) else own
+        return _one(own, like, self.corpora[name], self.store)
 
-    `long` is the factor of every length. An evaluator's class may name settings of its own for it (`miniature`).
-    """
-    small = copy.deepcopy(settings)
-    model, wide = small["model"], HEAD_DIM / base["model"]["head_dim"]
-    model["head_dim"] = max(2, 2 * round(model["head_dim"] * wide / 2))
-    model["d_model"] = max(4, round(model["d_model"] * wide))
-    model["seq_len"] = max(4, round(model["seq_len"] * long))
-    for kind in model["kinds"].values():
-        if kind["window"] is not None:
-            full = settings["model"]["seq_len"]
-            most = model["seq_len"] if kind["window"] >= full else model["seq_len"] - 1
-            kind["window"] = min(most, max(2, round(kind["window"] * long)))
-    if len(model["layers"]) > MOST_LAYERS and not same_layers and not model["loops"]:
-        model["layers"] = model["layers"][: MOST_LAYERS // 2] + model["layers"][-MOST_LAYERS // 2 :]
-        model["kinds"] = {k: v for k, v in model["kinds"].items() if k in model["layers"]}
-    _fit_levers(settings["model"], model, small["train"])
-    if model["loop_from"]:  # of so few steps one at least must loop
-        model["loop_from"] = min(model["loop_from"], 1 - 1 / STEPS)
-    share = settings["budget"]["batch_tokens"] / base["budget"]["batch_tokens"]
-    rows = max(1, round(2 * share * base["model"]["seq_len"] * long / model["seq_len"]))
-    batch_tokens = rows * model["seq_len"]
-    small["budget"] = {"tokens": STEPS * batch_tokens, "seconds": None, "batch_tokens": batch_tokens}
-    small["train"]["validate_every"] = 10 * batch_tokens
-    for stage in small["stage"].values():
-        _fit_evaluator(stage["evaluate"], settings["model"]["seq_len"], long)
-        fit = getattr(compressors.slot.load(stage["compress"]["name"]), "miniature", None)
-        stage["compress"] |= fit(stage["compress"], settings["model"], model) if fit else {}
-        for table, size in (stage["windows"] or {}).items():
-            stage["windows"][table] = size and max(2, round(size * long))
-    small["train"]["weights"] = None  # of the full size; what the miniature asks is whether the arm acts
-    return small
+    def alike(self, found: dict[str, Outcome]) -> dict[str, list[changes.Path]]:
+        """Every arm whose outcome equals its reference's, and what of it was not tested for that: nothing of an inert one."""
+        every = self.plan.study.arms.items()
+        return {name: self._untested(name, found) for name, arm in every if same(found[name], found[arm.on])}
 
+    def _untested(self, name: str, found: dict[str, Outcome]) -> list[changes.Path]:
+        arm = self.every[name]
+        if self._corpus(name) != self._corpus(arm.on):  # other tokens: at this size their first documents are the same
+            return [path for path in changes.changed(arm.settings, self.every[arm.on].settings) if path[0] == "data"]
 
-def _fit_evaluator(choice: dict[str, Any], seq_len: int, long: float) -> None:
-    """Its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
-    fit = getattr(evaluators.slot.load(choice["name"]), "miniature", None)
-    if not fit:
-        return
-    trained = "seq_len" in choice and choice["seq_len"] is None
-    choice |= fit(choice | ({"seq_len": seq_len} if trained else {}), long) | ({"seq_len": None} if trained else {})
+        def acts(settings: dict[str, Any]) -> bool:
+            try:
+                return not same(self.of(name, settings), found[arm.on])
+            except (ValueError, ArithmeticError, RuntimeError, Refused):  # a number that cannot be
+                return False
 
+        small = (self.small[name], self.small[arm.on])
+        paths = changes.untested((arm.settings, self.every[arm.on].settings), small, acts)
+        return [path for path in paths if path != ("train", "validate_every")] or paths  # it follows from the budget
 
-def _fit_levers(full: dict[str, Any], small: dict[str, Any], train: dict[str, Any]) -> None:
-    """Levers whose settings are sizes (a gate's width, a layer's number) name theirs for a smaller model: `miniature`."""
-    places = [(slot, kind[slot]) for kind in small["kinds"].values() for slot in IN_MODEL]
-    places += [
-        *((slot, small[slot]) for slot in OF_MODEL),
-        *((slot, train[slot]) for slot in ("optimizer", "loss", "qat")),
-    ]
-    for slot, chosen in places:
-        for choice in chosen if isinstance(chosen, list) else [chosen]:
-            fit = choice and getattr(SLOTS[slot].load(choice["name"]), "miniature", None)
-            if fit:
-                choice |= fit(choice, full, small)
+    def _corpus(self, name: str) -> str:
+        return self.plan.corpus(self.plan.runs[name, self.plan.seeds[0]]).key
 
 
 def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     """The miniature of the baseline and of every arm, by name."""
-    base = plan.study.baseline.settings
-    every = arms(plan.study)
-    same_layers = any(arm.settings["model"]["layers"] != base["model"]["layers"] for arm in every.values())
-    shortest = min(arm.settings["model"]["seq_len"] for arm in every.values())
-    long = max(SEQ_LEN / base["model"]["seq_len"], SHORTEST / shortest)
-    small = {name: shrink(arm.settings, base, long=long, same_layers=same_layers) for name, arm in every.items()}
-    span = max(settings["model"]["seq_len"] for settings in small.values())
-    for settings in small.values():
-        settings["data"]["span"] = span - span % settings["model"]["seq_len"]
-    found = {}
     with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
-        for name, settings in small.items():
-            corpus = folded(_few(plan.corpus(plan.runs[name, plan.seeds[0]])), settings["data"]["order"])
-            try:
-                like = every[name].on if _same_files(every[name], every[every[name].on]) else name
-                found[name] = _one(settings, small[like], corpus, Store(Path(scratch)))
-            except GateFailed as error:
-                small_size = f"at its miniature's sizes (seq_len {settings['model']['seq_len']})"
-                raise GateFailed(
-                    Fault(f"{plan.study.path.name}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure)
-                    for one in error.faults
-                ) from error
-            except RuntimeError as error:
-                if not any(
-                    words in str(error) for words in ("can't allocate memory", "Storage size calculation overflowed")
-                ):
-                    raise
-                fault = "even its miniature does not fit into memory"
-                raise GateFailed(Fault(f"{plan.study.path.name}: {name}", fault, "make it smaller")) from error
-            say(f"miniature {name}: {found[name].text}")
+        return _outcomes(Miniatures(plan, Path(scratch)), say)
+
+
+def _outcomes(small: Miniatures, say: Callable[[str], None]) -> dict[str, Outcome]:
+    found, file = {}, small.plan.study.path.name
+    for name, settings in small.small.items():
+        try:
+            found[name] = small.of(name)
+        except GateFailed as error:
+            small_size = f"at its miniature's sizes (seq_len {settings['model']['seq_len']})"
+            raise GateFailed(
+                Fault(f"{file}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure) for one in error.faults
+            ) from error
+        except RuntimeError as error:
+            if not any(
+                words in str(error) for words in ("can't allocate memory", "Storage size calculation overflowed")
+            ):
+                raise
+            fault = "even its miniature does not fit into memory"
+            raise GateFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
+        say(f"miniature {name}: {found[name].text}")
+        for text in small.unfit[name]:
+            say(f"note: {name}: {text}")
     return found
-
-
-def inert(plan: Plan, found: dict[str, Outcome]) -> list[Fault]:
-    """A fault for every arm whose miniature equals its reference's in everything.
-
-    Where the settings are equal at this size already (windows of 64 and 128 both shrink to 2) nothing is known of the arm.
-    """
-    faults = []
-    for name, arm in plan.study.arms.items():
-        if found[name].settings != found[arm.on].settings and same(found[name], found[arm.on]):
-            against = "the baseline" if arm.on == BASELINE else f"'{arm.on}'"
-            fault = f"arm '{name}' changes nothing: weights, losses and scores equal those of {against} to {SAME:g}"
-            faults.append(
-                Fault(f"{plan.study.path.name}: arm.{name}", fault, "remove it, or change a setting that acts")
-            )
-    return faults
 
 
 def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
@@ -177,12 +142,24 @@ def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     Raises InvalidStudy for what only the full size shows (`full_size`).
     """
     full_size.check(plan)
-    found = outcomes(plan, say)
-    for name in indistinct(plan, found):
-        say(f"note: arm '{name}' is the same as its reference at this small size; whether it acts was not tested")
-    faults = inert(plan, found)
+    faults, file = list[Fault](), plan.study.path.name
+    with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
+        small = Miniatures(plan, Path(scratch))
+        found = _outcomes(small, say)
+        alike = small.alike(found)
+    for name, paths in alike.items():
+        on = plan.study.arms[name].on
+        if paths:
+            listed = tuple(changes.spell(path, plan.study.arms[name].settings) for path in paths)
+            found[name] = replace(found[name], untested=listed)
+            text = f"arm '{name}' is the same as its reference at this small size; whether it acts was not tested"
+            say(f"note: {text} ({', '.join(found[name].untested)})")
+        else:
+            against = "the baseline" if on == BASELINE else f"'{on}'"
+            text = f"arm '{name}' changes nothing: weights, losses and scores equal those of {against} to {SAME:g}"
+            faults.append(Fault(f"{file}: arm.{name}", text, "remove it, or change a setting that acts"))
     for name, outcome in found.items():
-        faults += [Fault(f"{plan.study.path.name}: {name}", gate, "this stage is not legal") for gate in outcome.gates]
+        faults += [Fault(f"{file}: {name}", gate, "this stage is not legal") for gate in outcome.gates]
     if faults:
         raise GateFailed(faults)
     return found
@@ -198,6 +175,24 @@ def same(one: Outcome, other: Outcome) -> bool:
         return False
     pairs = [(one.losses, other.losses), *((one.scores[s], other.scores[s]) for s in one.scores)]
     return all(len(a) == len(b) and all(abs(x - y) <= SAME for x, y in zip(a, b)) for a, b in pairs)
+
+
+def _fitted(settings: dict[str, Any], corpus: Corpus) -> list[str]:
+    """What does not fit into a miniature though it fits the full size, which was looked at before. Evaluators that do not
+    are left out: their stages are packed, and scored by `disjoint` instead."""
+    from ablab.model import skeleton
+
+    model, said = skeleton(settings["model"], vocab_size=corpus.vocab_size), []
+    for name, stage in settings["stage"].items():
+        try:
+            evaluators.slot.build(stage["evaluate"]).fit(settings, corpus, model)
+        except ValueError as error:
+            asked = stage["evaluate"]["name"]
+            stage["evaluate"], _ = evaluators.slot.coerce("disjoint", "")
+            said.append(
+                f"stage {name}: {asked} was not tested, as it does not fit a text and a model this small: {error}"
+            )
+    return said
 
 
 def _same_files(one: Arm, other: Arm) -> bool:
@@ -240,12 +235,18 @@ def _one(settings: dict[str, Any], like: dict[str, Any], corpus: Corpus, store: 
 
 
 def _few(corpus: Corpus) -> Corpus:
-    """The corpus with pieces of its first validation documents, VALID_TOKENS in all: where they begin to be scored."""
+    """The corpus with pieces of its first validation documents, VALID_TOKENS in all: where they begin to be scored.
+
+    Of few documents the pieces are longer, so that a text has as many tokens wherever it has them.
+    """
     from ablab.data.corpus import Valid
     from ablab.data.tokens import UNTRAINED
 
-    most, total, chosen = VALID_TOKENS // 4, 0, list[int]()
-    lengths = np.minimum(np.diff(corpus.valid.starts), most)
+    total, chosen, whole = 0, list[int](), np.diff(corpus.valid.starts)
+    most = VALID_TOKENS // 4
+    while most < VALID_TOKENS and np.minimum(whole, most).sum() < VALID_TOKENS:
+        most *= 2
+    lengths = np.minimum(whole, most)
     for number, size in enumerate(lengths.tolist()):
         chosen.append(number)
         total += size

@@ -16,10 +16,10 @@ from ablab import blocks, gates, miniature, optimizers, skips
 from ablab.embeddings import slot as embeddings
 from ablab.fault import GateFailed
 from ablab.learner import Learner
-from ablab.miniature import shrink
 from ablab.model import Decoder, build, order, skeleton
 from ablab.positions import slot as positions
 from ablab.shape import Shape
+from ablab.shrink import shrink
 from ablab.size import active_parameters, flops_per_token
 
 X, X0 = drawn("x", 2, 5, 32), drawn("x0", 2, 5, 32)

@@ -67,8 +67,9 @@ class Rope(nn.Module):
 
     @staticmethod
     def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
-        """The nearest share of a narrower head that is pairs of channels."""
-        least = 4 if choice["ntk"] else 2
+        """The nearest share of a narrower head that is pairs of channels; two pairs where there are two, as theta is no base
+        of one."""
+        least = 4 if round(choice["fraction"] * full["head_dim"]) >= 4 and small["head_dim"] >= 4 else 2
         return {"fraction": max(least, 2 * round(choice["fraction"] * small["head_dim"] / 2)) / small["head_dim"]}
 
     def place(

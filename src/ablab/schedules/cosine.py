@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
 
 
 class Cosine:
@@ -19,6 +23,11 @@ class Cosine:
         if not 0 <= min_lr <= 1:
             raise ValueError(f"min_lr = {min_lr} is no fraction; choose a number from 0 to 1")
         self.warmup, self.min_lr = warmup, min_lr
+
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """Long enough for a step, where there is a warm-up at all."""
+        return {"warmup": choice["warmup"] and max(choice["warmup"], LEAST)}
 
     def factor(self, progress: float) -> float:
         """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""

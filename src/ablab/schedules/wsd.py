@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
 
 
 class Wsd:
@@ -30,6 +33,14 @@ class Wsd:
                 f"warmup + warmdown = {warmup + warmdown:g} is more than the run; make their sum at most 1"
             )
         self.warmup, self.warmdown, self.min_lr, self.shape = warmup, warmdown, min_lr, shape
+
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """Long enough for a step, where there is a warm-up or a warm-down at all."""
+        warmup = choice["warmup"] and max(choice["warmup"], LEAST)
+        if choice["warmdown"] and warmup > 1 - LEAST:
+            warmup = 1 - LEAST
+        return {"warmup": warmup, "warmdown": choice["warmdown"] and min(1 - warmup, max(choice["warmdown"], LEAST))}
 
     def factor(self, progress: float) -> float:
         """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""

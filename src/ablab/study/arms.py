@@ -9,13 +9,15 @@ from typing import Any
 
 from ablab.fault import Fault, did_you_mean
 from ablab.slot import coerce, describe
-from ablab.study import elsewhere
+from ablab.study import average, elsewhere
 from ablab.study.keys import DIFFED, SECTIONS
 from ablab.study.merge import merge, named
 from ablab.study.read import word
 from ablab.study.record import BASELINE, Arm, Change
 from ablab.study.settings import look, settings, staged, written
 from ablab.study.take import show, table, take
+
+OF_MEAN = {"train.ema", "train.ema_warmup"}
 
 
 @dataclass
@@ -176,11 +178,19 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
             here = f"{place}: {'.'.join(path)}"
             draft.faults.append(Fault(here, f"changes nothing: {said}", "remove it or give another value"))
         changes += found
+    draft.faults += _shadowed(draft, reference, changes, place)
     if len(changes) > 1 and not draft.texts.get("together"):
         listed = ", ".join(change.path for change in changes)
         draft.faults.append(
             Fault(place, f"changes {len(changes)} settings at once ({listed})", 'split it, or say together = "why"')
         )
+
+
+def _shadowed(draft: Draft, reference: Draft, changes: list[Change], place: str) -> list[Fault]:
+    """A fault for changes of the running mean that come to the same mean, and change nothing else."""
+    paths = [change.path for change in changes]
+    found = average.alike(draft.settings, reference.settings) if paths and {*paths} <= OF_MEAN else None
+    return [Fault(f"{place}: {paths[0]}", f"changes nothing: {found[0]}", found[1])] if found else []
 
 
 def _nowhere(value: Any) -> bool:

@@ -29,6 +29,7 @@ from ablab import (
 )
 from ablab.data.build import TEXT_FIELD, VALID_FRACTION
 from ablab.slot import Slot
+from ablab.study import average
 
 REQUIRED: Any = object()
 MOST = 2**53  # integers that every reader of JSON keeps exact
@@ -262,6 +263,7 @@ SECTIONS: dict[str, dict[str, Key]] = {
         ),
         "clip": Key(float, "largest norm of the gradient; 0 is none", 1.0, least=0),
         "ema": Key(float, "decay of an exponential moving average of the weights; 0 is none", 0.0, least=0, below=1),
+        "ema_warmup": Key(float, f"w: {average.DOC}", None, least=0, most=1e9, shown="9 beside ema"),
         "salt": Key(str, "draws other random numbers under the same seeds (an A/A arm)", ""),
         "validate_every": _size(
             "tokens between validations, rounded to whole batches", None, most=MOST, shown="a tenth of budget.tokens"

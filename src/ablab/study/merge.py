@@ -30,6 +30,8 @@ def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
         out.pop("valid_fraction", None)
     if path == ("train",) and diff.get("weights"):  # what was said of training goes with it
         out = {}
+    if path == ("train",) and diff.get("ema") == 0:
+        out.pop("ema_warmup", None)
     for key, value in diff.items():
         here = (*path, key)
         if lever_slot(here):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablab.data.hub import located
 from ablab.fault import Fault, did_you_mean
-from ablab.study import elsewhere
+from ablab.study import average, elsewhere
 from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
 from ablab.study.layers import spell
 from ablab.study.merge import Path as Keys
@@ -33,6 +33,7 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[F
         "stage": _stages(tree.get("stage"), folder, faults),
     }
     _windows(out, faults)
+    average.warmed(out["train"], faults)
     elsewhere.located(out["train"], table(tree.get("train"), "train", []), folder, faults)
     _budget(out, table(tree.get("budget"), "budget", []), faults)
     _idle(out, table(tree.get("data"), "data", []), faults)
