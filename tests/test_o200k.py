@@ -17,7 +17,7 @@ from tests.mixed import texts
 from ablab import vocabulary
 from ablab.fault import GateFailed
 from ablab.tokenizers import o200k_harmony, slot
-from ablab.tokenizers.o200k_harmony import SPECIAL, VOCAB_SIZE, O200kHarmony
+from ablab.tokenizers.o200k_harmony import LONG_SPACE, SPECIAL, VOCAB_SIZE, O200kHarmony
 
 TOKENIZER = O200kHarmony()
 TOOLS = ["<|start|>", "<|end|>", "<|message|>", "<|return|>", "<|endoftext|>", "<|endofprompt|>", "<|reserved_200018|>"]
@@ -213,3 +213,32 @@ if __name__ == "__main__":  # the same on more text: python -m tests.test_o200k 
         assert found[0].tolist() == oracle.encode_ordinary(one) and TOKENIZER.to_bytes(found[0]) == one.encode()
         all_bytes += int(found[1].sum())
     print(f"{all_bytes} bytes equal in {time.perf_counter() - seconds:.1f} s")
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000", " \t"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x", "y"),
+        ("", ""),
+        ("x\n", "\ny"),
+        ("x\n ", ""),
+        ("a. \n\n", "1"),
+        ("", " \n\n- y"),
+        ("-", "\r"),
+        ("\x1c", "'s"),
+    ],
+)
+def test_long_runs_of_spaces_are_cut_as_the_pattern_cuts_them(space: str, before: str, after: str) -> None:
+    table = O200kHarmony().table()
+    text = before + space * LONG_SPACE + after
+    whole = np.frombuffer(table._encode(text, frozenset()), np.int32)  # the engine itself, which can do so many
+    np.testing.assert_array_equal(table.encode(text), whole)
+    whole = np.frombuffer(table._encode(f"{text}|{text}", frozenset()), np.int32)
+    np.testing.assert_array_equal(table.encode(f"{text}|{text}"), whole)
+
+
+def test_a_million_spaces_come_back() -> None:
+    text = "A table: " + " " * 1_000_000 + " end" + "\t" * 1_000_000
+    ids, n_bytes = O200kHarmony().encode(text)
+    assert O200kHarmony().to_bytes(ids) == text.encode() and n_bytes.sum() == len(text)

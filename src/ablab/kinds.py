@@ -60,6 +60,22 @@ def other_than(path: Path, allowed: Collection[str] = ()) -> Kind | None:
     return None if found is None or found.name in allowed else found
 
 
+def no_text(path: Path, allowed: Collection[str] = ()) -> Kind | None:
+    """other_than, for a file that should be text: UTF-16 without a mark is seen by its zeros."""
+    found = other_than(path, allowed)
+    if found is None:
+        try:
+            with path.open("rb") as file:
+                head = file.read(64)
+        except OSError:
+            return None
+        for zeros, others in ((head[1::2], head[::2]), (head[::2], head[1::2])):
+            if len(head) >= 8 and not any(zeros) and all(others):
+                cure = f"convert it to UTF-8: iconv -f UTF-16{'LE' if zeros == head[1::2] else 'BE'} -t UTF-8"
+                return Kind("utf16", "is UTF-16", f"{cure} {shlex.quote(str(path))} > NEW")
+    return found
+
+
 def _starts(*magics: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.startswith(magics)
 

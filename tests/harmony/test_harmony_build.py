@@ -321,8 +321,123 @@ def test_a_row_that_openai_harmony_renders_otherwise_fails_the_build(tmp_path: P
         raise RuntimeError("not so")
 
     monkeypatch.setattr(OfficialRenderer, "ids", refuse)
-    with pytest.raises(GateFailed, match=r"row 0 \(id mock-0\): is refused by openai-harmony \(not so\); report it"):
+    with pytest.raises(
+        GateFailed, match=r"row 0 \(id mock-0\): is refused by openai-harmony \(not so\)(?s:.*)allow more"
+    ):
         build(["mock:40"], tmp_path / "out", check_every=1, say=quiet)
+
+
+def long_rows(sign: str) -> list[dict]:
+    rows = synth(3)
+    rows[1]["query"] = "A table: " + sign * 1_000_000 + " end"
+    return rows
+
+
+@pytest.mark.parametrize("sign", [" ", "-", "\t", "a", "\n", "\u4e2d", "\u0301"])
+def test_a_row_with_a_very_long_run_is_set_aside_and_the_build_goes_on(tmp_path: Path, inline, sign: str) -> None:
+    source = jsonl(tmp_path / "x.jsonl", long_rows(sign))
+    manifest = build([str(source)], tmp_path / "out", check_every=1, max_bad=1, say=quiet)
+    assert (manifest["quarantined"], manifest["checked"]) == (1, 2)
+    assert sum(split["rows"] for split in manifest["splits"].values()) == 2
+    [listed] = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert (listed["id"], listed["place"]) == ("mock-1", "x.jsonl: line 2")
+    assert "bytes of" in listed["reason"] and listed["reason"].endswith("can be asked about is 65,536")
+    with pytest.raises(GateFailed, match=r"x\.jsonl: line 2 \(id mock-1\): message 0: from character"):
+        build([str(source)], tmp_path / "none", check_every=0, say=quiet)
+
+
+def test_runs_that_can_be_compared_are_built_and_compared(tmp_path: Path, inline) -> None:
+    rows = synth(5)
+    for row, sign in zip(rows, " -a\n\u4e2d"):
+        row["query"] += sign * 8_000 + "|" + sign * 8_000
+    rows[0]["synthetic_answer"] = ("word " * 10 + "\n") * 20_000  # a megabyte of short pieces
+    source = jsonl(tmp_path / "x.jsonl", rows)
+    manifest = build([str(source)], tmp_path / "out", check_every=1, say=quiet)
+    assert (manifest["quarantined"], manifest["checked"]) == (0, 5)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), ZeroDivisionError("zero"), BaseException("a panic")])
+def test_whatever_one_row_raises_is_that_rows_fault(tmp_path: Path, inline, monkeypatch, error: BaseException) -> None:
+    true = Renderer.render
+
+    def render(self: Renderer, messages: Any) -> Any:
+        if "7" in messages[0].text:
+            raise error
+        return true(self, messages)
+
+    monkeypatch.setattr(Renderer, "render", render)
+    wrong = ["7" in row["query"] for row in synth(40)]
+    manifest = build(["mock:40"], tmp_path / "out", max_bad=40, say=quiet)
+    assert 0 < manifest["quarantined"] == sum(wrong) < 40
+    listed = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in listed] == [f"mock-{i}" for i in range(40) if wrong[i]]
+    assert listed[0]["reason"] == f"cannot be rendered ({type(error).__name__}: {error})"
+
+
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from ablab.harmony import render
+from ablab.harmony.build import build
+true = render.Renderer.render
+def dies(self, messages):
+    if messages[0].text == "die":
+        os.kill(os.getpid(), signal.SIGSEGV) if sys.argv[3] == "signal" else os._exit(1)
+    return true(self, messages)
+render.Renderer.render = dies  # a spawned worker runs this file again
+if __name__ == "__main__":
+    build([sys.argv[1]], Path(sys.argv[2]), max_bad=1, rows_per_shard=5, workers=2, check_every=0)
+"""
+
+
+@pytest.mark.parametrize("how", ["signal", "exit"])
+def test_a_row_that_ends_its_worker_is_set_aside_and_the_build_goes_on(tmp_path: Path, how: str) -> None:
+    rows = synth(12)
+    rows[7]["query"] = "die"
+    source = jsonl(tmp_path / "x.jsonl", rows)
+    (tmp_path / "crash.py").write_text(CRASH)
+    command = [sys.executable, tmp_path / "crash.py", source, tmp_path / "out", how]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=120)
+    assert done.returncode == 0
+    [listed] = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert listed == {"id": "mock-7", "place": "x.jsonl: line 8", "reason": "ended the worker process, twice"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"] == 12
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_mark_or_a_key_that_stands_twice_costs_no_row_and_hides_none(tmp_path: Path, inline) -> None:
+    rows = [json.dumps(row) for row in synth(6)]
+    marked = "\ufeff" + rows[0] + "\r\n" + rows[1] + "\r\n\ufeff\r\n\ufeff" + rows[2] + "\r\n"  # joined files begin so
+    twice = [row[:-1] + ', "query": "another"}' for row in rows[3:5]]
+    (tmp_path / "x.jsonl").write_bytes(
+        (marked + "\n".join([*twice, rows[5][:-1] + ', "meta": 1, "meta": 2}'])).encode()
+    )
+    manifest = build([str(tmp_path / "x.jsonl")], tmp_path / "out", max_bad=2, say=quiet)
+    assert (manifest["rows"], manifest["quarantined"]) == (6, 2)
+    listed = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in listed] == ["mock-3", "mock-4"]
+    assert listed[0]["reason"] == "has the field 'query' more than once"
+    talk = (
+        '[{"role": "user", "content": "Hi"}, {"role": "assistant", "channel": "final", "content": "a", "content": "b"}]'
+    )
+    lines = [json.dumps({"id": "1", "messages_json": talk}), f'{{"id": "2", "messages_json": {talk}}}']
+    lines.append(json.dumps({"id": "3", "messages_json": talk.replace(', "content": "b"', "")}))
+    (tmp_path / "y.jsonl").write_text("\n".join(lines))
+    build([str(tmp_path / "y.jsonl")], tmp_path / "talks", max_bad=2, say=quiet)
+    listed = [json.loads(line) for line in (tmp_path / "talks" / "quarantine.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in listed] == ["1", "2"]
+    assert {one["reason"] for one in listed} == {"'messages_json' has an object with the key 'content' more than once"}
+
+
+@pytest.mark.parametrize("kind", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_called_so_and_the_cure_makes_it_right(tmp_path: Path, inline, kind: str) -> None:
+    path = jsonl(tmp_path / "x.jsonl", synth(20))
+    path.write_bytes(path.read_text().encode(kind))
+    with pytest.raises(GateFailed, match=r"x\.jsonl: is UTF-16.*; convert it to UTF-8: iconv") as refused:
+        build([str(path)], tmp_path / "out", say=quiet)
+    command = refused.value.faults[0].cure.partition(": ")[2].replace("NEW", str(tmp_path / "new.jsonl"))
+    subprocess.run(command, shell=True, check=True)
+    assert build([str(tmp_path / "new.jsonl")], tmp_path / "new", say=quiet)["rows"] == 20
 
 
 def test_a_check_without_openai_harmony_says_what_to_install(tmp_path: Path, inline, monkeypatch) -> None:
@@ -344,10 +459,20 @@ def test_long_conversations_are_cut_or_dropped_and_counted(tmp_path: Path, inlin
     assert manifest["truncated"] > 0 and manifest["splits"]["train"]["rows"] == 80 - manifest["dropped"]
     built = open_indexed(tmp_path / "out" / "train" / "shard_00000_tokens")
     assert built.lengths.max() <= limit and verify(tmp_path / "out") == []
-    cure = "raise --max-tokens above 3, and choose another --out or delete this one"
-    with pytest.raises(GateFailed, match=rf"no row is left: 0 failed, 80 were dropped as too long; {cure}$"):
+    cure = f"raise --max-tokens from 3 to {min(lengths)} or more, which the shortest has, and choose another --out or delete"
+    with pytest.raises(GateFailed, match=rf"no row is left: 0 failed, 80 were dropped as too long; {cure} this one$"):
         build(["mock:80"], tmp_path / "none", max_tokens=3, say=quiet)
     assert (tmp_path / "none" / "quarantine.jsonl").read_text() == ""
+    cured = build(["mock:80"], tmp_path / "cured", max_tokens=min(lengths), valid_fraction=0, say=quiet)
+    assert cured["splits"]["train"]["rows"] >= lengths.count(min(lengths))
+
+
+def test_where_no_row_is_left_the_reasons_are_said(tmp_path: Path, inline) -> None:
+    rows = [row | {"query": "" if i % 3 else None} for i, row in enumerate(synth(30))]
+    source = jsonl(tmp_path / "x.jsonl", rows)
+    said = r"no row is left: 30 failed \(20 because: message 0: the user text is empty; 10 because: 'query' has no value\), 0"
+    with pytest.raises(GateFailed, match=said):
+        build([str(source)], tmp_path / "out", max_bad=99, say=quiet)
 
 
 def test_an_empty_split_is_said_not_refused(tmp_path: Path, inline) -> None:

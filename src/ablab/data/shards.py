@@ -67,7 +67,7 @@ def read_shard(path: Path) -> np.ndarray:
 
 def _no_other(path: Path, first: int, size: int) -> None:
     """GateFailed where a file without our magic is not headerless either."""
-    if (other := other_than(path, ("torch",))) is not None:
+    if (other := other_than(path, ("utf16",))) is not None:
         raise _broken(path, other.what, other.cure)
     if (text := text_of(path)) and size >= _TEXT:
         raise _broken(path, f"is text and no tokens: it begins with '{text}'", "call it .txt or .jsonl, as it is")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import platform
 import sys
@@ -21,7 +20,8 @@ from ablab.data import arrow, mock
 from ablab.data.inputs import Inputs
 from ablab.fault import Fault, GateFailed, did_you_mean
 from ablab.files import canonical
-from ablab.kinds import other_than
+from ablab.kinds import no_text, other_than
+from ablab.strict_json import blank, loads, repeated
 
 Entry = tuple[str, str | None]
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
@@ -117,18 +117,19 @@ class JsonLines:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
+        _no_other(self.path)
         offset = 0
         with self.path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 place = f"{self.path}: line {number}"
                 line = _decode(raw, self.path, offset)
                 offset += len(raw)
-                if line.strip():
+                if not blank(raw):
                     yield place, self._text(line, place)
 
     def _text(self, line: str, place: str) -> str:
         try:
-            record = json.loads(line)
+            record = loads(line)
         except (ValueError, RecursionError) as error:
             raise GateFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
         if not isinstance(record, dict):
@@ -136,6 +137,9 @@ class JsonLines:
         if self.text_field not in record:
             cure = f"set data.text_field; {did_you_mean(self.text_field, list(record))}"
             raise GateFailed(Fault(place, f"has no field '{self.text_field}'", cure))
+        if repeated(record, self.text_field):
+            fault = f"has the field '{self.text_field}' more than once"
+            raise GateFailed(Fault(place, fault, "keep one; which one is meant cannot be known"))
         return _text(record[self.text_field], place, self.text_field)
 
 
@@ -254,6 +258,12 @@ def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) ->
     if (other := other_than(path, ("parquet", "arrow"))) is not None:
         return GateFailed(Fault(name, other.what, other.cure))
     return GateFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
+
+
+def _no_other(path: Path, allowed: Sequence[str] = ()) -> None:
+    """GateFailed where a file of text is something else."""
+    if (other := no_text(path, allowed)) is not None:
+        raise GateFailed(Fault(str(path), other.what, other.cure))
 
 
 def _read(path: Path) -> bytes:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -16,6 +17,7 @@ from ablab.harmony.unit import Builder, Job, Unit, finished
 from ablab.signals import die_with_parent
 
 Hear = Callable[[str, Any], object]
+KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from outside: no fault of a row
 
 
 def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
@@ -23,9 +25,10 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
 
     `hear(kind, value)` takes: progress (rows, tokens), damaged (text; made again), kept (record; made by an earlier
     build), done (record). What it raises ends the build; units being made are then lost, finished ones are not.
-    GateFailed where a worker refuses a file or dies.
+    A row at which a worker crashes twice is set aside, and its unit is made again without it. GateFailed where a worker
+    refuses a file, is killed, or dies elsewhere.
     """
-    left, crew = list(reversed(units)), list[_Worker]()
+    left, crew, crashes = list(reversed(units)), list[_Worker](), Counter[tuple[int, int]]()
     try:
         crew += [_Worker(job) for _ in range(min(workers, len(units)))]
         for worker in crew:
@@ -34,6 +37,17 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
             for source in wait([worker.conn for worker in busy]):
                 worker = next(one for one in busy if one.conn is source)
                 kind, value = worker.heard()
+                if kind == "crashed":
+                    assert worker.unit is not None
+                    unit, row = worker.unit, int(value)
+                    crashes[unit.number, row] += 1
+                    worker.end()
+                    again = _Worker(job)
+                    crew[crew.index(worker)] = again
+                    again.make(
+                        unit, [at for number, at in crashes if number == unit.number and crashes[number, at] > 1]
+                    )
+                    continue
                 if kind == "refused":
                     raise GateFailed(value)
                 if kind == "failed":
@@ -52,7 +66,8 @@ class _Worker:
     def __init__(self, job: Job) -> None:
         context = multiprocessing.get_context("spawn")
         self.conn, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), job), daemon=True)
+        self.at: Any = context.RawValue("q", -1)  # the row that it looks at
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), job, self.at), daemon=True)
         self.process.start()
         theirs.close()
         self.unit: Unit | None = None
@@ -61,15 +76,22 @@ class _Worker:
         """The next of the units that are left, if any."""
         self.unit = left.pop() if left else None
         if self.unit is not None:
-            with suppress(OSError):  # it has died: heard() says so
-                self.conn.send(self.unit)
+            self.make(self.unit)
+
+    def make(self, unit: Unit, fatal: Sequence[int] = ()) -> None:
+        """Have `unit` made without its `fatal` rows."""
+        self.unit = unit
+        with suppress(OSError):  # it has died: heard() says so
+            self.conn.send((unit, tuple(fatal)))
 
     def heard(self) -> tuple[str, Any]:
-        """What it says; its death is a refusal."""
+        """What it says. Its death is a crash at a row, or a refusal where it was killed or looked at none."""
         try:
             kind, value = self.conn.recv()
         except (EOFError, OSError):
             self.process.join()
+            if self.at.value >= 0 and -(self.process.exitcode or 0) not in KILLED:
+                return "crashed", self.at.value
             place = f"worker {self.process.pid}"
             fault = (
                 f"ended with code {self.process.exitcode} while it made unit {self.unit.number if self.unit else '?'}"
@@ -86,7 +108,7 @@ class _Worker:
         self.process.join()
 
 
-def _serve(conn: Connection, parent: int, job: Job) -> None:
+def _serve(conn: Connection, parent: int, job: Job, at: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of us; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
@@ -95,7 +117,7 @@ def _serve(conn: Connection, parent: int, job: Job) -> None:
     builder: Builder | None = None
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
-            unit = conn.recv()
+            unit, fatal = conn.recv()
             try:
                 record, damage = finished(job, unit)
                 if damage:
@@ -104,7 +126,9 @@ def _serve(conn: Connection, parent: int, job: Job) -> None:
                     conn.send(("kept", record))
                     continue
                 builder = builder or Builder(job)
-                record = builder.make(unit, lambda rows, tokens: conn.send(("progress", (rows, tokens))))
+                record = builder.make(
+                    unit, lambda rows, tokens: conn.send(("progress", (rows, tokens))), fatal=fatal, at=at
+                )
                 conn.send(("done", record))
             except Refused as refused:
                 conn.send(("refused", list(refused.faults)))

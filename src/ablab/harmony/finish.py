@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +21,7 @@ from ablab.harmony.unit import COUNTS, KINDS, Job, Unit, entry_of
 from ablab.tokenizers.o200k_harmony import O200kHarmony
 
 PIECE = 4096  # documents copied at a time
+REASONS = 3  # that an error names where no row is left
 
 
 def finish(wanted: Plan, job: Job) -> dict[str, Any]:
@@ -33,12 +36,7 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
                 file.write(job.quarantine(unit).read_bytes())
     records = [read_json(job.record(unit), "files", *COUNTS) for unit in wanted.units]
     if not any(record["train_rows"] + record["valid_rows"] for record in records):
-        lost = {name: sum(record[name] for record in records) for name in ("bad", "dropped")}
-        fault = f"no row is left: {lost['bad']:,} failed, {lost['dropped']:,} were dropped as too long"
-        cures = [f"repair those that failed (all of them: {listed})"] if lost["bad"] else []
-        cures += [f"raise --max-tokens above {wanted.settings.max_tokens}"] if lost["dropped"] else []
-        cure = f"{' or '.join(cures)}, and choose another --out or delete this one"
-        raise GateFailed(Fault("SOURCE", fault, cure))
+        raise GateFailed(_nothing_left(listed, records, wanted.settings.max_tokens))
     train = [_train(job, unit, record) for unit, record in zip(wanted.units, records) if record["train_rows"]]
     valid = list(_valid(job, wanted, records))
     manifest = _manifest(wanted, job, records, {"train": train, "valid": valid})
@@ -46,6 +44,20 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
     manifest = sealed(manifest)
     write_json(job.out / "manifest.json", manifest)
     return manifest
+
+
+def _nothing_left(listed: Path, records: Sequence[dict[str, Any]], max_tokens: int | None) -> Fault:
+    """Why no row is left: the commonest reasons, and what would leave one."""
+    bad, dropped = (sum(record[name] for record in records) for name in ("bad", "dropped"))
+    with listed.open(encoding="utf-8") as lines:
+        reasons = Counter(json.loads(line)["reason"] for line in lines).most_common(REASONS)
+    why = "; ".join(f"{count:,} because: {reason}" for reason, count in reasons)
+    fault = f"no row is left: {bad:,} failed{f' ({why})' if why else ''}, {dropped:,} were dropped as too long"
+    cures = [f"repair those that failed (all of them: {listed})"] if bad else []
+    if dropped:
+        shortest = min(record["shortest_dropped"] for record in records if record["dropped"])
+        cures.append(f"raise --max-tokens from {max_tokens} to {shortest} or more, which the shortest has")
+    return Fault("SOURCE", fault, f"{' or '.join(cures)}, and choose another --out or delete this one")
 
 
 def _manifest(

@@ -18,7 +18,7 @@ from ablab.harmony.rows import Input, find
 from ablab.harmony.unit import PARTS, Job, Unit
 from ablab.vocabulary import SHA256
 
-FORMAT = 1  # raised when the same inputs and settings would give other files
+FORMAT = 2  # raised when the same inputs and settings would give other files
 CHECK_EVERY = 256
 LEAST, MOST, SHARES = 2048, 65_536, 64
 OURS = {PARTS, "train", "valid", "manifest.json", "quarantine.jsonl"}

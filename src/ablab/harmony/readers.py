@@ -6,7 +6,6 @@ for slices in rising order it goes on where it stopped: a worker reads its file 
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from ablab.data.arrow import opened
 from ablab.fault import Fault, GateFailed
 from ablab.harmony import mock
+from ablab.strict_json import blank, loads, repeated
 
 Cells = tuple[Any, ...]
 BATCH = 256
@@ -141,19 +141,24 @@ class JsonRows:
         with self._path.open("rb") as file:
             file.seek(mark.offset)
             for line, raw in enumerate(file, mark.line):
-                if raw.strip():
+                if not blank(raw):
                     yield line, self._cells(raw)
 
     def _cells(self, raw: bytes) -> Cells:
         try:
-            record = json.loads(raw.decode())
+            record = loads(raw.decode())
         except UnicodeDecodeError as error:
             return self._bad(f"is no UTF-8 at byte {error.start} of the line")
         except (ValueError, RecursionError) as error:
             return self._bad(f"is no JSON ({error})")
         if not isinstance(record, dict):
             return self._bad("is no JSON object")
-        return tuple(record.get(field, Bad(f"has no field '{field}'")) for field in self._fields)
+        return tuple(
+            Bad(f"has the field '{field}' more than once")
+            if repeated(record, field)
+            else record.get(field, Bad(f"has no field '{field}'"))
+            for field in self._fields
+        )
 
     def _bad(self, reason: str) -> Cells:
         return (Bad(reason),) * len(self._fields)
@@ -171,7 +176,7 @@ def scan_lines(path: Path) -> tuple[int, tuple[Mark, ...]]:
     rows, offset, marks = 0, 0, []
     with path.open("rb") as file:
         for line, raw in enumerate(file, 1):
-            if raw.strip():
+            if not blank(raw):
                 if rows % MARK_EVERY == 0:
                     marks.append(Mark(rows, line, offset))
                 rows += 1

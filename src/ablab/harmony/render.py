@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ablab.harmony.conversation import CHANNELS, ROLES, BadConversation, Message, check_form, lone_surrogate
+from ablab.harmony.long import LONGEST, longest
 from ablab.spans import FINAL, NONE, REASONING
 from ablab.tokenizers.o200k_harmony import SPECIAL, O200kHarmony
 
@@ -28,7 +29,7 @@ WORDS = {
 }
 SPANS = {None: NONE, "analysis": REASONING, "final": FINAL}
 _ENDED, _RETURNED = np.array([END, EOD], np.int32), np.array([RETURN, EOD], np.int32)
-LONGEST = 2**31 - 1  # tokens: what int32 lengths of a document can say
+MOST = 2**31 - 1  # tokens: what int32 lengths of a document can say
 
 
 class Rendered(NamedTuple):
@@ -46,7 +47,7 @@ class Rendered(NamedTuple):
 class Renderer:
     """Renders conversations with `tokenizer`; `longest` is the most tokens that a document may have."""
 
-    def __init__(self, tokenizer: O200kHarmony, *, longest: int = LONGEST) -> None:
+    def __init__(self, tokenizer: O200kHarmony, *, longest: int = MOST) -> None:
         self.tokenizer, self.longest = tokenizer, longest
         headers: dict[tuple[str, str | None], list[int]] = {(r, None): [START, WORDS[r], MESSAGE] for r in ROLES[:3]}
         for channel in CHANNELS:
@@ -57,10 +58,16 @@ class Renderer:
     def render(self, messages: Sequence[Message]) -> Rendered:
         """A whole conversation for training, <|endoftext|> included.
 
-        Errors: BadConversation as `conversation.check`, and where it has more than `longest` tokens; ValueError where
-        the vocabulary file is missing or wrong.
+        Errors: BadConversation as `conversation.check`, where it has more than `longest` tokens, and where a piece of
+        it is too long (see long); ValueError where the vocabulary file is missing or wrong.
         """
         check_form(messages)
+        if (found := longest([message.text for message in messages])) is not None:
+            k, at, size, sign = found
+            fault = (
+                f"message {k}: from character {at:,} on {size:,} bytes of {sign!a} and its like follow without a break"
+            )
+            raise BadConversation(f"{fault}; the longest that openai-harmony can be asked about is {LONGEST:,}")
         pieces: list[np.ndarray] = []
         ends, at = [], 0
         for message, text in zip(messages, self._texts(messages)):

@@ -8,7 +8,6 @@ hash of the content. A file that has messages_json is read as `messages`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import canonical
 from ablab.harmony import mock, readers
 from ablab.harmony.readers import Bad, Cells, Mark, Reader
-from ablab.kinds import kind_of, other_than
+from ablab.kinds import kind_of, no_text, other_than
 from ablab.patterns import matched
+from ablab.strict_json import loads, repeated_inside
 
 if TYPE_CHECKING:
     from ablab.harmony.conversation import Message
@@ -73,6 +73,13 @@ class Input:
             case "jsonl":
                 return readers.JsonRows(self.path, fields, self.marks)
         return readers.MockRows()
+
+    def row_id(self, cells: Cells) -> str | None:
+        """The id of a row whose conversation is not looked at; None where it has none of its own."""
+        try:
+            return _id(cells[0], self.fields[0]) if self.fields[0] else None
+        except BadRow:
+            return None
 
     def conversation(self, cells: Cells) -> tuple[str, tuple[Message, ...]]:
         """(id, messages) of one row. BadRow, with the id where it is known."""
@@ -182,6 +189,8 @@ def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
 
 
 def _jsonl(path: Path, inputs: Inputs) -> Input:
+    if (other := no_text(path)) is not None:
+        raise GateFailed(Fault(str(path), other.what, other.cure))
     digest = inputs.sha256(path)
     rows, marks = readers.scan_lines(path)
     fields = _fields(_first_names(path), str(path), "field") if rows else SYNTH
@@ -193,7 +202,7 @@ def _first_names(path: Path) -> list[str]:
     with path.open("rb") as file:
         for raw in file:
             try:
-                record = json.loads(raw.decode())
+                record = loads(raw.decode())
             except (ValueError, RecursionError):
                 continue  # set aside like any other line that is no JSON
             if isinstance(record, dict):
@@ -230,9 +239,11 @@ def _id(cell: object, field: str) -> str:
 
 def _listed(value: object) -> Any:
     """What a cell of messages_json holds: JSON text, or what was read already."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"'{MESSAGES}' is no JSON ({error})") from None
+    if isinstance(value, str):
+        try:
+            value = loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"'{MESSAGES}' is no JSON ({error})") from None
+    if twice := repeated_inside(value):
+        raise ValueError(f"'{MESSAGES}' has an object with the key '{twice}' more than once")
+    return value

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ablab import vocabulary
 from ablab.data.indexed import IndexedWriter
 from ablab.data.located import changed, sealed
-from ablab.fault import Fault, GateFailed, to_install
+from ablab.fault import Fault, GateFailed, Refused, to_install
 from ablab.files import read_json, sha256_file, write_atomic, write_json
 from ablab.harmony.conversation import BadConversation
 from ablab.harmony.held import hash_of
@@ -30,7 +30,7 @@ from ablab.tokenizers.o200k_harmony import O200kHarmony
 if TYPE_CHECKING:
     from ablab.harmony.conversation import Message
     from ablab.harmony.official import OfficialRenderer
-    from ablab.harmony.readers import Reader
+    from ablab.harmony.readers import Cells, Reader
     from ablab.harmony.render import Rendered
 
 PARTS = ".parts"
@@ -38,6 +38,14 @@ KINDS = {"tokens": np.int32, "lossmask": np.uint8, "span": np.uint8}
 BLOCK = 1 << 18  # tokens written at a time
 SAID_EVERY = 0.2  # seconds
 Tell = Callable[[int, int], object]
+
+
+class Place(Protocol):
+    """Where another process can see which row is being looked at; -1 for none."""
+
+    value: int
+
+
 COUNTS: tuple[str, ...] = ("train_rows", "train_tokens", "valid_rows", "valid_tokens")
 COUNTS += ("reasoning", "final", "bad", "dropped", "truncated", "checked")
 
@@ -107,16 +115,24 @@ class Builder:
         self._readers: dict[int, Reader] = {}
         self._official: OfficialRenderer | None = None
 
-    def make(self, unit: Unit, tell: Tell = lambda rows, tokens: None) -> dict[str, Any]:
+    def make(
+        self,
+        unit: Unit,
+        tell: Tell = lambda rows, tokens: None,
+        *,
+        fatal: Collection[int] = (),
+        at: Place | None = None,
+    ) -> dict[str, Any]:
         """Write a unit's files and its record. `tell` hears of rows read and tokens made since it was last told.
 
+        `fatal` rows are set aside unseen: each has ended a worker. `at` is told each row before it is looked at.
         GateFailed where a file cannot be read or written, or a checked row has other ids than openai-harmony's.
         """
         counts, bad = _Counts(), list[str]()
         self.job.record(unit).unlink(missing_ok=True)
         splits = {name: _Split(self.job.shard(unit, name)) for name in ("train", "valid")}
         try:
-            self._fill(unit, splits, counts, bad, _Said(tell))
+            self._fill(unit, splits, counts, bad, _Said(tell), fatal, at)
         except BaseException as error:
             for writer in (one for split in splits.values() for one in split.writers):
                 writer.__exit__(type(error), error, error.__traceback__)  # leaves nothing
@@ -126,33 +142,63 @@ class Builder:
             list(pool.map(lambda writer: writer.__exit__(None, None, None), writers))
         return self._finish(unit, counts, splits, bad)
 
-    def _fill(self, unit: Unit, splits: dict[str, _Split], counts: _Counts, bad: list[str], said: _Said) -> None:
-        source, check_every, below = self.job.inputs[unit.input], self.job.check_every, self.job.threshold
+    def _fill(
+        self,
+        unit: Unit,
+        splits: dict[str, _Split],
+        counts: _Counts,
+        bad: list[str],
+        said: _Said,
+        fatal: Collection[int],
+        at: Place | None,
+    ) -> None:
+        source = self.job.inputs[unit.input]
         if unit.input not in self._readers:
             self._readers[unit.input] = source.reader()
         rows = self._readers[unit.input].rows(source.first + unit.start, source.first + unit.stop)
         for number, cells in rows:
             said.row()
+            if at is not None:
+                at.value = number
+            if number in fatal:
+                bad.append(_quarantined(source.row_id(cells), source.place(number), "ended the worker process, twice"))
+                continue
             try:
-                row_id, messages = source.conversation(cells)
-                rendered = self.renderer.render(messages)
+                found = self._row(source, number, cells, counts)
             except BadRow as error:
                 bad.append(_quarantined(error.row_id, source.place(number), str(error)))
                 continue
-            except BadConversation as error:
-                bad.append(_quarantined(row_id, source.place(number), str(error)))
-                continue
-            value = hash_of(row_id)
-            if check_every and value % check_every == 0:
-                self._check(messages, rendered, f"{source.place(number)} (id {row_id})")
-                counts.checked += 1
-            kept = self._cut(rendered, counts)
+            kept = self._cut(found.rendered, counts)
             if kept is not None:
-                splits["valid" if value < below else "train"].add(kept)
+                splits["valid" if found.value < self.job.threshold else "train"].add(kept)
                 said.tokens += len(kept.tokens)
         for split in splits.values():
             split.flush()
+        if at is not None:
+            at.value = -1
         said.all()
+
+    def _row(self, source: Input, number: int, cells: Cells, counts: _Counts) -> _Row:
+        """One row, rendered and checked. BadRow with a reason, whatever it was that the row brought about."""
+        row_id: str | None = None
+        try:
+            row_id, messages = source.conversation(cells)
+            rendered = self.renderer.render(messages)
+            value = hash_of(row_id)
+            if self.job.check_every and value % self.job.check_every == 0:
+                self._check(messages, rendered, f"{source.place(number)} (id {row_id})")
+                counts.checked += 1
+            return _Row(rendered, value)
+        except (BadRow, Refused, KeyboardInterrupt, SystemExit):
+            raise
+        except BadConversation as error:
+            raise BadRow(str(error), row_id) from None
+        except MemoryError as error:
+            cure = "give the machine more, or fewer --workers; or take the row out"
+            raise GateFailed(Fault(source.place(number), "needs more memory than there is", cure)) from error
+        except BaseException as error:  # a panic of compiled code is no Exception
+            said = " ".join(str(error).split())[:300]
+            raise BadRow(f"cannot be rendered ({type(error).__name__}: {said})", row_id) from None
 
     def _cut(self, rendered: Rendered, counts: _Counts) -> Rendered | None:
         if self.job.max_tokens is None or len(rendered.tokens) <= self.job.max_tokens:
@@ -160,7 +206,9 @@ class Builder:
         from ablab.harmony.truncate import truncate
 
         kept = truncate(rendered, self.job.max_tokens, self.renderer.tokenizer)
-        counts.dropped += kept is None
+        if kept is None:
+            counts.dropped += 1
+            counts.shortest = min(counts.shortest or len(rendered.tokens), len(rendered.tokens))
         counts.truncated += kept is not None
         return kept
 
@@ -174,11 +222,13 @@ class Builder:
                 fault = f"cannot be checked: the package '{error.name}' is not installed"
                 cure = f"{to_install('openai-harmony')}, or build with --check-every 0"
                 raise GateFailed(Fault(place, fault, cure)) from None
+        ours = rendered.tokens.tolist()
         try:
-            ours, theirs = rendered.tokens.tolist(), self._official.ids(messages)
-        except Exception as error:  # of what it raises only HarmonyError is documented
-            cure = "report it; --check-every 0 builds without the check"
-            raise GateFailed(Fault(place, f"is refused by openai-harmony ({error})", cure)) from error
+            theirs = self._official.ids(messages)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # of what it raises only HarmonyError is documented, and a panic is no Exception
+            raise BadConversation(f"is refused by openai-harmony ({' '.join(str(error).split())[:300]})") from None
         if ours != theirs:
             where = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
             fault = f"openai-harmony gives other ids: {theirs[where : where + 3]} at token {where}, here "
@@ -198,6 +248,7 @@ class Builder:
                 **{name: sum(getattr(split, name) for split in splits.values()) for name in ("reasoning", "final")},
                 "bad": len(bad),
                 "dropped": counts.dropped,
+                "shortest_dropped": counts.shortest,
                 "truncated": counts.truncated,
                 "checked": counts.checked,
                 "files": {file.relative_to(job.out).as_posix(): entry_of(file) for file in files},
@@ -223,9 +274,17 @@ def entry_of(file: Path) -> dict[str, Any]:
     return {"size": file.stat().st_size, "sha256": sha256_file(file)}
 
 
+class _Row(NamedTuple):
+    """A row as a document, and the 64 bits of its id."""
+
+    rendered: Rendered
+    value: int
+
+
 @dataclass
 class _Counts:
     dropped: int = 0
+    shortest: int = 0  # tokens of the shortest that was dropped
     truncated: int = 0
     checked: int = 0
 
