@@ -176,6 +176,7 @@ def test_a_document_on_both_sides_stops_the_run(tmp_path: Path) -> None:
 def test_the_same_for_text(tmp_path: Path) -> None:
     for name, text in (("t1", "one"), ("t2", "two"), ("v1", "two"), ("v2", "three")):
         (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "v2.txt").write_text("3")
     with pytest.raises(GateFailed, match=r"1 of 2 validation documents \(50\.0 %\) are also in the training split"):
         made(tmp_path, f"{tmp_path}/t*.txt", valid=f"{tmp_path}/v*.txt")
 

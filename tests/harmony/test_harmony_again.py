@@ -40,7 +40,8 @@ def test_rows_that_all_failed_are_listed_where_the_error_says(tmp_path: Path) ->
     rows = [row | {"query": ""} for row in synth(5)]
     source, out = jsonl(tmp_path / "x.jsonl", rows), tmp_path / "out"
     assert refused(out, source, max_bad=9) == (
-        "SOURCE: no row is left: 5 failed, 0 were dropped as too long; repair those that failed "
+        "SOURCE: no row is left: 5 failed (5 because: message 0: the user text is empty), 0 were dropped as too long; "
+        "repair those that failed "
         f"(all of them: {out / 'quarantine.jsonl'}), and choose another --out or delete this one"
     )
     listed = [json.loads(line)["id"] for line in (out / "quarantine.jsonl").read_text().splitlines()]

@@ -99,7 +99,7 @@ def test_settings_hold_every_default(tmp_path: Path) -> None:
     assert settings["budget"] == {"tokens": 200_000, "seconds": None, "batch_tokens": 512}
     assert settings["data"] == {
         "source": ["python"], "valid_source": None, "valid_text_bytes": None,
-        "text_field": "text", "tokenizer": {"name": "bytes"}, "valid_fraction": 0.01,
+        "text_field": "text", "text_separator": "<|endoftext|>", "tokenizer": {"name": "bytes"}, "valid_fraction": 0.01,
         "valid_bytes": 1_000_000, "order": "chunks", "weights": None, "span": 256,
     }  # fmt: skip
     model = {key: value for key, value in settings["model"].items() if key != "kinds"}

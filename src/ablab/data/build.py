@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ablab.data import gates, tokenised
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
 from ablab.data.inputs import Inputs
-from ablab.data.sources import Source
+from ablab.data.sources import SEPARATOR, Source, TextFile
 from ablab.data.split import HELD, TRAIN, Scan, digest_of, scan
 from ablab.data.writer import Writer
 from ablab.fault import Fault, GateFailed, InvalidStudy
@@ -24,7 +25,7 @@ from ablab.files import key_of, sha256_file, write_json
 from ablab.tokenizers import slot
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
-FORMAT = 1  # raised when the same sources and settings would give other files
+FORMAT = 2  # raised when the same sources and settings would give other files
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
 
@@ -35,7 +36,8 @@ def prepare(data: dict[str, Any], root: Path, say: Say = print) -> Corpus:
     Its folder is named by a key over the sources' contents, the settings and the tokenizer's revision; it appears whole
     or not at all, so processes may prepare it at once. InvalidStudy for settings, GateFailed for contents.
     """
-    return prepare_found(find(data["source"], data["text_field"], data["valid_source"]), data, root, say)
+    separator = data.get("text_separator", SEPARATOR)
+    return prepare_found(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
 
 
 def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> Corpus:
@@ -49,6 +51,7 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
         "kind": "tokens" if found.parts else "text",
         "sources": {name: [entry["sha256"] for entry in entries] for name, entries in described.items()},
         "text_field": data["text_field"] if found.texts else None,
+        "text_separator": next((one.separator for one in _text_files(found)), None),
         "tokenizer": _by_content(data["tokenizer"], inputs),
         "tokenizer_revision": slot.revision(data["tokenizer"]),
         "valid_fraction": None if described["valid"] else float(data["valid_fraction"]),
@@ -83,8 +86,22 @@ def _idle(found: Found, data: dict[str, Any]) -> None:
     if found.parts and data["text_field"] != TEXT_FIELD:
         fault = f"'{data['text_field']}' is read from nothing: token files hold no fields"
         faults.append(Fault("data.text_field", fault, "remove it"))
+    separator = data.get("text_separator", SEPARATOR)
+    if separator not in ("", SEPARATOR) and not any(map(_cut, _text_files(found))):
+        fault = f"{separator!r} occurs in no .txt file of the sources"
+        cure = 'remove it; lines that end in \\r\\n have "\\r\\n\\r\\n" between paragraphs'
+        faults.append(Fault("data.text_separator", fault, cure))
     if faults:
         raise InvalidStudy(faults)
+
+
+def _text_files(found: Found) -> list[TextFile]:
+    return [source for source in (*found.texts, *found.held_texts) if isinstance(source, TextFile)]
+
+
+def _cut(file: TextFile) -> bool:
+    """Whether a file is cut into documents."""
+    return len(list(islice(file.documents(), 2))) > 1
 
 
 def _described(found: Found, inputs: Inputs) -> dict[str, list[dict[str, Any]]]:

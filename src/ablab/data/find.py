@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ablab.data.hub import arrow_files
 from ablab.data.parts import Part, is_sidecar, parts_at
-from ablab.data.sources import Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
+from ablab.data.sources import SEPARATOR, Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 from ablab.fault import Fault, InvalidStudy
 from ablab.kinds import kind_of
 from ablab.patterns import literal, matched
@@ -29,16 +29,18 @@ class Found:
     held_parts: list[Part] = field(default_factory=list)
 
 
-def find(patterns: Sequence[str], text_field: str, valid: Sequence[str] | None = None) -> Found:
+def find(
+    patterns: Sequence[str], text_field: str, valid: Sequence[str] | None = None, separator: str = SEPARATOR
+) -> Found:
     """The sources that `patterns` (and `valid`) name: words, paths and globs (sorted; ** goes deeper), in the order given.
 
     InvalidStudy with every pattern that matches nothing, is a folder without a manifest, or ends in an unknown suffix, and
     where texts and token files are mixed or held-out files are named beside a folder that has its own.
     """
     found, faults = Found(), list[Fault]()
-    found.texts, found.parts, found.held_parts = _named(patterns, text_field, "data.source", faults)
+    found.texts, found.parts, found.held_parts = _named(patterns, text_field, "data.source", faults, separator)
     if valid is not None:
-        found.held_texts, parts, _ = _named(valid, text_field, "data.valid_source", faults)
+        found.held_texts, parts, _ = _named(valid, text_field, "data.valid_source", faults, separator)
         if found.held_parts:
             fault = "names held-out files, and the folder in data.source has its own"
             faults.append(Fault("data.valid_source", fault, "remove it, or name the folder's training files"))
@@ -52,7 +54,7 @@ def find(patterns: Sequence[str], text_field: str, valid: Sequence[str] | None =
 
 
 def _named(
-    patterns: Sequence[str], text_field: str, place: str, faults: list[Fault]
+    patterns: Sequence[str], text_field: str, place: str, faults: list[Fault], separator: str
 ) -> tuple[list[Source], list[Part], list[Part]]:
     """Texts, token files, and the held-out token files of built folders."""
     texts, parts, held = list[Source](), list[Part](), list[Part]()
@@ -68,7 +70,7 @@ def _named(
             _add(alone, parts, held, faults)
         else:
             for path in _matched(pattern, place, faults):
-                read = _file(path, text_field, place)
+                read = _file(path, text_field, place, separator)
                 if isinstance(read, Fault | tuple):
                     _add(read, parts, held, faults)
                 else:
@@ -98,13 +100,13 @@ def _add(one: tuple[list[Part], list[Part]] | Fault, parts: list[Part], held: li
         held += one[1]
 
 
-def _file(path: Path, text_field: str, place: str) -> Source | tuple[list[Part], list[Part]] | Fault:
+def _file(path: Path, text_field: str, place: str, separator: str) -> Source | tuple[list[Part], list[Part]] | Fault:
     tokens = parts_at(path, place)
     if tokens is not None:
         return tokens
     match path.suffix:
         case ".txt":
-            return TextFile(path)
+            return TextFile(path, separator)
         case ".jsonl":
             return JsonLines(path, text_field)
         case ".parquet":

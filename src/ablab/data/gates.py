@@ -19,6 +19,18 @@ def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data")
         raise GateFailed(Fault(place, fault, "prepare the data again from sources that do not overlap"))
 
 
+def few_shared(shared: int, documents: int, size: int, of: int) -> None:
+    """Held-out copies of training documents are left out, unless they are more than half of the held-out part.
+
+    `size` of `of` bytes or tokens are shared, in `shared` of `documents`. Then the two are no split of anything.
+    """
+    if 2 * size > of:
+        share = 100 * shared / documents
+        fault = f"{shared} of {documents} validation documents ({share:.1f} %) are also in the training split"
+        cure = "name a held-out part that the training part does not contain; fewer shared documents are left out"
+        raise GateFailed(Fault("data.valid_source", fault, cure))
+
+
 def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str) -> None:
     """The tokens of a document must decode to its bytes, and their byte counts must sum to its length."""
     counted = int(n_bytes.sum())

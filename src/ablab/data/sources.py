@@ -24,6 +24,8 @@ from ablab.kinds import no_text, other_than
 from ablab.strict_json import blank, loads, repeated
 
 Entry = tuple[str, str | None]
+SEPARATOR = "<|endoftext|>"  # what GPT-2's tokenizer wrote between documents, and most files of joined text since
+ZEROS = 32  # bytes at the end of a text that no writer leaves there
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
 
 
@@ -87,9 +89,14 @@ class PythonLibrary:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A .txt file: one document. GateFailed at the first byte that is no UTF-8."""
+    """A .txt file: one document, or those between `separator`s, without the line breaks at their ends.
+
+    A byte-order mark at its beginning is left out. GateFailed at the first byte that is no UTF-8, and where the file ends
+    in zeros, or is something else than text.
+    """
 
     path: Path
+    separator: str = ""
 
     @property
     def name(self) -> str:
@@ -99,7 +106,17 @@ class TextFile:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
-        yield self.name, _decode(_read(self.path), self.path, 0)
+        raw = _read(self.path)
+        _no_other(self.path, ("html",))  # pages may be what is learned
+        if (zeros := len(raw) - len(raw.rstrip(b"\0"))) >= ZEROS:
+            fault = f"ends in {zeros:,} zero bytes: filled up, not written"
+            raise GateFailed(Fault(self.name, fault, "copy the file again, or cut them off"))
+        text = _decode(raw, self.path, 0).removeprefix("\ufeff")
+        if not self.separator or self.separator not in text:
+            yield self.name, text
+            return
+        for number, piece in enumerate(text.split(self.separator), 1):
+            yield f"{self.name}: document {number}", piece.strip("\r\n")
 
 
 @dataclass(frozen=True)

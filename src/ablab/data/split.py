@@ -7,6 +7,7 @@ depends on the content alone, never on order, file or what else is there.
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -16,6 +17,7 @@ import numpy as np
 
 from ablab.data import gates
 from ablab.data.sources import Source
+from ablab.data.verbatim import Verbatim
 from ablab.fault import Fault, GateFailed
 
 DROPPED, TRAIN, HELD = 0, 1, 2
@@ -78,11 +80,15 @@ def scan(
     """Read everything once. Memory: 16 bytes per document plus the sample. GateFailed where a split would be empty.
 
     Where `held` names held-out sources, they are the validation split and `sources` the training split, whatever the
-    documents' digests; a document in both is refused.
+    documents' digests; a held-out document that is trained on too, as it is or word for word inside of a longer one, is
+    left out and counted, and GateFailed where that is more than half of them (in bytes).
     """
     threshold = 0 if held else int(valid_fraction * 2**64)
     digests, sample, n_bytes, empty, undecodable = bytearray(), Sample(sample_chars), 0, 0, 0
-    train_documents = 0
+    train_documents, verbatim, sizes = 0, Verbatim(), array("q")
+    for raw in (text.encode() for source in held for _, text in source.documents() if text):
+        verbatim.hold(raw)
+        sizes.append(len(raw))
     for number, source in enumerate([*sources, *held]):
         if number == len(sources):
             train_documents = len(digests) // 16
@@ -94,24 +100,43 @@ def scan(
             digest = digest_of(raw)
             digests += digest
             n_bytes += len(raw)
+            if held and number < len(sources):
+                verbatim.train(raw)
             if sample_chars and number < len(sources) and int.from_bytes(digest[:8], "big") >= threshold:
                 sample.add(digest, text)
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
     roles = roles_of(table, threshold)
+    documents, left_out = len(roles), 0
     if held:
-        gates.no_leak(map(bytes, table[:train_documents]), map(bytes, table[train_documents:]))
         roles[train_documents:] = HELD  # all of it, as it was named: repeats too
-    documents, duplicates = len(roles), int((roles == DROPPED).sum())
+        left_out = _leave_out(table, roles, train_documents, sizes, verbatim.cuts())
+    duplicates = int((roles == DROPPED).sum()) - left_out
     counts = {
         "documents": documents,
         "bytes": n_bytes,
         "duplicates": duplicates,
         "empty": empty,
         "undecodable": undecodable,
-    }
+    } | ({"also_trained_documents": left_out} if held else {})
+    if left_out:
+        say(f"data: {left_out:,} held-out documents are also trained on; they are left out")
     say(f"data: {documents:,} documents, {n_bytes / 1e6:.1f} MB, {duplicates:,} exact duplicates removed")
     _check_roles(roles, valid_fraction, bool(held))
     return Scan(table, roles, sample.texts, counts)
+
+
+def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence[int], cuts: Sequence[int]) -> int:
+    """Take the role from held-out documents (from the `first` on) that are trained on too; how many there are."""
+    trained = np.zeros(len(table) - first, bool)
+    if len(trained) != len(sizes):
+        raise GateFailed(Fault("data.valid_source", "changed while it was read", "run again when nothing writes to it"))
+    whole = np.ascontiguousarray(table).view("V16").ravel()
+    trained[:] = np.isin(whole[first:].view("S16"), whole[:first].view("S16"))
+    trained[list(cuts)] = True
+    count, length = int(trained.sum()), np.array(sizes, np.int64)
+    gates.few_shared(count, len(trained), int(length[trained].sum()), int(length.sum()))
+    roles[first:][trained] = DROPPED
+    return count
 
 
 def roles_of(digests: np.ndarray, threshold: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from ablab.fault import Fault, GateFailed
 from ablab.tokenizers import slot
 
 _PIECE = 1 << 24  # labels looked through at once
-FORMAT = 1  # raised when the same files and settings would give another corpus
+FORMAT = 2  # raised when the same files and settings would give another corpus
 Say = Callable[[str], object]
 
 
@@ -65,7 +65,8 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
         raise GateFailed(Fault("data.source", fault, cure))
     counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer)
     if left_out := counts.get("also_trained_documents"):
-        say(f"data: {left_out:,} held-out documents are trained on under another id; they are left out")
+        how = " under another id" if built else ""
+        say(f"data: {left_out:,} held-out documents are trained on{how}; they are left out")
     counts |= writer.finish(data["valid_bytes"])
     if any(one.loss is not None for one in opened) and not any(_trains(one) for one in opened):
         raise GateFailed(
@@ -136,24 +137,37 @@ def _trains(one: Opened) -> bool:
     return loss is not None and any(np.asarray(loss[at : at + _PIECE]).any() for at in range(0, len(loss), _PIECE))
 
 
+def _has_target(one: Opened, here: slice) -> bool:
+    """Whether any token of a document is trained on or scored: not its first, and none that is masked."""
+    if here.stop - here.start < 2:
+        return False
+    return one.loss is None or bool(np.asarray(one.loss[here.start : here.stop - 1]).any())
+
+
 def digest_of(ids: np.ndarray) -> bytes:
     """A document's identity: 16 bytes of blake2b over its ids as int32."""
     return blake2b(np.ascontiguousarray(ids, "<i4").tobytes(), digest_size=16).digest()
 
 
 def _lay(opened: Sequence[Opened], held: Sequence[Opened], writer: _Writer, *, built: bool) -> dict[str, int]:
-    """Training files in place, held-out ones copied, repeats included; a document that is in both stops it.
+    """Training files in place, held-out ones copied, repeats included; a held-out document that is in both is left out.
 
-    A build splits by a row's id, so the same text may lie on both sides under two ids: there the held-out copy is left out.
+    A build splits by a row's id, so the same text may lie on both sides under two ids, however often. Of files that are
+    named as held out no more than half may be shared. Documents without a single target are in no split and no check.
     """
-    entries = [(one, here, digest_of(one.tokens[here])) for one in held for here in documents_of(one)]
+    entries = [
+        (one, here, digest_of(one.tokens[here])) for one in held for here in documents_of(one) if _has_target(one, here)
+    ]
     known = {digest for *_, digest in entries}
     trained = {digest for one in opened for digest in _alike(one, held)} & known
-    if not built:
-        gates.no_leak(trained, known)
     for one, here, digest in entries:
         if digest not in trained:
             writer.hold(one, here, digest)
+    writer.unscored = sum(len(one.starts) for one in held) - len(entries)
+    if not built:
+        sizes = [(here.stop - here.start, digest in trained) for _, here, digest in entries]
+        shared = [size for size, both in sizes if both]
+        gates.few_shared(len(shared), len(entries), sum(shared), sum(size for size, _ in sizes))
     ends = np.cumsum([0, *(len(one.tokens) for one in opened)])
     writer.starts = np.concatenate([one.starts + end for one, end in zip(opened, ends)])
     left_out = sum(digest in trained for *_, digest in entries)
@@ -166,7 +180,9 @@ def _alike(one: Opened, held: Sequence[Opened]) -> Iterator[bytes]:
     mine = _first_glance(one)
     for index in np.flatnonzero(np.isin(mine, wanted)).tolist():
         end = int(one.starts[index + 1]) if index + 1 < len(one.starts) else len(one.tokens)
-        yield digest_of(one.tokens[int(one.starts[index]) : end])
+        here = slice(int(one.starts[index]), end)
+        if _has_target(one, here):
+            yield digest_of(one.tokens[here])
 
 
 def _first_glance(one: Opened) -> np.ndarray:
@@ -185,11 +201,16 @@ def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer) -> d
     digests = bytearray()
     for one in opened:
         for here in documents_of(one):
-            digests += digest_of(one.tokens[here])
+            if _has_target(one, here):
+                digests += digest_of(one.tokens[here])
+            else:
+                writer.unscored += 1
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
     roles, index = roles_of(table, int(valid_fraction * 2**64)), 0
     for one in opened:
         for here in documents_of(one):
+            if not _has_target(one, here):
+                continue
             if roles[index] == HELD:
                 writer.hold(one, here, table[index].tobytes())
             elif roles[index] == TRAIN:
@@ -209,7 +230,7 @@ class _Writer:
         self.copied, self.n_tokens = array("q"), 0
         self._files: dict[str, IO[bytes]] = {}
         self._held: list[tuple[bytes, int, Opened, slice, np.ndarray]] = []
-        self._unscored = 0
+        self.unscored = 0  # documents without a single target, left out
 
     def train(self, one: Opened, here: slice) -> None:
         """Copy a training document."""
@@ -221,11 +242,7 @@ class _Writer:
             self._write("train.span", one.span[here].astype(np.uint8))
 
     def hold(self, one: Opened, here: slice, digest: bytes) -> None:
-        """Remember a held-out document; those without a single target are counted and left out."""
-        marks = self._marks(one, here)
-        if not marks.any():
-            self._unscored += 1
-            return
+        """Remember a held-out document."""
         n_bytes = self._bytes(one, here)
         self._held.append((digest, int(n_bytes.sum()), one, here, n_bytes))
 
@@ -257,7 +274,7 @@ class _Writer:
             "valid_tokens": n_targets,
             "valid_bytes": size,
             "unused_documents": len(self._held) - len(taken),
-            "unscored_documents": self._unscored,
+            "unscored_documents": self.unscored,
         }
 
     def _write(self, name: str, values: np.ndarray) -> None:

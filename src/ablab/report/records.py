@@ -172,7 +172,12 @@ def _corpus_facts(manifest: dict[str, Any], counts: dict[str, Any], style: Style
         "split": f"by document, fraction {words.significant(identity.get('valid_fraction'))}",
         "duplicates left out": words.whole(counts.get("duplicates")),
         "undecodable, empty": f"{words.whole(counts.get('undecodable'))}, {words.whole(counts.get('empty'))}",
-        "leak check": "no validation document in the training text; a corpus that has one is refused",
+        "leak check": "no validation document in the training text"
+        + (
+            f"; {words.whole(counts['also_trained_documents'])} left out"
+            if counts.get("also_trained_documents")
+            else ""
+        ),
         "corpus": words.short(manifest.get("key")),
     }
     return [(style.text(k), style.text(v)) for k, v in said.items()]

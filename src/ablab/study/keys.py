@@ -27,7 +27,7 @@ from ablab import (
     tokenizers,
     values,
 )
-from ablab.data.build import TEXT_FIELD, VALID_FRACTION
+from ablab.data.build import SEPARATOR, TEXT_FIELD, VALID_FRACTION
 from ablab.slot import Slot
 from ablab.study import average
 
@@ -178,6 +178,11 @@ SECTIONS: dict[str, dict[str, Key]] = {
             shown="any",
         ),
         "text_field": Key(str, "the field or column of .jsonl and .parquet that holds the text", TEXT_FIELD),
+        "text_separator": Key(
+            str,
+            'what stands between the documents of a .txt file ("\\n\\n": blank lines); "" takes each file as one document',
+            SEPARATOR,
+        ),
         "tokenizer": Key(None, "text to tokens", "bytes", slot="tokenizer"),
         "valid_fraction": Key(
             float, "of the documents held out, chosen by their content", VALID_FRACTION, above=0, below=1

@@ -1,0 +1,173 @@
+"""Held-out documents that are trained on too, documents without a target, and text files that hold many documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.data.test_data_tokenised import masked, megatron
+from tests.data.tiny import settings
+
+from ablab.data import Corpus, prepare
+from ablab.data.sources import JsonLines, TextFile
+from ablab.data.verbatim import Verbatim
+from ablab.fault import GateFailed, InvalidStudy
+from ablab.rng import stream
+
+
+def made(tmp_path: Path, source: object, valid: object, said: list[str] | None = None, **changed: Any) -> Corpus:
+    asked = settings(str(source), valid_source=[str(valid)], valid_fraction=0.01, **changed)
+    return prepare(asked, tmp_path / "out", [].append if said is None else said.append)
+
+
+def lines(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+SENTENCES = [f"Sentence {i} says {i * i}." for i in range(2000)]
+
+
+@pytest.mark.parametrize("kind", ["text", "tokens"])
+@pytest.mark.parametrize("shared", [["Thank you."], [], ["Thank you.", "Yes.", "Thank you.", "Sentence 5 says 25."]])
+def test_official_splits_that_share_short_documents_have_a_way_in(tmp_path: Path, kind: str, shared: list[str]) -> None:
+    train, valid = [*SENTENCES[:1900], "Thank you.", "Yes."], [*SENTENCES[1900:], *shared]
+    said: list[str] = []
+    if kind == "text":
+        corpus = made(tmp_path, lines(tmp_path / "t.jsonl", train), lines(tmp_path / "v.jsonl", valid), said)
+    else:
+        files = [
+            megatron(tmp_path / name, [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts])
+            for name, texts in (("t", train), ("v", valid))
+        ]
+        corpus = made(tmp_path, *files, said)
+    counts = corpus.manifest["counts"]
+    assert (counts["train_documents"], counts["valid_documents"]) == (1902, 100)
+    assert counts["also_trained_documents"] == len(shared)
+    note = f"data: {len(shared)} held-out documents are "
+    assert any(line.startswith(note) and line.endswith("they are left out") for line in said) == bool(shared)
+    assert sorted(corpus.tokenizer.decode(one.ids) for one in corpus.valid) == sorted(SENTENCES[1900:])
+
+
+def test_a_held_out_part_that_is_mostly_trained_on_is_refused(tmp_path: Path) -> None:
+    train = lines(tmp_path / "t.jsonl", SENTENCES)
+    for count, share in ((100, "100.0"), (60, "60.0")):
+        valid = lines(tmp_path / "v.jsonl", [*SENTENCES[:count], *[f"Another {i} is {i}." for i in range(100 - count)]])
+        said = (
+            rf"{count} of 100 validation documents \({share} %\) are also in the training split; name a held-out part"
+        )
+        with pytest.raises(GateFailed, match=said):
+            made(tmp_path, train, valid)
+
+
+def words(number: int, count: int) -> str:
+    draws = stream(7, "test", "words", number)
+    return " ".join(f"w{draws.integers(10_000)}" for _ in range(count))
+
+
+def test_a_part_cut_from_the_training_text_is_seen(tmp_path: Path) -> None:
+    whole = "\n".join(words(i, 40) for i in range(200))
+    (tmp_path / "train.txt").write_text(whole + "\n")
+    for name, cut in (("a", whole[5_000:12_345]), ("b", whole[-7_000:]), ("c", words(999, 10) + whole[777:9_000])):
+        (tmp_path / f"{name}.txt").write_text(cut)
+        with pytest.raises(
+            GateFailed, match=r"1 of 1 validation documents \(100\.0 %\) are also in the training split"
+        ):
+            made(tmp_path, tmp_path / "train.txt", tmp_path / f"{name}.txt")
+    (tmp_path / "d.txt").write_text(words(1000, 900) + whole[:2_000])  # a quotation is no cut
+    assert len(made(tmp_path, tmp_path / "train.txt", tmp_path / "d.txt").valid) == 1
+
+
+def test_windows_are_found_wherever_they_lie() -> None:
+    draws = np.random.default_rng(0)
+    train = draws.integers(0, 256, (1 << 21) + 777, dtype=np.uint8).tobytes()
+    found = Verbatim()
+    places = [0, 1, (1 << 20) - 200, (1 << 20) - 63, len(train) - 300]
+    for at in places:
+        found.hold(train[at : at + 300])
+        found.hold(draws.integers(0, 256, 300, dtype=np.uint8).tobytes())
+    found.hold(b"short")
+    found.hold(bytes(300))
+    found.train(b"tiny")
+    found.train(train)
+    assert found.cuts() == [2 * i for i in range(len(places))]
+
+
+@pytest.mark.parametrize("separator", ["<|endoftext|>", "\n\n", "\f", "</s>", "\r\n\r\n"])
+def test_a_text_file_with_separators_is_many_documents(tmp_path: Path, separator: str) -> None:
+    stories = [f"Story {i}:\nthe cat saw {i * i} birds." for i in range(60)]
+    for name, part in (("t", stories[:50]), ("v", stories[50:]), ("leak", stories[20:30])):
+        around = "\n" if separator.startswith("<") else ""
+        (tmp_path / f"{name}.txt").write_bytes(f"{around}{separator}{around}".join(part).encode() + b"\n")
+    changed = {} if separator == "<|endoftext|>" else {"text_separator": separator}
+    corpus = made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", **changed)
+    assert len(corpus.documents) == 50
+    assert sorted(corpus.tokenizer.decode(one.ids) for one in corpus.valid) == sorted(stories[50:])
+    with pytest.raises(GateFailed, match="10 of 10 validation documents"):
+        made(tmp_path, tmp_path / "t.txt", tmp_path / "leak.txt", **changed)
+    whole = made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", text_separator="")
+    assert (len(whole.documents), len(whole.valid)) == (1, 1) and whole.key != corpus.key
+
+
+def test_a_separator_that_cuts_nothing_is_refused(tmp_path: Path) -> None:
+    for name in ("t", "v"):
+        (tmp_path / f"{name}.txt").write_bytes(f"{name}: one\r\n\r\ntwo\r\n".encode())
+    with pytest.raises(
+        InvalidStudy, match=r"data\.text_separator: '\\n\\n' occurs in no \.txt file of the sources; remove"
+    ):
+        made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", text_separator="\n\n")
+    corpus = made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", text_separator="\r\n\r\n")  # the cure
+    assert len(corpus.documents) == 2 and len(corpus.valid) == 1  # "two" is on both sides
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone \xef\xbb\xbf\r\n")
+    assert list(TextFile(tmp_path / "a.txt").documents()) == [(str(tmp_path / "a.txt"), "one \ufeff\r\n")]
+    row = '{"text": "one"}'
+    (tmp_path / "a.jsonl").write_bytes(f"\ufeff{row}\r\n\ufeff\n\ufeff{row}\r\n".encode())
+    assert [text for _, text in JsonLines(tmp_path / "a.jsonl").documents()] == ["one", "one"]
+    for kind in ("utf-16", "utf-16-le", "utf-16-be"):
+        for name, reader in (("b.txt", TextFile), ("b.jsonl", JsonLines)):
+            (tmp_path / name).write_bytes((row + "\n").encode(kind))
+            with pytest.raises(GateFailed, match=rf"{name}: is UTF-16.*; convert it to UTF-8: iconv -f UTF-16"):
+                list(reader(tmp_path / name).documents())
+
+
+def test_a_key_that_stands_twice_and_a_text_filled_with_zeros_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "meta": 1, "meta": 2}\n{"text": "b", "text": "c"}\n')
+    with pytest.raises(GateFailed, match=r"line 2: has the field 'text' more than once; keep one"):
+        list(JsonLines(tmp_path / "a.jsonl").documents())
+    (tmp_path / "a.txt").write_bytes(b"text" + bytes(100))
+    with pytest.raises(
+        GateFailed, match=r"a\.txt: ends in 100 zero bytes: filled up, not written; copy the file again"
+    ):
+        list(TextFile(tmp_path / "a.txt").documents())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_documents_without_a_target_enter_no_check(tmp_path: Path, named: bool) -> None:
+    """One token, or none that is scored: equal ones on both sides are no leak, no duplicates and no documents."""
+    train = [np.array([5, *range(i, i + 9)], np.int32) for i in range(100)]
+    valid = [np.array([6, *range(i, i + 9)], np.int32) for i in range(20)]
+    alone = [np.array([7], np.int32)] * 30
+    t, v = megatron(tmp_path / "t", [*train, *alone]), megatron(tmp_path / "v", [*valid, *alone])
+    if named:
+        counts = made(tmp_path, t, v).manifest["counts"]
+        assert (counts["valid_documents"], counts["also_trained_documents"]) == (20, 0)
+        assert counts["unscored_documents"] == 30
+    else:
+        counts = prepare(settings(str(t), str(v)), tmp_path / "out", lambda _: None).manifest["counts"]
+        assert (counts["unscored_documents"], counts["duplicates"]) == (60, 0)
+        assert counts["train_documents"] + counts["valid_documents"] == 120
+
+
+def test_masked_documents_without_a_target_are_no_leak(tmp_path: Path) -> None:
+    plain = [([9, i, 2, 3], [0, 1, 2, 0]) for i in range(40)]
+    silent = [([9, 1, 2, 3], [0, 0, 0, 0])] * 5
+    (tmp_path / "t").mkdir(), (tmp_path / "v").mkdir()
+    t, v = masked(tmp_path / "t", "a", [*plain[:30], *silent]), masked(tmp_path / "v", "a", [*plain[30:], *silent])
+    counts = made(tmp_path, t, v).manifest["counts"]
+    assert (counts["valid_documents"], counts["unscored_documents"], counts["also_trained_documents"]) == (10, 5, 0)
