@@ -101,23 +101,23 @@ def _pickle(head: bytes) -> bool:
 
 
 def _unpack(program: str) -> str:
-    return f"{program} FILE, and name what it leaves"
+    return f"unpack it and name NEW: {program} FILE > NEW"
 
 
 _SAVE = "np.save's arrays: python -c 'import numpy, sys; numpy.load(sys.argv[1]).tofile(sys.argv[2])' FILE NEW.bin"
 _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
-    ("gzip", _gzip, "is compressed with gzip", _unpack("gunzip -k -S .gz")),
+    ("gzip", _gzip, "is compressed with gzip", _unpack("gunzip -c")),
     (
         "bzip2",
         lambda head: head[:3] == b"BZh" and head[4:10] == b"1AY&SY",
         "is compressed with bzip2",
-        _unpack("bunzip2 -k"),
+        _unpack("bunzip2 -c"),
     ),
-    ("xz", _starts(b"\xfd7zXZ\0"), "is compressed with xz", _unpack("unxz -k")),
-    ("zstd", _starts(b"\x28\xb5\x2f\xfd"), "is compressed with zstd", _unpack("zstd -d")),
-    ("lz4", _starts(b"\x04\x22\x4d\x18"), "is compressed with lz4", _unpack("lz4 -d")),
-    ("7z", _starts(b"7z\xbc\xaf\x27\x1c"), "is a 7z archive", _unpack("7z x")),
-    ("tar", lambda head: head[257:262] == b"ustar", "is a tar archive", _unpack("tar -xf")),
+    ("xz", _starts(b"\xfd7zXZ\0"), "is compressed with xz", _unpack("xz -dc")),
+    ("zstd", _starts(b"\x28\xb5\x2f\xfd"), "is compressed with zstd", _unpack("zstd -dc")),
+    ("lz4", _starts(b"\x04\x22\x4d\x18"), "is compressed with lz4", _unpack("lz4 -dc")),
+    ("7z", _starts(b"7z\xbc\xaf\x27\x1c"), "is a 7z archive", "7z x FILE, and name what it leaves"),
+    ("tar", lambda head: head[257:262] == b"ustar", "is a tar archive", "tar -xf FILE, and name what it leaves"),
     ("npy", _starts(b"\x93NUMPY"), "is an array that numpy saved (.npy), with a header of its own", f"write {_SAVE}"),
     ("gguf", _starts(b"GGUF"), "is a GGUF file (llama.cpp's)", "give the weights it was made from, as safetensors"),
     (
@@ -164,7 +164,7 @@ def _zip(path: Path, quoted: str) -> Kind:
         with zipfile.ZipFile(path) as opened:
             names = opened.namelist()
     except (OSError, zipfile.BadZipFile):
-        return Kind("zip", "is a zip archive, cut short", "copy it again")
+        return Kind("cut zip", "is a zip archive, cut short", "copy it again")
     if names and all(name.endswith(".npy") for name in names):
         return Kind("npz", "is an archive of arrays that numpy saved (.npz)", "save one array's tokens with tofile")
     if any(name.endswith("data.pkl") for name in names):

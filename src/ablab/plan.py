@@ -142,12 +142,13 @@ def _two_sigma(plan: Plan) -> None:
 def _runs(study: Study, store: Store, of_arm: dict[str, Corpus], where: Where) -> dict[tuple[str, int], Run]:
     """Every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
     from ablab.data.inputs import Inputs
+    from ablab.strange import weights_at
 
     runs, inputs = {}, Inputs(store.data / "inputs.json")
     for nth, seed in enumerate(seeds(study)):
         for name, arm in arms(study).items():
             corpus, asked = of_arm[name], arm.settings_of(nth)
-            own = "".join(inputs.sha256(Path(file)) for file in asked["train"]["weights"] or ())
+            own = "".join(inputs.sha256(weights_at(Path(file))) for file in asked["train"]["weights"] or ())
             trained = train_key(asked, corpus=corpus.key, seed=seed, where=where, weights=own)
             scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
             runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores, study.called)

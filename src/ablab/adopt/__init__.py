@@ -12,6 +12,7 @@ from torch import Tensor
 from ablab import checkpoint, machine
 from ablab.adopt import golf
 from ablab.adopt.found import Found, read
+from ablab.adopt.names import without_copies
 from ablab.data import Corpus
 from ablab.data.located import sealed
 from ablab.fault import Fault, GateFailed
@@ -19,6 +20,7 @@ from ablab.files import key_of, sha256_file, write_json
 from ablab.lock import locked
 from ablab.model import Decoder, skeleton
 from ablab.size import parameters
+from ablab.strange import weights_at
 from ablab.train import finished
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
@@ -115,6 +117,12 @@ def taken(
             fault, _, cure = str(error).partition("; ")
             raise GateFailed(Fault(str(file), fault, cure)) from error
         found.names, notes = "golf", notes + golf.notes(settings["model"])
+    try:
+        found.tensors, copies = without_copies(found.tensors, bool(settings["model"]["tied"]))
+    except ValueError as error:
+        fault, _, cure = str(error).rpartition("; ")
+        raise GateFailed(Fault(str(file), fault, cure)) from None
+    notes += copies
     found.tensors = _checked(found.tensors, decoder, file, machine.dtype_of(precision))
     return found, notes, decoder
 
@@ -171,6 +179,7 @@ def _some(rows: list[str]) -> str:
 
 
 def _sha256(file: Path) -> str:
+    weights_at(file)
     try:
         return sha256_file(file)
     except OSError as error:

@@ -13,11 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ablab.adopt.names import unwrapped
 from ablab.fault import Fault, GateFailed, Interrupted, Refused
+from ablab.kinds import text_of
 from ablab.packed import oddity
+from ablab.strange import weights_at
 
-NESTED = ("model", "state_dict", "model_state_dict")  # where checkpoints keep the weights
-WRAPPED = ("module.", "_orig_mod.")  # what torch's own wrappers put before every name
+NESTED = ("model", "state_dict", "model_state_dict", "module")  # where checkpoints keep the weights
+DEEP = 3  # how often one lies in another
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 NO_NUMBERS = ("complex", "bits", "quint", "qint")
 ZIP = b"PK\x03\x04"
@@ -38,8 +41,10 @@ class Found:
 def read(file: Path) -> Found:
     """The tensors of a file by name, on the CPU.
 
-    GateFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers.
+    GateFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers,
+    and where it is something else (see strange).
     """
+    weights_at(file)
     try:
         with file.open("rb") as opened:
             head = opened.read(16)
@@ -57,7 +62,7 @@ def read(file: Path) -> Found:
 
 def _unread(file: Path, error: Exception) -> Fault:
     """What a file is that nothing could be read from."""
-    if text := _text(file):
+    if text := text_of(file, SHOWN):
         fault = f"is a text file and no weights: it begins with '{text}'"
         return Fault(str(file), fault, "give safetensors, or what torch.save wrote")
     if isinstance(error, pickle.UnpicklingError):
@@ -75,31 +80,22 @@ def _whole(file: Path) -> None:
         raise GateFailed(Fault(str(file), fault, "copy the file again, or save the weights anew, with checksums"))
 
 
-def _text(file: Path) -> str:
-    """How a file begins that is text; nothing for one that is not, or cannot be opened."""
-    try:
-        with file.open("rb") as opened:
-            begun = opened.read(512).decode("utf-8", "strict")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    if not all(letter.isprintable() or letter in "\t\r\n\f" for letter in begun):
-        return ""
-    return " ".join(begun.split())[:SHOWN].strip()
-
-
 def _safetensors(file: Path) -> Found:
     with safe_open(file, "pt") as opened:
         tokenizer = (opened.metadata() or {}).get("tokenizer", "")
-        return Found(_dense({name: opened.get_tensor(name) for name in opened.keys()}, file), tokenizer)  # noqa: SIM118
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    return Found(_own(_dense(tensors, file), file), tokenizer)
 
 
 def _plain(loaded: Any, file: Path) -> Found:
     """A state_dict, alone or nested in a checkpoint, with the prefixes of torch's wrappers taken off."""
     notes = []
-    key = next((k for k in NESTED if isinstance(loaded, Mapping) and isinstance(loaded.get(k), Mapping)), None)
-    if key is not None:
+    for _ in range(DEEP):
+        key = next((k for k in NESTED if isinstance(loaded, Mapping) and isinstance(loaded.get(k), Mapping)), None)
+        if key is None:
+            break
         others = sorted(str(other) for other in loaded if other != key)
-        notes = [f"its '{key}' was taken" + (f", {', '.join(others)} left" if others else "")]
+        notes.append(f"its '{key}' was taken" + (f", {', '.join(others)} left" if others else ""))
         loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
         raise GateFailed(Fault(str(file), f"holds {_kind(loaded)} and no state_dict", SAFE))
@@ -107,10 +103,16 @@ def _plain(loaded: Any, file: Path) -> Found:
     if odd:
         raise GateFailed(Fault(str(file), f"holds more than tensors: {', '.join(odd[:4])}", SAFE))
     tensors = _dense({str(name): tensor for name, tensor in loaded.items()}, file)
-    for prefix in (*WRAPPED, *WRAPPED):  # wrapped twice, in either order
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return Found(tensors, notes=notes)
+    return Found(_own(tensors, file), notes=notes)
+
+
+def _own(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The tensors under names without those of wrappers."""
+    try:
+        return unwrapped(tensors)
+    except ValueError as error:
+        fault, _, cure = str(error).rpartition("; ")
+        raise GateFailed(Fault(str(file), fault, cure)) from None
 
 
 def _dense(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

@@ -1,0 +1,56 @@
+"""Names of parameters as wrappers, trainers and tied heads leave them, and as the model has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# What torch.compile, FSDP, activation checkpointing, Lightning's Fabric and fairscale put into names, at any depth.
+INSIDE = frozenset(
+    {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_fpw_module"}
+)
+BEFORE = ("module", "model")  # what DDP and DeepSpeed, and the attribute of a LightningModule, put before every name
+FLAT = ("_flat_param", "flat_param")
+HEAD, EMBEDDING = "lm_head.weight", "embed.weight"
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under names without those of wrappers. ValueError, with the cure, where FSDP has joined parameters to
+    flat ones, or two names become one and their tensors differ."""
+    if flat := [name for name in tensors if name.rsplit(".", 1)[-1].startswith(FLAT)]:
+        raise ValueError(
+            f"holds FSDP's flattened parameters ({flat[0]}), of which the shapes are lost; save it with "
+            "torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True"
+        )
+    names = {name: [part for part in name.split(".") if part not in INSIDE] for name in tensors}
+    while first := next((word for word in BEFORE if names and all(p[0] == word and p[1:] for p in names.values())), ""):
+        names = {name: parts[1:] for name, parts in names.items() if parts[0] == first}
+    found: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for name, parts in names.items():
+        own = ".".join(parts)
+        if own in found and not _equal(found[own], tensors[name]):
+            raise ValueError(f"holds {own} twice and not alike, as {origin[own]} and {name}; save one of them")
+        found[own], origin[own] = tensors[name], name
+    return found
+
+
+def without_copies(tensors: dict[str, Tensor], tied: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors without the copy of the embedding that a tied head is saved as, and a note about it.
+
+    ValueError, with the cure, where the two differ, or where the model has a head of its own and the file has none.
+    """
+    if not tied and HEAD not in tensors and EMBEDDING in tensors:
+        raise ValueError(f"lacks {HEAD}: its head is the embedding, and this study's is not; set model.tied = true")
+    if not tied or HEAD not in tensors or EMBEDDING not in tensors:
+        return tensors, []
+    if not _equal(tensors[HEAD], tensors[EMBEDDING]):
+        raise ValueError(f"{HEAD} differs from {EMBEDDING}, and this study ties them; set model.tied = false")
+    kept = {name: tensor for name, tensor in tensors.items() if name != HEAD}
+    return kept, [f"its {HEAD} is a copy of {EMBEDDING}, which is the head here"]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(torch.equal(one, other.to(one.dtype)))
