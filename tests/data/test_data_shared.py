@@ -47,8 +47,9 @@ def test_official_splits_that_share_short_documents_have_a_way_in(tmp_path: Path
     counts = corpus.manifest["counts"]
     assert (counts["train_documents"], counts["valid_documents"]) == (1902, 100)
     assert counts["also_trained_documents"] == len(shared)
-    note = f"data: {len(shared)} held-out documents are "
-    assert any(line.startswith(note) and line.endswith("they are left out") for line in said) == bool(shared)
+    many = "document is" if len(shared) == 1 else "documents are"
+    note = f"data: {len(shared)} held-out {many} also trained on, and left out"
+    assert (note in said) == bool(shared)
     assert sorted(corpus.tokenizer.decode(one.ids) for one in corpus.valid) == sorted(SENTENCES[1900:])
 
 
@@ -171,3 +172,12 @@ def test_masked_documents_without_a_target_are_no_leak(tmp_path: Path) -> None:
     t, v = masked(tmp_path / "t", "a", [*plain[:30], *silent]), masked(tmp_path / "v", "a", [*plain[30:], *silent])
     counts = made(tmp_path, t, v).manifest["counts"]
     assert (counts["valid_documents"], counts["unscored_documents"], counts["also_trained_documents"]) == (10, 5, 0)
+
+
+def test_one_large_document_that_looks_like_many_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    for name, separator in (("t", "\n\n"), ("v", "\n")):
+        (tmp_path / f"{name}.txt").write_text(separator.join(words(i + 99 * (name == "v"), 300) for i in range(60)))
+    made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", said)
+    assert f'data: {tmp_path}/t.txt is one document; data.text_separator = "\\n\\n" would make 60 of it' in said
+    assert not any("v.txt is one document" in line for line in said)

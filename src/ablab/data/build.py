@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -26,6 +28,14 @@ from ablab.tokenizers import slot
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
 FORMAT = 2  # raised when the same sources and settings would give other files
+SEPARATORS = (
+    "</s>",
+    "<|end_of_text|>",
+    "\f",
+    "\r\n\r\n",
+    "\n\n",
+)  # what joined texts have between documents, surest first
+LARGE, MANY = 100_000, 20  # characters of one document that is looked at, and how many it should come to
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
 
@@ -99,6 +109,19 @@ def _text_files(found: Found) -> list[TextFile]:
     return [source for source in (*found.texts, *found.held_texts) if isinstance(source, TextFile)]
 
 
+def _hints(files: Sequence[TextFile]) -> Iterator[str]:
+    """Of large files that are one document each: what would cut them, where it stands there often."""
+    for file in files:
+        texts = [text for _, text in islice(file.documents(), 2)]
+        if len(texts) > 1 or not texts[0] or len(texts[0]) < LARGE:
+            continue
+        counts = {mark: 1 + len(re.findall(f"{re.escape(mark)}+", texts[0])) for mark in SEPARATORS}
+        mark = next((mark for mark in SEPARATORS if counts[mark] >= MANY), None)
+        if mark is not None:
+            cut = f"data.text_separator = {json.dumps(mark)} would make {counts[mark]:,} of it"
+            yield f"data: {file.name} is one document; {cut}"
+
+
 def _cut(file: TextFile) -> bool:
     """Whether a file is cut into documents."""
     return len(list(islice(file.documents(), 2))) > 1
@@ -165,6 +188,9 @@ def _build(
 
 def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tuple[Tokenizer, dict[str, Any]]:
     """Train the tokenizer, write the token files; what the manifest says of them."""
+    if data.get("text_separator", SEPARATOR):
+        for hint in _hints(_text_files(sources)):
+            say(hint)
     tokenizer: Tokenizer = slot.build(data["tokenizer"])
     sample = SAMPLE_CHARS if tokenizer.trained else 0
     found = scan(sources.texts, data["valid_fraction"], sample, say, sources.held_texts)

@@ -119,7 +119,8 @@ def scan(
         "undecodable": undecodable,
     } | ({"also_trained_documents": left_out} if held else {})
     if left_out:
-        say(f"data: {left_out:,} held-out documents are also trained on; they are left out")
+        many = "document is" if left_out == 1 else "documents are"
+        say(f"data: {left_out:,} held-out {many} also trained on, and left out")
     say(f"data: {documents:,} documents, {n_bytes / 1e6:.1f} MB, {duplicates:,} exact duplicates removed")
     _check_roles(roles, valid_fraction, bool(held))
     return Scan(table, roles, sample.texts, counts)

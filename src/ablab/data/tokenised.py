@@ -65,8 +65,8 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
         raise GateFailed(Fault("data.source", fault, cure))
     counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer)
     if left_out := counts.get("also_trained_documents"):
-        how = " under another id" if built else ""
-        say(f"data: {left_out:,} held-out documents are trained on{how}; they are left out")
+        many, how = "document is" if left_out == 1 else "documents are", " under another id" if built else ""
+        say(f"data: {left_out:,} held-out {many} also trained on{how}, and left out")
     counts |= writer.finish(data["valid_bytes"])
     if any(one.loss is not None for one in opened) and not any(_trains(one) for one in opened):
         raise GateFailed(
