@@ -125,8 +125,9 @@ def test_what_check_timed_holds_until_something_has_run(tmp_path: Path) -> None:
     made.fill(plan)
     forget(plan, plan.seeds[2])
     assert price.of_run(plan, "wide")["train_seconds"] == 640.0, "finished runs tell, not the sample"
-    price._file(plan).write_text("{")
-    assert price.timings(plan) == {}
+    for damaged in ("{", '{"seconds": [1]}', '{"seconds": {"a": "soon", "b": -1}}'):
+        price._file(plan).write_text(damaged)
+        assert price.timings(plan) == {}
 
 
 @pytest.mark.parametrize("warm", [0.0, 0.3])

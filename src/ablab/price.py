@@ -123,8 +123,10 @@ def timings(plan: Plan) -> dict[str, float]:
         found = read_json(_file(plan), "seconds") if _file(plan).exists() else {"seconds": {}}
     except GateFailed:
         return {}  # a note of this program's to itself: without it prices are unknown until something has run
-    seconds: dict[str, float] = found["seconds"]
-    return seconds
+    kept = found["seconds"]
+    if not isinstance(kept, dict):
+        return {}
+    return {key: float(s) for key, s in kept.items() if isinstance(s, int | float) and math.isfinite(s) and s >= 0}
 
 
 def keep(plan: Plan, seconds: Mapping[str, float]) -> None:
