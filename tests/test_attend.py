@@ -227,7 +227,7 @@ def test_fp32_error_is_bounded_by_the_largest_column():
         exact = [t.double() for t in rounded]
         wanted = attend(*exact[:3], sink_H=exact[3], executor="reference", **ask)
         found = attend(*rounded[:3], sink_H=rounded[3], executor="lift", **ask)
-        largest = slope * (2048 if window is None else 128)
+        largest = slope * (blocked_module.BLOCK if window is None else 128)
         assert (found - wanted).abs().max() <= float(v.abs().max()) * (1e-6 + 2**-24 * largest)
 
 
