@@ -10,6 +10,7 @@ from typing import Any
 from ablab import cost, miniature, price, rules
 from ablab import plan as planning
 from ablab.plan import BASELINE, Plan
+from ablab.shareable import shareable
 
 
 def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     from ablab import timing
     from ablab.judge import notes
 
-    found = miniature.check(plan, say)
+    trained = miniature.check(plan, say)
     readable(plan)
     rows, speeds = [], timing.study(plan)
     for name, arm in planning.arms(plan.study).items():
@@ -25,9 +26,9 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
         row["on"] = arm.on if name != BASELINE else None
         row["rules"] = rules.of(plan, name)
-        row["miniature"] = {"losses": found[name].losses, "diverged": found[name].fault}
+        row["miniature"] = {"losses": trained[name].losses, "diverged": trained[name].fault}
         rows.append(row)
-    return {
+    found = {
         "study": plan.study.name,
         "scale": plan.study.scale,
         "question": plan.study.question,
@@ -38,6 +39,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         "notes": notes(plan),
         "where": plan.where.as_json(),
     }
+    return dict(shareable(found, folder=plan.study.path.parent, root=plan.store.root))
 
 
 def readable(plan: Plan) -> None:

@@ -6,11 +6,12 @@ import datetime
 from collections import Counter
 from typing import Any
 
-from ablab import cost, history, panels
+from ablab import cost, history, panels, provenance
 from ablab import plan as planning
 from ablab.bank import fingerprint
 from ablab.files import write_json
 from ablab.plan import BASELINE, Plan, Run
+from ablab.shareable import shareable
 from ablab.study import elsewhere
 
 
@@ -56,6 +57,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "notes": [*verdict["notes"], *on_record(plan, record), *notes(plan)],
         "data": [corpus.manifest for corpus in plan.corpora.values()],
         "budget": study.baseline.settings["budget"],
+        "baseline": baseline(study.baseline.settings),
         "limits": study.limits,
         "exploratory": record["exploratory"],
         "decisions": record["decisions"],
@@ -63,8 +65,18 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "fingerprint": fingerprint(plan),
         "environment": environment(plan),
     }
+    answer = shareable(answer, folder=study.path.parent, root=plan.store.root)
     write_json(plan.directory / "verdict.json", answer)
-    return answer
+    return dict(answer)
+
+
+def baseline(settings: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of the baseline with its default, layer kinds under the names that the file gives them."""
+    model = dict(settings["model"])
+    for kind in model.pop("kinds").values():
+        window = "all tokens" if kind["window"] is None else kind["window"]
+        model[kind["table"]] = {**{k: v for k, v in kind.items() if k != "table"}, "window": window}
+    return {"model": model, **{part: settings[part] for part in ("train", "data", "stage", "budget")}}
 
 
 def _declared(plan: Plan, name: str) -> dict[str, Any]:
@@ -200,6 +212,9 @@ def notes(plan: Plan) -> list[str]:
     machines = sorted({done["machine"] for done in ended})
     if len(machines) > 1:
         found.append("runs come from more than one machine type: " + "; ".join(machines))
+    commits = sorted({done["code"] for done in ended if done.get("code")})
+    if len(commits) > 1:
+        found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
     threads = sorted({done["threads"] for done in ended})
     if len(threads) > 1:
         found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
@@ -247,6 +262,8 @@ def environment(plan: Plan) -> dict[str, Any]:
 
     return {
         "ablab": __version__,
+        "commit": provenance.of_ablab(),
+        "study_commit": provenance.of_study(plan.study.path),
         **machine.describe(),
         **plan.where.as_json(),
         "judged": datetime.datetime.now().isoformat(timespec="seconds"),

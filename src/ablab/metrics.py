@@ -12,6 +12,7 @@ from typing import Any
 
 from ablab.fault import Fault, GateFailed, to_install
 from ablab.files import write_atomic
+from ablab.shareable import shareable
 
 WALL = ("seconds",)  # keys that hold wall time: the only ones that differ between two runs of the same thing
 MIRRORS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
@@ -85,6 +86,7 @@ class Mirrors:
         self, asked: Mirrored, out: Path, *, settings: Mapping[str, Any], step: int, say: Callable[[str], None]
     ) -> None:
         self.say = say
+        settings = shareable(settings)  # a dashboard may be anybody's
         self.writers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         self.closers: dict[str, Callable[[], Any]] = {}
         for name in asked.names:

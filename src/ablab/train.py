@@ -26,6 +26,7 @@ from ablab.files import key_of, sha256_file, write_json
 from ablab.learner import Diverged, Learner
 from ablab.lock import locked
 from ablab.metrics import NO_MIRRORS, Metrics, Mirrored, Mirrors
+from ablab.provenance import of_ablab
 from ablab.size import parameters
 from ablab.stability import Spikes
 
@@ -275,6 +276,7 @@ def _finish(
         "weights": weights,
         **provenance,
         "machine": "; ".join(progress.machines),
+        "code": of_ablab(),
         "threads": torch.get_num_threads(),
     }
     done = sealed(done)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablab import checkpoint, machine
+from ablab import checkpoint, machine, provenance
 from ablab.adopt import golf
 from ablab.adopt.found import Found, read
 from ablab.adopt.names import without_copies
@@ -90,6 +90,7 @@ def adopt(
             "seed": seed,
             **where,
             "machine": machine.kind(device),
+            "code": provenance.of_ablab(),
             "threads": torch.get_num_threads(),
             "adopted": {**adopted, "notes": notes},
         }

@@ -21,6 +21,7 @@ from ablab.bridges import golf_log, golf_page
 from ablab.bridges.golf_rules import compliance, evaluation_seconds
 from ablab.fault import Fault, GateFailed, InvalidStudy, did_you_mean
 from ablab.files import write_atomic
+from ablab.shareable import shareable
 from ablab.study.settings import decides
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def export(
     }
     for seed in entries[arm].done:
         texts[f"logs/train_seed{seed}.log"] = golf_log.log(plan, entries[arm], seed)
+    texts = shareable(texts, folder=plan.study.path.parent, root=plan.store.root)
     for path, text in texts.items():
         write_atomic(out / path, text)
     return [out / path for path in texts]

@@ -90,6 +90,7 @@ def _parts(view: View) -> dict[str, Any]:
         "data": records.data_facts(view, STYLE),
         "environment": records.facts(verdict.get("environment"), STYLE),
         "budget": records.facts(terms_of(view), STYLE),
+        "baseline": records.baseline_facts(view, STYLE),
         "ledger": records.ledger_table(view, STYLE),
         "methods": prose.methods(view),
         "version": words.clean(mapping(verdict.get("environment")).get("ablab") or ""),

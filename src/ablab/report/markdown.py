@@ -52,6 +52,7 @@ def page(verdict: dict[str, Any]) -> str:
         ("Data", records.data_facts(view, STYLE)),
         ("Environment", records.facts(raw.get("environment"), STYLE)),
         ("Budget and limits", records.facts(terms_of(view), STYLE)),
+        ("The baseline's settings", records.baseline_facts(view, STYLE)),
     ):
         out += [f"## {title}", "", *(f"- {k}: {v}" for k, v in lines), ""] if lines else []
     out += _section("Ledger of every run", records.ledger_table(view, STYLE))

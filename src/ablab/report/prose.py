@@ -280,6 +280,7 @@ def methods(view: View) -> str:
         tie = Style().fixed(view.matters, view.decimals)
         margin = f" A difference that lies inside +/-{tie} {view.unit} with its whole interval was declared a tie."
     version = f"ablab {words.clean(env['ablab'])}" if env.get("ablab") else "ablab"
+    version += f" (commit {words.clean(env['commit'])})" if env.get("commit") else ""
     return (
         f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
         f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage or 'as declared'}, computed as "

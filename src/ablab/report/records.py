@@ -130,15 +130,15 @@ def _flat(decision: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if v is not None}
 
 
-def facts(value: Any, style: Style, prefix: str = "") -> list[tuple[str, str]]:
-    """A nest of settings as (dotted key, value) lines; empty parts are left out."""
+def facts(value: Any, style: Style, prefix: str = "", *, spelled: bool = False) -> list[tuple[str, str]]:
+    """A nest of settings as (dotted key, value) lines; empty parts are left out. spelled: keys as a study writes them."""
     lines: list[tuple[str, str]] = []
     for key, inner in mapping(value).items():
         name = f"{prefix}{key}"
         if isinstance(inner, dict) and "name" not in inner:
-            lines += facts(inner, style, f"{name}.")
-        elif inner is not None and inner != []:
-            lines.append((style.text(name.replace("_", " ")), style.text(_fact(inner))))
+            lines += facts(inner, style, f"{name}.", spelled=spelled)
+        elif inner is not None and inner != [] and inner != "":
+            lines.append((style.text(name if spelled else name.replace("_", " ")), style.text(_fact(inner))))
     return lines
 
 
@@ -146,6 +146,11 @@ def _fact(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(words.value_text(v) for v in value)
     return words.significant(value) if words.num(value) is not None else words.value_text(value)
+
+
+def baseline_facts(view: View, style: Style) -> list[tuple[str, str]]:
+    """Every setting of the baseline; what is not set is left out."""
+    return facts(view.verdict.get("baseline"), style, spelled=True)
 
 
 def data_facts(view: View, style: Style) -> list[tuple[str, str]]:
