@@ -461,6 +461,13 @@ def test_terminal_in_colour_and_narrow(verdict: dict[str, Any]) -> None:
     assert "inconclusive" in bare
 
 
+def test_a_narrow_terminal_has_the_interval_below_and_no_dash_beside_a_level(verdict: dict[str, Any]) -> None:
+    rows = shown(verdict, width=60).splitlines()
+    at = next(i for i, row in enumerate(rows) if row.startswith("baseline"))
+    assert re.search(r"\|  +level 3.2186$", rows[at]) and rows[at + 1].startswith("grape_a ")
+    assert rows[at + 2].split("|")[2].strip() == "[-0.0161, -0.0101]"
+
+
 def test_methods_claim_no_training_of_weights_from_files(verdict: dict[str, Any]) -> None:
     assert "Every model was trained on" in prose.methods(View(verdict)) and "elsewhere" not in prose.methods(
         View(verdict)

@@ -134,3 +134,15 @@ def test_no_page_and_no_study_means_two_layers_and_writes_three() -> None:
         for line in path.read_text(encoding="utf-8").splitlines():
             for found in re.findall(r'layers\s*=\s*"([^"]+)"', line):
                 assert not re.search(r"[A-Za-z]{2,}\*\d", re.sub(r"\([^)]*\)", "()", found)), (path.name, line)
+
+
+def test_every_setting_that_a_page_names_stands_in_the_reference() -> None:
+    """A dotted name between backticks, `train.validate_every`: its section, and its last part as a key there."""
+    reference = (ROOT / "docs/study.md").read_text(encoding="utf-8")
+    keys = set(re.findall(r"(?m)^\| `([a-z_0-9]+)` \|", reference))
+    for page in PAGES:
+        named = re.findall(
+            r"`((?:decision|budget|limits|data|model|train|stage)(?:\.[a-z_0-9]+)+)\b[^`]*`", page.read_text()
+        )
+        for name in named:
+            assert name.endswith((".py", ".starts")) or name.split(".")[-1] in keys, (page.name, name)

@@ -44,7 +44,7 @@ def terminal(verdict: dict[str, Any], console: Console) -> None:
     columns = COLUMNS
     if _wide(rows) > width:  # the interval below the difference, as the page has it; a level stands alone
         columns = STACKED
-        rows = [[*row[:2], grid.lines([c for c in row[2:4] if c.plain != words.DASH]), *row[4:]] for row in rows]
+        rows = [[*row[:2], _stacked(*row[2:4]), *row[4:]] for row in rows]
     grid.show(columns, rows, console, width=width, box=box.SIMPLE_HEAD if pretty else box.ASCII2)
     say(
         f"difference to the reference in {view.unit}"
@@ -71,6 +71,12 @@ def _row(view: View, arm: dict[str, Any], console: Console, pretty: bool) -> lis
         _text(name, console, "bold" if pretty else ""),
         *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells)),
     ]
+
+
+def _stacked(difference: Text, interval: Text) -> Text:
+    """Both in one cell, without the dashes of what is not known while there is something beside them."""
+    known = [cell for cell in (difference, interval) if cell.plain.strip("- ")]
+    return grid.lines(known or [difference])
 
 
 def _wide(rows: Sequence[Sequence[Text]]) -> int:

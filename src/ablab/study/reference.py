@@ -50,8 +50,9 @@ _SECTIONS = {
 _LAYERS = f"""### The layer string
 
 `layers = unit+`, `unit = (letter | "(" layers ")") ["*" number]`; spaces are ignored. `"(LLLG)*3"` is
-`LLLGLLLGLLLG`. A loop, `"[" layers "]^" number`, meets the same layers, weights and all, several times: `"LL[LG]^3L"` has five
-layers and nine steps; `loop_from` says from which fraction of training on. At most {layers.MOST} layers.
+`LLLGLLLGLLLG`, `"LG*2"` is `LGG`: a number repeats what stands right before it. A loop, `"[" layers "]^" number`, meets the
+same layers, weights and all, several times: `"LL[LG]^3L"` has five layers and nine steps; `loop_from` says from which fraction
+of training on. At most {layers.MOST} layers.
 
 ### Presets
 
