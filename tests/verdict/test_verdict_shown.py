@@ -51,10 +51,10 @@ def test_a_stage_scored_on_other_documents_has_no_row():
     assert "stage late: documents differ, not compared" in row.notes
 
 
-def one_checkpoint(shift):
-    tokens, size = [100, 300, 50, 150, 80], [430, 1240, 215, 640, 300]
-    nats = [330.1, 951.2, 170.4, 480.9, 260.0]
-    arm = [x + t * s for x, t, s in zip(nats, tokens, shift, strict=True)]
+def one_checkpoint(shift, times=8):
+    tokens, size = [100, 300, 50, 150, 80] * times, [430, 1240, 215, 640, 300] * times
+    nats = [330.1, 951.2, 170.4, 480.9, 260.0] * times
+    arm = [x + t * s for x, t, s in zip(nats, tokens, shift * times, strict=True)]
     runs = [
         RunScore(name, 0, "done", stages={"trained": Documents(y, tokens, size)})
         for name, y in (("base", nats), ("a", arm))
@@ -65,10 +65,19 @@ def one_checkpoint(shift):
 def test_one_checkpoint_is_judged_over_documents():
     row = one_checkpoint((-0.020, -0.021, -0.019, -0.022, -0.0195))
     assert (row.word, row.seeds, row.notes[0]) == ("better", 1, "for these weights")
-    assert row.high - row.delta == near(2.7764451 * row.se_doc)  # t.isf(.025, 4)
+    assert row.high - row.delta == near(2.0512925 * row.se_doc)  # t.isf(.025, 27.15): 40 documents count as 28.15
+    assert row.notes[1] == "documents taken as independent"
     assert one_checkpoint((0.0,) * 5).word == "equivalent"
     assert one_checkpoint((0.001, -0.001, 0.0, 0.001, 0.0)).word == "equivalent"
     assert one_checkpoint((-0.3, 0.3, 0.2, -0.1, 0.0)).word == "inconclusive"
+
+
+def test_a_handful_of_documents_has_no_word():
+    row = one_checkpoint((-0.020, -0.021, -0.019, -0.022, -0.0195), times=5)
+    assert (row.word, row.low, row.p, row.low_text, row.mde) == ("inconclusive", None, None, None, None)
+    assert row.delta == near(-0.02075) and row.se_doc > 0
+    assert row.notes[1] == "no word over documents: one document is 9% of the text; 25 count as 17.6, 20 are needed"
+    assert one_checkpoint((0.0,) * 5, times=1).word == "equivalent"  # identical scores are no estimate
 
 
 def test_price_counts_what_is_really_paid():

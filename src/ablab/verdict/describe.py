@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from ablab.verdict import planning
 from ablab.verdict.contrasts import READING
-from ablab.verdict.documents import document_error
+from ablab.verdict.documents import Spread, document_error
 from ablab.verdict.evidence import Bank, Decision, Evidence
-from ablab.verdict.family import Line, Standing
+from ablab.verdict.family import Line, Standing, over_documents
 from ablab.verdict.fitness import divergences, often, rate
 from ablab.verdict.interval import Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
 from ablab.verdict.replayed import Study
 from ablab.verdict.rows import Level, Price, Rate, Row
-from ablab.verdict.spending import f_two_sided
+from ablab.verdict.spending import f_two_sided, t_isf
 from ablab.verdict.stages import Shown, own_metric, shown
 from ablab.verdict.steps import baseline_steps, unstable_stages
 
@@ -166,13 +166,14 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     values = line.values(evidence, places, decision.stage)
     is_arm = line.name in evidence.specs
     error = document_error(evidence, line.name, line.reference, places, i.d) if is_arm and i.d is not None else None
-    low_text, high_text = _text_interval(i, error)
+    low_text, high_text = _text_interval(i, error, decision.alpha)
     part = shown(evidence, line, places, i.c, max(1, i.m))
     unstable = unstable_stages(evidence, line.name) if is_arm else {}
     more, fresh, cost = _cost(study, line, standing, bank)
     correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
     late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
-    notes = (*_own_notes(study, line, standing), *late, *_noise_notes(evidence, places, values, i, bank))
+    said = [error.said] if error is not None and i.n == 1 and over_documents(evidence, line) else []
+    notes = (*_own_notes(study, line, standing), *said, *late, *_noise_notes(evidence, places, values, i, bank))
     mine, theirs = _rates(evidence, line.name if is_arm else None, line.reference)
     return Row(
         name=line.name,
@@ -204,7 +205,7 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
         diverged=mine,
         reference_diverged=theirs,
         shares_weights=line.shares_weights,
-        se_doc=error[0] if error else None,
+        se_doc=error.error if error else None,
         low_text=low_text,
         high_text=high_text,
         correlation=correlation,
@@ -248,22 +249,26 @@ def _said_rates(study: Study, line: Line) -> list[str]:
     return said
 
 
-def _mde(decision: Decision, i: Interval, error: tuple[float, int] | None, bank: Bank | None) -> float | None:
+def _mde(decision: Decision, i: Interval, error: Spread | None, bank: Bank | None) -> float | None:
     if i.word == "invalid":
         return None
     if i.n >= 2:
         return None if i.s is None else planning.mde(i.s, i.n, i.w, i.m, decision.alpha)
     if i.n == 1 and i.c is not None and error is not None:  # one checkpoint, judged over documents
-        return planning.mde(error[0] * math.sqrt(error[1]), error[1], 1.0, i.m, decision.alpha)
+        return planning.mde(error.error * math.sqrt(error.effective), error.effective, 1.0, i.m, decision.alpha)
     return planning.mde_one_seed(bank.sd, i.m, decision.alpha) if i.n == 1 and bank is not None else None
 
 
-def _text_interval(i: Interval, error: tuple[float, int] | None) -> tuple[float | None, float | None]:
-    """The interval for new text of this kind: seeds and documents together."""
-    if error is None or i.d is None or i.c is None:
+def _text_interval(i: Interval, found: Spread | None, alpha: float) -> tuple[float | None, float | None]:
+    """The interval for new text of this kind: seeds and documents together, each half width by its own t, at one level.
+
+    It is the seeds' interval where documents do not differ and the documents' where seeds do not; one t for both would take
+    the degrees of freedom of eight seeds for those of three documents.
+    """
+    if found is None or i.d is None or i.c is None:
         return None, None
-    seeds = i.s * i.s / i.n if i.s is not None else 0.0
-    half = i.c * math.sqrt(seeds + error[0] * error[0])
+    seeds = i.c * i.s / math.sqrt(i.n) if i.s is not None else 0.0
+    half = math.hypot(seeds, t_isf(alpha * i.w / (2 * i.m), found.df) * found.error)
     return i.d - half, i.d + half
 
 

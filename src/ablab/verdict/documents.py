@@ -1,38 +1,107 @@
-"""The spread over documents: shown beside the verdict, and deciding only where one checkpoint is all there is."""
+"""The spread over documents: shown beside the verdict, and deciding only where one checkpoint is all there is.
+
+Documents are of unequal length, and a ratio of sums follows the long ones. Residuals are divided by 1 - leverage (a document of
+half the text pulls the mean towards itself and would look half as far from it), and the degrees of freedom are those of the
+documents' effective number (Kish 1965), not of their count: 18 documents of which one is 57% of the text count as 2.8.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ablab.verdict.evidence import Documents, Evidence
 
+FEWEST = 20  # effective documents: below that a word would be about a handful of texts, whatever the interval covers
 
-def document_error(
-    evidence: Evidence, arm: str, reference: str, places: Sequence[int], delta: float
-) -> tuple[float, int] | None:
-    """(se_doc, number of documents) of the paired difference over these places; None without comparable documents."""
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard error of a ratio of sums over so many documents, or over groups of documents where those are declared.
+
+    effective: how many of equal weight they count as (Kish, W^2 / sum w^2); largest: the share of the heaviest.
+    """
+
+    error: float
+    count: int
+    effective: float
+    largest: float
+    grouped: bool = False
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of its t interval."""
+        return max(1.0, self.effective - 1)
+
+    @property
+    def enough(self) -> bool:
+        """Whether a word may be read off it."""
+        return self.effective >= FEWEST
+
+    @property
+    def said(self) -> str:
+        """What was taken as independent, and whether it is enough for a word."""
+        unit = "group of documents" if self.grouped else "document"
+        if self.enough:
+            return "groups of documents taken as independent" if self.grouped else "documents taken as independent"
+        return (
+            f"no word over documents: one {unit} is {self.largest:.0%} of the text; "
+            f"{self.count} count as {self.effective:.1f}, {FEWEST} are needed"
+        )
+
+
+def effective(weights: npt.NDArray[np.float64]) -> float:
+    """How many documents of equal weight these weights count as (Kish); 0 of none."""
+    total = float(weights.sum())
+    return total * total / float(weights @ weights) if total > 0 else 0.0
+
+
+def spread(
+    differences: npt.NDArray[np.float64],
+    delta: float,
+    weights: npt.NDArray[np.float64],
+    groups: npt.NDArray[np.int64] | None = None,
+) -> Spread | None:
+    """Of sum(differences) / sum(weights) = delta over documents, all of shape (M,); None where that says nothing.
+
+    r = (e - delta w) / (1 - w/W), se = sqrt(sum r^2) / W. groups, of shape (M,), names what each document belongs to (a
+    package, a shard, a site): documents of a group are added up first, and the groups are what is independent.
+    """
+    if groups is not None:
+        _, place = np.unique(groups, return_inverse=True)
+        differences, weights = (np.bincount(place, x).astype(np.float64) for x in (differences, weights))
+    total = float(weights.sum())
+    if differences.size < 2 or not total > 0 or float(weights.max()) >= total:
+        return None
+    with np.errstate(all="ignore"):
+        residuals = (differences - delta * weights) / (1 - weights / total)
+        error = math.sqrt(float(residuals @ residuals)) / total
+    if not math.isfinite(error):
+        return None
+    return Spread(error, differences.size, effective(weights), float(weights.max()) / total, groups is not None)
+
+
+def document_error(evidence: Evidence, arm: str, reference: str, places: Sequence[int], delta: float) -> Spread | None:
+    """Of the paired difference, a mean over these places; None without comparable documents."""
     stage, metric = evidence.decision.stage, evidence.decision.metric
-    total, weights = None, None
+    total, first = None, None
     for i in places:
         a, b = evidence.documents(arm, i, stage), evidence.documents(reference, i, stage)
         if a is None or b is None or a.nats.size < 2 or a.nats.shape != b.nats.shape:
             return None
         if total is not None and total.shape != a.nats.shape:
             return None
-        difference = a.nats - b.nats
-        total = difference if total is None else total + difference
-        if weights is None:
-            weights = b.weights(metric)
-    if total is None or weights is None or weights.sum() <= 0:
+        with np.errstate(all="ignore"):
+            difference = a.nats - b.nats
+            total = difference if total is None else total + difference
+        first = first or b
+    if total is None or first is None:
         return None
-    count = int(total.size)
-    with np.errstate(all="ignore"):
-        residual = total / len(places) - delta * weights
-        error = math.sqrt(count / (count - 1) * float(residual @ residual)) / float(weights.sum())
-    return (error, count) if math.isfinite(error) else None
+    return spread(total / len(places), delta, first.weights(metric), first.groups)
 
 
 def same_text(a: Documents, b: Documents) -> bool:
@@ -40,20 +109,19 @@ def same_text(a: Documents, b: Documents) -> bool:
     return np.array_equal(a.bytes, b.bytes) and np.array_equal(a.tokens, b.tokens)
 
 
-def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[float, float, int] | None:
-    """(difference of the metric, its se_doc, documents) of signed scores of the same documents; None if that says nothing."""
+def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[float, Spread] | None:
+    """(difference of the metric, its spread) of signed scores of the same documents; None if that says nothing."""
     first = terms[0][1]
     if first.nats.size < 2 or not all(same_text(first, other) for _, other in terms):
         return None
-    weights, count = first.weights(metric), int(first.nats.size)
+    weights = first.weights(metric)
     if not weights.sum() > 0:
         return None
     with np.errstate(all="ignore"):
         total = np.sum([x * scores.nats for x, scores in terms], axis=0)
         delta = float(total.sum()) / float(weights.sum())
-        residual = total - delta * weights
-        error = math.sqrt(count / (count - 1) * float(residual @ residual)) / float(weights.sum())
-    return (delta, error, count) if math.isfinite(delta) and math.isfinite(error) else None
+    found = spread(total, delta, weights, first.groups)
+    return None if found is None or not math.isfinite(delta) else (delta, found)
 
 
 def bits_per_nat(tokens: float, bytes: float) -> float:

@@ -19,21 +19,29 @@ METRICS = ("nats_per_token", "bits_per_byte", "nats_per_reasoning_token", "nats_
 class Documents:
     """One run at one stage, document by document: nats (sum over the document), tokens and bytes, each of shape (M,).
 
-    Under a metric of one span they speak of that span's targets alone.
+    Under a metric of one span they speak of that span's targets alone. groups, of shape (M,), says which documents belong
+    together (of one package, shard or site) where that is known; without it they are taken as independent.
 
-    Raises ValueError if the three are not vectors of one length. NaN nats are allowed: such a run counts as diverged.
+    Raises ValueError if these are not vectors of one length. NaN nats are allowed: such a run counts as diverged.
     """
 
     nats: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
+        if self.groups is not None:
+            object.__setattr__(self, "groups", np.asarray(self.groups, dtype=np.int64))
         for name, dtype in (("nats", np.float64), ("tokens", np.int64), ("bytes", np.int64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
         shapes = {self.nats.shape, self.tokens.shape, self.bytes.shape}
+        if self.groups is not None:
+            shapes.add(self.groups.shape)
         if len(shapes) != 1 or self.nats.ndim != 1:
-            raise ValueError(f"documents: nats, tokens and bytes must be vectors of one length, got shapes {shapes}")
+            raise ValueError(
+                f"documents: nats, tokens, bytes and groups must be vectors of one length, got shapes {shapes}"
+            )
 
     def metric(self, metric: str) -> float:
         """Ratio of sums, never a mean of ratios; nan where the denominator is not positive."""

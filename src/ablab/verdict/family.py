@@ -140,11 +140,16 @@ def _sample(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:
 
 def _interval(evidence: Evidence, line: Line, places: Sequence[int], sample: Sample, w: float, m: int) -> Interval:
     decision = evidence.decision
-    if line.shares_weights and decision.at_most == 1 and sample.n == 1 and sample.d is not None:
+    if over_documents(evidence, line) and sample.n == 1 and sample.d is not None:
         found = document_error(evidence, line.name, line.reference, places, sample.d)
         if found is not None:
-            return read_documents(sample.d, *found, sample.scale, matters=decision.matters, alpha=decision.alpha, m=m)
+            return read_documents(sample.d, found, sample.scale, matters=decision.matters, alpha=decision.alpha, m=m)
     return read(sample, matters=decision.matters, alpha=decision.alpha, w=w, m=m)
+
+
+def over_documents(evidence: Evidence, line: Line) -> bool:
+    """Whether the line is judged over documents: the weights are shared, and no second seed is planned."""
+    return line.shares_weights and evidence.decision.at_most == 1
 
 
 def _give_up(evidence: Evidence, live: Sequence[Line], standings: Mapping[str, Standing], w_last: float) -> None:

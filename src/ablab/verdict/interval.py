@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ablab.verdict.documents import Spread
 from ablab.verdict.spending import t_cdf, t_isf
 
 ZERO = 1e-9  # a spread this small relative to the metric is no spread: arithmetic noise of two equal programs
@@ -87,17 +88,20 @@ def read(sample: Sample, *, matters: float, alpha: float, w: float, m: int) -> I
     return Interval(word_of(low, high, matters), d, s, n, m, w, c, low, high, p)
 
 
-def read_documents(
-    d: float, se_doc: float, documents: int, scale: float, *, matters: float, alpha: float, m: int
-) -> Interval:
-    """The interval over documents, for arms that share one existing checkpoint: it speaks for these weights only."""
-    note = "for these weights"
+def read_documents(d: float, found: Spread, scale: float, *, matters: float, alpha: float, m: int) -> Interval:
+    """The interval over documents, for arms that share one existing checkpoint: it speaks for these weights only.
+
+    Too few documents, or one that outweighs the others: no interval and no word.
+    """
+    note, se_doc = "for these weights", found.error
     if se_doc <= ZERO * scale:
         if abs(d) <= ZERO * scale:
             return Interval("equivalent", 0.0, None, 1, m, 1.0, None, 0.0, 0.0, 1.0, f"{note}; identical scores")
         return Interval("invalid", d, None, 1, m, 1.0, note="the same difference at every document: not a measurement")
-    c = t_isf(alpha / (2 * m), documents - 1)
-    p = min(1.0, 2 * t_cdf(-abs(d) / se_doc, documents - 1) * m)
+    if not found.enough:
+        return Interval("inconclusive", d, None, 1, m, 1.0, note=note)
+    c = t_isf(alpha / (2 * m), found.df)
+    p = min(1.0, 2 * t_cdf(-abs(d) / se_doc, found.df) * m)
     low, high = d - c * se_doc, d + c * se_doc
     return Interval(word_of(low, high, matters), d, None, 1, m, 1.0, c, low, high, p, note)
 

@@ -15,7 +15,7 @@ GIVE_UP = 0.10
 MANY = 1_000_000  # beyond this many seeds the normal approximation is exact to far below one seed
 
 
-def _power(nc: float, n: int, level: float) -> float:
+def _power(nc: float, n: float, level: float) -> float:
     """P(T > critical value) for noncentral t with df = n - 1; level is one-sided."""
     c = t_isf(level, n - 1)
     if not math.isfinite(c):
@@ -32,7 +32,7 @@ def power(e: float, s: float, N: int, w: float, m: int = 1, alpha: float = 0.05)
 
 
 @lru_cache(maxsize=16384)
-def _visible(N: int, level: float, target: float = POWER) -> float | None:
+def _visible(N: float, level: float, target: float = POWER) -> float | None:
     """The noncentrality with the wanted power, by bisection to the last bit; None if no level was given out."""
     c = t_isf(level, N - 1)
     if not math.isfinite(c):
@@ -51,7 +51,7 @@ def _visible(N: int, level: float, target: float = POWER) -> float | None:
     return (low + high) / 2
 
 
-def mde(s: float, N: int, w: float, m: int = 1, alpha: float = 0.05) -> float | None:
+def mde(s: float, N: float, w: float, m: int = 1, alpha: float = 0.05) -> float | None:
     """The smallest difference shown with power 0.80 at N >= 2 pairs; None if N < 2 or the look has no alpha."""
     nc = _visible(N, alpha * w / (2 * m)) if N >= 2 else None
     return None if nc is None else nc * s / math.sqrt(N)

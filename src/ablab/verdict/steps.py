@@ -51,17 +51,17 @@ def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> Band 
     """A sum of signed scores of one seed with its interval over documents; None where it has no comparable documents."""
     scores: list[tuple[float, Documents]] = []
     for arm, stage, sign in terms:
-        found = evidence.documents(arm, place, stage)
-        if found is None:
+        score = evidence.documents(arm, place, stage)
+        if score is None:
             return None
-        scores.append((sign, found))
+        scores.append((sign, score))
     spread = combined(scores, evidence.decision.metric)
     if spread is None:
         return None
-    delta, error, count = spread
-    if error <= ZERO * abs(scores[0][1].metric(evidence.decision.metric)):
+    delta, found = spread
+    if found.error <= ZERO * abs(scores[0][1].metric(evidence.decision.metric)):
         return Band(delta, delta, delta) if delta == 0 else Band(delta)
-    half = t_isf(evidence.decision.alpha / (2 * m), count - 1) * error
+    half = t_isf(evidence.decision.alpha / (2 * m), found.df) * found.error
     return Band(delta, delta - half, delta + half)
 
 
