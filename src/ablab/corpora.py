@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of
 
@@ -31,6 +33,8 @@ def prepared(study: Study, store: Store, say: Callable[[str], None]) -> dict[str
         asked = key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights")})
         if asked not in known:
             known[asked] = data.prepare(chosen, store.data, say=say)
+            if few := few_documents(known[asked]):
+                say(f"data: {few}")
         if known[asked].n_train < (span := chosen["span"]):
             fault = f"{known[asked].n_train:,} training tokens do not fill one chunk of {span:,} (the longest seq_len)"
             raise GateFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
@@ -42,6 +46,27 @@ def prepared(study: Study, store: Store, say: Callable[[str], None]) -> dict[str
         found[name] = known[asked]
         _code(study, arm)
     return found
+
+
+def few_documents(corpus: Corpus) -> str:
+    """A warning where the held-out documents count as fewer than a word over documents needs; "" where they do not."""
+    from ablab.verdict.documents import FEWEST, effective
+
+    sizes = np.maximum(0, np.diff(corpus.valid.starts) - 1).astype(np.float64)
+    counted = effective(sizes)
+    if counted >= FEWEST:
+        return ""
+    largest = float(sizes.max() / sizes.sum()) if sizes.sum() else 1.0
+    return (
+        f"warning: the held-out text is {_documents(len(sizes))} that count{'s' if len(sizes) == 1 else ''} as {counted:.1f} "
+        f"(the largest is {largest:.0%} of it; {FEWEST} are needed for a word over documents): little is known of other text; "
+        "hold out more documents (data.valid_fraction, data.valid_bytes, data.valid_source)"
+    )
+
+
+def _documents(documents: int) -> str:
+    """`18 documents`."""
+    return "1 document" if documents == 1 else f"{documents:,} documents"
 
 
 def _code(study: Study, arm: Arm) -> None:

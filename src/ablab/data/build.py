@@ -36,6 +36,7 @@ SEPARATORS = (
     "\n\n",
 )  # what joined texts have between documents, surest first
 LARGE, MANY = 100_000, 20  # characters of one document that is looked at, and how many it should come to
+MOST_OF_VALID = 0.05  # of valid_bytes: no more in one document, where a source leaves the choice (its `held`)
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
 
@@ -67,6 +68,8 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
         "valid_fraction": None if described["valid"] else float(data["valid_fraction"]),
         "valid_bytes": int(data["valid_bytes"]),
     }
+    if rules := [vars(rule) for source in found.texts if (rule := getattr(source, "held", None))]:
+        identity |= {"held": rules, "most_of_valid_bytes": MOST_OF_VALID}
     inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
@@ -207,7 +210,9 @@ def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tupl
     writer = Writer(part, dtype, tokenizer.bos_id)
     with writer:
         _tokenize([*sources.texts, *sources.held_texts], found, tokenizer, writer, say)
-        counts = found.counts | writer.finish(data["valid_bytes"])
+        even = all(hasattr(source, "held") for source in [*sources.texts, *sources.held_texts])
+        longest = int(data["valid_bytes"] * MOST_OF_VALID) if even else None
+        counts = found.counts | writer.finish(data["valid_bytes"], longest)
     gates.no_leak(writer.train_digests(found), writer.taken_digests)
     return tokenizer, {"dtype": dtype, "counts": counts, "parts": []}
 

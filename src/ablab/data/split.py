@@ -1,7 +1,8 @@
 """First reading: which documents are duplicates, which are held out, and a sample to train a tokenizer on.
 
 A document is held out iff the first 8 bytes of blake2b(content), big endian, are below valid_fraction * 2^64: membership
-depends on the content alone, never on order, file or what else is there.
+depends on the content alone, never on order, file or what else is there. A source may hold out its short documents only, and
+these more readily (`Held`); that too depends on the content alone.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def scan(
     left out and counted, and GateFailed where that is more than half of them (in bytes).
     """
     threshold = 0 if held else int(valid_fraction * 2**64)
+    thresholds = array("Q")
     digests, sample, n_bytes, empty, undecodable = bytearray(), Sample(sample_chars), 0, 0, 0
     train_documents, verbatim, sizes = 0, Verbatim(), array("q")
     for raw in (text.encode() for source in held for _, text in source.documents() if text):
@@ -102,10 +104,11 @@ def scan(
             n_bytes += len(raw)
             if held and number < len(sources):
                 verbatim.train(raw)
-            if sample_chars and number < len(sources) and int.from_bytes(digest[:8], "big") >= threshold:
+            thresholds.append(below := _threshold(source, threshold, len(raw)))
+            if sample_chars and number < len(sources) and int.from_bytes(digest[:8], "big") >= below:
                 sample.add(digest, text)
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
-    roles = roles_of(table, threshold)
+    roles = roles_of(table, np.array(thresholds, np.uint64))
     documents, left_out = len(roles), 0
     if held:
         roles[train_documents:] = HELD  # all of it, as it was named: repeats too
@@ -140,14 +143,25 @@ def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence
     return count
 
 
-def roles_of(digests: np.ndarray, threshold: int) -> np.ndarray:
-    """DROPPED, TRAIN or HELD for each of (documents, 16) digests: held out below `threshold`, dropped when seen before."""
+def _threshold(source: Source, threshold: int, n_bytes: int) -> int:
+    """Below which a document of so many bytes of this source is held out."""
+    rule = getattr(source, "held", None)
+    if rule is None:
+        return threshold
+    return min(rule.readier * threshold, 2**64 - 1) if n_bytes <= rule.longest else 0
+
+
+def roles_of(digests: np.ndarray, threshold: int | np.ndarray) -> np.ndarray:
+    """DROPPED, TRAIN or HELD for each of (documents, 16) digests: held out below `threshold`, dropped when seen before.
+
+    threshold: one, or (documents,) uint64.
+    """
     halves = np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
     high, low = halves[:, 0], halves[:, 1]
     order = np.lexsort((low, high))  # stable: of equal documents the first in source order comes first
     again = np.zeros(len(order), bool)
     again[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    roles = np.where(high < np.uint64(threshold), HELD, TRAIN).astype(np.uint8)
+    roles = np.where(high < np.asarray(threshold, np.uint64), HELD, TRAIN).astype(np.uint8)
     roles[order[again]] = DROPPED
     return roles
 

@@ -46,9 +46,9 @@ class Writer:
         self._spool_bytes.write(n_bytes.astype("<u2").tobytes())
         self._spooled += len(ids)
 
-    def finish(self, valid_bytes: int) -> dict[str, int]:
+    def finish(self, valid_bytes: int, longest: int | None = None) -> dict[str, int]:
         """Choose the validation documents, write what is left to write, and say how many there are of everything."""
-        taken = _take(self._held, valid_bytes)
+        taken = _take(self._held, valid_bytes, valid_bytes if longest is None else longest)
         starts, position, n_bytes = array("q"), 0, 0
         with (self._part / "valid.tokens").open("wb") as tokens, (self._part / "valid.bytes").open("wb") as sizes:
             for _, start, length, _ in taken:
@@ -80,14 +80,14 @@ class Writer:
         return (found.digests[index].tobytes() for index in self._indices)
 
 
-def _take(held: list[tuple[bytes, int, int, int]], valid_bytes: int) -> list[tuple[bytes, int, int, int]]:
-    """Documents in hash order, each taken where it still fits; where none fits, the shortest.
+def _take(held: list[tuple[bytes, int, int, int]], valid_bytes: int, longest: int) -> list[tuple[bytes, int, int, int]]:
+    """Documents of at most `longest` bytes in hash order, each taken where it still fits; where none fits, the shortest.
 
     Counted in bytes of text, so that arms with different tokenizers are scored on the same documents.
     """
     taken, left = [], valid_bytes
     for entry in sorted(held):
-        if entry[3] <= left:
+        if entry[3] <= min(left, longest):
             taken.append(entry)
             left -= entry[3]
     return taken or [min(held, key=lambda entry: (entry[3], entry[0]))]
