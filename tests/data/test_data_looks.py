@@ -74,6 +74,19 @@ def test_a_headerless_file_of_another_type_is_refused_and_the_cure_makes_it_righ
         assert any(said in str(fault) for fault in verify(files[0]))
 
 
+def test_a_golf_header_before_wider_tokens_is_not_believed(tmp_path: Path) -> None:
+    wide, header = TRAIN.astype("<u4").tobytes(), np.zeros(256, "<i4")
+    for count, said in (
+        (len(TRAIN), "they have 32 bits; write them as uint16"),
+        (2 * len(TRAIN), "every second value is 0"),
+    ):
+        header[:3] = 20240520, 1, count
+        (tmp_path / "t.bin").write_bytes(header.tobytes() + wide)
+        with pytest.raises(GateFailed, match=said):
+            made(tmp_path, tmp_path / "t.bin", plain(tmp_path / "v.bin", "<u2", VALID))
+        assert any(said in str(fault) for fault in verify(tmp_path / "t.bin"))
+
+
 def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
     from ablab.data.looks import right_width
 

@@ -120,6 +120,9 @@ def test_a_separator_that_cuts_nothing_is_refused(tmp_path: Path) -> None:
         InvalidStudy, match=r"data\.text_separator: '\\n\\n' occurs in no \.txt file of the sources; remove"
     ):
         made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", text_separator="\n\n")
+    for separator in ("", "\n\n"):
+        with pytest.raises(InvalidStudy, match=r"text_separator: cuts nothing: no source is a \.txt file; remove it"):
+            made(tmp_path, lines(tmp_path / "a.jsonl", SENTENCES), tmp_path / "a.jsonl", text_separator=separator)
     corpus = made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", text_separator="\r\n\r\n")  # the cure
     assert len(corpus.documents) == 2 and len(corpus.valid) == 1  # "two" is on both sides
 

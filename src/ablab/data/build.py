@@ -100,7 +100,9 @@ def _idle(found: Found, data: dict[str, Any]) -> None:
         fault = f"'{data['text_field']}' is read from nothing: token files hold no fields"
         faults.append(Fault("data.text_field", fault, "remove it"))
     separator = data.get("text_separator", SEPARATOR)
-    if separator not in ("", SEPARATOR) and not any(map(_cut, _text_files(found))):
+    if separator != SEPARATOR and not _text_files(found):
+        faults.append(Fault("data.text_separator", "cuts nothing: no source is a .txt file", "remove it"))
+    elif separator not in ("", SEPARATOR) and not any(map(_cut, _text_files(found))):
         fault = f"{separator!r} occurs in no .txt file of the sources"
         cure = 'remove it; lines that end in \\r\\n have "\\r\\n\\r\\n" between paragraphs'
         faults.append(Fault("data.text_separator", fault, cure))

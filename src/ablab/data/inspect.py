@@ -138,8 +138,7 @@ def _shown(
 
 def _shard(path: Path, document: int, words: Decoder, limit: int) -> dict[str, Any]:
     tokens, sizes = read_shard(path), bytes_sidecar(path)
-    if not is_golf(path):
-        right_width(path, tokens)  # what is shown otherwise are halves of tokens
+    right_width(path, tokens)  # what is shown otherwise are halves of tokens
     facts: dict[str, Any] = {
         "kind": "golf" if is_golf(path) else "plain",
         "place": str(path),

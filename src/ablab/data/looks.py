@@ -30,7 +30,7 @@ _ZEROS = {  # which of four places hold anything but 0, where 16-bit values are 
 
 
 def right_width(path: Path, tokens: np.ndarray) -> None:
-    """GateFailed where headerless 16-bit `tokens` are the halves or quarters of wider ones."""
+    """GateFailed where 16-bit `tokens` are the halves or quarters of wider ones."""
     if len(tokens) < _FEW:
         return
     full = (_any(tokens, 0), _any(tokens, 1), _any(tokens, 2), _any(tokens, 3))

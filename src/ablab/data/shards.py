@@ -61,6 +61,11 @@ def read_shard(path: Path) -> np.ndarray:
     needed = _HEADER + count * _TOKEN.itemsize
     if size != needed:
         relation = "truncated or half-written" if size < needed else "too long"
+        wide = next((width for width in (4, 8) if size == _HEADER + count * width), 0)
+        if wide:
+            relation, cure = f"they have {8 * wide} bits", "write them as uint16"
+            fault = f"has {size:,} bytes, its header counts {count:,} tokens: {relation}"
+            raise _broken(path, fault, cure)
         raise _broken(path, f"has {size:,} bytes, its header counts {count:,} tokens, {needed:,} bytes: {relation}")
     return map_file(path, _TOKEN, _HEADER, count)
 

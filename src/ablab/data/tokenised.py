@@ -18,7 +18,6 @@ from ablab.data.corpus import Tokenizer
 from ablab.data.find import Found
 from ablab.data.looks import no_zeros, right_width, swapped
 from ablab.data.parts import Opened, Part, documents_of, highest
-from ablab.data.shards import is_golf
 from ablab.data.split import DROPPED, HELD, TRAIN, roles_of
 from ablab.data.tokens import PLAIN, UNTRAINED, marked
 from ablab.fault import Fault, GateFailed
@@ -87,8 +86,8 @@ def _open(part: Part, tokenizer: Tokenizer) -> Opened:
     opened = part.open(tokenizer.bos_id)
     if not len(opened.tokens):
         raise GateFailed(Fault(part.name, "holds no tokens", "leave it out"))
-    if part.kind == "shard" and not is_golf(part.path):
-        right_width(part.path, opened.tokens)
+    if part.kind == "shard":
+        right_width(part.path, opened.tokens)  # a header may say what is not so
     low, high = highest(opened.tokens)
     if low < 0 or high >= tokenizer.vocab_size:
         wrong = low if low < 0 else high

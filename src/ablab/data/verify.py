@@ -11,7 +11,7 @@ import numpy as np
 from ablab.data.indexed import Indexed, open_indexed, open_sidecars, paths
 from ablab.data.located import MANIFEST, changed, leaves, locate, prefix_of, shards_of
 from ablab.data.looks import no_zeros, right_width
-from ablab.data.shards import bytes_path, bytes_sidecar, is_golf, read_shard
+from ablab.data.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.fault import Fault, GateFailed
 from ablab.files import sha256_file
 from ablab.spans import NAMES
@@ -50,7 +50,7 @@ def verify(place: Path | str, *, vocab_size: int | None = None, tell: Tell = lam
 def _shard(path: Path, vocab_size: int | None, tell: Tell) -> list[Fault]:
     tell(path.name)
     tokens = read_shard(path)
-    faults = [*_looks(path, tokens, plain=not is_golf(path)), *_ids(path, tokens, vocab_size)]
+    faults = [*_looks(path, tokens, shard=True), *_ids(path, tokens, vocab_size)]
     side = bytes_path(path)
     if side is not None and side.exists():
         tell(side.name)
@@ -67,7 +67,7 @@ def _prefix(prefix: Path, vocab_size: int | None, eod: int | None, tell: Tell) -
     tokens = open_indexed(prefix)
     counts = {"rows": tokens.n_documents, "tokens": len(tokens.tokens)}
     path = paths(prefix)[0]
-    faults = [*_looks(path, tokens.tokens, plain=False), *_ids(path, tokens.tokens, vocab_size)]
+    faults = [*_looks(path, tokens.tokens, shard=False), *_ids(path, tokens.tokens, vocab_size)]
     starts = tokens.document_starts()
     if eod is not None:
         faults += _ends(path, tokens, starts, eod)
@@ -82,9 +82,9 @@ def _prefix(prefix: Path, vocab_size: int | None, eod: int | None, tell: Tell) -
     return faults + found, counts | spans
 
 
-def _looks(path: Path, tokens: np.ndarray, *, plain: bool) -> Iterator[Fault]:
+def _looks(path: Path, tokens: np.ndarray, *, shard: bool) -> Iterator[Fault]:
     try:
-        if plain:
+        if shard:
             right_width(path, tokens)
         no_zeros(path, tokens)
     except GateFailed as error:
