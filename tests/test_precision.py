@@ -66,7 +66,7 @@ def test_a_study_takes_what_is_asked_else_what_the_hardware_has(on: str, asked: 
     said: list[str] = []
     found = made(on, asked, say=said.append)
     assert found.where.precision == (asked or on)
-    assert said[-1].startswith(f"precision: {found.where.precision}; in another (--precision) ")
+    assert said[-1].startswith(f"precision: {found.where.precision}; another one (--precision) is another experiment")
     assert judge.environment(found)["precision"] == found.where.precision
 
 

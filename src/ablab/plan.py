@@ -120,7 +120,7 @@ def make(
         ),
         compiled=compiled.compiles(device),
     )
-    say(f"precision: {where.precision}; in another (--precision) all numbers differ, within the noise")
+    say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
     plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, _runs(study, store, of_arm, where))
     if study.decision["seeds"]["keep"] == "2 sigma":
         _two_sigma(plan)
