@@ -226,3 +226,34 @@ def test_ids_outside_the_vocabulary_are_refused(models: dict[str, bytes], wrong:
 
 def test_no_ids_are_no_bytes(kind: tuple[Pieces, Any]) -> None:
     assert kind[0].count([]).tolist() == [] and kind[0].join([]) == b""
+
+
+def test_a_lower_block_is_named_with_cures_that_work() -> None:
+    """A model writes U+2581 for a space; behind a dummy prefix the character itself cannot be told from one."""
+
+    def trained(**how: object) -> pieces.Pieces:
+        out = io.BytesIO()
+        asked: dict[str, object] = {
+            "byte_fallback": True,
+            "normalization_rule_name": "identity",
+            "character_coverage": 1.0,
+        }
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(f"load {n} of {n * n % 97} done" for n in range(300)), model_writer=out, model_type="bpe",
+            vocab_size=320, remove_extra_whitespaces=False, minloglevel=3, **(asked | how),
+        )  # fmt: skip
+        return pieces.Pieces(out.getvalue())
+
+    text = "load \u2581\u2582\u2583 done"
+    with pytest.raises(ValueError) as caught:
+        trained().encode(text)
+    assert str(caught.value) == (
+        "the model does not give the text back: character 5 is U+2581, which the model itself writes for a space; "
+        "take it out of the text, or use a model trained with add_dummy_prefix = false"
+    )
+    for model, said in ((trained(), text.replace("\u2581", "")), (trained(add_dummy_prefix=False), text)):
+        assert model.join(model.encode(said)) == said.encode()
+    with pytest.raises(
+        ValueError, match=r"use a model trained with normalization_rule_name = .identity., or token files"
+    ):
+        trained(normalization_rule_name="nfkc").encode("load \u2460 done")

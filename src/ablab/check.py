@@ -11,6 +11,7 @@ from ablab import cost, miniature, price, rules
 from ablab import plan as planning
 from ablab.plan import BASELINE, Plan
 from ablab.shareable import shareable
+from ablab.study import layers, scaled
 
 
 def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -25,8 +26,10 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         row = _arm(plan, name, speeds)
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
         row["on"] = arm.on if name != BASELINE else None
+        row["layers"] = layers.spell(arm.settings["model"]["layers"], arm.settings["model"]["loops"])
         row["rules"] = rules.of(plan, name)
         row["miniature"] = {"losses": trained[name].losses, "diverged": trained[name].fault}
+        row["miniature"]["untested"] = list(trained[name].untested)
         rows.append(row)
     found = {
         "study": plan.study.name,
@@ -36,7 +39,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         "seeds": plan.study.decision["seeds"],
         "reach": reach(plan),
         "price": price.bounds(plan),
-        "notes": notes(plan),
+        "notes": [*scaled.notes(plan.study.source, plan.study.scale), *notes(plan)],
         "where": plan.where.as_json(),
     }
     return dict(shareable(found, folder=plan.study.path.parent, root=plan.store.root))
@@ -163,9 +166,9 @@ def show(found: dict[str, Any], console: Any) -> None:
     titles += ("active",) if mixed else ()
     titles += ("tokens/s", "GiB") if on_gpu else ()
     columns = [grid.Column("arm"), grid.Column("changes", least=24), *(grid.Column(one, right=True) for one in titles)]
-    rows = []
+    rows, changed = [], _changes(found["arms"])
     for row in found["arms"]:
-        changes = "; ".join(map(change, row["changes"]))
+        changes = changed[row["name"]]
         against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""
         seconds = row["seconds_per_run"]
         gpu = ("-", "-")
@@ -188,6 +191,8 @@ def show(found: dict[str, Any], console: Any) -> None:
             )
         )
     grid.show(columns, rows, console, width=console.width)
+    for line in _layers(found["arms"]):
+        grid.say(line, console, width=console.width, hang=2)
     rules.show(found["arms"], console)
     for line in _reach_text(found).splitlines():
         grid.say(line, console, width=console.width, hang=2)
@@ -227,12 +232,31 @@ def _price_text(price: dict[str, Any]) -> str:
     return ", ".join([*said, f"about {written(price['seconds'])} one after another{beside}"])
 
 
-def change(one: dict[str, Any]) -> str:
-    """A change in a line: levers by name; with their settings where the names are the same before and after."""
+def _layers(rows: list[dict[str, Any]]) -> list[str]:
+    """The layers as they were understood, once for all arms that have them."""
+    alike: dict[str, list[str]] = {}
+    for row in rows:
+        alike.setdefault(row["layers"], []).append(row["name"])
+    return [f"layers {text}" + (f" ({', '.join(names)})" if len(alike) > 1 else "") for text, names in alike.items()]
+
+
+def _changes(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Every arm's changes in a line; with all settings of a lever where two arms would read alike by its name alone."""
+    short = {row["name"]: "; ".join(map(change, row["changes"])) for row in rows}
+    texts = list(short.values())
+    return {
+        row["name"]: "; ".join(change(one, whole=texts.count(short[row["name"]]) > 1) for one in row["changes"])
+        for row in rows
+    }
+
+
+def change(one: dict[str, Any], *, whole: bool = False) -> str:
+    """A change in a line: levers by name; with their settings where `whole`, or where the names are the same before and
+    after."""
     from ablab.study.arms import brief
 
     before, after = _short(one["before"]), _short(one["after"])
-    if before == after:
+    if whole or before == after:
         before, after = brief(one["before"]), brief(one["after"])
     return f"{one['path']}: {before} -> {after}"
 

@@ -136,7 +136,8 @@ class Pieces:
         usable = {text: i for i, text in enumerate(texts) if not self.boundary[i] and kinds[i] != _BYTE}
         self.symbols = {text for text, i in usable.items() if kinds[i] == _USER}
         self.has_space = SPACE in usable
-        self.rewrites = bool(normalizer.get(2)) or bool(normalizer.get(4, 1))
+        self._charmap, self._squeezes = bool(normalizer.get(2)), bool(normalizer.get(4, 1))
+        self.rewrites = self._charmap or self._squeezes
         self.exact = not self.dummy_prefix and not self.rewrites and len(self._byte_ids) == BYTES
         if not self.exact and not self.has_space:
             raise ValueError(
@@ -214,11 +215,26 @@ class Pieces:
     def _rewritten(self, text: str, back: bytes) -> ValueError:
         other = back.decode(errors="replace")
         at = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
+        if text[at : at + 1] == SPACE:
+            needs = ", ".join(dict.fromkeys([*self._missing(), "add_dummy_prefix = false"]))
+            return ValueError(
+                f"the model does not give the text back: character {at} is U+2581, which the model itself writes for a space; "
+                f"take it out of the text, or use a model trained with {needs}"
+            )
         return ValueError(
             f"the model does not give the text back: from character {at} on {text[at : at + 12]!r} comes back as "
-            f"{other[at : at + 12]!r} (its normaliser is {self.normalizer}); use a model with normaliser identity and "
-            "remove_extra_whitespaces = false, or token files made with this one"
+            f"{other[at : at + 12]!r} (its normaliser is {self.normalizer}); use a model trained with "
+            f"{', '.join(self._missing())}, or token files made with this one"
         )
+
+    def _missing(self) -> list[str]:
+        """What a model must be trained with to give every text back, and this one was not."""
+        asked = {
+            'normalization_rule_name = "identity"': not self._charmap,
+            "remove_extra_whitespaces = false": not self._squeezes,
+            "byte_fallback = true": len(self._byte_ids) == BYTES,
+        }
+        return [name for name, met in asked.items() if not met] or ["add_dummy_prefix = false"]
 
 
 def _bytes_of(text: str, kind: int) -> bytes:

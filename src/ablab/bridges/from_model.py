@@ -137,7 +137,7 @@ def _shared(kinds: dict[str, Any], model: dict[str, Any], out: Words, faults: li
         out["softmax-type"] = [words[softmax["name"]]]
         if softmax["name"] == "sink" and softmax["init_std"] != model["init_std"]:
             text = f"the fork's sinks start with init_method_std {model['init_std']:g}, not {softmax['init_std']:g}"
-            faults.append(Fault("model.softmax", text, f"use init_std = {model['init_std']:g}"))
+            faults.append(Fault("model.softmax", text, f"use init_std = {model['init_std']!r}"))
     activation = _one(kinds, "mlp", lambda kind: kind["activation"], faults)
     if activation == "relu2":
         out["squared-relu"] = out["no-bias-gelu-fusion"] = out["no-bias-swiglu-fusion"] = []

@@ -88,7 +88,7 @@ def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault]) -> None:
             faults.append(Fault(f"train.optimizer.{key}", f"the fork cannot do {chosen[key]!r}", shown))
     if chosen["aux_decay"] != chosen["decay"]:
         text = "the fork has one weight decay"
-        faults.append(Fault("train.optimizer.aux_decay", text, f"use aux_decay = {chosen['decay']:g}"))
+        faults.append(Fault("train.optimizer.aux_decay", text, f"use aux_decay = {chosen['decay']!r}"))
     out["normuon-momentum"] = [repr(chosen["momentum"])]
     out["normuon-beta2"] = [repr(chosen["beta2"])]
     out["normuon-eps"] = [repr(chosen["eps"])]

@@ -13,6 +13,8 @@ from ablab.rng import Draw
 from ablab.rotation import frequencies, turn
 from ablab.shape import Shape
 
+NEAR = 1e-3  # of a channel: what a share like 1/3 is off by when it is written with five digits
+
 
 class Rope(nn.Module):
     """Rotary embedding, whole or partial, with NTK-aware scaling on request.
@@ -34,11 +36,11 @@ class Rope(nn.Module):
         super().__init__()
         rotated = fraction * shape.head_dim
         self.rotated = round(rotated)
-        if abs(rotated - self.rotated) > 1e-6 or self.rotated % 2 or not 2 <= self.rotated <= shape.head_dim:
+        if abs(rotated - self.rotated) > NEAR or self.rotated % 2 or not 2 <= self.rotated <= shape.head_dim:
             pairs = min(max(1, round(rotated / 2)), shape.head_dim // 2)
             raise ValueError(
-                f"fraction {fraction:g} of head_dim {shape.head_dim} is {rotated:g} channels, but an even number "
-                f"from 2 to {shape.head_dim} can be rotated; choose fraction = {2 * pairs / shape.head_dim:g}"
+                f"fraction {fraction:g} of head_dim {shape.head_dim} is {rotated:.9g} channels, but an even number "
+                f"from 2 to {shape.head_dim} can be rotated; choose fraction = {2 * pairs / shape.head_dim:.9g}"
             )
         if not theta > 0:
             raise ValueError(f"theta is {theta:g}, but a base is positive; give theta > 0")

@@ -10,8 +10,8 @@ from typing import Any
 from ablab.fault import Fault, did_you_mean
 from ablab.slot import coerce, describe
 from ablab.study import average, elsewhere
-from ablab.study.keys import DIFFED, SECTIONS
-from ablab.study.merge import merge, named
+from ablab.study.keys import DIFFED, IN_MODEL, SECTIONS
+from ablab.study.merge import kind_table, merge, named
 from ablab.study.read import word
 from ablab.study.record import BASELINE, Arm, Change
 from ablab.study.settings import look, settings, staged, written
@@ -170,13 +170,13 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
         found = list(changed(path, reference, draft))
         if not found and not reference.faults:
             value = look(draft.settings, path)
-            said = (
-                "no layer uses it"
-                if path[0] == "model" and _nowhere(value)
-                else f"{reference.name} has {brief(value)} too"
-            )
-            here = f"{place}: {'.'.join(path)}"
-            draft.faults.append(Fault(here, f"changes nothing: {said}", "remove it or give another value"))
+            said, cure = f"{reference.name} has {brief(value)} too", "remove it or give another value"
+            if own := _own(draft, path):
+                said = f"no layer takes {'.'.join(path)}, as each kind names its own"
+                cure = "write " + " or ".join(f"model.{kind}.{path[1]}" for kind in own)
+            elif path[0] == "model" and _nowhere(value):
+                said = "no layer uses it"
+            draft.faults.append(Fault(f"{place}: {'.'.join(path)}", f"changes nothing: {said}", cure))
         changes += found
     draft.faults += _shadowed(draft, reference, changes, place)
     if len(changes) > 1 and not draft.texts.get("together"):
@@ -184,6 +184,15 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
         draft.faults.append(
             Fault(place, f"changes {len(changes)} settings at once ({listed})", 'split it, or say together = "why"')
         )
+
+
+def _own(draft: Draft, path: tuple[str, ...]) -> list[str]:
+    """The layer kinds where each that is used names its own lever for a slot, so that none takes the model's."""
+    kinds = [kind["table"] for kind in draft.settings["model"]["kinds"].values()]
+    if path[0] != "model" or path[1:2] == () or path[1] not in IN_MODEL:
+        return []
+    given = draft.tree.get("model")
+    return kinds if all(path[1] in kind_table(given, kind) for kind in kinds) else []
 
 
 def _shadowed(draft: Draft, reference: Draft, changes: list[Change], place: str) -> list[Fault]:
