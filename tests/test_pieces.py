@@ -135,7 +135,6 @@ def test_a_space_counted_twice_is_seen(models: dict[str, bytes]) -> None:
         ("golf", "one\ntwo", 3),
         ("golf", "\ufb01ne \uff21", 0),  # NFKC
         ("dummy", "a e\u0301", 2),
-        ("dummy_identity", f"one{SPACE}two", 3),
     ],
 )
 def test_a_text_that_would_be_rewritten_is_refused(models: dict[str, bytes], name: str, text: str, at: int) -> None:
