@@ -132,6 +132,23 @@ def faults(cell: Cell, found: Found) -> list[str]:
     return broken
 
 
+def exaggeration(cell: Cell, studies: int, seed: int) -> float:
+    """Mean of |delta| / |true| where the first arm is called better: what was selected for looking good looks too good."""
+    decision = Decision(stage="s", matters=1.0, start=LOOKS[0], at_most=LOOKS[1])
+    names = ["baseline", *(f"a{i}" for i in range(len(cell.effects)))]
+    arms, found = [ArmSpec(name) for name in names[1:]], []
+    for metrics in draw(cell, studies, seed).tolist():
+        runs = [
+            RunScore(name, s, "done", stages={"s": y})
+            for name, column in zip(names, metrics, strict=True)
+            for s, y in enumerate(column)
+        ]
+        row = judge(decision, arms, range(SEEDS), runs).rows["a0"]
+        if row.word == "better" and row.delta is not None:
+            found.append(row.delta / cell.effects[0])
+    return sum(found) / len(found) if found else math.nan
+
+
 def lived(cell: Cell, studies: int, seed: int) -> int:
     """Studies lived run by run through `wanted` whose last verdict differs from the one on all eight seeds."""
     decision = Decision(stage="s", matters=1.0, start=LOOKS[0], at_most=LOOKS[1])

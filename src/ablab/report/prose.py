@@ -222,6 +222,12 @@ def _price_sentence(arm: dict[str, Any], style: Style) -> str:
     if not more:
         return ""
     price = price_text(arm.get("price"))
+    if "noise unknown" in map(note_text, listing(arm.get("notes"))):
+        cost = f" ({style.text(price)})" if price else ""
+        what = f"{words.plural(int(more), 'fresh seed' if arm.get('fresh') else 'more seed')}{cost}"
+        return (
+            f"The noise is unknown: one pair has no spread. {what} would measure it; what settles it can be said then."
+        )
     said = (
         f"About {words.plural(int(more), 'more seed')}"
         if not arm.get("fresh")

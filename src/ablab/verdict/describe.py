@@ -11,13 +11,15 @@ from ablab.verdict.documents import Spread, document_error
 from ablab.verdict.evidence import Bank, Decision, Evidence
 from ablab.verdict.family import Line, Standing, over_documents
 from ablab.verdict.fitness import divergences, often, rate
-from ablab.verdict.interval import Interval, outliers, summary
+from ablab.verdict.interval import FOR_THESE, Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
 from ablab.verdict.replayed import Study
 from ablab.verdict.rows import Level, Price, Rate, Row
 from ablab.verdict.spending import f_two_sided, t_isf
 from ablab.verdict.stages import Shown, own_metric, shown
 from ablab.verdict.steps import baseline_steps, unstable_stages
+
+UNKNOWN = "noise unknown"
 
 
 def baseline_row(evidence: Evidence) -> Row:
@@ -173,7 +175,15 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
     late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
     said = [error.said] if error is not None and i.n == 1 and over_documents(evidence, line) else []
-    notes = (*_own_notes(study, line, standing), *said, *late, *_noise_notes(evidence, places, values, i, bank))
+    reference = own_metric(evidence, line.reference, places, decision.stage)
+    said += [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
+    notes = (
+        *_own_notes(study, line, standing),
+        *said,
+        *_loose(study, standing, reference),
+        *late,
+        *_noise_notes(evidence, places, values, i, bank),
+    )
     mine, theirs = _rates(evidence, line.name if is_arm else None, line.reference)
     return Row(
         name=line.name,
@@ -214,16 +224,37 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     )
 
 
-def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tuple[int, bool, Price | None]:
-    """(more seeds, whether they must be fresh, their price); nothing for a settled line."""
+def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tuple[int | None, bool, Price | None]:
+    """(more seeds, whether they must be fresh, their price); nothing for a settled line, nor where documents decide."""
     evidence, i, look = study.evidence, standing.interval, standing.look
     if i.word != "inconclusive":
         return 0, False, None
+    if i.n == 1 and i.note == FOR_THESE and over_documents(evidence, line):
+        return None, False, None
     m = max(1, i.m or study.family.sizes[line.name])
     more, fresh = more_seeds(evidence, d=i.d, s=i.s, n=i.n, m=m, look=look, open=standing.open, bank=bank)
     after = evidence.decision.probe + (look or 0)
     ahead = None if fresh else range(after, min(after + more, len(evidence.seeds)))
     return more, fresh, price(evidence, line, ahead, more)
+
+
+def loose_margin(decision: Decision, level: float | None, tie: float | None) -> str:
+    """Why a tie within `matters` says little: it is beyond 1% of the metric, or 3 times the smallest tie to be shown; or ""."""
+    found = []
+    if level and decision.matters > 0.01 * abs(level):
+        found.append(f"{decision.matters / abs(level):.2g} of the metric")
+    if tie and decision.matters > 3 * tie:
+        found.append(f"{decision.matters / tie:.2g} times the smallest tie that this noise lets be shown")
+    return f"matters = {decision.matters:g} is {' and '.join(found)}" if found else ""
+
+
+def _loose(study: Study, standing: Standing, level: float | None) -> list[str]:
+    i, decision = standing.interval, study.evidence.decision
+    if i.word != "equivalent" or not i.s:
+        return []
+    tie = planning.smallest_tie(i.s, decision.at_most, study.family.weights[-1], i.m, decision.alpha)
+    said = loose_margin(decision, level, tie)
+    return [f"warning: {said}; this tie says little"] if said else []
 
 
 def _own_notes(study: Study, line: Line, standing: Standing) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ablab.verdict.documents import Spread
 from ablab.verdict.spending import t_cdf, t_isf
 
+FOR_THESE = "for these weights"
 ZERO = 1e-9  # a spread this small relative to the metric is no spread: arithmetic noise of two equal programs
 
 
@@ -93,7 +94,7 @@ def read_documents(d: float, found: Spread, scale: float, *, matters: float, alp
 
     Too few documents, or one that outweighs the others: no interval and no word.
     """
-    note, se_doc = "for these weights", found.error
+    note, se_doc = FOR_THESE, found.error
     if se_doc <= ZERO * scale:
         if abs(d) <= ZERO * scale:
             return Interval("equivalent", 0.0, None, 1, m, 1.0, None, 0.0, 0.0, 1.0, f"{note}; identical scores")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from ablab.verdict.contrasts import Factorial
-from ablab.verdict.describe import baseline_row, cell_row, line_row
+from ablab.verdict.describe import baseline_row, cell_row, line_row, loose_margin
 from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
 from ablab.verdict.fitness import often
+from ablab.verdict.headline import sentence
 from ablab.verdict.replayed import Study, of_line, replay_study
 from ablab.verdict.rows import Row, Verdict
 from ablab.verdict.winner import Contest, candidates, decide
@@ -67,7 +68,7 @@ def judge(
         family.weights,
         winner,
         decided_by,
-        _sentence(study, rows, winner, decided_by, shaky),
+        sentence(evidence, rows, winner, decided_by, len(study.missing), shaky.values()),
         tuple(shaky.values()),
         tuple(notes + more),
         rows,
@@ -121,7 +122,9 @@ def _winner(study: Study, rows: dict[str, Row], shaky: Collection[str]) -> tuple
     contest = Contest(evidence, places, at, shares, shaky)
     winner, decided_by = decide(contest, members, is_shown)
     barred = [f"{a}: cannot win, {spec.barred}" for a, spec in evidence.specs.items() if spec.barred]
-    return winner, decided_by, contest.notes + barred
+    loose = loose_margin(evidence.decision, rows[evidence.baseline].mean, None)
+    chosen = [f"decided by {decided_by}, where {loose}"] if loose and decided_by.startswith("prefer ") else []
+    return winner, decided_by, contest.notes + barred + chosen
 
 
 def _bits_per_nat(evidence: Evidence) -> float | None:
@@ -130,42 +133,3 @@ def _bits_per_nat(evidence: Evidence) -> float | None:
         if documents is not None and documents.bytes.sum() > 0:
             return bits_per_nat(float(documents.tokens.sum()), float(documents.bytes.sum()))
     return None
-
-
-def _sentence(study: Study, rows: dict[str, Row], winner: str | None, decided_by: str, shaky: Mapping[str, str]) -> str:
-    open_ = [f"{r.name} ({_price_text(r)})" for r in rows.values() if r.word == "inconclusive"]
-    first = f"The winner is {winner} ({decided_by})" if winner else f"No winner ({decided_by})"
-    if study.missing:
-        first += f", {len(study.missing)} runs to the next look"
-    warning = "".join(f"Warning: {said}. " for said in shaky.values())
-    return warning + first + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
-
-
-def _price_text(row: Row) -> str:
-    kind = "fresh seeds" if row.fresh else "seeds"
-    if row.price is None:
-        return f"about {row.more_seeds} more {kind}"
-    time = "" if row.price.seconds is None else f", {_time(row.price.seconds)}"
-    tokens = "" if not row.price.tokens else f", {_count(row.price.tokens)} tokens"
-    what = (
-        f"{row.price.runs} runs"
-        if row.price.runs or not row.price.evaluations
-        else f"{row.price.evaluations} evaluations"
-    )
-    return f"about {row.more_seeds} more {kind}: {what}{tokens}{time}"
-
-
-def _count(number: float) -> str:
-    """1,640,000 as 1.64M."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:,.0f}"
-
-
-def _time(seconds: float) -> str:
-    """Seconds in the unit that a person would say: s, min, h or days."""
-    for size, unit in ((2 * 86400, "days"), (5400, "h"), (90, "min")):
-        if seconds >= size:
-            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.3g} {unit}"
-    return f"{seconds:.3g} s"

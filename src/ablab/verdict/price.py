@@ -13,7 +13,7 @@ from ablab.verdict.family import Line
 from ablab.verdict.rows import Price
 from ablab.verdict.spending import looks, weights
 
-FRESH_BLIND = 3  # seeds to ask for when nothing is known of the noise
+PLANS = 3  # pairs from which an arm's own spread plans; so many measure it, which is all they are asked for
 
 
 def more_seeds(
@@ -29,18 +29,20 @@ def more_seeds(
 ) -> tuple[int, bool]:
     """(seeds, fresh) for an inconclusive arm. fresh: all alpha is spent, so they make a new study.
 
+    Where no spread is known, that is what the seeds would measure: nobody knows how many settle it.
+
     Own s from three pairs, else the bank's, else own s of two pairs. `look` is counted, not n: a seed that gave no
     pair cannot be run again.
     """
     decision = evidence.decision
     numbers, shares = looks(decision.start, decision.at_most), weights(decision.start, decision.at_most)
-    s_plan = s if n >= 3 else bank.sd if bank is not None else s
+    s_plan = s if n >= PLANS else bank.sd if bank is not None else s
     later = [x for x in numbers if x >= 2 and x > (look or 0)]
     goes_on = open and look != numbers[-1]
     if d is None or s_plan is None:
         if goes_on:
             return (later[0] if later else decision.at_most) - (look or 0), False
-        return FRESH_BLIND, True
+        return PLANS, True
     needed = planning.seeds_needed(d, s_plan, decision.matters, shares[-1], m, decision.alpha)
     if goes_on:
         return next((x for x in later if x >= needed), decision.at_most) - (look or 0), False
