@@ -90,7 +90,7 @@ def run(
     interruptible()
     plan = _plan(study, scale, out, device, precision=precision, say=say)
     with locked(plan.directory):
-        _keep_study(plan)
+        _say_what_lies_there(plan, say)
         judge.decisions(plan)  # the decision is on record before any result
         _warn(plan, say)
         if not _checked(plan):
@@ -116,10 +116,11 @@ def report(
     study: StudyFile, scale: Scale = None, out: Out = Path("runs"), device: Device = "cpu", as_json: Json = False
 ) -> None:
     """Judge what exists now and write the report; works at any moment, also while `run` is going on."""
-    from ablab import judge
+    from ablab import judge, shelf
     from ablab import report as reporting
 
-    plan = _plan(study, scale, out, device, computes=False, say=_quiet)
+    plan = _plan(study, scale, out, device, computes=False, say=_quiet, recall=_aside)
+    shelf.guard(plan)
     answer = judge.conclude(plan)
     reporting.write(answer, plan.directory)
     _answer(plan, answer, as_json)
@@ -209,6 +210,11 @@ def _fail_if_given_up(plan: Plan) -> None:
         )
 
 
+def _aside(text: str) -> None:
+    """What must be said beside an answer."""
+    print(text, file=sys.stderr)
+
+
 def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: str | None = None, **how: Any) -> Plan:
     from ablab import plan
     from ablab import study as studies
@@ -231,10 +237,15 @@ def _console() -> Any:
     return grid.console()
 
 
-def _keep_study(plan: Plan) -> None:
-    from ablab.files import write_atomic
+def _say_what_lies_there(plan: Plan, say: Callable[[str], None]) -> None:
+    """Another version's page under this name goes to `earlier/` when this one has something to show: said beforehand."""
+    from ablab import shelf
 
-    write_atomic(plan.directory / "study.toml", plan.study.source)
+    other = shelf.lying(plan.directory)
+    if other is not None and other.get("version") != shelf.version(plan):
+        at = plan.directory / "earlier"
+        say(f"note: {plan.directory} holds the page of another version of this study: {shelf.since(plan, other)}")
+        say(f"note: with the first result of this one, that page moves to {at}")
 
 
 def _checked(plan: Plan) -> bool:

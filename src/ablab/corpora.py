@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablab.fault import Fault, GateFailed, InvalidStudy
-from ablab.files import key_of
+from ablab.fault import Fault, GateFailed, InvalidStudy, Refused
+from ablab.files import key_of, read_json, write_json
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from ablab.study import Arm, Study
 
 
-def prepared(study: Study, store: Store, say: Callable[[str], None]) -> dict[str, Corpus]:
+def prepared(
+    study: Study, store: Store, say: Callable[[str], None], recall: Callable[[str], None] | None = None
+) -> dict[str, Corpus]:
     """The corpus of the baseline and of each arm by name; arms that ask for the same one have it in common.
+
+    recall: says so where a source cannot be read and the store's corpus of it is taken; without it that is refused.
 
     Raises GateFailed where there is too little text or a stage's script cannot be counted, InvalidStudy where the data do
     not fit what the study asks.
     """
-    from ablab import data
     from ablab.data.megatron_stream import unfit
 
     known: dict[str, Corpus] = {}
@@ -32,7 +35,7 @@ def prepared(study: Study, store: Store, say: Callable[[str], None]) -> dict[str
         chosen = arm.settings["data"]
         asked = key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights")})
         if asked not in known:
-            known[asked] = data.prepare(chosen, store.data, say=say)
+            known[asked] = _read_or_recalled(chosen, asked, store, say, recall)
             if few := few_documents(known[asked]):
                 say(f"data: {few}")
         if known[asked].n_train < (span := chosen["span"]):
@@ -67,6 +70,41 @@ def few_documents(corpus: Corpus) -> str:
 def _documents(documents: int) -> str:
     """`18 documents`."""
     return "1 document" if documents == 1 else f"{documents:,} documents"
+
+
+def _read_or_recalled(
+    chosen: dict[str, Any],
+    asked: str,
+    store: Store,
+    say: Callable[[str], None],
+    recall: Callable[[str], None] | None,
+) -> Corpus:
+    """The corpus of these settings, as their sources are now; where they cannot be read, as they were when last prepared."""
+    from ablab import data
+
+    memo = store.data / "asked.json"  # settings -> the corpus that runs were last made of
+    known = _memo(memo)
+    try:
+        corpus = data.prepare(chosen, store.data, say=say)
+    except Refused as refused:
+        key = known.get(asked)
+        if recall is None or key is None or not (store.data / key).is_dir():
+            raise
+        recall(
+            f"note: the data cannot be read ({refused.faults[0]}); this is of the store's corpus {key[:8]}, made of it before"
+        )
+        return data.open_corpus(store.data / key)
+    if known.get(asked) != corpus.key and (recall is None or asked not in known):  # else kept: what runs were made of
+        write_json(memo, {**_memo(memo), asked: corpus.key})
+    return corpus
+
+
+def _memo(path: Path) -> dict[str, str]:
+    try:
+        found = read_json(path)
+    except GateFailed:
+        return {}  # lost: data that is gone cannot be recalled, all else goes on
+    return found if isinstance(found, dict) and all(isinstance(key, str) for key in found.values()) else {}
 
 
 def _code(study: Study, arm: Arm) -> None:

@@ -6,10 +6,10 @@ import datetime
 from collections import Counter
 from typing import Any
 
-from ablab import cost, history, panels, provenance
+from ablab import cost, history, panels, provenance, shelf
 from ablab import plan as planning
 from ablab.bank import fingerprint
-from ablab.files import write_json
+from ablab.files import write_atomic, write_json
 from ablab.plan import BASELINE, Plan, Run
 from ablab.shareable import shareable
 from ablab.study import elsewhere
@@ -65,7 +65,11 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "fingerprint": fingerprint(plan),
         "environment": environment(plan),
     }
+    shelf.make_room(plan)
+    answer |= {"version": shelf.version(plan), "earlier": shelf.earlier(plan)}
+    answer["notes"] += [f"another study of this name, judged {one['judged']}: {one['at']}" for one in answer["earlier"]]
     answer = shareable(answer, folder=study.path.parent, root=plan.store.root)
+    write_atomic(plan.directory / "study.toml", study.source)
     write_json(plan.directory / "verdict.json", answer)
     return dict(answer)
 

@@ -90,16 +90,18 @@ def make(
     precision: str | None = None,
     computes: bool = True,
     say: Callable[[str], None] = print,
+    recall: Callable[[str], None] | None = None,
 ) -> Plan:
     """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed.
 
     precision: bf16 or fp32; None is what the study began with where that is fp32, which every machine has, else what the
     hardware multiplies. computes: False reads what the study has in the precision that it began with, on any machine.
+    recall: where a source cannot be read any more, take the corpus that the store made of it, and say so with this.
     """
     from ablab import attend, compiled, corpora, machine
 
     machine.require(device)
-    of_arm = corpora.prepared(study, store, say)
+    of_arm = corpora.prepared(study, store, say, recall)
     settings = [arm.settings for arm in arms(study).values()]
     side_by_side = (
         machine.cores() if device == "cpu" else 1

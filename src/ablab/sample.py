@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -133,7 +134,14 @@ def _plan(path: Path, scale: str | None, out: Path) -> Plan:
     device = str(read_json(began, "device")["device"])
     if device != "cpu" and not torch.cuda.is_available():
         raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "sample where it ran"))
-    return plan.make(study, store, device=device, computes=False, say=lambda _: None)
+    return plan.make(
+        study,
+        store,
+        device=device,
+        computes=False,
+        say=lambda _: None,
+        recall=lambda text: print(text, file=sys.stderr),
+    )
 
 
 def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:

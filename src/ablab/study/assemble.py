@@ -39,6 +39,7 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
     faults += _unused(raw, base, arms)
     _spans(base, arms, faults)
     _validated(base, arms, faults)
+    _twins(base, arms, faults)
     written = merge(raw.get("decision"), over.get("decision", {}))
     rule = decide.decision(written, base, arms, absent, faults)
     _units(rule["metric"], base, arms, faults)
@@ -202,6 +203,30 @@ def _validated(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -
             faults.append(Fault(f"{_place(one)}: train.validate_bytes", text, "set it in [train], for every arm"))
     for train in training:
         train["validate_bytes"] = None if train["weights"] else chosen
+
+
+def _twins(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
+    """Refuses an arm that compares the same two models as one before it, under whatever names and paths, or turned round.
+
+    Each would take a share of the error probability, and every interval would be wider for it.
+    """
+    seen: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+    for name, one in everything.items():
+        mine, theirs = one.settings, everything.get(one.on, base).settings
+        if one.faults or mine == theirs:  # said already
+            continue
+        for other, first, second in seen:
+            if (first, second) == (mine, theirs):
+                text = f"is {other} under another name: every setting is the same, and so is the reference's"
+                faults.append(Fault(_place(one), text, "remove one of them"))
+            elif (second, first) == (mine, theirs):
+                text = f"is {other} turned round: the same two models, compared the other way"
+                faults.append(Fault(_place(one), text, "remove one of them"))
+            else:
+                continue
+            break
+        else:
+            seen.append((name, mine, theirs))
 
 
 def _place(one: Draft) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablab.verdict.copies import copies
 from ablab.verdict.evidence import ArmSpec, Evidence, RunScore
 from ablab.verdict.rows import Rate
 from ablab.verdict.spending import clopper_pearson
@@ -95,7 +96,7 @@ def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[i
             return Fitness("invalid", f"gate violated by {checked}: {', '.join(gates)}")
     fault = "" if arm.data_is_lever else _hashes(evidence, name, reference, places)
     fault = fault or _documents(evidence, name, reference, places)
-    fault = fault or _repeats(evidence, name, places) or _repeats(evidence, reference, places)
+    fault = fault or copies(evidence, name, reference, places)
     if fault:
         return Fitness("invalid", fault)
     ended = [s for i in places if (s := evidence.status[reference][i]) != "absent"]
@@ -142,19 +143,4 @@ def _documents(evidence: Evidence, name: str, reference: str, places: Iterable[i
                 f"seed {evidence.seeds[i]}: tokens per document differ between {name} and {reference}: "
                 "use bits_per_byte"
             )
-    return ""
-
-
-def _repeats(evidence: Evidence, name: str, places: Iterable[int]) -> str:
-    """Two seeds with the same nats in every document are one run twice, or say nothing. Plain numbers may agree by rounding."""
-    seen: dict[bytes, int] = {}
-    for i in places:
-        documents = evidence.documents(name, i, evidence.decision.stage)
-        if documents is None or documents.nats.size == 0 or evidence.status[name][i] != "done":
-            continue
-        key = documents.nats.tobytes()
-        if key in seen:
-            seeds = f"{name}: seeds {evidence.seeds[seen[key]]} and {evidence.seeds[i]}"
-            return f"{seeds} score every document exactly alike: the same run twice, or weights that say nothing"
-        seen[key] = i
     return ""
