@@ -23,7 +23,7 @@ import torch
 import eval_only
 from ablab import machine, price, timing
 from ablab import plan as planning
-from ablab.launch.local import default_jobs
+from ablab.jobs import default_jobs
 from ablab.launch.work import do
 from ablab.plan import Plan
 from ablab.store import Store

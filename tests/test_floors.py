@@ -57,12 +57,14 @@ FLOORS = {
         "container",
         "script",
         "rounding",
-        "bits",
-        "layout",
-        "row_order",
-        "container",
-        "script",
         "bands",
+        "kinds",
+        "strange",
+        "patterns",
+        "strict_json",
+        "grid",
+        "shareable",
+        "provenance",
     ),
     1: LEVERS,
     2: (
@@ -100,18 +102,25 @@ FLOORS = {
         "study",
         "corpora",
         "plan",
+        "jobs",
         "cost",
+        "price",
+        "timing",
+        "bank",
+        "history",
+        "collect",
+        "panels",
+        "shelf",
         "store",
         "launch",
         "judge",
-        "check",
         "miniature",
         "shrink",
         "inert",
         "full_size",
         "levers",
     ),
-    5: ("bridges", "report", "progress", "sample", "data_commands", "cli"),
+    5: ("bridges", "check", "report", "progress", "sample", "data_commands", "cli"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")
@@ -200,7 +209,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     assert len(relative.parts) <= 2, "at most one folder below ablab"
     assert not {part.removesuffix(".py").lower() for part in relative.parts} & FORBIDDEN_NAMES
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 300, f"{relative} has {text.count(chr(10))} lines"
+    assert text.count("\n") <= 400, f"{relative} has {text.count(chr(10))} lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1

@@ -80,6 +80,7 @@ def run(
 ) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
     from ablab import judge, miniature, report
+    from ablab.jobs import default_jobs
     from ablab.launch import local
     from ablab.lock import locked
     from ablab.signals import interruptible
@@ -99,7 +100,7 @@ def run(
         with _progress(plan, quiet=as_json) as progress:
             local.execute(
                 plan,
-                jobs=jobs or local.default_jobs(plan),
+                jobs=jobs or default_jobs(plan),
                 mirrors=tuple(mirror or ()),
                 until=deadline,
                 progress=progress,
@@ -199,10 +200,10 @@ def _check_precision(asked: str) -> None:
 
 
 def _fail_if_given_up(plan: Plan) -> None:
-    from ablab import plan as planning
+    from ablab import collect
     from ablab.fault import Fault, GateFailed
 
-    if rows := planning.failures(plan):
+    if rows := collect.failures(plan):
         cure = f"the whole fault stands in {plan.directory / 'ledger.jsonl'}; run again to try again"
         raise GateFailed(
             Fault(f"{row['arm']}, seed {row['seed']}", f"given up: {row['fault'].strip().splitlines()[-1]}", cure)
@@ -216,7 +217,7 @@ def _aside(text: str) -> None:
 
 
 def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: str | None = None, **how: Any) -> Plan:
-    from ablab import plan
+    from ablab import collect, plan
     from ablab import study as studies
     from ablab.store import Store
 
@@ -224,7 +225,9 @@ def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: s
     if precision is not None:
         _check_precision(precision)
     store = Store(Path(os.path.realpath(out)))
-    return plan.make(studies.load(path, scale), store, device=device, precision=precision, **how)
+    made = plan.make(studies.load(path, scale), store, device=device, precision=precision, **how)
+    collect.measurable(made)
+    return made
 
 
 def _quiet(_: str) -> None:

@@ -83,7 +83,7 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
     runs (trainings), evaluations (stages), tokens, seconds and hours of the steps one after another, and wall_seconds: as
     `ablab run` does them, so many side by side as it does by default (`jobs`).
     """
-    from ablab.launch.local import default_jobs
+    from ablab.jobs import default_jobs
 
     declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
     counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}

@@ -71,7 +71,7 @@ def _size(plan: Plan, run: Run) -> int:
 @contextlib.contextmanager
 def _as_in_a_run(plan: Plan) -> Iterator[None]:
     """As many threads as each of the processes has that runs are made in."""
-    from ablab.launch.local import default_jobs
+    from ablab.jobs import default_jobs
 
     before = torch.get_num_threads()
     torch.set_num_threads(machine.threads(default_jobs(plan)))

@@ -11,15 +11,13 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from ablab import machine
-from ablab import plan as planning
+from ablab import collect, machine
 from ablab.fault import Fault, GateFailed, Interrupted
 from ablab.files import write_json
 from ablab.launch.work import serve
 from ablab.plan import Plan, Run
 from ablab.store import append_line
 
-SMALL = 20_000_000  # parameters
 ATTEMPTS = 2  # a run that fails twice for infrastructure is given up: `failed`, and no pair
 
 
@@ -53,23 +51,6 @@ class Worker:
                     self.conn.recv()
         self.process.join()
         self.conn.close()
-
-
-def default_jobs(plan: Plan) -> int:
-    """Runs side by side by default: one per core for small models on a CPU, else one.
-
-    Measured on 2 cores (AVX2, fp32, 0.75M parameters): two processes of one thread train 15,800 tokens/s together, one
-    process of two threads 11,100, since small operations do not split. A large model takes one process, for memory.
-    """
-    from ablab.model import skeleton
-    from ablab.size import parameters
-
-    if plan.where.device != "cpu":
-        return 1
-    vocab = max(corpus.vocab_size for corpus in plan.corpora.values())
-    models = [arm.settings["model"] for arm in planning.arms(plan.study).values()]
-    largest = max(parameters(skeleton(model, vocab_size=vocab))["total"] for model in models)
-    return machine.cores() if largest < SMALL else 1
 
 
 def execute(
@@ -135,7 +116,7 @@ def _hand_out(
     busy = set().union(*(_steps(run) for run in running))
     if len(running) >= jobs:
         return
-    for run in planning.wanted(plan, planning.bank(plan)):
+    for run in collect.wanted(plan, collect.bank(plan)):
         if len(running) >= jobs:
             return
         if any(key in busy and not _made(plan, run, key) for key in _steps(run)):
@@ -194,7 +175,7 @@ def _hear(
         attempts[run.arm, run.seed] = attempts.get((run.arm, run.seed), 0) + 1
         row["fault"] = text or f"the worker process ended with code {worker.process.exitcode}"
         if attempts[run.arm, run.seed] >= ATTEMPTS:
-            given_up = [*planning.failures(plan), {"arm": run.arm, "seed": run.seed, "fault": row["fault"]}]
+            given_up = [*collect.failures(plan), {"arm": run.arm, "seed": run.seed, "fault": row["fault"]}]
             write_json(plan.directory / "failed.json", given_up)
     append_line(plan.directory / "ledger.jsonl", row)
     progress(kind, run, row.get("fault", ""))
