@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from tests import tiny
 
 from ablab import artifact, bits, codecs, container, row_order
+from ablab.codecs import lzma
 from ablab.fault import GateFailed, to_install
 from ablab.packed import Part
 from ablab.rng import stream
@@ -203,13 +204,30 @@ def test_settings_out_of_range_are_refused() -> None:
         ("brotli", {"quality": 12}, "quality = 12 is unknown to brotli; choose 0 to 11"),
         ("brotli", {"window": 9}, "window = 9 is unknown to brotli; choose 10 to 24"),
         ("zstd", {"level": 0}, "level = 0 is unknown to zstd; choose 1 to 22"),
-        ("lzma", {"level": 10}, "level = 10 is unknown to lzma; choose 0 to 9"),
+        ("lzma", {"level": 10}, "level = 10 is unknown to lzma; choose 0 to 6, or 9"),
+        ("lzma", {"level": 8}, "level = 8 searches as level 6, .*; choose 0 to 6, or 9"),
     ]:
         with pytest.raises(ValueError, match=said):
             build(name, **asked)
     assert [str(fault) for fault in codecs.slot.coerce({"name": "raw", "shuffle": True}, "codec")[1]] == [
         "codec: raw has no setting 'shuffle'; known: pack_bits"
     ]
+
+
+# Neighbours among the levels of zstd are alike in so small a text: they differ in the window.
+LEVELS = {"lzma": ("level", lzma.LEVELS), "brotli": ("quality", range(12)), "zstd": ("level", (1, 2, 4, 7, 11, 16, 22))}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_every_level_is_another_search(name: str) -> None:
+    """Of text with matches near and far, of all lengths. A level that gives the bytes of another would be a word for it."""
+    draw = np.random.default_rng(0)
+    words = [draw.integers(0, 40, n, dtype=np.int8) for n in draw.integers(2, 300, 300)]
+    text = np.concatenate([words[at] for at in draw.zipf(1.3, 4000) % 300])[:400_000]
+    setting, levels = LEVELS[name]
+    made = [back(build(name, **{setting: level}), [Part("text", text, None, "text")], {}) for level in levels]
+    alike = [(a, b) for (a, one), (b, other) in pairwise(zip(levels, made)) if one == other]
+    assert alike == []
 
 
 @pytest.mark.parametrize(("name", "library"), [("brotli", "brotli"), ("zstd", "zstandard")])

@@ -10,16 +10,20 @@ from ablab.layout import Layout
 from ablab.packed import Part
 
 LEAST, MOST = 1 << 12, 1 << 26  # dictionary, bytes
+EXTREME = 9  # the only level of the longest search: in their extreme forms the ten presets are but two searches
+LEVELS = (*range(7), EXTREME)
 
 
 class Lzma:
     """Compresses with raw LZMA2 streams, without headers of their own.
 
-    level: 0 to 9. shuffle, transpose, pack_bits, group, sort_rows: how the numbers lie (ablab.layout).
-    Raises ValueError for a level out of range. Source: LZMA SDK; parameter-golf.
+    level: how matches are searched: 0 to 6 as the presets of xz, 9 as its `9e`. The dictionary always holds the content (4 KiB
+    to 64 MiB), so that 7 and 8, which in xz are 6 with a larger one, are refused. shuffle, transpose, pack_bits, group,
+    sort_rows: how the numbers lie (ablab.layout). Raises ValueError for another level. Source: LZMA SDK; parameter-golf.
     """
 
     source = "LZMA SDK; parameter-golf"
+    revision = 2  # 2: levels below 9 are no longer extreme, which gave the ten levels two searches
 
     def __init__(
         self,
@@ -31,8 +35,11 @@ class Lzma:
         group: bool = True,
         sort_rows: bool = False,
     ) -> None:
-        if not 0 <= level <= 9:
-            raise ValueError(f"level = {level} is unknown to lzma; choose 0 to 9")
+        if level in (7, 8):
+            fault = "searches as level 6, and the dictionary holds the content at every level"
+            raise ValueError(f"level = {level} {fault}; choose 0 to 6, or 9")
+        if level not in LEVELS:
+            raise ValueError(f"level = {level} is unknown to lzma; choose 0 to 6, or 9")
         self.level = level
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
@@ -41,7 +48,7 @@ class Lzma:
 
         def compress(plain: bytes) -> bytes:
             # The presets' contexts of literals: without them (lc = lp = pb = 0) files of int6 codes were 1.3% larger.
-            how = {"preset": self.level | lzma.PRESET_EXTREME}
+            how = {"preset": self.level | (lzma.PRESET_EXTREME if self.level == EXTREME else 0)}
             return lzma.compress(plain, lzma.FORMAT_RAW, filters=[_filter(len(plain)) | how])
 
         return container.write("lzma", parts, meta, self.layout, compress)
