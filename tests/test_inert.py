@@ -89,6 +89,7 @@ def test_a_short_warm_up_acts(tmp_path: Path) -> None:
 
 
 ROUNDED = '{ compress = { name = "rtn", bits = 6, small = 0 }, codec = %s, evaluate = "disjoint" }'
+PROBE = '{ evaluate = "disjoint" }\nprobe = { evaluate = { name = "needle", tokens_budget = 200_000 } }'
 UNTESTED: dict[str, tuple[dict[str, str], str, str]] = {
     "zstd": ({"stage": ROUNDED % '{ name = "zstd", level = 19 }'}, "level = 22", "stage.scored.codec"),
     "brotli": ({"stage": ROUNDED % '{ name = "brotli", window = 22 }'}, "window = 24", "stage.scored.codec"),
@@ -106,6 +107,7 @@ UNTESTED: dict[str, tuple[dict[str, str], str, str]] = {
     ),
     "no momentum": ({"train": 'optimizer = "muon"'}, "momentum_warmup = [0.85, 0.01]", "train.optimizer"),
     "chunk": ({"stage": '{ evaluate = { name = "ttt", chunk = 1_024 } }'}, "chunk = 2_048", "stage.scored.evaluate"),
+    "items of a probe": ({"stage": PROBE}, "tokens_budget = 400_000", "stage.probe.evaluate"),
     "clip": ({"train": "clip = 10.0"}, "clip = 20.0", "train"),
     "held out": ({}, "valid_bytes = 32_768", "data"),
     "two at once": ({"train": "clip = 1e8"}, 'tokens = 6_000_000\ntrain.clip = 1e9\ntogether = "why not"', "budget"),
@@ -130,6 +132,19 @@ def test_a_chunk_longer_than_a_miniature_s_document_passes(tmp_path: Path) -> No
         tmp_path, '[arm.alibi]\nmodel.global.position = "grape_a"\n', stage, data='valid_source = "held.txt"'
     )
     assert not any("not tested" in line for line in found["said"])
+
+
+def test_what_acts_on_one_tier_of_a_probe_alone_acts(tmp_path: Path) -> None:
+    """Natural recall and context gain are no part of the probe's score, which is all that was compared."""
+    found = checked(tmp_path, "[arm.other]\nstage.probe.evaluate.natural_tokens = 0\n", PROBE)
+    assert found["other"] == ()
+
+
+def test_adapters_that_go_on_act_though_a_miniature_has_few_documents(tmp_path: Path) -> None:
+    """They go on to the document after: all those of a miniature went side by side, and "b" was refused as inert."""
+    stage = '{ evaluate = { name = "ttt", adapt = "lora", lr = 0.01 } }'
+    arms = '[arm.other]\nstage.scored.evaluate.reset = "b"\n'
+    assert checked(tmp_path, arms, stage, data="valid_bytes = 65_536")["other"] == ()
 
 
 def test_a_layer_named_by_number_is_in_the_miniature(tmp_path: Path) -> None:

@@ -226,12 +226,19 @@ def _one(settings: dict[str, Any], like: dict[str, Any], corpus: Corpus, store: 
         result = store.scored(place.name) or run_stage(
             settings, stage, weights=out / "weights.safetensors", corpus=corpus, out=place, seed=0, blobs=blobs, **how
         )
-        probe = result["probe"] or {}
         scores[stage] = [float(x) for x in Scores.load(place, result).nats]
-        scores[stage] += [float(probe[k]) for k in ("score", "acc") if probe.get(k) is not None]
+        scores[stage] += _numbers(result["probe"])
         scores[stage] += [float(result["bytes"])]
         gates += [f"{stage}: {gate}" for gate in result["gates"]]
     return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, gates)
+
+
+def _numbers(found: Any) -> list[float]:
+    """Every number of what a probe found, whatever it is called, in its order: what acts on one tier of it alone acts."""
+    if isinstance(found, dict | list):
+        parts = found.values() if isinstance(found, dict) else found
+        return [number for part in parts for number in _numbers(part)]
+    return [float(found)] if isinstance(found, int | float) else []
 
 
 def _few(corpus: Corpus) -> Corpus:

@@ -41,8 +41,11 @@ class Needle:
 
     @staticmethod
     def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
-        """The settings for a shorter seq_len: its own default lengths and lags, few items."""
-        return {"lengths": None, "lags": None, "items": 2, "short": None}
+        """The settings for a shorter seq_len: its own default lengths and lags, few items, and budgets that pay for them."""
+        natural_tokens = None if choice["natural_tokens"] else choice["natural_tokens"]
+        return {
+            "lengths": None, "lags": None, "items": 2, "tokens_budget": None, "natural_tokens": natural_tokens, "short": None
+        }  # fmt: skip
 
     def __init__(
         self,

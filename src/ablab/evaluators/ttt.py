@@ -130,6 +130,9 @@ class Ttt:
         if choice["adapt"] == "lora":
             # Matrices of a miniature have as few as 8 rows; ablab's own rank is for any model, so 1 fits them all.
             small["rank"] = max(1, min(8, choice["rank"], round(choice["rank"] * long))) if choice["rank"] else 1
+        most = choice["batch_documents"] or OF_LORA["batch_documents"]
+        if choice["reset"] == "b" and (choice["documents"] is None or choice["documents"] > most):
+            small["batch_documents"] = 1  # a miniature's few documents would all go side by side, and A go on to none
         if choice["phases"] is not None:
             small |= {"phases": 1, "prefix_documents": 1}
         return small
