@@ -19,7 +19,8 @@ class Rtn:
     sigmas: the clip in standard deviations; 0: the largest magnitude is the largest code. attn, mlp and embedding (with the
     head) may have their own bits and sigmas. A stack of experts is rounded matrix by matrix. Everything else: see
     passthrough.py ("fp16", or "int8" for parameter-golf's Path A v3); routers and whole numbers are exact. `hadamard`:
-    inputs rotated wherever the mean square error falls. `lqer`: how many tensors get low-rank factors, of rank `lqer_rank` (4).
+    inputs rotated wherever the mean square error falls. `lqer`: how many tensors get low-rank factors (all, where there are
+    fewer), of rank `lqer_rank` (4; a matrix of smaller rank its own, and the report says which).
     Calibration is not used. Raises ValueError for numbers out of range, and for weights that are not finite.
     """
 
