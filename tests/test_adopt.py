@@ -525,8 +525,7 @@ tokens = 20_000
 batch_tokens = 256
 [data]
 source = "mock"
-valid_bytes = 16_000
-valid_fraction = 0.03
+valid_bytes = 6_000
 [model]
 layers = "GG"
 d_model = 32

@@ -1,0 +1,254 @@
+"""For every setting of every lever a small study with two legal values of it, read off the slots' tables."""
+
+from __future__ import annotations
+
+import math
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tests.data.built import write_prefix
+
+from ablab import full_size
+from ablab import plan as planning
+from ablab.bridges.toml import spell
+from ablab.miniature import Miniatures
+from ablab.slot import Setting
+from ablab.store import Store
+from ablab.study import load
+from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
+
+STUDY = """
+[study]
+name = "every"
+[decision]
+matters = 0.01
+metric = "bits_per_byte"
+stage = "scored"
+seeds = 1
+[budget]
+tokens = 5_120
+batch_tokens = 128
+[data]
+source = "mock"
+valid_bytes = 4_096
+[model]
+layers = "LG"
+d_model = 16
+n_heads = 2
+seq_len = 64
+[model.local]
+window = 16
+[model.global]
+"""
+FIT = {"documents": 4}
+SMALL = {"small": 0}
+POLAR = {"orthogonaliser": "polar_express"}
+TRIPLES = {"orthogonaliser": "polar_express", "coefficients": [[1.5, -0.5, 0.0], [1.5, -0.5, 0.0]]}
+SGD, LORA = {"chunk": 128, "lr": 0.1}, {"adapt": "lora", "chunk": 16, "lr": 0.01}
+ROUNDED = {
+    "": SMALL,
+    "lqer_rank": {**SMALL, "lqer": 2, "lqer_rank": 1},
+    **{f"{family}_bits": {**SMALL, f"{family}_bits": 4} for family in ("attn", "mlp", "embedding")},
+    **{f"{family}_sigmas": {**SMALL, f"{family}_sigmas": 2.0} for family in ("attn", "mlp", "embedding")},
+    "small": {"small": 1},
+}
+MATRICES = {
+    **{name: POLAR for name in ("lower", "cushion", "safety")},
+    "coefficients": TRIPLES,
+    "products": {"products": "fp32"},
+    **{name: {name: 0.01} for name in ("aux_lr", "embedding_lr", "head_lr")},
+    "momentum_warmup": {"momentum_warmup": [0.5, 0.5]},
+    "taper": {"decay": 0.1, "taper": [0.5, 0.5]},
+}
+# What a setting needs beside it to have something to act on, and a first value where it has none of its own. "": of the rest.
+BESIDE: dict[str, dict[str, dict[str, Any]]] = {
+    "position.grape_m_context": {"step": {"step": 0.5}},
+    "position.grape_ap": {"eps": {"eps": 0.01}},
+    "position.rope": {"fraction": {"fraction": 0.5}},
+    "projection.gqa": {"bias": {"bias": False}},
+    "projection.tpa": {"bias": {"bias": False}},
+    "gate.xsa": {"last": {"last": 2}},
+    "gate.attn_out_gate": {"width": {"width": 8}},
+    "gate.sparse_attn_gate": {"": {"width": 8}},
+    "mlp.moe": {
+        "balance_weight": {"balance": "sequence", "balance_weight": 0.01},
+        "balance": {"balance": "sequence"},
+    },
+    "router.deepseek_v3": {
+        **{name: {"n_groups": 4, "group_top_k": 2} for name in ("group_top_k", "group_score")},
+        "normalize": {"top_k": 1},
+    },
+    "embedding.bigram_hash": {"": {"size": 64, "dim": 8}},
+    "embedding.smear_gate": {"width": {"width": 8}},
+    "loss.spans": {"group_rows": {"group_rows": 2}},
+    "optimizer.adamw": {name: {name: 0.01} for name in ("embedding_lr", "head_lr", "scalar_lr")},
+    "optimizer.muon": MATRICES,
+    "optimizer.normuon": {**MATRICES, "decay_form": {"decay": 0.1}},
+    "qat.fake_quant": {"": {"bits": 4, "start": 0.5}},
+    "compress.rtn": ROUNDED,
+    "compress.gptq": {**ROUNDED, "tokens": {**SMALL, "tokens": 256}},
+    "evaluate.disjoint": {"": {**FIT, "seq_len": 32}},
+    "evaluate.sliding": {"": {**FIT, "seq_len": 32, "stride": 16}},
+    "evaluate.streaming": {"": {**FIT, "stretch": 8, "cache": 16}},
+    "evaluate.ngram": {"": {**FIT, "seq_len": 32}},
+    "evaluate.ttt": {
+        "": {**FIT, **SGD},
+        **{name: {**FIT, **SGD, name: value} for name, value in (
+            ("seq_len", 32), ("epochs", 1), ("momentum", 0.5), ("clip", 0.1), ("freeze", ["embedding"]), ("stride", 32),
+            ("batch_tokens", 64))},
+        **{name: {**FIT, **LORA, name: value} for name, value in (
+            ("rank", 2), ("alpha", 4.0), ("targets", ["attn"]), ("betas", [0.5, 0.9]), ("eps", 1e-4), ("weight_decay", 0.5),
+            ("batch_documents", 1))},
+        "reset": {**FIT, **LORA, "reset": "b", "batch_documents": 2},
+        **{name: {**FIT, **LORA, "phases": 1, "prefix_documents": 2, "phase_lr": 0.1}
+           for name in ("phases", "prefix_documents", "phase_lr")},
+    },
+    "evaluate.needle": {
+        "": {"items": 4},
+        **{name: {"items": 4, name: value} for name, value in (
+            ("lengths", [64]), ("lags", [16]), ("tokens_budget", 4096), ("natural_tokens", 512), ("short", 32))},
+    },
+}  # fmt: skip
+OTHER: dict[str, Any] = {
+    "position.grape_ap.p_head_dim": 4,
+    "gate.attn_out_gate.width": 4,
+    "optimizer.muon.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
+    "optimizer.normuon.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
+    "router.deepseek_v3.normalize": "always",
+    "evaluate.needle.lags": [32],
+    "evaluate.ttt.seq_len": 64,
+    "evaluate.ttt.batch_tokens": 128,
+    "evaluate.ttt.freeze": ["matrix"],
+    "evaluate.ttt.targets": ["mlp"],
+}
+# Settings that this sweep cannot try, and where they are tried.
+ELSEWHERE = {
+    "tokenizer.sentencepiece.model": "takes a file: test_tokenizers",
+    "tokenizer.case_ops.model": "takes a file: test_case_ops",
+    "tokenizer.o200k_harmony.vocab": "takes a file, and only one there is: test_o200k",
+    "evaluate.ttt.adapt": "the settings of one belong to it alone, so that it is another lever: both are tried",
+}
+
+
+def settings() -> list[tuple[str, str, str]]:
+    """Slot, lever and setting, of all that there are."""
+    return [(s, lever, name) for s, slot in SLOTS.items() for lever in slot.names for name in slot.settings(lever)]
+
+
+def other(setting: Setting, value: Any) -> Any:
+    """Another legal value, near by."""
+    types = (setting.type, *typing.get_args(setting.type))
+    words = [word for t in types if typing.get_origin(t) is Literal for word in typing.get_args(t)]
+    if words and value in words:
+        return words[(words.index(value) + 1) % len(words)]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value // 2 if value > 1 else value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.5
+    if isinstance(value, list | tuple):
+        return [other(setting, value[0]), *value[1:]]
+    raise AssertionError(f"{setting.name} = {value!r}: name a value in BESIDE")
+
+
+def choices(slot: str, lever: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The lever with each of two values of its setting `name`."""
+    beside = BESIDE.get(f"{slot}.{lever}", {})
+    one = {"name": lever, **beside.get(name, beside.get("", {}))}
+    setting = SLOTS[slot].settings(lever)[name]
+    first = one.get(name, setting.default)
+    value = OTHER.get(f"{slot}.{lever}.{name}") or other(setting, first)
+    return {**one, name: list(first) if isinstance(first, tuple) else first}, {**one, name: value}
+
+
+def text(slot: str, one: dict[str, Any], two: dict[str, dict[str, Any]]) -> str:
+    """A study of the lever `one`, with an arm for each of `two`."""
+    lines = [STUDY]
+    path = f"model.{slot}"
+    if slot == "router":
+        lines[0] = STUDY.replace("[model.local]", 'mlp = { name = "moe", n_experts = 8 }\n[model.local]')
+    elif slot not in (*IN_MODEL, *OF_MODEL):
+        path = "data.tokenizer" if slot == "tokenizer" else f"train.{slot}"
+    if slot == "optimizer":
+        lines[0] = lines[0].replace("[model.local]", "tied = false\n[model.local]")
+    stage = {"compress": '"keep"', "codec": '"raw"', "evaluate": '{ name = "disjoint", documents = 4 }'}
+    if slot in stage:
+        path = f"stage.scored.{slot}"
+    if slot == "codec":
+        stage["compress"] = '{ name = "rtn", bits = 6, small = 0 }'
+    if slot == "loss":
+        lines[0] = lines[0].replace('source = "mock"', 'source = "train_tokens"\nvalid_source = "valid_tokens"')
+    if slot in ("position", "mlp"):
+        path = f"model.global.{slot}"
+    asked = {name: value for name, value in one.items() if value is not None}
+    stage |= {slot: spell(asked)} if slot in stage else {}
+    section, _, key = path.rpartition(".")
+    if section == "model" and slot not in stage:
+        lines[0] = lines[0].replace("[model.local]", f"{key} = {spell(asked)}\n[model.local]")
+    elif section == "model.global":
+        lines[0] += f"{key} = {spell(asked)}\n"
+    elif section == "data":
+        lines[0] = lines[0].replace("[model]", f"{key} = {spell(asked)}\n[model]")
+    elif section == "train":
+        lines.append(f"[train]\n{key} = {spell(asked)}")
+    if one["name"] == "needle":
+        lines.append('[stage.plain]\nevaluate = "disjoint"')
+        lines[0] = lines[0].replace('stage = "scored"', 'stage = "plain"')
+    lines.append("[stage.scored]\n" + "\n".join(f"{key} = {value}" for key, value in stage.items()))
+    for name, choice in two.items():
+        lines.append(f"[arm.{name}]\n{path} = {spell(choice)}")
+    return "\n".join(lines) + "\n"
+
+
+def answers(folder: Path, slot: str, lever: str) -> dict[str, str]:
+    """What a check says of each setting of a lever: `acts`, `untested`, or `inert`."""
+    groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {}
+    for name in SLOTS[slot].settings(lever):
+        if f"{slot}.{lever}.{name}" not in ELSEWHERE:
+            one, two = choices(slot, lever, name)
+            beside = {k: v for k, v in one.items() if v != SLOTS[slot].settings(lever).get(k, setting_of(k)).default}
+            groups.setdefault(spell(beside), (one, {}))[1][name] = two
+    found: dict[str, str] = {}
+    if slot == "loss":
+        write_spans(folder)
+    for number, (one, two) in enumerate(groups.values()):
+        file = folder / f"{number}.toml"
+        file.write_text(text(slot, one, two))
+        found |= verdicts(file, folder / f"scratch-{number}")
+    return found
+
+
+def verdicts(file: Path, scratch: Path) -> dict[str, str]:
+    """What a check says of each arm of a study: `acts`, `untested`, or `inert`. Arms are called as what they change."""
+    plan = planning.make(load(file), Store(scratch / "runs"), say=lambda _: None)
+    full_size.check(plan)
+    small = Miniatures(plan, scratch / "small")
+    outcomes = {name: small.of(name) for name in small.small}
+    assert not any(small.unfit.values()), small.unfit
+    assert all(math.isfinite(number) for one in outcomes.values() for number in one.scores["scored"])
+    alike = small.alike(outcomes)
+    return {name: "acts" if name not in alike else "untested" if alike[name] else "inert" for name in plan.study.arms}
+
+
+def write_spans(folder: Path) -> None:
+    """Token files whose documents reason and then answer, with what lies in which span beside them."""
+    write_tokens(folder, "train", 40, seed=0)
+    write_tokens(folder, "valid", 8, seed=2)
+
+
+def write_tokens(folder: Path, name: str, documents: int, *, seed: int) -> None:
+    """Documents of 100 to 200 bytes drawn at random, a third or less in no span."""
+    draw, rows = np.random.default_rng(seed), []
+    for size in draw.integers(100, 200, documents).tolist():
+        plain, reasoned = draw.integers(1, size // 3, 2).tolist()
+        spans = [0] * plain + [1] * reasoned + [2] * (size - plain - reasoned) + [0]
+        rows.append(([*draw.integers(0, 256, size).tolist(), 256], spans))
+    write_prefix(folder / name, rows)
+
+
+def setting_of(name: str) -> Setting:
+    """A stand-in whose default nothing equals: the lever's own name."""
+    return Setting(name, str, object(), False)
