@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import finished_store as made
-from ablab import collect, cost, judge
+from ablab import cost, judge
+from ablab import plan as planning
 from ablab.data.located import sealed
 from ablab.fault import GateFailed
 from ablab.report import costs as costs_of
@@ -111,7 +112,7 @@ def test_margins_and_words_of_limits(tmp_path: Path) -> None:
     path = plan.store.train(plan.runs["wide", 1].train_key) / "done.json"
     path.write_text(json.dumps(sealed({**json.loads(path.read_text()), "seconds": 590.0})))
     assert cost.over_limits(plan, "wide").endswith("is 40 over the limit of 600 (590 to 640 over 3 runs)")
-    assert {spec.name: bool(spec.barred) for spec in collect.specs(plan)} == {
+    assert {spec.name: bool(spec.barred) for spec in planning.specs(plan)} == {
         "baseline": False,
         "int5": False,
         "wide": True,

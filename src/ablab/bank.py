@@ -8,7 +8,7 @@ from typing import Any
 
 from ablab.fault import GateFailed
 from ablab.files import key_of, read_json
-from ablab.plan import BASELINE, Plan
+from ablab.planned import BASELINE, Plan
 from ablab.store import stage_asked
 from ablab.verdict import Bank
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from ablab import collect, cost, miniature, price, rules
+from ablab import cost, miniature, price, rules
 from ablab import plan as planning
 from ablab.plan import BASELINE, Plan
 from ablab.shareable import shareable
@@ -103,8 +103,8 @@ def reach(plan: Plan) -> dict[str, Any]:
 
 def _spreads(plan: Plan) -> dict[str, tuple[float | None, str]]:
     """(sd of paired differences, where it is from) of every arm; None where nothing like it is known."""
-    bank, done = collect.bank(plan), dict[str, dict[int, float]]()
-    for run in collect.scores(plan):
+    bank, done = planning.bank(plan), dict[str, dict[int, float]]()
+    for run in planning.collect(plan):
         if run.status == "done" and plan.study.decision["stage"] in run.stages:
             done.setdefault(run.arm, {})[run.seed] = plan.metric(run)
     base = list(done.get(BASELINE, {}).values())

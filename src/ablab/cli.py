@@ -200,10 +200,10 @@ def _check_precision(asked: str) -> None:
 
 
 def _fail_if_given_up(plan: Plan) -> None:
-    from ablab import collect
+    from ablab import plan as planning
     from ablab.fault import Fault, GateFailed
 
-    if rows := collect.failures(plan):
+    if rows := planning.failures(plan):
         cure = f"the whole fault stands in {plan.directory / 'ledger.jsonl'}; run again to try again"
         raise GateFailed(
             Fault(f"{row['arm']}, seed {row['seed']}", f"given up: {row['fault'].strip().splitlines()[-1]}", cure)
@@ -217,7 +217,7 @@ def _aside(text: str) -> None:
 
 
 def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: str | None = None, **how: Any) -> Plan:
-    from ablab import collect, plan
+    from ablab import plan as planning
     from ablab import study as studies
     from ablab.store import Store
 
@@ -225,9 +225,7 @@ def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: s
     if precision is not None:
         _check_precision(precision)
     store = Store(Path(os.path.realpath(out)))
-    made = plan.make(studies.load(path, scale), store, device=device, precision=precision, **how)
-    collect.measurable(made)
-    return made
+    return planning.make(studies.load(path, scale), store, device=device, precision=precision, **how)
 
 
 def _quiet(_: str) -> None:

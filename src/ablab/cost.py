@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ablab.verdict.spending import t_isf
 
 if TYPE_CHECKING:
-    from ablab.plan import Plan
+    from ablab.planned import Plan
 
 
 NOISE = 0.05  # two times within this share of each other count as one

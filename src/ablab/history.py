@@ -22,7 +22,7 @@ from typing import Any
 from ablab.bank import pooled as pooled_noise
 from ablab.data.inputs import Inputs
 from ablab.files import key_of
-from ablab.plan import BASELINE, Plan
+from ablab.planned import BASELINE, Plan
 from ablab.store import append_line, read_decisions, stage_asked
 
 RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ablab import machine
 from ablab.model import skeleton
-from ablab.plan import Plan, arms
+from ablab.planned import Plan, arms
 from ablab.size import parameters
 
 SMALL = 20_000_000  # parameters

@@ -6,7 +6,7 @@ import datetime
 from collections import Counter
 from typing import Any
 
-from ablab import collect, cost, history, panels, provenance, shelf
+from ablab import cost, history, panels, provenance, shelf
 from ablab import plan as planning
 from ablab.bank import fingerprint
 from ablab.files import write_atomic, write_json
@@ -18,8 +18,8 @@ from ablab.study import elsewhere
 def conclude(plan: Plan) -> dict[str, Any]:
     """Judge what exists now, write `verdict.json` into the study's directory, and return it."""
     study = plan.study
-    bank = collect.bank(plan)
-    verdict = collect.judged(plan, bank).as_json()
+    bank = planning.bank(plan)
+    verdict = planning.judged(plan, bank).as_json()
     paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
     costs = {name: cost.of(plan, name, alike) for name in planning.arms(study)}
     rows = [
@@ -109,7 +109,7 @@ def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]], pai
 
 def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
     """One run as the report shows it; None where nothing of it exists yet."""
-    failed = {(row["arm"], row["seed"]): row["fault"] for row in collect.failures(plan)}
+    failed = {(row["arm"], row["seed"]): row["fault"] for row in planning.failures(plan)}
     done = plan.store.trained(run.train_key)
     if done is None:
         fault = failed.get((run.arm, run.seed))

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablab import plan as planning
+from ablab import planned as planning
 from ablab.cost import median
 from ablab.fault import GateFailed
 from ablab.files import read_json, write_json
-from ablab.plan import Plan, Run
+from ablab.planned import Plan, Run
 from ablab.store import score_key, train_key
 from ablab.verdict.evidence import Work
 from ablab.verdict.price import total

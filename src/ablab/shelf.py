@@ -11,7 +11,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from ablab import collect
+from ablab import plan as planning
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json
 from ablab.plan import Plan
@@ -39,7 +39,7 @@ def guard(plan: Plan) -> None:
     other = lying(plan.directory)
     if other is None or other.get("version") == version(plan) or other["decided_by"] == "not finished":
         return
-    if not (missing := collect.wanted(plan, collect.bank(plan))):
+    if not (missing := planning.wanted(plan, planning.bank(plan))):
         return
     fault = (
         f"is the finished page of another version, judged {_when(other)}; since then {since(plan, other)}. Of this version "

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab import collect, judge
+from ablab import judge
 from ablab import plan as planning
 from ablab.bridges import golf_log, golf_page
 from ablab.bridges.golf_rules import compliance, evaluation_seconds
@@ -63,7 +63,7 @@ def export(
         raise InvalidStudy(Fault(f"{plan.study.path.name}: decision.metric", fault, f'set metric = "{METRIC}"'))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise GateFailed(Fault(str(out), "is there already", "name a folder that is not"))
-    verdict = collect.judged(plan, collect.bank(plan))
+    verdict = planning.judged(plan, planning.bank(plan))
     entries = {one: entry(plan, one) for one in known}
     _refuse(plan, verdict, entries[arm])
     made = submission(plan, entries[arm], verdict.rows[arm], author=author, github_id=github_id, name=name, today=today)
@@ -118,7 +118,7 @@ def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def _refuse(plan: Plan, verdict: Verdict, one: Entry) -> None:
     row, file = verdict.rows[one.arm], plan.study.path.name
-    missing = [f"{run.arm} seed {run.seed}" for run in collect.wanted(plan, collect.bank(plan))]
+    missing = [f"{run.arm} seed {run.seed}" for run in planning.wanted(plan, planning.bank(plan))]
     if missing:
         listed = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
         fault = f"{len(missing)} runs are not finished ({listed})"

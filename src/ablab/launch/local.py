@@ -11,7 +11,8 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from ablab import collect, machine
+from ablab import machine
+from ablab import plan as planning
 from ablab.fault import Fault, GateFailed, Interrupted
 from ablab.files import write_json
 from ablab.launch.work import serve
@@ -116,7 +117,7 @@ def _hand_out(
     busy = set().union(*(_steps(run) for run in running))
     if len(running) >= jobs:
         return
-    for run in collect.wanted(plan, collect.bank(plan)):
+    for run in planning.wanted(plan, planning.bank(plan)):
         if len(running) >= jobs:
             return
         if any(key in busy and not _made(plan, run, key) for key in _steps(run)):
@@ -175,7 +176,7 @@ def _hear(
         attempts[run.arm, run.seed] = attempts.get((run.arm, run.seed), 0) + 1
         row["fault"] = text or f"the worker process ended with code {worker.process.exitcode}"
         if attempts[run.arm, run.seed] >= ATTEMPTS:
-            given_up = [*collect.failures(plan), {"arm": run.arm, "seed": run.seed, "fault": row["fault"]}]
+            given_up = [*planning.failures(plan), {"arm": run.arm, "seed": run.seed, "fault": row["fault"]}]
             write_json(plan.directory / "failed.json", given_up)
     append_line(plan.directory / "ledger.jsonl", row)
     progress(kind, run, row.get("fault", ""))
