@@ -41,7 +41,6 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "train.validate_every": ("untested", "a miniature validates twice"),
     "data.valid_text_bytes": ("inert", "stops a study whose text is another; changes none that runs"),
     "data.valid_bytes": ("untested", "a miniature has few documents"),
-    "data.valid_fraction": ("untested", "a miniature has few documents"),
     "data.span": ("untested", "a miniature's are its own rows"),
     "budget.tokens": ("untested", "a miniature has 20 steps"),
 }
