@@ -8,6 +8,12 @@ from made_studies import V3, V4, V5B, B, study
 
 from ablab.verdict import ArmSpec, Bank
 
+
+def _diverged(*places: int) -> list[float | str]:
+    """The baseline's column, lost at these seeds."""
+    return ["diverged" if i in places else x for i, x in enumerate(B)]
+
+
 BETTER, WORSE = (-0.0241, -0.0252, -0.0236), (0.0241, 0.0252, 0.0236)
 
 
@@ -81,3 +87,68 @@ def test_a_margin_that_no_arm_could_miss_is_warned_of_beside_the_tie():
 
 def test_what_was_selected_for_looking_good_looks_too_good():
     assert 1.05 < exaggeration(Cell((-1.0,)), studies=300, seed=3) < 1.5
+
+
+def test_the_lowest_is_said_to_be_so_among_those_that_could_be_picked():
+    """a stands far below b and is not shown to: it is no candidate, and b does not read like the best of all."""
+    v = study({"a": (-0.2,), "b": (-0.002,)}, 1, 1, tie=("lowest",), matters=0.05)
+    assert (v.winner, v.decided_by) == ("b", "lowest mean, selected and not shown")
+    assert v.sentence.startswith(
+        "The winner is b (lowest mean of those not apart by 0.05, selected and not shown; "
+        "lower and left out: a (inconclusive, -0.2); no arm is shown better); "
+    )
+    v = study({"a": (-0.2,), "b": (0.002,)}, 1, 1, tie=("lowest",), matters=0.05)
+    assert v.sentence.startswith(
+        "No winner: nothing is shown to differ; the baseline stays (lowest mean of those not apart by 0.05, "
+        "selected and not shown; lower and left out: a (inconclusive, -0.2)); "
+    )
+    v = study({"a": (-0.002,), "b": (-0.001,)}, 1, 1, tie=("lowest",), matters=0.05)
+    assert v.sentence.startswith("The winner is a (lowest mean, selected and not shown; no arm is shown better)")
+
+
+def test_what_stands_lower_by_way_of_another_arm_or_may_not_win_is_named_too():
+    v = study({"a": (-0.01,), "b": (-0.21,)}, 1, 1, tie=("needle", "lowest"), matters=0.05,
+              specs=[ArmSpec("a"), ArmSpec("b", on="a")])  # fmt: skip
+    assert "of those not apart by 0.05 that the earlier rungs left" in v.sentence
+    assert "lower and left out: b (inconclusive, -0.21)" in v.sentence
+    v = study({"a": (-0.02,), "b": (-0.01,)}, 1, 1, tie=("lowest",), matters=0.05,
+              specs=[ArmSpec("a", barred="12 bytes above the limit"), ArmSpec("b")])  # fmt: skip
+    assert v.winner == "b" and "lower and left out: a (inconclusive, -0.02, cannot win)" in v.sentence
+    better = {"a": (-0.0241, -0.0252, -0.0236), "b": (-0.0242, -0.0251, -0.0236), "c": (-0.05, -0.01, -0.06)}
+    v = study(better, 3, 3, tie=("lowest",))
+    assert v.winner in "ab" and v.decided_by == "lowest mean, selected and not shown"
+    assert "(lowest mean of the arms shown better, selected and not shown; lower and left out: c" in v.sentence
+
+
+def test_arms_that_could_not_be_judged_are_not_counted_as_worse():
+    lost = ("diverged", "diverged", -0.001)
+    v = study({"a": (0.0241, 0.0252, 0.0236), "b": lost}, 3, 3)
+    assert v.rows["b"].word == "unstable"
+    assert v.sentence == (
+        "The winner is the baseline (every arm that could be judged is shown worse; not judged: b unstable)."
+    )
+    said = study({"b": lost}, 3, 3).sentence
+    assert said == "No winner: no arm could be judged; the baseline stays; not judged: b unstable."
+
+
+def test_a_baseline_that_stays_says_that_it_diverged():
+    """At two seeds and more in the sentence, at one in the notes."""
+    holes = ("diverged", "diverged", -0.0006, 0.0013, -0.0003)
+    v = study({"a": holes}, 5, 5, base=_diverged(0, 1))
+    often = "the baseline diverged at 2 of 5 seeds (40%, interval 5% to 85%)"
+    assert v.sentence.startswith(f"No winner: nothing is shown to differ; the baseline stays; {often}.")
+    assert often in v.notes
+    v = study({"a": (0.0241, 0.0252, 0.0236, 0.0249)}, 4, 4, base=_diverged(0))
+    assert v.sentence == "The winner is the baseline (every arm is shown worse)."
+    assert v.notes == ("the baseline diverged at 1 of 4 seeds (25%, interval 1% to 81%)",)
+
+
+def test_a_probe_without_a_pair_promotes_nobody_and_says_so():
+    v = study({"a": ("diverged", -0.001, -0.001)}, 1, 2, probe=1, base=_diverged(0, 1))
+    assert v.rows["a"].notes[0] == "not promoted"
+    assert v.notes[0] == "probe without keep: every arm with a sound pair in it goes on; a had none"
+    assert v.sentence.startswith(
+        "No winner: no arm has a pair with its reference; the baseline stays; the baseline diver"
+    )
+    fine = study({"a": (0.001, -0.001, 0.001)}, 1, 2, probe=1)
+    assert fine.notes[0] == "probe without keep: every arm goes on"

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from ablab.verdict.describe import UNKNOWN
 from ablab.verdict.evidence import Evidence
+from ablab.verdict.fitness import often
+from ablab.verdict.interval import ZERO
 from ablab.verdict.rows import Row
-from ablab.verdict.winner import NOTHING
+from ablab.verdict.winner import NOTHING, SELECTED
 
 UNITS = {"nats_per_token": "nats/token", "bits_per_byte": "bits/byte"}
 JUDGED = ("better", "worse", "equivalent", "inconclusive")
+UNJUDGED = ("unstable", "invalid")
 
 
 def sentence(
@@ -24,7 +27,8 @@ def sentence(
     """Warnings, the winner or why there is none, and every inconclusive arm with its price.
 
     A winner that was shown better comes with the near end of its interval: best guesses of what was selected for being good
-    are too good. A baseline that stays because nothing was shown is no winner.
+    are too good. A baseline that stays because nothing was shown is no winner. What was picked for standing lowest is so among
+    those that could be picked: arms left out that stand lower are named.
     """
     said = "".join(f"Warning: {one}. " for one in warnings)
     if missing:
@@ -32,27 +36,61 @@ def sentence(
     elif winner is None:
         said += f"No winner ({decided_by})"
     elif winner == evidence.baseline:
-        said += _stays(rows, decided_by)
+        said += _stays(evidence, rows, decided_by)
     else:
-        said += f"The winner is {winner} ({decided_by}" + _lead(evidence, rows[winner])
+        said += f"The winner is {winner} ({_chosen(evidence, rows, winner, decided_by)}{_lead(evidence, rows[winner])}"
     open_ = [f"{r.name} ({_price_text(r)})" for r in rows.values() if r.word == "inconclusive"]
     return said + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
 
 
 def _lead(evidence: Evidence, row: Row) -> str:
+    lost = _lost(row, row.name)
     if row.word != "better" or row.high is None or row.delta is None:
-        return "; no arm is shown better)"
+        return f"; no arm is shown better{lost})"
     metric = evidence.decision.metric
     unit = UNITS.get(metric, metric)
-    return f"): at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
+    return f"{lost}): at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
 
 
-def _stays(rows: Mapping[str, Row], decided_by: str) -> str:
-    """The baseline where it is left: shown ahead of every arm, or only not shown behind."""
-    words = [row.word for row in rows.values() if row.word in JUDGED]
-    if words and set(words) == {"worse"}:
-        return "The winner is the baseline (every arm is shown worse)"
-    apart = [r for r in rows.values() if r.low is not None and r.high is not None and (r.low > 0 or r.high < 0)]
+def _chosen(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: str) -> str:
+    """By what the winner was decided; of the lowest, among which arms, and who stands lower and could not be picked.
+
+    Only what is shown better, or else is not apart from the baseline by what matters, can be picked. So an arm that looks far
+    better and is not shown to be is left out, and the next one would read like the best of all.
+    """
+    if decided_by != SELECTED or not (lower := _lower(evidence, rows, winner)):
+        return decided_by
+    if rows[winner].word == "better":
+        among = "the arms shown better"
+    else:
+        among = f"those not apart by {evidence.decision.matters:g}"
+    among += "" if evidence.decision.tie[:1] in ((), ("lowest",)) else " that the earlier rungs left"
+    return f"{SELECTED.replace('mean', f'mean of {among}', 1)}; lower and left out: {', '.join(lower)}"
+
+
+def _lower(evidence: Evidence, rows: Mapping[str, Row], winner: str) -> list[str]:
+    """`a0 (inconclusive, -0.0525)` of every arm whose rows put it below the winner, as they add up to the baseline."""
+    own = {name: row.delta for name, row in rows.items()}
+    at = {name: evidence.to_baseline(own, name) for name in evidence.specs}
+    bound, size = at.get(winner), abs(rows[evidence.baseline].mean or 0.0)
+    if bound is None:
+        return []
+    below = [(d, name) for name, d in at.items() if d is not None and d < bound - ZERO * size]
+    barred = {name: ", cannot win" for name, spec in evidence.specs.items() if spec.barred}
+    return [f"{name} ({rows[name].word or 'no word'}, {d:+.3g}{barred.get(name, '')})" for d, name in sorted(below)]
+
+
+def _stays(evidence: Evidence, rows: Mapping[str, Row], decided_by: str) -> str:
+    """The baseline where it is left: shown ahead of every arm that could be judged, or only not shown behind."""
+    arms = [row for name, row in rows.items() if name in evidence.specs and name != evidence.baseline]
+    judged = [row for row in arms if row.word in JUDGED]
+    words = {row.word for row in judged}
+    apart = [r for r in judged if r.low is not None and r.high is not None and (r.low > 0 or r.high < 0)]
+    others = [f"{row.name} {row.word}" for row in arms if row.word in UNJUDGED]
+    besides = _lost(rows[evidence.baseline], "the baseline") + (f"; not judged: {', '.join(others)}" if others else "")
+    if words == {"worse"}:
+        which = "every arm that could be judged" if others else "every arm"
+        return f"The winner is the baseline ({which} is shown worse{besides})"
     if "better" in words:
         what = "no arm that may win is shown better"
     elif "worse" in words:
@@ -61,9 +99,19 @@ def _stays(rows: Mapping[str, Row], decided_by: str) -> str:
         what = "nothing is shown to differ by what matters"
     elif apart:
         what = "no arm is shown better"
+    elif arms and not judged:
+        what = "no arm could be judged"
+    elif judged and all(row.delta is None for row in judged):
+        what = "no arm has a pair with its reference"
     else:
         what = "nothing is shown to differ"
-    return f"No winner: {what}; the baseline stays" + ("" if decided_by == NOTHING else f" ({decided_by})")
+    rung = "" if decided_by == NOTHING else f" ({_chosen(evidence, rows, evidence.baseline, decided_by)})"
+    return f"No winner: {what}; the baseline stays{rung}{besides}"
+
+
+def _lost(row: Row, who: str) -> str:
+    """That the row's own runs diverged, from two seeds on; a single one is in the notes."""
+    return f"; {who} diverged at {often(row.diverged)}" if row.diverged is not None and row.diverged.count > 1 else ""
 
 
 def _price_text(row: Row) -> str:

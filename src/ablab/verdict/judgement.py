@@ -59,9 +59,11 @@ def judge(
     if decision.keep is not None and decision.probe == 0 and decision.start == decision.at_most:
         notes.append("keep has no effect: there is only one look")
     if decision.probe and decision.keep is None:
-        notes.append("probe without keep: every arm goes on")
+        notes.append(_all_go_on(study))
     shaky = _shaky(study)
     winner, decided_by, more = _winner(study, rows, shaky)
+    if winner is not None and winner not in shaky and (lost := rows[winner].diverged) and lost.count:
+        more.append(f"{'the baseline' if winner == evidence.baseline else winner} diverged at {often(lost)}")
     family = study.family
     return Verdict(
         family.looks,
@@ -74,6 +76,15 @@ def judge(
         rows,
         _bits_per_nat(evidence),
     )
+
+
+def _all_go_on(study: Study) -> str:
+    """What a probe without `keep` does: it promotes whatever has a pair and is fit to be compared."""
+    known = study.promoted is not None
+    left = [line.name for line in study.lines if known and line.name not in (study.promoted or ())]
+    if not left:
+        return "probe without keep: every arm goes on"
+    return f"probe without keep: every arm with a sound pair in it goes on; {', '.join(left)} had none"
 
 
 def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: Iterable[RunScore]) -> dict[str, Row]:
