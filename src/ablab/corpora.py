@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ def prepared(
     found: dict[str, Corpus] = {}
     for name, arm in {study.baseline.name: study.baseline, **study.arms}.items():
         chosen = arm.settings["data"]
-        asked = key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights")})
+        unset = ("groups",) if chosen["groups"] is None else ()
+        asked = key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights", *unset)})
         if asked not in known:
             known[asked] = _read_or_recalled(chosen, asked, store, say, recall)
             if few := few_documents(known[asked]):
@@ -56,12 +58,16 @@ def few_documents(corpus: Corpus) -> str:
     from ablab.verdict.documents import FEWEST, effective
 
     sizes = np.maximum(0, np.diff(corpus.valid.starts) - 1).astype(np.float64)
+    what = _documents(len(sizes))
+    if corpus.groups is not None:
+        sizes = np.bincount(corpus.groups.numbers, sizes)
+        what += f" in {len(sizes):,} groups by {corpus.groups.by}"
     counted = effective(sizes)
     if counted >= FEWEST:
         return ""
     largest = float(sizes.max() / sizes.sum()) if sizes.sum() else 1.0
     return (
-        f"warning: the held-out text is {_documents(len(sizes))} that count{'s' if len(sizes) == 1 else ''} as {counted:.1f} "
+        f"warning: the held-out text is {what} that count{'s' if what == '1 document' else ''} as {counted:.1f} "
         f"(the largest is {largest:.0%} of it; {FEWEST} are needed for a word over documents): little is known of other text; "
         "hold out more documents (data.valid_fraction, data.valid_bytes, data.valid_source)"
     )
@@ -81,6 +87,7 @@ def _read_or_recalled(
 ) -> Corpus:
     """The corpus of these settings, as their sources are now; where they cannot be read, as they were when last prepared."""
     from ablab import data
+    from ablab.data import groups
 
     memo = store.data / "asked.json"  # settings -> the corpus that runs were last made of
     known = _memo(memo)
@@ -93,7 +100,13 @@ def _read_or_recalled(
         recall(
             f"note: the data cannot be read ({refused.faults[0]}); this is of the store's corpus {key[:8]}, made of it before"
         )
-        return data.open_corpus(store.data / key)
+        corpus, by = data.open_corpus(store.data / key), chosen["groups"]
+        if by is None:
+            return corpus
+        made = groups.recalled(key, len(corpus.valid), by, store.data)
+        if made is None:
+            raise
+        return replace(corpus, groups=made)
     if known.get(asked) != corpus.key and (recall is None or asked not in known):  # else kept: what runs were made of
         write_json(memo, {**_memo(memo), asked: corpus.key})
     return corpus

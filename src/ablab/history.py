@@ -131,6 +131,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
         "scale": study.scale,
         "decision": study.decision,
         "limits": study.limits,
+        "groups": study.baseline.settings["data"]["groups"],
         "arms": list(study.arms),
         "decision_key": decision_key(plan),
         "runs": sorted({run.train_key for run in plan.runs.values()}),
@@ -233,8 +234,10 @@ def status(plan: Plan, found: Sequence[Row], at: int, name: str) -> Status:
 
 
 def rule_of(row: Row) -> dict[str, Any]:
-    """What of a decision words and winner depend on, arms aside."""
-    return {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
+    """What of a decision words and winner depend on, arms aside: on groups of documents only where documents decide."""
+    rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
+    over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
+    return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
 
 
 def _of(row: Row, name: str) -> dict[str, Any] | None:
@@ -269,7 +272,8 @@ def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:
 def _changes(before: Row, row: Row) -> str:
     """Which fields of an earlier decision this one changed, in the study file's words."""
     said = list(_diff(rule_of(before), rule_of(row), "decision"))
-    said = [text.replace("decision.limits", "limits", 1) for text in said]
+    for inside, written in (("decision.limits", "limits"), ("decision.groups", "data.groups")):
+        said = [text.replace(inside, written, 1) for text in said]
     said += [f"arm.{name} removed" for name in _removed(before, row)]
     said += [f"arm.{name} added" for name in _removed(row, before)]
     return ", ".join(said) or "in another study"
@@ -295,7 +299,7 @@ def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
     """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
     mine = found[own(plan, found)]
     shared = [row for row in found if row is mine or _shares(row, mine)]
-    inside = ("runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits")
+    inside = ("groups", "runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits")
     said = []
     for i, row in enumerate(shared):
         shown = {key: value for key, value in row.items() if key not in inside}

@@ -25,6 +25,16 @@ def literal(pattern: str) -> Path | None:
     return folders[0] / path.name if len(folders) == 1 else None
 
 
+def root_of(pattern: str) -> Path:
+    """The folder from which `pattern` looks: its path up to the first part that stands for letters or is a file."""
+    base = Path()
+    for part in Path(pattern).parts:
+        if part == "**" or not (base / part).is_dir():
+            break
+        base = base / part
+    return base
+
+
 def _below(parts: tuple[str, ...], base: Path) -> list[Path]:
     for number, part in enumerate(parts):
         if part != "**" and _exists(base / part):

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablab import cost, history, price, verdict
 from ablab.bank import pooled
 from ablab.fault import Fault, GateFailed, InvalidStudy
@@ -18,6 +20,7 @@ from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
+    from ablab.data.groups import Groups
     from ablab.study import Arm, Study
 
 __all__ = ["BASELINE", "Plan", "Run", "arms", "bank", "collect", "decision", "failures", "judged", "make", "measurable"]
@@ -216,13 +219,20 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
         else:
             scores = Scores.load(plan.store.score(key), result)
             try:
-                stages[stage] = Documents(*scores.of_metric(metric))
+                stages[stage] = _documents(scores.of_metric(metric), plan.corpus(run).groups)
             except KeyError as error:
                 place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
                 raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
     trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
     seconds = done["seconds"] if done["steps"] else None
     return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
+
+
+def _documents(scored: tuple[np.ndarray, np.ndarray, np.ndarray], groups: Groups | None) -> Documents:
+    """Scores by document; an evaluator that reads the first documents only has the groups of these."""
+    if groups is None or not len(scored[0]):
+        return Documents(*scored)
+    return Documents(*scored, groups.numbers[: len(scored[0])], groups.by)
 
 
 def _common_steps(plan: Plan) -> dict[int, int]:

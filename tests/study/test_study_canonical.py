@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.study.written import BASE, edited, read
 
+from ablab.fault import InvalidStudy
 from ablab.files import canonical
 from ablab.patterns import matched
 from ablab.study.keys import IN_MODEL
@@ -64,6 +65,18 @@ def test_another_meaning_another_hash(tmp_path: Path, pairs: tuple[tuple[str, st
     assert read(tmp_path, edited(*pairs)).key != read(tmp_path, BASE).key
 
 
+def test_what_is_not_declared_of_groups_is_no_part_of_the_meaning(tmp_path: Path) -> None:
+    assert "groups" not in read(tmp_path, BASE).canonical()["baseline"]["data"]
+    grouped = read(tmp_path, edited(('source = "python"', 'source = "python"\ngroups = "folder"')))
+    assert grouped.canonical()["baseline"]["data"]["groups"] == "folder" and grouped.key != read(tmp_path, BASE).key
+
+
+def test_an_arm_cannot_group_documents_in_its_own_way(tmp_path: Path) -> None:
+    text = edited(("[arm.rope]", '[arm.alike]\ndata.groups = "folder"\n[arm.rope]'))
+    with pytest.raises(InvalidStudy, match=r"arm\.alike: an arm may not change data\.groups; .*write it in \[data\]"):
+        read(tmp_path, text)
+
+
 def test_order_of_keys_and_sections_means_nothing(tmp_path: Path) -> None:
     plain = read(tmp_path, BASE).key
     order = random.Random(1)
@@ -100,7 +113,7 @@ def test_settings_hold_every_default(tmp_path: Path) -> None:
     assert settings["data"] == {
         "source": ["python"], "valid_source": None, "valid_text_bytes": None,
         "text_field": "text", "text_separator": "<|endoftext|>", "tokenizer": {"name": "bytes"}, "valid_fraction": 0.01,
-        "valid_bytes": 1_000_000, "order": "chunks", "weights": None, "span": 256,
+        "valid_bytes": 1_000_000, "groups": None, "order": "chunks", "weights": None, "span": 256,
     }  # fmt: skip
     model = {key: value for key, value in settings["model"].items() if key != "kinds"}
     assert model == {

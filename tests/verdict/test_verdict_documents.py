@@ -37,7 +37,10 @@ def test_groups_are_added_up_before_anything_is_taken_as_independent():
     pairs = spread(e.reshape(30, 2).sum(1), delta, w.reshape(30, 2).sum(1))
     found = spread(e, delta, w, groups)
     assert (found.error, found.effective, found.count) == (near(pairs.error), near(pairs.effective), 30)
-    assert found.grouped and found.said == "groups of documents taken as independent"
+    assert found.said == "30 groups taken as independent"
+    assert spread(e, delta, w, groups, "site").said == "30 groups by site taken as independent"
+    few = spread(e, delta, w, groups // 14, "site").said
+    assert few.startswith("no word over documents: one group by site is ") and ", 20 are needed" in few
 
 
 @pytest.mark.parametrize("weights", [(3.0, 0.0, 0.0), (0.0, 0.0, 0.0), (4.0,)])

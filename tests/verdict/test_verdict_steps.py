@@ -122,9 +122,10 @@ SHIFT = np.tile([-0.020, -0.021, -0.019, -0.022, -0.0195], 6)
 PACKED_SHIFT = np.tile([0.011, 0.012, 0.010, 0.0125, 0.011], 6)
 
 
-def one_checkpoint(shares_weights=True, late_tokens=TOKENS):
+def one_checkpoint(shares_weights=True, late_tokens=TOKENS, first=None, groups=None):
     def score(rates):
-        return Documents(NATS + TOKENS * rates, TOKENS, SIZE)
+        mine = None if groups is None else groups[:first]
+        return Documents((NATS + TOKENS * rates)[:first], TOKENS[:first], SIZE[:first], mine, "site")
 
     base = {"trained": score(0 * SHIFT), "packed": score(PACKED)}
     arm = {"trained": score(SHIFT), "packed": score(PACKED + PACKED_SHIFT)}
@@ -161,6 +162,28 @@ def test_one_seed_of_shared_weights_has_every_stage_over_documents():
     assert [(x.first, x.stage, x.kind, x.over) for x in row.inversions if x.stage == "packed"] == [
         ("trained", "packed", "shown", "documents")
     ]
+
+
+def test_one_seed_over_a_handful_of_documents_has_gaps_without_intervals_and_says_so():
+    for shares_weights in (True, False):
+        rows = one_checkpoint(shares_weights, first=25)
+        few = "no word over documents: one document is 9% of the text; 25 count as 17.6, 20 are needed"
+        for name in ("a", "base"):
+            step = rows[name].steps["packed"]
+            assert (step.over, step.said, step.gap_low, step.low) == ("documents", few, None, None)
+        assert rows["a"].steps["packed"].delta == near((TOKENS * (PACKED_SHIFT - SHIFT)).sum() / TOKENS.sum())
+        assert not any(turn.kind == "shown" for turn in rows["a"].inversions)
+
+
+def test_gaps_over_groups_are_as_wide_as_the_groups_make_them():
+    alone = one_checkpoint()["a"].steps["packed"]
+    of_one = one_checkpoint(groups=np.arange(len(TOKENS)))["a"].steps["packed"]
+    assert (of_one.low, of_one.high) == (near(alone.low), near(alone.high))
+    assert alone.said == "documents taken as independent" and of_one.said == "30 groups by site taken as independent"
+    five = one_checkpoint(groups=np.arange(len(TOKENS)) % 5)["a"].steps["packed"]
+    assert five.low is None and five.said.startswith(
+        "no word over documents: one group by site is 44% of the text; 5 groups"
+    )
 
 
 def test_one_seed_of_other_weights_has_no_interval_of_levels():

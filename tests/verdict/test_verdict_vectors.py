@@ -165,6 +165,10 @@ def test_v7_documents():
     assert a.word == "better"
     assert (a.delta, a.s, a.low, a.high, a.p) == near((-0.0177222, 0.000630990, -0.0192897, -0.0161548, 0.000422291))
     assert (a.se_doc, a.low_text, a.high_text) == near((0.00301558, -0.0316128, -0.00383164))
+    weights = np.array(TOKENS, float)
+    assert a.text_documents == near(weights.sum() ** 2 / (weights @ weights))
+    few = f"no word over documents: one document is {weights.max() / weights.sum():.0%} of the text; "
+    assert a.text_said.startswith(few) and f"for new text: {a.text_said}" in a.notes
     assert v.bits_per_nat == near(0.342819)
     a = document_study(metric="bits_per_byte", matters=0.001).rows["a"]
     assert (a.delta, a.low, a.high, a.se_doc) == near((-0.00607551, -0.00661286, -0.00553815, 0.00090799))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.data import gates, tokenised
+from ablab.data import gates, groups, tokenised
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
 from ablab.data.inputs import Inputs
@@ -87,7 +88,11 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     _relocate(root / key, found, described)
     corpus = open_corpus(root / key)
     gates.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
-    return corpus
+    if (by := data.get("groups")) is None:
+        return corpus
+    patterns = data["source"] if data["valid_source"] is None else data["valid_source"]
+    made = groups.groups_of(key, corpus.valid.digests, by, found, patterns, root)
+    return dataclasses.replace(corpus, groups=made)
 
 
 def _idle(found: Found, data: dict[str, Any]) -> None:
@@ -106,6 +111,8 @@ def _idle(found: Found, data: dict[str, Any]) -> None:
         fault = f"{separator!r} occurs in no .txt file of the sources"
         cure = 'remove it; lines that end in \\r\\n have "\\r\\n\\r\\n" between paragraphs'
         faults.append(Fault("data.text_separator", fault, cure))
+    if data.get("groups") is not None:
+        faults += groups.refused(found, data["groups"])
     if faults:
         raise InvalidStudy(faults)
 

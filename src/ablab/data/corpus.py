@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, sha256_file
 from ablab.spans import FINAL, REASONING
 from ablab.tokenizers import slot
+
+if TYPE_CHECKING:
+    from ablab.data.groups import Groups
 
 FILES = ("tokenizer", "train.starts", "valid.tokens", "valid.bytes", "valid.starts", "valid.digests")
 SOME = ("train.tokens", "train.loss", "train.span", "valid.marks")  # of corpora that copy their tokens, or mask some
@@ -136,6 +139,7 @@ class Corpus:
     documents: np.ndarray  # int64
     valid: Valid
     marks: Marks | None = None
+    groups: Groups | None = None  # of the held-out documents, where the study declares any
 
     @property
     def n_train(self) -> int:

@@ -24,6 +24,7 @@ from ablab.kinds import no_text, other_than
 from ablab.strict_json import blank, loads, repeated
 
 Entry = tuple[str, str | None]
+TEXT_FIELD = "data.text_field"  # what names the field of the text in a study
 SEPARATOR = "<|endoftext|>"  # what GPT-2's tokenizer wrote between documents, and most files of joined text since
 ZEROS = 32  # bytes at the end of a text that no writer leaves there
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
@@ -150,6 +151,11 @@ class JsonLines:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
+        for place, value in self.values(self.text_field, TEXT_FIELD):
+            yield place, _text(value, place, self.text_field)
+
+    def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
+        """(place, value of `field`) of every row; `setting` is what names the field in the study."""
         _no_other(self.path)
         offset = 0
         with self.path.open("rb") as file:
@@ -158,22 +164,24 @@ class JsonLines:
                 line = _decode(raw, self.path, offset)
                 offset += len(raw)
                 if not blank(raw):
-                    yield place, self._text(line, place)
+                    yield place, _field(line, place, field, setting)
 
-    def _text(self, line: str, place: str) -> str:
-        try:
-            record = loads(line)
-        except (ValueError, RecursionError) as error:
-            raise GateFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
-        if not isinstance(record, dict):
-            raise GateFailed(Fault(place, "is no JSON object", f'write {{"{self.text_field}": "..."}}'))
-        if self.text_field not in record:
-            cure = f"set data.text_field; {did_you_mean(self.text_field, list(record))}"
-            raise GateFailed(Fault(place, f"has no field '{self.text_field}'", cure))
-        if repeated(record, self.text_field):
-            fault = f"has the field '{self.text_field}' more than once"
-            raise GateFailed(Fault(place, fault, "keep one; which one is meant cannot be known"))
-        return _text(record[self.text_field], place, self.text_field)
+
+def _field(line: str, place: str, field: str, setting: str) -> object:
+    """The value of `field` in a line of JSON."""
+    try:
+        record = loads(line)
+    except (ValueError, RecursionError) as error:
+        raise GateFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
+    if not isinstance(record, dict):
+        raise GateFailed(Fault(place, "is no JSON object", f'write {{"{field}": "..."}}'))
+    if field not in record:
+        cure = f"set {setting}; {did_you_mean(field, list(record))}"
+        raise GateFailed(Fault(place, f"has no field '{field}'", cure))
+    if repeated(record, field):
+        fault = f"has the field '{field}' more than once"
+        raise GateFailed(Fault(place, fault, "keep one; which one is meant cannot be known"))
+    return record[field]
 
 
 @dataclass(frozen=True)
@@ -191,18 +199,22 @@ class Parquet:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
+        for place, value in self.values(self.text_field, TEXT_FIELD):
+            yield place, _text(value, place, self.text_field)
+
+    def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
+        """(place, value of `field`) of every row; `setting` is what names the field in the study."""
         import pyarrow
         import pyarrow.parquet
 
         row = 0
         try:
             with pyarrow.parquet.ParquetFile(self.path, buffer_size=1 << 20) as file:
-                _column(file.schema_arrow.names, self.text_field, self.name)
+                _column(file.schema_arrow.names, field, self.name, setting)
                 for group in range(file.num_row_groups):  # one iterator over all of them keeps what it has read
-                    batches = file.iter_batches(256, row_groups=[group], columns=[self.text_field], use_threads=False)
+                    batches = file.iter_batches(256, row_groups=[group], columns=[field], use_threads=False)
                     for value in itertools.chain.from_iterable(batch.column(0) for batch in batches):
-                        place = f"{self.path}: row {row}"
-                        yield place, _text(value.as_py(), place, self.text_field)
+                        yield f"{self.path}: row {row}", value.as_py()
                         row += 1
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _unreadable(self.path, self.name, row, error, "fetch or write the file again") from error
@@ -228,18 +240,22 @@ class Arrow:
         return {"source": self.name, "sha256": part, "rows": list(self.rows)}
 
     def documents(self) -> Iterator[Entry]:
+        for place, value in self.values(self.text_field, TEXT_FIELD):
+            yield place, _text(value, place, self.text_field)
+
+    def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
+        """(place, value of `field`) of every row; `setting` is what names the field in the study."""
         import pyarrow
 
         start, stop = self.rows or (0, sys.maxsize)
         row = 0
         try:
             with arrow.opened(self.path) as table:
-                _column(table.names, self.text_field, self.name)
+                _column(table.names, field, self.name, setting)
                 for batch in table.batches:
                     low, high = max(start - row, 0), min(stop - row, len(batch))
-                    for at, value in enumerate(batch.column(self.text_field)[low:high] if low < high else ()):
-                        place = f"{self.name}: row {row + low + at}"
-                        yield place, _text(value.as_py(), place, self.text_field)
+                    for at, value in enumerate(batch.column(field)[low:high] if low < high else ()):
+                        yield f"{self.name}: row {row + low + at}", value.as_py()
                     row += len(batch)
                     if row >= stop:
                         return
@@ -276,10 +292,10 @@ def _topics() -> list[tuple[str, str]]:
     return sorted(topics.items())
 
 
-def _column(names: Sequence[str], field: str, name: str) -> None:
+def _column(names: Sequence[str], field: str, name: str, setting: str) -> None:
     """GateFailed unless a table has one column `field`."""
     if field not in names:
-        cure = f"set data.text_field; {did_you_mean(field, names)}"
+        cure = f"set {setting}; {did_you_mean(field, names)}"
         raise GateFailed(Fault(name, f"has no column '{field}'", cure))
     if names.count(field) > 1:
         fault = f"has {names.count(field)} columns '{field}'"

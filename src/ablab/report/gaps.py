@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ablab.report import words
 from ablab.report.tables import Table
 from ablab.report.view import View, mapping
 from ablab.report.words import DASH, Style, num
@@ -73,5 +74,8 @@ def _note(view: View, steps: dict[str, dict[str, dict[str, Any]]]) -> str:
     if over - {"documents"}:
         said += " An arm's intervals are those of its own look; the baseline's is a plain t interval over its seeds."
     if "documents" in over:
+        rests = dict.fromkeys(words.clean(s.get("said") or "") for by in steps.values() for s in by.values())
+        resting = "; ".join(one for one in rests if one)
         said += " With one run the intervals are over documents: they speak for these weights."
+        said += f" {resting[0].upper()}{resting[1:]}." if resting else ""
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from ablab.report import words
 from ablab.report.tables import price_text
 from ablab.report.view import View, listing, mapping, note_text
 from ablab.report.words import Style, num
+from ablab.verdict.documents import FEWEST
 
 
 def answer(view: View) -> str:
@@ -204,7 +206,10 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
         pairs = f" with {words.plural(int(n), 'pair')}" if n else ""
         out.append(f"Smallest true difference seen four times in five{pairs}: {style.fixed(mde, d)} (MDE).")
     text_low, text_high = num(arm.get("low_text")), num(arm.get("high_text"))
-    if word in ("better", "worse") and text_low is not None and text_high is not None:
+    few = (num(arm.get("text_documents")) or math.inf) < FEWEST
+    if few and text_low is not None:
+        out.append(f"For new text of this kind: {style.text(words.clean(arm.get('text_said') or ''))}.")
+    elif word in ("better", "worse") and text_low is not None and text_high is not None:
         holds = text_high < 0 or text_low > 0
         out.append(
             "It also holds for new text of this kind."

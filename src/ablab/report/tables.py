@@ -237,7 +237,7 @@ def evidence_table(view: View, style: Style) -> Table | None:
                 style.fixed(r, 2),
                 _times(saved),
                 style.delta(index.get("delta"), d) + style.sub(style.interval(index.get("low"), index.get("high"), d)),
-                style.interval(arm.get("low_text"), arm.get("high_text"), d) or DASH,
+                _new_text(arm, style, d),
                 f"{100 * chance:.0f}%" if chance is not None else DASH,
                 words.whole(arm.get("m")),
             ]
@@ -248,6 +248,12 @@ def evidence_table(view: View, style: Style) -> Table | None:
         "For new text: the interval with the sampling of documents added. m: arms still sharing the error probability."
     )
     return Table(head, rows, note) if rows else None
+
+
+def _new_text(arm: dict[str, Any], style: Style, decimals: int) -> str:
+    """The interval for new text over what it takes as independent, or that its documents are too few."""
+    interval = style.interval(arm.get("low_text"), arm.get("high_text"), decimals)
+    return interval + style.sub(style.text(words.clean(arm.get("text_said") or ""))) if interval else DASH
 
 
 def _times(factor: float | None) -> str:

@@ -114,6 +114,9 @@ def draft(name: str, diff: dict[str, Any], reference: Draft, folder: Path, place
             good[key] = value
         else:
             faults.append(Fault(f"{place}: {key}", f"{show(value)} is {describe(type(value))}", "give a table"))
+    if "groups" in good.get("data", {}):
+        text = "an arm may not change data.groups"
+        faults.append(Fault(place, text, "documents belong together for every arm alike: write it in [data]"))
     for stage in good.get("stage", {}):
         if stage not in reference.settings["stage"] and isinstance(reference.tree.get("stage", {}), dict):
             text = f"no stage is called {show(stage)} in the baseline"

@@ -188,6 +188,13 @@ SECTIONS: dict[str, dict[str, Key]] = {
             float, "of the documents held out, chosen by their content", VALID_FRACTION, above=0, below=1
         ),
         "valid_bytes": _size("at most so many bytes of held-out text", 1_000_000, most=MOST),
+        "groups": Key(
+            str,
+            'held-out documents that belong together: "folder" (the top folder in which a file lies; of "python" the package) '
+            "or a field of the rows, such as a site; intervals over documents then take groups as independent",
+            None,
+            shown="none: each document by itself",
+        ),
         "order": Key(
             Literal["chunks", "megatron"],
             "chunks of span tokens in an order of their own, or the samples of Megatron's GPTDataset under the run's seed",

@@ -123,7 +123,7 @@ class Study:
 
 def _portable(arm: Arm) -> dict[str, Any]:
     """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
-    data = dict(arm.settings["data"])
+    data = {key: value for key, value in arm.settings["data"].items() if key != "groups" or value is not None}
     for key in ("source", "valid_source"):
         data[key] = arm.source.get(key)
     if isinstance(asked := arm.source.get("tokenizer"), dict):

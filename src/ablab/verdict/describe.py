@@ -174,13 +174,12 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     more, fresh, cost = _cost(study, line, standing, bank)
     correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
     late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
-    said = [error.said] if error is not None and i.n == 1 and over_documents(evidence, line) else []
-    reference = own_metric(evidence, line.reference, places, decision.stage)
+    said = _rests_on(error, over=i.n == 1 and over_documents(evidence, line), new_text=low_text is not None)
     said += [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
     notes = (
         *_own_notes(study, line, standing),
         *said,
-        *_loose(study, standing, reference),
+        *_loose(study, standing, own_metric(evidence, line.reference, places, decision.stage)),
         *late,
         *_noise_notes(evidence, places, values, i, bank),
     )
@@ -218,6 +217,8 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
         se_doc=error.error if error else None,
         low_text=low_text,
         high_text=high_text,
+        text_documents=error.effective if error else None,
+        text_said=error.said if error else "",
         correlation=correlation,
         seeds_saved=saved,
         pairs=tuple(evidence.seeds[i] for i in places),
@@ -301,6 +302,13 @@ def _text_interval(i: Interval, found: Spread | None, alpha: float) -> tuple[flo
     seeds = i.c * i.s / math.sqrt(i.n) if i.s is not None else 0.0
     half = math.hypot(seeds, t_isf(alpha * i.w / (2 * i.m), found.df) * found.error)
     return i.d - half, i.d + half
+
+
+def _rests_on(found: Spread | None, *, over: bool, new_text: bool) -> list[str]:
+    """What an interval takes as independent: that of the word (`over` documents), or the one for new text beside it."""
+    if found is None or not (over or new_text):
+        return []
+    return [found.said if over else f"for new text: {found.said}"]
 
 
 def _noise_notes(

@@ -23,14 +23,15 @@ FEWEST = 20  # effective documents: below that a word would be about a handful o
 class Spread:
     """The standard error of a ratio of sums over so many documents, or over groups of documents where those are declared.
 
-    effective: how many of equal weight they count as (Kish, W^2 / sum w^2); largest: the share of the heaviest.
+    effective: how many of equal weight they count as (Kish, W^2 / sum w^2); largest: the share of the heaviest. by: what groups
+    the documents, where they are grouped (None: they are not) and where it has a name.
     """
 
     error: float
     count: int
     effective: float
     largest: float
-    grouped: bool = False
+    by: str | None = None
 
     @property
     def df(self) -> float:
@@ -45,12 +46,14 @@ class Spread:
     @property
     def said(self) -> str:
         """What was taken as independent, and whether it is enough for a word."""
-        unit = "group of documents" if self.grouped else "document"
+        named = f" by {self.by}" if self.by else ""
         if self.enough:
-            return "groups of documents taken as independent" if self.grouped else "documents taken as independent"
+            groups = f"{self.count:,} groups{named}"
+            return "documents taken as independent" if self.by is None else f"{groups} taken as independent"
+        unit, what = ("document", "") if self.by is None else (f"group{named}", " groups")
         return (
             f"no word over documents: one {unit} is {self.largest:.0%} of the text; "
-            f"{self.count} count as {self.effective:.1f}, {FEWEST} are needed"
+            f"{self.count}{what} count as {self.effective:.1f}, {FEWEST} are needed"
         )
 
 
@@ -65,11 +68,12 @@ def spread(
     delta: float,
     weights: npt.NDArray[np.float64],
     groups: npt.NDArray[np.int64] | None = None,
+    by: str = "",
 ) -> Spread | None:
     """Of sum(differences) / sum(weights) = delta over documents, all of shape (M,); None where that says nothing.
 
     r = (e - delta w) / (1 - w/W), se = sqrt(sum r^2) / W. groups, of shape (M,), names what each document belongs to (a
-    package, a shard, a site): documents of a group are added up first, and the groups are what is independent.
+    package, a shard, a site), by its name: documents of a group are added up first, and the groups are what is independent.
     """
     if groups is not None:
         _, place = np.unique(groups, return_inverse=True)
@@ -82,7 +86,9 @@ def spread(
         error = math.sqrt(float(residuals @ residuals)) / total
     if not math.isfinite(error):
         return None
-    return Spread(error, differences.size, effective(weights), float(weights.max()) / total, groups is not None)
+    return Spread(
+        error, differences.size, effective(weights), float(weights.max()) / total, None if groups is None else by
+    )
 
 
 def document_error(evidence: Evidence, arm: str, reference: str, places: Sequence[int], delta: float) -> Spread | None:
@@ -101,7 +107,7 @@ def document_error(evidence: Evidence, arm: str, reference: str, places: Sequenc
         first = first or b
     if total is None or first is None:
         return None
-    return spread(total / len(places), delta, first.weights(metric), first.groups)
+    return spread(total / len(places), delta, first.weights(metric), first.groups, first.by)
 
 
 def same_text(a: Documents, b: Documents) -> bool:
@@ -120,7 +126,7 @@ def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[flo
     with np.errstate(all="ignore"):
         total = np.sum([x * scores.nats for x, scores in terms], axis=0)
         delta = float(total.sum()) / float(weights.sum())
-    found = spread(total, delta, weights, first.groups)
+    found = spread(total, delta, weights, first.groups, first.by)
     return None if found is None or not math.isfinite(delta) else (delta, found)
 
 

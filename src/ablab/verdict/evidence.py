@@ -20,7 +20,8 @@ class Documents:
     """One run at one stage, document by document: nats (sum over the document), tokens and bytes, each of shape (M,).
 
     Under a metric of one span they speak of that span's targets alone. groups, of shape (M,), says which documents belong
-    together (of one package, shard or site) where that is known; without it they are taken as independent.
+    together (of one package, shard or site) where that is known, and `by` what groups them; without it they are taken as
+    independent.
 
     Raises ValueError if these are not vectors of one length. NaN nats are allowed: such a run counts as diverged.
     """
@@ -29,6 +30,7 @@ class Documents:
     tokens: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64] | None = None
+    by: str = ""
 
     def __post_init__(self) -> None:
         if self.groups is not None:

@@ -47,7 +47,8 @@ class Step:
 
     gap is the arm's own difference of its metric, [gap_low, gap_high] its interval; delta with [low, high] is what that
     differs from the reference's (None for the baseline). over: "seeds", or "documents" where one run is all there is; such
-    an interval speaks for these weights only.
+    an interval speaks for these weights only, and is none where the documents are too few. said: what was taken as independent
+    there, or that they are too few.
     """
 
     before: str
@@ -58,6 +59,7 @@ class Step:
     low: float | None = None
     high: float | None = None
     over: str = "seeds"
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Row:
     its own.
     `diverged` and `reference_diverged` are the rates of the two over the seeds at which both were run (the baseline: its
     own), None where neither diverged.
+    `text_documents` is the effective number (Kish) of the documents, or of their groups, that `se_doc`, `low_text` and
+    `high_text` rest on, and `text_said` what was taken as independent, or that they are too few.
     """
 
     name: str
@@ -142,6 +146,8 @@ class Row:
     se_doc: float | None = None
     low_text: float | None = None
     high_text: float | None = None
+    text_documents: float | None = None
+    text_said: str = ""
     correlation: float | None = None
     seeds_saved: float | None = None
     pairs: tuple[int, ...] = ()

@@ -46,7 +46,9 @@ def shown(evidence: Evidence, line: Line, places: Sequence[int], c: float | None
     stages = {}
     for stage, values in differences.items():
         over = None if one is None else document_band(evidence, one, [(a, stage, x) for a, x in line.terms], m)
-        if (b := over or band(values, c)) is not None:
+        if over is not None and over[0].low is None:
+            notes.append(f"stage {stage}: {over[1]}")
+        if (b := over[0] if over else band(values, c)) is not None:
             stages[stage] = StageBand(b.delta, b.low, b.high, _own_mean(evidence, line, places, stage))
     gaps = _gaps(evidence, line, places, differences, c, None if one is None else m)
     steps, said = arm_steps(evidence, line, places, c, m)
@@ -102,7 +104,7 @@ def _gaps(
             continue
         terms = [(a, at, x * sign) for a, x in line.terms for at, sign in ((stage, 1.0), (first, -1.0))]
         over = None if m is None else document_band(evidence, places[0], terms, m)
-        b = over or band([y - x for x, y in zip(differences[first], differences[stage], strict=True)], c)
+        b = over[0] if over else band([y - x for x, y in zip(differences[first], differences[stage], strict=True)], c)
         if b is not None:
             before, after = (_own_mean(evidence, line, places, x) for x in (first, stage))
             gap = None if before is None or after is None else after - before

@@ -47,8 +47,11 @@ def band(values: Sequence[float], c: float | None) -> Band | None:
     return Band(sample.d, sample.d - half, sample.d + half)
 
 
-def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> Band | None:
-    """A sum of signed scores of one seed with its interval over documents; None where it has no comparable documents."""
+def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> tuple[Band, str] | None:
+    """(a sum of signed scores of one seed with its interval over documents, what that rests on).
+
+    No bounds where the documents are too few for a word; None where it has no comparable documents.
+    """
     scores: list[tuple[float, Documents]] = []
     for arm, stage, sign in terms:
         score = evidence.documents(arm, place, stage)
@@ -60,9 +63,11 @@ def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> Band 
         return None
     delta, found = spread
     if found.error <= ZERO * abs(scores[0][1].metric(evidence.decision.metric)):
-        return Band(delta, delta, delta) if delta == 0 else Band(delta)
+        return (Band(delta, delta, delta), found.said) if delta == 0 else None
+    if not found.enough:
+        return Band(delta), found.said
     half = t_isf(evidence.decision.alpha / (2 * m), found.df) * found.error
-    return Band(delta, delta - half, delta + half)
+    return Band(delta, delta - half, delta + half), found.said
 
 
 def arm_steps(
@@ -86,9 +91,9 @@ def arm_steps(
             arm, below = other[0]
             notes.append(f"stage {stage}: stands on {before}, in {arm} on {below}; their gaps do not compare")
             if own is not None:
-                found[stage] = _step(before, own[0], None, own[1])
+                found[stage] = _step(before, own, None)
         elif apart is not None and (own is not None or not own_terms):
-            found[stage] = _step(before, own[0] if own else None, apart[0], apart[1])
+            found[stage] = _step(before, own, apart)
     return found, notes
 
 
@@ -103,24 +108,29 @@ def baseline_steps(evidence: Evidence, name: str, places: Sequence[int]) -> dict
         c = t_isf(evidence.decision.alpha / 2, len(places) - 1) if len(places) > 1 else None
         own = _between(evidence, [(name, "", 1.0)], places, before, stage, c, 1)
         if own is not None:
-            found[stage] = _step(before, own[0], None, own[1])
+            found[stage] = _step(before, own, None)
     return found
 
 
-def _step(before: str, own: Band | None, apart: Band | None, over: str) -> Step:
+Between = tuple[Band, str, str]  # a band, what it was taken over, and what that rests on
+
+
+def _step(before: str, own: Between | None, apart: Between | None) -> Step:
+    """The gap of an arm and what it is against its reference; at least one is there."""
     mine, theirs = own or _NONE, apart or _NONE
-    gap = None if own is None else own.delta
-    delta = None if apart is None else apart.delta
-    return Step(before, gap, mine.low, mine.high, delta, theirs.low, theirs.high, over)
+    gap = None if own is None else own[0].delta
+    delta = None if apart is None else apart[0].delta
+    _, over, said = apart or mine
+    return Step(before, gap, mine[0].low, mine[0].high, delta, theirs[0].low, theirs[0].high, over, said)
 
 
-_NONE = Band(math.nan)
+_NONE: Between = (Band(math.nan), "seeds", "")
 
 
 def _between(
     evidence: Evidence, terms: Terms, places: Sequence[int], before: str, stage: str, c: float | None, m: int
-) -> tuple[Band, str] | None:
-    """(band, what it was taken over) of signed differences stage - before; None if a score is missing at any place."""
+) -> Between | None:
+    """The band of signed differences stage - before; None if a score is missing at any place."""
     values = [
         sum(x * (evidence.values(a, stage)[i] - evidence.values(a, before)[i]) for a, _, x in terms) for i in places
     ]
@@ -129,10 +139,10 @@ def _between(
     if len(places) == 1:
         paired = [(a, at, x * sign) for a, _, x in terms for at, sign in ((stage, 1.0), (before, -1.0))]
         over = document_band(evidence, places[0], paired, m)
-        if over is not None and over.low is not None:
-            return over, "documents"
+        if over is not None:
+            return over[0], "documents", over[1]
     plain = band(values, c)
-    return None if plain is None else (plain, "seeds")
+    return None if plain is None else (plain, "seeds", "")
 
 
 def _other_text(evidence: Evidence, arm: str, places: Sequence[int], before: str, stage: str) -> bool:
