@@ -118,13 +118,29 @@ def test_probe_promotes_and_fresh_seeds_test():
         None,
         None,
         True,
-        ("not promoted",),
+        ("not promoted", "noise unknown"),
     )
     assert b.delta == near(-0.001)
     assert c.word == "equivalent" and c.delta == near(0.0005)  # not the probe's flattering -0.012
     assert v.winner == "a"
     early = judge(d, specs, range(6), made[:3])
     assert early.rows["a"].notes == ("probe not finished",) and early.decided_by == "not finished"
+    assert "c (1 seed to the end of its probe: 1 run)" in early.sentence
+
+
+def test_what_settles_an_arm_that_was_not_promoted_is_said_only_where_the_noise_is_known():
+    columns = {"a": (-0.010, *V3), "b": (-0.001, *V3)}
+    d, specs = decision(3, 3, probe=1, keep=1), [ArmSpec(x) for x in columns]
+    made, _ = live(d, specs, range(4), table_of(columns))
+    blind = judge(d, specs, range(4), made)
+    assert "noise unknown" in blind.rows["b"].notes
+    assert "b (noise unknown; 3 fresh seeds would measure it: 6 runs)" in blind.sentence
+    known = judge(d, specs, range(4), made, Bank(0.01, 9))
+    assert known.rows["b"].notes == ("not promoted",)
+    assert f"b (about {known.rows['b'].more_seeds} more fresh seeds: " in known.sentence
+    shared = [ArmSpec("a"), ArmSpec("b", shares_weights=True)]  # a bank of trainings says nothing of it
+    row = judge(d, shared, range(4), made, Bank(0.01, 9)).rows["b"]
+    assert row.notes == ("not promoted", "noise unknown") and (row.more_seeds, row.fresh) == (3, True)
 
 
 def test_two_sigma_promotion():
@@ -147,7 +163,7 @@ def test_a_fault_after_the_probe_promotes_nobody_else():
     made, batches = live(d, specs, range(4), table_of(columns))
     assert {arm for batch in batches[1:] for arm, _ in batch} == {"base", "a"}
     v = judge(d, specs, range(4), made)
-    assert (v.rows["a"].word, v.rows["b"].notes) == ("unstable", ("not promoted",))
+    assert (v.rows["a"].word, v.rows["b"].notes) == ("unstable", ("not promoted", "noise unknown"))
 
 
 def test_keep_without_probe():

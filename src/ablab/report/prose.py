@@ -226,13 +226,14 @@ def _price_sentence(arm: dict[str, Any], style: Style) -> str:
     more, chance = num(arm.get("more_seeds")), num(arm.get("chance"))
     if not more:
         return ""
-    price = price_text(arm.get("price"))
-    if "noise unknown" in map(note_text, listing(arm.get("notes"))):
-        cost = f" ({style.text(price)})" if price else ""
-        what = f"{words.plural(int(more), 'fresh seed' if arm.get('fresh') else 'more seed')}{cost}"
-        return (
-            f"The noise is unknown: one pair has no spread. {what} would measure it; what settles it can be said then."
-        )
+    price, notes = price_text(arm.get("price")), [note_text(note) for note in listing(arm.get("notes"))]
+    cost = f" ({style.text(price)})" if price else ""
+    what = f"{words.plural(int(more), 'fresh seed' if arm.get('fresh') else 'more seed')}{cost}"
+    if "probe not finished" in notes:
+        return f"{what} would end its probe, which only chooses the arms that go on."
+    if "noise unknown" in notes:
+        why = "its probe chose, and measured no spread" if "not promoted" in notes else "one pair has no spread"
+        return f"The noise is unknown: {why}. {what} would measure it; what settles it can be said then."
     said = (
         f"About {words.plural(int(more), 'more seed')}"
         if not arm.get("fresh")

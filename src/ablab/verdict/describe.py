@@ -157,14 +157,13 @@ def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
         fresh=fresh,
         lower=lower,
         price=price(evidence, line, None, more),
-        notes=("not promoted", *notes),
+        notes=("not promoted", *([UNKNOWN] if bank is None else []), *notes),
         shares_weights=line.shares_weights,
     )
 
 
 def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None) -> Row:
-    evidence, decision, i = study.evidence, study.evidence.decision, standing.interval
-    places = standing.places
+    evidence, decision, i, places = study.evidence, study.evidence.decision, standing.interval, standing.places
     values = line.values(evidence, places, decision.stage)
     is_arm = line.name in evidence.specs
     error = document_error(evidence, line.name, line.reference, places, i.d) if is_arm and i.d is not None else None

@@ -121,12 +121,14 @@ def _price_text(row: Row) -> str:
     about = f"about {row.more_seeds} more {kind}"
     if UNKNOWN in row.notes:
         about = f"{UNKNOWN}; {row.more_seeds} {kind} would measure it"
+    elif "probe not finished" in row.notes:
+        about = f"{row.more_seeds} seed{'s' * (row.more_seeds != 1)} to the end of its probe"
     if row.price is None:
         return about
     time = "" if row.price.seconds is None else f", {_time(row.price.seconds)}"
     tokens = "" if not row.price.tokens else f", {_count(row.price.tokens)} tokens"
     what = (
-        f"{row.price.runs} runs"
+        f"{row.price.runs} run{'s' * (row.price.runs != 1)}"
         if row.price.runs or not row.price.evaluations
         else f"{row.price.evaluations} evaluations"
     )
