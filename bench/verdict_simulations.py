@@ -149,6 +149,15 @@ def exaggeration(cell: Cell, studies: int, seed: int) -> float:
     return sum(found) / len(found) if found else math.nan
 
 
+def exaggerations(studies: int) -> list[tuple[float, int, float]]:
+    """(true difference in sd, arms, exaggeration) of one arm alone and of one of seven, the others without a difference."""
+    return [
+        (true, arms, exaggeration(Cell((-true, *(0.0,) * (arms - 1))), studies, seed=int(100 * true) + arms))
+        for arms in (1, 7)
+        for true in (0.5, 1.0, 2.0)
+    ]
+
+
 def lived(cell: Cell, studies: int, seed: int) -> int:
     """Studies lived run by run through `wanted` whose last verdict differs from the one on all eight seeds."""
     decision = Decision(stage="s", matters=1.0, start=LOOKS[0], at_most=LOOKS[1])
@@ -255,6 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"every run diverges with chance {chance:.0%}: an arm is unstable in {per_arm:.3f}, some arm of 7 in {some:.3f} "
             f"of studies (by a rule of one divergence {once:.2f})  {'kept' if kept else 'FAILED'}"
+        )
+    for true, arms, found_by in exaggerations(4 * studies):
+        print(
+            f"one of {arms} arms, truly {true:g} s better: where it is called better, delta / truth is {found_by:.2f}"
         )
     for kind, floor in COVERAGE.items():
         covered = document_coverage(kind, 20 * studies, seed=9)
