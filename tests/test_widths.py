@@ -20,7 +20,7 @@ from rich.text import Text
 from tests import finished_store
 from tests.data.built import write_dataset
 
-from ablab import check, grid, levers, miniature, progress
+from ablab import check, cli, grid, levers, miniature, price, progress
 from ablab.bridges import shown
 from ablab.bridges.explain import explain
 from ablab.data.inspect import inspect, show
@@ -75,7 +75,7 @@ def finished(folder: Path) -> Plan:
 
 def test_check_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = finished(tmp_path)
-    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None) for name in arms(plan.study)}
+    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in arms(plan.study)}
     monkeypatch.setattr(miniature, "check", lambda *_: rehearsed)
     found = json.loads(json.dumps(check.facts(plan, lambda _: None)))
     fits(lambda console: check.show(found, console), repeated=True)
@@ -123,6 +123,47 @@ def test_paragraphs_break_at_blanks_and_paths_behind_a_slash(width: int) -> None
     if width == 20:
         assert lines == ["report: runs/", "studies/a_long_name_", "of_a_study.tiny/", "report.html, and", "more"]
     assert all(len(line) <= max(width, 8) for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_what_is_said_while_a_command_works_fits_columns(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (
+        "precision: bf16; another one (--precision) is another experiment, with its own numbers",
+        f"miniature {LONG}: 1",
+    )
+    monkeypatch.delenv("COLUMNS", raising=False)
+    for said in lines:
+        cli._say(quiet=False)(said)
+        assert capsys.readouterr().out == said + "\n", "one line of a pipe, for grep"
+    monkeypatch.setenv("COLUMNS", str(width))
+    for said in lines:
+        cli._say(quiet=False)(said)
+        found = capsys.readouterr().out
+        assert max(map(len, found.splitlines())) <= width and words(found) == words(said)
+    cli._say(quiet=True)(lines[0])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_price_and_the_reach_fit_columns(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = finished_store.plan(tmp_path)
+    found = {"reach": check.reach(plan), "price": price.bounds(plan)}
+    monkeypatch.setenv("COLUMNS", str(width))
+    for line in check._reach_text(found).splitlines():
+        text = drawn(lambda console, line=line: grid.say(line, console, width=width, hang=2), width, terminal=False)
+        assert max(map(len, text.splitlines())) <= width and words(text) == words(line)
+
+
+def test_a_price_whose_ends_are_equal_is_said_once(tmp_path: Path) -> None:
+    plan = finished_store.plan(tmp_path)
+    found = {"reach": check.reach(plan), "price": price.bounds(plan)}
+    one = dict(found["price"]["start"], runs=6)
+    said = check._reach_text({**found, "price": {"start": one, "at_most": dict(one)}}).splitlines()[-1]
+    assert said.startswith("price: 6 runs") and said.count("6 runs") == 1 and " to " not in said
+    said = check._reach_text({**found, "price": {"start": one, "at_most": {**one, "runs": 9}}}).splitlines()[-1]
+    assert said.startswith("price: 6 runs") and " to 9 runs" in said
 
 
 def test_a_row_that_fits_no_table_is_a_paragraph() -> None:

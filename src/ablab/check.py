@@ -214,7 +214,7 @@ def _reach_text(found: dict[str, Any]) -> str:
         whose = f"{', '.join(names)}: " if len(alike) > 1 else ""
         lines.append(f"{whose}smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({one['source']})")
         lines += [f"warning: {whose}{one['warning']}"] if one["warning"] else []
-    costs = " to ".join(_price_text(price[bound]) for bound in ("start", "at_most"))
+    costs = " to ".join(dict.fromkeys(_price_text(price[bound]) for bound in ("start", "at_most")))
     return "\n".join([*lines, f"price: {costs}"])
 
 

@@ -58,8 +58,9 @@ def check(
     """What each arm changes and costs, what the study can show, and a miniature of every arm through every stage."""
     from ablab import check as checking
 
-    plan = _plan(study, scale, out, device, precision=precision, say=_quiet if as_json else print)
-    facts = checking.facts(plan, say=_quiet if as_json else print)
+    say = _say(quiet=as_json)
+    plan = _plan(study, scale, out, device, precision=precision, say=say)
+    facts = checking.facts(plan, say=say)
     if as_json:
         print_json(facts)
     else:
@@ -87,7 +88,7 @@ def run(
 
     deadline = time.monotonic() + seconds(until) if until else None
     _check_mirrors(mirror or [])
-    say = _quiet if as_json else print
+    say = _say(quiet=as_json)
     interruptible()
     plan = _plan(study, scale, out, device, precision=precision, say=say)
     with locked(plan.directory):
@@ -230,6 +231,16 @@ def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: s
 
 def _quiet(_: str) -> None:
     pass
+
+
+def _say(*, quiet: bool) -> Callable[[str], None]:
+    """What speaks while a command works: paragraphs as wide as the terminal, or nothing."""
+    if quiet:
+        return _quiet
+    from ablab import grid
+
+    console = _console()
+    return lambda text: grid.say(text, console, width=console.width, hang=2)
 
 
 def _console() -> Any:

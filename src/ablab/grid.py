@@ -77,9 +77,12 @@ def console() -> Console:
 
 
 def say(text: Text | str, console: Console, *, width: int, indent: int = 0, hang: int = 0) -> None:
-    """Print a paragraph in at most `width` columns, later lines `hang` further in; one line where it is no terminal."""
+    """Print a paragraph in at most `width` columns, later lines `hang` further in.
+
+    One line where it is no terminal, unless COLUMNS says how wide what reads it is: tables follow it there, too.
+    """
     text = text if isinstance(text, Text) else Text(text)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         return _say(Text(" " * indent) + text, console)
     for i, line in enumerate(wrapped(text, width - indent - hang, first=width - indent)):
         _say(Text(" " * (indent + (hang if i else 0))) + line, console)
