@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.test_data_tokenised import masked, megatron
+from tests.data.test_data_tokenised import masked, megatron, shard
 from tests.data.tiny import settings
 
 from ablab.data import Corpus, prepare
@@ -82,19 +82,103 @@ def test_a_part_cut_from_the_training_text_is_seen(tmp_path: Path) -> None:
     assert len(made(tmp_path, tmp_path / "train.txt", tmp_path / "d.txt").valid) == 1
 
 
+def values(raw: bytes) -> np.ndarray:
+    return np.frombuffer(raw, np.uint8)
+
+
 def test_windows_are_found_wherever_they_lie() -> None:
     draws = np.random.default_rng(0)
     train = draws.integers(0, 256, (1 << 21) + 777, dtype=np.uint8).tobytes()
     found = Verbatim()
     places = [0, 1, (1 << 20) - 200, (1 << 20) - 63, len(train) - 300]
     for at in places:
-        found.hold(train[at : at + 300])
-        found.hold(draws.integers(0, 256, 300, dtype=np.uint8).tobytes())
-    found.hold(b"short")
-    found.hold(bytes(300))
-    found.train(b"tiny")
-    found.train(train)
+        found.hold(values(train[at : at + 300]))
+        found.hold(draws.integers(0, 256, 300, dtype=np.uint8))
+    found.hold(values(b"short"))
+    found.hold(values(bytes(300)))
+    found.train(values(b"tiny"))
+    found.train(values(train))
     assert found.cuts() == [2 * i for i in range(len(places))]
+
+
+DOCS = [words(i, 130) for i in range(120)]  # about 750 bytes each
+CUTS: dict[str, list[str]] = {
+    "less the last byte": [text[:-1] for text in DOCS],
+    "from the middle": [text[100:700] for text in DOCS],
+    "with a title": ["Title: x\n" + text for text in DOCS],
+    "short": [text[100:200] for text in DOCS],
+    "spliced": [one[:400] + other[400:] for one, other in zip(DOCS, DOCS[1:])],
+}
+
+
+@pytest.mark.parametrize("how", CUTS)
+@pytest.mark.parametrize("kind", ["text", "golf", "megatron"])
+def test_documents_cut_from_training_documents_are_refused(tmp_path: Path, kind: str, how: str) -> None:
+    def written(name: str, texts: list[str]) -> Path:
+        if kind == "text":
+            return lines(tmp_path / f"{name}.jsonl", texts)
+        if kind == "golf":
+            return shard(tmp_path / f"{name}.bin", texts)
+        return megatron(tmp_path / name, [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts])
+
+    train, new = written("t", DOCS), [words(1000 + i, 40) for i in range(20)]
+    count = len(CUTS[how])
+    with pytest.raises(
+        GateFailed, match=rf"{count} of {count} validation documents \(100\.0 %\) are also in the training"
+    ):
+        made(tmp_path, train, written("v", CUTS[how]))
+    counts = made(tmp_path, train, written("w", [*CUTS[how][:3], *new])).manifest["counts"]
+    assert (counts["also_trained_documents"], counts["valid_documents"]) == (3, 20)
+
+
+def test_documents_joined_to_one_and_a_window_of_one_long_document_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("\n\n".join(DOCS[-40:]))
+    with pytest.raises(GateFailed, match="1 of 1 validation documents"):
+        made(tmp_path, lines(tmp_path / "t.jsonl", DOCS), tmp_path / "v.txt")
+    whole = " ".join(DOCS)
+    with pytest.raises(GateFailed, match="1 of 1 validation documents"):
+        made(tmp_path, shard(tmp_path / "t.bin", [whole]), shard(tmp_path / "v.bin", [whole[20_000:60_000]]))
+
+
+@pytest.mark.parametrize("kind", ["text", "golf", "megatron"])
+def test_a_split_by_content_does_not_part_near_copies_without_a_word(tmp_path: Path, kind: str) -> None:
+    def asked(texts: list[str], said: list[str]) -> Corpus:
+        if kind == "text":
+            source = lines(tmp_path / "a.jsonl", texts)
+        elif kind == "golf":
+            source = shard(tmp_path / "a.bin", texts)
+        else:
+            ids = [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+            source = megatron(tmp_path / "a", ids)
+        return prepare(settings(str(source), valid_fraction=0.1), tmp_path / "out", said.append)
+
+    copied = [f"Title: x\n{text}" for text in DOCS]
+    with pytest.raises(GateFailed, match=r"data\.source: \d+ of \d+ held-out documents .* word for word, in training"):
+        asked([*DOCS, *copied], [])
+    said: list[str] = []
+    assert (count := asked([*DOCS, *copied[:20]], said).manifest["counts"]["copied_documents"])
+    assert [line for line in said if f"warning: {count} of " in line and "stand for the most part" in line]
+    said = []
+    assert asked(DOCS, said).manifest["counts"]["copied_documents"] == 0
+    assert not [line for line in said if "warning" in line]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_headers_that_many_documents_share_refuse_nothing(tmp_path: Path, named: bool) -> None:
+    """Licences and prompts: 70% of every document, and each has text of its own."""
+    header = words(5000, 300)
+    train, valid = ([f"{header}\n{words(i, 120)}" for i in some] for some in (range(100), range(200, 230)))
+    said: list[str] = []
+    if named:
+        counts = made(tmp_path, lines(tmp_path / "t.jsonl", train), lines(tmp_path / "v.jsonl", valid), said).manifest[
+            "counts"
+        ]
+        assert (counts["also_trained_documents"], counts["valid_documents"]) == (0, 30)
+    else:
+        source = lines(tmp_path / "t.jsonl", train)
+        counts = prepare(settings(str(source)), tmp_path / "out", said.append).manifest["counts"]
+        assert counts["copied_documents"] == 0
+    assert not [line for line in said if "warning" in line or "left out" in line]
 
 
 @pytest.mark.parametrize("separator", ["<|endoftext|>", "\n\n", "\f", "</s>", "\r\n\r\n"])

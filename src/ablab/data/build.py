@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ablab.data import gates, groups, tokenised
+from ablab.data import gates, groups, tokenised, verbatim
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
 from ablab.data.inputs import Inputs
 from ablab.data.sources import SEPARATOR, Source, TextFile
-from ablab.data.split import HELD, TRAIN, Scan, digest_of, scan
+from ablab.data.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.writer import Writer
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
@@ -71,6 +71,8 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     }
     if rules := [vars(rule) for source in found.texts if (rule := getattr(source, "held", None))]:
         identity |= {"held": rules, "most_of_valid_bytes": MOST_OF_VALID}
+    if described["valid"]:
+        identity |= {"verbatim": verbatim.REVISION}
     inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
@@ -193,8 +195,8 @@ def _build(
     write_json(part / "manifest.json", manifest | {"digest": digest_of_manifest(manifest)})
     counts = made["counts"]
     say(
-        f"data: {counts['train_tokens']:,} training tokens in {counts['train_documents']:,} documents, "
-        f"{counts['valid_tokens']:,} validation tokens in {counts['valid_documents']:,}"
+        f"data: {counted(counts['train_tokens'], 'training token')} in {counted(counts['train_documents'], 'document')}, "
+        f"{counted(counts['valid_tokens'], 'validation token')} in {counts['valid_documents']:,}"
     )
 
 
@@ -219,6 +221,8 @@ def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tupl
     writer = Writer(part, dtype, tokenizer.bos_id)
     with writer:
         _tokenize([*sources.texts, *sources.held_texts], found, tokenizer, writer, say)
+        if found.copies is not None:
+            found.counts["copied_documents"] = found.copies.check(say)
         even = all(hasattr(source, "held") for source in [*sources.texts, *sources.held_texts])
         longest = int(data["valid_bytes"] * MOST_OF_VALID) if even else None
         counts = found.counts | writer.finish(data["valid_bytes"], longest)
@@ -245,6 +249,8 @@ def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writ
             gates.bytes_accounted(n_bytes, tokenizer.to_bytes(ids), raw, place)
             if role == TRAIN:
                 writer.train(ids, len(raw), index)
+                if found.copies is not None:
+                    found.copies.train(np.frombuffer(raw, np.uint8))
             else:
                 writer.hold(ids, n_bytes, digest)
         done += len(raw)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ablab.data import gates
 from ablab.data.sources import Source
-from ablab.data.verbatim import Verbatim
+from ablab.data.verbatim import WIDTH, Verbatim
 from ablab.fault import Fault, GateFailed
 
 DROPPED, TRAIN, HELD = 0, 1, 2
@@ -61,6 +61,43 @@ class Sample:
         return [text for _, text in sorted(self._heap, reverse=True)]
 
 
+class Copies:
+    """Documents held out by their content, and how many of them stand for the most part in training documents.
+
+    They stay where their content puts them: the split is a function of each document alone. More than half is refused.
+    """
+
+    def __init__(self, width: int = WIDTH) -> None:
+        self._verbatim, self._sizes = Verbatim(width), array("q")
+
+    def hold(self, values: np.ndarray) -> None:
+        """A held-out document."""
+        self._verbatim.hold(values)
+        self._sizes.append(len(values))
+
+    def train(self, values: np.ndarray) -> None:
+        """A training document, after all held-out ones."""
+        self._verbatim.train(values)
+
+    def check(self, say: Callable[[str], object]) -> int:
+        """How many are copies; GateFailed where that is more than half of the held-out part."""
+        cuts, sizes = self._verbatim.cuts(common=False), np.array(self._sizes, np.int64)
+        size, of = int(sizes[cuts].sum()), int(sizes.sum())
+        what = f"{len(cuts):,} of {counted(len(sizes), 'held-out document')} ({100 * size / max(of, 1):.1f} % of their text)"
+        if 2 * size > of:
+            fault = f"{what} stand for the most part, word for word, in training documents: near copies"
+            cure = "remove the copies from the sources, or name a held-out part of its own in data.valid_source"
+            raise GateFailed(Fault("data.source", fault, cure))
+        if cuts:
+            say(f"data: warning: {what} stand for the most part, word for word, in training documents")
+        return len(cuts)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 document`, `1,000 documents`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 @dataclass
 class Scan:
     """What the first reading found. One entry of `digests` and `roles` per document that has text, in source order."""
@@ -69,6 +106,7 @@ class Scan:
     roles: np.ndarray  # DROPPED (duplicate), TRAIN or HELD
     sample: list[str] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
+    copies: Copies | None = None  # of a split by content; the second reading shows it the training documents
 
 
 def scan(
@@ -87,9 +125,9 @@ def scan(
     threshold = 0 if held else int(valid_fraction * 2**64)
     thresholds = array("Q")
     digests, sample, n_bytes, empty, undecodable = bytearray(), Sample(sample_chars), 0, 0, 0
-    train_documents, verbatim, sizes = 0, Verbatim(), array("q")
+    train_documents, verbatim, sizes, copies = 0, Verbatim(), array("q"), Copies()
     for raw in (text.encode() for source in held for _, text in source.documents() if text):
-        verbatim.hold(raw)
+        verbatim.hold(np.frombuffer(raw, np.uint8))
         sizes.append(len(raw))
     for number, source in enumerate([*sources, *held]):
         if number == len(sources):
@@ -103,9 +141,12 @@ def scan(
             digests += digest
             n_bytes += len(raw)
             if held and number < len(sources):
-                verbatim.train(raw)
+                verbatim.train(np.frombuffer(raw, np.uint8))
             thresholds.append(below := _threshold(source, threshold, len(raw)))
-            if sample_chars and number < len(sources) and int.from_bytes(digest[:8], "big") >= below:
+            outside = int.from_bytes(digest[:8], "big") >= below
+            if not held and not outside:
+                copies.hold(np.frombuffer(raw, np.uint8))
+            if sample_chars and number < len(sources) and outside:
                 sample.add(digest, text)
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
     roles = roles_of(table, np.array(thresholds, np.uint64))
@@ -124,9 +165,10 @@ def scan(
     if left_out:
         many = "document is" if left_out == 1 else "documents are"
         say(f"data: {left_out:,} held-out {many} also trained on, and left out")
-    say(f"data: {documents:,} documents, {n_bytes / 1e6:.1f} MB, {duplicates:,} exact duplicates removed")
+    again = counted(duplicates, "exact duplicate")
+    say(f"data: {counted(documents, 'document')}, {n_bytes / 1e6:.1f} MB, {again} removed")
     _check_roles(roles, valid_fraction, bool(held))
-    return Scan(table, roles, sample.texts, counts)
+    return Scan(table, roles, sample.texts, counts, None if held else copies)
 
 
 def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence[int], cuts: Sequence[int]) -> int:

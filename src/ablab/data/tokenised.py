@@ -18,8 +18,9 @@ from ablab.data.corpus import Tokenizer
 from ablab.data.find import Found
 from ablab.data.looks import no_zeros, right_width, swapped
 from ablab.data.parts import Opened, Part, documents_of, highest
-from ablab.data.split import DROPPED, HELD, TRAIN, roles_of
+from ablab.data.split import DROPPED, HELD, TRAIN, Copies, roles_of
 from ablab.data.tokens import PLAIN, UNTRAINED, marked
+from ablab.data.verbatim import Verbatim, width_of
 from ablab.fault import Fault, GateFailed
 from ablab.tokenizers import slot
 
@@ -62,7 +63,7 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
             "build it with a larger --valid-fraction, name data.valid_source, or name its prefixes to split by content"
         )
         raise GateFailed(Fault("data.source", fault, cure))
-    counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer)
+    counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer, say)
     if left_out := counts.get("also_trained_documents"):
         many, how = "document is" if left_out == 1 else "documents are", " under another id" if built else ""
         say(f"data: {left_out:,} held-out {many} also trained on{how}, and left out")
@@ -159,6 +160,8 @@ def _lay(opened: Sequence[Opened], held: Sequence[Opened], writer: _Writer, *, b
     ]
     known = {digest for *_, digest in entries}
     trained = {digest for one in opened for digest in _alike(one, held)} & known
+    if not built:
+        trained |= _cut(opened, entries, writer.tokenizer)
     for one, here, digest in entries:
         if digest not in trained:
             writer.hold(one, here, digest)
@@ -171,6 +174,23 @@ def _lay(opened: Sequence[Opened], held: Sequence[Opened], writer: _Writer, *, b
     writer.starts = np.concatenate([one.starts + end for one, end in zip(opened, ends)])
     left_out = sum(digest in trained for *_, digest in entries)
     return {"train_documents": len(writer.starts), "train_tokens": int(ends[-1]), "also_trained_documents": left_out}
+
+
+def _cut(opened: Sequence[Opened], entries: Sequence[tuple[Opened, slice, bytes]], tokenizer: Tokenizer) -> set[bytes]:
+    """Digests of held-out documents that stand for the most part inside of training documents."""
+    verbatim = Verbatim(width_of(tokenizer.vocab_size))
+    for one, here, _ in entries:
+        verbatim.hold(_own(one, here, tokenizer))
+    for one in opened:
+        for here in documents_of(one):
+            verbatim.train(_own(one, here, tokenizer))
+    return {entries[number][2] for number in verbatim.cuts()}
+
+
+def _own(one: Opened, here: slice, tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of a document without BOS before them."""
+    ids = one.tokens[here]
+    return ids[1:] if len(ids) and int(ids[0]) == tokenizer.bos_id else ids
 
 
 def _alike(one: Opened, held: Sequence[Opened]) -> Iterator[bytes]:
@@ -195,7 +215,7 @@ def _first_glance(one: Opened) -> np.ndarray:
     return glance
 
 
-def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer) -> dict[str, int]:
+def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer, say: Say) -> dict[str, int]:
     """Every document to the part that its content says; of equal documents the first. Memory: 17 bytes a document."""
     digests = bytearray()
     for one in opened:
@@ -205,19 +225,28 @@ def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer) -> d
             else:
                 writer.unscored += 1
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
-    roles, index = roles_of(table, int(valid_fraction * 2**64)), 0
-    for one in opened:
-        for here in documents_of(one):
-            if not _has_target(one, here):
+    roles = roles_of(table, int(valid_fraction * 2**64))
+    copies = Copies(width_of(writer.tokenizer.vocab_size))
+    for role in (HELD, TRAIN):
+        scored = ((one, here) for one in opened for here in documents_of(one) if _has_target(one, here))
+        for index, (one, here) in enumerate(scored):
+            if roles[index] != role:
                 continue
-            if roles[index] == HELD:
+            if role == HELD:
                 writer.hold(one, here, table[index].tobytes())
-            elif roles[index] == TRAIN:
+                copies.hold(_own(one, here, writer.tokenizer))
+            else:
                 writer.train(one, here)
-            index += 1
+                copies.train(_own(one, here, writer.tokenizer))
+    copied = copies.check(say)
     writer.starts = np.frombuffer(writer.copied, np.int64) if writer.copied else np.zeros(0, np.int64)
     dropped = int((roles == DROPPED).sum())
-    return {"train_documents": len(writer.starts), "train_tokens": writer.n_tokens, "duplicates": dropped}
+    return {
+        "train_documents": len(writer.starts),
+        "train_tokens": writer.n_tokens,
+        "duplicates": dropped,
+        "copied_documents": copied,
+    }
 
 
 class _Writer:

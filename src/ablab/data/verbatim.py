@@ -1,7 +1,7 @@
-"""Held-out documents that stand word for word inside of longer training documents: a digest of the whole does not see them.
+"""Held-out documents that stand word for word inside of training documents: a digest of the whole does not see them.
 
-Windows of WIDTH bytes of each held-out document are looked for at every place of every training document, by a hash that
-rolls: h(i) = sum over j of byte[i + j] r^j, modulo 2^64, from differences of one running sum.
+Windows of each held-out document (bytes of text, or token ids) are looked for at every place of every training document, by
+a hash that rolls: h(i) = sum over j of value[i + j] r^j, modulo 2^64, from differences of one running sum.
 """
 
 from __future__ import annotations
@@ -10,80 +10,119 @@ import functools
 
 import numpy as np
 
-WIDTH, PROBES = 64, 16  # bytes of a window, most windows of a document
-LEAST = (
-    256  # bytes of a document that is looked for; shorter ones are quoted everywhere, and equal ones have equal digests
+WIDTH = (
+    48  # bytes of a window: some nine English words, which no two writers choose alike; shorter documents are not seen
 )
-MOST = (
-    0.9  # share of its windows that a document may share with training text: a cut shares all, a licence's header few
-)
-_PIECE = 1 << 20  # bytes hashed at a time
+REVISION = 2  # raised when other documents would be left out
+_TOKENS = ((512, 48), (8192, 24))  # vocabularies up to so many ids: tokens of a window
+_FEWER = 16  # of larger ones: some 60 bytes of English
+_PROBES = 32  # most windows of a document: its share is known to +- .18
+_MOST = 0.5  # share of its windows in training text from which on a document is no news
+_COMMON = 8  # training documents from which on text is a header, a licence, a prompt: what many have is no cut of one
+_PIECE = 1 << 20  # values hashed at a time
 _R = 0x9E3779B97F4A7C15  # odd, so that its powers can be undone modulo 2^64
-_BITS = 20
+
+
+def width_of(vocab_size: int) -> int:
+    """Tokens of a window over ids of such a vocabulary."""
+    return next((width for most, width in _TOKENS if vocab_size <= most), _FEWER)
 
 
 class Verbatim:
-    """Which of the held-out documents are cuts of training text; add the held-out ones first."""
+    """Which of the held-out documents are cuts of training text; add the held-out ones first.
 
-    def __init__(self) -> None:
+    Documents are arrays of whole numbers, bytes (uint8) or token ids. Those shorter than `width` are never cuts.
+    """
+
+    def __init__(self, width: int = WIDTH) -> None:
+        self.width = width
         self._hashes: list[np.ndarray] = []
-        self._owners: list[np.ndarray] = []
         self._counts: list[int] = []
-        self._table: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._hit: np.ndarray = np.zeros(0, bool)
+        self._table: tuple[np.ndarray, np.ndarray, np.ndarray, int] | None = None
+        self._found: np.ndarray = np.zeros(0, np.int32)  # in how many training documents each window stands
+        self._waiting: list[np.ndarray] = []
+        self._length = 0
 
-    def hold(self, raw: bytes) -> None:
+    def hold(self, values: np.ndarray) -> None:
         """A held-out document; they are numbered as they come."""
-        number, count = len(self._counts), 0
-        if len(raw) >= LEAST:
-            places = np.linspace(0, len(raw) - WIDTH, min(PROBES, len(raw) // WIDTH)).astype(np.int64)
-            values = np.concatenate([_hashes(np.frombuffer(raw[at : at + WIDTH], np.uint8)) for at in places.tolist()])
-            self._hashes.append(values)
-            self._owners.append(np.full(len(values), number, np.int32))
-            count = len(values)
+        count = 0
+        if len(values) >= self.width:
+            last = len(values) - self.width
+            places = np.unique(np.linspace(0, last, min(_PROBES, 2 + 4 * last // self.width)).astype(np.int64))
+            windows = np.stack([values[at : at + self.width] for at in places.tolist()])
+            self._hashes.append(_hashes(windows.ravel(), self.width)[:: self.width])
+            count = len(places)
         self._counts.append(count)
 
-    def train(self, raw: bytes) -> None:
-        """A training document: look for every window in it."""
-        if not self._hashes or len(raw) < WIDTH:
+    def train(self, values: np.ndarray) -> None:
+        """A training document: every window is looked for in it."""
+        if not self._hashes or len(values) < self.width:
             return
-        hashes, seen, _ = self._ready()
-        array = np.frombuffer(raw, np.uint8)
-        for at in range(0, len(array) - WIDTH + 1, _PIECE):
-            values = _hashes(array[at : at + _PIECE + WIDTH - 1])
-            values = np.unique(values[seen[values >> np.uint64(64 - _BITS)]])  # most are none by their first bits
-            places = np.searchsorted(hashes, values)
-            ok = places < len(hashes)
-            found = values[ok][hashes[places[ok]] == values[ok]]
-            self._hit[np.isin(hashes, found)] = True
+        if len(values) >= _PIECE:
+            self._look()  # alone, and not copied
+        self._waiting.append(values)
+        self._length += len(values)
+        if self._length >= _PIECE:
+            self._look()
 
-    def cuts(self) -> list[int]:
-        """The numbers of held-out documents of which nearly all windows stand in training text."""
+    def cuts(self, *, common: bool = True) -> list[int]:
+        """The numbers of held-out documents that training text holds for the most part, or as a whole.
+
+        For the most part: more than half of their windows stand in 1 to 7 training documents. What stands in more of them is a
+        header that many share, and counts only where it is all that a document has, and only if `common`.
+        """
         if not self._hashes:
             return []
-        owners = self._ready()[2]
-        hits = np.bincount(owners[self._hit], minlength=len(self._counts))
+        self._look()
+        owners, found = self._ready()[2], self._found
         counts = np.array(self._counts)
-        return np.flatnonzero((counts > 0) & (hits >= MOST * counts)).tolist()
+        rare, all_of = (
+            np.bincount(owners[hit], minlength=len(counts)) for hit in ((found > 0) & (found < _COMMON), found > 0)
+        )
+        return np.flatnonzero((counts > 0) & ((rare > _MOST * counts) | (common & (all_of == counts)))).tolist()
 
-    def _ready(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The windows' hashes in order, which first bits they have, and whose they are."""
+    def _look(self) -> None:
+        """Look through the training documents that wait, laid end to end."""
+        if not self._waiting:
+            return
+        hashes, seen, _, shift = self._ready()
+        ends = np.cumsum([len(one) for one in self._waiting])
+        array = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        self._waiting, self._length = [], 0
+        hits = []  # (window, document)
+        for at in range(0, len(array) - self.width + 1, _PIECE):
+            values = _hashes(np.asarray(array[at : at + _PIECE + self.width - 1]), self.width)
+            where = np.flatnonzero(seen[values >> np.uint64(shift)])  # most are none by their first bits
+            places = np.searchsorted(hashes, values[where])
+            ok = places < len(hashes)
+            where, places = where[ok], places[ok]
+            ok = hashes[places] == values[where]
+            documents = np.searchsorted(ends, at + where[ok], "right")
+            hits.append(np.stack([places[ok], documents], 1))
+        pairs = np.unique(np.concatenate(hits), axis=0)
+        first = np.bincount(pairs[:, 0], minlength=len(hashes)).astype(np.int32)
+        self._found += first[np.searchsorted(hashes, hashes)]  # equal windows have one place, their first
+
+    def _ready(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """The windows' hashes in order, which first bits they have, whose they are, and how far the bits are shifted."""
         if self._table is None:
-            hashes, owners = np.concatenate(self._hashes), np.concatenate(self._owners)
+            hashes = np.concatenate(self._hashes)
+            owners = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
             order = np.argsort(hashes, kind="stable")
-            seen = np.zeros(1 << _BITS, bool)
-            seen[hashes >> np.uint64(64 - _BITS)] = True
-            self._table = hashes[order], seen, owners[order]
-            self._hit = np.zeros(len(order), bool)
+            bits = min(27, max(16, len(hashes).bit_length() + 5))  # one in 32 or fewer is looked up in vain
+            seen = np.zeros(1 << bits, bool)
+            seen[hashes >> np.uint64(64 - bits)] = True
+            self._table = hashes[order], seen, owners[order], 64 - bits
+            self._found = np.zeros(len(order), np.int32)
         return self._table
 
 
-def _hashes(array: np.ndarray) -> np.ndarray:
-    """The hash of each window of `array` (uint8), uint64 (len - WIDTH + 1,)."""
+def _hashes(array: np.ndarray, width: int) -> np.ndarray:
+    """The hash of each window of `array`, uint64 (len - width + 1,)."""
     powers, back = _powers()
     sums = np.zeros(len(array) + 1, np.uint64)
     np.cumsum(array.astype(np.uint64) * powers[: len(array)], out=sums[1:])
-    mixed = (sums[WIDTH:] - sums[:-WIDTH]) * back[: len(array) - WIDTH + 1]
+    mixed = (sums[width:] - sums[:-width]) * back[: len(array) - width + 1]
     mixed ^= mixed >> np.uint64(32)
     mixed *= np.uint64(0xD6E8FEB86659FD93)  # the first bits depend on all: they choose what is looked up
     return mixed
