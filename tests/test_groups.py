@@ -113,7 +113,10 @@ def test_the_verdict_and_its_page_take_declared_groups_as_independent(finished: 
         assert (row["low"], row["high"]) == pytest.approx(by_hand(made, grouped), rel=1e-9)
         assert said in row["notes"] and row["text_said"] == said
         page = markdown.page(verdict)
-        assert said in page and said[0].upper() + said[1:] in page  # the row's note, and the note of the steps
+        assert f"with a t interval over documents ({said})" in page
+        assert (
+            f"bits3: {said}" in page and said[0].upper() + said[1:] in page
+        )  # the row's note, and the note of the steps
     assert row_of(first)["text_documents"] > 2 * GROUPS * 0.9 > row_of(answer)["text_documents"]
     status = history.statuses(made, history.rows(made))["bits3"]
     assert status.kind == "exploratory" and "changed: data.groups none -> site" in status.because
@@ -139,5 +142,7 @@ def test_data_that_cannot_be_read_any_more_keeps_its_groups(finished: Path) -> N
 def test_too_few_groups_are_warned_of_although_the_documents_are_many() -> None:
     corpus = tiny.corpus()
     few = replace(corpus, groups=Groups("site", np.array([0, 0, 0, 1, 1, 1])))
-    assert "the held-out text is 6 documents in 2 groups by site that count as " in corpora.few_documents(few)
+    said = corpora.few_documents(few)
+    assert "the held-out text is 6 documents in 2 groups by site that count as " in said
+    assert "hold out documents of more groups" in said
     assert "the held-out text is 6 documents that count as " in corpora.few_documents(corpus)

@@ -58,10 +58,10 @@ def few_documents(corpus: Corpus) -> str:
     from ablab.verdict.documents import FEWEST, effective
 
     sizes = np.maximum(0, np.diff(corpus.valid.starts) - 1).astype(np.float64)
-    what = _documents(len(sizes))
+    what, more = _documents(len(sizes)), "more documents"
     if corpus.groups is not None:
         sizes = np.bincount(corpus.groups.numbers, sizes)
-        what += f" in {len(sizes):,} groups by {corpus.groups.by}"
+        what, more = f"{what} in {len(sizes):,} groups by {corpus.groups.by}", "documents of more groups"
     counted = effective(sizes)
     if counted >= FEWEST:
         return ""
@@ -69,7 +69,7 @@ def few_documents(corpus: Corpus) -> str:
     return (
         f"warning: the held-out text is {what} that count{'s' if what == '1 document' else ''} as {counted:.1f} "
         f"(the largest is {largest:.0%} of it; {FEWEST} are needed for a word over documents): little is known of other text; "
-        "hold out more documents (data.valid_fraction, data.valid_bytes, data.valid_source)"
+        f"hold out {more} (data.valid_fraction, data.valid_bytes, data.valid_source)"
     )
 
 

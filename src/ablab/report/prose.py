@@ -329,9 +329,10 @@ def _training(view: View) -> str:
 def _pairing(view: View) -> str:
     """What differences were paired by, up to the words for the interval."""
     if view.over_documents():
+        rests = next((said for arm in view.rivals if (said := words.clean(arm.get("text_said") or ""))), "")
         return (
             "There is one run: a variant that shares the weights of its reference was paired with it by held-out document. "
-            "We report the difference, for these weights, with a t interval over documents"
+            f"We report the difference, for these weights, with a t interval over documents{f' ({rests})' if rests else ''}"
         )
     seeds = [int(n) for n in (num(a.get("seeds")) for a in view.rivals) if n is not None]
     span = f"{min(seeds)} to {max(seeds)}" if seeds and min(seeds) != max(seeds) else str(seeds[0]) if seeds else "no"
