@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,14 @@ def finish(made: Plan, arm: str, seed: int, change: Any = None) -> None:
     }
     empty = Scores(*(np.zeros(0) for _ in range(3)))
     _write(made, run.score_keys["needle"], empty, {"probe": probe, "metrics": {}, "bands": {}, "artifact": {}})
+
+
+def stamp(made: Plan, seconds: float) -> None:
+    """Give every result of the plan's runs that time."""
+    for run in made.runs.values():
+        results = [made.store.score(key) / "result.json" for key in run.score_keys.values()]
+        for file in (made.store.train(run.train_key) / "done.json", *results):
+            os.utime(file, (seconds, seconds))
 
 
 def _train(made: Plan, run: Run) -> None:

@@ -108,6 +108,8 @@ FLOORS = {
         "price",
         "timing",
         "bank",
+        "firsts",
+        "links",
         "history",
         "panels",
         "shelf",

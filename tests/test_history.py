@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from html import unescape
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats
 
 import finished_store as made
-from ablab import judge
+from ablab import history, judge
 from ablab.plan import Plan
 from ablab.report import html, markdown
 
@@ -22,7 +23,7 @@ ONE = made.STUDY.replace("\n[arm.int5]\nstage.post_quant.compress.bits = 5\n", "
 @pytest.fixture(autouse=True)
 def known_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store's writer knows arms by name: these are others of about the same kind."""
-    for name in ("nope", "wider"):
+    for name in ("nope", "wider", "narrow"):
         monkeypatch.setitem(made.EFFECT, name, dict.fromkeys(made.STAGES, 0.011))
         monkeypatch.setitem(made.BYTES, name, 15_500)
 
@@ -167,6 +168,88 @@ def test_a_decision_that_was_edited_before_any_result_is_declared(tmp_path: Path
     declare(tmp_path, moved(50))
     after = run(tmp_path, ONE.replace("matters = 0.05", "matters = 0.02"))
     assert after["exploratory"] is False and arm(after, "wide")["pooled"] is None
+
+
+def test_of_seeds_declared_ahead_the_first_that_gets_results_is_declared(tmp_path: Path) -> None:
+    texts = {first: moved(first) for first in (100, 200, 300)}
+    for text in texts.values():
+        declare(tmp_path, text)
+    ended = {first: run(tmp_path, texts[first]) for first in (300, 200, 100)}
+    again = {first: run(tmp_path, text) for first, text in texts.items()}
+    assert {first: answer["exploratory"] for first, answer in ended.items()} == {300: False, 200: True, 100: True}
+    assert arm(ended[200], "wide")["record"]["because"] == (
+        "study stages decided the same contrast before, on 3 other pairs; changed: decision.seeds.first 300 -> 200"
+    )
+    assert all(arm(ended[first], "wide")["record"] == arm(again[first], "wide")["record"] for first in texts)
+
+
+def test_another_study_that_ends_changes_no_finished_verdict(tmp_path: Path) -> None:
+    early, late = ONE.replace('"stages"', '"a"'), moved(100).replace('"stages"', '"b"')
+    declare(tmp_path, early)
+    declare(tmp_path, late)
+    before, second = run(tmp_path, late), run(tmp_path, early)
+    assert before["exploratory"] is False and second["exploratory"] is True
+    for _ in range(2):
+        assert arm(run(tmp_path, late), "wide")["record"] == arm(before, "wide")["record"]
+        assert arm(run(tmp_path, early), "wide")["record"] == arm(second, "wide")["record"]
+    (tmp_path / "runs/decisions.jsonl").unlink()  # every study's folder holds what it was told
+    assert run(tmp_path, late)["exploratory"] is False and run(tmp_path, early)["exploratory"] is True
+
+
+def test_results_that_nobody_judged_are_seen_by_the_next_study(tmp_path: Path) -> None:
+    """A run that is killed before it is judged has been looked at all the same."""
+    first, second = declare(tmp_path, moved(100)), declare(tmp_path, ONE)
+    for name in ("baseline", "wide"):
+        made.finish(second, name, 0)
+    made.fill(first)
+    assert run(tmp_path, moved(100))["exploratory"] is True
+    assert run(tmp_path, ONE)["exploratory"] is False
+
+
+def test_a_report_in_between_takes_no_words_away(tmp_path: Path) -> None:
+    plan = declare(tmp_path, ONE)
+    other = ONE.replace("matters = 0.05", "matters = 0.02")
+    declare(tmp_path, other)
+    history.begin(plan)
+    made.fill(plan)
+    looked = judge.conclude(made.plan(tmp_path, other))  # before the run's own judging
+    assert looked["exploratory"] is True
+    assert arm(looked, "wide")["record"]["because"] == (
+        "3 pairs had ended first in study stages; changed: decision.matters 0.05 -> 0.02"
+    )
+    assert judge.conclude(made.plan(tmp_path, ONE))["exploratory"] is False
+
+
+def test_a_store_without_the_order_of_results_is_read_by_the_times_of_its_files(tmp_path: Path) -> None:
+    declare(tmp_path, ONE)
+    late = run(tmp_path, moved(100))
+    early = run(tmp_path, ONE)
+    for file in (tmp_path / "runs").rglob("decisions.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            for entry in row.get("contrasts", ()):
+                del entry["trained"], entry["turned"]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows if "first" not in row and "begun" not in row))
+    made.stamp(made.plan(tmp_path, moved(100)), 1e9)
+    made.stamp(made.plan(tmp_path, ONE), 2e9)
+    assert late["exploratory"] is False and early["exploratory"] is True
+    assert run(tmp_path, ONE)["exploratory"] is True and run(tmp_path, moved(100))["exploratory"] is False
+
+
+def test_exchanged_roles_are_the_same_question(tmp_path: Path) -> None:
+    before = run(tmp_path, ONE)
+    text = moved(100).replace("d_model = 32", "d_model = 40").replace("arm.wide", "arm.narrow")
+    text = text.replace("[arm.narrow]\nmodel.d_model = 40", "[arm.narrow]\nmodel.d_model = 32")
+    after = run(tmp_path, text.replace('"stages"', '"turned"'))
+    row = arm(after, "narrow")
+    assert after["exploratory"] is True and row["record"]["because"] == (
+        "study stages decided the same contrast before, on 3 other pairs; "
+        "changed: decision.seeds.first 0 -> 100, arm.narrow and its reference exchanged"
+    )
+    own, theirs = row["delta"], arm(before, "wide")["delta"]
+    assert row["pooled"]["seeds"] == 6 and row["pooled"]["delta"] == pytest.approx((own - theirs) / 2)
+    back = arm(run(tmp_path, ONE), "wide")
+    assert back["pooled"]["delta"] == pytest.approx((theirs - own) / 2) and back["record"]["kind"] == "declared"
 
 
 @pytest.mark.parametrize("lost", ["decisions.jsonl", "studies/stages/decisions.jsonl"])

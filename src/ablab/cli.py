@@ -80,7 +80,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
-    from ablab import judge, miniature, report
+    from ablab import history, judge, miniature, report
     from ablab.jobs import default_jobs
     from ablab.launch import local
     from ablab.lock import locked
@@ -93,7 +93,7 @@ def run(
     plan = _plan(study, scale, out, device, precision=precision, say=say)
     with locked(plan.directory):
         _say_what_lies_there(plan, say)
-        judge.decisions(plan)  # the decision is on record before any result
+        history.begin(plan)  # the decision is on record before any result
         _warn(plan, say)
         if not _checked(plan):
             miniature.check(plan, say)

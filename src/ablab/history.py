@@ -1,12 +1,14 @@
 """Decisions on record: what was asked before this study, of which contrasts, and what that leaves of its words.
 
 A contrast is an arm and its reference by their settings, at a stage. Names, seeds, salts, margins and the machine are no part
-of it: whoever moves the first seed, renames the study or edits `matters` asks the same question again. A decision is recorded
-when it is first met, with the results that existed then. From the record follows, per arm:
+of it: whoever moves the first seed, renames the study, edits `matters` or exchanges the two asks it again. A decision
+is recorded when it is first met, with the results that existed then; what follows per arm is recorded as soon as its own pairs
+have results (`ablab.firsts`), and stands whatever other studies do later:
 
 declared     no result of it existed;
 added        none existed, but results of other arms on this baseline did: the arm is a later family with its own alpha;
-exploratory  results of this very contrast existed, under another rule or at other seeds.
+exploratory  results of this very contrast existed, under another rule or at other seeds, when it was declared or before its
+             own first result: of several decisions that are declared ahead, the first that gets results is the declared one.
 
 An arm whose contrast was decided by the same rule before keeps what it was then: adding an arm changes no earlier word.
 """
@@ -14,18 +16,18 @@ An arm whose contrast was decided by the same rule before keeps what it was then
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ablab import firsts, links
 from ablab.bank import pooled as pooled_noise
 from ablab.data.inputs import Inputs
 from ablab.files import key_of
 from ablab.planned import BASELINE, Plan
 from ablab.store import append_line, read_decisions, stage_asked
 
-RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")
 IDLE = (
     "salt",
     "validate_every",
@@ -65,9 +67,10 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
     return key_of([trained, stage_asked(settings, stage)])
 
 
-def contrast(plan: Plan, name: str, stage: str) -> str:
-    """Key of an arm against its reference at a stage."""
-    return key_of([recipe(plan, name, stage), recipe(plan, plan.study.arm(name).on, stage)])
+def contrast(plan: Plan, name: str, stage: str, *, turned: bool = False) -> str:
+    """Key of an arm against its reference at a stage; turned: of the reference against the arm."""
+    pair = [recipe(plan, name, stage), recipe(plan, plan.study.arm(name).on, stage)]
+    return key_of(pair[::-1] if turned else pair)
 
 
 def decision_key(plan: Plan) -> str:
@@ -77,11 +80,19 @@ def decision_key(plan: Plan) -> str:
 
 
 def rows(plan: Plan) -> list[Row]:
-    """Every decision on record in this store, oldest first; the study's own stands last where it is not yet recorded."""
+    """Every decision on record in this store, oldest first; the study's own stands last where it is not yet recorded.
+
+    `firsts` of a row: arm -> what was left of it when its pairs first had results.
+    """
     found = _recorded(plan)
-    if any(row["decision_key"] == decision_key(plan) for row in found):
-        return found
-    return [*found, declared(plan, found)]
+    if not any(row["decision_key"] == decision_key(plan) for row in found):
+        found = [*found, {**declared(plan, found), "firsts": {}}]
+    at = own(plan, found)
+    for j, name in firsts.fresh(plan, found, at):
+        kept = status(plan, found, j, name)
+        of = found[kept.family]["decision_key"] if kept.family >= 0 else found[j]["decision_key"]
+        found[j]["firsts"][name] = firsts.event(found[j], name, kept.kind, kept.after, kept.because, of)
+    return found
 
 
 def recorded(plan: Plan) -> Row | None:
@@ -93,11 +104,14 @@ def _recorded(plan: Plan) -> list[Row]:
     """The store keeps one file and every study's folder a copy, so that losing one of them hides nothing."""
     found = read_decisions(plan.store.root / "decisions.jsonl")
     known = {row["decision_key"] for row in found}
-    for copy in sorted((plan.store.root / "studies").glob("*/decisions.jsonl")):
+    copies = sorted((plan.store.root / "studies").glob("*/decisions.jsonl"))
+    for copy in copies:
         for row in read_decisions(copy):
             if row["decision_key"] not in known:
                 known.add(row["decision_key"])
                 found.append(row)
+    events = firsts.read([plan.store.root / "decisions.jsonl", *copies])
+    found = [{**row, "firsts": events.get(row["decision_key"], {})} for row in found]
     return sorted(found, key=lambda row: str(row.get("when", "")))
 
 
@@ -108,15 +122,22 @@ def own(plan: Plan, found: Sequence[Row]) -> int:
 
 
 def record(plan: Plan) -> list[Row]:
-    """Put the study's decision on record, once; every decision on record."""
+    """Put the study's decision on record, once, and what is left of every arm that has results; every decision on record."""
     mine, shelf = decision_key(plan), plan.store.root / "decisions.jsonl"
     copy = plan.directory / "decisions.jsonl"
     found = rows(plan)
     row = found[own(plan, found)]
     for path in (shelf, copy):
         if not any(one["decision_key"] == mine for one in read_decisions(path)):
-            append_line(path, row)
+            append_line(path, {key: value for key, value in row.items() if key != "firsts"})
+        firsts.write(path, found if path == shelf else [row])
     return found
+
+
+def begin(plan: Plan) -> None:
+    """Put the decision on record before its runs, and that they begin now."""
+    record(plan)
+    firsts.begin(plan, decision_key(plan))
 
 
 def declared(plan: Plan, before: Sequence[Row]) -> Row:
@@ -157,13 +178,16 @@ def _entry(plan: Plan, name: str) -> dict[str, Any]:
         lost = trained is not None and trained["status"] == "diverged"
         ended += (lost or any(map(plan.store.scored, fresh))) and _known(plan, on, seed)
     others = [other for other in plan.stages if other != stage and _apart(plan, name, other)]
+    adopted = bool(plan.study.arm(name).settings["train"]["weights"])  # whose training tells nothing
     return {
         "arm": name,
         "on": on,
         "key": contrast(plan, name, stage),
         "also": [contrast(plan, name, other) for other in others],
+        "turned": [contrast(plan, name, other, turned=True) for other in (stage, *others)],
         "ended": int(ended),
         "pairs": [_pair(plan, name, seed) for seed in seeds],
+        "trained": [] if adopted else [[plan.runs[arm, seed].train_key for arm in (name, on)] for seed in seeds],
     }
 
 
@@ -207,108 +231,84 @@ def statuses(plan: Plan, found: Sequence[Row]) -> dict[str, Status]:
 
 
 def status(plan: Plan, found: Sequence[Row], at: int, name: str) -> Status:
-    """Of the arm `name` of the decision at the place `at`."""
-    row, entry = found[at], _of(found[at], name)
+    """Of the arm `name` of the decision at the place `at`: as it was kept, and before it has results, as it would be now."""
+    row, entry = found[at], links.of(found[at], name)
+    if (kept := row["firsts"].get(name)) is not None:
+        places = [j for j, other in enumerate(found) if other["decision_key"] == kept["of"]]
+        family = -1 - at if kept["kind"] == "exploratory" else (*places, at)[0]
+        return Status(kept["kind"], int(kept["after"]), kept["because"], family)
     if entry is None:  # recorded before contrasts were
         kind = "exploratory" if row["ended"] else "declared"
         return Status(kind, int(row["ended"]), "results of these runs existed" if row["ended"] else "", -1 - at)
     if entry["ended"] == 0:
-        other = next((j for j in reversed(range(at)) if _pairs_done(plan, found[j], entry)), None)
-        if other is not None:
-            n = _pairs_done(plan, found[other], entry)
-            said = f"study {found[other]['study']} decided the same contrast before, on {_plural(n, 'other pair')}"
-            return Status("exploratory", n, f"{said}; changed: {_changes(found[other], row)}", -1 - at)
-        after = int(row.get("on_baseline", 0))
-        return Status("added" if after else "declared", after, family=at)
-    earlier = [j for j in range(at) if _linked(found[j], entry)]
+        return _ahead(plan, found, at, entry)
+    earlier = [j for j in range(at) if links.linked(found[j], entry)]
     for j in earlier:
-        if rule_of(found[j]) == rule_of(row) and (twin := _same(found[j], entry)) is not None:
+        if links.rule_of(found[j]) == links.rule_of(row) and (twin := links.same(found[j], entry)) is not None:
             was = status(plan, found, j, twin["arm"])
-            lost = _removed(found[j], row)
+            lost = links.removed(found[j], row)
             if was.kind != "exploratory" and not lost:
                 late = found[j].get("expect", {}).get(twin["arm"]) != row.get("expect", {}).get(name)
-                said = f"what was expected of it was written after {_plural(entry['ended'], 'pair')} had ended"
+                said = f"what was expected of it was written after {links.plural(entry['ended'], 'pair')} had ended"
                 return replace(was, because=said) if late else was
-    why = f"changed: {_changes(found[earlier[-1]], row)}" if earlier else "no decision about it was on record"
-    return Status("exploratory", entry["ended"], f"{_plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
+    why = f"changed: {links.changes(found[earlier[-1]], row)}" if earlier else "no decision about it was on record"
+    return Status("exploratory", entry["ended"], f"{links.plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
 
 
-def rule_of(row: Row) -> dict[str, Any]:
-    """What of a decision words and winner depend on, arms aside: on groups of documents only where documents decide."""
-    rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
-    over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
-    return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
-
-
-def _of(row: Row, name: str) -> dict[str, Any] | None:
-    return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)
-
-
-def _same(row: Row, entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    return next((one for one in row.get("contrasts", ()) if one["key"] == entry["key"]), None)
-
-
-def _links(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two entries are of one contrast, be it at a stage that decides in one and is reported in the other."""
-    return one["key"] == other["key"] or one["key"] in other["also"] or other["key"] in one["also"]
-
-
-def _linked(row: Row, entry: Mapping[str, Any]) -> bool:
-    return any(_links(one, entry) for one in row.get("contrasts", ()))
-
-
-def _removed(before: Row, row: Row) -> list[str]:
-    """Arms of an earlier decision that this one leaves out; each of them had its share of the family."""
-    return [entry["arm"] for entry in before.get("contrasts", ()) if not _linked(row, entry)]
+def _ahead(plan: Plan, found: Sequence[Row], at: int, entry: Mapping[str, Any]) -> Status:
+    """Of a contrast without results when it was declared: whichever decision had results of it first took its alpha."""
+    row = found[at]
+    before = [
+        j
+        for j, other in enumerate(found)
+        if j != at
+        and any(one["arm"] in other["firsts"] and links.links(one, entry) for one in other.get("contrasts", ()))
+    ]
+    for j in reversed(before):
+        if n := _pairs_done(plan, found[j], entry):
+            said = f"study {found[j]['study']} decided the same contrast before, on {links.plural(n, 'other pair')}"
+            return Status("exploratory", n, f"{said}; changed: {links.changes(found[j], row)}", -1 - at)
+    for j in before:
+        if (
+            links.rule_of(found[j]) == links.rule_of(row)
+            and (twin := links.same(found[j], entry))
+            and not links.removed(found[j], row)
+        ):
+            was = status(plan, found, j, twin["arm"])
+            if was.kind != "exploratory":
+                return was
+    if before:
+        n = firsts.count(plan, entry)
+        why = f"{links.plural(n, 'pair')} had ended first in study {found[before[-1]]['study']}"
+        return Status("exploratory", n, f"{why}; changed: {links.changes(found[before[-1]], row)}", -1 - at)
+    after = int(row.get("on_baseline", 0))
+    return Status("added" if after else "declared", after, family=at)
 
 
 def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:
     """How many results another decision has of this contrast at pairs that are not this study's own."""
-    mine = {key for pair in entry["pairs"] for key in pair[1:]}
-    pairs = [p for one in other.get("contrasts", ()) if _links(one, entry) for p in one["pairs"] if p[1] not in mine]
-    return sum(all(plan.store.scored(key) is not None for key in pair[1:]) for pair in pairs)
-
-
-def _changes(before: Row, row: Row) -> str:
-    """Which fields of an earlier decision this one changed, in the study file's words."""
-    said = list(_diff(rule_of(before), rule_of(row), "decision"))
-    for inside, written in (("decision.limits", "limits"), ("decision.groups", "data.groups")):
-        said = [text.replace(inside, written, 1) for text in said]
-    said += [f"arm.{name} removed" for name in _removed(before, row)]
-    said += [f"arm.{name} added" for name in _removed(row, before)]
-    return ", ".join(said) or "in another study"
-
-
-def _diff(before: Any, after: Any, place: str) -> Iterable[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in dict.fromkeys([*before, *after]):
-            yield from _diff(before.get(key), after.get(key), f"{place}.{key}")
-    elif before != after:
-        yield f"{place} {_shown(before)} -> {_shown(after)}"
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def _plural(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+    mine, trained = {key for pair in entry["pairs"] for key in pair[1:]}, list(map(sorted, entry.get("trained", ())))
+    return sum(
+        firsts.count(plan, one, lambda keys, weights: not (mine.issuperset(keys) or sorted(weights) in trained))
+        for one in other.get("contrasts", ())
+        if links.links(one, entry)
+    )
 
 
 def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
     """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
     mine = found[own(plan, found)]
     shared = [row for row in found if row is mine or _shares(row, mine)]
-    inside = ("groups", "runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits")
+    inside = ("runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits", "firsts")
     said = []
     for i, row in enumerate(shared):
         shown = {key: value for key, value in row.items() if key not in inside}
-        said.append(shown | ({"changed": _changes(shared[i - 1], row)} if i else {}))
+        said.append(shown | ({"changed": links.changes(shared[i - 1], row)} if i else {}))
     return said
 
 
 def _shares(row: Row, mine: Row) -> bool:
-    linked = any(_linked(row, entry) for entry in mine.get("contrasts", ()))
+    linked = any(links.linked(row, entry) for entry in mine.get("contrasts", ()))
     on_base = mine.get("baseline") is not None and row.get("baseline") == mine.get("baseline")
     return linked or on_base or bool(set(row["runs"]) & set(mine["runs"]))
 
@@ -320,17 +320,21 @@ def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> dict[str, 
     """
     from ablab.verdict.interval import read, summary
 
-    metric, entry = plan.study.decision["metric"], _of(found[own(plan, found)], name)
+    metric, entry = plan.study.decision["metric"], links.of(found[own(plan, found)], name)
     if entry is None:
         return None
-    same = [(row, one) for row in found for one in row.get("contrasts", ()) if one["key"] == entry["key"]]
     values, counted = dict[str, tuple[float, float]](), dict[str, str]()
-    for row, one in same:
-        scores = {pair[0]: [_metric(plan, key, metric) for key in pair[1:]] for pair in one["pairs"]}
-        done = {label: (a, b) for label, (a, b) in scores.items() if a is not None and b is not None}
-        values |= done
-        if done:  # the same rule on the same seeds is one decision, whatever the study is called
-            counted[key_of([rule_of(row), sorted(scores)])] = row["study"]
+    for row in found:
+        for one in row.get("contrasts", ()):
+            turned = entry["key"] in one.get("turned", ())[:1] or one["key"] in entry.get("turned", ())[:1]
+            if one["key"] != entry["key"] and not turned:
+                continue
+            pairs = [_turned(pair) if turned else pair for pair in one["pairs"]]
+            scores = {pair[0]: [_metric(plan, key, metric) for key in pair[1:]] for pair in pairs}
+            done = {label: (a, b) for label, (a, b) in scores.items() if a is not None and b is not None}
+            values |= done
+            if done:  # the same rule on the same seeds is one decision, whatever the study is called
+                counted[key_of([links.rule_of(row), sorted(scores)])] = row["study"]
     if not values.keys() - {pair[0] for pair in entry["pairs"]}:
         return None
     sample = summary([a - b for a, b in values.values()], [b for _, b in values.values()])
@@ -344,6 +348,13 @@ def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> dict[str, 
         "alpha": alpha,
         "arms": size,
     }
+
+
+def _turned(pair: Sequence[str]) -> list[str]:
+    """A pair as the study of the exchanged roles has it: the label's two salts, and the two scores."""
+    seed, *salts = pair[0].split("/")
+    half = len(salts) // 2
+    return ["/".join([seed, *salts[half:], *salts[:half]]), pair[2], pair[1]]
 
 
 def _metric(plan: Plan, key: str, metric: str) -> float | None:

@@ -18,6 +18,7 @@ from ablab.study import elsewhere
 def conclude(plan: Plan) -> dict[str, Any]:
     """Judge what exists now, write `verdict.json` into the study's directory, and return it."""
     study = plan.study
+    record = decisions(plan)  # first: what other studies' results leave of the words is then settled
     bank = planning.bank(plan)
     verdict = planning.judged(plan, bank).as_json()
     paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
@@ -26,7 +27,6 @@ def conclude(plan: Plan) -> dict[str, Any]:
         {**row, **_declared(plan, row["name"]), **_paid(plan, row, costs, paired.get(row["name"], []))}
         for row in verdict["rows"]
     ]
-    record = decisions(plan)
     rows = [{**row, **record["arms"].get(row["name"], {})} for row in rows]
     answer = {
         "study": study.name,

@@ -1,0 +1,80 @@
+"""Which decisions on record ask the same, and what one changed of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")
+Row = dict[str, Any]
+
+
+def rule_of(row: Row) -> dict[str, Any]:
+    """What of a decision words and winner depend on, arms aside: on groups of documents only where documents decide."""
+    rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
+    over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
+    return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
+
+
+def of(row: Row, name: str) -> dict[str, Any] | None:
+    """The entry of an arm in a decision."""
+    return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)
+
+
+def same(row: Row, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The entry of a decision that is of this very contrast."""
+    return next((one for one in row.get("contrasts", ()) if one["key"] == entry["key"]), None)
+
+
+def links(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two entries are of one contrast, be it at a stage that decides in one and is reported in the other, or turned."""
+    straight = one["key"] == other["key"] or one["key"] in other["also"] or other["key"] in one["also"]
+    return straight or turns(one, other)
+
+
+def turns(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the arm of the one is the reference of the other, and the other way round. Old rows do not say so themselves."""
+    return one["key"] in other.get("turned", ()) or other["key"] in one.get("turned", ())
+
+
+def linked(row: Row, entry: Mapping[str, Any]) -> bool:
+    """Whether a decision has an entry of this contrast, at any stage, or turned."""
+    return any(links(one, entry) for one in row.get("contrasts", ()))
+
+
+def removed(before: Row, row: Row) -> list[str]:
+    """Arms of an earlier decision that this one leaves out; each of them had its share of the family."""
+    return [entry["arm"] for entry in before.get("contrasts", ()) if not linked(row, entry)]
+
+
+def changes(before: Row, row: Row) -> str:
+    """Which fields of an earlier decision this one changed, in the study file's words."""
+    said = list(_diff(rule_of(before), rule_of(row), "decision"))
+    for inside, written in (("decision.limits", "limits"), ("decision.groups", "data.groups")):
+        said = [text.replace(inside, written, 1) for text in said]
+    said += [f"arm.{name} removed" for name in removed(before, row)]
+    said += [f"arm.{name} added" for name in removed(row, before)]
+    was = before.get("contrasts", ())
+    said += [
+        f"arm.{entry['arm']} and its reference exchanged"
+        for entry in row.get("contrasts", ())
+        if same(before, entry) is None and any(turns(one, entry) for one in was)
+    ]
+    return ", ".join(said) or "in another study"
+
+
+def _diff(before: Any, after: Any, place: str) -> Iterable[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from _diff(before.get(key), after.get(key), f"{place}.{key}")
+    elif before != after:
+        yield f"{place} {_shown(before)} -> {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def plural(n: int, word: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
