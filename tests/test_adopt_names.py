@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.test_adopt import adopted, refused, trained  # noqa: F401  (a fixture)
 
-from ablab.adopt.names import unwrapped
+from ablab.adopt.names import fitted, unwrapped
 from ablab.model import build
 
 Weights = dict[str, torch.Tensor]
@@ -89,6 +89,57 @@ def test_two_names_that_become_one_must_be_alike() -> None:
     ):
         unwrapped({"layers.0._flat_param": one})
     assert list(unwrapped({"module.a.w": one, "head.w": one})) == ["module.a.w", "head.w"], "not before every name"
+
+
+BEFORE = {
+    "Lightning beside a loss's weight": ("model.", {"criterion.w": torch.ones(3)}),
+    "a state_dict in a state_dict": ("state_dict.model.", {"state_dict.step": torch.ones(1)}),
+    "an EMA's copy": ("ema_model.module.", {}),
+    "a net": ("net.", {"n_averaged": torch.ones(1)}),
+    "Hugging Face's": ("transformer.", {}),
+    "a base model": ("base_model.model.", {"base_model.extra.weight": torch.ones(2)}),
+    "a module and a compiled model": ("learner.core.", {"metric.total": torch.ones(1), "b": torch.ones(1)}),
+}
+
+
+@pytest.mark.parametrize("how", BEFORE)
+def test_what_stands_before_every_name_of_the_model_is_taken_off(trained: Path, tmp_path: Path, how: str) -> None:  # noqa: F811
+    weights, (before, others) = own(trained), BEFORE[how]
+    save_file({before + name: tensor for name, tensor in weights.items()} | others, tmp_path / "w.safetensors")
+    done = adopted(tmp_path / "w.safetensors", tmp_path / "out")
+    now = own(tmp_path / "out")
+    assert now.keys() == weights.keys() and all(torch.equal(now[name], weights[name]) for name in weights)
+    notes = " ".join(done["adopted"]["notes"])
+    assert all(name in notes for name in others) and (f", {len(others)} other" in notes) == bool(others)
+
+
+def test_a_head_outside_of_the_prefix_is_the_models(trained: Path, tmp_path: Path) -> None:  # noqa: F811
+    weights, file = own(trained), tmp_path / "w.safetensors"
+    inside, head = {f"model.{name}": tensor for name, tensor in weights.items()}, weights["embed.weight"].clone()
+    save_file(inside | {"lm_head.weight": head}, file)
+    notes = adopted(file, tmp_path / "tied")["adopted"]["notes"]
+    assert "its lm_head.weight is a copy of embed.weight, which is the head here" in notes
+    save_file(inside | {"lm_head.weight": head + 1}, file)
+    adopted(file, tmp_path / "untied", model=tiny.model(tied=False))
+    assert torch.equal(own(tmp_path / "untied")["lm_head.weight"], head + 1)
+
+
+def test_two_models_in_one_file_and_names_that_nearly_fit_are_said(trained: Path, tmp_path: Path) -> None:  # noqa: F811
+    weights, file = own(trained), tmp_path / "w.safetensors"
+    twice = {f"{which}.{name}": tensor.clone() for which in ("student", "teacher") for name, tensor in weights.items()}
+    save_file(twice, file)
+    assert refused(file, tmp_path / "no") == "holds the model 2 times, as student.*, teacher.*; save one of them alone"
+    more = {f"net.{name}": tensor for name, tensor in weights.items()} | {"net.layers.0.probe": torch.ones(2)}
+    save_file(more, file)
+    assert "has layers.0.probe, which the model has not" in refused(file, tmp_path / "no"), "a part of another model"
+    name = max(weights, key=len)
+    save_file({f"net.{other}": tensor for other, tensor in weights.items() if other != name}, file)
+    said = refused(file, tmp_path / "no")
+    assert "closest are net." in said and f"lacks {sorted(weights)[0]}" in said
+    save_file({f"{other}s": tensor for other, tensor in weights.items()}, file)
+    first = sorted(weights)[0]
+    assert f"closest are {first}s for {first}" in refused(file, tmp_path / "no")
+    assert fitted({"a": torch.ones(1)}, ["a"]) == ({"a": torch.ones(1)}, [])
 
 
 def test_a_copy_of_a_tied_head_is_no_other_weight(trained: Path, tmp_path: Path) -> None:  # noqa: F811

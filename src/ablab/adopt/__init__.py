@@ -12,7 +12,7 @@ from torch import Tensor
 from ablab import checkpoint, machine, provenance
 from ablab.adopt import golf
 from ablab.adopt.found import Found, read
-from ablab.adopt.names import without_copies
+from ablab.adopt.names import closest, fitted, without_copies
 from ablab.data import Corpus
 from ablab.data.located import sealed
 from ablab.fault import Fault, GateFailed
@@ -119,6 +119,9 @@ def taken(
             raise GateFailed(Fault(str(file), fault, cure)) from error
         found.names, notes = "golf", notes + golf.notes(settings["model"])
     try:
+        if found.names == "own":
+            found.tensors, left = fitted(found.tensors, decoder.state_dict().keys())
+            notes += left
         found.tensors, copies = without_copies(found.tensors, bool(settings["model"]["tied"]))
     except ValueError as error:
         fault, _, cure = str(error).rpartition("; ")
@@ -134,6 +137,8 @@ def _checked(tensors: Mapping[str, Tensor], decoder: Decoder, file: Path, dtype:
     faults = _differences({name: tuple(t.shape) for name, t in tensors.items()}, wanted)
     if faults:
         cure = "use the settings they were trained with"
+        if near := closest(wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()):
+            faults.append(f"closest are {near}")
         raise GateFailed(Fault(str(file), f"holds weights of another model: {'; '.join(faults)}", cure))
     done: dict[str, Tensor] = {}
     for name, like in wanted.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ INSIDE = frozenset(
 )
 BEFORE = ("module", "model")  # what DDP and DeepSpeed, and the attribute of a LightningModule, put before every name
 FLAT = ("_flat_param", "flat_param")
+SHOWN = 4  # names that a message lists
 HEAD, EMBEDDING = "lm_head.weight", "embed.weight"
 
 
@@ -35,6 +37,48 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"holds {own} twice and not alike, as {origin[own]} and {name}; save one of them")
         found[own], origin[own] = tensors[name], name
     return found
+
+
+def fitted(tensors: dict[str, Tensor], wanted: Collection[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors without what a program's object has put before the model's names, and a note of what was left over.
+
+    That is the one prefix under which all `wanted` names stand (a tied model's head may stand outside of it). They are
+    returned as they are where none has all, or the bare names fit. What else stands under the prefix stays: it may be a part
+    that this model lacks. ValueError, with the cure, where several prefixes do.
+    """
+    needed = set(wanted) - {HEAD}
+    if not needed or needed <= tensors.keys():
+        return tensors, []
+    probe = max(needed, key=len)
+    befores = [name[: -len(probe)] for name in tensors if name.endswith(f".{probe}")]
+    fitting = sorted(before for before in befores if all(before + name in tensors for name in needed))
+    if len(fitting) > 1:
+        listed = ", ".join(f"{before}*" for before in fitting)
+        raise ValueError(f"holds the model {len(fitting)} times, as {listed}; save one of them alone")
+    if not fitting:
+        return tensors, []
+    [before] = fitting
+    found = {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
+    others = [name for name in tensors if not name.startswith(before)]
+    if HEAD in others and HEAD not in found:
+        found[HEAD] = tensors[HEAD]
+        others.remove(HEAD)
+    left = f", {len(others):,} other{'s' if len(others) > 1 else ''} left ({_few(others)})" if others else ""
+    return found, [f"its names begin with '{before}', taken off{left}"]
+
+
+def closest(missing: Collection[str], names: Collection[str]) -> str:
+    """Names of a file that end as the missing ones do, or are nearly alike; "" where there are none."""
+    found = []
+    for name in sorted(missing)[:SHOWN]:
+        same = sorted((other for other in names if other.endswith(f".{name}")), key=len)
+        if alike := same[:1] or get_close_matches(name, names, 1, 0.75):
+            found.append(f"{alike[0]} for {name}")
+    return ", ".join(found)
+
+
+def _few(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def without_copies(tensors: dict[str, Tensor], tied: bool) -> tuple[dict[str, Tensor], list[str]]:
