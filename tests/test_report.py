@@ -796,3 +796,47 @@ def test_the_terminal_says_how_every_arm_stands_at_every_stage(staged_verdict: d
 def test_new_parts_of_a_verdict_may_be_missing_or_odd(staged_verdict: dict[str, Any], key: str) -> None:
     for odd in (None, {"x": None}, {"post_quant": {"baseline": {"hadamard": [None], "schemes": {"s": None}}}}):
         everything(staged_verdict | {key: odd})
+
+
+def what_it_takes(**row: Any) -> str:
+    verdict = {"arms": [{"name": "baseline", "word": "baseline"}, {"name": "a", "on": "baseline", **row}]}
+    ((_, _, said),) = prose.what_would_change(View(verdict), words.Style())
+    return said
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"notes": ["not promoted", "noise unknown"], "fresh": True, "more_seeds": 3},
+            "The noise is unknown: its probe chose, and measured no spread. 3 fresh seeds would measure it",
+        ),
+        (
+            {"notes": ["noise unknown"], "fresh": True, "more_seeds": 3},
+            "The noise is unknown: one pair has no spread. 3 fresh seeds would measure it",
+        ),
+        ({"notes": ["probe not finished"], "more_seeds": 1}, "1 more seed would end its probe, which only chooses the"),
+        (
+            {"more_seeds": 5, "chance": 0.31},
+            "5 more seeds are left in the plan; the chance that its last look settles it is 31%",
+        ),
+    ],
+)
+def test_no_number_of_seeds_is_said_to_settle_what_it_may_not(row: dict[str, Any], said: str) -> None:
+    found = what_it_takes(word="inconclusive", delta=-0.1, **row)
+    assert said in found and "power" not in found
+
+
+def test_seeds_that_would_settle_an_arm_are_said_with_their_power() -> None:
+    found = what_it_takes(word="inconclusive", delta=-0.1, more_seeds=2, chance=0.93)
+    assert "About 2 more seeds would settle it with power 0.8. The chance that the last planned look" in found
+    fresh = what_it_takes(word="inconclusive", delta=-0.1, more_seeds=9, fresh=True, chance=0.02)
+    assert "About 9 fresh seeds in a new study (the error probability of this one is spent) would settle it" in fresh
+
+
+def test_no_word_for_new_text_is_drawn_from_a_handful_of_documents() -> None:
+    row = {"word": "better", "low": -0.3, "high": -0.2, "delta": -0.25, "low_text": -0.4, "high_text": -0.1}
+    few = "no word over documents: one document is 57% of the text; 18 count as 2.8, 20 are needed"
+    assert "It also holds for new text of this kind." in what_it_takes(**row, text_documents=44.0)
+    found = what_it_takes(**row, text_documents=2.8, text_said=few)
+    assert f"For new text of this kind: {few}." in found and "also holds" not in found

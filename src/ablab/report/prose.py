@@ -12,6 +12,7 @@ from ablab.report.tables import price_text
 from ablab.report.view import View, listing, mapping, note_text
 from ablab.report.words import Style, num
 from ablab.verdict.documents import FEWEST
+from ablab.verdict.planning import POWER
 
 
 def answer(view: View) -> str:
@@ -234,6 +235,8 @@ def _price_sentence(arm: dict[str, Any], style: Style) -> str:
     if "noise unknown" in notes:
         why = "its probe chose, and measured no spread" if "not promoted" in notes else "one pair has no spread"
         return f"The noise is unknown: {why}. {what} would measure it; what settles it can be said then."
+    if chance is not None and chance < POWER and not arm.get("fresh"):  # the plan's seeds, which need not be enough
+        return f"{what} are left in the plan; the chance that its last look settles it is {100 * chance:.0f}%."
     said = (
         f"About {words.plural(int(more), 'more seed')}"
         if not arm.get("fresh")
