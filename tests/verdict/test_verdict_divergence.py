@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_studies import B, decision, near, run, runs_of, study
 from scipy.stats import binomtest
 
-from ablab.verdict import ArmSpec, judge, wanted
+from ablab.verdict import ArmSpec, Bank, judge, wanted
 from ablab.verdict.spending import clopper_pearson
 
 LOST = "diverged"
@@ -37,6 +37,38 @@ def test_once_takes_better_away_and_the_arm_goes_on():
     v = study(with_lost(BETTER, 1))
     assert (v.rows["a"].word, v.winner, v.decided_by) == ("inconclusive", "base", "nothing shown better")
     assert v.rows["a"].notes[0].startswith("diverged once in 8 seeds")
+
+
+def test_once_promises_no_seeds_that_would_call_it_better():
+    said = "no further seeds of this study can call it better"
+    last = study(with_lost(BETTER, 1))
+    assert (last.rows["a"].more_seeds, last.rows["a"].fresh, last.rows["a"].price) == (None, False, None)
+    assert said in last.rows["a"].notes and last.sentence.endswith(f"inconclusive: a (diverged once: {said}).")
+    ahead = study(with_lost(BETTER[:5], 1))
+    assert f"a (diverged once: {said}; 3 to its next look: " in ahead.sentence
+    lower = study(with_lost((-0.0241, -0.0252, 0.0136, -0.0247, -0.0039, 0.0044, -0.0250, -0.0038), 1)).rows["a"]
+    assert (
+        lower.low < 0 < lower.high and lower.more_seeds is None and said in lower.notes
+    )  # not shown, and never will be
+    for lone in (study((LOST,), start=1, at_most=1), study((LOST,), start=1, at_most=1, bank=Bank(0.001, 7))):
+        assert lone.rows["a"].more_seeds is None and said in lone.rows["a"].notes
+
+
+def test_once_leaves_a_number_of_seeds_that_can_settle_it():
+    """Above zero they may show it worse, near zero a tie."""
+    for d in (0.003, -0.001):
+        wide = tuple(d + x for x in (0.02, -0.02, 0.012, -0.012, 0.008, -0.008, 0.015, -0.015))
+        a = study(with_lost(wide, 1), matters=0.012).rows["a"]
+        assert a.word == "inconclusive" and a.more_seeds and a.fresh
+
+
+def test_once_in_the_probe_promises_no_seeds_either():
+    a = study({"a": (LOST,), "b": (-0.02,)}, start=3, at_most=3, probe=1, keep=1).rows["a"]
+    assert (
+        "not promoted" in a.notes
+        and a.more_seeds is None
+        and "no further seeds of this study can call it better" in a.notes
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ablab.report import words
 from ablab.report.tables import price_text
 from ablab.report.view import View, listing, mapping, note_text
 from ablab.report.words import Style, num
+from ablab.verdict.describe import NEVER
 from ablab.verdict.documents import FEWEST
 from ablab.verdict.planning import POWER
 
@@ -225,9 +226,12 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
 
 def _price_sentence(arm: dict[str, Any], style: Style) -> str:
     more, chance = num(arm.get("more_seeds")), num(arm.get("chance"))
+    price, notes = price_text(arm.get("price")), [note_text(note) for note in listing(arm.get("notes"))]
+    if NEVER in notes:
+        later = f"; {words.plural(int(more), 'more seed')} to its next look" if more else ""
+        return f"It diverged once, so {NEVER}{later}. A cure of the divergence is another arm."
     if not more:
         return ""
-    price, notes = price_text(arm.get("price")), [note_text(note) for note in listing(arm.get("notes"))]
     cost = f" ({style.text(price)})" if price else ""
     what = f"{words.plural(int(more), 'fresh seed' if arm.get('fresh') else 'more seed')}{cost}"
     if "probe not finished" in notes:

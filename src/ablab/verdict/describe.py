@@ -20,6 +20,7 @@ from ablab.verdict.stages import Shown, own_metric, shown
 from ablab.verdict.steps import baseline_steps, unstable_stages
 
 UNKNOWN = "noise unknown"
+NEVER = "no further seeds of this study can call it better"
 
 
 def baseline_row(evidence: Evidence) -> Row:
@@ -146,18 +147,19 @@ def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
             notes=("probe not finished", *notes),
             shares_weights=line.shares_weights,
         )
-    m = max(1, len(study.promoted))
+    m, never = max(1, len(study.promoted)), _never_better(study, line, sample.d)
     more, fresh = more_seeds(evidence, d=sample.d, s=None, n=0, m=m, look=None, open=False, bank=bank)
+    said = [NEVER] if never else [UNKNOWN] if bank is None else []
     return Row(
         line.name,
         line.reference,
         "inconclusive",
         sample.d,
-        more_seeds=more,
-        fresh=fresh,
+        more_seeds=None if never else more,
+        fresh=fresh and not never,
         lower=lower,
-        price=price(evidence, line, None, more),
-        notes=("not promoted", *([UNKNOWN] if bank is None else []), *notes),
+        price=None if never else price(evidence, line, None, more),
+        notes=("not promoted", *(_said_rates(study, line) if never else ()), *said, *notes),
         shares_weights=line.shares_weights,
     )
 
@@ -174,7 +176,7 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     correlation, saved = _common_random_numbers(evidence, line, places, i.s) if is_arm else (None, None)
     late = ["late crossing"] if i.word == "better" and part.trajectory and part.trajectory.delta >= 0 else []
     said = _rests_on(error, over=i.n == 1 and over_documents(evidence, line), new_text=low_text is not None)
-    said += [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
+    said += _never_or_unknown(study, line, i, bank, more)
     notes = (
         *_own_notes(study, line, standing),
         *said,
@@ -198,7 +200,7 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
         c=i.c,
         mean=own_metric(evidence, line.name, places, decision.stage) if is_arm else None,
         mde=_mde(decision, i, error, bank),
-        chance=standing.chance,
+        chance=None if NEVER in said else standing.chance,  # it counts the word better
         more_seeds=more,
         fresh=fresh,
         price=cost,
@@ -225,7 +227,10 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
 
 
 def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tuple[int | None, bool, Price | None]:
-    """(more seeds, whether they must be fresh, their price); nothing for a settled line, nor where documents decide."""
+    """(more seeds, whether they must be fresh, their price); nothing for a settled line, nor where documents decide.
+
+    An arm that may not be called better any more has the seeds to its next look, and no number after its last.
+    """
     evidence, i, look = study.evidence, standing.interval, standing.look
     if i.word != "inconclusive":
         return 0, False, None
@@ -233,9 +238,26 @@ def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tu
         return None, False, None
     m = max(1, i.m or study.family.sizes[line.name])
     more, fresh = more_seeds(evidence, d=i.d, s=i.s, n=i.n, m=m, look=look, open=standing.open, bank=bank)
+    if fresh and _never_better(study, line, i.d):
+        return None, False, None
     after = evidence.decision.probe + (look or 0)
     ahead = None if fresh else range(after, min(after + more, len(evidence.seeds)))
     return more, fresh, price(evidence, line, ahead, more)
+
+
+def _never_or_unknown(study: Study, line: Line, i: Interval, bank: Bank | None, more: int | None) -> list[str]:
+    """What makes a number of further seeds another thing than a plan."""
+    if i.word == "inconclusive" and _never_better(study, line, i.d):
+        return [NEVER]
+    return [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
+
+
+def _never_better(study: Study, line: Line, d: float | None) -> bool:
+    """Whether only the word better could settle a line that diverged once: it stands too low to be shown worse or a tie.
+
+    Numbers of seeds are planned for whichever of "different" and "tied" is easier, which is tied above -matters / 2.
+    """
+    return line.name in study.once and (d is None or d <= -study.evidence.decision.matters / 2)
 
 
 def loose_margin(decision: Decision, level: float | None, tie: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ablab.verdict.describe import UNKNOWN
+from ablab.verdict.describe import NEVER, UNKNOWN
 from ablab.verdict.evidence import Evidence
 from ablab.verdict.fitness import often
 from ablab.verdict.interval import ZERO
@@ -116,10 +116,12 @@ def _lost(row: Row, who: str) -> str:
 
 def _price_text(row: Row) -> str:
     if row.more_seeds is None:
-        return "more held-out documents would tell"
+        return f"diverged once: {NEVER}" if NEVER in row.notes else "more held-out documents would tell"
     kind = "fresh seeds" if row.fresh else "seeds"
     about = f"about {row.more_seeds} more {kind}"
-    if UNKNOWN in row.notes:
+    if NEVER in row.notes:
+        about = f"diverged once: {NEVER}; {row.more_seeds} to its next look"
+    elif UNKNOWN in row.notes:
         about = f"{UNKNOWN}; {row.more_seeds} {kind} would measure it"
     elif "probe not finished" in row.notes:
         about = f"{row.more_seeds} seed{'s' * (row.more_seeds != 1)} to the end of its probe"
