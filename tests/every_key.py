@@ -81,6 +81,7 @@ KEYS: dict[str, tuple[dict[str, Any], Any, Any]] = {
 # Keys that this sweep cannot try, and where they are tried.
 ELSEWHERE = {
     "budget.seconds": "no miniature has a clock: test_inert, averages under a budget in seconds",
+    "data.groups": "is refused in an arm: study/test_study_canonical, test_groups",
     "train.validate_bytes": "is the same in every arm: data/test_data_midway",
     "train.weights": "takes files: test_eval_only",
     "kind.like": "is read into the kind's own keys, which are tried: study/test_study_layers",

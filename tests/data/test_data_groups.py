@@ -13,7 +13,8 @@ from tests.data.tiny import settings, texts
 
 from ablab.data import groups, prepare
 from ablab.data.corpus import Corpus
-from ablab.data.sources import PythonLibrary
+from ablab.data.find import Found
+from ablab.data.sources import Arrow, PythonLibrary
 from ablab.fault import GateFailed, InvalidStudy
 
 ROWS = [{"text": text, "site": f"site {i % 7}"} for i, text in enumerate(texts(90))]
@@ -166,3 +167,17 @@ def test_what_cannot_be_grouped_is_refused(source: str, by: str, said: str, tmp_
     named = source if source in ("mock", "python") else str(tmp_path / source)
     with pytest.raises((InvalidStudy, GateFailed), match=said):
         made(tmp_path, named, groups=by)
+
+
+def test_rows_of_the_datasets_library_have_fields_and_no_folders(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist(ROWS)
+    with pyarrow.ipc.new_stream(tmp_path / "d.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=16)
+    source = Arrow(tmp_path / "d.arrow", "hf:d/d.arrow", rows=(10, 70))
+    (fault,) = groups.refused(Found(texts=[source]), "folder")
+    assert str(fault) == (
+        "data.groups: 'hf:d/d.arrow' lies in no folder: the datasets library keeps rows, not files; name a field of its rows"
+    )
+    assert groups.refused(Found(texts=[source]), "site") == []
+    named = [(text, name) for _, text, name in groups._named(source, "site", tmp_path)]
+    assert named == [(row["text"], row["site"]) for row in ROWS[10:70]]
