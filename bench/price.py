@@ -22,10 +22,10 @@ import torch
 
 import eval_only
 from ablab import machine, price, timing
-from ablab import planned as planning
+from ablab import plan as planning
 from ablab.jobs import default_jobs
 from ablab.launch.work import do
-from ablab.planned import Plan
+from ablab.plan import Plan
 from ablab.store import Store
 from ablab.study import load
 
