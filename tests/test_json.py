@@ -68,7 +68,7 @@ def test_every_command_has_json() -> None:
 def rehearsed(plan: Any, say: Any) -> dict[str, Any]:
     """What takes seconds in `check`: it speaks of every arm while it goes on."""
     say("miniature of every arm")
-    return {name: SimpleNamespace(losses=[1.0], fault=None) for name in planning.arms(plan.study)}
+    return {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in planning.arms(plan.study)}
 
 
 @pytest.fixture

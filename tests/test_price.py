@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 
 import finished_store as made
 from ablab import check, judge, price, timing
 from ablab import plan as planning
+from ablab.data import ValidRows
 from ablab.data.located import sealed
 from ablab.plan import Plan
 from ablab.report import tables
@@ -119,12 +123,26 @@ def test_what_check_timed_holds_until_something_has_run(tmp_path: Path) -> None:
     plan = made.plan(tmp_path)
     assert price.bounds(plan)["start"]["seconds"] is None
     recipes = {arm: price.recipes(plan, arm) for arm in planning.arms(plan.study)}
-    price.keep(plan, {key: 3.0 for training, stages in recipes.values() for key in (training, *stages.values())})
+    price.keep(
+        plan, {key: [2.5, 9.0, 3.0] for training, stages in recipes.values() for key in (training, *stages.values())}
+    )
     bound = price.bounds(plan)["start"]
-    assert bound["seconds"] == 3.0 * (bound["runs"] + bound["evaluations"])
+    steps = bound["runs"] + bound["evaluations"]
+    assert (bound["seconds"], bound["fastest"], bound["slowest"]) == (3.0 * steps, 2.5 * steps, 9.0 * steps)
+    said = check._price_text(
+        {**bound, "runs": 6, "tokens": 0.0, "jobs": 1, "seconds": 390.0, "fastest": 300.0, "slowest": 780.0}
+    )
+    assert said == "6 runs, about 6.5 min (5 min to 13 min) one after another"
+    alone = price.of_run(plan, "wide")
+    n = 1 + len(plan.stages)
+    assert (alone["seconds_per_run"], alone["spread_per_run"]) == (3.0 * n, [2.5 * n, 9.0 * n])
     made.fill(plan)
     forget(plan, plan.seeds[2])
-    assert price.of_run(plan, "wide")["train_seconds"] == 640.0, "finished runs tell, not the sample"
+    alone = price.of_run(plan, "wide")
+    assert alone["train_seconds"] == 640.0, "finished runs tell, not the sample"
+    assert alone["spread_per_run"] == [alone["seconds_per_run"]] * 2 and "min (" not in check._price_text(
+        price.bounds(plan)["at_most"]
+    ), "runs that took the same have no spread"
     for damaged in ("{", '{"seconds": [1]}', '{"seconds": {"a": "soon", "b": -1}}'):
         price._file(plan).write_text(damaged)
         assert price.timings(plan) == {}
@@ -159,3 +177,45 @@ def test_steps_are_weighed_over_what_begins_on_the_way() -> None:
     wanted = [(0.4, 0.2), (0.4, 0.6), (0.2, 0.9)]
     assert timing._phases(settings) == [pytest.approx(one) for one in wanted]
     assert timing._phases({"model": {}, "train": {"qat": {"name": "off"}}}) == [(1.0, 0.5)]
+
+
+class _Busy:
+    """A machine whose work takes three times as long for the first seconds, and a training of it: a second a row."""
+
+    def __init__(self, until: float) -> None:
+        self.now, self.until = 0.0, until
+
+    def spend(self, seconds: float) -> None:
+        self.now += seconds * (3.0 if self.now < self.until else 1.0)
+
+    def learner(self, settings: Any, corpus: Any, **_: Any) -> Any:
+        batch = SimpleNamespace(batch=lambda at: Batch(torch.zeros(512)))
+        rows = ValidRows(**{name: np.zeros((4, 8)) for name in ValidRows.__dataclass_fields__})
+        return SimpleNamespace(
+            stream=batch, device="cpu", steps=100, valid=rows,
+            step=lambda part, at, spent: self.spend(0.01 * len(part.rows)), validate=lambda: self.spend(0.5),
+        )  # fmt: skip
+
+
+class Batch(NamedTuple):
+    rows: torch.Tensor
+
+
+def test_arms_of_equal_work_are_priced_alike_on_a_machine_that_is_busy_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timed one after another the first arm got the other work's time, and the others none of it."""
+    plan = made.plan(tmp_path)
+    monkeypatch.setattr(timing, "staged", lambda *_: {})
+    quiet, busy = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
+    for until, found in ((0.0, quiet), (4.0, busy)):
+        machine = _Busy(until)
+        monkeypatch.setattr(timing, "Learner", machine.learner)
+        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda machine=machine: machine.now))
+        found.update(timing.study(plan))
+    assert len(busy) == len(quiet) > 1
+    for recipe, one in busy.items():
+        assert one["seconds_per_run"] == pytest.approx(quiet[recipe]["seconds_per_run"]), "the median turn was quiet"
+        fastest, slowest = one["spread"]
+        assert fastest == pytest.approx(one["seconds_per_run"]) and slowest > 2 * fastest, "and the spread tells of it"
+    assert len({round(one["seconds_per_run"], 6) for one in busy.values()}) == 1

@@ -76,7 +76,7 @@ def test_no_page_names_a_path_of_the_machine(tmp_path: Path, monkeypatch: pytest
         assert "texts/a b.jsonl" in text and "c.jsonl" in text, name
     assert answer == json.loads((plan.directory / "verdict.json").read_text())
     assert "OSError: runs/train/x and c.jsonl" in json.dumps(answer["runs"])
-    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None) for name in arms(plan.study)}
+    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in arms(plan.study)}
     monkeypatch.setattr(miniature, "check", lambda *_: rehearsed)
     assert not leaks(json.dumps(check.facts(plan, lambda _: None)), tmp_path)
 

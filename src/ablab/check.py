@@ -185,7 +185,7 @@ def show(found: dict[str, Any], console: Any) -> None:
                 f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
                 "by time" if row["steps"] is None else f"{row['steps']:,}",
                 "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
-                "unknown" if seconds is None else f"{seconds:.0f}{shared}",
+                "unknown" if seconds is None else f"{seconds:.0f}{_beside(seconds, row['spread_per_run'])}{shared}",
                 *((f"{row['active_parameters']:,}",) if mixed else ()),
                 *(gpu if on_gpu else ()),
             )
@@ -218,8 +218,15 @@ def _reach_text(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"price: {costs}"])
 
 
+def _beside(seconds: float, spread: list[float | None]) -> str:
+    """`, 385 to 771` beside a time in whole seconds; nothing where that says no more."""
+    low, high = (f"{seconds if end is None else end:.0f}" for end in spread)
+    return "" if low == high else f", {low} to {high}"
+
+
 def _price_text(price: dict[str, Any]) -> str:
-    """`6 runs, 602,112 tokens, 3.4 min one after another (1.7 min as 2 side by side)`: of what is not there yet."""
+    """`6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what is
+    not there yet, with the fastest and the slowest that was timed."""
     from ablab.report.words import plural
     from ablab.report.words import seconds as written
 
@@ -229,7 +236,9 @@ def _price_text(price: dict[str, Any]) -> str:
     if price["seconds"] is None:
         return ", ".join([*said, "time unknown"])
     beside = f" ({written(price['wall_seconds'])} as {price['jobs']} side by side)" if price["jobs"] > 1 else ""
-    return ", ".join([*said, f"about {written(price['seconds'])} one after another{beside}"])
+    low, high = written(price["fastest"]), written(price["slowest"])
+    spread = "" if low == high else f" ({low} to {high})"
+    return ", ".join([*said, f"about {written(price['seconds'])}{spread} one after another{beside}"])
 
 
 def _layers(rows: list[dict[str, Any]]) -> list[str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ablab import planned as planning
-from ablab.cost import median
 from ablab.fault import GateFailed
 from ablab.files import read_json, write_json
 from ablab.planned import Plan, Run
@@ -21,6 +21,8 @@ from ablab.store import score_key, train_key
 from ablab.verdict.evidence import Work
 from ablab.verdict.price import total
 
+End = Literal["seconds", "fastest", "slowest"]
+ENDS: dict[End, Callable[[Sequence[float]], float]] = {"seconds": statistics.median, "fastest": min, "slowest": max}
 ANY = -1  # the seed of no run: a key made with it names a step whatever the seed
 
 
@@ -32,24 +34,35 @@ def recipes(plan: Plan, arm: str) -> tuple[str, dict[str, str]]:
     return trained, {stage: score_key(run.settings, stage, trained=trained) for stage in run.score_keys}
 
 
-def measured(plan: Plan, arm: str) -> dict[str, float]:
-    """Seconds of an arm's training (its validations included) and of each stage by recipe, medians over finished runs."""
+def measured(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:
+    """Seconds of an arm's training (its validations included) and of each stage by recipe, medians over finished runs.
+
+    end: instead of the median, the fastest or the slowest of them.
+    """
     trained, stages = recipes(plan, arm)
     runs = [plan.runs[arm, seed] for seed in plan.seeds]
     done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done" and d["steps"]]
-    found = {trained: median([d["seconds"] + d.get("validate_seconds", 0.0) for d in done])}
+    found = {trained: [d["seconds"] + d.get("validate_seconds", 0.0) for d in done]}
     for stage, recipe in stages.items():
-        found[recipe] = median([r["seconds"] for run in runs if (r := plan.store.scored(run.score_keys[stage]))])
-    return {recipe: seconds for recipe, seconds in found.items() if seconds is not None}
+        found[recipe] = [r["seconds"] for run in runs if (r := plan.store.scored(run.score_keys[stage]))]
+    return {recipe: ENDS[end](took) for recipe, took in found.items() if took}
 
 
-def work(plan: Plan) -> dict[tuple[str, int], tuple[Work, ...]]:
-    """The steps of every run: what each takes, and whether it is there. What diverged has no stages to come."""
-    timed, found = timings(plan), dict[tuple[str, int], tuple[Work, ...]]()
+def known_seconds(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:
+    """What a step takes by recipe: as finished runs tell, else as `ablab check` timed it."""
+    return {**timings(plan), **timings(plan, end), **measured(plan, arm, end)}
+
+
+def work(plan: Plan, end: End = "seconds") -> dict[tuple[str, int], tuple[Work, ...]]:
+    """The steps of every run: what each takes, and whether it is there. What diverged has no stages to come.
+
+    end: what they take at the median, or as the fastest or the slowest sample of each says.
+    """
+    found = dict[tuple[str, int], tuple[Work, ...]]()
     trained = functools.cache(plan.store.trained)
     scored = functools.cache(plan.store.scored)
     for arm in planning.arms(plan.study):
-        known = {**timed, **measured(plan, arm)}
+        known = known_seconds(plan, arm, end)
         training, stages = recipes(plan, arm)
         for seed in plan.seeds:
             run = plan.runs[arm, seed]
@@ -81,11 +94,13 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
     """The price of the study from `start` to `at_most` seeds of every arm, less what exists.
 
     runs (trainings), evaluations (stages), tokens, seconds and hours of the steps one after another, and wall_seconds: as
-    `ablab run` does them, so many side by side as it does by default (`jobs`).
+    `ablab run` does them, so many side by side as it does by default (`jobs`). fastest, slowest: the seconds if every step took
+    what its fastest or its slowest sample did.
     """
     from ablab.jobs import default_jobs
 
     declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
+    ends = {end: work(plan, end) for end in ENDS if end != "seconds"}
     counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
     found = {}
     for bound, n in counts.items():
@@ -99,6 +114,7 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
             "evaluations": price.evaluations,
             "tokens": price.tokens,
             "seconds": price.seconds,
+            **{end: total(s for key in asked for s in one[key]).seconds for end, one in ends.items()},
             "hours": None if price.seconds is None else price.seconds / 3600,
             "wall_seconds": None if price.seconds is None else price.seconds / side_by_side,
             "jobs": side_by_side,
@@ -107,31 +123,43 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def of_run(plan: Plan, arm: str) -> dict[str, Any]:
-    """Seconds of one run of an arm: train_seconds (validations included), stage_seconds, and all of it; None: unknown."""
-    known, (training, stages) = {**timings(plan), **measured(plan, arm)}, recipes(plan, arm)
+    """Seconds of one run of an arm: train_seconds (validations included), stage_seconds, and all of it; None: unknown.
+
+    spread_per_run: all of it as the fastest and as the slowest sample of every step says.
+    """
+    trained, each, whole = _of_run(plan, arm, "seconds")
+    spread = [_of_run(plan, arm, end)[2] for end in ENDS if end != "seconds"]
+    return {"train_seconds": trained, "stage_seconds": each, "seconds_per_run": whole, "spread_per_run": spread}
+
+
+def _of_run(plan: Plan, arm: str, end: End) -> tuple[float | None, dict[str, float | None], float | None]:
+    known, (training, stages) = known_seconds(plan, arm, end), recipes(plan, arm)
     run = plan.runs[arm, plan.seeds[0]]
     trained = 0.0 if run.settings["train"]["weights"] else _training(run, known.get(training))
     each = {stage: known.get(recipe) for stage, recipe in stages.items()}
     own = [*([] if plan.study.shares_weights(arm) else [trained]), *each.values()]
     whole = None if any(part is None for part in own) else sum(part for part in own if part is not None)
-    return {"train_seconds": trained, "stage_seconds": each, "seconds_per_run": whole}
+    return trained, each, whole
 
 
-def timings(plan: Plan) -> dict[str, float]:
+def timings(plan: Plan, end: End = "seconds") -> dict[str, float]:
     """What `ablab check` has timed on this machine, by recipe."""
     try:
         found = read_json(_file(plan), "seconds") if _file(plan).exists() else {"seconds": {}}
     except GateFailed:
         return {}  # a note of this program's to itself: without it prices are unknown until something has run
-    kept = found["seconds"]
+    kept = found.get(end, {})
     if not isinstance(kept, dict):
         return {}
     return {key: float(s) for key, s in kept.items() if isinstance(s, int | float) and math.isfinite(s) and s >= 0}
 
 
-def keep(plan: Plan, seconds: Mapping[str, float]) -> None:
-    """Write down what was timed, for prices that are said before anything has run."""
-    write_json(_file(plan), {"seconds": {**timings(plan), **seconds}})
+def keep(plan: Plan, samples: Mapping[str, Sequence[float]]) -> None:
+    """Write down what was timed, for prices that are said before anything has run: the median and both ends."""
+    written = dict[str, dict[str, float]]()
+    for end, of in ENDS.items():
+        written[end] = {**timings(plan, end), **{key: of(taken) for key, taken in samples.items()}}
+    write_json(_file(plan), written)
 
 
 def unknown(plan: Plan, arm: str, recipe_of: Iterable[str]) -> list[str]:

@@ -2,6 +2,10 @@
 
 What is timed is small and what is said is large, so fixed costs are kept apart: a sample grows until it takes ENOUGH
 seconds, and the rest of the text is reckoned at the slope between the last two sizes.
+
+Other work on the machine comes and goes, and one look at the clock per arm would tell of that work: three arms of equal
+arithmetic came out at 385, 409 and 771 s a run. So arms take turns, and what is said is the median of the turns, with the
+fastest and the slowest beside it.
 """
 
 from __future__ import annotations
@@ -31,9 +35,11 @@ from ablab.plan import Plan, Run
 from ablab.size import parameters
 
 TIMED_PARAMETERS = 30_000_000  # on a CPU larger models are not timed: a check stays quick
-STEPS = {"cpu": 3, "cuda": 20}  # on a GPU the first ones compile
+TURNS = 5  # of every arm: two of them on a busy machine leave the median where it was
+STEPS = {"cpu": 1, "cuda": 4}  # of a turn at the least
 ENOUGH = 1.0  # seconds after which a sample grows no more
 LONG = 10.0  # seconds that the steps of one arm may take; longer steps are reckoned from fewer rows
+PASSES, PATIENCE = 3, 15.0  # over the stages of all arms, while that takes no more seconds: a check stays quick
 SMALL = 2048  # tokens of the first sample
 
 
@@ -43,24 +49,48 @@ def study(plan: Plan) -> dict[str, dict[str, Any]]:
     Nothing for models that are too large to time on a CPU. On a GPU training is always timed: what a step holds there is
     known only by making one.
     """
-    seconds, speeds, memo = dict[str, float](), dict[str, dict[str, Any]](), dict[str, Any]()
+    trains, stages = dict[str, str](), dict[str, list[str]]()  # recipe -> arm, arm -> its stages
     on_gpu = torch.device(plan.where.device).type != "cpu"
+    for arm in planning.arms(plan.study):
+        run = plan.runs[arm, plan.seeds[0]]
+        if not on_gpu and _size(plan, run) > TIMED_PARAMETERS:
+            continue
+        trained, recipes = price.recipes(plan, arm)
+        missing = price.unknown(plan, arm, [trained, *recipes.values()])
+        if not run.settings["train"]["weights"] and (on_gpu or trained in missing):
+            trains.setdefault(trained, arm)
+        timed = {price.recipes(plan, other)[1][stage] for other, found in stages.items() for stage in found}
+        stages[arm] = [stage for stage, recipe in recipes.items() if recipe in missing and recipe not in timed]
+    samples, speeds = dict[str, list[float]](), dict[str, dict[str, Any]]()
     with _as_in_a_run(plan):
-        for arm in planning.arms(plan.study):
-            run = plan.runs[arm, plan.seeds[0]]
-            if not on_gpu and _size(plan, run) > TIMED_PARAMETERS:
-                continue
-            trained, stages = price.recipes(plan, arm)
-            missing = price.unknown(plan, arm, [trained, *stages.values()])
-            trains = not run.settings["train"]["weights"]
-            if trains and trained not in speeds and (on_gpu or trained in missing):
-                speeds[trained] = training(plan, arm)
-                seconds[trained] = speeds[trained]["seconds_per_run"]
-            wanted = [stage for stage, recipe in stages.items() if recipe in missing and recipe not in seconds]
-            for stage, took in staged(plan, run, wanted, memo).items():
-                seconds[stages[stage]] = took
-    price.keep(plan, seconds)
+        for group in _together(plan, list(trains.values())):
+            for arm, speed in trainings(plan, group).items():
+                recipe = price.recipes(plan, arm)[0]
+                speeds[recipe] = speed
+                samples[recipe] = [speed["seconds_per_run"], *speed["spread"]]
+        began = time.perf_counter()
+        for count in range(1, PASSES + 1):
+            memo = dict[str, Any]()
+            for arm, wanted in stages.items():
+                recipes = price.recipes(plan, arm)[1]
+                for stage, took in staged(plan, plan.runs[arm, plan.seeds[0]], wanted, memo).items():
+                    samples.setdefault(recipes[stage], []).append(took)
+            if (time.perf_counter() - began) * (count + 1) / count > PATIENCE:
+                break
+    price.keep(plan, samples)
     return speeds
+
+
+def _together(plan: Plan, names: list[str]) -> list[list[str]]:
+    """Arms that are held in memory at once; on a GPU each alone, because what it holds there is measured."""
+    groups, held = list[list[str]](), 0
+    for name in names:
+        held += (size := _size(plan, plan.runs[name, plan.seeds[0]]))
+        if not groups or held > TIMED_PARAMETERS or torch.device(plan.where.device).type != "cpu":
+            groups.append([])
+            held = size
+        groups[-1].append(name)
+    return groups
 
 
 def _size(plan: Plan, run: Run) -> int:
@@ -82,31 +112,67 @@ def _as_in_a_run(plan: Plan) -> Iterator[None]:
 
 
 def training(plan: Plan, arm: str) -> dict[str, Any]:
-    """Real-size training of an arm on the plan's device: what a step takes, what a validation takes, and a whole run.
+    """`trainings` of one arm."""
+    return trainings(plan, [arm])[arm]
 
-    Returns steps (how many were timed), step_seconds, tokens_per_second, validate_seconds (of one), seconds_per_run (steps
-    and validations) and peak_bytes (of a GPU's memory; None on the CPU).
+
+def trainings(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Real-size training of arms on the plan's device, turn by turn: what a step takes, a validation, and a whole run.
+
+    Returns by arm, medians over the turns: steps (how many were timed), step_seconds, tokens_per_second, validate_seconds (of
+    one), seconds_per_run (steps and validations), spread (of that: as if every step took what the fastest and what the
+    slowest turn did) and peak_bytes (of a GPU's memory; None on the CPU).
     """
-    run = plan.runs[arm, plan.seeds[0]]
-    settings, kind = run.settings, torch.device(plan.where.device).type
-    budget, train = settings["budget"], settings["train"]
-    if kind == "cuda":
+    if torch.device(plan.where.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    learner = Learner(settings, plan.corpus(run), seed=0, **plan.where.as_json())
-    phases = _phases(settings)
-    timed = [_step(learner, settings, middle, STEPS[kind]) for _, middle in phases]
-    step = sum(share * took for (share, _), (took, _) in zip(phases, timed))
-    held_out = _validation(learner)
-    steps = learner.steps if learner.steps is not None else budget["seconds"] / step
-    points = 1 + math.ceil(steps * budget["batch_tokens"] / train["validate_every"])  # one before the first step
-    return {
-        "steps": sum(count for _, count in timed),
-        "step_seconds": step,
-        "tokens_per_second": budget["batch_tokens"] / step,
-        "validate_seconds": held_out,
-        "seconds_per_run": steps * step + points * held_out,
-        "peak_bytes": torch.cuda.max_memory_allocated() if kind == "cuda" else None,
-    }
+    timed = {arm: _Timed(plan, arm) for arm in names}
+    for turn in range(TURNS):
+        for one in timed.values():
+            one.turn(validates=turn % 2 == 0)
+    return {arm: one.found() for arm, one in timed.items()}
+
+
+class _Timed:
+    """One arm's training while it is timed: its phases' steps and its validations, a sample a turn."""
+
+    def __init__(self, plan: Plan, arm: str) -> None:
+        self.settings, self.kind = plan.runs[arm, plan.seeds[0]].settings, torch.device(plan.where.device).type
+        run = plan.runs[arm, plan.seeds[0]]
+        self.learner = Learner(self.settings, plan.corpus(run), seed=0, **plan.where.as_json())
+        self.phases = [
+            (share, _Steps(self.learner, self.settings, at, STEPS[self.kind])) for share, at in _phases(self.settings)
+        ]
+        self.held_out: list[float] = []
+
+    def turn(self, *, validates: bool) -> None:
+        """One sample of each phase, and one of a validation."""
+        for _, steps in self.phases:
+            steps.turn()
+        if validates:
+            self.held_out.append(_validation(self.learner))
+
+    def found(self) -> dict[str, Any]:
+        budget, every = self.settings["budget"], self.settings["train"]["validate_every"]
+
+        def step_by(of: Callable[[list[float]], float]) -> float:
+            return sum(share * of(steps.samples) for share, steps in self.phases)
+
+        def whole(step: float, held_out: float) -> float:
+            return (
+                steps * step + (1 + math.ceil(steps * budget["batch_tokens"] / every)) * held_out
+            )  # one before any step
+
+        step, held_out = step_by(statistics.median), statistics.median(self.held_out)
+        steps = self.learner.steps if self.learner.steps is not None else budget["seconds"] / step
+        return {
+            "steps": sum(steps.count for _, steps in self.phases),
+            "step_seconds": step,
+            "tokens_per_second": budget["batch_tokens"] / step,
+            "validate_seconds": held_out,
+            "seconds_per_run": whole(step, held_out),
+            "spread": [whole(step_by(of), of(self.held_out)) for of in (min, max)],
+            "peak_bytes": torch.cuda.max_memory_allocated() if self.kind == "cuda" else None,
+        }
 
 
 def _phases(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -116,32 +182,44 @@ def _phases(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(end - begin, (begin + end) / 2) for begin, end in zip(edges, edges[1:])]
 
 
-def _step(learner: Learner, settings: Mapping[str, Any], spent: float, least: int) -> tuple[float, int]:
-    """(seconds of a step at this point of the budget, how many were timed); of long ones fewer rows are timed."""
-    unit = settings["train"]["loss"].get("group_rows") or 1
-    parts = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"] // unit
-    number = iter(range(1, 1 << 30))
+class _Steps:
+    """Steps at one point of the budget; of long ones fewer rows are timed."""
 
-    def one(rows: int) -> float:
-        at = next(number)
+    def __init__(self, learner: Learner, settings: Mapping[str, Any], spent: float, least: int) -> None:
+        self.learner, self.spent, self.least = learner, spent, least
+        self.unit = settings["train"]["loss"].get("group_rows") or 1
+        self.parts = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"] // self.unit
+        self.number, self.count, self.samples = 0, 0, list[float]()
+        self._one(self.unit)  # the first one allocates, and on a GPU compiles
+        short = self._one(self.unit)
+        self.few = self.parts > 4 and short * self.parts * TURNS > LONG
+        if self.few:
+            self.parts_timed = max(2, min(self.parts, int(LONG / TURNS / short)))
+        self._one((self.parts_timed if self.few else self.parts) * self.unit)  # and so does the first of its size
+
+    def turn(self) -> None:
+        """One sample: the mean of steps one after another, for a share of ENOUGH seconds."""
+        if self.few:
+            short, long = self._one(self.unit), self._one(self.parts_timed * self.unit)
+            slope = max(0.0, long - short) / (self.parts_timed - 1)
+            self.samples.append(long + slope * (self.parts - self.parts_timed))
+            self.count += 1
+            return
+        took: list[float] = []
+        while len(took) < self.least or (sum(took) < ENOUGH / TURNS and len(took) < 10 * self.least):
+            took.append(self._one(self.parts * self.unit))
+        self.samples.append(statistics.fmean(took))
+        self.count += len(took)
+
+    def _one(self, rows: int) -> float:
+        self.number += 1
         began = time.perf_counter()
-        batch = learner.stream.batch(at)
+        batch = self.learner.stream.batch(self.number)
         with contextlib.suppress(Diverged):  # at the peak of the schedule, untrained: its time is told all the same
-            learner.step(type(batch)(*(part[:rows] for part in batch)), at, spent)
-        if learner.device != "cpu":
+            self.learner.step(type(batch)(*(part[:rows] for part in batch)), self.number, self.spent)
+        if self.learner.device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter() - began
-
-    one(unit)  # the first one allocates
-    short = one(unit)
-    if parts > 4 and short * parts * least > LONG:
-        some = max(2, min(parts, int(LONG / 2 / short)))
-        long = one(some * unit)
-        return long + (long - short) / (some - 1) * (parts - some), 2
-    took: list[float] = []
-    while len(took) < least or (sum(took) < ENOUGH and len(took) < 10 * least):
-        took.append(one(parts * unit))
-    return statistics.median(took[-max(2, len(took) // 2) :]), len(took)
 
 
 def _validation(learner: Learner) -> float:
@@ -149,13 +227,11 @@ def _validation(learner: Learner) -> float:
     whole = learner.valid
     n_rows = min(len(whole), max(1, 2 * VALID_TOKENS // whole.tokens_RT.shape[1]))
     learner.valid = ValidRows(**{name: part[:n_rows] for name, part in vars(whole).items()})
-    took = []
-    for _ in range(2):
-        began = time.perf_counter()
-        learner.validate()
-        took.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    learner.validate()
+    took = time.perf_counter() - began
     learner.valid = whole
-    return min(took) * len(whole) / n_rows
+    return took * len(whole) / n_rows
 
 
 def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dict[str, float]:
