@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_verdict_without_a_version_is_kept_too(tmp_path: Path) -> None:
     assert json.loads(kept.read_text())["question"] == "What was asked before?"
 
 
-def test_a_report_on_changed_data_leaves_the_finished_page(tmp_path: Path) -> None:
+def test_a_report_on_tolddata_leaves_the_finished_page(tmp_path: Path) -> None:
     texts(tmp_path, 40)
     plan = real(tmp_path)
     written(plan)
@@ -99,7 +100,10 @@ def test_a_report_on_changed_data_leaves_the_finished_page(tmp_path: Path) -> No
     texts(tmp_path, 41)
     said = CliRunner().invoke(app, ["report", str(tmp_path / "study.toml"), "--out", str(tmp_path / "runs")])
     assert isinstance(said.exception, GateFailed) and "the finished page of another version" in str(said.exception)
-    assert "the data changed: " in str(said.exception) and "Of this version 6 runs" in str(said.exception)
+    [old], [new] = plan.corpora, real(tmp_path).corpora
+    told = re.search(r"the data changed: (.*?) \(it had (.*?)\)", str(said.exception))
+    assert told and f"corpus {new[:8]}" in told[1] and f"corpus {old[:8]}" in told[2] and old != new
+    assert "Of this version 6 runs" in str(said.exception)
     assert (plan.directory / "report.html").read_text() == before
     changed = real(tmp_path)
     written(changed)  # as `run` does
@@ -141,13 +145,27 @@ def test_a_report_needs_no_raw_text(tmp_path: Path) -> None:
     assert done.exception is None and json.loads(done.stdout)["sentence"] == before["sentence"]
 
 
-def test_data_that_changed_and_then_went_is_recalled_as_it_was_trained_on(tmp_path: Path) -> None:
+def test_data_that_toldand_then_went_is_recalled_as_it_was_trained_on(tmp_path: Path) -> None:
     texts(tmp_path, 40)
     plan = real(tmp_path)
     texts(tmp_path, 41)
     real(tmp_path, recall=lambda _: None)  # a report looks at it, nothing is trained
     (tmp_path / "texts.jsonl").unlink()
     assert real(tmp_path, recall=lambda _: None).corpora.keys() == plan.corpora.keys()
+
+
+def test_data_that_was_checked_toldand_then_went_is_recalled_as_the_finished_runs_had_it(tmp_path: Path) -> None:
+    texts(tmp_path, 40)
+    plan = real(tmp_path)
+    before = written(plan)
+    texts(tmp_path, 41)
+    assert real(tmp_path).corpora.keys() != plan.corpora.keys()  # as `check` plans, and a `run` that was ended at once
+    (tmp_path / "texts.jsonl").unlink()
+    said: list[str] = []
+    assert real(tmp_path, recall=said.append).corpora.keys() == plan.corpora.keys()
+    assert f"the store's corpus {next(iter(plan.corpora))[:8]}" in said[0]
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "study.toml"), "--out", str(tmp_path / "runs"), "--json"])
+    assert done.exception is None and json.loads(done.stdout)["sentence"] == before["sentence"]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}'])

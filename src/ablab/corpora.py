@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,9 @@ def prepared(
     found: dict[str, Corpus] = {}
     for name, arm in {study.baseline.name: study.baseline, **study.arms}.items():
         chosen = arm.settings["data"]
-        unset = ("groups",) if chosen["groups"] is None else ()
-        asked = key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights", *unset)})
+        asked = _asked(chosen)
         if asked not in known:
-            known[asked] = _read_or_recalled(chosen, asked, store, say, recall)
+            known[asked] = _read_or_recalled(study, chosen, store, say, recall)
             if few := few_documents(known[asked]):
                 say(f"data: {few}")
         if known[asked].n_train < (span := chosen["span"]):
@@ -78,25 +77,33 @@ def _documents(documents: int) -> str:
     return "1 document" if documents == 1 else f"{documents:,} documents"
 
 
+def _asked(chosen: dict[str, Any]) -> str:
+    """Key of the settings that a corpus is made by."""
+    unset = ("groups",) if chosen["groups"] is None else ()
+    return key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights", *unset)})
+
+
 def _read_or_recalled(
+    study: Study,
     chosen: dict[str, Any],
-    asked: str,
     store: Store,
     say: Callable[[str], None],
     recall: Callable[[str], None] | None,
 ) -> Corpus:
-    """The corpus of these settings, as their sources are now; where they cannot be read, as they were when last prepared."""
+    """The corpus of these settings, as their sources are now; where they cannot be read, as they were when most of the
+    study's finished runs were made, or when last prepared."""
     from ablab import data
     from ablab.data import groups
 
-    memo = store.data / "asked.json"  # settings -> the corpus that runs were last made of
-    known = _memo(memo)
+    memo = store.data / "asked.json"  # settings -> the corpora that were made of them, the last one last
+    asked, known = _asked(chosen), _memo(memo)
     try:
         corpus = data.prepare(chosen, store.data, say=say)
     except Refused as refused:
-        key = known.get(asked)
-        if recall is None or key is None or not (store.data / key).is_dir():
+        kept = [key for key in known.get(asked, ()) if (store.data / key).is_dir()]
+        if recall is None or not kept:
             raise
+        key = max(reversed(kept), key=lambda key: _finished(study, asked, key, store))  # of equals the last one
         recall(
             f"note: the data cannot be read ({refused.faults[0]}); this is of the store's corpus {key[:8]}, made of it before"
         )
@@ -107,17 +114,44 @@ def _read_or_recalled(
         if made is None:
             raise
         return replace(corpus, groups=made)
-    if known.get(asked) != corpus.key and (recall is None or asked not in known):  # else kept: what runs were made of
-        write_json(memo, {**_memo(memo), asked: corpus.key})
+    made_before = known.get(asked, [])
+    if made_before[-1:] != [corpus.key] and (recall is None or not made_before):  # who only reads makes nothing of it
+        write_json(memo, {**_memo(memo), asked: [*(key for key in made_before if key != corpus.key), corpus.key]})
     return corpus
 
 
-def _memo(path: Path) -> dict[str, str]:
+def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
+    """How many trainings of the study on a corpus of these settings are finished."""
+    from ablab.data.inputs import Inputs
+    from ablab.plan import arms, seeds
+    from ablab.store import Where, train_key
+
+    path = store.study(study.name, study.scale) / "where.json"
+    if not path.exists():
+        return 0
+    names = [one.name for one in fields(Where)]
+    found, inputs, count = read_json(path, *names), Inputs(store.data / "inputs.json"), 0
+    where = Where(**{name: found[name] for name in names})
+    for nth, seed in enumerate(seeds(study)):
+        for arm in arms(study).values():
+            if _asked(arm.settings["data"]) == asked:
+                settings = arm.settings_of(nth)
+                own = "".join(inputs.sha256(Path(file)) for file in settings["train"]["weights"] or ())
+                key = train_key(settings, corpus=corpus, seed=seed, where=where, weights=own)
+                count += (store.train(key) / "done.json").is_file()
+    return count
+
+
+def _memo(path: Path) -> dict[str, list[str]]:
     try:
         found = read_json(path)
     except GateFailed:
         return {}  # lost: data that is gone cannot be recalled, all else goes on
-    return found if isinstance(found, dict) and all(isinstance(key, str) for key in found.values()) else {}
+    if not isinstance(found, dict):
+        return {}
+    listed = {asked: [made] if isinstance(made, str) else made for asked, made in found.items()}  # one, as it was once
+    whole = all(isinstance(made, list) and all(isinstance(key, str) for key in made) for made in listed.values())
+    return listed if whole else {}
 
 
 def _code(study: Study, arm: Arm) -> None:

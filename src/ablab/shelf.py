@@ -88,17 +88,20 @@ def since(plan: Plan, other: dict[str, Any]) -> str:
     known = {str(one["key"]): one for one in other.get("data") or () if isinstance(one, dict) and "key" in one}
     for key, corpus in plan.corpora.items():
         if known and key not in known:
-            was = next(iter(known.values())).get("counts", {})
-            now = corpus.manifest.get("counts", {})
-            counts = [
-                f"{one.get('train_tokens', 0):,} training and {one.get('valid_tokens', 0):,} held-out tokens"
-                for one in (was, now)
-            ]
-            said.append(f"the data changed: {counts[1]} (it had {counts[0]}; corpus {key[:8]})")
+            gone = [(old, manifest) for old, manifest in known.items() if old not in plan.corpora]
+            had = _corpus(*gone[0]) if gone else "none of it"
+            said.append(f"the data changed: {_corpus(key, corpus.manifest)} (it had {had})")
     return (
         " and ".join(said)
         or "its runs have other keys: a component of ablab was revised, or they are executed otherwise"
     )
+
+
+def _corpus(key: str, manifest: dict[str, Any]) -> str:
+    """How much a corpus holds, and its name."""
+    counts = manifest.get("counts", {})
+    train, valid = (counts.get(f"{name}_tokens", 0) for name in ("train", "valid"))
+    return f"{train:,} training and {valid:,} held-out tokens, corpus {key[:8]}"
 
 
 def _place(plan: Plan, other: dict[str, Any]) -> Path:
