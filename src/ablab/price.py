@@ -109,12 +109,13 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
         price = total(step for one in asked.values() for step in one)
         waiting = sum(any(not step.done for step in one) for one in asked.values())
         side_by_side = max(1, min(jobs, waiting))
+        spread = {str(end): total(step for key in asked for step in one[key]).seconds for end, one in ends.items()}
         found[bound] = {
             "runs": price.runs,
             "evaluations": price.evaluations,
             "tokens": price.tokens,
             "seconds": price.seconds,
-            **{end: total(s for key in asked for s in one[key]).seconds for end, one in ends.items()},
+            **spread,
             "hours": None if price.seconds is None else price.seconds / 3600,
             "wall_seconds": None if price.seconds is None else price.seconds / side_by_side,
             "jobs": side_by_side,
