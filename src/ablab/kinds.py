@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import zipfile
 import zlib
@@ -10,6 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEAD = 512
+_ANSWER = 2048  # bytes; what servers say besides pages is short
+_REFUSAL = re.compile(
+    r"(error:? )?(40[0134]|429|50[0234])?:? ?((entry|repository|revision|file|page|object)? ?not found|"
+    r"access (to .* )?(denied|is restricted.*)|invalid (username or password|credentials.*)|unauthorized|forbidden|"
+    r"bad request|too many requests.*|internal server error|bad gateway|service unavailable|gateway time-?out|"
+    r"rate limit.*)[.!]?",
+    re.IGNORECASE,
+)
+_WRONG = {"error", "errors", "detail", "error_code", "error_message"}  # keys of an object that says what went wrong
 
 
 class Kind(NamedTuple):
@@ -76,6 +87,29 @@ def no_text(path: Path, allowed: Collection[str] = ()) -> Kind | None:
     return found
 
 
+def answer(path: Path) -> Kind | None:
+    """What a server said in place of a file: `Entry not found`, `{"error": ...}` and the like, and nothing besides."""
+    try:
+        if path.stat().st_size > _ANSWER:
+            return None
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    if not _REFUSAL.fullmatch(text) and not _error(text):
+        return None
+    what = f"is what a server answered in place of the file: '{text[:60]}'"
+    return Kind("answer", what, "check the name and the access, and download the file itself")
+
+
+def _error(text: str) -> bool:
+    """Whether a text is one JSON object that says what went wrong."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "text" not in found and bool(_WRONG & {str(key).lower() for key in found})
+
+
 def _starts(*magics: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.startswith(magics)
 
@@ -94,6 +128,11 @@ def _gzip(head: bytes) -> bool:
 def _page(head: bytes) -> bool:
     begun = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     return begun.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body"))
+
+
+def _safetensors(head: bytes) -> bool:
+    """The length of a JSON object as 8 bytes, and its beginning."""
+    return len(head) > 9 and 2 <= int.from_bytes(head[:8], "little") < 100_000_000 and head[8:10] in (b'{"', b"{}")
 
 
 def _pickle(head: bytes) -> bool:
@@ -155,6 +194,16 @@ _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
         "is UTF-16 or UTF-32 (its byte-order mark says so)",
         "convert it to UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW",
     ),
+    ("png", _starts(b"\x89PNG\r\n\x1a\n"), "is a picture (PNG)", "give text, or token files"),
+    (
+        "jpeg",
+        _starts(*(b"\xff\xd8\xff" + end for end in (b"\xe0", b"\xe1", b"\xdb"))),
+        "is a picture (JPEG)",
+        "give text, or token files",
+    ),
+    ("gif", _starts(b"GIF87a", b"GIF89a"), "is a picture (GIF)", "give text, or token files"),
+    ("rar", _starts(b"Rar!\x1a\x07"), "is a RAR archive", "unrar x FILE, and name what it leaves"),
+    ("safetensors", _safetensors, "is weights in safetensors' format", "give text, or token files"),
     ("pickle", _pickle, "is a pickle, and reading it could run code", "write it in a format that is read"),
 )
 

@@ -33,7 +33,7 @@ def strange(path: Path) -> Fault | None:
     found = kind_of(path)
     if path.suffix == ".onnx" and found is None:
         return Fault(place, "is an ONNX graph", "give the weights that it was exported from")
-    if found is None or found.name in ("pickle", "cut zip"):
+    if found is None or found.name in ("pickle", "cut zip", "safetensors"):
         return None
     if found.name == "torch":
         return Fault(place, "is a TorchScript program", "save the state_dict of the module") if _script(path) else None

@@ -21,7 +21,7 @@ from ablab.data import Corpus, prepare
 from ablab.data.indexed import IndexedWriter
 from ablab.data.shards import write_shard
 from ablab.data.verify import verify
-from ablab.fault import GateFailed
+from ablab.fault import GateFailed, InvalidStudy
 from ablab.tokenizers.bytes import Bytes
 
 
@@ -97,6 +97,87 @@ def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
     padded = np.where(np.arange(4000) % 9 == 0, -1, ids).astype("<i4")  # labels that are ignored
     with pytest.raises(GateFailed, match="these are tokens of 32 bits, with ids above 65,535"):
         right_width(tmp_path, np.frombuffer(padded.tobytes(), "<u2"))
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f8", "<f2", ">f4"])
+def test_tokens_saved_as_floats_are_called_so_and_the_cure_makes_them_right(tmp_path: Path, kind: str) -> None:
+    ids = TRAIN
+    file, valid = plain(tmp_path / "t.bin", kind, ids), plain(tmp_path / "v.bin", "<u2", VALID)
+    with pytest.raises(GateFailed, match=rf"holds floating-point numbers \(float{8 * int(kind[2])}") as refused:
+        made(tmp_path, file, valid)
+    command = (
+        refused.value.faults[0].cure.partition("python -c ")[2].replace("OLD NEW", f"{file} {tmp_path / 'new.bin'}")
+    )
+    subprocess.run(f"{shlex.quote(sys.executable)} -c {command}", shell=True, check=True)
+    assert len(made(tmp_path, tmp_path / "new.bin", valid).documents) == 200
+
+
+def test_three_tokens_of_32_bits_are_seen(tmp_path: Path) -> None:
+    for kind, said in (("<u4", "of 32 bits"), (">u4", "of 32 bits, big endian"), ("<i8", "of 64 bits")):
+        valid = plain(tmp_path / "v.bin", kind, np.array([Bytes.bos_id, 65, 66]))
+        with pytest.raises(GateFailed, match=f"these are tokens {said}"):
+            made(tmp_path, plain(tmp_path / "t.bin", "<u2", TRAIN), valid)
+
+
+@pytest.mark.parametrize("name", ["gz", "zip", "gguf"])
+def test_a_prefix_that_is_a_file_of_another_kind_is_called_so(tmp_path: Path, name: str) -> None:
+    file, inside = tmp_path / "tokens", TRAIN.astype("<u2").tobytes()
+    if name == "zip":
+        zipped(file, "t.bin")
+    else:
+        file.write_bytes(gzip.compress(inside) if name == "gz" else b"GGUF" + bytes(range(200)))
+    said = {"gz": "is compressed with gzip", "zip": "is a zip archive", "gguf": "is a GGUF file"}[name]
+    with pytest.raises(InvalidStudy, match=said):
+        made(tmp_path, file, plain(tmp_path / "v.bin", "<u2", VALID))
+
+
+TENSOR = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+SAID = {
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(300), "is a picture"),
+    "jpeg": (b"\xff\xd8\xff\xe0" + bytes(300), "is a picture"),
+    "rar": (b"Rar!\x1a\x07\x01\0" + bytes(300), "is a RAR archive"),
+    "safetensors": (len(TENSOR).to_bytes(8, "little") + TENSOR + bytes(4), "is weights in safetensors' format"),
+    "entry": (b"Entry not found", "is what a server answered in place of the file: 'Entry not found'"),
+    "error": (b'{"error":"Repository not found"}', "is what a server answered in place of the file"),
+    "detail": (b'{"detail": "Not authenticated"}\n', "is what a server answered in place of the file"),
+    "401": (b"Invalid username or password.", "is what a server answered in place of the file"),
+    "429": (b"429: Too Many Requests", "is what a server answered in place of the file"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_no_text_is_called_what_it_is(tmp_path: Path, name: str, suffix: str) -> None:
+    content, said = SAID[name]
+    (tmp_path / f"v.{suffix}").write_bytes(content)
+    (tmp_path / "t.txt").write_text("A text that is learned from.")
+    with pytest.raises(GateFailed) as refused:
+        made(tmp_path, tmp_path / "t.txt", tmp_path / f"v.{suffix}")
+    assert f"v.{suffix}: {said}" in str(refused.value)
+
+
+def test_a_short_text_is_no_answer_of_a_server(tmp_path: Path) -> None:
+    from ablab.kinds import answer
+
+    for text in (
+        "Not found by anyone, the cat slept.",
+        '{"text": "Entry not found"}',
+        '{"error": "a", "text": "b"}',
+        "[1]",
+    ):
+        (tmp_path / "v.txt").write_text(text)
+        assert answer(tmp_path / "v.txt") is None
+
+
+def test_rows_that_were_filled_up_are_called_so(tmp_path: Path) -> None:
+    row = b'{"text": "A text."}\n'
+    (tmp_path / "v.txt").write_text("Held out.")
+    for content, line, start in ((2 * row + bytes(5000), 3, 40), (row + bytes(99) + row, 2, 20)):
+        (tmp_path / "t.jsonl").write_bytes(content)
+        with pytest.raises(
+            GateFailed, match=rf"line {line}: has [\d,]+ zero bytes from byte {start} of the file on: filled"
+        ):
+            made(tmp_path, tmp_path / "t.jsonl", tmp_path / "v.txt")
 
 
 def test_tokens_of_16_bits_are_left_alone(tmp_path: Path) -> None:

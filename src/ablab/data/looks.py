@@ -13,7 +13,7 @@ import numpy as np
 from ablab.fault import Fault, GateFailed
 
 _PIECE = 1 << 24  # tokens looked through at once
-_FEW = 8  # tokens of which nothing is concluded
+_FEW = 8  # tokens of which nothing but zeros at every second place is concluded
 _SOME = 64  # tokens from which on shares mean something
 _HIGH = 64  # no vocabulary has 64 times 65,536 ids: the upper half of a 32-bit id lies below
 _APART = (
@@ -29,17 +29,42 @@ _ZEROS = {  # which of four places hold anything but 0, where 16-bit values are 
 }
 
 
+def _floats(tokens: np.ndarray) -> str | None:
+    """The type of floating-point numbers as which all values are whole and ids of 16 bits; None where there is none.
+
+    Ids of whole numbers are no such floats: small ones are denormal, others have fractions or are too large.
+    """
+    raw = np.ascontiguousarray(tokens[: 1 << 20])
+    for kind in ("<f8", "<f4", ">f8", ">f4", "<f2", ">f2"):
+        values = raw[: len(raw) * 2 // np.dtype(kind).itemsize * np.dtype(kind).itemsize // 2].view(kind)
+        with np.errstate(invalid="ignore", over="ignore"):
+            whole = bool(len(values)) and bool(
+                (np.isfinite(values) & (values >= 0) & (values < 1 << 16) & (values == np.floor(values))).all()
+            )
+        if whole and values.max() > 0 and (kind[1:] != "f2" or len(values) >= _SOME):
+            return kind
+    return None
+
+
 def right_width(path: Path, tokens: np.ndarray) -> None:
     """GateFailed where 16-bit `tokens` are the halves or quarters of wider ones."""
-    if len(tokens) < _FEW:
+    if len(tokens) < 4 or (len(tokens) < _FEW and len(tokens) % 2):  # so few are looked at where halves come in pairs
         return
+    if len(tokens) >= _FEW and (kind := _floats(tokens)) is not None:
+        name = f"{np.dtype(kind).name}{', big endian' if kind[0] == '>' else ''}"
+        cure = f'write them as uint16: python -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
+        raise GateFailed(Fault(str(path), f"holds floating-point numbers ({name}), all of them whole", cure))
     full = (_any(tokens, 0), _any(tokens, 1), _any(tokens, 2), _any(tokens, 3))
     if full in _ZEROS:
         fault, kind = _ZEROS[full]
         cure = f'write them as uint16: python -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
         raise GateFailed(Fault(str(path), fault, cure))
     wide = full in ((True, True, False, False), (False, False, True, True))
-    if any(full) and (wide or (len(tokens) >= _SOME and abs(_low(tokens, 0) - _low(tokens, 1)) > _APART)):
+    if (
+        len(tokens) >= _FEW
+        and any(full)
+        and (wide or (len(tokens) >= _SOME and abs(_low(tokens, 0) - _low(tokens, 1)) > _APART))
+    ):
         fault = (
             f"small and large values take turns: these are tokens of {64 if wide else 32} bits, with ids above 65,535"
         )

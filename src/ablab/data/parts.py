@@ -16,6 +16,7 @@ from ablab.data.located import MANIFEST, harmony_manifest, prefix_of, shards_of
 from ablab.data.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.fault import Fault, GateFailed
 from ablab.files import canonical
+from ablab.kinds import kind_of
 
 _PIECE = 1 << 24  # tokens looked through at once
 _SIDECARS = ("_lossmask", "_span")
@@ -102,6 +103,8 @@ def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | 
         return _built(path, place)
     if path.is_file() and is_sidecar(path) and path.suffix == ".bin":
         return Fault(place, f"'{path}' holds labels or byte counts of another file, no tokens", "name that file")
+    if path.suffix == "" and path.is_file() and (other := kind_of(path)) is not None:
+        return Fault(place, f"'{path}' {other.what}", other.cure)
     if path.suffix in ("", ".bin", ".idx") or not path.exists():
         prefix = bare(path)
         both = [file.is_file() for file in paths(prefix)]

@@ -20,7 +20,7 @@ from ablab.data import arrow, mock
 from ablab.data.inputs import Inputs
 from ablab.fault import Fault, GateFailed, did_you_mean
 from ablab.files import canonical
-from ablab.kinds import no_text, other_than
+from ablab.kinds import answer, no_text, other_than
 from ablab.strict_json import blank, loads, repeated
 
 Entry = tuple[str, str | None]
@@ -125,6 +125,8 @@ class TextFile:
     def documents(self) -> Iterator[Entry]:
         raw = _read(self.path)
         _no_other(self.path, ("html",))  # pages may be what is learned
+        if (said := answer(self.path)) is not None:
+            raise GateFailed(Fault(self.name, said.what, said.cure))
         if (zeros := len(raw) - len(raw.rstrip(b"\0"))) >= ZEROS:
             fault = f"ends in {zeros:,} zero bytes: filled up, not written"
             raise GateFailed(Fault(self.name, fault, "copy the file again, or cut them off"))
@@ -157,10 +159,18 @@ class JsonLines:
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
         """(place, value of `field`) of every row; `setting` is what names the field in the study."""
         _no_other(self.path)
+        if (said := answer(self.path)) is not None:
+            raise GateFailed(Fault(self.name, said.what, said.cure))
         offset = 0
         with self.path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 place = f"{self.path}: line {number}"
+                if (hole := raw.find(bytes(ZEROS))) >= 0:  # JSON has no zero byte
+                    zeros = len(raw) - hole - len(raw[hole:].lstrip(b"\0"))
+                    fault = (
+                        f"has {zeros:,} zero bytes from byte {offset + hole:,} of the file on: filled up, not written"
+                    )
+                    raise GateFailed(Fault(place, fault, "copy the file again, or cut them off"))
                 line = _decode(raw, self.path, offset)
                 offset += len(raw)
                 if not blank(raw):
