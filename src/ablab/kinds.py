@@ -20,6 +20,7 @@ _REFUSAL = re.compile(
     r"rate limit.*)[.!]?",
     re.IGNORECASE,
 )
+_XML = re.compile(r"(<\?xml[^>]*>\s*)?<Error>\s*<Code>")  # of object stores
 _WRONG = {"error", "errors", "detail", "error_code", "error_message"}  # keys of an object that says what went wrong
 
 
@@ -95,7 +96,7 @@ def answer(path: Path) -> Kind | None:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
-    if not _REFUSAL.fullmatch(text) and not _error(text):
+    if not _REFUSAL.fullmatch(text) and not _error(text) and not _XML.match(text):
         return None
     what = f"is what a server answered in place of the file: '{text[:60]}'"
     return Kind("answer", what, "check the name and the access, and download the file itself")

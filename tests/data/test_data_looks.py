@@ -141,6 +141,7 @@ SAID = {
     "error": (b'{"error":"Repository not found"}', "is what a server answered in place of the file"),
     "detail": (b'{"detail": "Not authenticated"}\n', "is what a server answered in place of the file"),
     "401": (b"Invalid username or password.", "is what a server answered in place of the file"),
+    "xml": (b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>", "is "),
     "429": (b"429: Too Many Requests", "is what a server answered in place of the file"),
 }
 
@@ -154,6 +155,9 @@ def test_what_is_no_text_is_called_what_it_is(tmp_path: Path, name: str, suffix:
     with pytest.raises(GateFailed) as refused:
         made(tmp_path, tmp_path / "t.txt", tmp_path / f"v.{suffix}")
     assert f"v.{suffix}: {said}" in str(refused.value)
+    (tmp_path / f"v.{suffix}").rename(tmp_path / "bare")
+    with pytest.raises(InvalidStudy, match=f"'{tmp_path}/bare' {said.partition(':')[0] if name != 'xml' else 'is '}"):
+        made(tmp_path, tmp_path / "t.txt", tmp_path / "bare")
 
 
 def test_a_short_text_is_no_answer_of_a_server(tmp_path: Path) -> None:

@@ -261,6 +261,19 @@ def test_masked_documents_without_a_target_are_no_leak(tmp_path: Path) -> None:
     assert (counts["valid_documents"], counts["unscored_documents"], counts["also_trained_documents"]) == (10, 5, 0)
 
 
+def test_one_document_is_no_documents(tmp_path: Path) -> None:
+    said: list[str] = []
+    made(
+        tmp_path,
+        lines(tmp_path / "t.jsonl", ["One text.", "One text."]),
+        lines(tmp_path / "v.jsonl", ["Another."]),
+        said,
+    )
+    assert "data: 3 documents, 0.0 MB, 1 exact duplicate removed" in said
+    assert "data: 10 training tokens in 1 document, 8 validation tokens in 1" in said
+    assert not [line for line in said if "1 documents" in line]
+
+
 def test_one_large_document_that_looks_like_many_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     for name, separator in (("t", "\n\n"), ("v", "\n")):

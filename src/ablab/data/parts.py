@@ -16,7 +16,7 @@ from ablab.data.located import MANIFEST, harmony_manifest, prefix_of, shards_of
 from ablab.data.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.fault import Fault, GateFailed
 from ablab.files import canonical
-from ablab.kinds import kind_of
+from ablab.kinds import answer, kind_of
 
 _PIECE = 1 << 24  # tokens looked through at once
 _SIDECARS = ("_lossmask", "_span")
@@ -103,8 +103,6 @@ def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | 
         return _built(path, place)
     if path.is_file() and is_sidecar(path) and path.suffix == ".bin":
         return Fault(place, f"'{path}' holds labels or byte counts of another file, no tokens", "name that file")
-    if path.suffix == "" and path.is_file() and (other := kind_of(path)) is not None:
-        return Fault(place, f"'{path}' {other.what}", other.cure)
     if path.suffix in ("", ".bin", ".idx") or not path.exists():
         prefix = bare(path)
         both = [file.is_file() for file in paths(prefix)]
@@ -112,6 +110,10 @@ def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | 
             return [Part(Path(f"{prefix}_tokens"), "megatron")], []
         if all(both):
             return [Part(prefix, "megatron")], []
+        if path.suffix == "" and path.is_file():  # a file is no prefix, whatever lies beside it
+            if (other := kind_of(path) or answer(path)) is not None:
+                return Fault(place, f"'{path}' {other.what}", other.cure)
+            return Fault(place, f"'{path}' is a file without a suffix", "call it .txt, .jsonl or .bin, as it is")
         if path.suffix == ".bin" and both[0]:
             return [Part(path, "shard")], []
         if any(both):

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ablab import grid
+from ablab.data.split import counted
 
 WIDTH = 100
 COLOURS = {
@@ -85,10 +86,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 def _numbers(facts: dict[str, Any]) -> list[str]:
     documents = facts["documents"]
-    counts = [f"{documents:,} documents" if documents is not None else "documents unknown without a tokenizer"]
+    counts = [counted(documents, "document") if documents is not None else "documents unknown without a tokenizer"]
     if "sequences" in facts and facts["sequences"] != documents:
         counts.append(f"{facts['sequences']:,} sequences")
-    counts += [f"{facts['tokens']:,} tokens", f"{', '.join(facts['dtype'])}, largest id {facts['largest_id']:,}"]
+    counts += [counted(facts["tokens"], "token"), f"{', '.join(facts['dtype'])}, largest id {facts['largest_id']:,}"]
     lines = [", ".join(counts)]
     if lengths := facts.get("lengths"):
         lines.append("tokens per document: " + ", ".join(f"{name} {value:,.0f}" for name, value in lengths.items()))
