@@ -94,6 +94,11 @@ def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
     for kind, bits in (("<u4", 32), (">u4", 32), ("<i8", 64), (">i8", 64)):
         with pytest.raises(GateFailed, match=f"these are tokens of {bits} bits, with ids above 65,535"):
             right_width(tmp_path, np.frombuffer(ids.astype(kind).tobytes(), "<u2"))
+    for kind in ("<f4", "<f8", ">f4"):
+        with pytest.raises(
+            GateFailed, match=r"holds floating-point numbers .*; write them as a Megatron prefix of int32"
+        ):
+            right_width(tmp_path, np.frombuffer(ids.astype(kind).tobytes(), "<u2"))
     padded = np.where(np.arange(4000) % 9 == 0, -1, ids).astype("<i4")  # labels that are ignored
     with pytest.raises(GateFailed, match="these are tokens of 32 bits, with ids above 65,535"):
         right_width(tmp_path, np.frombuffer(padded.tobytes(), "<u2"))

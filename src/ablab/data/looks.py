@@ -30,7 +30,7 @@ _ZEROS = {  # which of four places hold anything but 0, where 16-bit values are 
 
 
 def _floats(tokens: np.ndarray) -> str | None:
-    """The type of floating-point numbers as which all values are whole and ids of 16 bits; None where there is none.
+    """The type of floating-point numbers as which all values are whole and ids of 32 bits; None where there is none.
 
     Ids of whole numbers are no such floats: small ones are denormal, others have fractions or are too large.
     """
@@ -39,7 +39,7 @@ def _floats(tokens: np.ndarray) -> str | None:
         values = raw[: len(raw) * 2 // np.dtype(kind).itemsize * np.dtype(kind).itemsize // 2].view(kind)
         with np.errstate(invalid="ignore", over="ignore"):
             whole = bool(len(values)) and bool(
-                (np.isfinite(values) & (values >= 0) & (values < 1 << 16) & (values == np.floor(values))).all()
+                (np.isfinite(values) & (values >= 0) & (values < 1 << 32) & (values == np.floor(values))).all()
             )
         if whole and values.max() > 0 and (kind[1:] != "f2" or len(values) >= _SOME):
             return kind
@@ -53,6 +53,8 @@ def right_width(path: Path, tokens: np.ndarray) -> None:
     if len(tokens) >= _FEW and (kind := _floats(tokens)) is not None:
         name = f"{np.dtype(kind).name}{', big endian' if kind[0] == '>' else ''}"
         cure = f'write them as uint16: python -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
+        if float(tokens[: len(tokens) // 4 * 4].view(kind).max()) >= 1 << 16:
+            cure = "write them as a Megatron prefix of int32, and name that"
         raise GateFailed(Fault(str(path), f"holds floating-point numbers ({name}), all of them whole", cure))
     full = (_any(tokens, 0), _any(tokens, 1), _any(tokens, 2), _any(tokens, 3))
     if full in _ZEROS:
