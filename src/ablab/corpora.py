@@ -123,6 +123,7 @@ def _read_or_recalled(
 def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
     """How many trainings of the study on a corpus of these settings are finished."""
     from ablab.data.inputs import Inputs
+    from ablab.planned import seeds
     from ablab.store import Where, train_key
 
     path = store.study(study.name, study.scale) / "where.json"
@@ -130,8 +131,8 @@ def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
         return 0
     names = [one.name for one in fields(Where)]
     found, inputs, count = read_json(path, *names), Inputs(store.data / "inputs.json"), 0
-    where, first = Where(**{name: found[name] for name in names}), study.decision["seeds"]["first"]
-    for nth, seed in enumerate(range(first, first + study.decision["seeds"]["at_most"])):
+    where = Where(**{name: found[name] for name in names})
+    for nth, seed in enumerate(seeds(study)):
         for arm in (study.baseline, *study.arms.values()):
             if _asked(arm.settings["data"]) == asked:
                 settings = arm.settings_of(nth)
