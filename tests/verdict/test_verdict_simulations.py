@@ -55,4 +55,4 @@ def test_the_long_form_prints_a_line_per_cell(capsys):
     code = main(["--studies", "10"])
     lines = capsys.readouterr().out.splitlines()
     assert code in (0, 1)
-    assert len(lines) == 2 + len(cells()) + 3 + 8 + 2
+    assert len(lines) == 2 + len(cells()) + 3 + 6 + 8 + 2

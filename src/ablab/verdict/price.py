@@ -56,7 +56,9 @@ def price(evidence: Evidence, line: Line, places: Sequence[int] | None, fresh_se
     """
     if places is None:
         steps = {step.key: replace(step, done=False) for arm in line.arms for step in _work(evidence, arm, 0)}
-        return total(replace(step, key=f"{step.key} {n}") for step in steps.values() for n in range(fresh_seeds))
+        one = total(steps.values())
+        tokens, seconds = (None if x is None else _finite(x * fresh_seeds) for x in (one.tokens, one.seconds))
+        return Price(one.runs * fresh_seeds, tokens, seconds, one.evaluations * fresh_seeds)
     left = [(arm, i) for arm in line.arms for i in places if evidence.status[arm][i] == "absent"]
     return total(step for arm, i in left for step in _work(evidence, arm, i))
 
@@ -66,12 +68,11 @@ def total(steps: Iterable[Work]) -> Price:
     left = list({step.key: step for step in steps if not step.done}.values())
     trained = [step.tokens for step in left if step.tokens is not None]
     tokens, seconds = sum(trained), sum(math.nan if step.seconds is None else step.seconds for step in left)
-    return Price(
-        len(trained),
-        float(tokens) if math.isfinite(tokens) else None,
-        float(seconds) if math.isfinite(seconds) else None,
-        len(left) - len(trained),
-    )
+    return Price(len(trained), _finite(tokens), _finite(seconds), len(left) - len(trained))
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
 
 
 def _work(evidence: Evidence, arm: str, place: int) -> tuple[Work, ...]:
