@@ -525,7 +525,8 @@ tokens = 20_000
 batch_tokens = 256
 [data]
 source = "mock"
-valid_bytes = 6_000
+valid_bytes = 16_000
+valid_fraction = 0.03
 [model]
 layers = "GG"
 d_model = 32

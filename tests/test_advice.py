@@ -21,8 +21,8 @@ SPOKEN = [
 
 
 def test_the_advice_is_a_command_of_this_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert to_install("wandb") == f"{sys.executable} -m pip install wandb"
     monkeypatch.chdir(tmp_path)
+    assert to_install("wandb") == f"{sys.executable} -m pip install wandb"
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
     assert to_install("wandb") == ".venv/bin/python -m pip install wandb"
     monkeypatch.setattr(sys, "executable", "/opt/my tools/python")

@@ -79,11 +79,12 @@ def test_once_leaves_every_other_word(sign, matters, word):
     assert a.word == word and a.notes[0].startswith("diverged once in 8 seeds")
 
 
-def test_once_against_once_of_the_reference_leaves_better():
+def test_once_against_once_of_the_reference_takes_better_away_too():
     base = (B[0], LOST, *B[2:])
     a = study(with_lost(BETTER, 3), base=base).rows["a"]
-    assert a.word == "better"
-    assert a.notes[0].startswith("diverged at 1 of 8 seeds (12%, interval 0% to 53%), base at 1 of 8 seeds")
+    assert a.word == "inconclusive" and a.high < 0
+    once = "diverged once in 8 seeds, so it is not called better; diverged at 1 of 8 seeds (12%, interval 0% to 53%), "
+    assert a.notes[0].startswith(f"{once}base at 1 of 8 seeds")
     assert (a.diverged, a.reference_diverged) == (a.reference_diverged, a.diverged) and a.diverged.count == 1
 
 
@@ -93,6 +94,7 @@ def test_once_against_once_of_the_reference_leaves_better():
         ((1, 3), (), "unstable"),
         ((1, 3), (2,), "unstable"),
         ((1, 3), (2, 4), "better"),
+        ((1,), (2, 4), "inconclusive"),
         ((1, 3), (1, 3), "better"),
         ((1, 3, 5), (1, 3), "inconclusive"),  # where both diverged nobody is blamed: once is left
         ((1, 3, 5), (1,), "unstable"),
