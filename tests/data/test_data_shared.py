@@ -141,7 +141,7 @@ def test_documents_joined_to_one_and_a_window_of_one_long_document_are_refused(t
 
 
 @pytest.mark.parametrize("kind", ["text", "golf", "megatron"])
-def test_a_split_by_content_does_not_part_near_copies_without_a_word(tmp_path: Path, kind: str) -> None:
+def test_a_split_by_content_scores_no_near_copy_of_what_is_trained_on(tmp_path: Path, kind: str) -> None:
     def asked(texts: list[str], said: list[str]) -> Corpus:
         if kind == "text":
             source = lines(tmp_path / "a.jsonl", texts)
@@ -156,11 +156,17 @@ def test_a_split_by_content_does_not_part_near_copies_without_a_word(tmp_path: P
     with pytest.raises(GateFailed, match=r"data\.source: \d+ of \d+ held-out documents .* word for word, in training"):
         asked([*DOCS, *copied], [])
     said: list[str] = []
-    assert (count := asked([*DOCS, *copied[:20]], said).manifest["counts"]["copied_documents"])
-    assert [line for line in said if f"warning: {count} of " in line and "stand for the most part" in line]
-    said = []
-    assert asked(DOCS, said).manifest["counts"]["copied_documents"] == 0
-    assert not [line for line in said if "warning" in line]
+    plain = asked(DOCS, said)
+    assert plain.manifest["counts"]["also_trained_documents"] == 0
+    assert not [line for line in said if "left out" in line]
+    some = asked([*DOCS, *copied[:20]], said)
+    assert (count := some.manifest["counts"]["also_trained_documents"])
+    assert [line for line in said if f"{count} of " in line and "in training documents, and are left out" in line]
+    before, after = ({one.tokenizer.decode(each.ids) for each in one.valid} for one in (plain, some))
+    twins = list(zip(DOCS[:20], copied[:20], strict=True))
+    assert all((text in after) == (copy in after) for text, copy in twins)  # never one scored and one trained
+    assert before - after == {text for text, _ in twins if text in before and text not in after}
+    assert after <= before | set(copied)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -177,7 +183,7 @@ def test_headers_that_many_documents_share_refuse_nothing(tmp_path: Path, named:
     else:
         source = lines(tmp_path / "t.jsonl", train)
         counts = prepare(settings(str(source)), tmp_path / "out", said.append).manifest["counts"]
-        assert counts["copied_documents"] == 0
+        assert counts["also_trained_documents"] == 0
     assert not [line for line in said if "warning" in line or "left out" in line]
 
 

@@ -68,11 +68,10 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
         "tokenizer_revision": slot.revision(data["tokenizer"]),
         "valid_fraction": None if described["valid"] else float(data["valid_fraction"]),
         "valid_bytes": int(data["valid_bytes"]),
+        "verbatim": verbatim.REVISION,
     }
     if rules := [vars(rule) for source in found.texts if (rule := getattr(source, "held", None))]:
         identity |= {"held": rules, "most_of_valid_bytes": MOST_OF_VALID}
-    if described["valid"]:
-        identity |= {"verbatim": verbatim.REVISION}
     inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
@@ -222,7 +221,7 @@ def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tupl
     with writer:
         _tokenize([*sources.texts, *sources.held_texts], found, tokenizer, writer, say)
         if found.copies is not None:
-            found.counts["copied_documents"] = found.copies.check(say)
+            found.counts["also_trained_documents"] = writer.leave_out(found.copies.found(say))
         even = all(hasattr(source, "held") for source in [*sources.texts, *sources.held_texts])
         longest = int(data["valid_bytes"] * MOST_OF_VALID) if even else None
         counts = found.counts | writer.finish(data["valid_bytes"], longest)

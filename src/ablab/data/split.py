@@ -62,25 +62,26 @@ class Sample:
 
 
 class Copies:
-    """Documents held out by their content, and how many of them stand for the most part in training documents.
+    """Documents held out by their content, and which of them stand for the most part in training documents.
 
-    They stay where their content puts them: the split is a function of each document alone. More than half is refused.
+    These are in neither part: what is trained on is a function of each document alone, what is scored is no copy of it.
     """
 
     def __init__(self, width: int = WIDTH) -> None:
-        self._verbatim, self._sizes = Verbatim(width), array("q")
+        self._verbatim, self._sizes, self._digests = Verbatim(width), array("q"), list[bytes]()
 
-    def hold(self, values: np.ndarray) -> None:
+    def hold(self, values: np.ndarray, digest: bytes) -> None:
         """A held-out document."""
         self._verbatim.hold(values)
         self._sizes.append(len(values))
+        self._digests.append(digest)
 
     def train(self, values: np.ndarray) -> None:
         """A training document, after all held-out ones."""
         self._verbatim.train(values)
 
-    def check(self, say: Callable[[str], object]) -> int:
-        """How many are copies; GateFailed where that is more than half of the held-out part."""
+    def found(self, say: Callable[[str], object]) -> set[bytes]:
+        """The digests of the copies; GateFailed where they are more than half of the held-out part."""
         cuts, sizes = self._verbatim.cuts(common=False), np.array(self._sizes, np.int64)
         size, of = int(sizes[cuts].sum()), int(sizes.sum())
         what = f"{len(cuts):,} of {counted(len(sizes), 'held-out document')} ({100 * size / max(of, 1):.1f} % of their text)"
@@ -89,8 +90,8 @@ class Copies:
             cure = "remove the copies from the sources, or name a held-out part of its own in data.valid_source"
             raise GateFailed(Fault("data.source", fault, cure))
         if cuts:
-            say(f"data: warning: {what} stand for the most part, word for word, in training documents")
-        return len(cuts)
+            say(f"data: {what} stand for the most part, word for word, in training documents, and are left out")
+        return {self._digests[number] for number in cuts}
 
 
 def counted(number: int, what: str) -> str:
@@ -145,7 +146,7 @@ def scan(
             thresholds.append(below := _threshold(source, threshold, len(raw)))
             outside = int.from_bytes(digest[:8], "big") >= below
             if not held and not outside:
-                copies.hold(np.frombuffer(raw, np.uint8))
+                copies.hold(np.frombuffer(raw, np.uint8), digest)
             if sample_chars and number < len(sources) and outside:
                 sample.add(digest, text)
     table = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)

@@ -64,7 +64,7 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
         )
         raise GateFailed(Fault("data.source", fault, cure))
     counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer, say)
-    if left_out := counts.get("also_trained_documents"):
+    if held and (left_out := counts["also_trained_documents"]):
         many, how = "document is" if left_out == 1 else "documents are", " under another id" if built else ""
         say(f"data: {left_out:,} held-out {many} also trained on{how}, and left out")
     counts |= writer.finish(data["valid_bytes"])
@@ -234,18 +234,18 @@ def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer, say:
                 continue
             if role == HELD:
                 writer.hold(one, here, table[index].tobytes())
-                copies.hold(_own(one, here, writer.tokenizer))
+                copies.hold(_own(one, here, writer.tokenizer), table[index].tobytes())
             else:
                 writer.train(one, here)
                 copies.train(_own(one, here, writer.tokenizer))
-    copied = copies.check(say)
+    left_out = writer.leave_out(copies.found(say))
     writer.starts = np.frombuffer(writer.copied, np.int64) if writer.copied else np.zeros(0, np.int64)
     dropped = int((roles == DROPPED).sum())
     return {
         "train_documents": len(writer.starts),
         "train_tokens": writer.n_tokens,
         "duplicates": dropped,
-        "copied_documents": copied,
+        "also_trained_documents": left_out,
     }
 
 
@@ -273,6 +273,11 @@ class _Writer:
         """Remember a held-out document."""
         n_bytes = self._bytes(one, here)
         self._held.append((digest, int(n_bytes.sum()), one, here, n_bytes))
+
+    def leave_out(self, digests: set[bytes]) -> int:
+        """Held-out documents that are no candidates after all; how many there are."""
+        before, self._held = len(self._held), [entry for entry in self._held if entry[0] not in digests]
+        return before - len(self._held)
 
     def finish(self, valid_bytes: int) -> dict[str, Any]:
         """Take held-out documents in hash order while they fit, write what is left, and count."""

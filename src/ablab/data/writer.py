@@ -46,6 +46,11 @@ class Writer:
         self._spool_bytes.write(n_bytes.astype("<u2").tobytes())
         self._spooled += len(ids)
 
+    def leave_out(self, digests: set[bytes]) -> int:
+        """Held-out documents that are no candidates after all; how many there are."""
+        before, self._held = len(self._held), [entry for entry in self._held if entry[0] not in digests]
+        return before - len(self._held)
+
     def finish(self, valid_bytes: int, longest: int | None = None) -> dict[str, int]:
         """Choose the validation documents, write what is left to write, and say how many there are of everything."""
         taken = _take(self._held, valid_bytes, valid_bytes if longest is None else longest)
