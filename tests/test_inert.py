@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ablab import miniature
 from ablab import plan as planning
@@ -194,3 +195,34 @@ def test_a_base_of_two_frequencies_acts_in_narrow_heads_too(tmp_path: Path) -> N
     """A quarter of 16 channels is two pairs; of a miniature's 8 it would be one, whose frequency is 1 at any base."""
     arm = "[arm.other]\nmodel.global.position.theta = 5e5\n"
     assert checked(tmp_path, arm, model='global.position = { name = "rope", fraction = 0.25 }')["other"] == ()
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ([1.0, NAN], [1.0, NAN], True),
+        ([1.0, NAN], [1.0, 2.0], False),
+        ([1.0, NAN], [NAN, 1.0], False),
+        ([1.0, NAN], [1.1, NAN], False),  # one NaN hides no other difference
+        ([INF, 1.0], [INF, 1.0], True),
+        ([INF, 1.0], [-INF, 1.0], False),
+        ([1.0, 2.0], [1.0, 2.0 + 5e-10], True),
+        ([1e9, 2.0], [1e9 + 1e-6, 2.0], False),  # 1e-9 of the number itself, not of its size
+        ([1.0], [1.0, 1.0], False),
+    ],
+)
+def test_nan_equals_nan_and_nothing_else(one: list[float], other: list[float], alike: bool) -> None:
+    """In scores a NaN differed from itself, so that an inert arm passed; in weights it equalled everything."""
+
+    def of(weights: list[float], losses: list[float], scores: list[float]) -> miniature.Outcome:
+        held = {"w": torch.tensor(weights, dtype=torch.float64)}
+        return miniature.Outcome({}, held, losses, {"scored": scores}, [])
+
+    for at in range(3):
+        parts, others = [[1.0]] * 3, [[1.0]] * 3
+        parts[at], others[at] = one, other
+        assert miniature.same(of(*parts), of(*others)) is alike
+        assert miniature.same(of(*others), of(*parts)) is alike

@@ -166,15 +166,18 @@ def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
 
 
 def same(one: Outcome, other: Outcome) -> bool:
-    """Equal in every weight, loss and score to 1e-9; NaN equals NaN (an arm that breaks at once is no identity)."""
+    """Equal in every weight, loss and score to 1e-9; NaN equals NaN in the same place, and nothing else."""
+    import torch
+
     if one.weights.keys() != other.weights.keys() or one.scores.keys() != other.scores.keys():
         return False
     if any(a.shape != other.weights[k].shape for k, a in one.weights.items()):
         return False
-    if any(float((a - other.weights[k]).abs().max()) > SAME for k, a in one.weights.items() if a.numel()):
+    how: dict[str, Any] = {"rtol": 0.0, "atol": SAME, "equal_nan": True}
+    if not all(torch.allclose(a.double(), other.weights[k].double(), **how) for k, a in one.weights.items()):
         return False
     pairs = [(one.losses, other.losses), *((one.scores[s], other.scores[s]) for s in one.scores)]
-    return all(len(a) == len(b) and all(abs(x - y) <= SAME for x, y in zip(a, b)) for a, b in pairs)
+    return all(len(a) == len(b) and np.allclose(a, b, **how) for a, b in pairs)
 
 
 def _fitted(settings: dict[str, Any], corpus: Corpus) -> list[str]:
