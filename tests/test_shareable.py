@@ -15,9 +15,8 @@ from tests import finished_store
 import ablab
 from ablab import check, miniature, provenance, report
 from ablab.bridges import golf
-from ablab.files import write_json
 from ablab.judge import conclude
-from ablab.plan import Plan, arms
+from ablab.plan import Plan, arms, give_up
 from ablab.shareable import shareable
 
 STORE, STUDY = Path("/home/a user/runs"), Path("/home/a user/studies")
@@ -55,7 +54,7 @@ def finished(folder: Path, elsewhere: Path) -> Plan:
     run = plan.runs["wide", plan.seeds[-1]]
     (plan.store.train(run.train_key) / "done.json").unlink()
     fault = f'Traceback\n  File "{ablab.__file__}", line 1\nOSError: {plan.store.root}/train/x and {elsewhere}/c.jsonl'
-    write_json(plan.directory / "failed.json", [{"arm": run.arm, "seed": run.seed, "fault": fault}])
+    give_up(plan, run, fault)
     return plan
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ablab import cost, history, price, verdict
 from ablab.bank import pooled
 from ablab.fault import Fault, GateFailed, InvalidStudy
-from ablab.files import read_json
+from ablab.files import read_json, write_json
 from ablab.planned import BASELINE, Plan, Run, arms, seeds
 from ablab.scores import Scores
 from ablab.store import Store, Where, read_lines, resolve_where, score_key, train_key
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ablab.data.groups import Groups
     from ablab.study import Arm, Study
 
-__all__ = ["BASELINE", "Plan", "Run", "arms", "bank", "collect", "decision", "failures", "judged", "make", "measurable"]
-__all__ += ["seeds", "specs", "wanted"]
+__all__ = ["BASELINE", "Plan", "Run", "arms", "bank", "collect", "decision", "failures", "give_up", "judged", "make"]
+__all__ += ["measurable", "seeds", "specs", "try_again", "wanted"]
 
 
 def make(
@@ -182,7 +182,27 @@ def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
 
 
 def failures(plan: Plan) -> list[dict[str, Any]]:
-    """Runs given up for infrastructure, in this study's `failed.json`."""
+    """Runs of this plan given up for infrastructure.
+
+    `failed.json` lies under the study's name, which an edited study has too: rows of runs with other keys are not meant.
+    """
+    found = (row for row in _given_up(plan) if (row["arm"], row["seed"]) in plan.runs)
+    return [row for row in found if set(row.get("keys", ())) == plan.runs[row["arm"], row["seed"]].steps]
+
+
+def give_up(plan: Plan, run: Run, fault: str) -> None:
+    """Put a run on the list of those that were given up."""
+    row = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps)}
+    write_json(plan.directory / "failed.json", [*_given_up(plan), row])
+
+
+def try_again(plan: Plan) -> None:
+    """Take this plan's runs off the list of those that were given up."""
+    mine, every = failures(plan), _given_up(plan)
+    write_json(plan.directory / "failed.json", [row for row in every if row not in mine])
+
+
+def _given_up(plan: Plan) -> list[dict[str, Any]]:
     path = plan.directory / "failed.json"
     rows = read_json(path) if path.exists() else []
     if not isinstance(rows, list) or not all(

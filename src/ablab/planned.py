@@ -33,6 +33,11 @@ class Run:
         """`study/arm/seed`: the name of the run for people; its keys are for the store."""
         return f"{self.study}/{self.arm}/{self.seed}"
 
+    @property
+    def steps(self) -> set[str]:
+        """Keys of everything that it makes: its training and its stages."""
+        return {self.train_key, *self.score_keys.values()}
+
 
 @dataclass(frozen=True)
 class Plan:

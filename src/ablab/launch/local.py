@@ -14,7 +14,6 @@ from typing import Any
 from ablab import machine
 from ablab import plan as planning
 from ablab.fault import Fault, GateFailed, Interrupted
-from ablab.files import write_json
 from ablab.launch.work import serve
 from ablab.plan import Plan, Run
 from ablab.store import append_line
@@ -74,7 +73,7 @@ def execute(
     workers: list[Worker] = []
     threads = machine.threads(jobs)
     attempts: dict[tuple[str, int], int] = {}
-    write_json(plan.directory / "failed.json", [])  # a new start tries again what was given up
+    planning.try_again(plan)
     asked = True  # whether the verdict must be asked for wanted runs: at the start, and whenever a run has ended
     try:
         while True:
@@ -114,13 +113,13 @@ def _hand_out(
 ) -> None:
     """Give every idle worker a wanted run of which nobody is making a part: arms may share weights, and stages."""
     running = [w.run for w in workers if w.run is not None]
-    busy = set().union(*(_steps(run) for run in running))
+    busy = set().union(*(run.steps for run in running))
     if len(running) >= jobs:
         return
     for run in planning.wanted(plan, planning.bank(plan)):
         if len(running) >= jobs:
             return
-        if any(key in busy and not _made(plan, run, key) for key in _steps(run)):
+        if any(key in busy and not _made(plan, run, key) for key in run.steps):
             continue
         worker = next((w for w in workers if w.run is None and w.process.is_alive()), None)
         if worker is None:
@@ -135,12 +134,7 @@ def _hand_out(
             worker.give(run)
         progress("start", run, "")
         running.append(run)
-        busy |= _steps(run)
-
-
-def _steps(run: Run) -> set[str]:
-    """Keys of everything that a run makes."""
-    return {run.train_key, *run.score_keys.values()}
+        busy |= run.steps
 
 
 def _made(plan: Plan, run: Run, key: str) -> bool:
@@ -176,8 +170,7 @@ def _hear(
         attempts[run.arm, run.seed] = attempts.get((run.arm, run.seed), 0) + 1
         row["fault"] = text or f"the worker process ended with code {worker.process.exitcode}"
         if attempts[run.arm, run.seed] >= ATTEMPTS:
-            given_up = [*planning.failures(plan), {"arm": run.arm, "seed": run.seed, "fault": row["fault"]}]
-            write_json(plan.directory / "failed.json", given_up)
+            planning.give_up(plan, run, str(row["fault"]))
     append_line(plan.directory / "ledger.jsonl", row)
     progress(kind, run, row.get("fault", ""))
     return True
