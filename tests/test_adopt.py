@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.study.written import edited, faults, read
 from tests.test_train import run
+from typer.testing import CliRunner
 
-from ablab import check, judge, miniature, report
+from ablab import check, history, judge, miniature, report
 from ablab import plan as planning
 from ablab.adopt import adopt, golf
 from ablab.adopt.found import read as read_file
 from ablab.check import readable
+from ablab.cli import app
 from ablab.fault import GateFailed
 from ablab.files import sha256_file
 from ablab.launch.work import do
@@ -655,6 +658,31 @@ def test_a_file_that_changes_or_is_missing_stops_the_study(made: tuple[Path, dic
     (folder / "moving.safetensors").unlink()
     with pytest.raises(GateFailed, match="cannot be read"):
         plan_of(folder, 'weights = ["moving.safetensors"]', "[arm.capped]\nmodel.softcap = 2.0\n", seeds=1)
+
+
+def test_a_report_needs_no_file_of_weights(made: tuple[Path, dict[int, float]], tmp_path: Path) -> None:
+    """The store has what was made of them; a file that was replaced before it went is the one that results are of."""
+    folder, _ = made
+    for seed in (0, 1):
+        shutil.copy(folder / f"{seed}.safetensors", tmp_path)
+    arms = "[arm.capped]\nmodel.softcap = 2.0\n"
+    plan = plan_of(tmp_path, FILES, arms)
+    before = everything(plan)
+    shutil.copy(folder / "1.safetensors", tmp_path / "0.safetensors")
+    assert plan_of(tmp_path, FILES, arms).runs["baseline", 0].train_key != plan.runs["baseline", 0].train_key
+    for seed in (0, 1):
+        (tmp_path / f"{seed}.safetensors").unlink()
+    with pytest.raises(GateFailed, match="cannot be read"):  # what runs needs them
+        plan_of(tmp_path, FILES, arms)
+    said: list[str] = []
+    again = planning.make(plan.study, plan.store, say=lambda _: None, recall=said.append)
+    assert {spot: run.train_key for spot, run in again.runs.items()} == {s: r.train_key for s, r in plan.runs.items()}
+    assert len(said) == 2 and all("weights cannot be read" in text for text in said)
+    assert history.recipe(again, "capped", "pre_quant") == history.recipe(plan, "capped", "pre_quant")
+    told = ["report", str(tmp_path / "study.toml"), "--out", str(tmp_path / "runs"), "--json"]
+    done = CliRunner().invoke(app, told)
+    assert done.exception is None and json.loads(done.stdout)["sentence"] == before["sentence"]
+    assert {row["status"] for row in json.loads(done.stdout)["runs"]} == {"done"}
 
 
 def test_a_check_trains_miniatures_and_asks_for_no_money(made: tuple[Path, dict[int, float]]) -> None:

@@ -122,22 +122,24 @@ def _read_or_recalled(
 
 def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
     """How many trainings of the study on a corpus of these settings are finished."""
-    from ablab.data.inputs import Inputs
+    from ablab.contents import Contents
     from ablab.planned import seeds
-    from ablab.store import Where, train_key
+    from ablab.store import Where
 
     path = store.study(study.name, study.scale) / "where.json"
     if not path.exists():
         return 0
     names = [one.name for one in fields(Where)]
-    found, inputs, count = read_json(path, *names), Inputs(store.data / "inputs.json"), 0
+    found, contents, count = read_json(path, *names), Contents(store, recall=lambda _: None), 0
     where = Where(**{name: found[name] for name in names})
     for nth, seed in enumerate(seeds(study)):
         for arm in (study.baseline, *study.arms.values()):
             if _asked(arm.settings["data"]) == asked:
                 settings = arm.settings_of(nth)
-                own = "".join(inputs.sha256(Path(file)) for file in settings["train"]["weights"] or ())
-                key = train_key(settings, corpus=corpus, seed=seed, where=where, weights=own)
+                try:
+                    key, _ = contents.key(settings, corpus=corpus, seed=seed, where=where)
+                except Refused:  # said where the runs are planned
+                    continue
                 count += (store.train(key) / "done.json").is_file()
     return count
 

@@ -61,8 +61,9 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
     trained: dict[str, Any] = {"data": data, "model": settings["model"], "budget": settings["budget"]}
     trained["train"] = {key: value for key, value in settings["train"].items() if key not in IDLE}
     if files := settings["train"]["weights"]:
-        inputs = Inputs(plan.store.data / "inputs.json")  # hashed already when the runs were planned
-        contents = sorted(inputs.sha256(Path(file)) for file in files)
+        own = [plan.runs[name, seed].weights for seed in plan.seeds]
+        inputs = Inputs(plan.store.data / "inputs.json")
+        contents = sorted([*own, *(inputs.sha256(Path(file)) for file in files[len(own) :])])
         trained = {"data": data, "model": settings["model"], "weights": contents}
     return key_of([trained, stage_asked(settings, stage)])
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from ablab import cost, history, price, verdict
 from ablab.bank import pooled
+from ablab.contents import Contents
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import read_json, write_json
 from ablab.planned import BASELINE, Plan, Run, arms, seeds
 from ablab.scores import Scores
-from ablab.store import Store, Where, read_lines, resolve_where, score_key, train_key
+from ablab.store import Store, Where, read_lines, resolve_where, score_key
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def make(
 
     precision: bf16 or fp32; None is what the study began with where that is fp32, which every machine has, else what the
     hardware multiplies. computes: False reads what the study has in the precision that it began with, on any machine.
-    recall: where a source cannot be read any more, take the corpus that the store made of it, and say so with this.
+    recall: where a source or weights trained elsewhere cannot be read any more, take what the store made of them, and say
+    so with this.
     """
     from ablab import attend, compiled, corpora, machine
 
@@ -68,25 +70,25 @@ def make(
         compiled=compiled.compiles(device),
     )
     say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
-    plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, _runs(study, store, of_arm, where))
+    contents = Contents(store, recall)
+    runs = _runs(study, store, of_arm, where, contents)
+    contents.save()
+    plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
     measurable(plan)
     return plan
 
 
-def _runs(study: Study, store: Store, of_arm: dict[str, Corpus], where: Where) -> dict[tuple[str, int], Run]:
+def _runs(
+    study: Study, store: Store, of_arm: dict[str, Corpus], where: Where, contents: Contents
+) -> dict[tuple[str, int], Run]:
     """Every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
-    from ablab.data.inputs import Inputs
-    from ablab.strange import weights_at
-
-    runs, inputs = {}, Inputs(store.data / "inputs.json")
+    runs = {}
     for nth, seed in enumerate(seeds(study)):
         for name, arm in arms(study).items():
             corpus, asked = of_arm[name], arm.settings_of(nth)
-            own = "".join(inputs.sha256(weights_at(Path(file))) for file in asked["train"]["weights"] or ())
-            trained = train_key(asked, corpus=corpus.key, seed=seed, where=where, weights=own)
+            trained, taken = contents.key(asked, corpus=corpus.key, seed=seed, where=where)
             scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
-            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores, study.called)
-    inputs.save()
+            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores, study.called, taken)
     return runs
 
 

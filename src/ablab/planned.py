@@ -27,6 +27,7 @@ class Run:
     train_key: str
     score_keys: dict[str, str]
     study: str = ""  # with its scale; what dashboards show before arm and seed
+    weights: str = ""  # sha256 of the file that they are taken from, where they were trained elsewhere
 
     @property
     def called(self) -> str:
