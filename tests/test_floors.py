@@ -100,6 +100,7 @@ FLOORS = {
     4: (
         "rules",
         "study",
+        "contents",
         "corpora",
         "planned",
         "plan",
