@@ -121,9 +121,12 @@ def verify(
     from ablab.fault import GateFailed
 
     with _busy(quiet=as_json) as tell:
-        faults = verified(place, vocab_size=vocab_size, tell=tell)
+        warnings = list[str]()
+        faults = verified(place, vocab_size=vocab_size, tell=tell, warn=warnings.append)
+    for warning in warnings:
+        print(warning, file=sys.stderr)
     if as_json:
-        print_json({"place": str(place), "faults": [fault.__dict__ for fault in faults]})
+        print_json({"place": str(place), "faults": [fault.__dict__ for fault in faults], "warnings": warnings})
     if faults:
         raise GateFailed(faults)
     if not as_json:

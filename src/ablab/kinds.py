@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEAD = 512
+_TEXT = 16  # characters that no damaged model begins with
 _ANSWER = 2048  # bytes; what servers say besides pages is short
 _REFUSAL = re.compile(
     r"(error:? )?(40[0134]|429|50[0234])?:? ?((entry|repository|revision|file|page|object)? ?not found|"
@@ -21,6 +22,11 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _XML = re.compile(r"(<\?xml[^>]*>\s*)?<Error>\s*<Code>")  # of object stores
+# Of these the same helps whatever the file was to be; of all others, another file.
+ANYWHERE = frozenset(
+    {"gzip", "bzip2", "xz", "zstd", "lz4", "7z", "tar", "rar", "zip", "cut zip", "lfs", "html", "answer"}
+)
+_RANKS = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")  # a token in base64 and its rank
 _WRONG = {"error", "errors", "detail", "error_code", "error_message"}  # keys of an object that says what went wrong
 
 
@@ -88,13 +94,53 @@ def no_text(path: Path, allowed: Collection[str] = ()) -> Kind | None:
     return found
 
 
+def instead(path: Path, give: str = "", allowed: Collection[str] = ()) -> Kind | None:
+    """other_than, or what a server answered. `give`: the cure where only another file helps."""
+    found = other_than(path, allowed) or answer(path)
+    return found._replace(cure=give) if found is not None and give and found.name not in ANYWHERE else found
+
+
+def what_is(data: bytes) -> str:
+    """What bytes are that should be something else, for a sentence that begins with them; "" where nothing says so."""
+    found = next((what for _, begins, what, _ in _KINDS if begins(data[:HEAD])), "")
+    if not found and data.startswith(b"PK\x03\x04"):
+        return "is a zip archive"
+    said = _said(data) if not found else None
+    return said.what if said is not None else found
+
+
+def no_model(path: Path) -> str:
+    """What a file is that was to be a SentencePiece model, and what to do; "" where nothing says so."""
+    give = "give the .model file that SentencePiece wrote"
+    if (other := instead(path, give)) is not None:
+        return f"{other.what}; {other.cure}"
+    try:
+        with path.open("rb") as file:
+            ranks = all(_RANKS.fullmatch(line) for line in (file.readline(HEAD), file.readline(HEAD)))
+    except OSError:
+        return ""
+    if ranks:
+        return f'is a list of tokens and ranks, as tiktoken reads it; {give} (o200k is name = "o200k_harmony")'
+    if len(text := text_of(path)) < _TEXT:
+        return ""
+    listed = " (such as Hugging Face's tokenizer.json)" if text.startswith("{") else ""
+    return f"holds no SentencePiece model, it is text{listed} that begins with '{text}'; {give}"
+
+
 def answer(path: Path) -> Kind | None:
     """What a server said in place of a file: `Entry not found`, `{"error": ...}` and the like, and nothing besides."""
     try:
-        if path.stat().st_size > _ANSWER:
-            return None
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+        return _said(path.read_bytes()) if path.stat().st_size <= _ANSWER else None
+    except OSError:
+        return None
+
+
+def _said(data: bytes) -> Kind | None:
+    if len(data) > _ANSWER:
+        return None
+    try:
+        text = data.decode().strip()
+    except ValueError:
         return None
     if not _REFUSAL.fullmatch(text) and not _error(text) and not _XML.match(text):
         return None
@@ -126,9 +172,12 @@ def _gzip(head: bytes) -> bool:
     return True
 
 
+_TAGS = (b"html", b"head", b"body", b"!--", b"title", b"meta", b"script")
+
+
 def _page(head: bytes) -> bool:
     begun = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
-    return begun.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body"))
+    return begun.startswith((b"<!doctype html", b"<?xml", *(b"<" + tag for tag in _TAGS)))
 
 
 def _safetensors(head: bytes) -> bool:
@@ -144,6 +193,7 @@ def _unpack(program: str) -> str:
     return f"unpack it and name NEW: {program} FILE > NEW"
 
 
+_DATA = "give text, or token files"
 _SAVE = "np.save's arrays: python -c 'import numpy, sys; numpy.load(sys.argv[1]).tofile(sys.argv[2])' FILE NEW.bin"
 _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
     ("gzip", _gzip, "is compressed with gzip", _unpack("gunzip -c")),
@@ -159,12 +209,12 @@ _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
     ("7z", _starts(b"7z\xbc\xaf\x27\x1c"), "is a 7z archive", "7z x FILE, and name what it leaves"),
     ("tar", lambda head: head[257:262] == b"ustar", "is a tar archive", "tar -xf FILE, and name what it leaves"),
     ("npy", _starts(b"\x93NUMPY"), "is an array that numpy saved (.npy), with a header of its own", f"write {_SAVE}"),
-    ("gguf", _starts(b"GGUF"), "is a GGUF file (llama.cpp's)", "give the weights it was made from, as safetensors"),
+    ("gguf", _starts(b"GGUF"), "is a GGUF file (llama.cpp's): weights", _DATA),
     (
         "hdf5",
         _starts(b"\x89HDF\r\n\x1a\n"),
         "is an HDF5 file (Keras's .h5, or data)",
-        "write it in a format that is read",
+        "write its text as .parquet or .jsonl, or its tokens as .bin",
     ),
     ("parquet", _starts(b"PAR1"), "is a Parquet file", "call it .parquet"),
     ("arrow", _starts(b"ARROW1"), "is an Arrow file", "call it .arrow"),
@@ -195,16 +245,24 @@ _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
         "is UTF-16 or UTF-32 (its byte-order mark says so)",
         "convert it to UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW",
     ),
-    ("png", _starts(b"\x89PNG\r\n\x1a\n"), "is a picture (PNG)", "give text, or token files"),
+    ("png", _starts(b"\x89PNG\r\n\x1a\n"), "is a picture (PNG)", _DATA),
     (
         "jpeg",
         _starts(*(b"\xff\xd8\xff" + end for end in (b"\xe0", b"\xe1", b"\xdb"))),
         "is a picture (JPEG)",
-        "give text, or token files",
+        _DATA,
     ),
-    ("gif", _starts(b"GIF87a", b"GIF89a"), "is a picture (GIF)", "give text, or token files"),
+    ("gif", _starts(b"GIF87a", b"GIF89a"), "is a picture (GIF)", _DATA),
+    (
+        "riff",
+        lambda head: head[:4] == b"RIFF" and head[8:12] in (b"WAVE", b"WEBP", b"AVI "),
+        "is sound, a picture or a film (RIFF)",
+        _DATA,
+    ),
+    ("mp4", lambda head: head[4:8] == b"ftyp" and head[:2] == b"\0\0", "is a film (MP4)", _DATA),
+    ("elf", _starts(b"\x7fELF"), "is a program (ELF)", _DATA),
     ("rar", _starts(b"Rar!\x1a\x07"), "is a RAR archive", "unrar x FILE, and name what it leaves"),
-    ("safetensors", _safetensors, "is weights in safetensors' format", "give text, or token files"),
+    ("safetensors", _safetensors, "is weights in safetensors' format", _DATA),
     ("pickle", _pickle, "is a pickle, and reading it could run code", "write it in a format that is read"),
 )
 
@@ -218,5 +276,5 @@ def _zip(path: Path, quoted: str) -> Kind:
     if names and all(name.endswith(".npy") for name in names):
         return Kind("npz", "is an archive of arrays that numpy saved (.npz)", "save one array's tokens with tofile")
     if any(name.endswith("data.pkl") for name in names):
-        return Kind("torch", "is what torch.save wrote", "give token files")
+        return Kind("torch", "is what torch.save wrote", _DATA)
     return Kind("zip", "is a zip archive", f"unzip {quoted}, and name what it leaves")

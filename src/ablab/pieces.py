@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ablab import capitals
-from ablab.kinds import kind_of
+from ablab.kinds import no_model
 
 SPACE = "\u2581"  # how SentencePiece writes a space
 OPERATORS = (
@@ -92,8 +92,8 @@ def read(path: Path) -> Pieces:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error}); give the path of a .model file") from None
     except ValueError as error:
-        if (other := kind_of(path)) is not None:
-            raise ValueError(f"{path} {other.what}; {other.cure}") from None
+        if said := no_model(path):
+            raise ValueError(f"{path} {said}") from None
         raise ValueError(f"{path}: {error}") from None
 
 

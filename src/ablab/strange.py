@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from ablab.fault import Fault, GateFailed
-from ablab.kinds import kind_of
+from ablab.kinds import ANYWHERE, answer, kind_of
 
 _JOIN = (
     "import glob, sys; from safetensors.torch import load_file, save_file; "
@@ -30,7 +30,7 @@ def strange(path: Path) -> Fault | None:
         return Fault(place, *_folder(path.parent))
     if path.suffix == ".distcp":
         return Fault(place, f"is one shard of a DCP checkpoint: {_folder(path.parent)[0]}", _folder(path.parent)[1])
-    found = kind_of(path)
+    found = kind_of(path) or answer(path)
     if path.suffix == ".onnx" and found is None:
         return Fault(place, "is an ONNX graph", "give the weights that it was exported from")
     if found is None or found.name in ("pickle", "cut zip", "safetensors"):
@@ -40,8 +40,9 @@ def strange(path: Path) -> Fault | None:
     if found.name == "npz":
         cure = f'save its arrays as safetensors: python -c "{_ARRAYS}" {shlex.quote(place)} NEW.safetensors'
         return Fault(place, found.what, cure)
-    own = found.name in ("lfs", "html", "gguf") or "NEW" in found.cure or "name what it leaves" in found.cure
-    return Fault(place, found.what, found.cure if own and found.name not in ("npy", "utf16") else _GIVE)
+    if found.name == "gguf":
+        return Fault(place, "is a GGUF file (llama.cpp's)", "give the weights it was made from, as safetensors")
+    return Fault(place, found.what, found.cure if found.name in ANYWHERE else _GIVE)
 
 
 def weights_at(path: Path) -> Path:

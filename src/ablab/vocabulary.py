@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import write_atomic
+from ablab.kinds import what_is
 
 NAME = "o200k_base.tiktoken"
 SHA1_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"  # sha1 of URL: the file's name in tiktoken's cache
@@ -173,6 +174,8 @@ def _fault(data: bytes) -> str:
     found = hashlib.sha256(data).hexdigest()
     if found == SHA256:
         return ""
+    if what := what_is(data):
+        return f"{what}, and not the o200k vocabulary (sha256 {SHA256})"
     if len(data) > SIZE:
         return f"is larger than {SIZE} bytes, so it is not the o200k vocabulary (sha256 {SHA256})"
     return f"has {len(data)} bytes and sha256 {found}, where the o200k vocabulary has {SIZE} and {SHA256}"

@@ -293,6 +293,35 @@ def test_zeros_in_place_of_tokens_are_refused(tmp_path: Path, shape: str, where:
     assert len(made(tmp_path, plain(tmp_path / "whole.bin", "<u2", TRAIN), valid).documents) == 200
 
 
+@pytest.mark.parametrize("headerless", [True, False])
+@pytest.mark.parametrize("zeros", [1, 7, 31])
+def test_a_few_zeros_at_the_end_are_told_where_zero_stands_nowhere_else(
+    tmp_path: Path, zeros: int, headerless: bool
+) -> None:
+    ids, said, warned = TRAIN.copy(), list[str](), list[str]()
+    ids[-zeros:] = 0
+    write_shard(tmp_path / "t.bin", ids, plain=headerless)
+    plain(tmp_path / "v.bin", "<u2", VALID)
+    asked = settings(str(tmp_path / "t.bin"), valid_source=[str(tmp_path / "v.bin")], valid_fraction=0.01)
+    prepare(asked, tmp_path / "out", said.append)
+    text = f"warning: {tmp_path}/t.bin ends in {zeros} zero{'s' if zeros > 1 else ''}, and 0 stands nowhere before: was it "
+    assert [one.startswith(f"data: {text}") for one in said if "zero" in one] == [True]
+    assert verify(tmp_path / "t.bin", warn=warned.append) == [] and [one.startswith(text) for one in warned] == [True]
+
+
+def test_zeros_at_the_end_that_a_text_may_end_in_are_not_told(tmp_path: Path) -> None:
+    from ablab.data.looks import no_zeros
+
+    def ends(before: list[int], zeros: int) -> str:
+        return no_zeros(tmp_path, np.array([5, *before, 6, *[0] * zeros], "<u2"))
+
+    assert ends([], 0) == ends([0], 1) == ends([0], 7) == ends([0] * 9, 9) == ends([0] * 31, 31) == ""
+    assert ends([0], 8).startswith(f"warning: {tmp_path} ends in 8 zeros, and 0 stands at most 1 in a row before: ")
+    assert ends([0] * 9, 10) and ends([7, 8, 9], 1)
+    masked = np.array([1, 1, 1, 0, 0], np.uint8)
+    assert no_zeros(tmp_path, np.array([5, 6, 7, 0, 0], "<u2"), masked) == ""  # padding
+
+
 def test_zeros_that_are_masked_are_padding(tmp_path: Path) -> None:
     from ablab.data.looks import no_zeros
 

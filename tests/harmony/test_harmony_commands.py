@@ -83,7 +83,7 @@ def test_verify_names_a_changed_file_in_words_and_in_json(built: tuple[Path, str
     assert isinstance(found.exception, GateFailed) and str(found.exception) == text  # main() says it on stderr
     assert "shard_00000_span.bin" in json.loads(found.stdout)["faults"][0]["place"]
     code, text = run("data", "verify", built[0], "--json")
-    assert (code, json.loads(text)) == (0, {"place": str(built[0]), "faults": []})
+    assert (code, json.loads(text)) == (0, {"place": str(built[0]), "faults": [], "warnings": []})
     assert run("data", "verify", tmp_path / "nothing")[0] == 4
 
 

@@ -25,6 +25,7 @@ from ablab.data.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.writer import Writer
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
+from ablab.kinds import kind_of
 from ablab.tokenizers import slot
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
@@ -135,6 +136,17 @@ def _hints(files: Sequence[TextFile]) -> Iterator[str]:
             yield f"data: {file.name} is one document; {cut}"
 
 
+def _pages(files: Sequence[TextFile]) -> str:
+    """What must be known of files that are one page of the web each: they may be what is learned, or what a server said."""
+    found = [file.name for file in files if (kind := kind_of(file.path)) and kind.name == "html" and not _cut(file)]
+    if not found:
+        return ""
+    one = len(found) == 1
+    many = f"{found[0]} is one page" if one else f"{len(found):,} files, the first {found[0]}, are one page each"
+    cure = f"if a server gave {'it' if one else 'them'} in place of text, download that text"
+    return f"data: warning: {many} of the web (HTML), read with its tags; {cure}"
+
+
 def _cut(file: TextFile) -> bool:
     """Whether a file is cut into documents."""
     return len(list(islice(file.documents(), 2))) > 1
@@ -201,6 +213,8 @@ def _build(
 
 def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tuple[Tokenizer, dict[str, Any]]:
     """Train the tokenizer, write the token files; what the manifest says of them."""
+    if told := _pages(_text_files(sources)):
+        say(told)
     if data.get("text_separator", SEPARATOR):
         for hint in _hints(_text_files(sources)):
             say(hint)

@@ -10,7 +10,7 @@ from ablab.data.hub import arrow_files
 from ablab.data.parts import Part, is_sidecar, parts_at
 from ablab.data.sources import SEPARATOR, Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 from ablab.fault import Fault, InvalidStudy
-from ablab.kinds import kind_of
+from ablab.kinds import instead
 from ablab.patterns import literal, matched
 
 KNOWN = (
@@ -113,6 +113,10 @@ def _file(path: Path, text_field: str, place: str, separator: str) -> Source | t
             return Parquet(path, text_field)
         case ".arrow":
             return Arrow(path, str(path), text_field)
-    if (other := kind_of(path)) is not None:
+    if path.suffix in (".html", ".htm"):
+        return Fault(
+            place, f"'{path}' is a page of the web", "call it .txt where pages are to be learned, else give its text"
+        )
+    if (other := instead(path)) is not None:
         return Fault(place, f"'{path}' {other.what}", other.cure)
     return Fault(place, f"'{path}' has the suffix '{path.suffix}', which has no reader", KNOWN)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablab.fault import Fault, GateFailed
+from ablab.kinds import instead
 
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float64", 7: "float32", 8: "uint16"}
@@ -35,6 +36,8 @@ def read_header(path: Path) -> tuple[np.dtype[Any], int, int]:
             raw = file.read(HEADER.size)
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror})", "check the file and its rights") from error
+    if (raw[: len(MAGIC)] != MAGIC[: len(raw)] or not raw) and (other := instead(path, _AGAIN)) is not None:
+        raise broken(path, f"is no Megatron index: it {other.what}", other.cure)
     if raw[: len(MAGIC)] != MAGIC[: len(raw)] or not raw:
         raise broken(path, f"is no Megatron index: it begins with {raw[:9]!r}, not {MAGIC!r}", "give the .idx file")
     if len(raw) < HEADER.size:

@@ -73,10 +73,11 @@ def right_width(path: Path, tokens: np.ndarray) -> None:
         raise GateFailed(Fault(str(path), fault, "write them as a Megatron prefix, which says its type, and name that"))
 
 
-def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> None:
+def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> str:
     """GateFailed where tokens end in zeros, or have a disk page of them: a copy or a write that broke off.
 
-    Zeros that `loss` masks are padding.
+    Returns a warning where they end in a few, which a text may do (0 is "!" in one vocabulary, a document's end in another):
+    where 0 stands nowhere else, or never so often in a row. "" where nothing is odd. Zeros that `loss` masks are padding.
     """
     run, longest, where = 0, 0, 0
     for at in range(0, len(tokens), _PIECE):
@@ -103,6 +104,12 @@ def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> 
     if longest >= _HOLE:
         fault = f"has {longest:,} zeros from token {where:,} on: a hole that was filled up, not written"
         raise GateFailed(Fault(str(path), fault, cure))
+    if not run or run == len(tokens) or (longest and (run < _FEW or run <= longest)):
+        return ""
+    many = "1 zero" if run == 1 else f"{run} zeros"
+    seen = f"at most {longest} in a row before" if longest else "nowhere before"
+    told = f"warning: {path} ends in {many}, and 0 stands {seen}: was it filled up, not written? if not, all is well"
+    return f"{told}; else {cure}"
 
 
 def swapped(tokens: np.ndarray, vocab_size: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from ablab.data.index_file import map_file
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
-from ablab.kinds import other_than, text_of
+from ablab.kinds import instead, text_of
 
 MAGIC = 20240520
 _OTHER_MAGIC = 20240801  # llm.c's shards of uint32, for vocabularies beyond 65536
@@ -72,7 +72,7 @@ def read_shard(path: Path) -> np.ndarray:
 
 def _no_other(path: Path, first: int, size: int) -> None:
     """GateFailed where a file without our magic is not headerless either."""
-    if (other := other_than(path, ("utf16",))) is not None:
+    if (other := instead(path, allowed=("utf16",))) is not None:
         raise _broken(path, other.what, other.cure)
     if (text := text_of(path)) and size >= _TEXT:
         raise _broken(path, f"is text and no tokens: it begins with '{text}'", "call it .txt or .jsonl, as it is")

@@ -20,7 +20,7 @@ from ablab.data import arrow, mock
 from ablab.data.inputs import Inputs
 from ablab.fault import Fault, GateFailed, did_you_mean
 from ablab.files import canonical
-from ablab.kinds import answer, no_text, other_than
+from ablab.kinds import answer, instead, no_text
 from ablab.strict_json import blank, loads, repeated
 
 Entry = tuple[str, str | None]
@@ -315,7 +315,7 @@ def _column(names: Sequence[str], field: str, name: str, setting: str) -> None:
 
 def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) -> GateFailed:
     """What a table is that is no table, or where its reading ended."""
-    if (other := other_than(path, ("parquet", "arrow"))) is not None:
+    if (other := instead(path, allowed=(path.suffix[1:],))) is not None:
         return GateFailed(Fault(name, other.what, other.cure))
     return GateFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
 

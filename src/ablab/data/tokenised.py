@@ -47,8 +47,8 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
             fault = f"was made with another tokenizer than {data['tokenizer']['name']} (sha256 differs)"
             raise GateFailed(Fault(part.name, fault, "set data.tokenizer to the one in its manifest"))
     tokenizer.save(folder / "tokenizer")
-    opened = [_open(part, tokenizer) for part in train]
-    held = [_open(part, tokenizer) for part in valid]
+    opened = [_open(part, tokenizer, say) for part in train]
+    held = [_open(part, tokenizer, say) for part in valid]
     masked = {one.loss is not None for one in (*opened, *held)}
     if len(masked) > 1:
         fault = "some files have loss masks and spans beside them, others have none"
@@ -83,7 +83,7 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
     return tokenizer, {"dtype": writer.dtype.str, "counts": counts, "parts": where}
 
 
-def _open(part: Part, tokenizer: Tokenizer) -> Opened:
+def _open(part: Part, tokenizer: Tokenizer, say: Say) -> Opened:
     opened = part.open(tokenizer.bos_id)
     if not len(opened.tokens):
         raise GateFailed(Fault(part.name, "holds no tokens", "leave it out"))
@@ -104,7 +104,8 @@ def _open(part: Part, tokenizer: Tokenizer) -> Opened:
         raise GateFailed(Fault(part.name, fault, "name the tokenizer that made the file, or build it again"))
     if opened.loss is not None and opened.span is not None:
         _check_labels(part, opened.loss, opened.span)
-    no_zeros(part.tokens_file, opened.tokens, opened.loss)
+    if warning := no_zeros(part.tokens_file, opened.tokens, opened.loss):
+        say(f"data: {warning}")
     if part.kind == "shard" and len(opened.starts) == 1 and int(opened.tokens[0]) != tokenizer.bos_id:
         raise GateFailed(_without_bos(part, opened.tokens, tokenizer))
     return opened

@@ -22,18 +22,20 @@ _AGAIN = "build the dataset again"
 Tell = Callable[[str], object]
 
 
-def verify(place: Path | str, *, vocab_size: int | None = None, tell: Tell = lambda _: None) -> list[Fault]:
+def verify(
+    place: Path | str, *, vocab_size: int | None = None, tell: Tell = lambda _: None, warn: Tell = lambda _: None
+) -> list[Fault]:
     """Every fault of the data at `place`: a Megatron prefix with its sidecars, a shard, or the folder of a build.
 
     Checked: structure and lengths of every file; ids not below 0, and below `vocab_size` (a build's own where it is not
     given); masks 0 or 1, spans 0 to 2, both zero together, no label behind a document's end; in a build also each file's
     size and sha256, files that are missing or not listed, counts, and EOD at the end of each document and nowhere else.
-    `tell` hears each file before it is read.
+    `tell` hears each file before it is read; `warn` what is odd of a shard and no fault.
     """
     try:
         found = locate(place, whole=False)
         if found.kind == "shard":
-            return _shard(found.path, vocab_size, tell)
+            return _shard(found.path, vocab_size, tell, warn)
         made = found.manifest["tokenizer"] if found.manifest else {}
         eod = EOD.get(str(made.get("name")))
         if vocab_size is None and isinstance(made.get("vocab_size"), int):
@@ -47,10 +49,10 @@ def verify(place: Path | str, *, vocab_size: int | None = None, tell: Tell = lam
         return list(error.faults)
 
 
-def _shard(path: Path, vocab_size: int | None, tell: Tell) -> list[Fault]:
+def _shard(path: Path, vocab_size: int | None, tell: Tell, warn: Tell) -> list[Fault]:
     tell(path.name)
     tokens = read_shard(path)
-    faults = [*_looks(path, tokens, shard=True), *_ids(path, tokens, vocab_size)]
+    faults = [*_looks(path, tokens, shard=True, warn=warn), *_ids(path, tokens, vocab_size)]
     side = bytes_path(path)
     if side is not None and side.exists():
         tell(side.name)
@@ -82,11 +84,12 @@ def _prefix(prefix: Path, vocab_size: int | None, eod: int | None, tell: Tell) -
     return faults + found, counts | spans
 
 
-def _looks(path: Path, tokens: np.ndarray, *, shard: bool) -> Iterator[Fault]:
+def _looks(path: Path, tokens: np.ndarray, *, shard: bool, warn: Tell = lambda _: None) -> Iterator[Fault]:
     try:
         if shard:
             right_width(path, tokens)
-        no_zeros(path, tokens)
+        if warning := no_zeros(path, tokens):
+            warn(warning)
     except GateFailed as error:
         yield from error.faults
 

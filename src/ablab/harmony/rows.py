@@ -19,7 +19,7 @@ from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import canonical
 from ablab.harmony import mock, readers
 from ablab.harmony.readers import Bad, Cells, Mark, Reader
-from ablab.kinds import kind_of, no_text, other_than
+from ablab.kinds import answer, instead, no_text
 from ablab.patterns import matched
 from ablab.strict_json import loads, repeated_inside
 
@@ -150,7 +150,7 @@ def _unreadable(path: Path) -> Fault | None:
     if path.is_dir():
         return Fault("SOURCE", f"'{path}' is a folder", f"name its files, such as '{path}/*.parquet', or 'hf:{path}'")
     if path.suffix not in (".parquet", ".jsonl", ".arrow"):
-        if (other := kind_of(path)) is not None:
+        if (other := instead(path)) is not None:
             return Fault("SOURCE", f"'{path}' {other.what}", other.cure)
         return Fault("SOURCE", f"'{path}' has the suffix '{path.suffix}', which has no reader", _KNOWN)
     return None
@@ -182,14 +182,14 @@ def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
             with arrow.opened(path) as table:
                 names, rows = table.names, sum(map(len, table.batches))
     except (pyarrow.ArrowException, OSError) as error:
-        if (other := other_than(path, ("parquet", "arrow"))) is not None:
+        if (other := instead(path, allowed=(kind,))) is not None:
             raise GateFailed(Fault(str(path), other.what, other.cure)) from None
         raise readers.unreadable(str(path), error) from error
     return Input(name, path.resolve(), kind, _fields(names, str(path), "column"), rows, inputs.sha256(path))
 
 
 def _jsonl(path: Path, inputs: Inputs) -> Input:
-    if (other := no_text(path)) is not None:
+    if (other := no_text(path) or answer(path)) is not None:
         raise GateFailed(Fault(str(path), other.what, other.cure))
     digest = inputs.sha256(path)
     rows, marks = readers.scan_lines(path)

@@ -15,6 +15,7 @@ import numpy as np
 from ablab import pieces
 from ablab.capitals import OPERATORS, Case, PublishedCase, letters_with_two_cases
 from ablab.files import write_atomic
+from ablab.kinds import answer
 
 
 class CaseOps:
@@ -175,7 +176,14 @@ class _Made:
                 f"{path} cannot be read ({error.strerror or error}); give a saved case_ops or .model file"
             ) from None
         if ours:
-            return cls.saved(path)
+            if (other := answer(path)) is not None:
+                raise ValueError(f"{path} {other.what}; {other.cure}")
+            try:
+                return cls.saved(path)
+            except ValueError:
+                raise ValueError(
+                    f"{path} holds no case_ops tokenizer; give one that was saved, or a .model file"
+                ) from None
         model = pieces.read(path)
         if not model.symbols.issuperset(OPERATORS):
             raise ValueError(f"{path} has no case operators (U+E001 to U+E004); use tokenizer = sentencepiece with it")
