@@ -363,6 +363,11 @@ def test_what_diverged_is_said_training_or_the_stage_after_it(verdict: dict[str,
     arm |= {"word": "unstable", "low": None, "high": None, "p": None, "notes": ["seed 2"], "unstable": {}}
     for found in (page.page(verdict), markdown.page(verdict)):
         assert "training diverged more often than the baseline's: " in said(found).replace("&#39;", "'")
+    on = next(
+        other["name"] for other in verdict["arms"] if other["name"] not in (arm["name"], verdict["arms"][0]["name"])
+    )
+    changed = {**verdict, "arms": [*verdict["arms"][:3], {**arm, "on": on}, *verdict["arms"][4:]]}
+    assert f"training diverged more often than {on}'s: " in said(page.page(changed)).replace("&#39;", "'")
     arm["unstable"] = {stage: "diverged at seed 2 (the loss of chunk 7 is not finite)"}
     ours = [run for run in verdict["runs"] if run["arm"] == arm["name"]]
     for run in ours:

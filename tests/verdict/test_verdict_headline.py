@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from bench.verdict_simulations import Cell, exaggeration
-from made_studies import V3, V4, V5B, B, study
+from made_studies import V3, V4, V5B, B, decision, study
 
-from ablab.verdict import ArmSpec, Bank
+from ablab.rng import stream
+from ablab.verdict import ArmSpec, Bank, Documents, RunScore, judge
+from ablab.verdict.planning import smallest_tie
+from ablab.verdict.spending import weights
 
 
 def _diverged(*places: int) -> list[float | str]:
@@ -57,7 +61,7 @@ def test_a_baseline_that_is_left_wins_only_over_arms_shown_worse(arms, said):
 
 
 def test_an_arm_that_only_a_rung_chose_is_said_to_be_shown_nothing():
-    v = study(V4, tie=("prefer a",))
+    v = study(V4, tie=("prefer a",), matters=0.003)
     assert v.sentence == "The winner is a (prefer a; no arm is shown better)."
 
 
@@ -79,10 +83,51 @@ def test_a_margin_that_no_arm_could_miss_is_warned_of_beside_the_tie():
     (said,) = [note for note in v.rows["a"].notes if note.startswith("warning: matters")]
     assert said.startswith("warning: matters = 0.5 is 0.16 of the metric and ")
     assert said.endswith("times the smallest tie that this noise lets be shown; this tie says little")
-    assert v.winner == "a" and v.notes == ("decided by prefer a, where matters = 0.5 is 0.16 of the metric",)
+    (chosen,) = v.notes
+    assert v.winner == "a" and chosen.startswith("decided by prefer a, where matters = 0.5 is 0.16 of the metric and ")
+    assert v.sentence == f"The winner is a ({chosen.removeprefix('decided by ')}; no arm is shown better)."
     fine = study((0.0011, -0.0012, 0.0004, -0.0009, 0.0006, 0.0010, -0.0013, 0.0003), matters=0.004)
     assert not any("matters" in note for note in fine.rows["a"].notes)
     assert 0.01 * B[0] > 0.005
+
+
+def test_a_margin_is_held_against_the_smallest_tie_alone():
+    """Below 1% of the metric, and 4 to 40 times what the noise lets be shown: beside the tie and beside the choice."""
+    noise = (0.0011, -0.0012, 0.0004, -0.0009, 0.0006, 0.0010, -0.0013, 0.0003)
+    tie = smallest_tie(float(np.std(noise, ddof=1)), 8, weights(5, 8)[-1])
+    assert 0.0012 < tie < 0.002
+    for matters, loose in ((2.9 * tie, False), (3.1 * tie, True), (0.025, True)):
+        v = study(noise, start=5, matters=matters, tie=("prefer a",))
+        assert v.rows["a"].word == "equivalent" and matters < 0.01 * B[0]
+        said = [note for note in (*v.rows["a"].notes, *v.notes, v.sentence) if "times the smallest tie" in note]
+        assert len(said) == (3 if loose else 0), (matters, said)
+
+
+@pytest.mark.parametrize("matters", [0.5, 0.03])
+def test_a_margin_is_warned_of_over_the_documents_of_one_checkpoint(matters):
+    draws = stream(3, "test", "documents")
+    nats = draws.normal(320, 5, 100)
+    sizes = np.full(100, 100), np.full(100, 400)
+    runs = [
+        RunScore(name, 0, "done", stages={"trained": Documents(x, *sizes)})
+        for name, x in (("base", nats), ("a", nats + 0.4 + draws.normal(0, 0.5, 100)))
+    ]
+    v = judge(decision(1, 1, matters=matters), [ArmSpec("a", shares_weights=True)], [0], runs)
+    assert v.rows["a"].word == "equivalent"
+    (said,) = [note for note in v.rows["a"].notes if note.startswith("warning: matters")]
+    assert "times the smallest tie" in said and ("of the metric" in said) == (matters == 0.5)
+
+
+@pytest.mark.parametrize("tie", [("lowest",), ("prefer e",), ()])
+@pytest.mark.parametrize("base", [False, True])
+def test_a_better_arm_over_a_limit_is_not_called_not_better(tie, base):
+    barred = [ArmSpec("big", barred="9 bytes over"), *([ArmSpec("base", barred="3 bytes over")] if base else [])]
+    arms = {"big": (*BETTER, -0.0247, -0.0239), "e": (-0.0010, -0.0012, -0.0008, -0.0011, -0.0009)}
+    v = study(arms, start=5, at_most=5, tie=tie, specs=[*barred, ArmSpec("e")])
+    assert (v.rows["big"].word, v.rows["e"].word) == ("better", "equivalent")
+    assert "no arm is shown better" not in v.sentence and "nothing shown better" not in v.sentence
+    if v.winner is not None:
+        assert "no arm that may win is shown better" in v.sentence
 
 
 def test_what_was_selected_for_looking_good_looks_too_good():

@@ -20,7 +20,7 @@ from ablab.verdict.stages import Shown, own_metric, shown
 from ablab.verdict.steps import baseline_steps, unstable_stages
 
 UNKNOWN = "noise unknown"
-NEVER = "no further seeds of this study can call it better"
+NEVER = "further seeds call it better only if its reference diverges, too"
 
 
 def baseline_row(evidence: Evidence) -> Row:
@@ -270,12 +270,19 @@ def loose_margin(decision: Decision, level: float | None, tie: float | None) -> 
     return f"matters = {decision.matters:g} is {' and '.join(found)}" if found else ""
 
 
-def _loose(study: Study, standing: Standing, level: float | None) -> list[str]:
+def smallest_tie(study: Study, standing: Standing) -> float | None:
+    """The smallest tie that the noise of a line lets be shown: by all its seeds, or by the documents of one checkpoint."""
     i, decision = standing.interval, study.evidence.decision
-    if i.word != "equivalent" or not i.s:
+    if i.s:
+        return planning.smallest_tie(i.s, decision.at_most, study.family.weights[-1], i.m, decision.alpha)
+    # Over documents: what the interval would be around zero.
+    return None if i.low is None or i.high is None or i.note != FOR_THESE else (i.high - i.low) / 2
+
+
+def _loose(study: Study, standing: Standing, level: float | None) -> list[str]:
+    if standing.interval.word != "equivalent":
         return []
-    tie = planning.smallest_tie(i.s, decision.at_most, study.family.weights[-1], i.m, decision.alpha)
-    said = loose_margin(decision, level, tie)
+    said = loose_margin(study.evidence.decision, level, smallest_tie(study, standing))
     return [f"warning: {said}; this tie says little"] if said else []
 
 

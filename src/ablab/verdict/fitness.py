@@ -3,7 +3,7 @@
 A single divergence says little: at a rate of 2% in every arm some arm of seven diverges where the baseline does not in 70% of
 studies of eight seeds. So `unstable` needs two seeds, and more than those at which only the reference diverged (7% of such
 studies, simulated). One seed is not forgotten either: it takes the word `better` away, because the pairs that are left are
-those the arm survived.
+those the arm survived; but not where the reference diverged alone, too, which is chance taken from both alike.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Divergences:
 
     @property
     def once(self) -> bool:
-        """The arm diverged at one seed where its reference did not."""
-        return self.arm == 1
+        """The arm alone diverged, at one seed."""
+        return self.arm == 1 and not self.reference
 
     @property
     def shaky_reference(self) -> bool:

@@ -38,18 +38,20 @@ def sentence(
     elif winner == evidence.baseline:
         said += _stays(evidence, rows, decided_by)
     else:
-        said += f"The winner is {winner} ({_chosen(evidence, rows, winner, decided_by)}{_lead(evidence, rows[winner])}"
+        said += f"The winner is {winner} ({_lead(evidence, rows, winner, decided_by)}"
     open_ = [f"{r.name} ({_price_text(r)})" for r in rows.values() if r.word == "inconclusive"]
     return said + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
 
 
-def _lead(evidence: Evidence, row: Row) -> str:
+def _lead(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: str) -> str:
+    row, by = rows[winner], _chosen(evidence, rows, winner, decided_by)
     lost = _lost(row, row.name)
     if row.word != "better" or row.high is None or row.delta is None:
-        return f"; no arm is shown better{lost})"
+        shown = "no arm that may win is" if any(other.word == "better" for other in rows.values()) else "no arm is"
+        return f"{'' if decided_by == NOTHING else f'{by}; '}{shown} shown better{lost})"
     metric = evidence.decision.metric
     unit = UNITS.get(metric, metric)
-    return f"{lost}): at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
+    return f"{by}{lost}): at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
 
 
 def _chosen(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ablab.verdict.contrasts import Factorial
-from ablab.verdict.describe import baseline_row, cell_row, line_row, loose_margin
+from ablab.verdict.describe import baseline_row, cell_row, line_row, loose_margin, smallest_tie
 from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
 from ablab.verdict.fitness import often
@@ -62,6 +62,9 @@ def judge(
         notes.append(_all_go_on(study))
     shaky = _shaky(study)
     winner, decided_by, more = _winner(study, rows, shaky)
+    loose = _loose_choice(study, rows, winner) if decided_by.startswith("prefer ") else ""
+    chosen = f"{decided_by}, where {loose}" if loose else decided_by
+    more += [f"decided by {chosen}"] if loose else []
     if winner is not None and winner not in shaky and (lost := rows[winner].diverged) and lost.count:
         more.append(f"{'the baseline' if winner == evidence.baseline else winner} diverged at {often(lost)}")
     family = study.family
@@ -70,7 +73,7 @@ def judge(
         family.weights,
         winner,
         decided_by,
-        sentence(evidence, rows, winner, decided_by, len(study.missing), shaky.values()),
+        sentence(evidence, rows, winner, chosen, len(study.missing), shaky.values()),
         tuple(shaky.values()),
         tuple(notes + more),
         rows,
@@ -133,9 +136,15 @@ def _winner(study: Study, rows: dict[str, Row], shaky: Collection[str]) -> tuple
     contest = Contest(evidence, places, at, shares, shaky)
     winner, decided_by = decide(contest, members, is_shown)
     barred = [f"{a}: cannot win, {spec.barred}" for a, spec in evidence.specs.items() if spec.barred]
-    loose = loose_margin(evidence.decision, rows[evidence.baseline].mean, None)
-    chosen = [f"decided by {decided_by}, where {loose}"] if loose and decided_by.startswith("prefer ") else []
-    return winner, decided_by, contest.notes + barred + chosen
+    return winner, decided_by, contest.notes + barred
+
+
+def _loose_choice(study: Study, rows: Mapping[str, Row], winner: str | None) -> str:
+    """Why a preference within `matters` says little: by the winner's own noise, or by that of the noisiest for the baseline."""
+    evidence, found = study.evidence, study.family.standings
+    asked = [winner] if winner is not None and winner in found else list(found)
+    ties = [tie for name in asked if (tie := smallest_tie(study, found[name])) is not None]
+    return loose_margin(evidence.decision, rows[evidence.baseline].mean, max(ties, default=None))
 
 
 def _bits_per_nat(evidence: Evidence) -> float | None:
