@@ -89,8 +89,28 @@ def test_moved_seeds_are_exploratory_and_pooled(tmp_path: Path) -> None:
         lambda text: text.replace("[decision]", "[decision]\nconfidence = 0.9"),
         lambda text: text + '\n[arm.nope]\nmodel.local.position = "nope"\n',
         lambda text: text.replace("[train]", "[train]\nvalidate_every = 1024"),
+        lambda text: text.replace('"L[LL]^2L"', '"K[KK]^2K"').replace("local.position", "kay.position"),
+        lambda text: text.replace("local.position", "llama.position"),
+        lambda text: text.replace('"L[LL]^2L"', '"L[KL]^2L"').replace(
+            'local.position = "rope"', 'local.position = "rope"\nkay.position = "rope"'
+        ),
+        lambda text: text.replace("loop_from = 0.5", "loop_from = 0.5000001"),
     ],
-    ids=["study", "arm", "salt", "matters", "metric", "stage", "confidence", "one_more_arm", "validation"],
+    ids=[
+        "study",
+        "arm",
+        "salt",
+        "matters",
+        "metric",
+        "stage",
+        "confidence",
+        "one_more_arm",
+        "validation",
+        "letter",
+        "table",
+        "kind_twice",
+        "seventh_digit",
+    ],
 )
 def test_no_other_change_hides_moved_seeds(tmp_path: Path, change: Any) -> None:
     run(tmp_path, ONE)
@@ -286,6 +306,14 @@ def test_an_added_arm_changes_no_earlier_word(tmp_path: Path) -> None:
     assert "3 arms have been judged on this baseline in 2 families, each at alpha 0.05" in page
     assert "at most 0.1" in page and "arm.nope added" in page
     assert "EXPLORATORY" not in page and "added after 9 results" in html.page(after)
+
+
+def test_a_page_with_an_added_arm_does_not_speak_of_one_family(tmp_path: Path) -> None:
+    assert "One family. The chance that any arm without" in markdown.page(run(tmp_path, ONE))
+    for page in map(unescape, (markdown.page(run(tmp_path, ONE + NOPE)), html.page(run(tmp_path, ONE + NOPE)))):
+        assert "One family" not in page and "2 families of arms on this baseline" in page
+        assert "is at most 5%, of all 2 together at most 10%" in page
+        assert "is of each of 2 families of variants" in page and "of all 2 together at most 10%." in page
 
 
 def test_arms_added_together_share_one_alpha_and_each_addition_has_its_own(tmp_path: Path) -> None:

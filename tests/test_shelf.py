@@ -92,7 +92,7 @@ def test_a_verdict_without_a_version_is_kept_too(tmp_path: Path) -> None:
     assert json.loads(kept.read_text())["question"] == "What was asked before?"
 
 
-def test_a_report_on_tolddata_leaves_the_finished_page(tmp_path: Path) -> None:
+def test_a_report_on_other_data_leaves_the_finished_page(tmp_path: Path) -> None:
     texts(tmp_path, 40)
     plan = real(tmp_path)
     written(plan)
@@ -145,7 +145,7 @@ def test_a_report_needs_no_raw_text(tmp_path: Path) -> None:
     assert done.exception is None and json.loads(done.stdout)["sentence"] == before["sentence"]
 
 
-def test_data_that_toldand_then_went_is_recalled_as_it_was_trained_on(tmp_path: Path) -> None:
+def test_data_that_changed_and_then_went_is_recalled_as_it_was_trained_on(tmp_path: Path) -> None:
     texts(tmp_path, 40)
     plan = real(tmp_path)
     texts(tmp_path, 41)
@@ -154,7 +154,7 @@ def test_data_that_toldand_then_went_is_recalled_as_it_was_trained_on(tmp_path: 
     assert real(tmp_path, recall=lambda _: None).corpora.keys() == plan.corpora.keys()
 
 
-def test_data_that_was_checked_toldand_then_went_is_recalled_as_the_finished_runs_had_it(tmp_path: Path) -> None:
+def test_data_that_was_checked_changed_and_then_went_is_recalled_as_the_finished_runs_had_it(tmp_path: Path) -> None:
     texts(tmp_path, 40)
     plan = real(tmp_path)
     before = written(plan)

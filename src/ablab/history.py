@@ -1,7 +1,8 @@
 """Decisions on record: what was asked before this study, of which contrasts, and what that leaves of its words.
 
-A contrast is an arm and its reference by their settings, at a stage. Names, seeds, salts, margins and the machine are no part
-of it: whoever moves the first seed, renames the study, edits `matters` or exchanges the two asks it again. A decision
+A contrast is an arm and its reference by their settings, at a stage. Names (of layer kinds too), seeds, salts, margins, the
+machine and a number's digits after the sixth are no part of it: whoever moves the first seed, renames the study or a kind,
+edits `matters` or exchanges the two asks it again. A decision
 is recorded when it is first met, with the results that existed then; what follows per arm is recorded as soon as its own pairs
 have results (`ablab.firsts`), and stands whatever other studies do later:
 
@@ -33,6 +34,7 @@ IDLE = (
     "validate_every",
     "validate_bytes",
 )  # of [train]: other draws of the same training, or how it is watched
+DIGITS = 6  # of a setting's number: no seed's noise shows a 7th, and ema = .9999 and .99999 stay apart
 Row = dict[str, Any]
 
 
@@ -58,14 +60,36 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
         "tokenizer": identity.get("tokenizer", settings["data"]["tokenizer"]),
         **{key: settings["data"][key] for key in ("order", "weights")},
     }
-    trained: dict[str, Any] = {"data": data, "model": settings["model"], "budget": settings["budget"]}
+    model = _unnamed(settings["model"])
+    trained: dict[str, Any] = {"data": data, "model": model, "budget": settings["budget"]}
     trained["train"] = {key: value for key, value in settings["train"].items() if key not in IDLE}
     if files := settings["train"]["weights"]:
         own = [plan.runs[name, seed].weights for seed in plan.seeds]
         inputs = Inputs(plan.store.data / "inputs.json")
         contents = sorted([*own, *(inputs.sha256(Path(file)) for file in files[len(own) :])])
-        trained = {"data": data, "model": settings["model"], "weights": contents}
-    return key_of([trained, stage_asked(settings, stage)])
+        trained = {"data": data, "model": model, "weights": contents}
+    asked = stage_asked(settings, stage)
+    kinds, windows = settings["model"]["kinds"], asked["windows"] or {}
+    asked["windows"] = (
+        [windows.get(kinds[letter]["table"]) for letter in settings["model"]["layers"]] if windows else None
+    )
+    return key_of(_rounded([trained, asked]))
+
+
+def _unnamed(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model by what each layer is: the letters and names of layer kinds, and how layers share them, are the file's own."""
+    kinds = {letter: {k: v for k, v in kind.items() if k != "table"} for letter, kind in model["kinds"].items()}
+    bare = {key: value for key, value in model.items() if key != "kinds"}
+    return {**bare, "layers": [kinds[letter] for letter in model["layers"]]}
+
+
+def _rounded(value: Any) -> Any:
+    """Settings with every number that is not whole to DIGITS significant digits: one in the next digit asks nothing new."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def contrast(plan: Plan, name: str, stage: str, *, turned: bool = False) -> str:

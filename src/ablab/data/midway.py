@@ -15,8 +15,9 @@ from ablab.data.corpus import Corpus, Document, Valid
 from ablab.data.tokens import UNTRAINED
 from ablab.spans import SPANS
 
-# A validation may cost 4% of the training up to the next one, so that all of them with the one before the first step stay
-# below 5%. A token that is trained on costs three forward passes, a byte of held-out text at most one.
+# A validation may cost 4% of the training up to the next one, so that all of them with the one before the first step cost
+# 4.4% at ten validations, the default (8% at one).
+# A token that is trained on costs three forward passes, a byte of held-out text at most one.
 SHARE, PASSES = 0.04, 3
 ROWS = 4  # of text in an excerpt: the first row of a document alone would know no middles
 

@@ -272,10 +272,29 @@ def limits(view: View) -> list[str]:
         "a learning rate tuned for the baseline favours the baseline.",
         "Near-normal differences. An arm that fails now and then gives skewed differences, and no t interval is honest "
         "on eight seeds of those: look at the seed ticks.",
-        "One family. The chance that any arm without a true difference is called better or worse at "
-        f"{view.stage or 'the deciding stage'} is at most {risk}. Other stages, positions, trajectories and probes are "
+        f"{_families(view)} The chance that any arm {'of one ' if families(view) > 1 else ''}without "
+        "a true difference is called "
+        f"better or worse at {view.stage or 'the deciding stage'} is at most {risk}{_together(view)}. "
+        "Other stages, positions, trajectories and probes are "
         "shown and not judged.",
     ]
+
+
+def families(view: View) -> int:
+    """How many families of arms, each with its own alpha, were judged on this baseline."""
+    here = {mapping(arm.get("record")).get("family", 0) for arm in view.rivals}
+    return max(1, len(here), int(num(mapping(view.verdict.get("on_baseline")).get("families")) or 0))
+
+
+def _families(view: View) -> str:
+    n = families(view)
+    return "One family." if n == 1 else f"{n} families of arms on this baseline, each with its own error probability."
+
+
+def _together(view: View) -> str:
+    """What all families together may get wrong; nothing where there is one."""
+    n = families(view)
+    return "" if n == 1 else f", of all {n} together at most {100 * min(1.0, n * (1 - view.confidence)):.2g}%"
 
 
 def _spent(budget: dict[str, Any], write: Callable[[object], str]) -> str:
@@ -304,9 +323,19 @@ def methods(view: View) -> str:
         f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
         f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage or 'as declared'}, computed as "
         f"a ratio of sums. {_pairing(view)} at family-wise confidence {100 * view.confidence:.4g}%, the error probability "
-        f"being divided over variants (Holm, in rounds){looks}.{margin} All started runs, including failed ones, are listed "
+        f"being divided over variants (Holm, in rounds){looks}.{_each(view)}{margin} "
+        "All started runs, including failed ones, are listed "
         "in the ledger."
     )
+
+
+def _each(view: View) -> str:
+    """That families have an error probability each, in a sentence."""
+    n = families(view)
+    several = (
+        f" That confidence is of each of {n} families of variants judged on this baseline by itself{_together(view)}."
+    )
+    return several.replace(", of all", "; the error probability of all") if n > 1 else ""
 
 
 def _training(view: View) -> str:
