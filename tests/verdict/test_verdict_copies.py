@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ablab.verdict import ArmSpec, Decision, Documents, RunScore, judge
+from ablab.verdict.copies import _distances, _norm
 
 TOKENS = np.full(24, 400)
 RULE = Decision(stage="s", matters=0.005, start=3, at_most=5)
@@ -19,7 +20,9 @@ def trainings(arm: str, seeds: int = 5, spread: float = 2.0) -> list[np.ndarray]
 
 def verdict(arm: list[np.ndarray], baseline: list[np.ndarray]) -> tuple[str | None, str]:
     runs = [
-        RunScore(name, seed, "done", f"h{seed}", stages={"s": Documents(nats, TOKENS, 4 * TOKENS)})
+        RunScore(
+            name, seed, "done", f"h{seed}", stages={"s": Documents(nats, TOKENS[: len(nats)], 4 * TOKENS[: len(nats)])}
+        )
         for name, every in (("arm", arm), ("baseline", baseline))
         for seed, nats in enumerate(every)
     ]
@@ -88,3 +91,56 @@ def test_trainings_that_differ_by_their_level_alone_are_not_accused() -> None:
         arm = [text + rng.standard_normal() + 0.01 * rng.standard_normal(24) for _ in range(5)]
         accused += verdict(arm, trainings("baseline"))[0] == "invalid"
     assert accused == 0
+
+
+@pytest.mark.parametrize(("seeds", "documents"), [(5, 24), (2, 24), (2, 4), (3, 3)])
+@pytest.mark.parametrize("noise", [1e-9, 1e-5])
+def test_one_training_under_all_seeds_is_found_by_what_trainings_differ_by_at_least(
+    seeds: int, documents: int, noise: float
+) -> None:
+    """In both arms, so that no pair of seeds shows how far trainings lie apart; also two seeds, and few documents."""
+    rng = np.random.default_rng(11)
+
+    def copied(arm: str) -> list[np.ndarray]:
+        one = trainings(arm)[0][:documents]
+        return [one * (1 + noise * rng.standard_normal(documents)) for _ in range(seeds)]
+
+    word, said = verdict(copied("arm"), copied("baseline"))
+    assert word == "invalid" and "one training under two seeds" in said
+    real = [[one[:documents] for one in trainings(name, seeds)] for name in ("arm", "baseline")]
+    assert verdict(*real)[0] != "invalid"
+
+
+def numbers(arm: list[float], baseline: list[float]) -> tuple[str | None, str]:
+    runs = [
+        RunScore(name, seed, "done", f"h{seed}", stages={"s": value})
+        for name, every in (("arm", arm), ("baseline", baseline))
+        for seed, value in enumerate(every)
+    ]
+    row = judge(RULE, [ArmSpec("arm")], range(5), runs).rows["arm"]
+    return row.word, "; ".join(row.notes)
+
+
+def test_plain_numbers_that_stand_twice_in_both_arms_are_found() -> None:
+    rng = np.random.default_rng(2)
+    baseline = (3.2 + 0.001 * rng.standard_normal(5)).tolist()
+    arm = (np.array(baseline) - 0.02 + 0.0003 * rng.standard_normal(5)).tolist()
+    assert numbers(arm, baseline)[0] == "better"
+    arm[3], baseline[3] = arm[0], baseline[0]
+    assert numbers(arm, baseline) == (
+        "invalid",
+        "arm and baseline: seeds 0 and 3 score exactly alike in both: one training under two seeds",
+    )
+    assert numbers([round(x, 6) for x in arm], [round(x, 6) for x in baseline])[0] == "invalid"
+    for digits in (3, 4, 5):  # rounding, perhaps
+        assert numbers([round(x, digits) for x in arm], [round(x, digits) for x in baseline])[0] != "invalid"
+    half = [np.float16(x).astype(float).tolist() for x in ([3.18, 3.16, 3.17, 3.18, 3.1], [3.2, 3.19, 3.21, 3.2, 3.2])]
+    assert numbers(*half)[0] != "invalid"  # of 11 bits: rounding, too
+    baseline[3] += 1e-4  # in one of the two alone it may be an arm that does not depend on the seed
+    assert numbers(arm, baseline)[0] != "invalid"
+
+
+def test_the_largest_numbers_are_held_side_by_side_without_overflow() -> None:
+    with np.errstate(all="raise"):
+        huge = [1e308 * (1 + 1e-3 * one / 1200) for one in trainings("arm")]
+        assert _norm(huge[0] - huge[1]) > 0 and _distances(huge[0], huge[1])[1] > 0

@@ -7,8 +7,18 @@ both.
 False alarms: where trainings differ in v independent directions, a squared distance is a chi-square of v degrees of freedom;
 a pair lies under NEAR of the median with probability P(chi2_v < NEAR^2 x median): .011 for the level (v = 1) and 2.8e-4 around
 it at v = 2, both together 3e-6 a pair, 8.4e-5 for an arm of 8 seeds. Six tiny trainings over 12 documents differed in 2.5
-directions around their level, and their closest pair lay at .57 of the median distance. With fewer than MOST_FEW documents only
-equal nats are called a copy.
+directions around their level, and their closest pair lay at .57 of the median distance. This needs MOST_FEW documents.
+
+Where every seed is a copy, or two seeds are all there are, no other pair gives a scale, so there is a floor of its own that
+some pair of an arm must keep: FLOOR of its nats. 381 pairs of tiny trainings (bf16 and fp32, 33 documents of 23 to 1,592
+tokens) lay 6e-3 of them apart at least. A floor by the noise of a token, .001 nats for each root of one where those trainings
+kept .47, was tried and accused quiet arms of a few hundred tokens.
+
+Plain numbers, one a seed: two seeds that are equal in the arm and in its reference, to RESOLVED of the value. In one of the two
+alone equality is mostly rounding.
+
+Unseen: copies with more noise than FLOOR where every seed is one; noisy plain numbers, ones of fewer digits, and ones copied in
+one arm alone. Seeds that start from one checkpoint and are trained so little that all stay within FLOOR are accused.
 """
 
 from __future__ import annotations
@@ -16,6 +26,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
+from decimal import Decimal
 from itertools import combinations
 
 import numpy as np
@@ -26,7 +37,9 @@ from ablab.verdict.evidence import Evidence
 NEAR = 0.02  # of the median distance of the run's own arm
 BESIDE = 0.005  # of that of its reference, whose spread may be another by a small factor
 ROUNDING = 1e-6  # of the nats themselves: sums in fp32, or logs of six digits
-MOST_FEW = 8  # documents, for the bound above
+MOST_FEW = 8  # documents, for the bound of NEAR
+FLOOR = 3e-5  # of the nats: 200 times below the closest pair of real trainings that was seen, twice what noise of 1e-5 gives
+RESOLVED = 1e-6  # of a plain number: coarser ones agree by rounding
 
 Found = dict[tuple[str, int], npt.NDArray[np.float64]]
 
@@ -44,6 +57,8 @@ def copies(evidence: Evidence, name: str, reference: str, places: Iterable[int])
         if (nats := _nats(evidence, arm, i)) is not None
     }
     scales = {arm: _scale(found, arm) for arm in (name, reference)}
+    own = [arm for arm in scales if arm not in evidence.specs or not evidence.specs[arm].shares_weights]
+    alike = {arm for arm in own if _all_alike(found, arm)}  # what only packs or scores has its reference's trainings
     for (one, i), (other, j) in combinations(found, 2):
         if i == j:
             continue
@@ -55,33 +70,78 @@ def copies(evidence: Evidence, name: str, reference: str, places: Iterable[int])
             seeds = f"{one}, seed {evidence.seeds[i]}, and {other}, seed {evidence.seeds[j]},"
         if np.array_equal(a, b):
             return f"{seeds} score every document exactly alike: the same run twice, or weights that say nothing"
+        size, gap, theirs = _norm(a), _norm(a - b), reference if one == name else name
+        share = f"{gap / size if size else 0:.1g} of their nats apart"
+        said = f"{seeds} score every document nearly alike ({share}): one training under two seeds"
+        if one == other and one in alike:
+            return said
         if a.size < MOST_FEW:
             continue
-        size, theirs = float(np.linalg.norm(a)), reference if one == name else name
         apart = _distances(a, b)
         near = all(
             d <= max(NEAR * own, BESIDE * beside)
             for d, own, beside in zip(apart, scales[one], scales[theirs], strict=True)
         )
-        if near or float(np.linalg.norm(a - b)) <= ROUNDING * size:
-            share = f"{float(np.linalg.norm(a - b)) / size:.1g} of their nats apart"
-            return f"{seeds} score every document nearly alike ({share}): one training under two seeds"
-    return ""
+        if near or gap <= ROUNDING * size:
+            return said
+    return _equal_numbers(evidence, name, reference, spots)
 
 
 def _nats(evidence: Evidence, arm: str, place: int) -> npt.NDArray[np.float64] | None:
-    """The nats of a done run's documents at the deciding stage; plain numbers may agree by rounding and are not looked at."""
+    """The nats of a done run's documents at the deciding stage, None where it has none."""
     documents = evidence.documents(arm, place, evidence.decision.stage)
     if documents is None or documents.nats.size == 0 or evidence.status[arm][place] != "done":
         return None
     return documents.nats
 
 
+def _all_alike(found: Found, arm: str) -> bool:
+    """Whether no two of an arm's seeds lie further apart than FLOOR."""
+    own = [nats for (one, _), nats in found.items() if one == arm]
+    pairs = [(a, b) for a, b in combinations(own, 2) if a.shape == b.shape]
+    return bool(pairs) and all(_norm(a - b) <= FLOOR * _norm(a) for a, b in pairs)
+
+
+def _equal_numbers(evidence: Evidence, name: str, reference: str, places: Iterable[int]) -> str:
+    """The first two seeds whose plain numbers are equal in the arm and in its reference, where these have digits enough."""
+    stage = evidence.decision.stage
+    mine, theirs = (evidence.values(arm, stage) for arm in (name, reference))
+    plain = [
+        i
+        for i in evidence.common([name, reference], places)
+        if all(evidence.documents(arm, i, stage) is None for arm in (name, reference))
+    ]
+    if any(_coarse([column[i] for i in plain]) for column in (mine, theirs)):
+        return ""
+    for i, j in combinations(plain, 2):
+        if mine[i] == mine[j] and theirs[i] == theirs[j]:
+            seeds = f"seeds {evidence.seeds[i]} and {evidence.seeds[j]}"
+            return f"{name} and {reference}: {seeds} score exactly alike in both: one training under two seeds"
+    return ""
+
+
+def _coarse(values: Iterable[float]) -> bool:
+    """Whether all lie on a grid, decimal or binary, that is wider than RESOLVED of their size."""
+    known = list(values)
+    step = RESOLVED * max(map(abs, known), default=0.0) * (1 + 1e-9)
+    if step == 0.0 or not math.isfinite(step):
+        return True
+    decimals = max(-int(Decimal(repr(x)).normalize().as_tuple().exponent) for x in known)
+    halvings = max(x.as_integer_ratio()[1].bit_length() - 1 for x in known)
+    return decimals < -math.log10(step) or halvings < -math.log2(step)
+
+
+def _norm(x: npt.NDArray[np.float64]) -> float:
+    """The Euclidean norm, without the overflow of squares."""
+    top = float(np.abs(x).max(initial=0.0))
+    return top * float(np.linalg.norm(x / top)) if 0 < top < math.inf else top
+
+
 def _distances(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:
     """(of the level, around it): how far two runs lie apart in all documents alike, and in each by itself."""
     gap = a - b
     level = float(gap.mean())
-    return abs(level), float(np.linalg.norm(gap - level))
+    return abs(level), _norm(gap - level)
 
 
 def _scale(found: Found, arm: str) -> tuple[float, float]:
