@@ -85,7 +85,10 @@ def test_a_margin_that_no_arm_could_miss_is_warned_of_beside_the_tie():
     assert said.endswith("times the smallest tie that this noise lets be shown; this tie says little")
     (chosen,) = v.notes
     assert v.winner == "a" and chosen.startswith("decided by prefer a, where matters = 0.5 is 0.16 of the metric and ")
-    assert v.sentence == f"The winner is a ({chosen.removeprefix('decided by ')}; no arm is shown better)."
+    assert v.sentence == (
+        f"The winner is a ({chosen.removeprefix('decided by ')}; no arm is shown better; "
+        "a is shown behind, by less than matters)."
+    )
     fine = study((0.0011, -0.0012, 0.0004, -0.0009, 0.0006, 0.0010, -0.0013, 0.0003), matters=0.004)
     assert not any("matters" in note for note in fine.rows["a"].notes)
     assert 0.01 * B[0] > 0.005

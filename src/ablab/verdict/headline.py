@@ -48,7 +48,8 @@ def _lead(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: 
     lost = _lost(row, row.name)
     if row.word != "better" or row.high is None or row.delta is None:
         shown = "no arm that may win is" if any(other.word == "better" for other in rows.values()) else "no arm is"
-        return f"{'' if decided_by == NOTHING else f'{by}; '}{shown} shown better{lost})"
+        behind = f"; {winner} is shown behind, by less than matters" if row.low is not None and row.low > 0 else ""
+        return f"{'' if decided_by == NOTHING else f'{by}; '}{shown} shown better{behind}{lost})"
     metric = evidence.decision.metric
     unit = UNITS.get(metric, metric)
     return f"{by}{lost}): at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
