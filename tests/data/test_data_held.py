@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from tests.data.tiny import settings
 
 from ablab.corpora import few_documents
+from ablab.data import prepare
 from ablab.data.build import prepare_found
 from ablab.data.find import Found
 from ablab.data.inputs import Inputs
 from ablab.data.sources import Held, PythonLibrary
 from ablab.data.split import HELD, TRAIN, scan
+from ablab.fault import InvalidStudy
 from ablab.verdict.documents import FEWEST, effective
 
 
@@ -96,3 +100,9 @@ def test_few_held_out_documents_are_warned_of(tmp_path: Path) -> None:
     )
     many = prepare_found(Found(texts=[Made((40,) * 4000)]), SETTINGS, tmp_path, quiet)
     assert len(many.valid) >= FEWEST and few_documents(many) == ""
+
+
+@pytest.mark.parametrize("fraction", [0.1001, 0.3, 0.9])
+def test_a_fraction_that_could_hold_out_no_more_is_refused(tmp_path: Path, fraction: float) -> None:
+    with pytest.raises(InvalidStudy, match=rf"{fraction:g} holds out no more than 0\.1: .*; set it to 0\.1 or less"):
+        prepare(settings("python", valid_fraction=fraction), tmp_path, print)

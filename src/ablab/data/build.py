@@ -103,6 +103,12 @@ def _idle(found: Found, data: dict[str, Any]) -> None:
     if (found.held_texts or found.held_parts) and data["valid_fraction"] != VALID_FRACTION:
         fault = f"{data['valid_fraction']:g} chooses nothing: the held-out part has files of its own"
         faults.append(Fault("data.valid_fraction", fault, "remove it"))
+    readier = max((rule.readier for source in found.texts if (rule := getattr(source, "held", None))), default=1)
+    if not (found.held_texts or found.held_parts) and data["valid_fraction"] * readier > 1:
+        fault = (
+            f"{data['valid_fraction']:g} holds out no more than {1 / readier:g}: of this source only short files are"
+        )
+        faults.append(Fault("data.valid_fraction", fault, f"set it to {1 / readier:g} or less"))
     if found.parts and data["text_field"] != TEXT_FIELD:
         fault = f"'{data['text_field']}' is read from nothing: token files hold no fields"
         faults.append(Fault("data.text_field", fault, "remove it"))
