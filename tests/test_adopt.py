@@ -18,7 +18,7 @@ from tests.study.written import edited, faults, read
 from tests.test_train import run
 from typer.testing import CliRunner
 
-from ablab import check, history, judge, miniature, report
+from ablab import check, judge, miniature, recipe, report
 from ablab import plan as planning
 from ablab.adopt import adopt, golf
 from ablab.adopt.found import read as read_file
@@ -678,7 +678,7 @@ def test_a_report_needs_no_file_of_weights(made: tuple[Path, dict[int, float]], 
     again = planning.make(plan.study, plan.store, say=lambda _: None, recall=said.append)
     assert {spot: run.train_key for spot, run in again.runs.items()} == {s: r.train_key for s, r in plan.runs.items()}
     assert len(said) == 2 and all("weights cannot be read" in text for text in said)
-    assert history.recipe(again, "capped", "pre_quant") == history.recipe(plan, "capped", "pre_quant")
+    assert recipe.recipe(again, "capped", "pre_quant") == recipe.recipe(plan, "capped", "pre_quant")
     told = ["report", str(tmp_path / "study.toml"), "--out", str(tmp_path / "runs"), "--json"]
     done = CliRunner().invoke(app, told)
     assert done.exception is None and json.loads(done.stdout)["sentence"] == before["sentence"]

@@ -111,6 +111,7 @@ FLOORS = {
         "bank",
         "firsts",
         "links",
+        "recipe",
         "history",
         "panels",
         "shelf",

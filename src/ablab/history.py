@@ -1,10 +1,10 @@
 """Decisions on record: what was asked before this study, of which contrasts, and what that leaves of its words.
 
 A contrast is an arm and its reference by their settings, at a stage. Names (of layer kinds too), seeds, salts, margins, the
-machine and a number's digits after the sixth are no part of it: whoever moves the first seed, renames the study or a kind,
-edits `matters` or exchanges the two asks it again. A decision
-is recorded when it is first met, with the results that existed then; what follows per arm is recorded as soon as its own pairs
-have results (`ablab.firsts`), and stands whatever other studies do later:
+machine and a number's digits after the sixth are no part of it (`ablab.recipe`): whoever moves the first seed, renames the
+study or a kind, edits `matters` or exchanges the two asks it again. A decision is recorded when it is first met, with the
+results that existed then; what follows per arm is recorded as soon as its own pairs have results (`ablab.firsts`), and stands
+whatever other studies do later:
 
 declared     no result of it existed;
 added        none existed, but results of other arms on this baseline did: the arm is a later family with its own alpha;
@@ -19,22 +19,15 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ablab import firsts, links
 from ablab.bank import pooled as pooled_noise
-from ablab.data.inputs import Inputs
 from ablab.files import key_of
 from ablab.planned import BASELINE, Plan
-from ablab.store import append_line, read_decisions, stage_asked
+from ablab.recipe import recipe
+from ablab.store import append_line, read_decisions
 
-IDLE = (
-    "salt",
-    "validate_every",
-    "validate_bytes",
-)  # of [train]: other draws of the same training, or how it is watched
-DIGITS = 6  # of a setting's number: no seed's noise shows a 7th, and ema = .9999 and .99999 stay apart
 Row = dict[str, Any]
 
 
@@ -49,47 +42,6 @@ class Status:
     after: int = 0
     because: str = ""
     family: int = 0
-
-
-def recipe(plan: Plan, name: str, stage: str) -> str:
-    """Key of everything that an arm asks up to a stage, but for draws: equal for equal questions."""
-    settings, run = plan.study.arm(name).settings, plan.runs[name, plan.seeds[0]]
-    identity = plan.corpus(run).manifest.get("identity", {})
-    data = {
-        "sources": identity.get("sources", {}).get("train", run.corpus.name),
-        "tokenizer": identity.get("tokenizer", settings["data"]["tokenizer"]),
-        **{key: settings["data"][key] for key in ("order", "weights")},
-    }
-    model = _unnamed(settings["model"])
-    trained: dict[str, Any] = {"data": data, "model": model, "budget": settings["budget"]}
-    trained["train"] = {key: value for key, value in settings["train"].items() if key not in IDLE}
-    if files := settings["train"]["weights"]:
-        own = [plan.runs[name, seed].weights for seed in plan.seeds]
-        inputs = Inputs(plan.store.data / "inputs.json")
-        contents = sorted([*own, *(inputs.sha256(Path(file)) for file in files[len(own) :])])
-        trained = {"data": data, "model": model, "weights": contents}
-    asked = stage_asked(settings, stage)
-    kinds, windows = settings["model"]["kinds"], asked["windows"] or {}
-    asked["windows"] = (
-        [windows.get(kinds[letter]["table"]) for letter in settings["model"]["layers"]] if windows else None
-    )
-    return key_of(_rounded([trained, asked]))
-
-
-def _unnamed(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model by what each layer is: the letters and names of layer kinds, and how layers share them, are the file's own."""
-    kinds = {letter: {k: v for k, v in kind.items() if k != "table"} for letter, kind in model["kinds"].items()}
-    bare = {key: value for key, value in model.items() if key != "kinds"}
-    return {**bare, "layers": [kinds[letter] for letter in model["layers"]]}
-
-
-def _rounded(value: Any) -> Any:
-    """Settings with every number that is not whole to DIGITS significant digits: one in the next digit asks nothing new."""
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def contrast(plan: Plan, name: str, stage: str, *, turned: bool = False) -> str:
