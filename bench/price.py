@@ -1,4 +1,4 @@
-"""What `ablab check` says a study costs beside what it costs: `python bench/price.py [--json PATH]`. About 5 minutes alone.
+"""What `ablab check` says a study costs beside what it costs: `python bench/price.py [--json PATH]`. About 11 minutes.
 
 Three studies on stores of their own: the tutorial's (docs/tutorial.md), the demo's (studies/global_position.toml at its tiny
 scale) and one that only evaluates (bench/eval_only.py). Of each, the price of every arm at `start` seeds is asked before
