@@ -392,9 +392,8 @@ def test_wide_vocabularies_take_wide_files(make: Make, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("tokenizer", [{"name": "bytes"}, {"name": "sentencepiece", "vocab_size": 1024}])
 def test_the_real_library(tmp_path: Path, tokenizer: dict) -> None:
     said: list[str] = []
-    made = prepare_found(
-        Found(texts=[PythonLibrary(limit=60)]), settings("python", tokenizer=tokenizer), tmp_path, said.append
-    )
+    asked = settings("python", tokenizer=tokenizer, valid_fraction=0.1)
+    made = prepare_found(Found(texts=[PythonLibrary(limit=60)]), asked, tmp_path, said.append)
     assert made.n_train > 100_000
     (entry,) = made.manifest["inputs"]
     assert (entry["source"], entry["files"]) == ("python", 60)
