@@ -99,7 +99,7 @@ def test_every_setting_that_a_page_shows_is_taken(tmp_path: Path) -> None:
             try:
                 tree = tomllib.loads(snippet)
             except tomllib.TOMLDecodeError:
-                continue  # a placeholder: `group_rows = n`
+                continue  # no TOML: `group_rows = n` has a letter where a number goes
             if not set(tree) <= set(sections):
                 continue
             tried += 1
