@@ -69,7 +69,9 @@ stage.sliding.evaluate.stride = 128
 def timed(*command: str) -> tuple[float, str]:
     """Seconds of the command, and what it printed."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "ablab.cli", *command], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ablab.cli", *command], check=True, capture_output=True, text=True
+    )
     return time.perf_counter() - began, done.stdout
 
 

@@ -196,7 +196,9 @@ def test_archives_arrays_and_other_formats_are_called_what_they_are(trained: Pat
     weights, file = own(trained), tmp_path / "w.bin"
     np.savez(tmp_path / "w.npz", **{name: tensor.numpy() for name, tensor in weights.items()})
     text = refused(tmp_path / "w.npz", tmp_path / "out")
-    assert text.startswith("is an archive of arrays that numpy saved (.npz); save its arrays as safetensors: python -c")
+    assert text.startswith(
+        "is an archive of arrays that numpy saved (.npz); save its arrays as safetensors: python -P -c"
+    )
     shell(text, "python", tmp_path, "new.safetensors")
     adopted(tmp_path / "new.safetensors", tmp_path / "out")
     with tarfile.open(tmp_path / "w.tar", "w") as archive:
@@ -229,7 +231,7 @@ def test_a_folder_of_dcp_is_joined_by_the_cure(trained: Path, tmp_path: Path) ->
     weights, folder = own(trained), tmp_path / "step 7"
     dcp.save({"model": weights}, checkpoint_id=folder, no_dist=True)
     text = refused(folder, tmp_path / "out")
-    assert text.startswith("is a folder that torch.distributed.checkpoint (DCP) wrote; join it: python -m torch.")
+    assert text.startswith("is a folder that torch.distributed.checkpoint (DCP) wrote; join it: python -P -m torch.")
     shard = next(folder.glob("*.distcp"))
     assert refused(shard, tmp_path / "out").startswith("is one shard of a DCP checkpoint")
     shell(text, "python", tmp_path, "new.pt")
@@ -246,7 +248,7 @@ def test_a_folder_of_shards_is_joined_by_the_cure(trained: Path, tmp_path: Path)
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
     for place in (folder, folder / "model.safetensors.index.json"):
         text = refused(place, tmp_path / "out")
-        assert text.startswith("is a folder with weights in 2 shards; join them: python -c")
+        assert text.startswith("is a folder with weights in 2 shards; join them: python -P -c")
     shell(text, "python", tmp_path, "new.safetensors")
     adopted(tmp_path / "new.safetensors", tmp_path / "out")
     alone = tmp_path / "alone"

@@ -22,11 +22,11 @@ SPOKEN = [
 
 def test_the_advice_is_a_command_of_this_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert to_install("wandb") == f"{sys.executable} -m pip install wandb"
+    assert to_install("wandb") == f"{sys.executable} -P -m pip install wandb"
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
-    assert to_install("wandb") == ".venv/bin/python -m pip install wandb"
+    assert to_install("wandb") == ".venv/bin/python -P -m pip install wandb"
     monkeypatch.setattr(sys, "executable", "/opt/my tools/python")
-    assert to_install("wandb") == "'/opt/my tools/python' -m pip install wandb"
+    assert to_install("wandb") == "'/opt/my tools/python' -P -m pip install wandb"
 
 
 def test_every_advice_names_packages_and_no_extra_of_a_package_that_no_index_has() -> None:

@@ -83,7 +83,7 @@ def test_check_prints_the_layer_string(tmp_path: Path) -> None:
     )
     (tmp_path / "study.toml").write_text(text)
     out = subprocess.run(
-        [sys.executable, "-m", "ablab.cli", "check", "study.toml"],
+        [sys.executable, "-P", "-m", "ablab.cli", "check", "study.toml"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

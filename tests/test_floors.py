@@ -65,6 +65,8 @@ FLOORS = {
         "grid",
         "shareable",
         "provenance",
+        "safe_path",
+        "opened",
     ),
     1: LEVERS,
     2: (

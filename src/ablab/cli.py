@@ -146,7 +146,9 @@ def levers(
 def main() -> None:
     """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 gate failed, 75 interrupted and resumable."""
     from ablab.fault import Interrupted, Refused
+    from ablab.safe_path import leave_folder
 
+    leave_folder()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115, open for the life of the process

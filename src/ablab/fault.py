@@ -64,4 +64,4 @@ def to_install(package: str) -> str:
     """
     python = Path(sys.executable)
     near = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-    return f"{shlex.quote(str(near))} -m pip install {package}"
+    return f"{shlex.quote(str(near))} -P -m pip install {package}"

@@ -194,7 +194,7 @@ def _unpack(program: str) -> str:
 
 
 _DATA = "give text, or token files"
-_SAVE = "np.save's arrays: python -c 'import numpy, sys; numpy.load(sys.argv[1]).tofile(sys.argv[2])' FILE NEW.bin"
+_SAVE = "np.save's arrays: python -P -c 'import numpy, sys; numpy.load(sys.argv[1]).tofile(sys.argv[2])' FILE NEW.bin"
 _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
     ("gzip", _gzip, "is compressed with gzip", _unpack("gunzip -c")),
     (

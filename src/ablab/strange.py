@@ -38,7 +38,7 @@ def strange(path: Path) -> Fault | None:
     if found.name == "torch":
         return Fault(place, "is a TorchScript program", "save the state_dict of the module") if _script(path) else None
     if found.name == "npz":
-        cure = f'save its arrays as safetensors: python -c "{_ARRAYS}" {shlex.quote(place)} NEW.safetensors'
+        cure = f'save its arrays as safetensors: python -P -c "{_ARRAYS}" {shlex.quote(place)} NEW.safetensors'
         return Fault(place, found.what, cure)
     if found.name == "gguf":
         return Fault(place, "is a GGUF file (llama.cpp's)", "give the weights it was made from, as safetensors")
@@ -56,10 +56,10 @@ def _folder(path: Path) -> tuple[str, str]:
     quoted = shlex.quote(str(path))
     if (path / ".metadata").is_file() or any(path.glob("*.distcp")):
         what = "is a folder that torch.distributed.checkpoint (DCP) wrote"
-        return what, f"join it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {quoted} NEW.pt"
+        return what, f"join it: python -P -m torch.distributed.checkpoint.format_utils dcp_to_torch {quoted} NEW.pt"
     shards = sorted(path.glob("*.safetensors"))
     if len(shards) > 1 or any(path.glob("*.safetensors.index.json")):
-        cure = f'join them: python -c "{_JOIN}" {quoted} NEW.safetensors'
+        cure = f'join them: python -P -c "{_JOIN}" {quoted} NEW.safetensors'
         return f"is a folder with weights in {len(shards)} shards", cure
     if any(path.glob("*.bin.index.json")):
         return "is a folder with weights in several shards", "save the state_dict to one file"

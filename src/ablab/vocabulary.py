@@ -182,7 +182,7 @@ def _fault(data: bytes) -> str:
 
 
 def main() -> None:
-    """`python -m ablab.vocabulary [ORIGIN]`: install the file, for a set-up that has no command line of ablab yet."""
+    """`python -P -m ablab.vocabulary [ORIGIN]`: install the file, for a set-up that has no command line of ablab yet."""
     try:
         install(sys.argv[1] if len(sys.argv) > 1 else None)
     except (ValueError, Refused) as error:

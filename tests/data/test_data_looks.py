@@ -62,10 +62,10 @@ def test_a_headerless_file_of_another_type_is_refused_and_the_cure_makes_it_righ
     with pytest.raises(GateFailed) as refused:
         made(tmp_path, *files)
     assert said in str(refused.value)
-    command = refused.value.faults[0].cure.partition("python -c ")[2]
+    command = refused.value.faults[0].cure.partition("python -P -c ")[2]
     cured = [file.with_name(f"new_{file.name}") for file in files]
     for old, new in zip(files, cured):
-        line = f"{shlex.quote(sys.executable)} -c {command}".replace("OLD NEW", f"{old} {new}")
+        line = f"{shlex.quote(sys.executable)} -P -c {command}".replace("OLD NEW", f"{old} {new}")
         subprocess.run(line, shell=True, check=True)
     found = made(tmp_path, *cured)
     assert found.manifest["counts"] == right.manifest["counts"]
@@ -111,9 +111,9 @@ def test_tokens_saved_as_floats_are_called_so_and_the_cure_makes_them_right(tmp_
     with pytest.raises(GateFailed, match=rf"holds floating-point numbers \(float{8 * int(kind[2])}") as refused:
         made(tmp_path, file, valid)
     command = (
-        refused.value.faults[0].cure.partition("python -c ")[2].replace("OLD NEW", f"{file} {tmp_path / 'new.bin'}")
+        refused.value.faults[0].cure.partition("python -P -c ")[2].replace("OLD NEW", f"{file} {tmp_path / 'new.bin'}")
     )
-    subprocess.run(f"{shlex.quote(sys.executable)} -c {command}", shell=True, check=True)
+    subprocess.run(f"{shlex.quote(sys.executable)} -P -c {command}", shell=True, check=True)
     assert len(made(tmp_path, tmp_path / "new.bin", valid).documents) == 200
 
 
@@ -260,8 +260,8 @@ def test_the_cure_for_an_array_of_numpy_works(tmp_path: Path) -> None:
     plain(tmp_path / "v.bin", "<u2", VALID)
     with pytest.raises(GateFailed) as refused:
         made(tmp_path, tmp_path / "t.bin", tmp_path / "v.bin")
-    command = refused.value.faults[0].cure.partition("python -c ")[2].replace("NEW.bin", str(tmp_path / "new.bin"))
-    subprocess.run(f"{shlex.quote(sys.executable)} -c {command}", shell=True, check=True)
+    command = refused.value.faults[0].cure.partition("python -P -c ")[2].replace("NEW.bin", str(tmp_path / "new.bin"))
+    subprocess.run(f"{shlex.quote(sys.executable)} -P -c {command}", shell=True, check=True)
     assert len(made(tmp_path, tmp_path / "new.bin", tmp_path / "v.bin").documents) == 200
 
 

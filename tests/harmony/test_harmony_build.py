@@ -443,7 +443,7 @@ def test_utf16_is_called_so_and_the_cure_makes_it_right(tmp_path: Path, inline, 
 def test_a_check_without_openai_harmony_says_what_to_install(tmp_path: Path, inline, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "openai_harmony", None)
     with pytest.raises(
-        GateFailed, match=r"'openai_harmony' is not installed; \S*python\S* -m pip install openai-harmony,"
+        GateFailed, match=r"'openai_harmony' is not installed; \S*python\S* -P -m pip install openai-harmony,"
     ):
         build(["mock:40"], tmp_path / "out", check_every=1, say=quiet)
     said: list[str] = []

@@ -286,7 +286,7 @@ def test_a_dataset_of_the_hub_is_read_from_its_arrow_files(tmp_path: Path, monke
 def test_the_hub_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
-        GateFailed, match=r"needs the package 'datasets'.*; \S*python\S* -m pip install datasets, or give"
+        GateFailed, match=r"needs the package 'datasets'.*; \S*python\S* -P -m pip install datasets, or give"
     ):
         find(["hf:some/set"], Inputs(tmp_path / "memo"))
 

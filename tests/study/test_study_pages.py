@@ -55,7 +55,7 @@ def test_smoke_is_fifty_steps_on_mock_data() -> None:
 
 
 def test_the_page_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference(), "run python -m ablab.study.reference"
+    assert PAGE.read_text(encoding="utf-8") == reference(), "run python -P -m ablab.study.reference"
 
 
 def test_the_page_names_every_key_and_every_lever() -> None:

@@ -25,7 +25,7 @@ ARM_FIELDS = {
 
 
 def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ablab.cli", *words]
+    command = [sys.executable, "-P", "-m", "ablab.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, **how)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +34,7 @@ def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedPr
 
 def started(folder: Path) -> subprocess.Popen[str]:
     """`ablab run study.toml`, left to itself."""
-    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml"]
+    command = [sys.executable, "-P", "-m", "ablab.cli", "run", "study.toml"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -275,7 +275,7 @@ def test_two_sigma_needs_earlier_noise(tmp_path: Path) -> None:
 
 
 def test_a_closed_stdout_is_no_traceback(finished: Path) -> None:
-    command = f"{sys.executable} -m ablab.cli levers >&-"
+    command = f"{sys.executable} -P -m ablab.cli levers >&-"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=finished)
     assert done.returncode == 0 and not done.stderr
 

@@ -52,14 +52,14 @@ def right_width(path: Path, tokens: np.ndarray) -> None:
         return
     if len(tokens) >= _FEW and (kind := _floats(tokens)) is not None:
         name = f"{np.dtype(kind).name}{', big endian' if kind[0] == '>' else ''}"
-        cure = f'write them as uint16: python -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
+        cure = f'write them as uint16: python -P -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
         if float(tokens[: len(tokens) // 4 * 4].view(kind).max()) >= 1 << 16:
             cure = "write them as a Megatron prefix of int32, and name that"
         raise GateFailed(Fault(str(path), f"holds floating-point numbers ({name}), all of them whole", cure))
     full = (_any(tokens, 0), _any(tokens, 1), _any(tokens, 2), _any(tokens, 3))
     if full in _ZEROS:
         fault, kind = _ZEROS[full]
-        cure = f'write them as uint16: python -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
+        cure = f'write them as uint16: python -P -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
         raise GateFailed(Fault(str(path), fault, cure))
     wide = full in ((True, True, False, False), (False, False, True, True))
     if (

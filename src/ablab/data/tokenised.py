@@ -96,7 +96,7 @@ def _open(part: Part, tokenizer: Tokenizer, say: Say) -> Opened:
         cure = "name the tokenizer that made the file"
         if swapped(opened.tokens, tokenizer.vocab_size):
             fault += ", and with its bytes exchanged each lies inside: the tokens are big endian"
-            cure = "write them little endian: python -c \"import numpy, sys; numpy.fromfile(sys.argv[1], '>u2')"
+            cure = "write them little endian: python -P -c \"import numpy, sys; numpy.fromfile(sys.argv[1], '>u2')"
             cure += ".astype('<u2').tofile(sys.argv[2])\" OLD NEW"
         raise GateFailed(Fault(part.name, fault, cure))
     if np.iinfo(opened.tokens.dtype).max < tokenizer.vocab_size - 1:

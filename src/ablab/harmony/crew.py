@@ -12,6 +12,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from ablab import safe_path
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.harmony.unit import Builder, Job, Unit, finished
 from ablab.signals import die_with_parent
@@ -68,7 +69,7 @@ class _Worker:
         self.conn, theirs = context.Pipe()
         self.at: Any = context.RawValue("q", -1)  # the row that it looks at
         self.process = context.Process(target=_serve, args=(theirs, os.getpid(), job, self.at), daemon=True)
-        self.process.start()
+        safe_path.start(self.process)
         theirs.close()
         self.unit: Unit | None = None
 

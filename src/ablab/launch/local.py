@@ -11,7 +11,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from ablab import machine
+from ablab import machine, safe_path
 from ablab import plan as planning
 from ablab.fault import Fault, GateFailed, Interrupted
 from ablab.launch.work import serve
@@ -29,7 +29,7 @@ class Worker:
         self.conn, theirs = context.Pipe()
         args = (theirs, os.getpid(), str(plan.store.root), plan.where.as_json(), threads, mirrors)
         self.process = context.Process(target=serve, args=args, daemon=True)
-        self.process.start()
+        safe_path.start(self.process)
         theirs.close()
         self.run: Run | None = None
         self.begun = 0.0

@@ -1,4 +1,4 @@
-"""docs/study.md from the code: every key, type and default, and every lever's settings. `python -m ablab.study.reference`."""
+"""docs/study.md from the code: every key, type and default, every lever's settings. `python -P -m ablab.study.reference`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "study.md"
 
 _INTRO = f"""# The study file
 
-This page is written by `python -m ablab.study.reference`; change the code, not the page.
+This page is written by `python -P -m ablab.study.reference`; change the code, not the page.
 
 A study file is TOML 1.0, UTF-8, at most {read.MOST_BYTES // 1024} KiB, nested at most {read.DEEPEST} deep. Unknown keys,
 wrong types and impossible sizes are refused, all at once, each with place, fault and cure; `ablab` then ends with exit code 3:
