@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests import tiny
 
-import tiny
 from ablab.data.located import sealed
 from ablab.files import key_of
 from ablab.plan import Plan, Run, arms, seeds

@@ -30,6 +30,7 @@ FLOORS = {
     0: (
         "fault",
         "files",
+        "places",
         "lock",
         "signals",
         "rng",

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from tests import tiny
 from tests.golden import make_tiny_losses
 
 from ablab import learner as learner_module
-from ablab import metrics as metrics_module
+from ablab import places
 from ablab.fault import GateFailed, Interrupted, InvalidStudy, to_install
 from ablab.files import sha256_file
 from ablab.learner import Learner
@@ -239,11 +240,12 @@ def test_a_disk_that_refuses_leaves_the_earlier_state(
     with pytest.raises(Interrupted):
         run(tmp_path, stop=after(6))
     with monkeypatch.context() as patch:
-        patch.setattr(metrics_module, "os", FullDisk())
+        patch.setattr(places, "os", FullDisk())
         with pytest.raises(GateFailed) as raised:
             run(tmp_path)
-    cure = "free space or choose another --out, then run again"
-    assert str(raised.value) == f"{tmp_path / 'metrics.jsonl'}: cannot be written (No space left on device); {cure}"
+    path, cure = tmp_path / "metrics.jsonl", "free space or choose another --out, then run again"
+    told = rf"{path}: cannot be written \(No space left on device\): \d+ bytes are needed, [\d,]+ are free; {cure}"
+    assert re.fullmatch(told, str(raised.value)), raised.value
     run(tmp_path)
     assert same(whole, tmp_path)
     blocked = tmp_path / "file"

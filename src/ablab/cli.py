@@ -227,7 +227,7 @@ def _plan(path: Path, scale: str | None, out: Path, device: str, *, precision: s
     _check_device(device)
     if precision is not None:
         _check_precision(precision)
-    store = Store(Path(os.path.realpath(out)))
+    store = Store(out)
     return planning.make(studies.load(path, scale), store, device=device, precision=precision, **how)
 
 

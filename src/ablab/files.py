@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -12,21 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ablab import places
 from ablab.fault import Fault, GateFailed
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and takes the name, on failure it is removed.
 
-    Raises GateFailed where the disk is full or read-only; the old file, if any, is untouched.
+    needed: the bytes that it is to take, more: at least those; a full disk is told with them. Raises GateFailed where the
+    disk is full or read-only, or the path leads through a link; the old file, if any, is untouched.
     """
+    places.check(path)
+    places.folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise places.unwritable(path, error, needed, more=more) from error
     part = Path(name)
     try:
         yield part
@@ -40,15 +42,16 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             os.close(directory)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise places.unwritable(path, error, needed, more=more) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` to `path` whole or not at all."""
-    with atomic(path) as part:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
+    blob = data.encode() if isinstance(data, str) else data
+    with atomic(path, len(blob)) as part:
+        part.write_bytes(blob)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,9 +96,3 @@ def sha256_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _unwritable(path: Path, error: OSError) -> GateFailed:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    cure = "free space, then run again" if full else "make it writable or choose another --out"
-    return GateFailed(Fault(str(path), f"cannot be written ({error.strerror or error})", cure))

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from ablab import places
 from ablab.fault import Fault, GateFailed
 
 
@@ -17,27 +18,23 @@ from ablab.fault import Fault, GateFailed
 def locked(directory: Path) -> Iterator[None]:
     """Hold `directory` for this process until the block ends. The death of the holder, of any kind, frees it.
 
-    Raises GateFailed naming the holder's host, process and start where another process holds it, and where the directory
-    cannot be written.
+    Raises GateFailed naming the holder's host, process and start where another process holds it, where the directory cannot
+    be written, and where it or its `lock` is a link.
     """
-    path = directory / "lock"
+    handle = places.opened(directory / "lock", os.O_RDWR | os.O_CREAT)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        fault = f"cannot be written ({error.strerror or error})"
-        raise GateFailed(Fault(str(path), fault, "make it writable or choose another --out")) from error
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             raise GateFailed(Fault(str(directory), f"is in use by {holder}", "wait for it, or stop it")) from None
-        file.truncate(0)
+        except OSError as error:  # a file system without locks
+            raise places.unwritable(directory / "lock", error) from error
         now = datetime.datetime.now().isoformat(timespec="seconds")
         # A full disk must not stop a run here: the lock is the flock, the text is for people.
         with contextlib.suppress(OSError):
-            file.write(f"pid {os.getpid()} on {socket.gethostname()} since {now}\n")
-            file.flush()
+            os.ftruncate(handle, 0)
+            os.write(handle, f"pid {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
         yield
+    finally:
+        os.close(handle)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablab import places
 from ablab.fault import Fault, GateFailed, to_install
 from ablab.files import write_atomic
 from ablab.shareable import shareable
@@ -23,40 +24,32 @@ class Metrics:
 
     def __init__(self, path: Path, *, keep: int) -> None:
         self.path = path
+        places.check(path)
         if path.exists() and path.stat().st_size > keep:
             with path.open("rb") as file:
                 write_atomic(path, file.read(keep))
-        try:
-            self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self.file = places.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.size = keep
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row, in one write. GateFailed where the disk is full: the rows before it stay."""
+        """One row, whole or not at all. GateFailed where the disk is full: the rows before it stay as they were."""
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         try:
-            written = os.write(self.file, line)
+            places.extend(self.file, line)
         except OSError as error:
-            raise self._unwritable(error) from error
-        if written < len(line):
-            raise self._unwritable(OSError(f"{written} of {len(line)} bytes written"))
-        self.size += written
+            raise places.unwritable(self.path, error, len(line)) from error
+        self.size += len(line)
 
     def sync(self) -> int:
         """Bring the rows to the disk; returns the file's size, which a checkpoint remembers."""
         try:
             os.fsync(self.file)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise places.unwritable(self.path, error, self.size) from error
         return self.size
 
     def close(self) -> None:
         os.close(self.file)
-
-    def _unwritable(self, error: OSError) -> GateFailed:
-        fault = f"cannot be written ({error.strerror or error})"
-        return GateFailed(Fault(str(self.path), fault, "free space or choose another --out, then run again"))
 
 
 Started = tuple[Callable[[Mapping[str, Any]], None], Callable[[], Any]]  # how to write a row, how to end
@@ -129,7 +122,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Mapping[str, Any], step: int) -> Started:
     folder = out / "tensorboard" if asked.boards is None else asked.boards / (asked.called or out.name)
-    writer = module.SummaryWriter(str(folder), purge_step=step)
+    writer = module.SummaryWriter(str(places.folder(folder)), purge_step=step)
     writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```", step)
 
     def write(row: Mapping[str, Any]) -> None:
@@ -144,6 +137,7 @@ def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Mapping[str,
 def _wandb(module: Any, asked: Mirrored, out: Path, settings: Mapping[str, Any], step: int) -> Started:
     # The directory's name is the run's identity, so a resumed run goes on under the same id, whatever it is called.
     called = asked.called or out.name
+    places.folder(out / "wandb")  # W&B makes its own folder and links below it, and looks at nothing that lies there
     named = {"id": out.name, "name": called, "group": called.partition("/")[0]}
     run = module.init(project="ablab", **named, resume="allow", dir=str(out), config=dict(settings))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -127,7 +126,7 @@ def _plan(path: Path, scale: str | None, out: Path) -> Plan:
     from ablab.files import read_json
     from ablab.store import Store
 
-    study, store = studies.load(path, scale), Store(Path(os.path.realpath(out)))
+    study, store = studies.load(path, scale), Store(out)
     began = store.study(study.name, scale) / "where.json"
     if not began.exists():
         raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))

@@ -11,6 +11,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from ablab import places
 from ablab import plan as planning
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json
@@ -54,8 +55,7 @@ def make_room(plan: Plan) -> Path | None:
     other = lying(plan.directory)
     if other is None or other.get("version") == version(plan):
         return None
-    place = _place(plan, other)
-    place.mkdir(parents=True, exist_ok=True)
+    place = places.folder(_place(plan, other))
     for name in PAGES:
         if (plan.directory / name).exists():
             (plan.directory / name).replace(place / name)

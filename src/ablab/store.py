@@ -7,12 +7,14 @@ machine was asked for (precision, micro-batch, executor); torch version and inst
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablab import places
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, sha256_file, write_json
 
@@ -53,9 +55,12 @@ class Where:
 
 @dataclass(frozen=True)
 class Store:
-    """The directory that holds corpora, trained runs, scores and studies."""
+    """The directory that holds corpora, trained runs, scores and studies. It may be a link; below it there is none."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.realpath(self.root)))
 
     @property
     def data(self) -> Path:
@@ -156,16 +161,22 @@ def _stage_revisions(asked: dict[str, Any]) -> dict[str, int]:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line in a single write; a line torn by a crash stays a line of its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        torn = False
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        file.write((("\n" if torn else "") + json.dumps(row, allow_nan=False) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one JSON line, whole or not at all, by one process at a time; a line torn by a crash stays a line of its own.
+
+    GateFailed where the disk is full, with the bytes needed: the lines before it stay as they were.
+    """
+    line = (json.dumps(row, allow_nan=False) + "\n").encode()
+    handle = places.opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        end = os.fstat(handle).st_size
+        torn = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
+        places.extend(handle, b"\n" + line if torn else line)
+        os.fsync(handle)
+    except OSError as error:
+        raise places.unwritable(path, error, len(line)) from error
+    finally:
+        os.close(handle)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ablab import places
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import write_atomic
 from ablab.kinds import what_is
@@ -105,7 +106,7 @@ def install(origin: str | None = None, to: Path | None = None, say: Callable[[st
 
 def _write(to: Path, data: bytes) -> None:
     try:
-        write_atomic(to, data)
+        write_atomic(places.real(to), data)
     except GateFailed as error:
         told = [Fault(one.place, one.fault, one.cure.replace("--out", "--to")) for one in error.faults]
         raise GateFailed(told) from error

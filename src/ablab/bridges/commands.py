@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ablab import places
 from ablab.files import print_json
 
 HEAD = (
@@ -43,7 +43,7 @@ def explain(
     if write is not None:
         from ablab.bridges.arm import study_tables
 
-        write_atomic(write, (arm if arm is not None else HEAD + study_tables(found)) + "\n")
+        write_atomic(places.real(write), (arm if arm is not None else HEAD + study_tables(found)) + "\n")
     if as_json:
         print_json({**shown.as_json(found), "arm": arm})
         return
@@ -118,9 +118,9 @@ def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, de
     from ablab.bridges import golf
     from ablab.store import Store
 
-    store = Store(Path(os.path.realpath(runs)))
+    store = Store(runs)
     made = plan.make(studies.load(study, scale), store, device=device, computes=False, say=lambda _: None)
-    return list(golf.export(made, arm, out, **who))
+    return list(golf.export(made, arm, places.real(out), **who))
 
 
 def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:

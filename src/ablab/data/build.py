@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ablab import places
 from ablab.data import gates, groups, tokenised, verbatim
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
@@ -304,7 +305,7 @@ def _check(data: dict[str, Any]) -> None:
 
 def _begin(root: Path, key: str) -> Path:
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        places.folder(root)
         for old in root.glob(".*.part"):  # left by a process that was killed
             if old.is_dir() and time.time() - max(p.stat().st_mtime for p in (old, *old.iterdir())) > 86_400:
                 shutil.rmtree(old, ignore_errors=True)

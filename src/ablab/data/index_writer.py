@@ -8,10 +8,11 @@ import tempfile
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from ablab import places
 from ablab.data.index_file import CODES, HEADER, MAGIC, paths
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
@@ -47,10 +48,12 @@ class IndexedWriter:
     def __enter__(self) -> IndexedWriter:
         path = paths(self.prefix)[0]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for one in paths(self.prefix):
+                places.check(one)
+            places.folder(path.parent, elsewhere="another place")
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise self._unwritable(error, 0) from error
         self._part, self._file = Path(name), os.fdopen(handle, "wb", buffering=1 << 20)
         return self
 
@@ -80,14 +83,15 @@ class IndexedWriter:
         bin_path, idx_path = paths(self.prefix)
         try:
             if kind is None:
-                self._flush(self._file, bin_path)
+                self._flush()
                 if self._documents[-1] != len(self._lengths):
                     loose = len(self._lengths) - self._documents[-1]
                     raise self._refuse(
                         f"{loose} sequences belong to no document", "call end_document() after each document"
                     )
-                with atomic(idx_path) as part:
-                    part.write_bytes(self._index())
+                index = self._index()
+                with atomic(idx_path, len(index)) as part:
+                    part.write_bytes(index)
                     idx_path.unlink(missing_ok=True)  # an old index must not lie beside the new tokens
                     self._part.chmod(0o644)
                     self._part.replace(bin_path)
@@ -128,22 +132,19 @@ class IndexedWriter:
         try:
             self._file.write(values.astype(self.dtype, copy=False).tobytes())
         except OSError as error:
-            raise _unwritable(paths(self.prefix)[0], error) from error
+            raise self._unwritable(error, len(values)) from error
         self.n_tokens += len(values)
 
-    @staticmethod
-    def _flush(file: IO[bytes], path: Path) -> None:
+    def _flush(self) -> None:
         try:
-            file.flush()
-            os.fsync(file.fileno())
+            self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise self._unwritable(error, 0) from error
+
+    def _unwritable(self, error: OSError, further: int) -> GateFailed:
+        needed = (self.n_tokens + further) * self.dtype.itemsize
+        return places.unwritable(paths(self.prefix)[0], error, needed, more=True, elsewhere="another place")
 
     def _refuse(self, fault: str, cure: str) -> GateFailed:
         return GateFailed(Fault(str(paths(self.prefix)[0]), fault, cure))
-
-
-def _unwritable(path: Path, error: OSError) -> GateFailed:
-    return GateFailed(
-        Fault(str(path), f"cannot be written ({error.strerror or error})", "free space or choose another place")
-    )

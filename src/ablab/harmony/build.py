@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablab import places
 from ablab.data.inputs import Inputs, stamp_of
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
@@ -64,6 +65,7 @@ def build(
     """
     asked = settings(valid_fraction, max_rows, max_tokens, rows_per_shard, check_every)
     vocabulary_at(vocab)  # fails before anything is made
+    out = places.real(out)
     _no_strangers(out)
     fresh = not out.exists()
     with locked(out / PARTS):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ablab import places
 from ablab.data.inputs import Inputs
 from ablab.data.located import changed, sealed
 from ablab.fault import Fault, GateFailed, InvalidStudy
@@ -164,6 +165,7 @@ def strangers(out: Path, known: set[str]) -> list[str]:
 def sweep(out: Path) -> None:
     """Remove what a killed process was writing."""
     for folder in (out / PARTS, out / "train", out / "valid"):
+        places.check(folder)
         for path in folder.glob(".*.part") if folder.is_dir() else ():
             path.unlink(missing_ok=True)
     for path in filter(_half, out.iterdir()):
