@@ -126,8 +126,10 @@ FLOORS = {
         "inert",
         "full_size",
         "levers",
+        "bundle",
+        "retrain",
     ),
-    5: ("bridges", "check", "report", "progress", "sample", "data_commands", "cli"),
+    5: ("bridges", "check", "report", "progress", "sample", "data_commands", "auditor", "bundle_commands", "cli"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

@@ -60,5 +60,8 @@ def fingerprint(plan: Plan) -> str:
     base, declared = plan.study.baseline.settings, plan.study.decision
     sizes = {k: base["model"][k] for k in ("layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len")}
     corpus = plan.runs[BASELINE, plan.seeds[0]].corpus.name
-    asked = {"budget": base["budget"], "train": base["train"], "corpus": corpus, "model": sizes}
+    train = base["train"]
+    if train["weights"]:  # by what the files hold, wherever they lie
+        train = {**train, "weights": [plan.runs[BASELINE, seed].weights for seed in plan.seeds]}
+    asked = {"budget": base["budget"], "train": train, "corpus": corpus, "model": sizes}
     return key_of({**asked, "stage": stage_asked(base, declared["stage"]), "metric": declared["metric"]})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablab import bundle_commands
 from ablab.bridges import commands
 from ablab.data_commands import data
 from ablab.files import print_json
@@ -43,6 +44,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 app.command()(sample)
 app.command()(commands.explain)
 app.command()(commands.export)
+app.command()(bundle_commands.bundle)
+app.command()(bundle_commands.audit)
 app.add_typer(data, name="data")
 
 

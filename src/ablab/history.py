@@ -275,7 +275,7 @@ def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:
 def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
     """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
     mine = found[own(plan, found)]
-    shared = [row for row in found if row is mine or _shares(row, mine)]
+    shared = [row for row in found if row is mine or shares(row, mine)]
     inside = ("runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits", "firsts")
     said = []
     for i, row in enumerate(shared):
@@ -284,7 +284,7 @@ def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
     return said
 
 
-def _shares(row: Row, mine: Row) -> bool:
+def shares(row: Row, mine: Row) -> bool:
     linked = any(links.linked(row, entry) for entry in mine.get("contrasts", ()))
     on_base = mine.get("baseline") is not None and row.get("baseline") == mine.get("baseline")
     return linked or on_base or bool(set(row["runs"]) & set(mine["runs"]))

@@ -70,12 +70,23 @@ def make(
         compiled=compiled.compiles(device),
     )
     say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
+    plan = on(study, store, where, of_arm, recall)
+    measurable(plan)
+    return plan
+
+
+def on(
+    study: Study,
+    store: Store,
+    where: Where,
+    of_arm: dict[str, Corpus],
+    recall: Callable[[str], None] | None = None,
+) -> Plan:
+    """Key every run of a study on corpora that are prepared; executed as `where` says."""
     contents = Contents(store, recall)
     runs = _runs(study, store, of_arm, where, contents)
     contents.save()
-    plan = Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
-    measurable(plan)
-    return plan
+    return Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
 
 
 def _runs(

@@ -12,14 +12,15 @@ from ablab.study.record import Study
 from ablab.study.take import name_fault, show, table
 
 
-def load(path: Path, scale: str | None = None) -> Study:
-    """The study in the file at `path`, at `scale` if one is named.
+def load(path: Path, scale: str | None = None, *, folder: Path | None = None) -> Study:
+    """The study in the file at `path`, at `scale` if one is named. folder: what its paths are relative to, if not its own.
 
     Every scale of the file is checked, whichever is asked for. Raises InvalidStudy with all faults at once, each with
     the file's name, the place, what is wrong and the cure.
     """
     path = Path(path)
     source, raw = read(path)
+    path = path if folder is None else folder / path.name
     impossible = unfit(raw)
     if any("nested deeper" in fault.fault for fault in impossible):
         raise _invalid(path, impossible)
