@@ -15,7 +15,7 @@ import typer
 from tests import finished_store
 from tests.harmony.building import here
 
-from ablab import cli, miniature
+from ablab import auditor, cli, miniature
 from ablab import plan as planning
 from ablab.data.shards import write_shard
 from ablab.harmony import crew
@@ -34,6 +34,8 @@ ASKED = [
     ("check", "small.toml"),
     ("run", "STUDY", "--jobs", "1"),
     ("report", "STUDY"),
+    ("bundle", "STUDY", "--to", "bundle.zip"),
+    ("audit", "bundle.zip"),
     ("levers",),
     ("sample", "STUDY", "int5", "--prompt", "a"),
     ("explain", "--", *MEGATRON),
@@ -88,6 +90,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys.modules["ablab.sample"], "_plan", lambda *_: plan)
     monkeypatch.setattr(sys.modules["ablab.sample"], "continued", lambda *_, **__: {"samples": []})
+    monkeypatch.setattr(auditor, "audit", lambda *_, **__: auditor.Audit("a key", held=["every digest"]))
     write_shard(tmp_path / "shard.bin", [1, 2, 3, 2, 1])
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -175,7 +175,8 @@ def _members(plan: Plan, answer: Mapping[str, Any], weights: bool) -> Iterator[t
     yield STUDY, plan.study.source.encode()
     yield from _scripts(plan)
     folder = f"store/studies/{plan.directory.name}"
-    for name in ("where.json", "verdict.json", "report.html", "report.md"):
+    yield f"{folder}/where.json", _text(plan.where.as_json())
+    for name in ("verdict.json", "report.html", "report.md"):
         yield f"{folder}/{name}", (plan.directory / name).read_bytes()
     for name in ("ledger.jsonl",):
         if (plan.directory / name).exists():
