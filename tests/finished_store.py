@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from tests import tiny
 
+import tiny
+from ablab import source
 from ablab.data.located import sealed
 from ablab.files import key_of
 from ablab.plan import Plan, Run, arms, seeds
@@ -118,7 +120,7 @@ def finish(made: Plan, arm: str, seed: int, change: Any = None) -> None:
         "natural": {"distances": [1, 16, 64], "values": [0.5, 0.4], "se": [0.01] * 2},
     }
     empty = Scores(*(np.zeros(0) for _ in range(3)))
-    _write(made, run.score_keys["needle"], empty, {"probe": probe, "metrics": {}, "bands": {}, "artifact": {}})
+    _write(made, run, "needle", empty, {"probe": probe, "metrics": {}, "bands": {}, "artifact": {}})
 
 
 def stamp(made: Plan, seconds: float) -> None:
@@ -160,6 +162,7 @@ def _train(made: Plan, run: Run) -> None:
         },
         "machine": "test bench, 2 cores",
         "threads": 2,
+        "source": source.of_training(run.settings),
         "epochs": 0.5,
         "positions": {
             "edges": edges,
@@ -209,11 +212,11 @@ def _score(made: Plan, arm: str, seed: int, stage: str, change: Any) -> None:
     }
     if change is not None:
         change(arm, seed, stage, result, scores)
-    _write(made, run.score_keys[stage], scores, result)
+    _write(made, run, stage, scores, result)
 
 
-def _write(made: Plan, key: str, scores: Scores, result: dict[str, Any]) -> None:
-    where = made.store.score(key)
+def _write(made: Plan, run: Run, stage: str, scores: Scores, result: dict[str, Any]) -> None:
+    where, made_by = made.store.score(run.score_keys[stage]), source.of_stage(run.settings, stage)
     base = {"gates": [], "probe": None, "seconds": 1.0, "bytes": 0, "diverged": None}
-    whole = {**base, **copy.deepcopy(result), "scores": scores.save(where)}
+    whole = {**base, **copy.deepcopy(result), "source": made_by, "scores": scores.save(where)}
     (where / "result.json").write_text(json.dumps(sealed({**finite(whole), "key": where.name})))

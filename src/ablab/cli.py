@@ -40,6 +40,13 @@ Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [sc
 Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option(help="bf16 or fp32; by default bf16 where the hardware multiplies it.")]
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed-code",
+        help="Take results of other code as they are, go on with what other code, torch or machine began; the page says so.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 app.command()(sample)
 app.command()(commands.explain)
@@ -80,10 +87,11 @@ def run(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")] = None,
     mirror: Annotated[list[str] | None, typer.Option(help="Mirror metrics: tensorboard, wandb (repeatable).")] = None,
+    allow_changed_code: Changed = False,
     as_json: Json = False,
 ) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
-    from ablab import history, judge, miniature, report
+    from ablab import history, judge, miniature, report, sources
     from ablab.jobs import default_jobs
     from ablab.launch import local
     from ablab.lock import locked
@@ -96,6 +104,8 @@ def run(
     plan = _plan(study, scale, out, device, precision=precision, say=say)
     with locked(plan.directory):
         _say_what_lies_there(plan, say)
+        if not allow_changed_code:
+            sources.guard(plan)
         history.begin(plan)  # the decision is on record before any result
         _warn(plan, say)
         if not _checked(plan):
@@ -106,6 +116,7 @@ def run(
                 plan,
                 jobs=jobs or default_jobs(plan),
                 mirrors=tuple(mirror or ()),
+                allow_changed=allow_changed_code,
                 until=deadline,
                 progress=progress,
                 after_each=lambda: _report_quietly(plan),
@@ -266,19 +277,23 @@ def _say_what_lies_there(plan: Plan, say: Callable[[str], None]) -> None:
 
 
 def _checked(plan: Plan) -> bool:
+    from ablab import sources
     from ablab.fault import GateFailed
     from ablab.files import read_json
 
     try:
-        return bool(read_json(plan.directory / "checked.json", "study")["study"] == plan.study.key)
+        return bool(
+            read_json(plan.directory / "checked.json") == {"study": plan.study.key, "source": sources.key(plan)}
+        )
     except GateFailed:
         return False  # a note of this program's to itself: without it the check is made again
 
 
 def _mark_checked(plan: Plan) -> None:
+    from ablab import sources
     from ablab.files import write_json
 
-    write_json(plan.directory / "checked.json", {"study": plan.study.key})
+    write_json(plan.directory / "checked.json", {"study": plan.study.key, "source": sources.key(plan)})
 
 
 def _warn(plan: Plan, say: Callable[[str], None]) -> None:

@@ -6,7 +6,7 @@ import datetime
 from collections import Counter
 from typing import Any
 
-from ablab import cost, history, panels, provenance, shelf
+from ablab import cost, history, panels, provenance, shelf, sources
 from ablab import plan as planning
 from ablab.bank import fingerprint
 from ablab.files import write_atomic, write_json
@@ -219,6 +219,7 @@ def notes(plan: Plan) -> list[str]:
     commits = sorted({done["code"] for done in ended if done.get("code")})
     if len(commits) > 1:
         found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
+    found += sources.notes(plan)
     threads = sorted({done["threads"] for done in ended})
     if len(threads) > 1:
         found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")

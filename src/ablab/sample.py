@@ -38,6 +38,7 @@ def sample(
             raise typer.BadParameter("a prompt is empty; give some text", param_hint="--prompt")
     plan = _plan(study, scale, out)
     run = _trained(plan, arm, seed, _again(study, scale, out))
+    _say_what_changed(plan, run)
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
     try:
         found = continued(plan, run, prompt, tokens, **asked)
@@ -164,6 +165,14 @@ def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
             )
     which = "no seed is" if seed is None else f"seed {seed} is not"
     raise GateFailed(Fault(f"{plan.study.path.name}: {arm}", f"{which} trained yet", cure))
+
+
+def _say_what_changed(plan: Plan, run: Run) -> None:
+    from ablab import changed, source
+
+    done, here = plan.store.trained(run.train_key) or {}, {"source": source.of_training(run.settings)}
+    if differences := changed.code(done, here, plan.store.train(run.train_key)):
+        print(f"warning: these weights were made by other code: {'; '.join(differences)}", file=sys.stderr)
 
 
 def _again(path: Path, scale: str | None, out: Path) -> str:

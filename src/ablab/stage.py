@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ablab import audit, evaluators, packing
+from ablab import audit, evaluators, machine, packing, source
 from ablab.compressors.digest import digest
 from ablab.data import Corpus
 from ablab.data.located import sealed
@@ -49,7 +49,7 @@ def run_stage(
     size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
     an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
     nothing is raised), checked, diverged (why scores mean nothing, or None), scores {file, sha256}, seconds, peak_bytes;
-    key (the directory's name) and digest guard the rest.
+    source (`ablab.source`) and machine say what made it; key (the directory's name) and digest guard the rest.
     GateFailed where a file is missing, damaged, or does not fit.
     """
     began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
@@ -79,6 +79,9 @@ def run_stage(
     timing = {"pack": packed - began, "check": gated - packed, "evaluate": evaluated - gated}
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     found |= {"seconds": evaluated - began, "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
+    made_by = source.of_stage(settings, name)
+    source.keep(out, made_by)
+    found |= {"source": made_by, "machine": machine.kind(device)}
     result: dict[str, Any] = sealed(finite({**found, "key": out.name}))
     write_json(out / RESULT, result)
     return result

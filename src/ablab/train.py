@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ablab import audit, checkpoint, machine
+from ablab import audit, changed, checkpoint, machine, source
 from ablab.bands import band_edges, trained_in_bands
 from ablab.data import Corpus, chain
 from ablab.data.located import read_sealed, sealed
@@ -51,6 +51,7 @@ class Progress:
     untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
     positions: list[int] = field(default_factory=list)  # targets trained in each band of positions
     rounded: int = 0  # steps whose passes saw rounded weights
+    resumed: list[dict[str, Any]] = field(default_factory=list)  # where it went on by other code or on another machine
     validate_seconds: float = 0.0  # of scoring a part of the held-out text, before the first step and on the way
 
 
@@ -69,28 +70,32 @@ def train(
     say: Say = print,
     checkpoint_every: float = 60.0,
     mirrors: Mirrored = NO_MIRRORS,
+    allow_changed: bool = False,
 ) -> dict[str, Any]:
     """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
 
     precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch. compiled: the
     layers go through torch.compile (`ablab.compiled`).
+    allow_changed: take what other code made, and go on with what other code, another torch or machine began (`ablab.changed`).
     checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
     Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
-    another run; InvalidStudy for impossible sizes.
+    another run or one of changed code; InvalidStudy for impossible sizes.
     """
     where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
     where |= {"compiled": compiled, "device": torch.device(device).type}
     identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
                        "data": {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")},
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
-    if (done := finished(out, identity)) is not None:  # without the lock: arms that share weights ask side by side
-        return done
+    here = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    if (done := finished(out, identity, here, allow_changed)) is not None:
+        return done  # without the lock: arms that share weights ask side by side
     with locked(out):
         checkpoint.sweep(out)
-        if (done := finished(out, identity)) is not None:
+        if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
         learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
-        progress, size = _resume(learner, out, identity, say)
+        progress, size = _resume(learner, out, identity, say, here, allow_changed)
+        source.keep(out, here["source"])
         metrics = Metrics(out / "metrics.jsonl", keep=size)
         mirror = Mirrors(mirrors, out, settings=settings, step=progress.step, say=say)
 
@@ -100,7 +105,7 @@ def train(
 
         def save() -> None:
             header = {"identity": identity, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}
-            checkpoint.save(out, progress.step, learner.tensors(), header)
+            checkpoint.save(out, progress.step, learner.tensors(), header | here)
 
         try:
             if not progress.untrained:
@@ -112,7 +117,8 @@ def train(
         finally:
             metrics.close()
             mirror.close()
-        return _finish(learner, progress, corpus, fault, out, {"identity": identity, "seed": seed, **where})
+        kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
+        return _finish(learner, progress, corpus, fault, out, kept)
 
 
 def _validate(learner: Learner, progress: Progress) -> dict[str, float]:
@@ -184,16 +190,23 @@ def _loop(
     return ""
 
 
-def _resume(learner: Learner, out: Path, identity: str, say: Say) -> tuple[Progress, int]:
+def _resume(
+    learner: Learner, out: Path, identity: str, say: Say, here: Mapping[str, Any], allow_changed: bool
+) -> tuple[Progress, int]:
     """Bring the learner to the newest whole checkpoint; its progress, and the bytes of metrics that belong to it.
 
-    Raises GateFailed where the checkpoint is of another run: another question gets another directory.
+    Raises GateFailed where the checkpoint is of another run (another question gets another directory), or of other code than
+    is `here` and that is not allowed.
     """
+    other: list[str] = []
 
     def fit(header: dict[str, Any]) -> str:
         if header["identity"] != identity:
             fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
             raise _Another(GateFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
+        other[:] = changed.since(header, here, out)
+        if other and not allow_changed:
+            raise _Another(changed.refused(out, f"its checkpoint of step {header['step']}", other))
         path, size = out / "metrics.jsonl", header["metrics_bytes"]
         if not path.exists() or path.stat().st_size < size:
             return f"metrics.jsonl is shorter than the {size} bytes that it had then"
@@ -201,17 +214,21 @@ def _resume(learner: Learner, out: Path, identity: str, say: Say) -> tuple[Progr
 
     try:
         found = checkpoint.newest(out, fit=fit, say=say)
-    except _Another as other:
-        raise other.refused from None
+    except _Another as another:
+        raise another.refused from None
     if found is None:
         checkpoint.clear(out)
         return Progress(machines=[machine.kind(learner.device)]), 0
     header, tensors = found
     learner.restore(tensors)
     progress = Progress(**header["progress"])
-    if (kind := machine.kind(learner.device)) not in progress.machines:
-        say(f"{out}: goes on on another machine type ({kind}); it will not be bit-identical to an uninterrupted run")
-        progress.machines.append(kind)
+    if here["machine"] not in progress.machines:
+        progress.machines.append(here["machine"])
+    if "source" not in header:
+        say(f"{out}: {changed.UNKNOWN}")
+    if other:
+        say(f"{out}: goes on though {'; '.join(other)}; it will not be bit-identical to an uninterrupted run")
+        progress.resumed.append({"step": progress.step, "changed": other})
     say(f"step {progress.step}: resumed")
     return progress, header["metrics_bytes"]
 
@@ -223,8 +240,8 @@ class _Another(Exception):
         self.refused = refused
 
 
-def finished(out: Path, identity: str) -> dict[str, Any] | None:
-    """done.json of this very run, its weights checked; None where it is not finished."""
+def finished(out: Path, identity: str, here: Mapping[str, Any], allow_changed: bool) -> dict[str, Any] | None:
+    """done.json of this very run, its weights checked; None where it is not finished. GateFailed where other code made it."""
     path = out / "done.json"
     if not path.exists():
         return None
@@ -232,6 +249,8 @@ def finished(out: Path, identity: str) -> dict[str, Any] | None:
     if done["identity"] != identity:
         fault = "is of a run with other settings, data, seed, precision or micro-batch"
         raise GateFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
+    if (other := changed.code(done, here, out)) and not allow_changed:
+        raise changed.refused(out, "it", other)
     for name, digest in done["weights"].items():
         if not (out / name).exists() or sha256_file(out / name) != digest:
             fault = "is missing or does not match the sha256 in done.json"
@@ -274,6 +293,7 @@ def _finish(
         "rounded": {"steps": progress.rounded, "tensors": len(learner.rounds)},
         "epochs": learner.stream.epochs(progress.tokens),
         "weights": weights,
+        "resumed": progress.resumed,
         **provenance,
         "machine": "; ".join(progress.machines),
         "code": of_ablab(),

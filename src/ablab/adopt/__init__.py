@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablab import checkpoint, machine, provenance
+from ablab import checkpoint, machine, provenance, source
 from ablab.adopt import golf
 from ablab.adopt.found import Found, read
 from ablab.adopt.names import closest, fitted, without_copies
@@ -38,6 +38,7 @@ UNTRAINED_HERE: dict[str, Any] = {  # of done.json, where a training would have 
     "untrained": {},
     "validated": {},
     "spikes": 0,
+    "resumed": [],
     "routing": {},
     "positions": None,
     "rounded": {"steps": 0, "tensors": 0},
@@ -57,6 +58,7 @@ def adopt(
     compiled: bool = False,
     device: str = "cpu",
     say: Callable[[str], None] = print,
+    allow_changed: bool = False,
 ) -> dict[str, Any]:
     """Write the weights of `settings["train"]["weights"]` (one file) into `out` as a training would have left them.
 
@@ -70,11 +72,14 @@ def adopt(
     digest = _sha256(file)
     identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
-    if (done := finished(out, identity)) is not None:  # without the lock: arms that share weights ask side by side
+    here = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    if (
+        done := finished(out, identity, here, allow_changed)
+    ) is not None:  # without the lock: arms that share weights ask side by side
         return done
     with locked(out):
         checkpoint.sweep(out)
-        if (done := finished(out, identity)) is not None:
+        if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
         say(f"weights of {file.name}")
         found, notes, decoder = taken(settings, corpus, file, precision=precision)
@@ -89,11 +94,12 @@ def adopt(
             "identity": identity,
             "seed": seed,
             **where,
-            "machine": machine.kind(device),
+            **here,
             "code": provenance.of_ablab(),
             "threads": torch.get_num_threads(),
             "adopted": {**adopted, "notes": notes},
         }
+        source.keep(out, here["source"])
         done = sealed(done)
         write_json(out / "done.json", done)
         return done

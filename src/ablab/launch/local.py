@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -21,13 +22,24 @@ from ablab.store import append_line
 ATTEMPTS = 2  # a run that fails twice for infrastructure is given up: `failed`, and no pair
 
 
+@dataclass(frozen=True)
+class How:
+    """How the runs of one command go: `jobs` side by side, each of so many threads."""
+
+    jobs: int
+    threads: int
+    mirrors: tuple[str, ...]
+    allow_changed: bool
+
+
 class Worker:
     """One process and the run it is busy with."""
 
-    def __init__(self, plan: Plan, threads: int, mirrors: tuple[str, ...]) -> None:
+    def __init__(self, plan: Plan, how: How) -> None:
         context = multiprocessing.get_context("spawn")
         self.conn, theirs = context.Pipe()
-        args = (theirs, os.getpid(), str(plan.store.root), plan.where.as_json(), threads, mirrors)
+        place = (str(plan.store.root), plan.where.as_json())
+        args = (theirs, os.getpid(), *place, how.threads, how.mirrors, how.allow_changed)
         self.process = context.Process(target=serve, args=args, daemon=True)
         safe_path.start(self.process)
         theirs.close()
@@ -58,6 +70,7 @@ def execute(
     *,
     jobs: int,
     mirrors: tuple[str, ...] = (),
+    allow_changed: bool = False,
     until: float | None = None,
     progress: Callable[[str, Run | None, str], None],
     after_each: Callable[[], None] = lambda: None,
@@ -71,7 +84,7 @@ def execute(
     stopping: list[str] = []
     previous = {s: signal.signal(s, lambda *_: stopping.append("signal")) for s in (signal.SIGTERM, signal.SIGINT)}
     workers: list[Worker] = []
-    threads = machine.threads(jobs)
+    how = How(jobs, machine.threads(jobs), mirrors, allow_changed)
     attempts: dict[tuple[str, int], int] = {}
     planning.try_again(plan)
     asked = True  # whether the verdict must be asked for wanted runs: at the start, and whenever a run has ended
@@ -82,7 +95,7 @@ def execute(
             if stopping:
                 raise Interrupted
             if asked:
-                _hand_out(plan, workers, jobs, threads, mirrors, progress)
+                _hand_out(plan, workers, how, progress)
                 asked = False
             busy = [w for w in workers if w.run is not None]
             if not busy:
@@ -103,33 +116,26 @@ def execute(
             signal.signal(number, handler)
 
 
-def _hand_out(
-    plan: Plan,
-    workers: list[Worker],
-    jobs: int,
-    threads: int,
-    mirrors: tuple[str, ...],
-    progress: Callable[[str, Run | None, str], None],
-) -> None:
+def _hand_out(plan: Plan, workers: list[Worker], how: How, progress: Callable[[str, Run | None, str], None]) -> None:
     """Give every idle worker a wanted run of which nobody is making a part: arms may share weights, and stages."""
     running = [w.run for w in workers if w.run is not None]
     busy = set().union(*(run.steps for run in running))
-    if len(running) >= jobs:
+    if len(running) >= how.jobs:
         return
     for run in planning.wanted(plan, planning.bank(plan)):
-        if len(running) >= jobs:
+        if len(running) >= how.jobs:
             return
         if any(key in busy and not _made(plan, run, key) for key in run.steps):
             continue
         worker = next((w for w in workers if w.run is None and w.process.is_alive()), None)
         if worker is None:
-            worker = Worker(plan, threads, mirrors)
+            worker = Worker(plan, how)
             workers.append(worker)
         try:
             worker.give(run)
         except OSError:  # it died while it was idle; another one takes the run
             workers.remove(worker)
-            worker = Worker(plan, threads, mirrors)
+            worker = Worker(plan, how)
             workers.append(worker)
             worker.give(run)
         progress("start", run, "")

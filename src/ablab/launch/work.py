@@ -16,7 +16,16 @@ from ablab.store import Store, Where, train_key
 Say = Callable[[str], None]
 
 
-def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: Callable[[], bool], say: Say) -> str:
+def do(
+    run: Run,
+    *,
+    store: Store,
+    where: Where,
+    mirrors: tuple[str, ...],
+    stop: Callable[[], bool],
+    say: Say,
+    allow_changed: bool = False,
+) -> str:
     """Bring `run` to its end; returns `done` or `diverged`.
 
     Raises Interrupted after a checkpoint where `stop()` turned true, GateFailed where a file is wrong or in use.
@@ -31,6 +40,7 @@ def do(run: Run, *, store: Store, where: Where, mirrors: tuple[str, ...], stop: 
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
     how: dict[str, Any] = {"seed": run.seed, "out": directory, **where.as_json(), "say": say}
+    how["allow_changed"] = allow_changed
     # a finished run is answered from its directory, its weights checked against their sha256
     if run.settings["train"]["weights"]:
         _unchanged(run, where)
@@ -70,7 +80,15 @@ def _unchanged(run: Run, where: Where) -> None:
         raise GateFailed(Fault(file, "changed after the runs were planned", "start the study again"))
 
 
-def serve(conn: Any, parent: int, root: str, where: dict[str, Any], threads: int, mirrors: tuple[str, ...]) -> None:
+def serve(
+    conn: Any,
+    parent: int,
+    root: str,
+    where: dict[str, Any],
+    threads: int,
+    mirrors: tuple[str, ...],
+    allow_changed: bool,
+) -> None:
     """A worker process: takes runs from `conn` until it closes, answers each with its outcome.
 
     It dies with its parent (nobody would read its results), and turns SIGTERM into a checkpoint.
@@ -113,7 +131,9 @@ def serve(conn: Any, parent: int, root: str, where: dict[str, Any], threads: int
         except (EOFError, OSError):
             return
         try:
-            outcome = do(run, store=store, where=place, mirrors=mirrors, stop=stop, say=say)
+            outcome = do(
+                run, store=store, where=place, mirrors=mirrors, stop=stop, say=say, allow_changed=allow_changed
+            )
             conn.send((outcome, ""))
         except Interrupted:
             with suppress(OSError):  # a parent that is gone has its checkpoint all the same
