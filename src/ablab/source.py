@@ -23,6 +23,7 @@ from ablab.slot import Slot
 
 PACKAGE, ROOT = "ablab", Path(__file__).resolve().parent
 DETAILS = "source.json"  # beside a result: file -> part -> hash
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 DIGITS = 16  # of a hash: nobody looks for two sources of one hash
 # Modules that say, write, lock, hash or show, and give no number to a result.
 NEUTRAL = frozenset(
@@ -182,9 +183,9 @@ def _parts(tree: ast.Module) -> dict[str, list[Any]]:
         if isinstance(node, ast.ClassDef):
             found.setdefault(node.name, []).append([node.bases, node.keywords, node.decorator_list])
             for inner in _bare(node.body):
-                is_function = isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
-                found.setdefault(f"{node.name}.{inner.name}" if is_function else node.name, []).append(inner)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                part = f"{node.name}.{inner.name}" if isinstance(inner, FUNCTION) else node.name
+                found.setdefault(part, []).append(inner)
+        elif isinstance(node, FUNCTION):
             found.setdefault(node.name, []).append(node)
         elif not _is_table(node):
             found.setdefault("its own statements", []).append(node)

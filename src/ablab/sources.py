@@ -49,8 +49,8 @@ def guard(plan: Plan) -> None:
         if differences := kept.differences:
             groups[tuple(differences)].append(kept)
     faults = []
-    for differences, group in groups.items():
-        fault = f"{_counted(group)} made otherwise: {_listed(differences)}"
+    for listed, group in groups.items():
+        fault = f"{_counted(group)} made otherwise: {_listed(listed)}"
         cure = (
             f"put that back as it was; or take them as they are with {changed.FLAG}, and the page says so; or have them made "
             f"again in another --out, or here by deleting {_folders(group)}"
@@ -72,8 +72,8 @@ def notes(plan: Plan) -> list[str]:
             groups[tuple(differences)].append(kept)
         for name, one in (kept.record.get("source") or {}).items():
             versions[name][one].add(kept.run.arm)
-    for differences, group in groups.items():
-        found.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(differences)}")
+    for listed, group in groups.items():
+        found.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
     mixed = {name: by for name, by in versions.items() if len(by) > 1}
     if mixed:
         sides = dict.fromkeys(" | ".join(", ".join(sorted(arms)) for arms in by.values()) for by in mixed.values())

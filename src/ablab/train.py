@@ -86,7 +86,7 @@ def train(
     identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
                        "data": {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")},
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
-    here = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (done := finished(out, identity, here, allow_changed)) is not None:
         return done  # without the lock: arms that share weights ask side by side
     with locked(out):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, Interrupted, Refused
 from ablab.files import sha256_file
 from ablab.plan import Run
 from ablab.signals import die_with_parent
@@ -32,7 +34,6 @@ def do(
     """
     from ablab.adopt import adopt
     from ablab.data import open_corpus
-    from ablab.fault import Interrupted
     from ablab.metrics import Mirrored
     from ablab.stage import run_stage
     from ablab.train import train
@@ -95,15 +96,12 @@ def serve(
     """
     import os
     import signal
-    import traceback
 
     die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
     if os.getppid() != parent:
         return
 
     import torch
-
-    from ablab.fault import Interrupted, Refused
 
     stopped = False
 
@@ -114,14 +112,22 @@ def serve(
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the parent decides
     torch.set_num_threads(threads)
-    store, place = Store(Path(root)), Where(**where)
+
+    def stop() -> bool:
+        return stopped or os.getppid() != parent
+
+    do_one = functools.partial(
+        do, store=Store(Path(root)), where=Where(**where), mirrors=mirrors, stop=stop, allow_changed=allow_changed
+    )
+    _take(conn, do_one, stop)
+
+
+def _take(conn: Any, do_one: Callable[..., str], stop: Callable[[], bool]) -> None:
+    """Do what comes through `conn`, and answer with (outcome, text), until it closes or `stop()`."""
 
     def say(text: str) -> None:
         with suppress(OSError):  # a parent that is gone hears nothing; `stop` notices
             conn.send(("say", text))
-
-    def stop() -> bool:
-        return stopped or os.getppid() != parent
 
     while not stop():
         try:
@@ -131,10 +137,7 @@ def serve(
         except (EOFError, OSError):
             return
         try:
-            outcome = do(
-                run, store=store, where=place, mirrors=mirrors, stop=stop, say=say, allow_changed=allow_changed
-            )
-            conn.send((outcome, ""))
+            conn.send((do_one(run, say=say), ""))
         except Interrupted:
             with suppress(OSError):  # a parent that is gone has its checkpoint all the same
                 conn.send(("interrupted", ""))
