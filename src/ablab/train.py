@@ -76,16 +76,14 @@ def train(
 
     precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch. compiled: the
     layers go through torch.compile (`ablab.compiled`).
-    allow_changed: take what other code made, and go on with what other code, another torch or machine began (`ablab.changed`).
+    allow_changed: take what other code made, go on with what it, another torch or machine began (`ablab.changed`).
     checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
     Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
     another run or one of changed code; InvalidStudy for impossible sizes.
     """
     where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
     where |= {"compiled": compiled, "device": torch.device(device).type}
-    identity = key_of({"settings": {k: settings[k] for k in ("budget", "model", "train")}, "seed": seed, **where,
-                       "data": {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")},
-                       "corpus": corpus.key, "revision": REVISION})  # fmt: skip
+    identity = _identity(settings, corpus, {"seed": seed, **where})
     here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (done := finished(out, identity, here, allow_changed)) is not None:
         return done  # without the lock: arms that share weights ask side by side
@@ -104,8 +102,13 @@ def train(
             mirror.write(row)
 
         def save() -> None:
-            header = {"identity": identity, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}
-            checkpoint.save(out, progress.step, learner.tensors(), header | here)
+            header = {
+                "identity": identity,
+                "metrics_bytes": metrics.sync(),
+                "progress": dataclasses.asdict(progress),
+                **here,
+            }
+            checkpoint.save(out, progress.step, learner.tensors(), header)
 
         try:
             if not progress.untrained:
@@ -119,6 +122,13 @@ def train(
             mirror.close()
         kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
         return _finish(learner, progress, corpus, fault, out, kept)
+
+
+def _identity(settings: Mapping[str, Any], corpus: Corpus, how: Mapping[str, Any]) -> str:
+    """Of what a directory holds: another question gets another one."""
+    asked = {k: settings[k] for k in ("budget", "model", "train")}
+    data = {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")}
+    return key_of({"settings": asked, **how, "data": data, "corpus": corpus.key, "revision": REVISION})
 
 
 def _validate(learner: Learner, progress: Progress) -> dict[str, float]:

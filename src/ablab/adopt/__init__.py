@@ -72,7 +72,7 @@ def adopt(
     digest = _sha256(file)
     identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
-    here = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (
         done := finished(out, identity, here, allow_changed)
     ) is not None:  # without the lock: arms that share weights ask side by side
