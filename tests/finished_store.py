@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from tests import tiny
 
-import tiny
 from ablab import source
 from ablab.data.located import sealed
 from ablab.files import key_of
