@@ -29,7 +29,7 @@ DIGITS = 16  # of a hash: nobody looks for two sources of one hash
 NEUTRAL = frozenset(
     f"{PACKAGE}.{name}"
     for name in ("fault", "files", "lock", "signals", "metrics", "provenance", "shareable", "source", "changed", "strict_json",
-                 "grid", "data.inputs", "data.located", "data.index_writer")
+                 "grid", "opened", "places", "safe_path", "data.inputs", "data.located", "data.index_writer")
 )  # fmt: skip
 Files = dict[str, str]
 

@@ -97,24 +97,9 @@ def train(
         metrics = Metrics(out / "metrics.jsonl", keep=size)
         mirror = Mirrors(mirrors, out, settings=settings, step=progress.step, say=say)
 
-        def write(row: Mapping[str, Any]) -> None:
-            metrics.write(row)
-            mirror.write(row)
-
-        def save() -> None:
-            header = {
-                "identity": identity,
-                "metrics_bytes": metrics.sync(),
-                "progress": dataclasses.asdict(progress),
-                **here,
-            }
-            checkpoint.save(out, progress.step, learner.tensors(), header)
-
         try:
-            if not progress.untrained:
-                progress.untrained = _untrained(learner, progress, out)
-            fault = _loop(learner, progress, write=write, save=save, stop=stop, say=say, every=checkpoint_every)
-            metrics.sync()
+            how = {"stop": stop, "say": say, "every": checkpoint_every}
+            fault = _sitting(learner, progress, metrics, mirror, out, {"identity": identity, **here}, **how)
         except RuntimeError as error:
             raise (_out_of_memory(error, out, micro_rows) or error) from None
         finally:
@@ -122,6 +107,32 @@ def train(
             mirror.close()
         kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
         return _finish(learner, progress, corpus, fault, out, kept)
+
+
+def _sitting(
+    learner: Learner,
+    progress: Progress,
+    metrics: Metrics,
+    mirror: Mirrors,
+    out: Path,
+    header: Mapping[str, Any],
+    **how: Any,
+) -> str:
+    """Score the weights as they were drawn, once, and step to the end of the budget (`_loop`); its answer."""
+
+    def write(row: Mapping[str, Any]) -> None:
+        metrics.write(row)
+        mirror.write(row)
+
+    def save() -> None:
+        here = {**header, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}
+        checkpoint.save(out, progress.step, learner.tensors(), here)
+
+    if not progress.untrained:
+        progress.untrained = _untrained(learner, progress, out)
+    fault = _loop(learner, progress, write=write, save=save, **how)
+    metrics.sync()
+    return fault
 
 
 def _identity(settings: Mapping[str, Any], corpus: Corpus, how: Mapping[str, Any]) -> str:
