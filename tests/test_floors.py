@@ -68,6 +68,8 @@ FLOORS = {
         "provenance",
         "safe_path",
         "opened",
+        "forms",
+        "store_forms",
     ),
     1: LEVERS,
     2: (

@@ -8,8 +8,10 @@ from typing import Any
 
 from ablab.fault import GateFailed
 from ablab.files import key_of, read_json
+from ablab.forms import misfit
 from ablab.planned import BASELINE, Plan
 from ablab.store import stage_asked
+from ablab.store_forms import BANKED
 from ablab.verdict import Bank
 
 WORDS = ("better", "worse", "equivalent", "inconclusive")  # an arm that diverges or breaks a gate has another spread
@@ -42,8 +44,8 @@ def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             other = read_json(path)
         except GateFailed:
             continue  # planning only: a file that cannot be read plans nothing
-        if isinstance(other, dict) and other.get("fingerprint") == wanted:
-            yield from ((str(path.parent), row) for row in other["arms"] if _fits(row))
+        if not misfit(other, {"arms": [object]}) and other.get("fingerprint") == wanted:
+            yield from ((str(path.parent), row) for row in other["arms"] if not misfit(row, BANKED) and _fits(row))
 
 
 def _fits(row: Mapping[str, Any]) -> bool:

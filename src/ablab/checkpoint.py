@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic, canonical, read_json, sha256_file, write_json
+from ablab.forms import misfit
+from ablab.store_forms import CHECKPOINT
 
 KEPT = 2
 
@@ -111,7 +113,9 @@ def _generations(out: Path) -> list[Path]:
 
 
 def _fault(path: Path, header: dict[str, Any]) -> str:
-    if header.get("digest") != _digest({k: v for k, v in header.items() if k != "digest"}):
+    if said := misfit(header, CHECKPOINT):
+        return f"{path.name} {said}"
+    if header["digest"] != _digest({k: v for k, v in header.items() if k != "digest"}):
         return f"{path.name} does not match its digest"
     if sha256_file(path.with_suffix(".safetensors")) != header["sha256"]:
         return "does not match its sha256"

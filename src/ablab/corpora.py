@@ -125,12 +125,13 @@ def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
     from ablab.contents import Contents
     from ablab.planned import seeds
     from ablab.store import Where
+    from ablab.store_forms import WHERE
 
     path = store.study(study.name, study.scale) / "where.json"
     if not path.exists():
         return 0
     names = [one.name for one in fields(Where)]
-    found, contents, count = read_json(path, *names), Contents(store, recall=lambda _: None), 0
+    found, contents, count = read_json(path, form=WHERE), Contents(store, recall=lambda _: None), 0
     where = Where(**{name: found[name] for name in names})
     for nth, seed in enumerate(seeds(study)):
         for arm in (study.baseline, *study.arms.values()):

@@ -13,6 +13,9 @@ from typing import Any
 
 from ablab import places
 from ablab.fault import Fault, GateFailed
+from ablab.forms import misfit
+from ablab.opened import NoFile, opened, read_whole
+from ablab.strict_json import MOST, record
 
 
 @contextlib.contextmanager
@@ -64,18 +67,22 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False))
 
 
-def read_json(path: Path, *keys: str) -> Any:
-    """Read JSON; with `keys`, an object that has them all.
+def read_json(path: Path, *keys: str, form: Any = object) -> Any:
+    """Read JSON; with `keys`, an object that has them all; of `form` (ablab.forms).
 
-    A missing, truncated or corrupt file, or one of another shape, raises GateFailed with its path.
+    A missing, truncated or corrupt file, one of another form, or what is no file raises GateFailed with its path.
     """
     cure = "delete it to have it made again"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = record(read_whole(path, MOST))
+    except NoFile as error:
+        raise GateFailed(Fault(str(path), str(error.strerror), cure)) from error
     except (OSError, ValueError) as error:
         raise GateFailed(Fault(str(path), f"cannot be read ({error})", cure)) from error
     if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
         raise GateFailed(Fault(str(path), f"does not hold {', '.join(keys)}", cure))
+    if said := misfit(value, form):
+        raise GateFailed(Fault(str(path), said, cure))
     return value
 
 
@@ -90,9 +97,9 @@ def key_of(value: Any) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, read in pieces."""
+    """sha256 of a file's bytes, read in pieces. OSError as `opened` of ablab.opened."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

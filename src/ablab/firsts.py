@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablab.forms import misfit
 from ablab.planned import Plan
 from ablab.store import append_line, read_lines
+from ablab.store_forms import FIRST
 
 Row = dict[str, Any]
-FIELDS = {"when", "first", "decision_key", "kind", "after", "because", "of"}
 
 
 def event(row: Row, name: str, kind: str, after: int, because: str, of: str) -> Row:
@@ -37,7 +38,7 @@ def begin(plan: Plan, mine: str) -> None:
 def read(paths: Iterable[Path]) -> dict[str, dict[str, Row]]:
     """decision key -> arm -> its line; the oldest where there are several."""
     found: dict[str, dict[str, Row]] = {}
-    lines = [row for path in paths for row in read_lines(path) if row.keys() >= FIELDS]
+    lines = [row for path in paths for row in read_lines(path) if not misfit(row, FIRST)]
     for row in sorted(lines, key=lambda row: str(row["when"])):
         found.setdefault(row["decision_key"], {}).setdefault(row["first"], row)
     return found
@@ -57,7 +58,11 @@ def fresh(plan: Plan, found: Sequence[Row], at: int) -> list[tuple[int, str]]:
 
     Those that were declared after results come last: their own row says so, and they were nobody's first look.
     """
-    begun = {row["begun"]: i for i, row in enumerate(read_lines(plan.store.root / "decisions.jsonl")) if "begun" in row}
+    begun = {
+        row["begun"]: i
+        for i, row in enumerate(read_lines(plan.store.root / "decisions.jsonl"))
+        if isinstance(row.get("begun"), str)
+    }
     new = []
     for j, row in enumerate(found):
         last = begun.get(row["decision_key"], -1)

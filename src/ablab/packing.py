@@ -87,7 +87,11 @@ def packed(
     """
     at = root(settings, name)
     stage, directory = settings["stage"][at], blobs.get(at) if at != name else None
-    result = read_json(directory / RESULT) if directory is not None and (directory / RESULT).exists() else None
+    result = (
+        read_json(directory / RESULT, form={"blob": str, "artifact": dict})
+        if directory is not None and (directory / RESULT).exists()
+        else None
+    )
     kept = directory / BLOB if directory is not None else None
     if kept is not None and kept.exists() and result is not None:
         content, report = kept.read_bytes(), result["artifact"]

@@ -13,7 +13,9 @@ import numpy as np
 
 from ablab import capitals
 from ablab.kinds import no_model
+from ablab.opened import read_whole
 
+MOST_BYTES = 1 << 28  # of a model; those of a million pieces have 20 MB
 SPACE = "\u2581"  # how SentencePiece writes a space
 OPERATORS = (
     "\ue001\ue002\ue003\ue004"  # case operators, as in published vocabularies: title, all caps, next cap, escape
@@ -88,7 +90,7 @@ def train(texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) ->
 def read(path: Path) -> Pieces:
     """The model in the file `path`. ValueError, with the cure, where there is none or it is not one that we can count."""
     try:
-        return Pieces(path.read_bytes())
+        return Pieces(read_whole(path, MOST_BYTES))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error}); give the path of a .model file") from None
     except ValueError as error:

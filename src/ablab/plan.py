@@ -14,9 +14,11 @@ from ablab.bank import pooled
 from ablab.contents import Contents
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import read_json, write_json
+from ablab.forms import misfit
 from ablab.planned import BASELINE, Plan, Run, arms, seeds
 from ablab.scores import Scores
 from ablab.store import Store, Where, read_lines, resolve_where, score_key
+from ablab.store_forms import GIVEN_UP, WHERE
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def make(
     )  # the most runs that share this memory, whatever --jobs says
     path = store.study(study.name, study.scale) / "where.json"
     if precision is None and path.exists():
-        kept = str(read_json(path, "precision")["precision"])
+        kept = str(read_json(path, form=WHERE)["precision"])
         precision = kept if kept == "fp32" or not computes else None
     where = resolve_where(
         path,
@@ -218,11 +220,9 @@ def try_again(plan: Plan) -> None:
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     path = plan.directory / "failed.json"
     rows = read_json(path) if path.exists() else []
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and {"arm", "seed", "fault"} <= set(row) for row in rows
-    ):
+    if misfit(rows, GIVEN_UP):
         raise GateFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
-    return rows
+    return list(rows)
 
 
 def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunScore:
@@ -256,7 +256,12 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
             except KeyError as error:
                 place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
                 raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
-    trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
+    try:
+        trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
+    except (KeyError, TypeError) as error:
+        lies = plan.store.train(run.train_key)
+        cure = f"delete {lies} to have the run made again"
+        raise GateFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure)) from error
     seconds = done["seconds"] if done["steps"] else None
     return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
 

@@ -131,7 +131,7 @@ def _plan(path: Path, scale: str | None, out: Path) -> Plan:
     began = store.study(study.name, scale) / "where.json"
     if not began.exists():
         raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))
-    device = str(read_json(began, "device")["device"])
+    device = str(read_json(began, form={"device": str})["device"])
     if device != "cpu" and not torch.cuda.is_available():
         raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "sample where it ran"))
     return plan.make(

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,25 @@ import numpy as np
 
 from ablab.fault import Fault, GateFailed
 from ablab.files import write_atomic
+from ablab.forms import misfit
+from ablab.opened import read_whole
 from ablab.spans import SPANS, metric_of
+from ablab.strict_json import record
 
 FILE = "scores.npz"
+MOST_BYTES = 1 << 30  # of a file of scores: 24 bytes a document, and 16 for each of its spans
+MOST_COUNTED = 1 << 40  # tokens or bytes of one document; 2^23 of them still count below 2^63
+_HEAD = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([^']{1,8})', 'fortran_order': (?:False|True), 'shape': \(([0-9]{1,18}),\), \} *\n",
+    re.DOTALL,
+)
+TYPES: dict[str, np.dtype[Any]] = {
+    "nats": np.dtype("<f8"),
+    "tokens": np.dtype("<i8"),
+    "bytes": np.dtype("<i8"),
+    "json": np.dtype("|u1"),
+}
+TEXT: dict[str, Any] = {"bands": {str: list}, "extra": dict, "gates": [str]}
 
 
 @dataclasses.dataclass
@@ -95,22 +112,61 @@ class Scores:
         """The scores that `result` (the stage's result.json) describes; GateFailed where the file is not that file."""
         path = directory / FILE
         try:
-            blob = path.read_bytes()
+            blob = read_whole(path, MOST_BYTES)
         except OSError as error:
             raise _broken(path, f"cannot be read ({error.strerror or error})") from error
         if hashlib.sha256(blob).hexdigest() != result["scores"]["sha256"]:
             raise _broken(path, "is not the file that was scored (its sha256 differs from the one in result.json)")
         try:
-            with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-                text = json.loads(arrays["json"].tobytes())
-                named = {name for name in SPANS if f"{name}.nats" in arrays}
-                spans = {
-                    name: {k: arrays[f"{name}.{k}"] for k in ("nats", "tokens")} for name in SPANS if name in named
-                }
-                three = (arrays["nats"], arrays["tokens"], arrays["bytes"])
-                return cls(*three, text["bands"], text["extra"], text["gates"], spans)
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = _arrays(blob)
+            text = record(arrays["json"].tobytes())
+            if said := misfit(text, TEXT):
+                raise ValueError(said)
+            spans = {
+                name: {k: arrays[f"{name}.{k}"] for k in ("nats", "tokens")}
+                for name in SPANS
+                if f"{name}.nats" in arrays
+            }
+            found = cls(
+                arrays["nats"], arrays["tokens"], arrays["bytes"], text["bands"], text["extra"], text["gates"], spans
+            )
+            counted = (found.tokens, found.bytes, *(part["tokens"] for part in spans.values()))
+            if any(len(part) != len(found.tokens) for one in spans.values() for part in one.values()):
+                raise ValueError("its spans are of other documents")
+            if any(len(counts) and (counts.min() < 0 or counts.max() > MOST_COUNTED) for counts in counted):
+                raise ValueError("it counts less than nothing, or more than any text has")
+            return found
+        except (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
             raise _broken(path, f"does not hold scores ({error})") from error
+
+
+def _arrays(blob: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that `save` wrote, every length held against the bytes before anything is made of it.
+
+    numpy's own reader takes memory for as many numbers as a header claims, and unpacks what is compressed without a limit.
+    """
+    found: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(io.BytesIO(blob)) as opened:
+        for entry in opened.infolist():
+            name = entry.filename.removesuffix(".npy")
+            wanted = TYPES.get(name.rpartition(".")[2])
+            if wanted is None or name in found:
+                raise ValueError(f"holds {name[:40]!a}, which no scores have")
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(blob):
+                raise ValueError(f"{name} is compressed")
+            found[name] = _array(opened.read(entry), wanted, name)
+    return found
+
+
+def _array(data: bytes, wanted: np.dtype[Any], name: str) -> np.ndarray:
+    """One array of an .npz: in one dimension, of the type that it must have, as long as its bytes say."""
+    head = _HEAD.match(data)
+    if head is None:
+        raise ValueError(f"{name} is no array in one dimension as numpy saves it")
+    told, count, left = head[1].decode(), int(head[2]), len(data) - head.end()
+    if told != wanted.str or count * wanted.itemsize != left:
+        raise ValueError(f"{name} says that it has {count} numbers of {told}, and holds {left:,} bytes")
+    return np.frombuffer(data, wanted, offset=head.end()).copy()
 
 
 def finite(value: Any) -> Any:

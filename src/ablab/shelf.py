@@ -15,8 +15,13 @@ from ablab import places
 from ablab import plan as planning
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json
+from ablab.forms import misfit
+from ablab.opened import read_whole
 from ablab.plan import Plan
+from ablab.store_forms import VERDICT
+from ablab.study.read import MOST_BYTES
 
+COUNTS = {"train_tokens": int, "valid_tokens": int}
 PAGES = ("verdict.json", "report.html", "report.md", "study.toml")
 
 
@@ -29,7 +34,7 @@ def version(plan: Plan) -> str:
 def lying(folder: Path) -> dict[str, Any] | None:
     """The verdict in a folder; None where there is none, or none that can be read: it would be made again."""
     try:
-        found = read_json(folder / "verdict.json", "arms", "decided_by")
+        found = read_json(folder / "verdict.json", form=VERDICT)
     except GateFailed:
         return None
     return dict(found)
@@ -77,7 +82,7 @@ def since(plan: Plan, other: dict[str, Any]) -> str:
     """What makes another version, in words: the study file, the data, or the keys alone."""
     said = []
     try:
-        before = (plan.directory / "study.toml").read_text(encoding="utf-8").splitlines()
+        before = read_whole(plan.directory / "study.toml", MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, ValueError):
         before = plan.study.source.splitlines()
     after = plan.study.source.splitlines()
@@ -99,8 +104,9 @@ def since(plan: Plan, other: dict[str, Any]) -> str:
 
 def _corpus(key: str, manifest: dict[str, Any]) -> str:
     """How much a corpus holds, and its name."""
-    counts = manifest.get("counts", {})
-    train, valid = (counts.get(f"{name}_tokens", 0) for name in ("train", "valid"))
+    counts = manifest.get("counts")
+    told: Any = {} if misfit(counts, COUNTS) else counts
+    train, valid = (told.get(f"{name}_tokens", 0) for name in ("train", "valid"))
     return f"{train:,} training and {valid:,} held-out tokens, corpus {key[:8]}"
 
 

@@ -158,7 +158,7 @@ def _extra(evaluator: Any, scores: Scores) -> dict[str, Any]:
 
 def read_stage(out: Path) -> tuple[dict[str, Any], Scores]:
     """What `run_stage` left in `out`. GateFailed, naming the file, where one is missing, truncated or edited."""
-    result = read_json(out / RESULT)
+    result = read_json(out / RESULT, form={"scores": {"sha256": str}})
     return result, Scores.load(out, result)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,10 @@ from typing import Any
 from ablab import places
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, sha256_file, write_json
-
-DONE = (
-    "status",
-    "token_hash",
-    "tokens",
-    "seconds",
-    "tokens_per_second",
-    "trajectory",
-    "spikes",
-    "steps",
-    "weights",
-    "untrained",
-)
-RESULT = ("metrics", "bytes", "gates", "bands", "probe", "seconds", "scores", "artifact", "diverged", "key")
+from ablab.forms import misfit
+from ablab.opened import NoFile, opened
+from ablab.store_forms import DECISION, DONE, RESULT, WHERE, keyed
+from ablab.strict_json import MOST, record
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class Store:
 
         path = self.train(key) / "done.json"
         cure = f"delete {path.parent} to have the run made again"
-        return read_sealed(path, *DONE, cure=cure) if path.exists() else None
+        return read_sealed(path, form=DONE, cure=cure) if path.exists() else None
 
     def scored(self, key: str) -> dict[str, Any] | None:
         """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
@@ -91,7 +82,7 @@ class Store:
         if not path.exists():
             return None
         cure = f"delete {path.parent} to have the stage run again"
-        result = read_sealed(path, *RESULT, cure=cure)
+        result = read_sealed(path, form=RESULT, cure=cure)
         if result["key"] != key:
             raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
         return result
@@ -185,23 +176,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     try:
-        lines = path.read_bytes().splitlines()
+        with opened(path) as file:
+            for line in iter(lambda: file.readline(MOST), b""):
+                with suppress(ValueError):
+                    row = record(line)
+                    rows += [row] if isinstance(row, dict) else []
     except OSError as error:
-        raise GateFailed(Fault(str(path), f"cannot be read ({error})", "move it away, or make it readable")) from error
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
+        said = error.strerror if isinstance(error, NoFile) else f"cannot be read ({error})"
+        raise GateFailed(Fault(str(path), str(said), "move it away, or make it readable")) from error
     return rows
 
 
 def read_decisions(path: Path) -> list[dict[str, Any]]:
     """Rows of a `decisions.jsonl` that are whole: nothing is read from a line that this program did not write."""
-    rows = [row for row in read_lines(path) if row.keys() >= {"decision_key", "runs", "ended", "study", "decision"}]
-    return [row for row in rows if isinstance(row["runs"], list) and isinstance(row["decision"], dict)]
+    return [row for row in read_lines(path) if not misfit(row, DECISION) and keyed(row)]
 
 
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
@@ -213,11 +201,9 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     if not path.exists():
         write_json(path, here.as_json())
         return here
-    found = read_json(path, *here.as_json())
-    if type(found["micro_rows"]) is not int or found["micro_rows"] < 1 or type(found["compiled"]) is not bool:
-        fault = (
-            f"holds micro_rows = {found['micro_rows']!r}, compiled = {found['compiled']!r}, which nothing here wrote"
-        )
+    found = read_json(path, form=WHERE)
+    if found["micro_rows"] < 1:
+        fault = f"holds micro_rows = {found['micro_rows']}, which nothing here wrote"
         raise GateFailed(Fault(str(path), fault, "delete it to have it made again"))
     kept = Where(**{name: found[name] for name in here.as_json()})
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):

@@ -1,11 +1,20 @@
-"""JSON of data files: a key that stands twice in one object is known, and a byte-order mark is no part of a line."""
+"""JSON that anyone may have written: bounded in depth and size before it is parsed, keys that stand twice in one object
+known, a byte-order mark no part of a line."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 BOM = b"\xef\xbb\xbf"  # what Windows programs put before UTF-8; joined files have it in their midst
+DEEPEST = 64  # arrays and objects within one another: what ablab writes has 10, and Python's parser ends at 1,000
+MOST = 1 << 27  # bytes; a record of a million input files has as many
+CONTAINERS = 1 << 22  # arrays and objects: an empty one takes 64 bytes of memory, and two of text
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one without an end
+_NO_BRACKET = re.compile(r"[^\[\]{}]+")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Repeated(dict[str, Any]):
@@ -15,8 +24,22 @@ class Repeated(dict[str, Any]):
 
 
 def loads(text: str) -> Any:
-    """What `text` holds, objects with repeated keys as Repeated. ValueError and RecursionError where it is no JSON."""
-    return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object)
+    """What `text` holds, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST."""
+    return _parsed(text.removeprefix("\ufeff"), object_pairs_hook=_object)
+
+
+def record(data: bytes) -> Any:
+    """What a file of ablab's own holds: UTF-8, finite numbers, whole characters. ValueError where it is anything else."""
+    if len(data) > MOST:
+        raise ValueError(f"has {len(data):,} bytes, more than the {MOST:,} that such a file may have")
+    text = data.decode("utf-8")
+    found = _parsed(text, parse_constant=_not_finite, parse_float=_finite)
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half a character (a lone surrogate)") from None
+    return found
 
 
 def blank(raw: bytes) -> bool:
@@ -40,11 +63,47 @@ def repeated_inside(value: Any) -> str:
     return ""
 
 
+def _parsed(text: str, **how: Any) -> Any:
+    opened = text.count("[") + text.count("{")
+    if opened > CONTAINERS:
+        raise ValueError(f"holds {opened:,} brackets, more than {CONTAINERS:,}")
+    if opened > DEEPEST and _deep(text):
+        raise ValueError(f"is nested deeper than {DEEPEST}")
+    try:
+        return json.loads(text, **how)
+    except RecursionError:  # called from deep inside a program
+        raise ValueError("is nested too deep") from None
+
+
+def _deep(text: str) -> bool:
+    """Whether brackets lie deeper in one another than DEEPEST. What is no JSON may be called either; it is refused anyway."""
+    left = _NO_BRACKET.sub("", _STRING.sub("", text))
+    for _ in range(DEEPEST):  # each turn takes the innermost pairs out
+        if not left:
+            return False
+        left = left.replace("[]", "").replace("{}", "")
+    return left.count("[") + left.count("{") > 0
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    again = Repeated(found)
-    again.twice = tuple(name for name in found if names.count(name) > 1)
-    return again
+    seen, again = set[str](), dict[str, None]()
+    for name, _ in pairs:
+        if name in seen:
+            again[name] = None
+        seen.add(name)
+    told = Repeated(found)
+    told.twice = tuple(again)
+    return told
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"holds a number beyond all floats ({text[:20]})")
+
+
+def _not_finite(text: str) -> float:
+    raise ValueError(f"holds {text}, which is no JSON")

@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 
+from ablab.data.index_file import map_file
 from ablab.data.inputs import Inputs
 from ablab.data.parts import Part
 from ablab.data.tokens import PLAIN, UNTRAINED, Marks, Tokens
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, sha256_file
+from ablab.forms import misfit
 from ablab.spans import FINAL, REASONING
+from ablab.store_forms import CORPUS
 from ablab.tokenizers import slot
 
 if TYPE_CHECKING:
     from ablab.data.groups import Groups
 
 FILES = ("tokenizer", "train.starts", "valid.tokens", "valid.bytes", "valid.starts", "valid.digests")
+MOST_TOKENS = 1 << 24  # of a vocabulary; the largest that are published have a million
+PIECE = 1 << 24  # ids looked through at once
 SOME = ("train.tokens", "train.loss", "train.span", "valid.marks")  # of corpora that copy their tokens, or mask some
 
 
@@ -172,33 +177,79 @@ def open_corpus(path: Path) -> Corpus:
     for file in path.iterdir():
         if file.name not in manifest["files"] and file.name != "manifest.json" and not file.name.startswith("."):
             raise _broken(file, "is not listed in the manifest")
-    token, valid = np.dtype(manifest["dtype"]), path / "valid.marks"
+    if manifest["dtype"] not in ("<u2", "<u4"):
+        raise _broken(path / "manifest.json", f"says that tokens are {manifest['dtype'][:20]!a}")
+    token = np.dtype(manifest["dtype"])
     tokens, marks = _training(path, manifest, token)
-    return Corpus(
+    found = Corpus(
         path=path,
         key=manifest["key"],
         manifest=manifest,
         vocab_size=manifest["tokenizer"]["vocab_size"],
         bos_id=manifest["tokenizer"]["bos_id"],
         tokens=tokens,
-        documents=np.fromfile(path / "train.starts", "<i8"),
-        valid=Valid(
-            np.memmap(path / "valid.tokens", token, "r"),
-            np.memmap(path / "valid.bytes", "<u2", "r"),
-            np.fromfile(path / "valid.starts", "<i8"),
-            np.fromfile(path / "valid.digests", np.uint8).reshape(-1, 16),
-            np.fromfile(valid, np.uint8) if valid.exists() else None,
-        ),
+        documents=_mapped(path / "train.starts", "<i8").copy(),
+        valid=_valid(path, manifest, token),
         marks=marks,
     )
+    _fits(found)
+    return found
+
+
+def _valid(path: Path, manifest: dict[str, Any], token: np.dtype) -> Valid:
+    """The held-out documents. GateFailed where their files do not fit one another."""
+    tokens, n_bytes = _mapped(path / "valid.tokens", token), _mapped(path / "valid.bytes", "<u2")
+    starts, digests = _mapped(path / "valid.starts", "<i8").copy(), _mapped(path / "valid.digests", "u1").copy()
+    marks = _mapped(path / "valid.marks", "u1").copy() if "valid.marks" in manifest["files"] else None
+    if len(n_bytes) != len(tokens) or (marks is not None and len(marks) != len(tokens)):
+        raise _broken(path / "valid.tokens", f"holds {len(tokens):,} tokens, and the files beside it speak of others")
+    if len(digests) != 16 * len(starts):
+        raise _broken(path / "valid.digests", f"is not of the {len(starts):,} documents of valid.starts")
+    if marks is not None and len(marks) and marks.max() > PLAIN:
+        raise _broken(path / "valid.marks", f"holds the mark {marks.max()}; known: 0 to {PLAIN}")
+    _ascending(path / "valid.starts", starts, len(tokens))
+    return Valid(tokens, n_bytes, starts, digests.reshape(-1, 16), marks)
+
+
+def _fits(corpus: Corpus) -> None:
+    """GateFailed where starts or ids lie beyond what there is: an id beyond the vocabulary reads another row, or ends a run."""
+    tokenizer, path = corpus.manifest["tokenizer"], corpus.path
+    if not 0 < tokenizer["vocab_size"] <= MOST_TOKENS or not -1 <= tokenizer["bos_id"] < tokenizer["vocab_size"]:
+        fault = f"names a vocabulary of {tokenizer['vocab_size']} with BOS {tokenizer['bos_id']}"
+        raise _broken(path / "manifest.json", fault)
+    _ascending(path / "train.starts", corpus.documents, corpus.n_train)
+    own = [] if corpus.manifest["parts"] else [("train.tokens", corpus.tokens)]
+    for name, ids in (("valid.tokens", corpus.valid.tokens), *own):
+        for at in range(0, len(ids), PIECE):
+            if (most := int(np.asarray(ids[at : at + PIECE]).max())) >= corpus.vocab_size:  # type: ignore[index]
+                raise _broken(path / name, f"holds the id {most:,}; the vocabulary has {corpus.vocab_size:,}")
+
+
+def _ascending(file: Path, starts: np.ndarray, end: int) -> None:
+    if len(starts) and (starts.min() < 0 or starts.max() > end or (starts[1:] < starts[:-1]).any()):
+        raise _broken(file, f"holds starts that do not go from 0 up to the {end:,} tokens")
+
+
+def _mapped(file: Path, dtype: str | np.dtype) -> np.ndarray:
+    """All of a file, memory-mapped. GateFailed where it holds half a number."""
+    kind, size = np.dtype(dtype), file.stat().st_size
+    if size % kind.itemsize:
+        raise _broken(file, f"has {size:,} bytes, no whole number of {kind}")
+    return map_file(file, kind, 0, size // kind.itemsize)
 
 
 def _training(path: Path, manifest: dict[str, Any], token: np.dtype) -> tuple[np.ndarray | Tokens, Marks | None]:
     """The training tokens and their marks: the corpus's own files, or the token files that it was made from."""
     if not manifest["parts"]:
         marked = "train.loss" in manifest["files"]
-        sides = [np.memmap(path / name, np.uint8, "r") for name in ("train.loss", "train.span")] if marked else []
-        return np.memmap(path / "train.tokens", token, "r"), Marks([sides[0]], [sides[1]]) if sides else None
+        tokens = _mapped(path / "train.tokens", token)
+        sides = [_mapped(path / name, "u1") for name in ("train.loss", "train.span")] if marked else []
+        for name, side, most in zip(("train.loss", "train.span"), sides, (1, FINAL)):
+            if len(side) != len(tokens) or (len(side) and side.max() > most):
+                raise _broken(
+                    path / name, f"does not hold a number from 0 to {most} for each of {len(tokens):,} tokens"
+                )
+        return tokens, Marks([sides[0]], [sides[1]]) if sides else None
     inputs = Inputs(path.parent / "inputs.json")
     for entry in manifest["inputs"]:
         for file in entry["files"]:
@@ -220,10 +271,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the corpus at `path`, checked against its own digest."""
     file = path / "manifest.json"
     manifest = read_json(file)
-    if not isinstance(manifest, dict) or manifest.get("digest") != digest_of_manifest(manifest):
+    if misfit(manifest, {"digest": str}) or manifest["digest"] != digest_of_manifest(manifest):
         raise _broken(file, "was changed after it was written")
+    if said := misfit(manifest, CORPUS):
+        raise _broken(file, said)
     names = set(manifest["files"])
-    if not names >= set(FILES) or names - {*FILES, *SOME} or "parts" not in manifest:
+    if manifest["parts"] and misfit(manifest["inputs"], [{"files": [object]}]):
+        raise _broken(file, "does not list the files that its parts consist of")
+    wanted = set() if manifest["parts"] else {"train.tokens"}
+    wanted |= {"train.loss", "train.span"} if names & {"train.loss", "train.span"} else set()
+    if not names >= {*FILES, *wanted} or names - {*FILES, *SOME}:
         raise _broken(file, f"does not list the files {', '.join(FILES)}")
     return manifest
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,10 @@ from ablab.data.split import digest_of
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, write_json
 from ablab.patterns import root_of
+from ablab.store_forms import GROUPS
 
 FOLDER = "folder"
 SETTING = "data.groups"
-_KEPT = ("corpus", "by", "names", "groups", "numbers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def groups_of(corpus: str, digests: np.ndarray, by: str, found: Found, patterns:
     names = key_of([_folder(source, root) for source in sources] if by == FOLDER else [])
     file = _file(data, corpus, by)
     if file.exists():
-        kept = read_sealed(file, *_KEPT, cure="delete it to have it made again")
+        kept = read_sealed(file, form=GROUPS, cure="delete it to have it made again")
         if kept["names"] == names:
             return _opened(kept, by, len(digests))
     found_names = _names(sources, by, root, digests)
@@ -89,17 +90,20 @@ def recalled(corpus: str, documents: int, by: str, data: Path) -> Groups | None:
     file = _file(data, corpus, by)
     if not file.exists():
         return None
-    return _opened(read_sealed(file, *_KEPT, cure="delete it to have it made again"), by, documents)
+    return _opened(read_sealed(file, form=GROUPS, cure="delete it to have it made again"), by, documents)
 
 
 def _file(data: Path, corpus: str, by: str) -> Path:
     return data / "groups" / f"{key_of([corpus, by])}.json"
 
 
-def _opened(kept: dict[str, object], by: str, documents: int) -> Groups:
+def _opened(kept: dict[str, Any], by: str, documents: int) -> Groups:
     numbers = np.array(kept["numbers"], np.int64)
     if numbers.shape != (documents,):
         fault = f"has groups of {numbers.size} held-out documents, and the corpus {kept['corpus']} has {documents}"
+        raise GateFailed(Fault(SETTING, fault, "delete the folder 'groups' of the store's data"))
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(kept["groups"]):
+        fault = f"has documents of a group beyond the {len(kept['groups'])} that it names"
         raise GateFailed(Fault(SETTING, fault, "delete the folder 'groups' of the store's data"))
     return Groups(by, numbers)
 

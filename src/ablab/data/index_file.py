@@ -10,6 +10,7 @@ import numpy as np
 
 from ablab.fault import Fault, GateFailed
 from ablab.kinds import instead
+from ablab.opened import opened
 
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float64", 7: "float32", 8: "uint16"}
@@ -32,7 +33,7 @@ def paths(prefix: Path | str) -> tuple[Path, Path]:
 def read_header(path: Path) -> tuple[np.dtype[Any], int, int]:
     """dtype of the tokens, number of sequences, number of document starts. GateFailed where it is no such file."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             raw = file.read(HEADER.size)
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror})", "check the file and its rights") from error
@@ -78,7 +79,11 @@ def check_documents(path: Path, documents: np.ndarray, n_sequences: int) -> None
         span = f"from {documents[0]} to {documents[-1]}, not from 0 to the {n_sequences} sequences"
         raise broken(path, f"has documents {span}", cure)
     for first in range(0, len(documents) - 1, PIECE):
-        steps = np.diff(documents[first : first + PIECE + 1])
+        piece = documents[first : first + PIECE + 1]
+        if piece.min() < 0 or piece.max() > n_sequences:  # of other numbers differences could overflow
+            odd = int(piece.min() if piece.min() < 0 else piece.max())
+            raise broken(path, f"has a document that begins at sequence {odd} of {n_sequences}")
+        steps = np.diff(piece)
         if (steps < 0).any():
             where = first + int(np.flatnonzero(steps < 0)[0])
             raise broken(
@@ -110,9 +115,11 @@ def map_file(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> np.nd
     if count == 0:
         return np.empty(0, dtype)  # nothing can be mapped from an empty file
     try:
-        return np.memmap(path, dtype, "r", offset=offset, shape=(count,))
-    except OSError as error:
-        raise broken(path, f"cannot be read ({error.strerror})", "check the file and its rights") from error
+        with opened(path) as file:
+            return np.memmap(file, dtype, "r", offset=offset, shape=(count,))
+    except (OSError, ValueError) as error:  # ValueError: it became shorter since it was measured
+        said = getattr(error, "strerror", None) or error
+        raise broken(path, f"cannot be read ({said})", "check the file and its rights") from error
 
 
 def broken(path: Path, fault: str, cure: str = _AGAIN) -> GateFailed:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ablab.fault import Fault, GateFailed
 from ablab.files import sha256_file, write_atomic
+from ablab.forms import misfit
+from ablab.opened import read_whole
+from ablab.strict_json import MOST, record
 
 _FRESH_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its clock: not remembered
 
@@ -56,8 +59,7 @@ class Inputs:
 
 def _load(path: Path) -> dict[str, list[int | str]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        ok = isinstance(found, dict) and all(isinstance(v, list) and len(v) == 5 for v in found.values())
-        return found if ok else {}
+        found = record(read_whole(path, MOST))
+        return {} if misfit(found, {str: [(int, str)]}) or any(len(v) != 5 for v in found.values()) else found
     except (OSError, ValueError):
         return {}

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from ablab.data.indexed import bare, paths
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json
+from ablab.forms import misfit
 
 MANIFEST = "manifest.json"
 _SPLITS = ("train", "valid")
@@ -86,11 +87,13 @@ def changed(record: dict[str, Any], path: Path, cure: str = _AGAIN) -> Fault | N
     return Fault(str(path), "was changed after it was written (its digest differs)", cure)
 
 
-def read_sealed(path: Path, *keys: str, cure: str) -> dict[str, Any]:
-    """A record that was written sealed and has `keys`. GateFailed where it is not as it was written."""
+def read_sealed(path: Path, *keys: str, cure: str, form: Any = object) -> dict[str, Any]:
+    """A record that was written sealed, has `keys` and is of `form`. GateFailed where it is not as it was written."""
     record: dict[str, Any] = read_json(path, *keys, "digest")
     if fault := changed(record, path, cure):
         raise GateFailed(fault)
+    if said := misfit(record, form):
+        raise GateFailed(Fault(str(path), said, cure))
     return record
 
 

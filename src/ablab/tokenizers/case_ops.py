@@ -16,6 +16,8 @@ from ablab import pieces
 from ablab.capitals import OPERATORS, Case, PublishedCase, letters_with_two_cases
 from ablab.files import write_atomic
 from ablab.kinds import answer
+from ablab.opened import opened, read_whole
+from ablab.strict_json import record
 
 
 class CaseOps:
@@ -156,12 +158,12 @@ class _Made:
     @classmethod
     def saved(cls, path: Path) -> _Made:
         try:
-            head, _, model = path.read_bytes().partition(b"\n")
-            found = json.loads(head)
+            head, _, model = read_whole(path, pieces.MOST_BYTES).partition(b"\n")
+            found = record(head)
             made = cls(pieces.Pieces(model), found["rules"], found["letters"])
             if found["tokenizer"] != "case_ops" or found["sha256"] != made._sha256():
                 raise ValueError("another tokenizer, or changed")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{path} holds no case_ops tokenizer; prepare the data again") from None
         return made
 
@@ -169,7 +171,7 @@ class _Made:
     def read(cls, path: Path) -> _Made:
         """The file of setting `model`, of either kind."""
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 ours = file.read(1) == b"{"
         except OSError as error:
             raise ValueError(
