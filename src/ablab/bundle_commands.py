@@ -25,7 +25,7 @@ def bundle(
     import sys
 
     from ablab import bundle as bundles
-    from ablab import judge, report, shelf
+    from ablab import judge, places, report, shelf
     from ablab import plan as planning
     from ablab import study as studies
     from ablab.store import Store
@@ -37,7 +37,7 @@ def bundle(
     shelf.guard(plan)
     answer = judge.conclude(plan)
     report.write(answer, plan.directory)
-    file = to or Path(f"{read.called}.zip")
+    file = places.real(to or Path(f"{read.called}.zip"))
     index = bundles.write(plan, answer, file, weights=weights)
     said = {
         "bundle": index["digest"],
@@ -68,7 +68,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check every digest of a bundle, judge it again from its scores, and with --data train one of its runs again."""
-    from ablab import auditor
+    from ablab import auditor, places
     from ablab.fault import Fault, GateFailed
 
     if data is None and (salt or tolerance is not None):
@@ -78,7 +78,7 @@ def audit(
         raise typer.BadParameter(f"{data} is no folder", param_hint="--data")
     with tempfile.TemporaryDirectory(prefix="ablab-audit-") as folder:
         say = (lambda _: None) if as_json else _say
-        found = auditor.audit(bundle, Path(folder), data=data, salt=salt, tolerance=tolerance, say=say)
+        found = auditor.audit(bundle, places.real(Path(folder)), data=data, salt=salt, tolerance=tolerance, say=say)
     if as_json:
         print_json(found.as_json())
     else:
