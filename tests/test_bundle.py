@@ -122,7 +122,7 @@ def test_an_honest_bundle_holds_and_its_training_is_the_same_bit_for_bit(
 ) -> None:
     plan, path = done
     found = auditor.audit(path, tmp_path, data=plan.study.path.parent, say=lambda _: None)
-    assert (found.broken, found.skipped, len(found.held)) == ([], [], 7)
+    assert (found.broken, found.noted, len(found.held)) == ([], [], 7)
     assert found.retrained is not None and found.retrained["alike"] is True
     assert found.retrained["differences"] == {"pre_quant": 0.0, "packed": 0.0}
     assert "bit for bit" in found.retrained["sentence"]
@@ -374,5 +374,16 @@ def test_weights_trained_elsewhere_are_known_by_their_hash(done: tuple[Plan, Pat
     report.write(answer, other.directory)
     bundle.write(other, answer, tmp_path / "taken.zip")
     found = auditor.audit(tmp_path / "taken.zip", tmp_path / "audit", data=folder, say=lambda _: None)
-    assert found.broken == [] and "trained elsewhere" in found.skipped[0]
+    assert found.broken == [] and "trained elsewhere" in found.noted[0]
     assert dataclasses.asdict(found)["retrained"] is None
+
+
+def test_results_of_other_code_are_told(done: tuple[Plan, Path], tmp_path: Path) -> None:
+    plan, path = done
+    name = f"store/train/{plan.runs['sink', 0].train_key}/done.json"
+
+    def older(members: Members) -> None:
+        record(members, name, lambda held: held["source"].update({"softmaxes/sink.py": "0" * 16}))
+
+    found = auditor.audit(forged(path, tmp_path / "other.zip", older), tmp_path / "audit", say=lambda _: None)
+    assert any("made by other code" in text and "softmaxes/sink.py" in text for text in found.noted), found.noted

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ablab import bundle as bundles
-from ablab import judge, retrain
+from ablab import judge, retrain, sources
 from ablab import plan as planning
 from ablab.bundle import Bundle
 from ablab.data.corpus import Corpus, Valid, read_manifest
@@ -52,12 +52,15 @@ class Counted(Valid):
 
 @dataclass
 class Audit:
-    """What was found: `held` and `broken` are sentences, in the order of looking; retrained is the run made again, if any."""
+    """What was found, in sentences: what holds, what does not, and what a reader must know besides.
+
+    retrained is the run that was made again, if any.
+    """
 
     key: str
     held: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
     retrained: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class Audit:
             "holds": not self.broken,
             "held": self.held,
             "broken": self.broken,
-            "skipped": self.skipped,
+            "noted": self.noted,
             "retrained": self.retrained,
         }
 
@@ -120,10 +123,12 @@ def audit(
     found.take(
         "every record matches its digest, every score its record, every level its scores", lambda: _records(plan)
     )
+    if not found.broken:
+        found.noted += _source(plan)
     found.take("the judgement made again from the scores is the bundled one", lambda: _judged(plan))
     found.take("the pages say what the verdict says", lambda: _pages(plan))
     if data is None:
-        found.skipped.append("no run was trained again: name the folder of the data with --data")
+        found.noted.append("no run was trained again: name the folder of the data with --data")
     elif not found.broken:
         retrain.again(bundle, plan, folder / "again", data, salt=salt, tolerance=tolerance, found=found, say=say)
     return found
@@ -214,6 +219,14 @@ def _records(plan: Plan) -> list[str]:
         except Refused as refused:
             found += [f"{place}: {fault.fault}" for fault in refused.faults]
     return found
+
+
+def _source(plan: Plan) -> list[str]:
+    """What there is to say of the code that made the results, beside the code that reads them."""
+    try:
+        return sources.notes(plan)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return [f"the hashes of the source cannot be read ({type(error).__name__}: {error})"]
 
 
 def _judged(plan: Plan) -> list[str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ablab import history, provenance
+from ablab import history, provenance, source
 from ablab import plan as planning
 from ablab.data.corpus import digest_of_manifest
 from ablab.data.located import changed, sealed
@@ -235,13 +235,13 @@ def _results(plan: Plan, found: list[dict[str, Any]], weights: bool) -> Iterator
                 yield from _files(
                     plan.store.train(key),
                     f"store/train/{key}",
-                    ["metrics.jsonl", *(done["weights"] if weights else ())],
+                    ["metrics.jsonl", source.DETAILS, *(done["weights"] if weights else ())],
                 )
     for key in sorted(scored | others):
         if (result := plan.store.scored(key)) is not None:
             yield f"store/score/{key}/result.json", _text(sealed(_clean(plan, result)))
             if key in scored:
-                yield from _files(plan.store.score(key), f"store/score/{key}", [SCORES])
+                yield from _files(plan.store.score(key), f"store/score/{key}", [SCORES, source.DETAILS])
 
 
 def _files(folder: Path, name: str, files: list[str]) -> Iterator[tuple[str, bytes | Path]]:

@@ -83,7 +83,7 @@ def audit(
         print_json(found.as_json())
     else:
         print(f"bundle {found.key}")
-        for mark, texts in (("holds  ", found.held), ("broken ", found.broken), ("skipped", found.skipped)):
+        for mark, texts in (("holds  ", found.held), ("broken ", found.broken), ("note   ", found.noted)):
             for text in texts:
                 _say(f"{mark}  {text}")
     if found.broken:

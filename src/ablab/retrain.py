@@ -54,10 +54,10 @@ def again(
     """Prepare the data, train and score the chosen run in the store `folder`, and put what comes of it into `found`."""
     run = chosen(bundle.key, salt, plan)
     if run is None:
-        found.skipped.append("no run was trained again: the weights of this study were trained elsewhere")
+        found.noted.append("no run was trained again: the weights of this study were trained elsewhere")
         return
     if run.settings["budget"]["tokens"] is None:
-        found.skipped.append(
+        found.noted.append(
             "no run was trained again: a budget of seconds ends elsewhere on every machine and every time"
         )
         return
@@ -92,7 +92,7 @@ def _plan(plan: Plan, folder: Path, data: Path, say: Callable[[str], None]) -> P
 def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, Any]:
     """The bundled run beside the one made again in `store`.
 
-    alike: whether machine, torch and threads are those of the bundle, so that bits must agree. largest: of the stages'
+    alike: whether code, machine, torch and threads are those of the bundle, so that bits must agree. largest: of the stages'
     differences of the deciding metric. holds: bit for bit, or where not alike within the tolerance; the tokens must agree
     everywhere.
     """
@@ -103,7 +103,7 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, 
         return _row(run, False, f"{place}: ended as {ours and ours['status']}, in the bundle as {theirs['status']}")
     if ours["token_hash"] != theirs["token_hash"]:
         return _row(run, False, f"{place}: was fed other tokens than the bundled run")
-    alike = all(ours.get(name) == theirs.get(name) for name in ("machine", "threads", "torch"))
+    alike = all(ours.get(name) == theirs.get(name) for name in ("machine", "threads", "source"))
     gaps, same, metric = {}, ours["weights"] == theirs["weights"], plan.study.decision["metric"]
     for stage, key in run.score_keys.items():
         one, other = plan.store.scored(key), store.scored(key)
@@ -119,7 +119,7 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, 
     largest = max(map(abs, gaps.values()), default=0.0)
     if same:
         return _row(run, True, f"{place}: weights and scores agree bit for bit", gaps, alike)
-    kind = "the same kind of machine" if alike else "another machine, torch or number of threads"
+    kind = "the same kind of machine" if alike else "another machine, torch, number of threads or by other code"
     text = f"{place} on {kind}: {metric} differs by {largest:.3g} at most"
     if alike:
         return _row(run, False, f"{text}, and there it must not differ by a bit", gaps, alike)
