@@ -31,6 +31,8 @@ FLOORS = {
         "fault",
         "files",
         "places",
+        "plain",
+        "streams",
         "lock",
         "signals",
         "rng",

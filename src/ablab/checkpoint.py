@@ -7,6 +7,8 @@ is written last, so a pair without it never was. Its own bytes are guarded by `d
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ablab.fault import Fault, GateFailed
+from ablab.fault import GateFailed
 from ablab.files import atomic, canonical, read_json, sha256_file, write_json
 from ablab.forms import misfit
 from ablab.store_forms import CHECKPOINT
@@ -74,12 +76,12 @@ def sweep(out: Path) -> None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Write tensors as safetensors, with `metadata` in the header, whole or not at all; returns the file's sha256."""
-    with atomic(path) as part:
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    with atomic(path, needed, more=True) as part:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
         except SafetensorError as error:
-            cure = "free space or choose another --out, then run again"
-            raise GateFailed(Fault(str(path), f"cannot be written ({error})", cure)) from error
+            raise _as_os_error(error) from error
         return sha256_file(part)
 
 
@@ -100,6 +102,12 @@ def restore_optimizer(
         name, _, key = full.rpartition(":")
         parameter = parameters[name]
         optimizer.state[parameter][key] = value.clone() if value.dim() == 0 else value.to(parameter.device, copy=True)
+
+
+def _as_os_error(error: SafetensorError) -> Exception:
+    """What the system refused, which safetensors tells as `(os error 28)` only; else the error itself."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else error
 
 
 def _drop(generations: Iterable[Path]) -> None:

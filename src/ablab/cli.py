@@ -5,9 +5,9 @@ Flags say where (device, output, jobs); the study file says what.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,26 +158,28 @@ def levers(
 
 
 def main() -> None:
-    """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 gate failed, 75 interrupted and resumable."""
+    """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 gate failed, 75 interrupted, 141 unread."""
+    from ablab import places, streams
     from ablab.fault import Interrupted, Refused
     from ablab.safe_path import leave_folder
 
     leave_folder()
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115, open for the life of the process
+    streams.install()
     try:
         app()
     except Refused as refused:
-        for fault in refused.faults:
-            print(f"error: {fault}", file=sys.stderr)
+        streams.tell(*(f"error: {fault}" for fault in refused.faults))
         sys.exit(refused.exit_code)
     except Interrupted:
-        print("interrupted; run the same command to go on", file=sys.stderr)
+        streams.tell("interrupted; run the same command to go on")
         sys.exit(Interrupted.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (head, less) has left; nothing to tell it
-        sys.exit(141)
+    except streams.Unheard:
+        sys.exit(streams.Unheard.exit_code)
+    except OSError as error:  # scratch of this program's or of a library's, which nobody above could name better
+        if error.errno not in places.FULL:
+            raise
+        streams.tell(f"error: {places.unwritable(Path(error.filename or tempfile.gettempdir()), error)}")
+        sys.exit(Refused.exit_code)
 
 
 def seconds(text: str) -> float:

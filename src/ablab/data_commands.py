@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablab.files import print_json
+from ablab.plain import plain
+from ablab.streams import styled
 
 if TYPE_CHECKING:
     from ablab.harmony.build import Progress
@@ -200,8 +202,8 @@ def _busy(*, quiet: bool) -> Iterator[Callable[[str], object]]:
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(highlight=False).status("reading") as status:
-        yield lambda name: status.update(escape(f"reading {name}"))
+    with Console(file=styled(), highlight=False).status("reading") as status:
+        yield lambda name: status.update(escape(plain(f"reading {name}")))
 
 
 @contextmanager
@@ -210,7 +212,7 @@ def _live() -> Iterator[tuple[Callable[[str], object], _Bar]]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    console = Console(highlight=False, markup=False)
+    console = Console(file=styled(), highlight=False, markup=False)
     with Bars(
         BarColumn(bar_width=24),
         TextColumn("{task.description}"),
@@ -228,7 +230,7 @@ def _live() -> Iterator[tuple[Callable[[str], object], _Bar]]:
                 description=_line(progress),
             )
 
-        yield console.print, _Bar(draw)
+        yield (lambda text: console.print(plain(text))), _Bar(draw)
 
 
 def _line(progress: Progress) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablab.plain import plain
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -19,7 +21,8 @@ class Fault:
     cure: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.fault}" + (f"; {self.cure}" if self.cure else "")
+        """One text for people, whatever a stranger's file put into it (`ablab.plain`)."""
+        return plain(f"{self.place}: {self.fault}" + (f"; {self.cure}" if self.cure else ""))
 
 
 class Refused(Exception):

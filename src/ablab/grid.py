@@ -20,6 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablab.plain import plain
+from ablab.streams import styled
+
 SEPARATORS = (r"/,", r".", r"_=:&+\-")  # where a word may be broken; the later ones only inside what is still too long
 FACTORS = re.compile(r"[^,]+,?")
 NAME = 22  # characters of a name that leave room for the verdict's longest words in 100 columns
@@ -47,9 +50,9 @@ def show(
     Columns that find no room beside the others follow in further tables. Words longer than `width` stay whole all the same:
     the terminal wraps them.
     """
-    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    cells = [[shown(cell) for cell in row] for row in rows]
     gap = 2 if box is None else 3
-    heads = [Text(column.title) for column in columns]
+    heads = [shown(column.title) for column in columns]
     widths = [max(_wide(row[i]) for row in [heads, *cells]) for i in range(len(columns))]
     left = width - sum(gap + _least(column, wide) for column, wide in zip(columns[1:], widths[1:]))
     room = left if left >= min(NAME, widths[0]) else min(NAME, width // 3)
@@ -73,7 +76,13 @@ def show(
 def console() -> Console:
     """The terminal; of a pipe 120 columns, or what COLUMNS says."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
+    return Console(file=styled(), highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
+
+
+def shown(text: Text | str) -> Text:
+    """Text of anybody's for a cell or a paragraph; where it would command the terminal its marks are spelled out."""
+    text = text if isinstance(text, Text) else Text(plain(text))
+    return text if (safe := plain(text.plain)) == text.plain else Text(safe, style=text.style)
 
 
 def say(text: Text | str, console: Console, *, width: int, indent: int = 0, hang: int = 0) -> None:
@@ -81,7 +90,7 @@ def say(text: Text | str, console: Console, *, width: int, indent: int = 0, hang
 
     One line where it is no terminal, unless COLUMNS says how wide what reads it is: tables follow it there, too.
     """
-    text = text if isinstance(text, Text) else Text(text)
+    text = shown(text)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return _say(Text(" " * indent) + text, console)
     for i, line in enumerate(wrapped(text, width - indent - hang, first=width - indent)):

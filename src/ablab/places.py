@@ -93,8 +93,9 @@ def unwritable(
     if error.errno not in FULL:
         return GateFailed(Fault(str(path), fault, f"make it writable or choose {elsewhere}"))
     if needed is not None:
-        free = f", {_free(path):,} are free" if error.errno == errno.ENOSPC else ""
-        fault += f": {'at least ' if more else ''}{needed:,} bytes are needed{free}"
+        fault += f": {'at least ' if more else ''}{needed:,} bytes are needed"
+        if error.errno == errno.ENOSPC and (path.is_file() or not path.exists()):  # of a device nothing is known
+            fault += f", {_free(path):,} are free"
     return GateFailed(Fault(str(path), fault, f"free space or choose {elsewhere}, then run again"))
 
 

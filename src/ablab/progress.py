@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ablab.plain import plain
 from ablab.plan import Plan, Run
+from ablab.streams import styled
 
 Take = Callable[[str, Run | None, str], None]
 QUIET_SECONDS = 30  # between two plain lines about one run
@@ -57,7 +59,7 @@ def _live(plan: Plan) -> Iterator[Take]:
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(highlight=False)
+    console = Console(file=styled(), highlight=False)
     if console.width < BAR_WIDTH:  # one text, so that it is cut at its end and not in the arm's name
         columns: list[Any] = [TextColumn("{task.description}: {task.fields[text]}")]
     else:
@@ -68,7 +70,7 @@ def _live(plan: Plan) -> Iterator[Take]:
 
         def take(kind: str, run: Run | None, text: str) -> None:
             assert run is not None
-            key, title = (run.arm, run.seed), escape(f"{run.arm}, seed {run.seed}")
+            key, title, text = (run.arm, run.seed), escape(plain(f"{run.arm}, seed {run.seed}")), plain(text)
             if kind == "start":
                 lines[key] = bars.add_task(title, total=1.0, text="")
             elif kind == "say":

@@ -23,6 +23,8 @@ from ablab.opened import NoFile, opened
 from ablab.store_forms import DECISION, DONE, RESULT, WHERE, keyed
 from ablab.strict_json import MOST, record
 
+TORN = 1 << 24  # bytes of a last line that are looked at: no row of this program's is as long
+
 
 @dataclass(frozen=True)
 class Where:
@@ -152,7 +154,7 @@ def _stage_revisions(asked: dict[str, Any]) -> dict[str, int]:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line, whole or not at all, by one process at a time; a line torn by a crash stays a line of its own.
+    """Append one JSON line, whole or not at all, by one process at a time; a row torn by a crash is repaired first.
 
     GateFailed where the disk is full, with the bytes needed: the lines before it stay as they were.
     """
@@ -160,14 +162,33 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
     handle = places.opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        end = os.fstat(handle).st_size
-        torn = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
-        places.extend(handle, b"\n" + line if torn else line)
+        places.extend(handle, _mended(handle) + line)
         os.fsync(handle)
     except OSError as error:
         raise places.unwritable(path, error, len(line)) from error
     finally:
         os.close(handle)
+
+
+def _mended(handle: int) -> bytes:
+    """What must stand before the next line: the end of the last one where a crash has torn it off.
+
+    Half a row is cut off: no reader of JSON lines could take the file any more. What is no row of this program's stays.
+    """
+    end, step = os.fstat(handle).st_size, 1 << 16
+    if end == 0 or os.pread(handle, 1, end - 1) == b"\n":
+        return b""
+    tail, at = b"", end
+    while at > 0 and b"\n" not in tail and len(tail) < TORN:
+        at, tail = max(at - step, 0), os.pread(handle, min(step, at), max(at - step, 0)) + tail
+    torn = tail[tail.rfind(b"\n") + 1 :]
+    try:
+        json.loads(torn)
+    except ValueError:
+        if torn.startswith(b"{"):
+            os.ftruncate(handle, end - len(torn))
+            return b""
+    return b"\n"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

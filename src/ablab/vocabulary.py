@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ablab import places
+from ablab import places, streams
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import write_atomic
 from ablab.kinds import what_is
@@ -184,6 +184,7 @@ def _fault(data: bytes) -> str:
 
 def main() -> None:
     """`python -P -m ablab.vocabulary [ORIGIN]`: install the file, for a set-up that has no command line of ablab yet."""
+    streams.install()
     try:
         install(sys.argv[1] if len(sys.argv) > 1 else None)
     except (ValueError, Refused) as error:

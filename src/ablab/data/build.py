@@ -84,8 +84,12 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
                 raise _changed("data.source")
             _publish(part, root / key)
         except OSError as error:
-            fault = f"cannot be written ({error.strerror or error})"
-            raise GateFailed(Fault(str(root / key), fault, "free space or choose another --out")) from error
+            if error.filename is not None and not Path(error.filename).is_relative_to(root):
+                raise GateFailed(
+                    Fault(error.filename, f"cannot be read ({error.strerror})", "check the file")
+                ) from error
+            written = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+            raise places.unwritable(root / key, error, written, more=True) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
     _relocate(root / key, found, described)
@@ -311,8 +315,7 @@ def _begin(root: Path, key: str) -> Path:
                 shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".part", dir=root))
     except OSError as error:
-        fault = f"cannot be written ({error.strerror or error})"
-        raise GateFailed(Fault(str(root), fault, "free space or choose another --out")) from error
+        raise places.unwritable(root, error) from error
 
 
 def _publish(part: Path, place: Path) -> None:

@@ -123,7 +123,8 @@ def write_shard(path: Path, tokens: Any, *, plain: bool = False) -> None:
         raise _broken(path, f"cannot count {len(values):,} tokens in its header", "write several shards")
     header = np.zeros(256, "<i4")
     header[:3] = MAGIC, 1, 0 if plain else len(values)
-    with atomic(path) as part, part.open("wb") as file:
+    needed = len(values) * _TOKEN.itemsize + (0 if plain else header.nbytes)
+    with atomic(path, needed) as part, part.open("wb") as file:
         if not plain:
             file.write(header.tobytes())
         file.write(values.astype(_TOKEN, copy=False).tobytes())

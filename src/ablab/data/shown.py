@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ablab import grid
 from ablab.data.split import counted
+from ablab.plain import plain
 
 WIDTH = 100
 COLOURS = {
@@ -117,5 +118,5 @@ def _say(console: Console, text: Text, style: str = "") -> None:
 
 
 def _safe(value: str, console: Console) -> str:
-    """Nothing that the stream cannot encode."""
-    return value.encode(console.encoding, "backslashreplace").decode(console.encoding)
+    """Nothing that the stream cannot encode, and nothing that commands the terminal."""
+    return plain(value).encode(console.encoding, "backslashreplace").decode(console.encoding)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ablab import places
 from ablab.data.inputs import Inputs, stamp_of
 from ablab.fault import Fault, GateFailed
-from ablab.files import atomic
+from ablab.files import write_atomic
 from ablab.harmony import crew
 from ablab.harmony.finish import finish
 from ablab.harmony.plan import CHECK_EVERY, OURS, Plan, plan, settings, settle, strangers, sweep
@@ -123,8 +123,7 @@ def _make(
 
 def _too_many(job: Job, wanted: Plan, bad: int, max_bad: int) -> GateFailed:
     listed = job.out / "quarantine.jsonl"
-    with atomic(listed) as part, part.open("wb") as file:
-        file.writelines(quarantined(job, wanted))
+    write_atomic(listed, b"".join(quarantined(job, wanted)))
     with listed.open() as lines:
         first = [json.loads(line) for line in islice(lines, SHOWN)]
     faults = [Fault(f"{row['place']} (id {_id(row['id'])})", row["reason"]) for row in first]

@@ -30,10 +30,10 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
     GateFailed where no row is left to write.
     """
     listed = job.out / "quarantine.jsonl"
-    with atomic(listed) as part, part.open("wb") as file:
-        for unit in wanted.units:
-            if job.quarantine(unit).exists():
-                file.write(job.quarantine(unit).read_bytes())
+    bad = [file for unit in wanted.units if (file := job.quarantine(unit)).exists()]
+    with atomic(listed, sum(file.stat().st_size for file in bad)) as part, part.open("wb") as file:
+        for one in bad:
+            file.write(one.read_bytes())
     records = [read_json(job.record(unit), "files", *COUNTS) for unit in wanted.units]
     if not any(record["train_rows"] + record["valid_rows"] for record in records):
         raise GateFailed(_nothing_left(listed, records, wanted.settings.max_tokens))

@@ -1,0 +1,20 @@
+"""Text of strangers as a terminal may see it: what would command it (escapes, marks of direction) is spelled out."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def plain(text: str) -> str:
+    r"""`text` with every control, format, surrogate and private character as Python spells it (\x1b, \u202e, \udc80).
+
+    Line breaks, tabs and blanks of any width stay. A colour, a cursor that moves up, a title or a line that reads backwards
+    could make a terminal show another verdict than the one that was printed.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if _shown(one) else one.encode("unicode_escape").decode() for one in text)
+
+
+def _shown(one: str) -> bool:
+    return one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
