@@ -387,3 +387,17 @@ def test_results_of_other_code_are_told(done: tuple[Plan, Path], tmp_path: Path)
 
     found = auditor.audit(forged(path, tmp_path / "other.zip", older), tmp_path / "audit", say=lambda _: None)
     assert any("made by other code" in text and "softmaxes/sink.py" in text for text in found.noted), found.noted
+
+
+def test_a_bundle_whose_store_is_called_as_the_second_one_is_trained_again_all_the_same(
+    done: tuple[Plan, Path], tmp_path: Path
+) -> None:
+    plan, path = done
+    index, members = taken(path)
+    names = [name for name in members if name.endswith("/done.json")]
+    for name in names:  # weights that nobody trained
+        record(members, name, lambda held: held["weights"].update({"weights.safetensors": "0" * 64}))
+    told = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
+    other = written(sealed({**index, "root": "again", "members": told}), members, tmp_path / "other.zip")
+    found = auditor.audit(other, tmp_path / "audit", data=plan.study.path.parent, say=lambda _: None)
+    assert len(found.broken) == 1 and "must not differ by a bit" in found.broken[0], found

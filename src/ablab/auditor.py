@@ -109,10 +109,10 @@ def audit(
     bundle = bundles.opened(path)
     found = Audit(bundle.key)
     for name in bundle.index["members"]:
-        bundle.extract(name, folder / name)
+        bundle.extract(name, folder / "bundle" / name)
     found.held.append(f"all {len(bundle.index['members'])} files match the index, and the index its digest")
     try:
-        plan = _plan(bundle, folder)
+        plan = _plan(bundle, folder / "bundle")  # whose store is called what the bundle says: apart from the second one
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise _other(bundle, f"holds what no bundle has ({type(error).__name__}: {error})") from error
     found.take(
