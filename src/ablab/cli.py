@@ -23,6 +23,7 @@ from ablab.files import print_json
 from ablab.sample import sample
 
 if TYPE_CHECKING:
+    from ablab.fault import Interrupted
     from ablab.plan import Plan
 
 app = typer.Typer(
@@ -88,6 +89,7 @@ def run(
     until: Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")] = None,
     mirror: Annotated[list[str] | None, typer.Option(help="Mirror metrics: tensorboard, wandb (repeatable).")] = None,
     allow_changed_code: Changed = False,
+    try_again: Annotated[bool, typer.Option("--try-again", help="Also runs that were out of memory.")] = False,
     as_json: Json = False,
 ) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
@@ -95,14 +97,14 @@ def run(
     from ablab.jobs import default_jobs
     from ablab.launch import local
     from ablab.lock import locked
-    from ablab.signals import interruptible
+    from ablab.streams import unfinished
 
     deadline = time.monotonic() + seconds(until) if until else None
     _check_mirrors(mirror or [])
     say = _say(quiet=as_json)
-    interruptible()
-    plan = _plan(study, scale, out, device, precision=precision, say=say)
-    with locked(plan.directory):
+    with unfinished():
+        plan = _plan(study, scale, out, device, precision=precision, say=say)
+    with locked(plan.directory) as held, unfinished():
         _say_what_lies_there(plan, say)
         if not allow_changed_code:
             sources.guard(plan)
@@ -111,6 +113,7 @@ def run(
         if not _checked(plan):
             miniature.check(plan, say)
             _mark_checked(plan)
+        _say_what_is_skipped(plan, say, try_again)
         with _progress(plan, quiet=as_json) as progress:
             local.execute(
                 plan,
@@ -120,7 +123,9 @@ def run(
                 until=deadline,
                 progress=progress,
                 after_each=lambda: _report_quietly(plan),
+                here=held.check,
             )
+        held.check()
         answer = judge.conclude(plan)
         report.write(answer, plan.directory)
     _answer(plan, answer, as_json)
@@ -162,16 +167,18 @@ def main() -> None:
     from ablab import places, streams
     from ablab.fault import Interrupted, Refused
     from ablab.safe_path import leave_folder
+    from ablab.signals import interruptible
 
     leave_folder()
     streams.install()
+    interruptible()
     try:
         app()
     except Refused as refused:
         streams.tell(*(f"error: {fault}" for fault in refused.faults))
         sys.exit(refused.exit_code)
-    except Interrupted:
-        streams.tell("interrupted; run the same command to go on")
+    except Interrupted as interrupted:
+        streams.tell(_said(interrupted))
         sys.exit(Interrupted.exit_code)
     except streams.Unheard:
         sys.exit(streams.Unheard.exit_code)
@@ -180,6 +187,14 @@ def main() -> None:
             raise
         streams.tell(f"error: {places.unwritable(Path(error.filename or tempfile.gettempdir()), error)}")
         sys.exit(Refused.exit_code)
+
+
+def _said(interrupted: Interrupted) -> str:
+    """The last words of a command that was ended before its time."""
+    if interrupted.lost:
+        return f"stopped at once, and lost: {interrupted.lost}. The same command makes that again"
+    why = f" ({interrupted})" if str(interrupted) else ""
+    return f"interrupted{why}; run the same command to go on"
 
 
 def seconds(text: str) -> float:
@@ -223,9 +238,14 @@ def _fail_if_given_up(plan: Plan) -> None:
     from ablab.fault import Fault, GateFailed
 
     if rows := planning.failures(plan):
-        cure = f"the whole fault stands in {plan.directory / 'ledger.jsonl'}; run again to try again"
+        whole = f"the whole fault stands in {plan.directory / 'ledger.jsonl'}"
+        again = {planning.OUT_OF_MEMORY: "run again with --try-again to try it again"}
         raise GateFailed(
-            Fault(f"{row['arm']}, seed {row['seed']}", f"given up: {row['fault'].strip().splitlines()[-1]}", cure)
+            Fault(
+                f"{row['arm']}, seed {row['seed']}",
+                f"given up: {row['fault'].strip().splitlines()[-1]}",
+                f"{whole}; {again.get(row.get('kind', ''), 'run again to try again')}",
+            )
             for row in rows
         )
 
@@ -276,6 +296,18 @@ def _say_what_lies_there(plan: Plan, say: Callable[[str], None]) -> None:
         at = plan.directory / "earlier"
         say(f"note: {plan.directory} holds the page of another version of this study: {shelf.since(plan, other)}")
         say(f"note: with the first result of this one, that page moves to {at}")
+
+
+def _say_what_is_skipped(plan: Plan, say: Callable[[str], None], try_again: bool) -> None:
+    """Runs that were given up are tried again; those that ran out of memory where that is asked, else they are named."""
+    from ablab import plan as planning
+
+    planning.try_again(plan, all_of_them=try_again)
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for row in planning.failures(plan):
+        seeds.setdefault((row["arm"], row["fault"]), []).append(str(row["seed"]))
+    for (arm, fault), numbers in seeds.items():
+        say(f"note: {arm}, seed {', '.join(numbers)}: skipped: {fault}; --try-again tries it again")
 
 
 def _checked(plan: Plan) -> bool:

@@ -61,9 +61,7 @@ def harmony(
     Fields: query, synthetic_reasoning, synthetic_answer and synth_id; or messages_json with synth_id or id.
     """
     from ablab.harmony.build import build as make
-    from ablab.signals import interruptible
 
-    interruptible()
     began = time.monotonic()
     with _shown(quiet=as_json) as (say, progress):
         manifest = make(

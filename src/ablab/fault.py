@@ -47,10 +47,33 @@ class GateFailed(Refused):
     exit_code = 4
 
 
-class Interrupted(Exception):
-    """Stopped by a signal after a checkpoint; the next run goes on. Exit code 75."""
+class Halted(GateFailed):
+    """What every other run would meet as well: a disk that is full or cannot be written, a folder that is gone."""
+
+
+class InUse(GateFailed):
+    """Another process holds what this one wants; `holder` says which. It may be waited for."""
+
+    def __init__(self, fault: Fault, holder: str) -> None:
+        super().__init__(fault)
+        self.holder = holder
+
+
+class OutOfMemory(GateFailed):
+    """A run needs more memory than there is. Other runs may fit."""
+
+
+class Interrupted(BaseException):
+    """Stopped by a signal after a checkpoint; the next run goes on. Exit code 75. `lost`: what must be made again all the same.
+
+    No Exception: it may come at any moment, and what catches every fault of a library must not take it for one.
+    """
 
     exit_code = 75
+
+    def __init__(self, text: str = "", *, lost: str = "") -> None:
+        super().__init__(text)
+        self.lost = lost
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

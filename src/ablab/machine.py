@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import platform
@@ -22,6 +23,14 @@ from ablab.model import skeleton
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 PRECISIONS = ("bf16", "fp32")  # of runs
+MORE_MEMORY = "run on a machine with more memory or fewer runs at a time (--jobs)"
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "Storage size calculation overflowed",
+)
 MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and this estimate's own error
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
@@ -149,6 +158,15 @@ def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
     # gradient once more, with its weight in bf16.
     fixed = 4 * 3 * AT_ONCE + 6 * vocab_size * model["d_model"]
     return max(0, left // (row + logits), (left - fixed) // row)
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether memory is what was missing, in the words of torch, numpy or the system."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 @functools.cache

@@ -20,10 +20,13 @@ MIRRORS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
 
 class Metrics:
-    """Append-only JSON lines. Opening with `keep` bytes drops, atomically, all that was written after a checkpoint."""
+    """Append-only JSON lines. Opening with `keep` bytes drops, atomically, all that was written after a checkpoint.
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        self.path = path
+    here(): raises where the run's folder is gone, before anything is written.
+    """
+
+    def __init__(self, path: Path, *, keep: int, here: Callable[[], None] = lambda: None) -> None:
+        self.path, self.here = path, here
         places.check(path)
         if path.exists() and path.stat().st_size > keep:
             with path.open("rb") as file:
@@ -33,6 +36,7 @@ class Metrics:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row, whole or not at all. GateFailed where the disk is full: the rows before it stay as they were."""
+        self.here()
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         try:
             places.extend(self.file, line)
@@ -42,6 +46,7 @@ class Metrics:
 
     def sync(self) -> int:
         """Bring the rows to the disk; returns the file's size, which a checkpoint remembers."""
+        self.here()
         try:
             os.fsync(self.file)
         except OSError as error:

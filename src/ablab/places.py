@@ -15,7 +15,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, Halted
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,16 +87,16 @@ def extend(handle: int, data: bytes) -> None:
 
 def unwritable(
     path: Path, error: OSError, needed: int | None = None, *, more: bool = False, elsewhere: str = "another --out"
-) -> GateFailed:
+) -> Halted:
     """What to say where `path` cannot be written; needed: the bytes that it was to take, more: at least those."""
     fault = f"cannot be written ({error.strerror or error})"
     if error.errno not in FULL:
-        return GateFailed(Fault(str(path), fault, f"make it writable or choose {elsewhere}"))
+        return Halted(Fault(str(path), fault, f"make it writable or choose {elsewhere}"))
     if needed is not None:
         fault += f": {'at least ' if more else ''}{needed:,} bytes are needed"
         if error.errno == errno.ENOSPC and (path.is_file() or not path.exists()):  # of a device nothing is known
             fault += f", {_free(path):,} are free"
-    return GateFailed(Fault(str(path), fault, f"free space or choose {elsewhere}, then run again"))
+    return Halted(Fault(str(path), fault, f"free space or choose {elsewhere}, then run again"))
 
 
 def _free(path: Path) -> int:

@@ -26,7 +26,21 @@ if TYPE_CHECKING:
     from ablab.data.groups import Groups
     from ablab.study import Arm, Study
 
-__all__ = ["BASELINE", "Plan", "Run", "arms", "bank", "collect", "decision", "failures", "give_up", "judged", "make"]
+OUT_OF_MEMORY = "out of memory"
+__all__ = [
+    "BASELINE",
+    "OUT_OF_MEMORY",
+    "Plan",
+    "Run",
+    "arms",
+    "bank",
+    "collect",
+    "decision",
+    "failures",
+    "give_up",
+    "judged",
+    "make",
+]
 __all__ += ["measurable", "seeds", "specs", "try_again", "wanted"]
 
 
@@ -205,15 +219,16 @@ def failures(plan: Plan) -> list[dict[str, Any]]:
     return [row for row in found if set(row.get("keys", ())) == plan.runs[row["arm"], row["seed"]].steps]
 
 
-def give_up(plan: Plan, run: Run, fault: str) -> None:
-    """Put a run on the list of those that were given up."""
-    row = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps)}
+def give_up(plan: Plan, run: Run, fault: str, kind: str = "") -> None:
+    """Put a run on the list of those that were given up; kind: OUT_OF_MEMORY, which another try by itself does not mend."""
+    row = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps), "kind": kind}
     write_json(plan.directory / "failed.json", [*_given_up(plan), row])
 
 
-def try_again(plan: Plan) -> None:
-    """Take this plan's runs off the list of those that were given up."""
-    mine, every = failures(plan), _given_up(plan)
+def try_again(plan: Plan, *, all_of_them: bool = True) -> None:
+    """Take this plan's runs off the list of those that were given up; else all but those that ran out of memory."""
+    every = _given_up(plan)
+    mine = [row for row in failures(plan) if all_of_them or row.get("kind") != OUT_OF_MEMORY]
     write_json(plan.directory / "failed.json", [row for row in every if row not in mine])
 
 

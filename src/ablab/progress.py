@@ -19,7 +19,7 @@ BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and
 
 @contextmanager
 def show(plan: Plan, *, quiet: bool) -> Iterator[Take]:
-    """Yield `take(kind, run, text)`; kinds are start, say, done, diverged, failed."""
+    """Yield `take(kind, run, text)`; kinds are start, say, wait and later (for another process), and how a run ended."""
     if quiet:
         yield lambda kind, run, text: None
     elif sys.stdout.isatty():
@@ -46,7 +46,9 @@ def _plain() -> Take:
             print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
         elif kind == "start":
             began[key] = spoken[key] = now
-        else:
+        elif kind == "wait":
+            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
+        elif kind != "later":
             fault = f": {text.strip().splitlines()[-1]}" if text.strip() else ""
             print(f"{run.arm}, seed {run.seed}: {kind} in {now - began[key]:.1f} s{fault}", flush=True)
 
@@ -75,6 +77,10 @@ def _live(plan: Plan) -> Iterator[Take]:
                 lines[key] = bars.add_task(title, total=1.0, text="")
             elif kind == "say":
                 bars.update(lines[key], text=escape(text), completed=_fraction(text))
+            elif kind == "wait":
+                bars.console.print(f"{title}: {escape(text)}")
+            elif kind == "later":
+                bars.remove_task(lines.pop(key))
             else:
                 bars.remove_task(lines.pop(key))
                 fault = f": {escape(text.strip().splitlines()[-1])}" if text.strip() else ""

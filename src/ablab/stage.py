@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,12 @@ def run_stage(
     executor: str,
     device: str = "cpu",
     blobs: Mapping[str, Path] | None = None,
+    here: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run stage `name` on the weights file and write `out`/scores.npz, then `out`/result.json, whose content is returned.
 
     `blobs`: the directory of every stage of this run, where a stage that is built on (`after`) has left its packed bytes.
+    here(): raises where `out` is gone, before anything is written.
     result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes (of the artifact: model_bytes, which is the
     size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
     an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
@@ -74,6 +76,7 @@ def run_stage(
     scores.gates = [*violated, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
     if digest(_tensors(model)) != before:
         scores.gates.append("weights: the evaluation changed the model")
+    here()
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
     timing = {"pack": packed - began, "check": gated - packed, "evaluate": evaluated - gated}

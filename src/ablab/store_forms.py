@@ -11,6 +11,8 @@ from typing import Any
 
 _KEY = re.compile(r"[0-9A-Za-z_]{1,64}")  # of a step: it becomes the name of a folder
 
+_MADE_BY: dict[str, Any] = {"source?": {str: str}, "machine?": str}
+
 DONE: dict[str, Any] = {
     "status": str,
     "token_hash": str,
@@ -27,6 +29,8 @@ DONE: dict[str, Any] = {
     "positions?": ({"edges": [int], "tokens": [int]}, None),
     "validated?": dict,
     "parameters?": {str: int},
+    **_MADE_BY,
+    "resumed?": [{"step": int, "changed": [str]}],
 }
 RESULT: dict[str, Any] = {
     "metrics": {str: (float, None)},
@@ -42,6 +46,7 @@ RESULT: dict[str, Any] = {
     "timing?": {str: float},
     "checked?": {str: (float, None)},
     "extra?": dict,
+    **_MADE_BY,
 }
 WHERE: dict[str, Any] = {
     "device": str,
@@ -95,8 +100,8 @@ FIRST: dict[str, Any] = {  # a line that says when an arm of a decision first ha
     "because": str,
     "of": str,
 }
-GIVEN_UP: list[Any] = [{"arm": str, "seed": int, "fault": str, "keys?": [str]}]
-CHECKPOINT: dict[str, Any] = {"step": int, "sha256": str, "digest": str}
+GIVEN_UP: list[Any] = [{"arm": str, "seed": int, "fault": str, "keys?": [str], "kind?": str}]
+CHECKPOINT: dict[str, Any] = {"step": int, "sha256": str, "digest": str, **_MADE_BY}
 CORPUS: dict[str, Any] = {  # the manifest of a prepared corpus
     "key": str,
     "identity": dict,

@@ -10,17 +10,18 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ablab import places
-from ablab.fault import Fault, GateFailed, Refused
+from ablab.fault import Fault, GateFailed, Interrupted, Refused
 from ablab.plain import plain
 
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-class Unheard(Exception):
+class Unheard(BaseException):  # whoever catches every fault of a library must not take it for one
     """Whoever read the output (head, less) has left: nothing to tell it. Exit code 141, as a shell counts SIGPIPE."""
 
     exit_code = 141
@@ -62,7 +63,7 @@ class Outlet:
         place = self._place()
         with contextlib.suppress(OSError, ValueError):  # or the interpreter would try once more, and fail, at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        if error.errno == errno.EIO:  # the terminal is gone, and its work goes on
+        if error.errno in (errno.EIO, errno.ENXIO):  # the terminal is gone, and its work goes on
             return
         if error.errno == errno.EPIPE:
             raise Unheard from None
@@ -96,6 +97,15 @@ def tell(*lines: str) -> None:
     with contextlib.suppress(Refused, Unheard):
         for line in lines:
             print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def unfinished() -> Iterator[None]:
+    """Where whoever reads the output leaves within the block, work is left: Interrupted, exit code 75."""
+    try:
+        yield
+    except Unheard:
+        raise Interrupted("what read the output has left") from None
 
 
 def styled() -> Any:

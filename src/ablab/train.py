@@ -21,12 +21,13 @@ from ablab import audit, changed, checkpoint, machine, source
 from ablab.bands import band_edges, trained_in_bands
 from ablab.data import Corpus, chain
 from ablab.data.located import read_sealed, sealed
-from ablab.fault import Fault, GateFailed, Interrupted
+from ablab.fault import Fault, GateFailed, Interrupted, OutOfMemory
 from ablab.files import key_of, sha256_file, write_json
 from ablab.learner import Diverged, Learner
 from ablab.lock import locked
 from ablab.metrics import NO_MIRRORS, Metrics, Mirrored, Mirrors
 from ablab.provenance import of_ablab
+from ablab.signals import at_once
 from ablab.size import parameters
 from ablab.stability import Spikes
 
@@ -87,14 +88,15 @@ def train(
     here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (done := finished(out, identity, here, allow_changed)) is not None:
         return done  # without the lock: arms that share weights ask side by side
-    with locked(out):
+    with locked(out) as held:
         checkpoint.sweep(out)
         if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
-        learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
+        with at_once():
+            learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
         progress, size = _resume(learner, out, identity, say, here, allow_changed)
         source.keep(out, here["source"])
-        metrics = Metrics(out / "metrics.jsonl", keep=size)
+        metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
         mirror = Mirrors(mirrors, out, settings=settings, step=progress.step, say=say)
 
         try:
@@ -106,6 +108,7 @@ def train(
             metrics.close()
             mirror.close()
         kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
+        held.check()
         return _finish(learner, progress, corpus, fault, out, kept)
 
 
@@ -129,7 +132,8 @@ def _sitting(
         checkpoint.save(out, progress.step, learner.tensors(), here)
 
     if not progress.untrained:
-        progress.untrained = _untrained(learner, progress, out)
+        with at_once():
+            progress.untrained = _untrained(learner, progress, out)
     fault = _loop(learner, progress, write=write, save=save, **how)
     metrics.sync()
     return fault
@@ -334,9 +338,8 @@ def _line(learner: Learner, progress: Progress, loss: float) -> str:
     return f"step {progress.step}{of}, loss {loss:.3f}, {progress.tokens / progress.seconds:,.0f} tokens/s, {left:.0f} s left"
 
 
-def _out_of_memory(error: RuntimeError, out: Path, micro_rows: int) -> GateFailed | None:
+def _out_of_memory(error: RuntimeError, out: Path, micro_rows: int) -> OutOfMemory | None:
     """A refusal with a hint where memory ran out: the batch is never made smaller in silence."""
-    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    if not machine.ran_out(error):
         return None
-    cure = "run on a machine with more memory or fewer runs at a time"
-    return GateFailed(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", cure))
+    return OutOfMemory(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", machine.MORE_MEMORY))

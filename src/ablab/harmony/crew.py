@@ -12,13 +12,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ablab import safe_path
+from ablab import safe_path, signals
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.harmony.unit import Builder, Job, Unit, finished
-from ablab.signals import die_with_parent
 
 Hear = Callable[[str, Any], object]
-KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from outside: no fault of a row
+KILLED = (signal.SIGKILL, *signals.STOPS)  # from outside: no fault of a row
 
 
 def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
@@ -69,7 +68,8 @@ class _Worker:
         self.conn, theirs = context.Pipe()
         self.at: Any = context.RawValue("q", -1)  # the row that it looks at
         self.process = context.Process(target=_serve, args=(theirs, os.getpid(), job, self.at), daemon=True)
-        safe_path.start(self.process)
+        with signals.held_back():
+            safe_path.start(self.process)
         theirs.close()
         self.unit: Unit | None = None
 
@@ -110,9 +110,10 @@ class _Worker:
 
 
 def _serve(conn: Connection, parent: int, job: Job, at: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of us; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent()
+    for number in signals.STOPS:  # Ctrl-C and a lost terminal reach all of us; the parent decides
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    signals.let_in()
+    signals.die_with_parent()
     if os.getppid() != parent:
         return
     builder: Builder | None = None

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import functools
+import signal
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ablab.fault import Fault, GateFailed, Interrupted, Refused
+from ablab import machine, signals
+from ablab.fault import Fault, GateFailed, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.files import sha256_file
+from ablab.lock import locked
 from ablab.plan import Run
-from ablab.signals import die_with_parent
+from ablab.signals import at_once
 from ablab.store import Store, Where, train_key
+
+if TYPE_CHECKING:
+    from ablab.data import Corpus
 
 Say = Callable[[str], None]
 
@@ -35,7 +42,6 @@ def do(
     from ablab.adopt import adopt
     from ablab.data import open_corpus
     from ablab.metrics import Mirrored
-    from ablab.stage import run_stage
     from ablab.train import train
 
     corpus = open_corpus(run.corpus)
@@ -53,15 +59,26 @@ def do(
         return str(done["status"])
     blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}
     for stage, key in run.score_keys.items():
-        if store.scored(key) is not None:
-            continue
         if stop():
             raise Interrupted
-        say(f"stage {stage}")
+        if store.scored(key) is None:
+            say(f"stage {stage}")
+            _score(run, stage, corpus, store, where, blobs)
+    return "done"
+
+
+def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, blobs: dict[str, Path]) -> None:
+    """Make one stage, unless another process has just made it. InUse where another one is at it."""
+    from ablab.stage import run_stage
+
+    key, weights = run.score_keys[stage], store.train(run.train_key) / "weights.safetensors"
+    with locked(store.score(key)) as held, at_once():
+        if store.scored(key) is not None:
+            return
         run_stage(
             run.settings,
             stage,
-            weights=directory / "weights.safetensors",
+            weights=weights,
             corpus=corpus,
             out=store.score(key),
             seed=run.seed,
@@ -69,8 +86,8 @@ def do(
             executor=where.executor,
             device=where.device,
             blobs=blobs,
+            here=held.check,
         )
-    return "done"
 
 
 def _unchanged(run: Run, where: Where) -> None:
@@ -92,25 +109,28 @@ def serve(
 ) -> None:
     """A worker process: takes runs from `conn` until it closes, answers each with its outcome.
 
-    It dies with its parent (nobody would read its results), and turns SIGTERM into a checkpoint.
+    It dies with its parent (nobody would read its results), and turns signals into a checkpoint.
     """
     import os
-    import signal
 
-    die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
+    signals.die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
     if os.getppid() != parent:
         return
+    stopped = False
+
+    def ask_to_stop(number: int, _: object) -> None:
+        nonlocal stopped
+        if number == signal.SIGINT:
+            return  # the terminal sends it to the whole group; the parent decides
+        stopped = True
+        if signals.may_raise():
+            raise Interrupted
+
+    signals.heed(ask_to_stop)
+    signals.let_in()
 
     import torch
 
-    stopped = False
-
-    def ask_to_stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    signal.signal(signal.SIGTERM, ask_to_stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the parent decides
     torch.set_num_threads(threads)
 
     def stop() -> bool:
@@ -119,7 +139,13 @@ def serve(
     do_one = functools.partial(
         do, store=Store(Path(root)), where=Where(**where), mirrors=mirrors, stop=stop, allow_changed=allow_changed
     )
-    _take(conn, do_one, stop)
+    try:
+        _take(conn, do_one, stop)
+    finally:
+        conn.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # all is written; the interpreter's own end takes seconds, for which a person would wait
 
 
 def _take(conn: Any, do_one: Callable[..., str], stop: Callable[[], bool]) -> None:
@@ -142,7 +168,19 @@ def _take(conn: Any, do_one: Callable[..., str], stop: Callable[[], bool]) -> No
             with suppress(OSError):  # a parent that is gone has its checkpoint all the same
                 conn.send(("interrupted", ""))
             return
-        except Refused as refused:
-            conn.send(("refused", str(refused)))
-        except Exception:
-            conn.send(("failed", traceback.format_exc()))
+        except Exception as error:
+            kind, text = _outcome(error)
+            conn.send((kind, text))
+            if kind == "memory":
+                return  # and what is still held of it goes with this process
+
+
+def _outcome(error: BaseException) -> tuple[str, str]:
+    """What an error means for the study: (kind, text), kinds as `Board.ended` takes them."""
+    if isinstance(error, OutOfMemory) or machine.ran_out(error) or machine.ran_out(error.__cause__):
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        return "memory", first if isinstance(error, OutOfMemory) else f"out of memory ({first}); {machine.MORE_MEMORY}"
+    if isinstance(error, Refused):
+        kinds = {Halted: "halted", InUse: "in use"}
+        return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "refused"), str(error)
+    return "failed", traceback.format_exc()

@@ -1,0 +1,114 @@
+"""What has become of the runs of one command: which are done, tried again, given up, or waited for."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ablab import lock
+from ablab import plan as planning
+from ablab.fault import Fault, GateFailed, Halted
+from ablab.machine import MORE_MEMORY
+from ablab.plan import Plan, Run
+from ablab.store import append_line
+
+Progress = Callable[[str, Run | None, str], None]
+ATTEMPTS = 2  # a run that fails twice for infrastructure is given up: `failed`, and no pair
+KILLED = f"out of memory, it seems: SIGKILL ended its process, as the kernel does where memory runs out; {MORE_MEMORY}"
+
+
+class Board:
+    """The account of one command. `waits`: whether a wanted run is held by another process."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self.plan, self.progress, self.waits = plan, progress, False
+        self.attempts: Counter[tuple[str, int]] = Counter()
+        self.alone: set[tuple[str, int]] = set()  # runs that did not fit beside others
+        self.refusals: set[str] = set()
+        self.told: set[tuple[str, int]] = set()
+
+    def is_alone(self, run: Run) -> bool:
+        """Whether the run is made with no other beside it."""
+        return (run.arm, run.seed) in self.alone
+
+    def made(self, run: Run, key: str) -> bool:
+        """Whether a step exists already."""
+        store = self.plan.store
+        return (store.trained(key) if key == run.train_key else store.scored(key)) is not None
+
+    def held_elsewhere(self, run: Run) -> bool:
+        """Whether another process makes a step of the run right now; said once."""
+        store = self.plan.store
+        folders = {
+            run.train_key: store.train(run.train_key),
+            **{key: store.score(key) for key in run.score_keys.values()},
+        }
+        for key, folder in folders.items():
+            if (holder := lock.holder(folder)) and not self.made(run, key):
+                self.later(run, f"is being made by {holder}")
+                return True
+        return False
+
+    def later(self, run: Run, why: str) -> None:
+        """Put a run aside for another process, and say so once."""
+        self.waits = True
+        if (run.arm, run.seed) not in self.told:
+            self.told.add((run.arm, run.seed))
+            self.progress("wait", run, f"{why}; other runs go first, then this one is waited for")
+
+    def ended(self, run: Run, kind: str, text: str, *, seconds: float, alone: bool) -> None:
+        """Write down how a run ended. Halted where it ended as every other one would.
+
+        kind: done, diverged, failed (an unforeseen fault), died (text is the exit code), memory, refused, in use, halted.
+        alone: whether nothing ran beside it.
+        """
+        who = f"{run.arm}, seed {run.seed}"
+        if kind == "in use":
+            self.progress("later", run, "")
+            self.later(run, text)
+            return
+        if kind == "halted":
+            raise Halted(Fault(who, text))
+        if kind == "died":
+            killed = text == str(-signal.SIGKILL)
+            kind, text = ("memory", KILLED) if killed else ("failed", f"the worker process ended with code {text}")
+        outcome = {"memory": "failed: out of memory"}.get(kind, kind)
+        row: dict[str, Any] = {
+            "arm": run.arm,
+            "seed": run.seed,
+            "key": run.train_key,
+            "outcome": outcome,
+            "seconds": seconds,
+        }
+        if kind not in ("done", "diverged"):
+            self.attempts[run.arm, run.seed] += 1
+            row["fault"] = text
+        append_line(self.plan.directory / "ledger.jsonl", row)
+        self.progress(outcome, run, row.get("fault", ""))
+        if kind == "refused":
+            self._refuse(run, text)
+        elif kind == "memory" and (alone or self.attempts[run.arm, run.seed] >= ATTEMPTS):
+            self._give_up_arm(run, text)
+        elif kind == "memory":
+            self.alone.add((run.arm, run.seed))
+        elif kind == "failed" and self.attempts[run.arm, run.seed] >= ATTEMPTS:
+            planning.give_up(self.plan, run, text)
+
+    def _refuse(self, run: Run, text: str) -> None:
+        """Give up one run; GateFailed where another one was refused in the same words: it is the fault of neither."""
+        if text in self.refusals:
+            raise GateFailed(Fault(f"{run.arm}, seed {run.seed}", text))
+        self.refusals.add(text)
+        planning.give_up(self.plan, run, text)
+
+    def _give_up_arm(self, run: Run, text: str) -> None:
+        """Give up an arm's runs that are left: the memory that it takes does not hang on the seed."""
+        planning.give_up(self.plan, run, text, kind=planning.OUT_OF_MEMORY)
+        for seed in self.plan.seeds:
+            other = self.plan.runs[run.arm, seed]
+            if seed != run.seed and not all(self.made(other, key) for key in other.steps):
+                planning.give_up(
+                    self.plan, other, f"out of memory at seed {run.seed}, and not tried", kind=planning.OUT_OF_MEMORY
+                )

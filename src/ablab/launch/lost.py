@@ -1,0 +1,34 @@
+"""What a run loses when it is ended without a checkpoint."""
+
+from __future__ import annotations
+
+from ablab.fault import GateFailed
+from ablab.files import read_json
+from ablab.plan import Run
+from ablab.store import Store, read_lines
+
+
+def lost(store: Store, run: Run) -> str:
+    """The steps since the newest checkpoint, or the stage that was under way, in words; "" where nothing is lost."""
+    folder = store.train(run.train_key)
+    if (folder / "done.json").exists():
+        at = next(
+            (stage for stage, key in run.score_keys.items() if not (store.score(key) / "result.json").exists()), None
+        )
+        return f"{run.arm}, seed {run.seed}: stage {at}" if at else ""
+    kept = 0
+    for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
+        try:
+            kept = int(read_json(path, "step")["step"])
+            break
+        except (GateFailed, TypeError, ValueError):
+            continue
+    made = max(
+        (row["step"] for row in read_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int)), default=0
+    )
+    if made <= kept:
+        return ""
+    n = made - kept
+    return (
+        f"{run.arm}, seed {run.seed}: {n} step{'s' if n > 1 else ''} (of {made}; its last checkpoint is of step {kept})"
+    )
