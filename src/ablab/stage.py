@@ -18,6 +18,8 @@ from ablab.compressors.digest import digest
 from ablab.data import Corpus
 from ablab.data.located import sealed
 from ablab.evaluators import gates, replay
+from ablab.evaluators.kept import Kept
+from ablab.evaluators.ledger import Ledger
 from ablab.evaluators.subset import sample
 from ablab.fault import Fault, GateFailed
 from ablab.files import read_json, write_atomic, write_json
@@ -26,7 +28,7 @@ from ablab.model import Decoder, build
 from ablab.packing import BLOB, RESULT
 from ablab.scores import Scores, finite
 
-REVISION = 3  # raised whenever a number that this file makes changes on purpose
+REVISION = 4  # raised whenever a number that this file makes changes on purpose
 
 
 def run_stage(
@@ -71,17 +73,28 @@ def run_stage(
     evaluator = evaluators.slot.build(stage["evaluate"])
     violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
     gated = time.perf_counter()
-    scores = _scored(evaluator, name, stage, model, corpus, settings, seed=seed, precision=precision)
+
+    def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
+        how = {} if ledger is None else {"ledger": ledger}  # probes have none
+        fresh = evaluators.slot.build(stage["evaluate"])
+        return _scored(fresh, name, stage, on, text, settings, seed=seed, precision=precision, **how)
+
+    kept = Kept(model, corpus, evaluator, seed=seed, digest=before)
+    scores = kept.run(evaluate)
     evaluated = time.perf_counter()
-    scores.gates = [*violated, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
+    told, seen = kept.check(evaluate, scores, precision=precision)
+    looked = kept.calls.seconds + time.perf_counter() - evaluated
+    checked |= seen
+    scores.gates = [*violated, *told, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
     if digest(_tensors(model)) != before:
         scores.gates.append("weights: the evaluation changed the model")
     here()
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
-    timing = {"pack": packed - began, "check": gated - packed, "evaluate": evaluated - gated}
+    timing = {"pack": packed - began, "check": gated - packed + looked}
+    timing["evaluate"] = evaluated - gated - kept.calls.seconds
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
-    found |= {"seconds": evaluated - began, "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
+    found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
     made_by = source.of_stage(settings, name)
     source.keep(out, made_by)
     found |= {"source": made_by, "machine": machine.kind(device)}

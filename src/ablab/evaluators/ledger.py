@@ -22,14 +22,19 @@ from ablab.spans import SPANS
 Spread = Callable[[np.ndarray], np.ndarray]
 
 
+class Enough(Exception):
+    """As many scores were taken as were asked for: the evaluation need not go on."""
+
+
 class Ledger:
     """Takes scores of the held-out text of `corpus`; `scores()` adds them up.
 
     watch: targets as (document, place) of which the whole distribution is kept, in `seen`: what the gates look at.
+    most: raise Enough once so many scores are there.
     """
 
-    def __init__(self, corpus: Corpus, *, watch: Collection[tuple[int, int]] = ()) -> None:
-        self.corpus = corpus
+    def __init__(self, corpus: Corpus, *, watch: Collection[tuple[int, int]] = (), most: int | None = None) -> None:
+        self.corpus, self._most, self._count = corpus, most, 0
         starts = corpus.valid.starts
         self._starts = starts
         self._watched = np.array(sorted(int(starts[d]) + p for d, p in watch), np.int64)
@@ -65,6 +70,9 @@ class Ledger:
             if len(rows):
                 for row, log_p in zip(rows, spread(rows)):
                     self.seen[int(document_N[row]), int(place_N[row])] = np.asarray(log_p, np.float64)
+        self._count += len(at)
+        if self._most is not None and self._count >= self._most:
+            raise Enough
 
     def score_by(
         self,

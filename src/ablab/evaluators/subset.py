@@ -25,7 +25,7 @@ def sample(corpus: Corpus, documents: int | None) -> Corpus:
     """
     if documents is None:
         return corpus
-    return dataclasses.replace(corpus, valid=corpus.valid.some(_chosen(corpus, documents)))
+    return dataclasses.replace(corpus, valid=corpus.valid.some(chosen(corpus, documents)))
 
 
 def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
@@ -35,12 +35,13 @@ def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
     """
     found_D = np.maximum(0, np.diff(corpus.valid.starts) - 1)
     if documents is not None:
-        found_D = found_D[_chosen(corpus, documents)]
+        found_D = found_D[chosen(corpus, documents)]
     lengths: list[int] = found_D.tolist()
     return lengths
 
 
-def _chosen(corpus: Corpus, documents: int) -> np.ndarray:
+def chosen(corpus: Corpus, documents: int) -> np.ndarray:
+    """The numbers of these documents in the held-out text. ValueError as of `sample`."""
     if documents > len(corpus.valid):
         fault = f"documents = {documents} is more than the {len(corpus.valid)} held-out documents"
         raise ValueError(f"{fault}; give at most that, or leave it out for all")
