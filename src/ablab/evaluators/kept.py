@@ -33,7 +33,6 @@ from ablab.model import Decoder
 from ablab.scores import Scores
 
 EVERY = 16  # forward passes, of which about one is made again: some 1/16 + 2 rows of the evaluation's time
-FIRST = 4  # one of the first so many is, however few there are
 PLACES = 64  # of one pass whose nats are compared: those before a change, and those whose hidden states moved most
 EDGES = 32  # of them, places just before a change
 # The part of the text that is scored again with all that follows changed lies between these shares of it, and a little
@@ -77,14 +76,14 @@ class Calls:
 
 @contextlib.contextmanager
 def repeating(model: Decoder, vocab_size: int, draw: np.random.Generator) -> Iterator[Calls]:
-    """Make about every EVERYth forward pass of `model`, and of its copies, again in the place where it is made."""
-    calls, first, waiting = Calls(), int(draw.integers(FIRST)), dict[int, Any]()
+    """Make the first, and about every EVERYth, forward pass of `model` and of its copies again where it is made."""
+    calls, waiting = Calls(), dict[int, Any]()
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("cache", args[3] if len(args) > 3 else None)
         number, calls.count = calls.count, calls.count + 1
         waiting.clear()
-        if number == first or (number > first and draw.integers(EVERY) == 0):
+        if draw.integers(EVERY) == 0 or number == 0:  # one at least, however few there are
             shared = {id(part): part for part in module.modules()}  # a cache knows the layers: they are not copied
             waiting[number] = copy.deepcopy(cache, shared) if cache is not None else None
 
