@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,13 @@ class Pieces:
         self.marked = np.array([text.startswith(SPACE) for text in texts]) & ~self.boundary & (kinds != _BYTE)
         self.bytes = [_bytes_of(text, int(kind)) for text, kind in zip(texts, kinds)]
         self.lengths = np.array([len(piece) for piece in self.bytes], np.int32)
+        self.letters = np.array([_plain(text) for text in texts]) & (self.lengths > 0) & (kinds != _BYTE)
         self._byte_ids = {self.bytes[i][0]: int(i) for i in np.flatnonzero(kinds == _BYTE)}
         usable = {text: i for i, text in enumerate(texts) if not self.boundary[i] and kinds[i] != _BYTE}
         self.symbols = {text for text, i in usable.items() if kinds[i] == _USER}
         self.has_space = SPACE in usable
-        self._charmap, self._squeezes = bool(normalizer.get(2)), bool(normalizer.get(4, 1))
-        self.rewrites = self._charmap or self._squeezes
+        self._charmap, self.squeezes = bool(normalizer.get(2)), bool(normalizer.get(4, 1))
+        self.rewrites = self._charmap or self.squeezes
         self.exact = not self.dummy_prefix and not self.rewrites and len(self._byte_ids) == BYTES
         if not self.exact and not self.has_space:
             raise ValueError(
@@ -176,6 +178,12 @@ class Pieces:
         """
         array = self.checked(ids)
         return self.lengths[array] - self._dummies(array)
+
+    def shown(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Bytes (int32) that each token of one document shows, case operators none; of normalised text, after that."""
+        array = self.checked(ids)
+        operators = np.array([sum(piece.count(mark.encode()) for mark in OPERATORS) for piece in self.bytes], np.int32)
+        return self.lengths[array] - self._dummies(array) - 3 * operators[array]
 
     def join(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that the tokens of one document stand for. ValueError as `count`."""
@@ -233,10 +241,16 @@ class Pieces:
         """What a model must be trained with to give every text back, and this one was not."""
         asked = {
             'normalization_rule_name = "identity"': not self._charmap,
-            "remove_extra_whitespaces = false": not self._squeezes,
+            "remove_extra_whitespaces = false": not self.squeezes,
             "byte_fallback = true": len(self._byte_ids) == BYTES,
         }
         return [name for name, met in asked.items() if not met] or ["add_dummy_prefix = false"]
+
+
+def _plain(text: str) -> bool:
+    """Whether a piece is letters, behind a space or not, that no normaliser makes of other ones or takes apart."""
+    word = text.removeprefix(SPACE)
+    return word.isalpha() and unicodedata.normalize("NFKD", word) == word
 
 
 def _bytes_of(text: str, kind: int) -> bytes:

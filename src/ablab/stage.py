@@ -73,17 +73,9 @@ def run_stage(
     evaluator = evaluators.slot.build(stage["evaluate"])
     violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
     gated = time.perf_counter()
-
-    def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
-        how = {} if ledger is None else {"ledger": ledger}  # probes have none
-        fresh = evaluators.slot.build(stage["evaluate"])
-        return _scored(fresh, name, stage, on, text, settings, seed=seed, precision=precision, **how)
-
-    kept = Kept(model, corpus, evaluator, seed=seed, digest=before)
-    scores = kept.run(evaluate)
+    how: dict[str, Any] = {"seed": seed, "precision": precision}
+    scores, told, seen, looked = _kept(evaluator, name, stage, model, corpus, settings, before, **how)
     evaluated = time.perf_counter()
-    told, seen = kept.check(evaluate, scores, precision=precision)
-    looked = kept.calls.seconds + time.perf_counter() - evaluated
     checked |= seen
     scores.gates = [*violated, *told, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
     if digest(_tensors(model)) != before:
@@ -92,7 +84,7 @@ def run_stage(
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
     timing = {"pack": packed - began, "check": gated - packed + looked}
-    timing["evaluate"] = evaluated - gated - kept.calls.seconds
+    timing["evaluate"] = evaluated - gated - looked
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
     made_by = source.of_stage(settings, name)
@@ -157,6 +149,31 @@ def legal(
             raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
         violated, checked = violated + more, checked | seen
     return violated, checked
+
+
+def _kept(
+    evaluator: Any,
+    name: str,
+    stage: Mapping[str, Any],
+    model: Decoder,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    digest: str,
+    *,
+    seed: int,
+    precision: str,
+) -> tuple[Scores, list[str], dict[str, float], float]:
+    """The scores, what they violate, the largest deviations, and the seconds that were spent on looking."""
+
+    def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
+        how = {} if ledger is None else {"ledger": ledger}  # probes have none
+        fresh = evaluators.slot.build(stage["evaluate"])
+        return _scored(fresh, name, stage, on, text, settings, seed=seed, precision=precision, **how)
+
+    kept = Kept(model, corpus, evaluator, seed=seed, digest=digest)
+    scores, began = kept.run(evaluate), time.perf_counter()
+    told, seen = kept.check(evaluate, scores, precision=precision)
+    return scores, told, seen, kept.calls.seconds + time.perf_counter() - began
 
 
 def _scored(evaluator: Any, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:

@@ -398,7 +398,7 @@ def test_the_real_library(tmp_path: Path, tokenizer: dict) -> None:
     (entry,) = made.manifest["inputs"]
     assert (entry["source"], entry["files"]) == ("python", 60)
     assert said[0].startswith("data: ") and "exact duplicates removed" in said[0]
-    assert "training tokens" in said[-1]
+    assert any("training tokens" in line for line in said[-2:])
 
 
 def test_mock_is_ready_for_use(tmp_path: Path) -> None:

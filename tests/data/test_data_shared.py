@@ -78,7 +78,7 @@ def test_a_part_cut_from_the_training_text_is_seen(tmp_path: Path) -> None:
             GateFailed, match=r"1 of 1 validation documents \(100\.0 %\) are also in the training split"
         ):
             made(tmp_path, tmp_path / "train.txt", tmp_path / f"{name}.txt")
-    (tmp_path / "d.txt").write_text(words(1000, 900) + whole[:2_000])  # a quotation is no cut
+    (tmp_path / "d.txt").write_text(words(1000, 900) + whole[:1_000])  # a quotation is no cut
     assert len(made(tmp_path, tmp_path / "train.txt", tmp_path / "d.txt").valid) == 1
 
 

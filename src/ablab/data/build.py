@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from ablab import places
-from ablab.data import gates, groups, tokenised, verbatim
+from ablab.data import gates, groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
 from ablab.data.inputs import Inputs
 from ablab.data.sources import SEPARATOR, Source, TextFile
 from ablab.data.split import HELD, TRAIN, Scan, counted, digest_of, scan
+from ablab.data.tokens import Tokens
 from ablab.data.writer import Writer
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
@@ -39,6 +40,7 @@ SEPARATORS = (
     "\n\n",
 )  # what joined texts have between documents, surest first
 LARGE, MANY = 100_000, 20  # characters of one document that is looked at, and how many it should come to
+LOOKED = "looked_at"  # in the manifest: what was found of the finished corpus
 MOST_OF_VALID = 0.05  # of valid_bytes: no more in one document, where a source leaves the choice (its `held`)
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
@@ -74,6 +76,8 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     }
     if rules := [vars(rule) for source in found.texts if (rule := getattr(source, "held", None))]:
         identity |= {"held": rules, "most_of_valid_bytes": MOST_OF_VALID}
+    if any(part.kind == "shard" and len(part.files) > 1 for part in found.held_parts or found.parts):
+        identity |= sidecar.identity(slot.build(data["tokenizer"]))
     inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
@@ -93,7 +97,7 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
         finally:
             shutil.rmtree(part, ignore_errors=True)
     _relocate(root / key, found, described)
-    corpus = open_corpus(root / key)
+    corpus = _looked_at(open_corpus(root / key), say)
     gates.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
     if (by := data.get("groups")) is None:
         return corpus
@@ -178,6 +182,27 @@ def _relocate(path: Path, found: Found, described: dict[str, list[dict[str, Any]
     if manifest["parts"] and manifest["parts"] != here:
         moved = manifest | {"parts": here, "inputs": described["train"] + described["valid"]}
         write_json(path / "manifest.json", moved | {"digest": digest_of_manifest(moved)})
+
+
+def _looked_at(corpus: Corpus, say: Say) -> Corpus:
+    """The corpus, once it has something to learn from and little of its held-out text in training: kept in the manifest.
+
+    Looked at here and not while it is made, so that corpora made before are, too. GateFailed each time where it is not so.
+    """
+    if LOOKED in corpus.manifest:
+        return corpus
+    ends = np.append(corpus.documents[1:], corpus.n_train)
+    targets = corpus.n_train - len(ends) if corpus.marks is None else corpus.marks.n_targets(ends)
+    warning = gates.something_to_learn(targets, corpus.n_train)
+    parts = corpus.tokens.parts if isinstance(corpus.tokens, Tokens) else [corpus.tokens]
+    many, found = stretches.share(corpus.valid, parts)
+    for told in (warning, stretches.check(many, found)):
+        if told:
+            say(told)
+    manifest = corpus.manifest | {LOOKED: {"targets": targets, "stretches": many, "in_training": found}}
+    manifest["digest"] = digest_of_manifest(manifest)
+    write_json(corpus.path / "manifest.json", manifest)
+    return dataclasses.replace(corpus, manifest=manifest)
 
 
 def _by_content(choice: dict[str, Any], inputs: Inputs) -> dict[str, Any]:

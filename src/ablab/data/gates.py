@@ -19,6 +19,20 @@ def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data")
         raise GateFailed(Fault(place, fault, "prepare the data again from sources that do not overlap"))
 
 
+def something_to_learn(targets: int, tokens: int) -> str:
+    """Training needs a token that has another before it in its document, and no mask; says so where few have.
+
+    A text of documents of one token trains without a fault, and its levels are those of chance.
+    """
+    if not targets:
+        fault = f"holds no training token with a target: {tokens:,} tokens, each the first of its document or masked"
+        cure = "give documents of two tokens and more; if BOS (data.tokenizer) is no document's beginning, name their tokenizer"
+        raise GateFailed(Fault("data.source", fault, cure))
+    if 2 * targets < tokens:
+        return f"data: warning: {targets:,} of {tokens:,} training tokens are targets; the others begin documents or are masked"
+    return ""
+
+
 def few_shared(shared: int, documents: int, size: int, of: int) -> None:
     """Held-out copies of training documents are left out, unless they are more than half of the held-out part.
 

@@ -18,6 +18,7 @@ from ablab.data.corpus import Tokenizer
 from ablab.data.find import Found
 from ablab.data.looks import no_zeros, right_width, swapped
 from ablab.data.parts import Opened, Part, documents_of, highest
+from ablab.data.sidecar import told_by
 from ablab.data.split import DROPPED, HELD, TRAIN, Copies, roles_of
 from ablab.data.tokens import PLAIN, UNTRAINED, marked
 from ablab.data.verbatim import Verbatim, width_of
@@ -259,6 +260,7 @@ class _Writer:
         self.copied, self.n_tokens = array("q"), 0
         self._files: dict[str, IO[bytes]] = {}
         self._held: list[tuple[bytes, int, Opened, slice, np.ndarray]] = []
+        self.told = told_by(tokenizer)
         self.unscored = 0  # documents without a single target, left out
 
     def train(self, one: Opened, here: slice) -> None:
@@ -282,6 +284,8 @@ class _Writer:
 
     def finish(self, valid_bytes: int) -> dict[str, Any]:
         """Take held-out documents in hash order while they fit, write what is left, and count."""
+        if self.told is not None:
+            self.told.check("data.valid_source: byte sidecar")
         taken, left = [], valid_bytes
         for entry in sorted(self._held, key=lambda entry: entry[0]):
             if entry[1] <= left:
@@ -331,20 +335,24 @@ class _Writer:
         if told is not None and told[ids == self.tokenizer.bos_id].any():
             fault = "charges bytes to BOS, which stands for no text"
             raise GateFailed(Fault("data.valid_source: byte sidecar", fault, "write it again from the text"))
+        rewrites = bool(getattr(self.tokenizer, "rewrites", False))  # then only the sidecar knows the original text
         try:
             n_bytes = self.tokenizer.count(ids)
             whole = len(self.tokenizer.to_bytes(ids))
         except ValueError as error:
-            if told is not None:
+            if told is not None and self.told is not None:
+                self.told.add(told, *self.tokenizer.shown(ids))  # type: ignore[attr-defined]
                 return told  # pieces that stand for other text than they show: this is what the sidecar is for
             raise GateFailed(Fault("data.tokenizer", *str(error).split("; ", 1))) from error
-        rewrites = bool(getattr(self.tokenizer, "rewrites", False))  # then only the sidecar knows the original text
+        if told is not None and self.told is not None:
+            self.told.add(told, *self.tokenizer.shown(ids))  # type: ignore[attr-defined]
         for name, found in (
             ("data.tokenizer", n_bytes),
             ("data.valid_source: byte sidecar", None if rewrites else told),
         ):
             if found is not None and int(found.sum()) != whole:
-                fault = f"a held-out document counts {int(found.sum())} bytes where its text has {whole}"
+                ratio = f"ratio {int(found.sum()) / max(1, whole):.4f}"
+                fault = f"a held-out document counts {int(found.sum())} bytes where its text has {whole} ({ratio})"
                 cure = "bits per byte would be wrong by that ratio; name the tokenizer that made the files"
                 raise GateFailed(Fault(name, fault, cure))
         return n_bytes if told is None else told

@@ -52,6 +52,11 @@ class Marks:
     def __len__(self) -> int:
         return len(self._loss)
 
+    def n_targets(self, ends: np.ndarray) -> int:
+        """Places that are trained on, but for the last of each document, behind which nothing follows. ends: (documents,)."""
+        total = sum(int(np.count_nonzero(part)) for part in self._loss.parts)
+        return total - int(np.count_nonzero(self._loss.rows(ends - 1, 1)))
+
     def rows(self, starts_B: np.ndarray, length: int) -> np.ndarray:
         """int64 (B, length): UNTRAINED, REASONING, FINAL, or PLAIN, of the target of each place."""
         return marked(self._loss.rows(starts_B, length), self._span.rows(starts_B, length))

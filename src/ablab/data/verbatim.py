@@ -18,8 +18,8 @@ _TOKENS = ((512, 48), (8192, 24))  # vocabularies up to so many ids: tokens of a
 _FEWER = 16  # of larger ones: some 60 bytes of English
 _PROBES = 32  # most windows of a document: its share is known to +- .18
 _MOST = 0.5  # share of its windows in training text from which on a document is no news
-_COMMON = 8  # training documents from which on text is a header, a licence, a prompt: what many have is no cut of one
-_PIECE = 1 << 20  # values hashed at a time
+COMMON = 8  # training documents from which on text is a header, a licence, a prompt: what many have is no cut of one
+PIECE = 1 << 20  # values hashed at a time
 _R = 0x9E3779B97F4A7C15  # odd, so that its powers can be undone modulo 2^64
 
 
@@ -38,7 +38,7 @@ class Verbatim:
         self.width = width
         self._hashes: list[np.ndarray] = []
         self._counts: list[int] = []
-        self._table: tuple[np.ndarray, np.ndarray, np.ndarray, int] | None = None
+        self._table: tuple[Seen, np.ndarray] | None = None
         self._found: np.ndarray = np.zeros(0, np.int32)  # in how many training documents each window stands
         self._waiting: list[np.ndarray] = []
         self._length = 0
@@ -50,7 +50,7 @@ class Verbatim:
             last = len(values) - self.width
             places = np.unique(np.linspace(0, last, min(_PROBES, 2 + 4 * last // self.width)).astype(np.int64))
             windows = np.stack([values[at : at + self.width] for at in places.tolist()])
-            self._hashes.append(_hashes(windows.ravel(), self.width)[:: self.width])
+            self._hashes.append(hashes(windows.ravel(), self.width)[:: self.width])
             count = len(places)
         self._counts.append(count)
 
@@ -58,11 +58,11 @@ class Verbatim:
         """A training document: every window is looked for in it."""
         if not self._hashes or len(values) < self.width:
             return
-        if len(values) >= _PIECE:
+        if len(values) >= PIECE:
             self._look()  # alone, and not copied
         self._waiting.append(values)
         self._length += len(values)
-        if self._length >= _PIECE:
+        if self._length >= PIECE:
             self._look()
 
     def cuts(self, *, common: bool = True) -> list[int]:
@@ -74,10 +74,10 @@ class Verbatim:
         if not self._hashes:
             return []
         self._look()
-        owners, found = self._ready()[2], self._found
+        owners, found = self._ready()[1], self._found
         counts = np.array(self._counts)
         rare, all_of = (
-            np.bincount(owners[hit], minlength=len(counts)) for hit in ((found > 0) & (found < _COMMON), found > 0)
+            np.bincount(owners[hit], minlength=len(counts)) for hit in ((found > 0) & (found < COMMON), found > 0)
         )
         return np.flatnonzero((counts > 0) & ((rare > _MOST * counts) | (common & (all_of == counts)))).tolist()
 
@@ -85,39 +85,51 @@ class Verbatim:
         """Look through the training documents that wait, laid end to end."""
         if not self._waiting:
             return
-        hashes, seen, _, shift = self._ready()
+        seen, _ = self._ready()
         ends = np.cumsum([len(one) for one in self._waiting])
         array = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         self._waiting, self._length = [], 0
         hits = []  # (window, document)
-        for at in range(0, len(array) - self.width + 1, _PIECE):
-            values = _hashes(np.asarray(array[at : at + _PIECE + self.width - 1]), self.width)
-            where = np.flatnonzero(seen[values >> np.uint64(shift)])  # most are none by their first bits
-            places = np.searchsorted(hashes, values[where])
-            ok = places < len(hashes)
-            where, places = where[ok], places[ok]
-            ok = hashes[places] == values[where]
-            documents = np.searchsorted(ends, at + where[ok], "right")
-            hits.append(np.stack([places[ok], documents], 1))
+        for at in range(0, len(array) - self.width + 1, PIECE):
+            values = hashes(np.asarray(array[at : at + PIECE + self.width - 1]), self.width)
+            where, places = seen.places(values)
+            documents = np.searchsorted(ends, at + where, "right")
+            hits.append(np.stack([places, documents], 1))
         pairs = np.unique(np.concatenate(hits), axis=0)
-        first = np.bincount(pairs[:, 0], minlength=len(hashes)).astype(np.int32)
-        self._found += first[np.searchsorted(hashes, hashes)]  # equal windows have one place, their first
+        first = np.bincount(pairs[:, 0], minlength=len(seen.hashes)).astype(np.int32)
+        self._found += first[np.searchsorted(seen.hashes, seen.hashes)]  # equal windows have one place, their first
 
-    def _ready(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """The windows' hashes in order, which first bits they have, whose they are, and how far the bits are shifted."""
+    def _ready(self) -> tuple[Seen, np.ndarray]:
+        """The windows' hashes in order, and whose they are."""
         if self._table is None:
-            hashes = np.concatenate(self._hashes)
+            values = np.concatenate(self._hashes)
             owners = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
-            order = np.argsort(hashes, kind="stable")
-            bits = min(27, max(16, len(hashes).bit_length() + 5))  # one in 32 or fewer is looked up in vain
-            seen = np.zeros(1 << bits, bool)
-            seen[hashes >> np.uint64(64 - bits)] = True
-            self._table = hashes[order], seen, owners[order], 64 - bits
+            order = np.argsort(values, kind="stable")
+            self._table = Seen(values[order]), owners[order]
             self._found = np.zeros(len(order), np.int32)
         return self._table
 
 
-def _hashes(array: np.ndarray, width: int) -> np.ndarray:
+class Seen:
+    """Hashes to look for, in order; most values are none of them by their first bits."""
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self.hashes = hashes
+        bits = min(27, max(16, len(hashes).bit_length() + 5))  # one in 32 or fewer is looked up in vain
+        self._bits, self._shift = np.zeros(1 << bits, bool), np.uint64(64 - bits)
+        self._bits[hashes >> self._shift] = True
+
+    def places(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of `values` are among the hashes, and there their place (of equal ones the first)."""
+        where = np.flatnonzero(self._bits[values >> self._shift])
+        places = np.searchsorted(self.hashes, values[where])
+        ok = places < len(self.hashes)
+        where, places = where[ok], places[ok]
+        ok = self.hashes[places] == values[where]
+        return where[ok], places[ok]
+
+
+def hashes(array: np.ndarray, width: int) -> np.ndarray:
     """The hash of each window of `array`, uint64 (len - width + 1,)."""
     powers, back = _powers()
     sums = np.zeros(len(array) + 1, np.uint64)
@@ -131,7 +143,7 @@ def _hashes(array: np.ndarray, width: int) -> np.ndarray:
 @functools.cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
     """r^i, and r^-i, modulo 2^64."""
-    size = _PIECE + WIDTH
+    size = PIECE + 64  # windows are shorter
     return tuple(  # type: ignore[return-value]
         np.concatenate([[np.uint64(1)], np.cumprod(np.full(size - 1, base, np.uint64))])
         for base in (_R, pow(_R, -1, 1 << 64))

@@ -45,6 +45,25 @@ class SentencePiece:
         """Whether the model normalises text (NFKC, spaces): its bytes are then those of the rewritten text."""
         return self._loaded().rewrites
 
+    @property
+    def squeezes(self) -> bool:
+        """Whether the model makes one space of several."""
+        return self._loaded().squeezes
+
+    @property
+    def hidden(self) -> bool:
+        """Whether tokens do not tell the text's bytes: the model normalises, or has case operators."""
+        return self.rewrites or self._loaded().operators
+
+    def shown(self, ids: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands before.
+
+        ValueError on an id outside the vocabulary.
+        """
+        model = self._loaded()
+        array = model.checked(ids)
+        return model.shown(array), model.letters[array], model.marked[array]
+
     def ready(self) -> None:
         """Read the model file now, where one is given. ValueError, with the cure, where it is missing or wrong."""
         if self.model:
