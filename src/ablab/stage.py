@@ -73,8 +73,9 @@ def run_stage(
     evaluator = evaluators.slot.build(stage["evaluate"])
     violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
     gated = time.perf_counter()
-    how: dict[str, Any] = {"seed": seed, "precision": precision}
-    scores, told, seen, looked = _kept(evaluator, name, stage, model, corpus, settings, before, **how)
+    scores, told, seen, looked = _kept(
+        evaluator, name, stage, model, corpus, settings, before, seed=seed, precision=precision
+    )
     evaluated = time.perf_counter()
     checked |= seen
     scores.gates = [*violated, *told, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
@@ -83,16 +84,20 @@ def run_stage(
     here()
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
-    timing = {"pack": packed - began, "check": gated - packed + looked}
-    timing["evaluate"] = evaluated - gated - looked
+    timing = {"pack": packed - began, "check": gated - packed + looked, "evaluate": evaluated - gated - looked}
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
-    made_by = source.of_stage(settings, name)
-    source.keep(out, made_by)
-    found |= {"source": made_by, "machine": machine.kind(device)}
+    found |= _made_by(out, settings, name, device)
     result: dict[str, Any] = sealed(finite({**found, "key": out.name}))
     write_json(out / RESULT, result)
     return result
+
+
+def _made_by(out: Path, settings: Mapping[str, Any], name: str, device: str) -> dict[str, Any]:
+    """The source, kept beside, and the machine."""
+    made_by = source.of_stage(settings, name)
+    source.keep(out, made_by)
+    return {"source": made_by, "machine": machine.kind(device)}
 
 
 def _sizes(blob: packing.Blob) -> dict[str, Any]:
