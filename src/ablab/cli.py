@@ -128,23 +128,38 @@ def run(
         held.check()
         answer = judge.conclude(plan)
         report.write(answer, plan.directory)
-    _answer(plan, answer, as_json)
+    _answer(plan.directory, answer, as_json)
     _fail_if_given_up(plan)
 
 
 @app.command()
 def report(
-    study: StudyFile, scale: Scale = None, out: Out = Path("runs"), device: Device = "cpu", as_json: Json = False
+    study: StudyFile,
+    scale: Scale = None,
+    out: Out = Path("runs"),
+    device: Device = "cpu",
+    page: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the page there and nothing to --out.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Judge what exists now and write the report; works at any moment, also while `run` is going on."""
     from ablab import judge, shelf
     from ablab import report as reporting
+    from ablab.fault import Fault, Halted
 
     plan = _plan(study, scale, out, device, computes=False, say=_quiet, recall=_aside)
-    shelf.guard(plan)
-    answer = judge.conclude(plan)
-    reporting.write(answer, plan.directory)
-    _answer(plan, answer, as_json)
+    if page is not None:
+        page = shelf.free(plan, page)
+    else:
+        shelf.guard(plan)
+    try:
+        answer = judge.conclude(plan, page)
+        reporting.write(answer, page or plan.directory)
+    except Halted as error:
+        if page is not None:
+            raise
+        cure = "or have the page written elsewhere and nothing here: --page DIR"
+        raise Halted(Fault(one.place, one.fault, f"{one.cure}, {cure}") for one in error.faults) from error
+    _answer(page or plan.directory, answer, as_json)
 
 
 @app.command()
@@ -344,14 +359,14 @@ def _report_quietly(plan: Plan) -> None:
     reporting.write(judge.conclude(plan), plan.directory)
 
 
-def _answer(plan: Plan, answer: dict[str, Any], as_json: bool) -> None:
+def _answer(folder: Path, answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
     from ablab.report.terminal import terminal
 
     terminal(answer, _console())
-    print(f"\nreport: {plan.directory / 'report.html'}")
+    print(f"\nreport: {folder / 'report.html'}")
 
 
 @contextmanager

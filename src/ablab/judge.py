@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ablab import cost, history, panels, provenance, shelf, sources
@@ -15,10 +16,13 @@ from ablab.shareable import shareable
 from ablab.study import elsewhere
 
 
-def conclude(plan: Plan) -> dict[str, Any]:
-    """Judge what exists now, write `verdict.json` into the study's directory, and return it."""
+def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
+    """Judge what exists now, write `verdict.json` into the study's directory, and return it.
+
+    to: another folder for it; nothing in the store is then written, nor is the decision put on record.
+    """
     study = plan.study
-    record = decisions(plan)  # first: what other studies' results leave of the words is then settled
+    record = decisions(plan, keep=to is None)  # first: what other studies' results leave of the words is then settled
     bank = planning.bank(plan)
     verdict = planning.judged(plan, bank).as_json()
     paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
@@ -65,12 +69,17 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "fingerprint": fingerprint(plan),
         "environment": environment(plan),
     }
-    shelf.make_room(plan)
+    if to is None:
+        shelf.make_room(plan)
     answer |= {"version": shelf.version(plan), "earlier": shelf.earlier(plan)}
     answer["notes"] += [f"another study of this name, judged {one['judged']}: {one['at']}" for one in answer["earlier"]]
     answer = shareable(answer, folder=study.path.parent, root=plan.store.root)
-    write_atomic(plan.directory / "study.toml", study.source)
-    write_json(plan.directory / "verdict.json", answer)
+    return _written(answer, study.source, to or plan.directory)
+
+
+def _written(answer: dict[str, Any], source: str, to: Path) -> dict[str, Any]:
+    write_atomic(to / "study.toml", source)
+    write_json(to / "verdict.json", answer)
     return dict(answer)
 
 
@@ -137,12 +146,13 @@ def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
     }
 
 
-def decisions(plan: Plan) -> dict[str, Any]:
+def decisions(plan: Plan, *, keep: bool = True) -> dict[str, Any]:
     """Put the decision on record, once. What the record leaves of every arm, and every decision on its contrasts or runs.
 
-    `exploratory`: whether results of any arm's contrast existed when it was declared (see `ablab.history`).
+    `exploratory`: whether results of any arm's contrast existed when it was declared (see `ablab.history`). keep: without it
+    nothing is written, and the decision is as if it were recorded now.
     """
-    found = history.record(plan)
+    found = history.record(plan) if keep else history.rows(plan)
     left, base = history.statuses(plan, found), history.on_baseline(plan, found)
     sizes = Counter(status.family for status in left.values())
     arms = {}

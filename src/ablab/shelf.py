@@ -55,6 +55,16 @@ def guard(plan: Plan) -> None:
     raise GateFailed(Fault(str(plan.directory / "report.html"), fault, cure))
 
 
+def free(plan: Plan, to: Path) -> Path:
+    """The folder `to` that a person named, its links followed. GateFailed where another study's page lies there."""
+    to = places.real(to)
+    other = lying(to)
+    if other is not None and (other.get("study"), other.get("version")) != (plan.study.name, version(plan)):
+        fault = f"holds the page of another study or version ({other.get('study')}, judged {_when(other)})"
+        raise GateFailed(Fault(str(to), fault, "name another folder"))
+    return to
+
+
 def make_room(plan: Plan) -> Path | None:
     """Move what lies in the study's folder to `earlier/` if it is of another version; where it went."""
     other = lying(plan.directory)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 
-from ablab.fault import Fault, GateFailed
+from ablab.fault import Fault, GateFailed, Halted
 from ablab.files import sha256_file, write_atomic
 from ablab.forms import misfit
 from ablab.opened import read_whole
@@ -50,10 +51,11 @@ class Inputs:
         return digest
 
     def save(self) -> None:
-        """Write what was learned, merged into what other processes learned meanwhile."""
+        """Write what was learned, merged into what other processes learned meanwhile; what cannot be written is read again."""
         if self._new:
             merged = _load(self.path) | self._new
-            write_atomic(self.path, json.dumps(merged, indent=0, sort_keys=True) + "\n")
+            with contextlib.suppress(Halted):  # what has results to write will say so; who reads a store has none
+                write_atomic(self.path, json.dumps(merged, indent=0, sort_keys=True) + "\n")
             self._known, self._new = merged, {}
 
 
