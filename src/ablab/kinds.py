@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import zipfile
@@ -10,6 +9,9 @@ import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
+
+from ablab.opened import opened, read_whole
+from ablab.strict_json import loads
 
 HEAD = 512
 _TEXT = 16  # characters that no damaged model begins with
@@ -42,7 +44,7 @@ def kind_of(path: Path) -> Kind | None:
     """What the file at `path` is: an archive, a compressed file, numpy's, a page of the web and so on; None where its
     first bytes say nothing, or cannot be read."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             head = file.read(HEAD)
     except OSError:
         return None
@@ -58,7 +60,7 @@ def kind_of(path: Path) -> Kind | None:
 def text_of(path: Path, shown: int = 40) -> str:
     """How a file of text begins; "" for one that is none (of its first 512 bytes), or cannot be read."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             begun = file.read(HEAD)
         words = begun.decode("utf-8", "strict")
     except UnicodeDecodeError as error:
@@ -83,7 +85,7 @@ def no_text(path: Path, allowed: Collection[str] = ()) -> Kind | None:
     found = other_than(path, allowed)
     if found is None:
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 head = file.read(64)
         except OSError:
             return None
@@ -115,7 +117,7 @@ def no_model(path: Path) -> str:
     if (other := instead(path, give)) is not None:
         return f"{other.what}; {other.cure}"
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             ranks = all(_RANKS.fullmatch(line) for line in (file.readline(HEAD), file.readline(HEAD)))
     except OSError:
         return ""
@@ -130,7 +132,7 @@ def no_model(path: Path) -> str:
 def answer(path: Path) -> Kind | None:
     """What a server said in place of a file: `Entry not found`, `{"error": ...}` and the like, and nothing besides."""
     try:
-        return _said(path.read_bytes()) if path.stat().st_size <= _ANSWER else None
+        return _said(read_whole(path, _ANSWER))
     except OSError:
         return None
 
@@ -151,8 +153,8 @@ def _said(data: bytes) -> Kind | None:
 def _error(text: str) -> bool:
     """Whether a text is one JSON object that says what went wrong."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = loads(text)
+    except ValueError:
         return False
     return isinstance(found, dict) and "text" not in found and bool(_WRONG & {str(key).lower() for key in found})
 
@@ -269,9 +271,9 @@ _KINDS: tuple[tuple[str, Callable[[bytes], bool], str, str], ...] = (
 
 def _zip(path: Path, quoted: str) -> Kind:
     try:
-        with zipfile.ZipFile(path) as opened:
-            names = opened.namelist()
-    except (OSError, zipfile.BadZipFile):
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return Kind("cut zip", "is a zip archive, cut short", "copy it again")
     if names and all(name.endswith(".npy") for name in names):
         return Kind("npz", "is an archive of arrays that numpy saved (.npz)", "save one array's tokens with tofile")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+MOST_LINE = 1 << 28  # bytes; a document of so many is a book of 40,000 pages
 _GIB = 1 << 30
 
 
@@ -53,6 +55,25 @@ def read_whole(path: Path | str, most: int | None = None) -> bytes:
     if len(data) > limit:
         raise _large(path, len(data), limit, "")
     return data
+
+
+def lines(file: BinaryIO, path: Path | str) -> Iterator[bytes]:
+    """Lines of an open file. OSError at one that is longer than MOST_LINE: what has no line ends is no file of lines."""
+    while line := file.readline(MOST_LINE + 1):
+        if len(line) > MOST_LINE:
+            raise OSError(errno.EFBIG, f"has a line of more than {MOST_LINE:,} bytes", str(path))
+        yield line
+
+
+def no_file(path: Path | str) -> str:
+    """What lies there instead of a file, for a sentence that begins with its path; "" where it is one, or nothing is there."""
+    try:
+        _regular(Path(path).stat(), path)
+    except NoFile as error:
+        return str(error.strerror)
+    except (OSError, ValueError):
+        return "is a folder" if Path(path).is_dir() else ""
+    return ""
 
 
 def memory() -> int:

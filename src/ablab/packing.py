@@ -17,6 +17,7 @@ from ablab.data.corpus import Valid
 from ablab.fault import Fault, GateFailed
 from ablab.files import read_json
 from ablab.model import Decoder
+from ablab.opened import read_whole
 
 RESULT, BLOB = "result.json", "blob"
 
@@ -94,7 +95,7 @@ def packed(
     )
     kept = directory / BLOB if directory is not None else None
     if kept is not None and kept.exists() and result is not None:
-        content, report = kept.read_bytes(), result["artifact"]
+        content, report = _kept(kept), result["artifact"]
     else:
         content, report = _pack(stage, at, weights(), corpus, settings, seed, precision, model)
     blob = Blob(content, report, _code(stage, at), at)
@@ -102,6 +103,14 @@ def packed(
         fault = f"stage '{name}' would not evaluate the bytes that stage '{at}' counted (sha256 differs)"
         raise GateFailed(Fault(str(kept), fault, f"delete {directory} to have it made again"))
     return blob
+
+
+def _kept(blob: Path) -> bytes:
+    try:
+        return read_whole(blob)
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror or error})"
+        raise GateFailed(Fault(str(blob), fault, f"delete {blob.parent} to have it made again")) from error
 
 
 def _pack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 
@@ -41,13 +42,27 @@ def _below(parts: tuple[str, ...], base: Path) -> list[Path]:
             base = base / part
         elif not glob.has_magic(part):
             return []
-        elif "**" in parts[number:]:
-            rest = str(Path(*parts[number:]))
-            return [Path(one) for one in glob.glob(_joined(base, rest), recursive=True)]  # noqa: PTH207
+        elif part == "**":
+            return _anywhere(parts[number + 1 :], base)
         else:
             found = [Path(one) for one in glob.glob(_joined(base, part))]  # noqa: PTH207
             return [path for one in found for path in _below(parts[number + 1 :], one)]
     return [base]
+
+
+def _anywhere(parts: tuple[str, ...], base: Path) -> list[Path]:
+    """What `parts` name in `base` and in all folders below it; with none, everything that lies there.
+
+    No link is followed: one that leads up would be walked until names are too long, and one that leads out of the data
+    would read what nobody named. Hidden folders are left out, as `*` leaves out what is hidden.
+    """
+    found: dict[Path, None] = {}
+    for folder, inside, files in os.walk(base or Path(), followlinks=False):
+        inside[:] = sorted(one for one in inside if not one.startswith(".") and not Path(folder, one).is_symlink())
+        here = Path(folder)
+        told = _below(parts, here) if parts else [here / one for one in (*inside, *files) if not one.startswith(".")]
+        found |= dict.fromkeys(told)
+    return list(found)
 
 
 def _joined(base: Path, pattern: str) -> str:

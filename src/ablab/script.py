@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablab.container import imported
+from ablab.opened import read_whole
 
 Place = tuple[int, int]  # line, column in characters, both as tokenize counts
 Span = tuple[Place, Place, bool]  # of a docstring; whether a `pass` must stand for it
@@ -21,6 +22,7 @@ STUBS = {  # base85 of Python uses neither quotes nor backslashes
     "lzma": 'import lzma,base64\nexec(lzma.decompress(base64.b85decode("{}"),3,None,[{{"id":33}}]))',
     "brotli": 'import brotli,base64\nexec(brotli.decompress(base64.b85decode("{}")))',
 }
+MOST_BYTES = 1 << 24  # of a script; a submission of parameter-golf has 16 MB for all
 SKIPPED = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER)
 
 
@@ -29,10 +31,10 @@ def read(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"{path} is no file; give the path of a Python script")
     try:
-        with tokenize.open(path) as file:
-            source = file.read()
+        data = read_whole(path, MOST_BYTES)
+        source = io.TextIOWrapper(io.BytesIO(data), tokenize.detect_encoding(io.BytesIO(data).readline)[0]).read()
         ast.parse(source)
-    except (SyntaxError, ValueError, OSError, RecursionError) as error:
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         at = getattr(error, "lineno", None)  # none where the bytes are no text
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         line = f" ({said})" if at is None else f" (line {at}: {said})"

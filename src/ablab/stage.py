@@ -25,6 +25,7 @@ from ablab.fault import Fault, GateFailed
 from ablab.files import read_json, write_atomic, write_json
 from ablab.machine import Peak, dtype_of
 from ablab.model import Decoder, build
+from ablab.opened import opened
 from ablab.packing import BLOB, RESULT
 from ablab.scores import Scores, finite
 
@@ -223,6 +224,7 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
     """Trained weights. They carry the hash of their tokenizer; on text of another one they are not scored."""
     try:
+        opened(weights).close()  # the library waits at a pipe
         with safe_open(weights, "pt") as file:
             found = (file.metadata() or {}).get("tokenizer", "")
         loaded: dict[str, torch.Tensor] = load_file(weights)

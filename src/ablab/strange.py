@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ablab.fault import Fault, GateFailed
 from ablab.kinds import ANYWHERE, answer, kind_of
+from ablab.opened import no_file, opened
 
 _JOIN = (
     "import glob, sys; from safetensors.torch import load_file, save_file; "
@@ -26,6 +27,8 @@ def strange(path: Path) -> Fault | None:
     place = str(path)
     if path.is_dir():
         return Fault(place, *_folder(path))
+    if said := no_file(path):
+        return Fault(place, said, _GIVE)
     if path.name.endswith(".index.json"):
         return Fault(place, *_folder(path.parent))
     if path.suffix == ".distcp":
@@ -69,7 +72,7 @@ def _folder(path: Path) -> tuple[str, str]:
 
 def _script(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as opened:
-            return any("/code/" in name for name in opened.namelist())
-    except (OSError, zipfile.BadZipFile):
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False

@@ -25,6 +25,7 @@ from ablab import places, streams
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import write_atomic
 from ablab.kinds import what_is
+from ablab.opened import opened
 
 NAME = "o200k_base.tiktoken"
 SHA1_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"  # sha1 of URL: the file's name in tiktoken's cache
@@ -146,7 +147,7 @@ def _candidates(place: str) -> Iterator[tuple[str, bytes]]:
             if (path / name).is_file():
                 yield str(path / name), _bytes_at(path / name)
     elif path.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as whole, zipfile.ZipFile(whole) as archive:
             for member in archive.infolist():
                 if member.filename.rsplit("/", 1)[-1] in (NAME, SHA1_NAME):
                     with archive.open(member) as file:
@@ -166,7 +167,7 @@ def _fetched(url: str) -> bytes:
 
 def _bytes_at(path: Path) -> bytes:
     """At most one byte more than the vocabulary has: a larger file is another one, and need not be read whole."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(SIZE + 1)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ablab.adopt.names import unwrapped
 from ablab.fault import Fault, GateFailed, Interrupted, Refused
 from ablab.kinds import text_of
+from ablab.opened import opened
 from ablab.packed import oddity
 from ablab.strange import weights_at
 
@@ -46,8 +47,8 @@ def read(file: Path) -> Found:
     """
     weights_at(file)
     try:
-        with file.open("rb") as opened:
-            head = opened.read(16)
+        with opened(file) as begun:
+            head = begun.read(16)
         if len(head) > 8 and head[8:9] == b"{":
             return _safetensors(file)
         if head.startswith(ZIP):
@@ -73,17 +74,17 @@ def _unread(file: Path, error: Exception) -> Fault:
 
 def _whole(file: Path) -> None:
     """GateFailed where an entry of torch's zip differs from its checksum: torch itself does not look."""
-    with zipfile.ZipFile(file) as opened:
-        broken = opened.testzip()
+    with zipfile.ZipFile(file) as archive:
+        broken = archive.testzip()
     if broken is not None:
         fault = f"is damaged: {broken} differs from the checksum that the file carries"
         raise GateFailed(Fault(str(file), fault, "copy the file again, or save the weights anew, with checksums"))
 
 
 def _safetensors(file: Path) -> Found:
-    with safe_open(file, "pt") as opened:
-        tokenizer = (opened.metadata() or {}).get("tokenizer", "")
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    with safe_open(file, "pt") as found:
+        tokenizer = (found.metadata() or {}).get("tokenizer", "")
+        tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
     return Found(_own(_dense(tensors, file), file), tokenizer)
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablab.opened import opened as regular
+
 _FILE = b"ARROW1"  # what begins the file format; a stream begins with a length
 
 
@@ -23,7 +25,7 @@ def opened(path: Path) -> Iterator[Opened]:
     import pyarrow
     import pyarrow.ipc
 
-    with path.open("rb") as file:
+    with regular(path) as file:
         whole = file.read(len(_FILE)) == _FILE
     with pyarrow.memory_map(str(path)) as source:
         if whole:

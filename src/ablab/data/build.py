@@ -28,6 +28,7 @@ from ablab.data.writer import Writer
 from ablab.fault import Fault, GateFailed, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
 from ablab.kinds import kind_of
+from ablab.opened import no_file
 from ablab.tokenizers import slot
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
@@ -210,7 +211,8 @@ def _by_content(choice: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}  # type: ignore[attr-defined]
     for path, file in named.items():
         if not Path(file).is_file():
-            raise InvalidStudy(Fault(f"data.tokenizer.{path}", f"'{file}' is no file", "check the path"))
+            said = no_file(file) or "is no file"
+            raise InvalidStudy(Fault(f"data.tokenizer.{path}", f"'{file}' {said}", "check the path"))
     return choice | {path: inputs.sha256(Path(file)) for path, file in named.items()}
 
 

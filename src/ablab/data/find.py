@@ -11,6 +11,7 @@ from ablab.data.parts import Part, is_sidecar, parts_at
 from ablab.data.sources import SEPARATOR, Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 from ablab.fault import Fault, InvalidStudy
 from ablab.kinds import instead
+from ablab.opened import no_file
 from ablab.patterns import literal, matched
 
 KNOWN = (
@@ -104,6 +105,8 @@ def _file(path: Path, text_field: str, place: str, separator: str) -> Source | t
     tokens = parts_at(path, place)
     if tokens is not None:
         return tokens
+    if said := no_file(path):
+        return Fault(place, f"'{path}' {said}", "give a file")
     match path.suffix:
         case ".txt":
             return TextFile(path, separator)

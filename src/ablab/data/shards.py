@@ -16,6 +16,7 @@ from ablab.data.index_file import map_file
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
 from ablab.kinds import instead, text_of
+from ablab.opened import opened
 
 MAGIC = 20240520
 _OTHER_MAGIC = 20240801  # llm.c's shards of uint32, for vocabularies beyond 65536
@@ -53,7 +54,7 @@ def read_shard(path: Path) -> np.ndarray:
         return map_file(path, _TOKEN, 0, size // _TOKEN.itemsize)
     if size < _HEADER:
         raise _broken(path, f"has {size:,} bytes; the header of a golf shard alone has {_HEADER:,}: truncated")
-    _, version, count = np.fromfile(path, "<i4", 3).tolist()
+    _, version, count = _numbers(path, "<i4", 3).tolist()
     if version != 1:
         raise _broken(path, f"has version {version}; only version 1 is known", "write it as version 1")
     if count < 0:
@@ -78,7 +79,7 @@ def _no_other(path: Path, first: int, size: int) -> None:
         raise _broken(path, f"is text and no tokens: it begins with '{text}'", "call it .txt or .jsonl, as it is")
     if size < _HEADER:
         return
-    little, big = (np.fromfile(path, f"{order}i4", 256) for order in "<>")
+    little, big = (_numbers(path, f"{order}i4", 256) for order in "<>")
     if big[0] in (MAGIC, _OTHER_MAGIC):
         raise _broken(path, "is a golf shard of big-endian numbers", "write it on this machine, little endian")
     held = [count for count in (1, 2, 4, 8) if little[1] == 1 and little[2] * count == size - _HEADER]
@@ -136,9 +137,15 @@ def _part_of_prefix(path: Path, stem: str, kind: str) -> bool:
     return kind in ("lossmask", "span") or (kind == "tokens" and any(side.exists() for side in sides))
 
 
+def _numbers(path: Path, dtype: str, count: int) -> np.ndarray:
+    """The first `count` numbers of a file that has so many."""
+    with opened(path) as file:
+        return np.frombuffer(file.read(count * np.dtype(dtype).itemsize), dtype)
+
+
 def _first(path: Path) -> int:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             raw = file.read(4)
     except OSError as error:
         raise _broken(path, f"cannot be read ({error.strerror})", "check the path") from error

@@ -12,15 +12,17 @@ import platform
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ablab.data import arrow, mock
 from ablab.data.inputs import Inputs
 from ablab.fault import Fault, GateFailed, did_you_mean
 from ablab.files import canonical
 from ablab.kinds import answer, instead, no_text
+from ablab.opened import lines, opened, read_whole
 from ablab.strict_json import blank, loads, repeated
 
 Entry = tuple[str, str | None]
@@ -87,7 +89,7 @@ class PythonLibrary:
         root = _library()
         for name in self._files():
             try:
-                text: str | None = (root / name).read_bytes().decode()
+                text: str | None = read_whole(root / name).decode()
             except UnicodeDecodeError:
                 text = None
             yield f"python:{name}", text
@@ -163,8 +165,8 @@ class JsonLines:
         if (said := answer(self.path)) is not None:
             raise GateFailed(Fault(self.name, said.what, said.cure))
         offset = 0
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
+        with _opened(self.path) as file:
+            for number, raw in enumerate(lines(file, self.path), 1):
                 place = f"{self.path}: line {number}"
                 if (hole := raw.find(bytes(ZEROS))) >= 0:  # JSON has no zero byte
                     zeros = len(raw) - hole - len(raw[hole:].lstrip(b"\0"))
@@ -182,7 +184,7 @@ def _field(line: str, place: str, field: str, setting: str) -> object:
     """The value of `field` in a line of JSON."""
     try:
         record = loads(line)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise GateFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
     if not isinstance(record, dict):
         raise GateFailed(Fault(place, "is no JSON object", f'write {{"{field}": "..."}}'))
@@ -220,6 +222,7 @@ class Parquet:
 
         row = 0
         try:
+            opened(self.path).close()  # the library waits at a pipe
             with pyarrow.parquet.ParquetFile(self.path, buffer_size=1 << 20) as file:
                 _column(file.schema_arrow.names, field, self.name, setting)
                 for group in range(file.num_row_groups):  # one iterator over all of them keeps what it has read
@@ -326,9 +329,19 @@ def _no_other(path: Path, allowed: Sequence[str] = ()) -> None:
         raise GateFailed(Fault(str(path), other.what, other.cure))
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read line by line. GateFailed where it is none, or a line of it never ends."""
+    try:
+        with opened(path) as file:
+            yield file
+    except OSError as error:
+        raise GateFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
+
+
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_whole(path)
     except OSError as error:
         raise GateFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
 

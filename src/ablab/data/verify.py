@@ -14,6 +14,7 @@ from ablab.data.looks import no_zeros, right_width
 from ablab.data.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.fault import Fault, GateFailed
 from ablab.files import sha256_file
+from ablab.opened import lines, opened
 from ablab.spans import NAMES
 
 EOD = {"o200k_harmony": 199_999}
@@ -231,8 +232,8 @@ def _quarantine(folder: Path, manifest: dict[str, Any], tell: Tell) -> Iterator[
     file = folder / entry["name"]
     yield from _files(folder, {entry["name"]: entry}, tell)
     if not leaves(entry["name"]) and file.is_file():
-        with file.open("rb") as lines:
-            count = sum(1 for _ in lines)
+        with opened(file) as rows:
+            count = sum(1 for _ in lines(rows, file))
         if count != manifest.get("quarantined"):
             yield Fault(str(file), f"has {count:,} rows, the manifest says {manifest.get('quarantined')}", _AGAIN)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ablab.data.arrow import opened
 from ablab.fault import Fault, GateFailed
 from ablab.harmony import mock
+from ablab.opened import lines
+from ablab.opened import opened as regular
 from ablab.strict_json import blank, loads, repeated
 
 Cells = tuple[Any, ...]
@@ -85,6 +88,7 @@ def parquet(path: Path, name: str, fields: Sequence[str]) -> Reader:
     import pyarrow.parquet
 
     try:
+        regular(path).close()  # the library waits at a pipe
         file = pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20)
     except (pyarrow.ArrowException, OSError) as error:
         raise unreadable(name, error) from error
@@ -138,9 +142,9 @@ class JsonRows:
             yield found
 
     def _from(self, mark: Mark) -> Iterator[tuple[int, Cells]]:
-        with self._path.open("rb") as file:
+        with _opened(self._path) as file:
             file.seek(mark.offset)
-            for line, raw in enumerate(file, mark.line):
+            for line, raw in enumerate(lines(file, self._path), mark.line):
                 if not blank(raw):
                     yield line, self._cells(raw)
 
@@ -149,7 +153,7 @@ class JsonRows:
             record = loads(raw.decode())
         except UnicodeDecodeError as error:
             return self._bad(f"is no UTF-8 at byte {error.start} of the line")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             return self._bad(f"is no JSON ({error})")
         if not isinstance(record, dict):
             return self._bad("is no JSON object")
@@ -174,8 +178,8 @@ class MockRows:
 def scan_lines(path: Path) -> tuple[int, tuple[Mark, ...]]:
     """How many rows a JSON lines file has, and a mark at every MARK_EVERY-th."""
     rows, offset, marks = 0, 0, []
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, 1):
+    with _opened(path) as file:
+        for line, raw in enumerate(lines(file, path), 1):
             if not blank(raw):
                 if rows % MARK_EVERY == 0:
                     marks.append(Mark(rows, line, offset))
@@ -197,6 +201,16 @@ def _cell(value: Any, field: str) -> Any:
         return value.as_py()
     except UnicodeDecodeError as error:
         return Bad(f"'{field}' is no UTF-8 at byte {error.start}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read line by line. GateFailed where it is none, or a line of it never ends."""
+    try:
+        with regular(path) as file:
+            yield file
+    except OSError as error:
+        raise unreadable(str(path), error) from error
 
 
 def unreadable(name: str, error: Exception) -> GateFailed:

@@ -20,6 +20,7 @@ from ablab.files import canonical
 from ablab.harmony import mock, readers
 from ablab.harmony.readers import Bad, Cells, Mark, Reader
 from ablab.kinds import answer, instead, no_text
+from ablab.opened import lines, no_file, opened
 from ablab.patterns import matched
 from ablab.strict_json import loads, repeated_inside
 
@@ -149,6 +150,8 @@ def find(sources: Sequence[str], inputs: Inputs) -> list[Input]:
 def _unreadable(path: Path) -> Fault | None:
     if path.is_dir():
         return Fault("SOURCE", f"'{path}' is a folder", f"name its files, such as '{path}/*.parquet', or 'hf:{path}'")
+    if said := no_file(path):
+        return Fault("SOURCE", f"'{path}' {said}", "give a file")
     if path.suffix not in (".parquet", ".jsonl", ".arrow"):
         if (other := instead(path)) is not None:
             return Fault("SOURCE", f"'{path}' {other.what}", other.cure)
@@ -175,6 +178,7 @@ def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
     import pyarrow.parquet
 
     try:
+        opened(path).close()  # the library waits at a pipe
         if kind == "parquet":
             with pyarrow.parquet.ParquetFile(path) as file:
                 names, rows = file.schema_arrow.names, file.metadata.num_rows
@@ -199,11 +203,11 @@ def _jsonl(path: Path, inputs: Inputs) -> Input:
 
 def _first_names(path: Path) -> list[str]:
     """The fields of the first line that is an object, which decides: what another one lacks is that row's fault."""
-    with path.open("rb") as file:
-        for raw in file:
+    with opened(path) as file:
+        for raw in lines(file, path):
             try:
                 record = loads(raw.decode())
-            except (ValueError, RecursionError):
+            except ValueError:
                 continue  # set aside like any other line that is no JSON
             if isinstance(record, dict):
                 return list(record)
@@ -242,7 +246,7 @@ def _listed(value: object) -> Any:
     if isinstance(value, str):
         try:
             value = loads(value)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"'{MESSAGES}' is no JSON ({error})") from None
     if twice := repeated_inside(value):
         raise ValueError(f"'{MESSAGES}' has an object with the key '{twice}' more than once")

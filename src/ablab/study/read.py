@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.fault import Fault, InvalidStudy
+from ablab.opened import opened
 
 MOST_BYTES = 256 * 1024
 DEEPEST = 16  # tables and lists within one another
@@ -51,7 +52,7 @@ def _text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise _refused(str(path), "not a file", "give the path of a study file")
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise _refused(str(path), f"cannot be read ({error.strerror})", "give the path of a study file") from error
