@@ -18,11 +18,30 @@ from typing import Any
 import numpy as np
 
 from ablab.fault import Fault, GateFailed, Interrupted, Refused, to_install
-from ablab.layout import Form, Layout, interleaved, lay, restore, sizes, streams
+from ablab.forms import misfit
+from ablab.layout import PACKED, SORTED, TURNED, Form, Layout, interleaved, lay, restore, sizes, streams
 from ablab.packed import Part
+from ablab.strict_json import record
 
 MAGIC, VERSION = b"ablab", 1
-FREE, MOST_RATIO = 1 << 30, 4096  # above a gigabyte, a stream that claims to grow more than this is not expanded
+FREE, MOST_RATIO = (
+    1 << 29,
+    256,
+)  # an artifact grows to FREE bytes, or to so many times its own; unpacking takes it twice
+MOST_HEADER = 1 << 26  # bytes of a header, a description of a million arrays
+MOST_PARTS = 1 << 20  # arrays of an artifact; a stream belongs to at least one
+MOST_DIMENSIONS = 32
+TOLD: dict[str, Any] = {
+    "names": [str],
+    "types": [list],
+    "shapes": [list],
+    "bits": [list],
+    "done": [list],
+    "groups": [list],
+    "grouped": bool,
+    "streams": [[int]],
+    "meta": object,
+}
 Compress = Callable[[bytes], bytes]
 Expand = Callable[[memoryview, int], bytes | memoryview]  # (encoded, decoded length) -> decoded, never longer
 FOREIGN = (  # first bytes of what people put in an artifact's place
@@ -109,9 +128,21 @@ def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], dict[str, Any]]
     n_header, at = _read_varint(blob, at)
     n_packed, at = _read_varint(blob, at)
     front, start = blob[begin:at], at + n_packed
+    if n_header > MOST_HEADER:
+        raise ValueError(f"their header claims to have {n_header} bytes")
     header = _expanded(blob[at:start], n_packed, n_header, expand)
-    told = json.loads(bytes(header))
-    wanted = [(int(decoded), int(encoded)) for decoded, encoded in told["streams"]]
+    told = record(bytes(header))
+    if said := misfit(told, TOLD):
+        raise ValueError(f"their header {said}")
+    wanted = [_lengths(pair) for pair in told["streams"]]
+    _bounded(sum(decoded for decoded, _ in wanted), len(blob))
+    forms, groups = _forms(told)
+    parts = [
+        Part(name, np.empty(0, np.uint8), form.bits, group) for name, form, group in zip(told["names"], forms, groups)
+    ]
+    needed = [sum(sum(sizes(forms[i])) for i in places) for places in streams(parts, told["grouped"])]
+    if needed != [decoded for decoded, _ in wanted]:
+        raise ValueError("their streams have other lengths than their arrays")
     if start + sum(encoded for _, encoded in wanted) != len(blob):
         raise ValueError("their length is not what the header says")
     plain = []
@@ -120,16 +151,50 @@ def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], dict[str, Any]]
         start += encoded
     if _digest(front, header, plain) != blob[begin - 32 : begin]:
         raise ValueError("their sha256 differs from the one they carry")
-    return _parts(told, plain), told["meta"]
+    return _parts(parts, forms, told["grouped"], plain), told["meta"]
 
 
-def _parts(told: dict[str, Any], plain: Sequence[bytes | memoryview]) -> list[Part]:
-    names, groups = told["names"], _column(told["groups"], len(told["names"]))
-    columns = [_column(told[key], len(names)) for key in ("types", "shapes", "bits", "done")]
-    forms = [Form(kind, tuple(shape), bits, done) for kind, shape, bits, done in zip(*columns)]
-    empty = np.empty(0, np.uint8)
-    parts = [Part(name, empty, form.bits, group) for name, form, group in zip(names, forms, groups)]
-    for places, content in zip(streams(parts, told["grouped"]), plain, strict=True):
+def _lengths(pair: list[int]) -> tuple[int, int]:
+    decoded, encoded = pair
+    if decoded < 0 or encoded < 0:
+        raise ValueError("a stream has less than no bytes")
+    return decoded, encoded
+
+
+def _bounded(size: int, n_encoded: int) -> None:
+    """ValueError where an artifact as a whole claims to hold far more than its bytes can be weights of.
+
+    One bound for all streams: a limit for each is none where their number is free. Trained weights of which 99 in 100 are
+    zeros still need a hundredth of their bytes.
+    """
+    if size > max(FREE, MOST_RATIO * n_encoded):
+        raise ValueError(f"{n_encoded} bytes claim to hold {size}")
+
+
+def _forms(told: dict[str, Any]) -> tuple[list[Form], list[str]]:
+    """Form and group of each array, as the header tells them. ValueError for a form that no array has."""
+    count = len(told["names"])
+    if count > MOST_PARTS or len(set(told["names"])) < count:
+        raise ValueError("their header names too many arrays, or two by one name")
+    columns = [_column(told[key], count) for key in ("types", "shapes", "bits", "done", "groups")]
+    forms = [Form(kind, tuple(shape), bits, done) for kind, shape, bits, done, _ in zip(*columns)]
+    if not all(isinstance(group, str) for group in columns[4]):
+        raise ValueError("an array is of no group")
+    for form in set(forms):
+        numbers = [*form.shape, form.done, *([] if form.bits is None else [form.bits])]
+        if not (isinstance(form.type, str) and len(form.type) <= 4 and np.dtype(form.type).kind in "biufc"):
+            raise ValueError(f"an array is of the type {str(form.type)[:20]!a}")
+        if len(form.shape) > MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in numbers) or form.done > 15:
+            raise ValueError("an array has a shape that none has")
+        if form.done & PACKED and not 0 < (form.bits or 0) < 8 * np.dtype(form.type).itemsize:
+            raise ValueError(f"an array has codes of {form.bits} bits")
+        if (form.done & (TURNED | SORTED) and len(form.shape) < 2) or (form.bits or 0) > 64:
+            raise ValueError("an array is not laid as any is")
+    return forms, columns[4]
+
+
+def _parts(parts: list[Part], forms: Sequence[Form], grouped: bool, plain: Sequence[bytes | memoryview]) -> list[Part]:
+    for places, content in zip(streams(parts, grouped), plain, strict=True):
         lengths = [sizes(forms[i]) for i in places]
         found: list[list[np.ndarray]] = [[] for _ in places]
         whole, at = np.frombuffer(content, np.uint8), 0
@@ -139,15 +204,13 @@ def _parts(told: dict[str, Any], plain: Sequence[bytes | memoryview]) -> list[Pa
         if at != whole.size:
             raise ValueError("a stream holds another number of bytes than its arrays")
         for i, segments in zip(places, found):
-            parts[i] = Part(names[i], restore(forms[i], segments), forms[i].bits, groups[i])
+            parts[i] = Part(parts[i].name, restore(forms[i], segments), forms[i].bits, parts[i].group)
     return parts
 
 
 def _expanded(encoded: memoryview, n_encoded: int, n_decoded: int, expand: Expand) -> bytes | memoryview:
     if len(encoded) != n_encoded:
         raise ValueError("they end too early")
-    if n_decoded > FREE and n_decoded > MOST_RATIO * n_encoded:
-        raise ValueError(f"{n_encoded} bytes claim to hold {n_decoded}")
     decoded = expand(encoded, n_decoded)
     if len(decoded) != n_decoded:
         raise ValueError(f"a stream of {n_decoded} bytes gives {len(decoded)}")
@@ -192,6 +255,10 @@ def _table(values: Sequence[Any]) -> list[Any]:
 
 def _column(table: list[Any], count: int) -> list[Any]:
     distinct, places = table
+    if any(type(i) is not int or not 0 <= i < len(distinct) for i in places) or len(places) not in (0, count):
+        raise ValueError("their header has a column of another length")
+    if not places and len(distinct) != 1 and count:
+        raise ValueError("their header has a column without a value")
     return [distinct[i] for i in places] if places else list(distinct) * count
 
 

@@ -36,7 +36,7 @@ def record(data: bytes) -> Any:
     found = _parsed(text, parse_constant=_not_finite, parse_float=_finite)
     if _SURROGATE.search(text):
         try:
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")  # file names that are no UTF-8
         except UnicodeEncodeError:
             raise ValueError("holds half a character (a lone surrogate)") from None
     return found

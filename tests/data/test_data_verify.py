@@ -100,11 +100,7 @@ def unsign(manifest: dict[str, Any]) -> None:
     del manifest["digest"]
 
 
-def muddle(manifest: dict[str, Any]) -> None:
-    manifest["spans"]["final"] = float("nan")
-
-
-@pytest.mark.parametrize("edit", [drop, rehash, unsign, muddle])
+@pytest.mark.parametrize("edit", [drop, rehash, unsign])
 def test_a_manifest_is_only_read_as_it_was_written(dataset: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     file = dataset / "manifest.json"
     manifest = read_json(file)
@@ -116,6 +112,15 @@ def test_a_manifest_is_only_read_as_it_was_written(dataset: Path, edit: Callable
         with pytest.raises(GateFailed, match=re.escape(f"{fault}; build the dataset again")):
             inspect(place)
         assert any(fault in one for one in said(place))
+
+
+def test_a_manifest_with_a_number_that_is_none_is_not_read(dataset: Path) -> None:
+    file = dataset / "manifest.json"
+    manifest = read_json(file)
+    manifest["spans"]["final"] = float("nan")
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(GateFailed, match=r"manifest\.json: cannot be read \(holds NaN, which is no JSON\)"):
+        inspect(dataset)
 
 
 def test_all_that_is_wrong_with_a_folder_is_said_at_once(dataset: Path) -> None:
