@@ -97,6 +97,7 @@ FLOORS = {
         "changed",
         "checkpoint",
         "metrics",
+        "mirrors",
         "machine",
         "stage",
         "artifact",
@@ -136,7 +137,18 @@ FLOORS = {
         "bundle",
         "retrain",
     ),
-    5: ("bridges", "check", "report", "progress", "sample", "data_commands", "auditor", "bundle_commands", "cli"),
+    5: (
+        "bridges",
+        "check",
+        "report",
+        "progress",
+        "sample",
+        "mirror_command",
+        "data_commands",
+        "auditor",
+        "bundle_commands",
+        "cli",
+    ),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

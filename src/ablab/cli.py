@@ -20,6 +20,7 @@ from ablab import bundle_commands
 from ablab.bridges import commands
 from ablab.data_commands import data
 from ablab.files import print_json
+from ablab.mirror_command import mirror as send_to_mirror
 from ablab.sample import sample
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MIRRORS = ("tensorboard", "wandb")
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")]
 Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
@@ -50,6 +50,7 @@ Changed = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 app.command()(sample)
+app.command("mirror")(send_to_mirror)
 app.command()(commands.explain)
 app.command()(commands.export)
 app.command()(bundle_commands.bundle)
@@ -221,10 +222,12 @@ def seconds(text: str) -> float:
 
 
 def _check_mirrors(names: list[str]) -> None:
+    from ablab import mirrors
+
     for name in names:
-        if name not in MIRRORS:
+        if name not in mirrors.MODULES:
             raise typer.BadParameter(
-                f"no mirror is called '{name}'; known: {', '.join(MIRRORS)}", param_hint="--mirror"
+                f"no mirror is called '{name}'; known: {', '.join(mirrors.MODULES)}", param_hint="--mirror"
             )
 
 

@@ -36,7 +36,7 @@ def sample(
     for text in prompt:
         if not text:
             raise typer.BadParameter("a prompt is empty; give some text", param_hint="--prompt")
-    plan = _plan(study, scale, out)
+    plan = began_here(study, scale, out)
     run = _trained(plan, arm, seed, _again(study, scale, out))
     _say_what_changed(plan, run)
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
@@ -117,7 +117,7 @@ def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[in
     return [renderer.render_prompt([Message("user", prompt, None)]) for prompt in prompts], [RETURN, EOD]
 
 
-def _plan(path: Path, scale: str | None, out: Path) -> Plan:
+def began_here(path: Path, scale: str | None, out: Path) -> Plan:
     """The study where it was trained: on the device that it began with."""
     import torch
 
@@ -133,7 +133,7 @@ def _plan(path: Path, scale: str | None, out: Path) -> Plan:
         raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))
     device = str(read_json(began, form={"device": str})["device"])
     if device != "cpu" and not torch.cuda.is_available():
-        raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "sample where it ran"))
+        raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
     return plan.make(
         study,
         store,

@@ -28,8 +28,9 @@ DIGITS = 16  # of a hash: nobody looks for two sources of one hash
 # Modules that say, write, lock, hash or show, and give no number to a result.
 NEUTRAL = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("fault", "files", "lock", "signals", "metrics", "provenance", "shareable", "source", "changed", "strict_json",
-                 "grid", "opened", "places", "safe_path", "data.inputs", "data.located", "data.index_writer")
+    for name in ("fault", "files", "lock", "signals", "metrics", "mirrors", "provenance", "shareable", "source", "changed",
+                 "strict_json", "grid", "opened", "places", "safe_path", "plain", "streams", "forms", "store_forms",
+                 "data.inputs", "data.located", "data.index_writer")
 )  # fmt: skip
 Files = dict[str, str]
 

@@ -25,7 +25,8 @@ from ablab.fault import Fault, GateFailed, Interrupted, OutOfMemory
 from ablab.files import key_of, sha256_file, write_json
 from ablab.learner import Diverged, Learner
 from ablab.lock import locked
-from ablab.metrics import NO_MIRRORS, Metrics, Mirrored, Mirrors
+from ablab.metrics import Metrics
+from ablab.mirrors import HURRY, NO_MIRRORS, PATIENCE, Mirrored, Mirrors
 from ablab.provenance import of_ablab
 from ablab.signals import at_once
 from ablab.size import parameters
@@ -97,16 +98,18 @@ def train(
         progress, size = _resume(learner, out, identity, say, here, allow_changed)
         source.keep(out, here["source"])
         metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
-        mirror = Mirrors(mirrors, out, settings=settings, step=progress.step, say=say)
+        mirror = Mirrors(mirrors, out, settings=settings, say=say)
 
         try:
             how = {"stop": stop, "say": say, "every": checkpoint_every}
+            patience = HURRY
             fault = _sitting(learner, progress, metrics, mirror, out, {"identity": identity, **here}, **how)
+            patience = PATIENCE
         except RuntimeError as error:
             raise (_out_of_memory(error, out, micro_rows) or error) from None
         finally:
             metrics.close()
-            mirror.close()
+            mirror.close(patience)
         kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
         held.check()
         return _finish(learner, progress, corpus, fault, out, kept)
@@ -125,7 +128,7 @@ def _sitting(
 
     def write(row: Mapping[str, Any]) -> None:
         metrics.write(row)
-        mirror.write(row)
+        mirror.write()
 
     def save() -> None:
         here = {**header, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}

@@ -24,7 +24,8 @@ from ablab.files import write_atomic, write_json
 from ablab.harmony import build as harmony
 from ablab.harmony.unit import PARTS
 from ablab.lock import locked
-from ablab.metrics import Metrics, Mirrored, Mirrors
+from ablab.metrics import Metrics
+from ablab.mirrors import Mirrored, Mirrors
 from ablab.store import Store, append_line
 
 WORDS = "words and numbers of this document "
@@ -152,9 +153,11 @@ def test_f27_a_report_writes_nothing_through_a_strangers_store(name: str, outsid
 
 def test_f27_dashboards_follow_no_link(outside: Path, tmp_path: Path) -> None:
     (tmp_path / "tensorboard").symlink_to(outside)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").touch()
     said: list[str] = []
     asked = Mirrored(("tensorboard",), called="study/arm/0", boards=tmp_path / "tensorboard")
-    Mirrors(asked, tmp_path / "run", settings={}, step=0, say=said.append).close()
+    Mirrors(asked, tmp_path / "run", settings={}, say=said.append).close()
     assert any("nothing is written through a link" in text for text in said), said
 
 

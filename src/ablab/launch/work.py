@@ -41,7 +41,7 @@ def do(
     """
     from ablab.adopt import adopt
     from ablab.data import open_corpus
-    from ablab.metrics import Mirrored
+    from ablab.mirrors import Mirrored
     from ablab.train import train
 
     corpus = open_corpus(run.corpus)
