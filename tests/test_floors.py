@@ -31,6 +31,7 @@ FLOORS = {
         "fault",
         "files",
         "places",
+        "making",
         "plain",
         "streams",
         "lock",

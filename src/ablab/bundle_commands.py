@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +67,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check every digest of a bundle, judge it again from its scores, and with --data train one of its runs again."""
-    from ablab import auditor, places
+    from ablab import auditor, making
     from ablab.fault import Fault, GateFailed
 
     if data is None and (salt or tolerance is not None):
@@ -76,9 +75,9 @@ def audit(
         raise typer.BadParameter("is of the run that is trained again; name its data with --data", param_hint=given)
     if data is not None and not data.is_dir():
         raise typer.BadParameter(f"{data} is no folder", param_hint="--data")
-    with tempfile.TemporaryDirectory(prefix="ablab-audit-") as folder:
+    with making.scratch("ablab-audit-") as folder:
         say = (lambda _: None) if as_json else _say
-        found = auditor.audit(bundle, places.real(Path(folder)), data=data, salt=salt, tolerance=tolerance, say=say)
+        found = auditor.audit(bundle, folder, data=data, salt=salt, tolerance=tolerance, say=say)
     if as_json:
         print_json(found.as_json())
     else:

@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ablab import places
+from ablab import making, places
 from ablab.fault import Fault, GateFailed
 from ablab.forms import misfit
 from ablab.opened import NoFile, opened, read_whole
@@ -28,11 +27,9 @@ def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iter
     places.check(path)
     places.folder(path.parent)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        handle, part = making.temporary(path)
     except OSError as error:
         raise places.unwritable(path, error, needed, more=more) from error
-    part = Path(name)
     try:
         yield part
         with part.open("rb+") as file:
@@ -48,6 +45,7 @@ def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iter
         raise places.unwritable(path, error, needed, more=more) from error
     finally:
         part.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -7,7 +7,6 @@ say (`inert`). What only the small size makes equal, or refuses, is said and nev
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablab import evaluators, full_size
+from ablab import evaluators, full_size, making
 from ablab import inert as changes
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import key_of
@@ -109,8 +108,8 @@ class Miniatures:
 
 def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     """The miniature of the baseline and of every arm, by name."""
-    with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
-        return _outcomes(Miniatures(plan, Path(scratch)), say)
+    with making.scratch("ablab-miniature-") as scratch:
+        return _outcomes(Miniatures(plan, scratch), say)
 
 
 def _outcomes(small: Miniatures, say: Callable[[str], None]) -> dict[str, Outcome]:
@@ -143,8 +142,8 @@ def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
     """
     full_size.check(plan)
     faults, file = list[Fault](), plan.study.path.name
-    with tempfile.TemporaryDirectory(prefix="ablab-miniature-") as scratch:
-        small = Miniatures(plan, Path(scratch))
+    with making.scratch("ablab-miniature-") as scratch:
+        small = Miniatures(plan, scratch)
         found = _outcomes(small, say)
         alike = small.alike(found)
     for name, paths in alike.items():

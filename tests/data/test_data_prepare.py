@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,19 +168,6 @@ def test_nothing_half_made_is_left(make: Make, tmp_path: Path, monkeypatch: pyte
             make(texts(40))
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
     make(texts(40))
-
-
-def test_what_a_killed_process_left_is_swept(make: Make, tmp_path: Path) -> None:
-    old, new = tmp_path / "out" / ".k.old.part", tmp_path / "out" / ".k.new.part"
-    for folder in (old, new):
-        folder.mkdir(parents=True)
-        (folder / "train.tokens").write_bytes(b"x")
-    past = time.time() - 100_000
-    os.utime(old / "train.tokens", (past, past))
-    os.utime(old, (past, past))
-    make(texts(40))
-    assert new.exists()  # may belong to a process that is still at work
-    assert not old.exists()
 
 
 def test_an_unwritable_root_is_named(tmp_path: Path) -> None:

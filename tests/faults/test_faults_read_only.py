@@ -12,7 +12,7 @@ import pytest
 from tests import finished_store as made
 from typer.testing import CliRunner
 
-from ablab import cli, files, places
+from ablab import cli, making, places
 from ablab.fault import GateFailed
 from ablab.plan import Plan
 
@@ -26,7 +26,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def read_only(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Below `folder` nothing can be made or written, by root neither."""
-    real_open, real_make = os.open, files.tempfile.mkstemp
+    real_open, real_make = os.open, making.tempfile.mkstemp
 
     def refused(path: Any) -> None:
         if Path(path).is_relative_to(folder):
@@ -42,7 +42,7 @@ def read_only(folder: Path, patch: pytest.MonkeyPatch) -> None:
         return real_make(*words, **how)
 
     patch.setattr(places.os, "open", opened)
-    patch.setattr(files.tempfile, "mkstemp", make)
+    patch.setattr(making.tempfile, "mkstemp", make)
 
 
 def state(folder: Path) -> dict[str, bytes]:

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab import places
+from ablab import making, places
 from ablab.data import gates, groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
@@ -82,21 +80,14 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
-        part = _begin(root, key)
-        try:
-            _build(part, key, identity, found, described, data, say)
-            if _described(found, inputs) != described:
-                raise _changed("data.source")
-            _publish(part, root / key)
-        except OSError as error:
-            if error.filename is not None and not Path(error.filename).is_relative_to(root):
-                raise GateFailed(
-                    Fault(error.filename, f"cannot be read ({error.strerror})", "check the file")
-                ) from error
-            written = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
-            raise places.unwritable(root / key, error, written, more=True) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with making.folder(root, f".{key}.", ".part", among=".") as part:
+            try:
+                _build(part, key, identity, found, described, data, say)
+                if _described(found, inputs) != described:
+                    raise _changed("data.source")
+                _publish(part, root / key)
+            except OSError as error:
+                raise _refused(error, part, root / key) from error
     _relocate(root / key, found, described)
     corpus = _looked_at(open_corpus(root / key), say)
     gates.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
@@ -227,7 +218,7 @@ def _build(
 ) -> None:
     make = tokenised.build if found.parts else _of_text
     tokenizer, made = make(part, found, data, say)
-    names = sorted(file.name for file in part.iterdir())
+    names = sorted(file.name for file in part.iterdir() if file.name != making.LOCK)
     manifest = {
         "key": key,
         "identity": identity,
@@ -334,15 +325,12 @@ def _check(data: dict[str, Any]) -> None:
         raise InvalidStudy(faults)
 
 
-def _begin(root: Path, key: str) -> Path:
-    try:
-        places.folder(root)
-        for old in root.glob(".*.part"):  # left by a process that was killed
-            if old.is_dir() and time.time() - max(p.stat().st_mtime for p in (old, *old.iterdir())) > 86_400:
-                shutil.rmtree(old, ignore_errors=True)
-        return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".part", dir=root))
-    except OSError as error:
-        raise places.unwritable(root, error) from error
+def _refused(error: OSError, part: Path, place: Path) -> GateFailed:
+    """What could not be read or written while a corpus was made in `part`."""
+    if error.filename is not None and not Path(error.filename).is_relative_to(place.parent):
+        return GateFailed(Fault(error.filename, f"cannot be read ({error.strerror})", "check the file"))
+    written = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+    return places.unwritable(place, error, written, more=True)
 
 
 def _publish(part: Path, place: Path) -> None:
@@ -352,6 +340,7 @@ def _publish(part: Path, place: Path) -> None:
     part.chmod(0o755)
     try:
         part.rename(place)
+        (place / making.LOCK).unlink()
     except OSError:
         if not place.is_dir():  # otherwise another process was first, with the same content
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab import places
+from ablab import making, places
 from ablab.data.index_file import CODES, HEADER, MAGIC, paths
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic
@@ -51,10 +50,10 @@ class IndexedWriter:
             for one in paths(self.prefix):
                 places.check(one)
             places.folder(path.parent, elsewhere="another place")
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+            handle, self._part = making.temporary(path)
         except OSError as error:
             raise self._unwritable(error, 0) from error
-        self._part, self._file = Path(name), os.fdopen(handle, "wb", buffering=1 << 20)
+        self._file = os.fdopen(handle, "wb", buffering=1 << 20)
         return self
 
     def add(self, ids: Sequence[int] | np.ndarray) -> None:
