@@ -30,8 +30,8 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
     GateFailed where no row is left to write.
     """
     listed = job.out / "quarantine.jsonl"
-    bad = [file for unit in wanted.units if (file := job.quarantine(unit)).exists()]
-    with atomic(listed, sum(file.stat().st_size for file in bad)) as part, part.open("wb") as file:
+    bad = [one for unit in wanted.units if (one := job.quarantine(unit)).exists()]
+    with atomic(listed, sum(one.stat().st_size for one in bad)) as part, part.open("wb") as file:
         for one in bad:
             file.write(one.read_bytes())
     records = [read_json(job.record(unit), "files", *COUNTS) for unit in wanted.units]
