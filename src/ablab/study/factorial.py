@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,13 @@ def expand(
     raw: dict[str, Any], base: Draft, arms: dict[str, Draft], folder: Path, faults: list[Fault]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Draft]]:
     """Factorials and their new arms. A cell that equals the baseline or an arm on the baseline is that arm."""
+    if len(raw) > MOST_CELLS:  # each level of each is built on the baseline to be checked
+        faults.append(Fault("factorial", f"more than {MOST_CELLS} factorials", "split the study"))
+        return {}, {}
     factors = {
-        name: list(_factors(value, f"factorial.{word(name)}", base, folder, faults)) for name, value in raw.items()
+        # as many factors of two levels are too many cells long before
+        name: list(itertools.islice(_factors(value, f"factorial.{word(name)}", base, folder, faults), MOST_CELLS))
+        for name, value in raw.items()
     }
     labels = _labels({path for found in factors.values() for path, _, _ in found})
     out: dict[str, dict[str, Any]] = {}
@@ -76,6 +82,10 @@ def _factors(
             faults.append(
                 Fault(here, f"{show(levels)} is no list of levels", "give two or more, the baseline's among them")
             )
+        elif len(levels) > MOST_CELLS:
+            faults.append(
+                Fault(here, f"{len(levels):,} levels", f"a factorial has at most {MOST_CELLS} cells; drop some")
+            )
         elif base.faults:
             yield path, levels, -1
         else:
@@ -120,10 +130,11 @@ def _labels(paths: set[Keys]) -> dict[Keys, str]:
     A layer kind's name says nothing alone: windows at evaluation are `windows.local`.
     """
     out = {}
+    shared = Counter(path[-length:] for path in paths for length in range(1, len(path) + 1))
     for path in paths:
         for length in range(2 if path[-2:-1] == ("windows",) else 1, len(path) + 1):
             tail = path[-length:]
-            if sum(other[-length:] == tail for other in paths) == 1:
+            if shared[tail] == 1:
                 break
         out[path] = ".".join(tail)
     return out

@@ -18,8 +18,9 @@ DEEPEST = 16  # tables and lists within one another
 _PREFIXES = {"scale": 2, "arm": 2, "factorial": 2}  # tables that hold paths of the baseline below their name
 _WORD = re.compile(r"[A-Za-z0-9_-]+\Z")
 # tomllib takes quadratic time over the parts of one dotted key, so a long one is refused before it is parsed
-_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*"""
-_LONG_KEY = re.compile(rf"^[ \t]*\[*[ \t]*(?:{_PART}\.[ \t]*){{{DEEPEST},}}", re.MULTILINE)
+# (possessive: what a part has taken is not tried again shorter, which took quadratic time over a line of blanks)
+_PART = r"""(?>[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"^[ \t]*+\[*+[ \t]*+(?:{_PART}\.[ \t]*+){{{DEEPEST}}}", re.MULTILINE)
 
 
 def read(path: Path) -> tuple[str, dict[str, Any]]:
