@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ablab.adopt.names import unwrapped
+from ablab.adopt.pickled import LEGACY, in_legacy, in_zip
 from ablab.fault import Fault, GateFailed, Interrupted, Refused
 from ablab.kinds import text_of
 from ablab.opened import opened
@@ -48,11 +49,15 @@ def read(file: Path) -> Found:
     weights_at(file)
     try:
         with opened(file) as begun:
-            head = begun.read(16)
+            head = begun.read(64)
         if len(head) > 8 and head[8:9] == b"{":
             return _safetensors(file)
         if head.startswith(ZIP):
             _whole(file)
+        elif LEGACY.match(head):
+            _finite(file)
+        else:  # not for torch: it would take it for a tar archive of its first version, and unpack that
+            raise pickle.UnpicklingError if head[:1] == b"\x80" else ValueError("torch.save did not write it")
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (Refused, Interrupted):
         raise
@@ -75,10 +80,19 @@ def _unread(file: Path, error: Exception) -> Fault:
 def _whole(file: Path) -> None:
     """GateFailed where an entry of torch's zip differs from its checksum: torch itself does not look."""
     with zipfile.ZipFile(file) as archive:
+        if said := in_zip(archive, file.stat().st_size):
+            raise GateFailed(Fault(str(file), said, SAFE))
         broken = archive.testzip()
     if broken is not None:
         fault = f"is damaged: {broken} differs from the checksum that the file carries"
         raise GateFailed(Fault(str(file), fault, "copy the file again, or save the weights anew, with checksums"))
+
+
+def _finite(file: Path) -> None:
+    """GateFailed where an old file of torch holds what would be read without end."""
+    with opened(file) as begun:
+        if said := in_legacy(begun):
+            raise GateFailed(Fault(str(file), said, SAFE))
 
 
 def _safetensors(file: Path) -> Found:
