@@ -94,7 +94,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
-    from ablab import history, judge, miniature, report, sources
+    from ablab import history, judge, miniature, report, shelf, sources
     from ablab.jobs import default_jobs
     from ablab.launch import local
     from ablab.lock import locked
@@ -105,6 +105,7 @@ def run(
     say = _say(quiet=as_json)
     with unfinished():
         plan = _plan(study, scale, out, device, precision=precision, say=say)
+    shelf.one_of_its_name(plan.directory)
     with locked(plan.directory) as held, unfinished():
         _say_what_lies_there(plan, say)
         if not allow_changed_code:

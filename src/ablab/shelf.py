@@ -55,6 +55,14 @@ def guard(plan: Plan) -> None:
     raise GateFailed(Fault(str(plan.directory / "report.html"), fault, cure))
 
 
+def one_of_its_name(folder: Path) -> None:
+    """Refuse a study's folder beside one whose name differs by case alone: copied to another disk they are one."""
+    for other in folder.parent.glob("*"):
+        if other.name != folder.name and other.name.lower() == folder.name.lower():
+            fault = "differs from the study's name by case alone, which many disks do not tell apart"
+            raise GateFailed(Fault(str(other), fault, "rename the study, or choose another --out"))
+
+
 def free(plan: Plan, to: Path) -> Path:
     """The folder `to` that a person named, its links followed. GateFailed where another study's page lies there."""
     to = places.real(to)

@@ -16,7 +16,7 @@ from ablab.study.model import model, unused
 from ablab.study.read import word
 from ablab.study.record import BASELINE, Study
 from ablab.study.settings import staged
-from ablab.study.take import name_fault, section, show, table
+from ablab.study.take import alike, name_fault, section, show, table
 
 TOP = ("study", "decision", "budget", "limits", "data", "model", "train", "stage", *NAMED)
 MOST_ARMS = 256
@@ -131,7 +131,7 @@ def _bad_names(declared: dict[str, Any]) -> list[Fault]:
     if BASELINE in declared:
         text = "an arm cannot be called 'baseline': that is what [model] and the other sections are"
         out.append(Fault("arm.baseline", text, "rename it"))
-    return [fault for fault in out if fault]
+    return [*(fault for fault in out if fault), *alike(declared, "arm")]
 
 
 def _unused(raw: dict[str, Any], base: Draft, everything: dict[str, Draft]) -> list[Fault]:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ablab.fault import Fault, did_you_mean
@@ -24,6 +24,7 @@ IDENTITY = {
     "embedding": "plain",
 }  # of the slots that take lists
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
 
 def section(name: str, raw: Any, place: str, faults: list[Fault], skip: Collection[str] = ()) -> dict[str, Any]:
@@ -165,12 +166,25 @@ def _wants_parts(cls: type) -> bool:
 
 def name_fault(name: str, what: str, place: str) -> Fault | None:
     """Names become folders and columns: letters, digits, - and _, at most 64."""
+    shown = show(name)
+    if name.lower() in _RESERVED:
+        return Fault(place, f"{shown} cannot name {what}: Windows keeps it for a device", "choose another name")
     if _NAME.match(name):
         return None
-    shown = show(name)
     return Fault(
         place, f"{shown} cannot name {what}", "use letters, digits, - and _, at most 64, a letter or digit first"
     )
+
+
+def alike(names: Iterable[str], place: str) -> list[Fault]:
+    """Names that differ by case alone: on many disks they are one folder."""
+    first: dict[str, str] = {}
+    faults = []
+    for name in names:
+        if (other := first.setdefault(name.lower(), name)) != name:
+            fault = f"{show(name)} and {show(other)} differ by case alone, which many disks do not tell apart"
+            faults.append(Fault(f"{place}.{name}", fault, "choose another name"))
+    return faults
 
 
 def show(value: Any) -> str:
