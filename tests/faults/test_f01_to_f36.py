@@ -40,7 +40,8 @@ FAULTS = {
     1: Held(
         "killed at any step and resumed, rows and weights are byte for byte those of the undisturbed run",
         of(TRAIN, "stopped_at_any_step_equals_uninterrupted", "killed_in_the_middle_of_every_kind_of_write")
-        + of(WHOLE, "killed_and_resumed_equals_undisturbed"),
+        + of(WHOLE, "killed_and_resumed_equals_undisturbed")
+        + of("faults/test_faults_at_random.py", "killed_at_three_operations", "killed_at_fifty_operations"),
     ),
     2: Held(
         "killed while a checkpoint is written, the one before it is used and what was half-written is removed",
@@ -66,7 +67,8 @@ FAULTS = {
             "f05_a_row_that_a_kill_has_torn_is_repaired_by_the_next",
         )
         + of("faults/test_faults_terminal.py", "f05_stdout_on_a_full_disk", "f05_stderr_on_a_full_disk")
-        + of(WHOLE, "a_full_disk_stops_cleanly_and_is_resumable"),
+        + of(WHOLE, "a_full_disk_stops_cleanly_and_is_resumable")
+        + of("faults/test_faults_at_random.py", "a_disk_that_is_full_early_and_late", "twenty_full_disks"),
     ),
     6: Held(
         "a folder that is read-only, gone or stale is said, nothing half-made is left, and a page can be had elsewhere",
