@@ -96,7 +96,7 @@ def run(
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
     from ablab import history, judge, miniature, report, shelf, sources
     from ablab.jobs import default_jobs
-    from ablab.launch import local
+    from ablab.launch import board, local
     from ablab.lock import locked
     from ablab.streams import unfinished
 
@@ -112,10 +112,12 @@ def run(
             sources.guard(plan)
         history.begin(plan)  # the decision is on record before any result
         _warn(plan, say)
+        beyond = list[str]()
         if not _checked(plan):
-            miniature.check(plan, say)
-            _mark_checked(plan)
-        _say_what_is_skipped(plan, say, try_again)
+            miniature.check(plan, say, beyond)
+            if not beyond:
+                _mark_checked(plan)
+        board.begin(plan, say, try_again=try_again, beyond=beyond)
         with _progress(plan, quiet=as_json) as progress:
             local.execute(
                 plan,
@@ -315,18 +317,6 @@ def _say_what_lies_there(plan: Plan, say: Callable[[str], None]) -> None:
         at = plan.directory / "earlier"
         say(f"note: {plan.directory} holds the page of another version of this study: {shelf.since(plan, other)}")
         say(f"note: with the first result of this one, that page moves to {at}")
-
-
-def _say_what_is_skipped(plan: Plan, say: Callable[[str], None], try_again: bool) -> None:
-    """Runs that were given up are tried again; those that ran out of memory where that is asked, else they are named."""
-    from ablab import plan as planning
-
-    planning.try_again(plan, all_of_them=try_again)
-    seeds: dict[tuple[str, str], list[str]] = {}
-    for row in planning.failures(plan):
-        seeds.setdefault((row["arm"], row["fault"]), []).append(str(row["seed"]))
-    for (arm, fault), numbers in seeds.items():
-        say(f"note: {arm}, seed {', '.join(numbers)}: skipped: {fault}; --try-again tries it again")
 
 
 def _checked(plan: Plan) -> bool:

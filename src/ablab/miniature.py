@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablab import evaluators, full_size, making
+from ablab import evaluators, full_size, machine, making
 from ablab import inert as changes
-from ablab.fault import Fault, GateFailed, Refused
+from ablab.fault import Fault, GateFailed, OutOfMemory, Refused
 from ablab.files import key_of
 from ablab.plan import BASELINE, Plan, arms
 from ablab.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
@@ -84,7 +84,7 @@ class Miniatures:
 
     def alike(self, found: dict[str, Outcome]) -> dict[str, list[changes.Path]]:
         """Every arm whose outcome equals its reference's, and what of it was not tested for that: nothing of an inert one."""
-        every = self.plan.study.arms.items()
+        every = [(name, arm) for name, arm in self.plan.study.arms.items() if {name, arm.on} <= found.keys()]
         return {name: self._untested(name, found) for name, arm in every if same(found[name], found[arm.on])}
 
     def _untested(self, name: str, found: dict[str, Outcome]) -> list[changes.Path]:
@@ -112,39 +112,42 @@ def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcom
         return _outcomes(Miniatures(plan, scratch), say)
 
 
-def _outcomes(small: Miniatures, say: Callable[[str], None]) -> dict[str, Outcome]:
+def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] | None = None) -> dict[str, Outcome]:
     found, file = {}, small.plan.study.path.name
     for name, settings in small.small.items():
         try:
             found[name] = small.of(name)
-        except GateFailed as error:
+        except (GateFailed, RuntimeError, MemoryError) as error:
+            if machine.ran_out(error) or isinstance(error, OutOfMemory):
+                fault = "even its miniature does not fit into memory"
+                if beyond is None or name == BASELINE:  # without the baseline nothing is compared
+                    raise GateFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
+                beyond.append(name)
+                say(f"note: {name}: {fault}")
+                continue
+            if not isinstance(error, GateFailed):
+                raise
             small_size = f"at its miniature's sizes (seq_len {settings['model']['seq_len']})"
             raise GateFailed(
                 Fault(f"{file}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure) for one in error.faults
             ) from error
-        except RuntimeError as error:
-            if not any(
-                words in str(error) for words in ("can't allocate memory", "Storage size calculation overflowed")
-            ):
-                raise
-            fault = "even its miniature does not fit into memory"
-            raise GateFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
         say(f"miniature {name}: {found[name].text}")
         for text in small.unfit[name]:
             say(f"note: {name}: {text}")
     return found
 
 
-def check(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
+def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | None = None) -> dict[str, Outcome]:
     """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate.
 
+    beyond: takes the arms for which there is not even so much memory; without it, and for the baseline, that is refused.
     Raises InvalidStudy for what only the full size shows (`full_size`).
     """
     full_size.check(plan)
     faults, file = list[Fault](), plan.study.path.name
     with making.scratch("ablab-miniature-") as scratch:
         small = Miniatures(plan, scratch)
-        found = _outcomes(small, say)
+        found = _outcomes(small, say, beyond)
         alike = small.alike(found)
     for name, paths in alike.items():
         on = plan.study.arms[name].on

@@ -225,6 +225,16 @@ def give_up(plan: Plan, run: Run, fault: str, kind: str = "") -> None:
     write_json(plan.directory / "failed.json", [*_given_up(plan), row])
 
 
+def give_up_arm(plan: Plan, arm: str, fault: str) -> None:
+    """Put the runs of an arm that are left on the list: the memory that it takes does not hang on the seed."""
+    known = {(row["arm"], row["seed"]) for row in failures(plan)}
+    for seed in plan.seeds:
+        run = plan.runs[arm, seed]
+        made = plan.store.trained(run.train_key) and all(map(plan.store.scored, run.score_keys.values()))
+        if not made and (arm, seed) not in known:
+            give_up(plan, run, fault, kind=OUT_OF_MEMORY)
+
+
 def try_again(plan: Plan, *, all_of_them: bool = True) -> None:
     """Take this plan's runs off the list of those that were given up; else all but those that ran out of memory."""
     every = _given_up(plan)

@@ -180,3 +180,17 @@ def test_a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies
         assert table.held_elsewhere(run)
     table.ended(run, "in use", "is in use by pid 7", seconds=1.0, alone=True)
     assert planning.failures(plan) == [] and not (plan.directory / "ledger.jsonl").exists()
+
+
+def test_an_arm_that_even_the_check_has_no_memory_for_ends_no_other(tmp_path: Path) -> None:
+    """Its miniature asks for 200 TB, which no machine gives."""
+    folder = tmp_path / "runs" / "studies" / "edited"
+    big = STUDY.replace('"swiglu"', '{ name = "relu2", ratio = 100_000_000_000 }').replace("arm.swiglu", "arm.big")
+    (tmp_path / "study.toml").write_text(big)
+    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml", "--jobs", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 4 and "big, seed 0: given up: out of memory already in the check" in done.stderr, (
+        done.stderr
+    )
+    rows = [(row["arm"], row["outcome"]) for row in read_lines(folder / "ledger.jsonl")]
+    assert rows == [("big", "failed: out of memory"), ("baseline", "done"), ("baseline", "done")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ablab import lock
@@ -90,7 +90,8 @@ class Board:
         if kind == "refused":
             self._refuse(run, text)
         elif kind == "memory" and (alone or self.attempts[run.arm, run.seed] >= ATTEMPTS):
-            self._give_up_arm(run, text)
+            planning.give_up(self.plan, run, text, kind=planning.OUT_OF_MEMORY)
+            planning.give_up_arm(self.plan, run.arm, f"out of memory at seed {run.seed}, and not tried")
         elif kind == "memory":
             self.alone.add((run.arm, run.seed))
         elif kind == "failed" and self.attempts[run.arm, run.seed] >= ATTEMPTS:
@@ -103,12 +104,29 @@ class Board:
         self.refusals.add(text)
         planning.give_up(self.plan, run, text)
 
-    def _give_up_arm(self, run: Run, text: str) -> None:
-        """Give up an arm's runs that are left: the memory that it takes does not hang on the seed."""
-        planning.give_up(self.plan, run, text, kind=planning.OUT_OF_MEMORY)
-        for seed in self.plan.seeds:
-            other = self.plan.runs[run.arm, seed]
-            if seed != run.seed and not all(self.made(other, key) for key in other.steps):
-                planning.give_up(
-                    self.plan, other, f"out of memory at seed {run.seed}, and not tried", kind=planning.OUT_OF_MEMORY
-                )
+
+def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Sequence[str] = ()) -> None:
+    """Runs that were given up are tried again; those that ran out of memory where that is asked, else they are named.
+
+    beyond: arms that even the check had no memory for.
+    """
+    planning.try_again(plan, all_of_them=try_again)
+    known = {row["arm"] for row in planning.failures(plan)}
+    for arm in beyond:
+        fault = f"out of memory already in the check; {MORE_MEMORY}"
+        if arm not in known:
+            first = plan.runs[arm, plan.seeds[0]]
+            entry: dict[str, Any] = {
+                "arm": arm,
+                "seed": first.seed,
+                "key": first.train_key,
+                "seconds": 0.0,
+                "fault": fault,
+            }
+            append_line(plan.directory / "ledger.jsonl", {**entry, "outcome": "failed: out of memory"})
+        planning.give_up_arm(plan, arm, fault)
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for row in planning.failures(plan):
+        seeds.setdefault((str(row["arm"]), str(row["fault"])), []).append(str(row["seed"]))
+    for (arm, fault), numbers in seeds.items():
+        say(f"note: {arm}, seed {', '.join(numbers)}: skipped: {fault}; --try-again tries it again")
