@@ -186,7 +186,8 @@ class Mirrors:
             one.news.set()
         until = time.monotonic() + patience
         for one in self.followers:
-            one.join(max(0.0, until - time.monotonic()))
+            if one.before is None:  # else the run before still waits, and that was waited for
+                one.join(max(0.0, until - time.monotonic()))
             self._tell(one)
             if one.is_alive():
                 rows = one.copy.behind()

@@ -93,13 +93,14 @@ def settle(tracker: Tracker) -> None:
 
 @pytest.mark.parametrize("place", ["init", "log", "finish"])
 def test_a_tracker_that_hangs_holds_up_neither_training_nor_a_stop(
-    place: str, tmp_path: Path, tracker: Tracker
+    place: str, tmp_path: Path, tracker: Tracker, monkeypatch: Any
 ) -> None:
     tracker.hangs = place
     done, said = run(tmp_path / "a")
     assert done["status"] == "done" and len(written(tmp_path / "a")) == 24
     assert sum("mirror wandb does not keep up" in text for text in said) == 1
     assert any("ablab mirror STUDY --mirror wandb" in text for text in said)
+    monkeypatch.setattr(importlib.import_module("ablab.train"), "HURRY", HANG)  # nothing is waited for twice
     done, said = run(tmp_path / "b", steps=7)  # of the same process: the library has one run at a time
     assert done == {} and list((tmp_path / "b").glob("checkpoint-*.json")) and tracker.runs == ["a"]
     settle(tracker)
