@@ -91,7 +91,8 @@ FAULTS = {
         + of(
             "faults/test_faults_memory.py",
             "a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies",
-        ),
+        )
+        + of("faults/test_faults_two_studies.py", "two_schedulers_make_each_run_once"),
     ),
     10: Held(
         "a flipped byte, a cut, an exchange or a file too many in the data is named before the first step",
