@@ -30,6 +30,7 @@ FLOORS = {
     0: (
         "fault",
         "files",
+        "chain",
         "places",
         "making",
         "plain",
@@ -124,6 +125,7 @@ FLOORS = {
         "links",
         "recipe",
         "history",
+        "guarded",
         "panels",
         "shelf",
         "sources",

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ablab import cost, history, panels, provenance, shelf, sources
+from ablab import cost, guarded, history, panels, provenance, shelf, sources
 from ablab import plan as planning
 from ablab.bank import fingerprint
 from ablab.files import write_atomic, write_json
@@ -69,6 +69,7 @@ def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
         "fingerprint": fingerprint(plan),
         "environment": environment(plan),
     }
+    answer["changed"], answer["chains"] = guarded.changed(plan)
     if to is None:
         shelf.make_room(plan)
     answer |= {"version": shelf.version(plan), "earlier": shelf.earlier(plan)}

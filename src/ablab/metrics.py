@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablab import places
+from ablab import chain, places
 from ablab.files import write_atomic
 
 WALL = ("seconds",)  # keys that hold wall time: the only ones that differ between two runs of the same thing
@@ -23,21 +23,27 @@ class Metrics:
     def __init__(self, path: Path, *, keep: int, here: Callable[[], None] = lambda: None) -> None:
         self.path, self.here = path, here
         places.check(path)
-        if path.exists() and path.stat().st_size > keep:
+        self.head, self.rows = "", 0  # the digest of the last row: the chain goes on from the bytes that are kept
+        if path.exists():
             with path.open("rb") as file:
-                write_atomic(path, file.read(keep))
+                kept = file.read(keep)
+                if path.stat().st_size > keep:
+                    write_atomic(path, kept)
+            lines = kept.splitlines()
+            self.head, self.rows = chain.end_of(lines[-1]) if lines else "", len(lines)
         self.file = places.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.size = keep
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row, whole or not at all. GateFailed where the disk is full: the rows before it stay as they were."""
         self.here()
+        row = chain.linked(row, self.head, WALL)
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         try:
             places.extend(self.file, line)
         except OSError as error:
             raise places.unwritable(self.path, error, len(line)) from error
-        self.size += len(line)
+        self.size, self.head, self.rows = self.size + len(line), row[chain.FIELD], self.rows + 1
 
     def sync(self) -> int:
         """Bring the rows to the disk; returns the file's size, which a checkpoint remembers."""

@@ -135,9 +135,12 @@ class Scores:
                 raise ValueError("its spans are of other documents")
             if any(len(counts) and (counts.min() < 0 or counts.max() > MOST_COUNTED) for counts in counted):
                 raise ValueError("it counts less than nothing, or more than any text has")
-            return found
         except (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
             raise _broken(path, f"does not hold scores ({error})") from error
+        if finite(found.metrics) != result["metrics"]:
+            said = ", ".join(f"{name} {value}" for name, value in result["metrics"].items())
+            raise _broken(path, f"does not come to what result.json says of it ({said})")
+        return found
 
 
 def _arrays(blob: bytes) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablab import places
+from ablab import chain, places
 from ablab.fault import Fault, GateFailed
 from ablab.files import key_of, read_json, sha256_file, write_json
 from ablab.forms import misfit
@@ -162,7 +162,9 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
     handle = places.opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        places.extend(handle, _mended(handle) + line)
+        mend = _mended(handle)
+        line = (json.dumps(chain.linked(row, chain.end_of(_last(handle))), allow_nan=False) + "\n").encode()
+        places.extend(handle, mend + line)
         os.fsync(handle)
     except OSError as error:
         raise places.unwritable(path, error, len(line)) from error
@@ -175,13 +177,10 @@ def _mended(handle: int) -> bytes:
 
     Half a row is cut off: no reader of JSON lines could take the file any more. What is no row of this program's stays.
     """
-    end, step = os.fstat(handle).st_size, 1 << 16
+    end = os.fstat(handle).st_size
     if end == 0 or os.pread(handle, 1, end - 1) == b"\n":
         return b""
-    tail, at = b"", end
-    while at > 0 and b"\n" not in tail and len(tail) < TORN:
-        at, tail = max(at - step, 0), os.pread(handle, min(step, at), max(at - step, 0)) + tail
-    torn = tail[tail.rfind(b"\n") + 1 :]
+    torn = _last(handle)
     try:
         json.loads(torn)
     except ValueError:
@@ -189,6 +188,15 @@ def _mended(handle: int) -> bytes:
             os.ftruncate(handle, end - len(torn))
             return b""
     return b"\n"
+
+
+def _last(handle: int) -> bytes:
+    """The last line, its newline taken off, as far back as TORN bytes; b"" of an empty file."""
+    at, tail, step = os.fstat(handle).st_size, b"", 1 << 16
+    while at > 0 and b"\n" not in tail[:-1] and len(tail) < TORN:
+        at, tail = max(at - step, 0), os.pread(handle, min(step, at), max(at - step, 0)) + tail
+    whole = tail.removesuffix(b"\n")
+    return whole[whole.rfind(b"\n") + 1 :]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

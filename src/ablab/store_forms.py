@@ -29,6 +29,7 @@ DONE: dict[str, Any] = {
     "positions?": ({"edges": [int], "tokens": [int]}, None),
     "validated?": dict,
     "parameters?": {str: int},
+    "metrics?": {"rows": int, "chain": str},
     **_MADE_BY,
     "resumed?": [{"step": int, "changed": [str]}],
 }

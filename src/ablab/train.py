@@ -111,6 +111,7 @@ def train(
             metrics.close()
             mirror.close(patience)
         kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
+        kept["metrics"] = {"rows": metrics.rows, "chain": metrics.head}
         held.check()
         return _finish(learner, progress, corpus, fault, out, kept)
 

@@ -19,6 +19,7 @@ from ablab.data import gates, groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.find import Found, find
 from ablab.data.inputs import Inputs
+from ablab.data.renewed import renewed
 from ablab.data.sources import SEPARATOR, Source, TextFile
 from ablab.data.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.tokens import Tokens
@@ -80,6 +81,8 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     inputs.save()
     key = key_of(identity)
     if not (root / key).exists():
+        if told := renewed(root, identity, described["train"] + described["valid"]):
+            say(told)
         with making.folder(root, f".{key}.", ".part", among=".") as part:
             try:
                 _build(part, key, identity, found, described, data, say)

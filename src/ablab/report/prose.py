@@ -38,7 +38,8 @@ BROKEN = ("invalid", "unstable")
 
 def warnings(view: View) -> list[tuple[str, str, str]]:
     """(kind, headline, plain text), the gravest first; what a reader must not miss."""
-    found = [("unstable", "Diverged", words.clean(text) + ".") for text in listing(view.verdict.get("warnings"))]
+    found = [("invalid", "Changed records", words.clean(text) + ".") for text in listing(view.verdict.get("changed"))]
+    found += [("unstable", "Diverged", words.clean(text) + ".") for text in listing(view.verdict.get("warnings"))]
     found += [("inversion", "Inversion", text) for text in inversions(view)]
     if view.verdict.get("exploratory"):
         found.append(("exploratory", "Exploratory", " ".join([*exploratory(view), HINT])))
