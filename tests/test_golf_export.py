@@ -156,6 +156,7 @@ def test_a_sample_of_the_text_is_not_the_corpus(tmp_path: Path) -> None:
     def change(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
         if stage == "sliding":
             scores.nats, scores.tokens, scores.bytes = scores.nats[:4], scores.tokens[:4], scores.bytes[:4]
+            result["metrics"] = scores.metrics
 
     found = rules(tmp_path, change=change)
     measured = found["measured"]["bytes_equal_corpus"]
