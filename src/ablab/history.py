@@ -194,7 +194,7 @@ def _results_on(plan: Plan, base: str, before: Sequence[Row]) -> int:
         key
         for row in before
         if row.get("baseline") == base
-        for e in row["contrasts"]
+        for e in row.get("contrasts", ())
         for p in e["pairs"]
         for key in p[1:]
     }
@@ -344,9 +344,12 @@ def on_baseline(plan: Plan, found: Sequence[Row]) -> dict[str, int]:
     """How many arms have been judged on this baseline, and in how many decisions that had a family of their own."""
     base = found[own(plan, found)].get("baseline")
     here = [(j, row) for j, row in enumerate(found) if row.get("baseline") == base and base is not None]
-    arms = {entry["key"] for _, row in here for entry in row["contrasts"] if _started(plan, entry)}
+    arms = {entry["key"] for _, row in here for entry in row.get("contrasts", ()) if _started(plan, entry)}
     families = {
-        status(plan, found, j, e["arm"]).family for j, row in here for e in row["contrasts"] if _started(plan, e)
+        status(plan, found, j, e["arm"]).family
+        for j, row in here
+        for e in row.get("contrasts", ())
+        if _started(plan, e)
     }
     return {"arms": len(arms), "families": len(families)}
 

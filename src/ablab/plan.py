@@ -272,7 +272,7 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
         if result.get("diverged"):
             faults[stage] = str(result["diverged"])
         if result["probe"]:
-            if probe is None and result["probe"]["score"] is not None:
+            if probe is None and None not in (result["probe"].get("score"), result["probe"].get("acc")):
                 probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
         else:
             scores = Scores.load(plan.store.score(key), result)

@@ -8,6 +8,7 @@ memory than MEMORY. A crash of the interpreter or a reading that hangs ends the 
 
 from __future__ import annotations
 
+import copy
 import faulthandler
 import hashlib
 import json
@@ -84,7 +85,7 @@ def json_changed(data: bytes, draw: random.Random) -> bytes:
                 del at[place]
                 break
             else:
-                at[place] = draw.choice((*ODD, *(list(at.values()) if isinstance(at, dict) else at)))
+                at[place] = copy.deepcopy(draw.choice((*ODD, *(at.values() if isinstance(at, dict) else at))))
                 break
     if isinstance(record, dict) and "digest" in record:
         record["digest"] = key_of({name: value for name, value in record.items() if name != "digest"})
@@ -302,7 +303,7 @@ def store(folder: Path) -> dict[str, Kind]:
             history.pooled(plan, rows, name, 1)
 
     def collected(_: Path) -> None:
-        planning.collect(plan)
+        planning._score(plan, run, False, None)
 
     return {
         "done": Kind(plan.store.train(run.train_key) / "done.json", collected, json_changed),
