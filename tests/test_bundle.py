@@ -208,7 +208,7 @@ def odd(members: Members, plan: Plan) -> None:
     [
         (winner, "winner is"),
         (delta, "arms[1].delta is"),
-        (level, "in its scores"),
+        (level, "does not come to what result.json says of it"),
         (scores, "is not the file that was scored"),
         (unsealed, "was changed after it was written"),
         (both, "judged again, "),

@@ -26,7 +26,7 @@ from ablab.study import load
 
 CLOSE = 1e-9  # relative: numpy's and scipy's last digits differ between processors
 # of a verdict: what says where and when it was judged, and what else lay in the store
-ELSEWHERE = ("environment", "earlier", "notes")
+ELSEWHERE = ("environment", "earlier", "notes", "changed", "chains")  # a bundle chains its own rows
 SHOWN = 8  # differences that are listed
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ablab import history, provenance, source
+from ablab import chain, history, provenance, source
 from ablab import plan as planning
 from ablab.data.corpus import digest_of_manifest
 from ablab.data.located import changed, sealed
@@ -281,7 +281,13 @@ def _text(value: Any) -> bytes:
 
 
 def _lines(rows: Any) -> bytes:
-    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+    """Rows with a chain of their own: some are left out, and paths in them are shorter."""
+    found, before = [], ""
+    for row in rows:
+        row = chain.linked(row, before)
+        before = row[chain.FIELD]
+        found.append(json.dumps(row, allow_nan=False) + "\n")
+    return "".join(found).encode()
 
 
 def _broken(path: Path, fault: str, cure: str = _AGAIN) -> GateFailed:
