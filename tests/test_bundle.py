@@ -122,7 +122,7 @@ def test_an_honest_bundle_holds_and_its_training_is_the_same_bit_for_bit(
 ) -> None:
     plan, path = done
     found = auditor.audit(path, tmp_path, data=plan.study.path.parent, say=lambda _: None)
-    assert (found.broken, found.noted, len(found.held)) == ([], [], 7)
+    assert (found.broken, found.noted, len(found.held)) == ([], [], 8)
     assert found.retrained is not None and found.retrained["alike"] is True
     assert found.retrained["differences"] == {"pre_quant": 0.0, "packed": 0.0}
     assert "bit for bit" in found.retrained["sentence"]
@@ -187,6 +187,21 @@ def both(members: Members, plan: Plan) -> None:
         rescored(members, of(plan, "sink", seed, "packed"), -0.05)
 
 
+def loss(members: Members, plan: Plan) -> None:
+    name = f"store/train/{plan.runs['sink', 0].train_key}/metrics.jsonl"
+    members[name] = members[name].replace(b'"loss": ', b'"loss": 1', 1)
+
+
+def cut(members: Members, plan: Plan) -> None:
+    name = f"store/train/{plan.runs['sink', 0].train_key}/metrics.jsonl"
+    members[name] = b"".join(members[name].splitlines(keepends=True)[:-1])
+
+
+def decision(members: Members, plan: Plan) -> None:
+    lines = members["store/decisions.jsonl"].splitlines(keepends=True)
+    members["store/decisions.jsonl"] = b"".join([lines[0].replace(b'"ended": 0', b'"ended": 1', 1), *lines[1:]])
+
+
 def page(members: Members, plan: Plan) -> None:
     name = "store/studies/sealed/report.html"
     members[name] = members[name].replace(b"inconclusive", b"better", 1)
@@ -212,6 +227,9 @@ def odd(members: Members, plan: Plan) -> None:
         (scores, "is not the file that was scored"),
         (unsealed, "was changed after it was written"),
         (both, "judged again, "),
+        (loss, "metrics.jsonl: line 1 is not what was written there"),
+        (cut, "metrics.jsonl: its end is missing"),
+        (decision, "decisions.jsonl: line 1 is not what was written there"),
         (page, "report.html is not the page of its verdict.json"),
         (seeds, "judged again, "),
         (odd, "cannot be looked through"),

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ablab import bundle as bundles
-from ablab import judge, retrain, sources
+from ablab import chain, judge, retrain, sources
 from ablab import plan as planning
 from ablab.bundle import Bundle
 from ablab.data.corpus import Corpus, Valid, read_manifest
 from ablab.data.groups import recalled
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import key_of, read_json, write_json
+from ablab.metrics import WALL
 from ablab.plan import Plan
 from ablab.scores import Scores
 from ablab.store import Store, Where
@@ -123,6 +124,9 @@ def audit(
     found.take(
         "every record matches its digest, every score its record, every level its scores", lambda: _records(plan)
     )
+    found.take(
+        "every row of the ledger, the decisions and the metrics follows from the one before", lambda: _chains(plan)
+    )
     if not found.broken:
         found.noted += _source(plan)
     found.take("the judgement made again from the scores is the bundled one", lambda: _judged(plan))
@@ -218,6 +222,24 @@ def _records(plan: Plan) -> list[str]:
                         found.append(f"{place}, stage {stage}: {fault}")
         except Refused as refused:
             found += [f"{place}: {fault.fault}" for fault in refused.faults]
+    return found
+
+
+def _chains(plan: Plan) -> list[str]:
+    """Rows that were edited, taken out or moved; and what the page itself says of the store that was bundled."""
+    told = read_json(plan.directory / "verdict.json").get("changed") or []
+    found = [f"the page says of its store: {text}" for text in told]
+    own: list[tuple[Path, str, tuple[str, ...]]] = [
+        (plan.directory / "ledger.jsonl", "", ()),
+        (plan.store.root / "decisions.jsonl", "", ()),
+    ]
+    for run in {run.train_key: run for run in plan.runs.values()}.values():
+        if (done := plan.store.trained(run.train_key)) is not None and done.get("metrics"):
+            own.append((plan.store.train(run.train_key) / "metrics.jsonl", str(done["metrics"]["chain"]), WALL))
+    for path, end, aside in own:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        said, _, _ = chain.check(iter(lines), aside=aside, end=end)
+        found += [f"{path.parent.name}/{path.name}: {text}" for text in said]
     return found
 
 

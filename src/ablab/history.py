@@ -276,7 +276,18 @@ def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
     """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
     mine = found[own(plan, found)]
     shared = [row for row in found if row is mine or shares(row, mine)]
-    inside = ("runs", "decision_key", "contrasts", "baseline", "bank", "on_baseline", "expect", "limits", "firsts")
+    inside = (
+        "runs",
+        "decision_key",
+        "contrasts",
+        "baseline",
+        "bank",
+        "on_baseline",
+        "expect",
+        "limits",
+        "firsts",
+        "chain",
+    )
     said = []
     for i, row in enumerate(shared):
         shown = {key: value for key, value in row.items() if key not in inside}
