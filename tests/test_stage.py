@@ -171,7 +171,7 @@ def test_result_says_everything(weights: Path, corpus: Corpus) -> None:
     again, scores = read_stage(out)
     assert again == result
     assert result["metrics"] == {"nats_per_token": scores.nats_per_token, "bits_per_byte": scores.bits_per_byte}
-    assert sorted(path.name for path in out.iterdir()) == ["blob", "result.json", "scores.npz"]
+    assert sorted(path.name for path in out.iterdir()) == ["blob", "result.json", "scores.npz", "source.json"]
 
 
 def test_file_scores_as_memory(weights: Path, corpus: Corpus) -> None:
