@@ -97,7 +97,8 @@ FAULTS = {
     10: Held(
         "a flipped byte, a cut, an exchange or a file too many in the data is named before the first step",
         of("data/test_data_prepare.py", "changed_files_are_named", "swapped_extra_and_edited_files_are_named")
-        + of("data/test_data_verify.py", "a_changed_byte_is_found_by_its_hash", "files_missing_cut_or_too_many"),
+        + of("data/test_data_verify.py", "a_changed_byte_is_found_by_its_hash", "files_missing_cut_or_too_many")
+        + of("faults/test_faults_bit_rot.py", "other_bytes_under_the_same_size_and_time_are_found"),
     ),
     11: Held(
         "an id outside the vocabulary, an empty document or BOS alone is refused or has a defined score",
@@ -184,7 +185,9 @@ FAULTS = {
     26: Held(
         "a study that is endless, deep, huge or no text is refused at once, with its line where it has one",
         of(HERE, "f26_a_study_that_is_a_trap")
-        + of("faults/test_faults_no_files.py", "what_is_no_file_is_refused_at_once"),
+        + of("faults/test_faults_no_files.py", "what_is_no_file_is_refused_at_once")
+        + of("faults/test_faults_long_lines.py", "a_long_line_takes_linear_time")
+        + of("faults/test_faults_fuzz.py", "changed_files_are_read_or_refused"),
     ),
     27: Held(
         "no name and no link leads outside; names that a disk cannot tell apart are refused",
@@ -210,8 +213,15 @@ FAULTS = {
         ),
     ),
     30: Held(
-        "a result that was edited is found",
+        "a result, a score or a row of metrics, ledger or decisions that was edited, taken out or moved is named in the page",
         of(WHOLE, "a_damaged_file_is_named")
+        + of(
+            "faults/test_faults_chains.py",
+            "every_change_is_named",
+            "scores_are_held_against_the_result",
+            "the_page_names_file_and_line_until_the_records_are_back",
+            "metrics_of_a_run_are_held_against_its_end",
+        )
         + of("test_bundle.py", "what_was_changed_is_found_though_every_hash_was_made_to_fit"),
     ),
     31: Held(
