@@ -18,7 +18,7 @@ test: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 --hypothesis-seed=0
 
-verify: $(VENV)/ready-test $(VOCAB)  # the full statistical simulations: about ten minutes; every setting of every lever: three
+verify: $(VENV)/ready-test $(VOCAB)  # simulations: ten minutes; every setting of every lever: three; kills, full disks, changed files: thirty
 	$(BIN)/python bench/verdict_simulations.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m minutes tests
 
