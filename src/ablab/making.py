@@ -36,15 +36,17 @@ def temporary(path: Path) -> tuple[int, Path]:
 def folder(root: Path, prefix: str, suffix: str = "", *, among: str = "") -> Iterator[Path]:
     """Yield a new folder in `root`, held until the block ends and then removed, if it was not renamed.
 
-    Folders of dead makers are removed before: those named with `among` (the prefix where it is "") and `suffix`. GateFailed
-    where `root` is or lies behind a link, or cannot be written.
+    Folders of dead makers are removed before: those named with `among` (the prefix where it is "") and `suffix`. One that
+    holds something and no lock is taken for an older version's in a folder of this program's own (there is a suffix), and
+    left alone among everybody's temporary files, where it may be anybody's. GateFailed where `root` is or lies behind a link,
+    or cannot be written.
     """
     places.folder(root)
     try:
         for entry in list(os.scandir(root)):
             named = entry.name.startswith(among or prefix) and entry.name.endswith(suffix)
             if named and entry.is_dir(follow_symlinks=False):
-                _sweep(Path(entry.path))
+                _sweep(Path(entry.path), unlocked=bool(suffix))
         made, handle = _new(root, prefix, suffix)
     except OSError as error:
         raise places.unwritable(root, error) from error
@@ -69,13 +71,14 @@ def _new(root: Path, prefix: str, suffix: str) -> tuple[Path, int]:
                 return made, handle
 
 
-def _sweep(old: Path) -> None:
-    """Remove a folder whose maker is dead; one without a lock is of a maker that died before it had one."""
+def _sweep(old: Path, *, unlocked: bool) -> None:
+    """Remove a folder whose maker is dead. One without a lock is of a maker that died before it had one, and empty; unlocked:
+    or of a version that held none, and goes, too."""
     with contextlib.suppress(OSError):
         if old.stat().st_uid != os.getuid():
             return
         if not (old / LOCK).exists():
-            if any(old.iterdir()):  # of a version that held no locks
+            if unlocked and any(old.iterdir()):
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 old.rmdir()

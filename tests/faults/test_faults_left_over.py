@@ -97,6 +97,8 @@ def test_f02_scratch_of_killed_processes_is_removed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "ablab-try-a-file").write_text("no folder")
     (tmp_path / "another").mkdir()
+    (tmp_path / "ablab-try-notes").mkdir()
+    (tmp_path / "ablab-try-notes/mine.txt").write_text("of a person, or of a version without locks that is at work")
     (tmp_path / "ablab-try-link").symlink_to(tmp_path / "another")
     with maker(FOLDER_AMONG_SCRATCH, tmp_path) as (process, made):
         with making.scratch("ablab-try-") as own:
@@ -105,7 +107,8 @@ def test_f02_scratch_of_killed_processes_is_removed(tmp_path: Path, monkeypatch:
         process.wait()
         with making.scratch("ablab-try-"):
             assert not made.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"ablab-try-a-file", "another", "ablab-try-link"}
+    names = {"ablab-try-a-file", "another", "ablab-try-link", "ablab-try-notes"}
+    assert {path.name for path in tmp_path.iterdir()} == names and (tmp_path / "ablab-try-notes/mine.txt").exists()
 
 
 def test_what_is_published_holds_no_lock(tmp_path: Path) -> None:
