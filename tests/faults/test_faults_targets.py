@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablab.data import Corpus, prepare, stretches
-from ablab.data.corpus import Valid
+from ablab.data import Corpus, build, prepare, stretches
+from ablab.data.corpus import Valid, digest_of_manifest
 from ablab.data.shards import write_shard
-from ablab.fault import GateFailed
+from ablab.fault import Fault, GateFailed, Halted
+from ablab.files import write_json
 
 BOS = 256
 LETTERS = random.Random(5)
@@ -121,6 +122,23 @@ def test_a_small_share_is_noted_and_kept(tmp_path: Path) -> None:
     assert "data: 10.0 % of the held-out text (8 of 80 stretches of 50 tokens) also stands in training" in said
     assert corpus.manifest["looked_at"] == {"targets": 6420, "stretches": 80, "in_training": 8}
     assert not [line for line in made(tmp_path)[1] if "stretches" in line]  # looked at once
+
+
+def test_a_corpus_that_was_never_looked_at_can_be_used_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v = text(4000)
+    shards(tmp_path, [BOS, *text(3000), *v[:420], *text(3000)], [BOS, *v])
+    corpus, _ = made(tmp_path)
+    manifest = {name: value for name, value in corpus.manifest.items() if name != build.LOOKED}
+    write_json(corpus.path / "manifest.json", manifest | {"digest": digest_of_manifest(manifest)})
+
+    def full(path: Path, value: object) -> None:
+        raise Halted(Fault(str(path), "cannot be written (Read-only file system)"))
+
+    monkeypatch.setattr(build, "write_json", full)
+    again, said = made(tmp_path)
+    assert again.manifest["looked_at"] == corpus.manifest["looked_at"] and "stretches" in said[-1]
 
 
 def test_text_of_its_own_shares_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -24,7 +25,7 @@ from ablab.data.sources import SEPARATOR, Source, TextFile
 from ablab.data.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.tokens import Tokens
 from ablab.data.writer import Writer
-from ablab.fault import Fault, GateFailed, InvalidStudy
+from ablab.fault import Fault, GateFailed, Halted, InvalidStudy
 from ablab.files import key_of, sha256_file, write_json
 from ablab.kinds import kind_of
 from ablab.opened import no_file
@@ -196,7 +197,8 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
             say(told)
     manifest = corpus.manifest | {LOOKED: {"targets": targets, "stretches": many, "in_training": found}}
     manifest["digest"] = digest_of_manifest(manifest)
-    write_json(corpus.path / "manifest.json", manifest)
+    with contextlib.suppress(Halted):  # a store that is read-only: it is looked at again the next time
+        write_json(corpus.path / "manifest.json", manifest)
     return dataclasses.replace(corpus, manifest=manifest)
 
 
