@@ -155,7 +155,7 @@ def test_a_long_stage_hears_a_signal(tmp_path: Path) -> None:
     process = started(tmp_path, LONG)
     try:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
+        assert process.wait(held.HANG) == 75
     finally:
         process.kill()
     assert list(tmp_path.glob("runs/train/*/done.json")) and not list(tmp_path.glob("runs/score/*/result.json"))
