@@ -34,6 +34,7 @@ FLOORS = {
         "places",
         "making",
         "plain",
+        "differences",
         "streams",
         "lock",
         "signals",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,15 +17,17 @@ from ablab import plan as planning
 from ablab.bundle import Bundle
 from ablab.data.corpus import Corpus, Valid, read_manifest
 from ablab.data.groups import recalled
+from ablab.differences import close, different, shown
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import key_of, read_json, write_json
 from ablab.metrics import WALL
 from ablab.plan import Plan
-from ablab.scores import Scores
+from ablab.scores import Scores, finite
+from ablab.shareable import shareable
 from ablab.store import Store, Where
 from ablab.study import load
+from ablab.study.settings import decides
 
-CLOSE = 1e-9  # relative: numpy's and scipy's last digits differ between processors
 # of a verdict: what says where and when it was judged, and what else lay in the store
 ELSEWHERE = ("environment", "earlier", "notes", "changed", "chains")  # a bundle chains its own rows
 SHOWN = 8  # differences that are listed
@@ -130,11 +132,16 @@ def audit(
     if not found.broken:
         found.noted += _source(plan)
     found.take("the judgement made again from the scores is the bundled one", lambda: _judged(plan))
+    if not found.broken:
+        found.take("no warning was left out of the pages", lambda: _notes(plan, found))
     found.take("the pages say what the verdict says", lambda: _pages(plan))
     if data is None:
         found.noted.append("no run was trained again: name the folder of the data with --data")
     elif not found.broken:
-        retrain.again(bundle, plan, folder / "again", data, salt=salt, tolerance=tolerance, found=found, say=say)
+        try:
+            retrain.again(bundle, plan, folder / "again", data, salt=salt, tolerance=tolerance, found=found, say=say)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            found.broken.append(f"no run can be trained again ({type(error).__name__}: {error})")
     return found
 
 
@@ -169,6 +176,8 @@ def _where(bundle: Bundle) -> Where:
     told = bundle.index["where"]
     kinds = {"device": str, "precision": str, "executor": str, "micro_rows": int, "compiled": bool}
     if told.keys() != kinds.keys() or any(type(told[name]) is not kind for name, kind in kinds.items()):
+        raise _other(bundle, f"says that its runs were executed as {told!r}, which nothing here can")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", told["device"]) or not 1 <= told["micro_rows"] <= 1 << 30:
         raise _other(bundle, f"says that its runs were executed as {told!r}, which nothing here can")
     return Where(**told)
 
@@ -214,11 +223,14 @@ def _records(plan: Plan) -> list[str]:
             plan.store.trained(run.train_key)
             for stage, key in run.score_keys.items():
                 result = plan.store.scored(key)
-                if result is None or result["probe"] or result.get("diverged"):
+                if result is None:
                     continue
-                for name, own in Scores.load(plan.store.score(key), result).metrics.items():
-                    if not _close(told := result["metrics"].get(name), own):
-                        fault = f"{name} is {_shown(told)} in the record and {_shown(own)} in its scores"
+                scores = Scores.load(plan.store.score(key), result)
+                if (result["probe"] is None) is not decides(run.settings["stage"][stage]["evaluate"]):
+                    found.append(f"{place}, stage {stage}: its record says that it is another kind of evaluation")
+                for name, own in finite(scores.metrics).items():
+                    if not close(told := result["metrics"].get(name), own):
+                        fault = f"{name} is {shown(told)} in the record and {shown(own)} in its scores"
                         found.append(f"{place}, stage {stage}: {fault}")
         except Refused as refused:
             found += [f"{place}: {fault.fault}" for fault in refused.faults]
@@ -259,22 +271,32 @@ def _judged(plan: Plan) -> list[str]:
     return [f"judged again, {text}" for text in different(_lasting(before), _lasting(json.loads(json.dumps(after))))]
 
 
+def _notes(plan: Plan, found: Audit) -> list[str]:
+    """Notes that the bundled verdict left out, though they follow from its records; those that only it has are noted.
+
+    What is said of code is of the code that judges: that which bundled may have been another one than this.
+    """
+    before = read_json(plan.directory / "verdict.json", form={"notes": [str], "environment": dict})
+    verdict = planning.judged(plan, planning.bank(plan)).as_json()
+    own = [*verdict["notes"], *judge.on_record(plan, judge.decisions(plan, keep=False)), *judge.notes(plan)]
+    said = _shareable(plan, own)
+    here = set(_shareable(plan, sources.notes(plan)))
+    found.noted += [
+        f"a note of the pages that is not found here: {text}" for text in before["notes"] if text not in said
+    ]
+    lost = [f"the pages leave out: {text}" for text in said if text not in before["notes"] and text not in here]
+    told = {name: before["environment"].get(name) for name in plan.where.as_json()}
+    return lost + [f"in the pages, {text}" for text in different(told, plan.where.as_json())]
+
+
+def _shareable(plan: Plan, texts: list[str]) -> list[str]:
+    return list(shareable(texts, folder=plan.study.path.parent, root=plan.store.root))
+
+
 def _lasting(verdict: dict[str, Any]) -> dict[str, Any]:
     """What of a verdict another machine must find as well. The digest of a manifest is of its paths, too."""
     data = [{key: value for key, value in one.items() if key != "digest"} for one in verdict["data"]]
     return {key: value for key, value in verdict.items() if key not in ELSEWHERE} | {"data": data}
-
-
-def different(before: Any, after: Any, place: str = "") -> list[str]:
-    """Where two nests differ, numbers beyond CLOSE."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = dict.fromkeys([*before, *after])
-        return [one for key in keys for one in different(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))]
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [one for i, pair in enumerate(zip(before, after)) for one in different(*pair, f"{place}[{i}]")]
-    if before == after or _close(before, after):
-        return []
-    return [f"{place} is {_shown(after)} and was {_shown(before)}"]
 
 
 def _pages(plan: Plan) -> list[str]:
@@ -286,18 +308,6 @@ def _pages(plan: Plan) -> list[str]:
         if (plan.directory / name).read_text(encoding="utf-8") != page(verdict):
             found.append(f"{name} is not the page of its verdict.json")
     return found
-
-
-def _close(one: Any, other: Any) -> bool:
-    if one is None or other is None or isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    numbers = isinstance(one, int | float) and isinstance(other, int | float)
-    return numbers and math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
-
-
-def _shown(value: Any) -> str:
-    text = f"{value:.9g}" if isinstance(value, float) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _other(bundle: Bundle, fault: str) -> GateFailed:

@@ -90,21 +90,19 @@ def notes(plan: Plan) -> list[str]:
 def _kept(plan: Plan) -> Iterator[Kept]:
     """Everything of the plan that exists, each folder once."""
     seen: set[str] = set()
-    kind = machine.kind(plan.where.device)
     for run in plan.runs.values():
         if run.train_key not in seen:
             seen.add(run.train_key)
-            folder, here = (
-                plan.store.train(run.train_key),
-                {"source": source.of_training(run.settings), "machine": kind},
-            )
+            folder, here = plan.store.train(run.train_key), {"source": source.of_training(run.settings)}
             if (done := plan.store.trained(run.train_key)) is not None:
                 yield Kept(run, "training", folder, done, here)
             else:
-                yield from (Kept(run, "checkpoint", folder, header, here) for header in _headers(folder))
+                for header in _headers(folder):  # the machine is asked for only here: results may be of one that is not
+                    here["machine"] = machine.kind(plan.where.device)
+                    yield Kept(run, "checkpoint", folder, header, here)
         for stage, one in run.score_keys.items():
             if one not in seen and (result := plan.store.scored(one)) is not None:
-                here = {"source": source.of_stage(run.settings, stage), "machine": kind}
+                here = {"source": source.of_stage(run.settings, stage)}
                 yield Kept(run, stage, plan.store.score(one), result, here)
             seen.add(one)
 

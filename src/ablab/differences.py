@@ -1,0 +1,34 @@
+"""Where two nests of plain values differ, numbers beyond the last digits that processors disagree about."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+CLOSE = 1e-9  # relative: numpy's and scipy's last digits differ between processors
+
+
+def different(before: Any, after: Any, place: str = "") -> list[str]:
+    """Where two nests differ, numbers beyond CLOSE."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = dict.fromkeys([*before, *after])
+        return [one for key in keys for one in different(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [one for i, pair in enumerate(zip(before, after)) for one in different(*pair, f"{place}[{i}]")]
+    if before == after or close(before, after):
+        return []
+    return [f"{place} is {shown(after)} and was {shown(before)}"]
+
+
+def close(one: Any, other: Any) -> bool:
+    """Whether two numbers are equal to CLOSE, or both None."""
+    if one is None or other is None or isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    return numbers and math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
+
+
+def shown(value: Any) -> str:
+    """A value in at most 60 characters."""
+    text = f"{value:.9g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
