@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,10 +27,12 @@ from ablab.data.corpus import digest_of_manifest
 from ablab.data.located import changed, sealed
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic, key_of, sha256_file
+from ablab.opened import read_whole
 from ablab.plan import Plan, Run
 from ablab.scores import FILE as SCORES
 from ablab.shareable import shareable
 from ablab.store import read_lines
+from ablab.strict_json import record
 
 FORMAT = 1
 INDEX = "bundle.json"
@@ -38,6 +42,9 @@ MOST_BYTES = 4 << 30  # of all members together without weights; a study of a hu
 MOST_WEIGHTS = 1 << 40
 MOST_MEMBERS = 100_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*(/[A-Za-z0-9_][A-Za-z0-9_. -]*)*")
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+FREE, MOST_RATIO = 1 << 30, 64  # all members may have FREE bytes, or so many times those of the archive
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile)  # encrypted, cut, of no known kind
 _AGAIN = "ask for the bundle again"
 
 
@@ -68,7 +75,9 @@ class Bundle:
                         break
                     digest.update(piece)
                     out.write(piece)
-        except (ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (*UNREADABLE, zlib.error) as error:
+            if isinstance(error, OSError):  # of this machine's disk, which is not the bundle's fault
+                raise
             raise _broken(self.path, f"{name} cannot be read ({error})") from error
         if left or digest.hexdigest() != told["sha256"]:
             raise _broken(self.path, f"{name} is not the file that was bundled (its sha256 differs)")
@@ -114,9 +123,13 @@ def opened(path: Path) -> Bundle:
         infos = archive.infolist()
         if len(infos) > MOST_MEMBERS or INDEX not in archive.namelist():
             raise _broken(path, f"holds no {INDEX}", "give the file that `ablab bundle` wrote")
+        if odd := [
+            info.filename for info in infos if info.compress_type not in PACKED
+        ]:  # xz may ask for 4 GiB to begin
+            raise _broken(path, f"holds {odd[0][:40]!a} packed otherwise than a bundle is")
         with archive.open(INDEX) as file:
-            index = json.loads(file.read(MOST_MEMBERS * 300))
-    except (OSError, ValueError, RecursionError, NotImplementedError, zipfile.BadZipFile, EOFError) as error:
+            index = record(file.read(MOST_MEMBERS * 300))
+    except UNREADABLE as error:
         raise _broken(
             path, f"cannot be read as a bundle ({error})", "give the file that `ablab bundle` wrote"
         ) from error
@@ -138,13 +151,21 @@ def _check_index(path: Path, index: Mapping[str, Any], names: list[str]) -> None
     if len(names) != len(set(names)) or set(names) != {INDEX, *members}:
         raise _broken(path, f"does not hold just the members that {INDEX} lists")
     most = MOST_WEIGHTS if any(name.endswith(".safetensors") for name in members) else MOST_BYTES
+    most = min(most, max(FREE, MOST_RATIO * path.stat().st_size))
+    if len({name.casefold() for name in members}) < len(members) or any(_in_way(name, members) for name in members):
+        raise _broken(path, f"{INDEX} lists two members that cannot both be written")
     if sum(one["size"] for one in members.values()) > most:
         raise _broken(path, f"would take more than {most:,} bytes")
     kinds = {"corpora": dict, "counts": dict, "weights": dict, "where": dict, "runs": list, "root": str, "study": str}
     if wrong := [name for name, kind in kinds.items() if not isinstance(index.get(name), kind)]:
         raise _broken(path, f"{INDEX} does not hold {', '.join(wrong)}")
-    if not _NAME.fullmatch(index["root"]) or ("/" in index["root"]) or STUDY not in members:
+    if not _NAME.fullmatch(index["root"]) or "/" in index["root"] or len(index["root"]) > 200 or STUDY not in members:
         raise _broken(path, f"{INDEX} names no store or no study")
+
+
+def _in_way(name: str, members: Mapping[str, Any]) -> bool:
+    """Whether a member lies below another one, or a part of its name is longer than that of a file."""
+    return any(str(above) in members for above in Path(name).parents) or any(len(one) > 200 for one in Path(name).parts)
 
 
 def _told(data: bytes | Path) -> dict[str, Any]:
@@ -190,7 +211,7 @@ def _members(plan: Plan, answer: Mapping[str, Any], weights: bool) -> Iterator[t
         yield f"store/data/{corpus.key}/manifest.json", _text(manifest | {"digest": digest_of_manifest(manifest)})
         if corpus.groups is not None:
             name = f"groups/{key_of([corpus.key, corpus.groups.by])}.json"
-            yield f"store/data/{name}", (plan.store.data / name).read_bytes()
+            yield f"store/data/{name}", _own(plan.store.data / name)
     yield from _results(plan, found, weights)
 
 
@@ -208,7 +229,9 @@ def _scripts(plan: Plan) -> Iterator[tuple[str, bytes | Path]]:
                 "is counted by a stage and lies outside of the study's folder, or has a name that no bundle can keep"
             )
             raise GateFailed(Fault(script, fault, "move it beside the study file"))
-        yield name, Path(script).read_bytes()
+        if not Path(script).resolve().is_relative_to(folder.resolve()):
+            raise _other_file(Path(script), "is a link that leads out of the study's folder")
+        yield name, read_whole(Path(script))
 
 
 def _decisions(plan: Plan, found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -246,8 +269,25 @@ def _results(plan: Plan, found: list[dict[str, Any]], weights: bool) -> Iterator
 
 def _files(folder: Path, name: str, files: list[str]) -> Iterator[tuple[str, bytes | Path]]:
     for file in files:
-        if (folder / file).exists():
-            yield f"{name}/{file}", folder / file
+        if not _NAME.fullmatch(file):
+            raise _other_file(folder / file, "is no name of a file in its folder")
+        if os.path.lexists(folder / file):
+            yield f"{name}/{file}", _own(folder / file)
+
+
+def _own(path: Path) -> Path:
+    """A file of the store or the study that goes into the bundle as it is. GateFailed for a link, or what is no file.
+
+    Store and study may be a stranger's, and a bundle is passed on: behind a link may lie whatever else this user can read.
+    """
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or path.parent.resolve() != path.parent.absolute():
+        raise _other_file(path, "is a link, lies behind one, or is no file: what it leads to would be passed on")
+    return path
+
+
+def _other_file(path: Path, fault: str) -> GateFailed:
+    return GateFailed(Fault(str(path), fault, "put the file itself there, or remove it"))
 
 
 def _run(run: Run) -> dict[str, Any]:

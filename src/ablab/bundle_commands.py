@@ -36,7 +36,8 @@ def bundle(
     shelf.guard(plan)
     answer = judge.conclude(plan)
     report.write(answer, plan.directory)
-    file = places.real(to or Path(f"{read.called}.zip"))
+    # a link that a person names is followed; one that lies under the name of the study is not
+    file = places.real(to) if to is not None else places.real(Path.cwd()) / f"{read.called}.zip"
     index = bundles.write(plan, answer, file, weights=weights)
     said = {
         "bundle": index["digest"],

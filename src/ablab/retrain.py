@@ -191,18 +191,19 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, 
 
 def _unlike(before: dict[str, Any], after: dict[str, Any], names: tuple[str, ...] | None) -> list[str]:
     """Where two records differ in the fields `names`; in all but those of their making where that is None."""
-    pair = (
-        {k: v for k, v in one.items() if (k not in MAKING if names is None else k in names)} for one in (before, after)
+    one, other = (
+        {name: held for name, held in record.items() if (name not in MAKING if names is None else name in names)}
+        for record in (before, after)
     )
-    return different(*pair)
+    return different(one, other)
 
 
 def _other(before: Scores, after: Scores) -> list[str]:
     """What two evaluations of one text count that is not equal."""
     found = [name for name in ("tokens", "bytes") if not np.array_equal(getattr(before, name), getattr(after, name))]
     for span in before.spans.keys() | after.spans.keys():
-        pair = [one.spans.get(span, {}).get("tokens") for one in (before, after)]
-        if pair[0] is None or pair[1] is None or not np.array_equal(*pair):
+        one, other = (scores.spans.get(span, {}).get("tokens") for scores in (before, after))
+        if one is None or other is None or not np.array_equal(one, other):
             found.append(f"tokens of {span}")
     return [f"other {name} of the documents were scored" for name in found]
 
@@ -212,7 +213,7 @@ def _bits(before: Scores, after: Scores) -> list[str]:
     pairs = [("nats", before.nats, after.nats)]
     spans = before.spans.keys() & after.spans.keys()
     pairs += [(f"nats of {name}", before.spans[name]["nats"], after.spans[name]["nats"]) for name in spans]
-    return [f"{name} of the documents differ" for name, *pair in pairs if not np.array_equal(*pair, equal_nan=True)]
+    return [f"{name} of the documents differ" for name, a, b in pairs if not np.array_equal(a, b, equal_nan=True)]
 
 
 def _kinds(result: dict[str, Any]) -> list[str]:

@@ -93,7 +93,8 @@ def _kept(plan: Plan) -> Iterator[Kept]:
     for run in plan.runs.values():
         if run.train_key not in seen:
             seen.add(run.train_key)
-            folder, here = plan.store.train(run.train_key), {"source": source.of_training(run.settings)}
+            folder = plan.store.train(run.train_key)
+            here: dict[str, Any] = {"source": source.of_training(run.settings)}
             if (done := plan.store.trained(run.train_key)) is not None:
                 yield Kept(run, "training", folder, done, here)
             else:

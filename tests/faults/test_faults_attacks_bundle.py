@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from ablab import auditor, bundle, history, judge, report, retrain
+from ablab import auditor, bundle, cli, history, judge, report, retrain
 from ablab import plan as planning
 from ablab.data.located import sealed
 from ablab.fault import GateFailed
@@ -232,3 +233,115 @@ def rewritten(path: Path, to: Path, change: Change) -> Path:
         for name, data in {bundle.INDEX: json.dumps(sealed(index)).encode(), **held}.items():
             archive.writestr(name, data)
     return to
+
+
+def test_nothing_of_this_machine_is_bundled_behind_a_link(done: Plan, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("what nobody else may read")
+    answer = json.loads((done.directory / "verdict.json").read_text())
+    run = done.runs["sink", 0]
+    for at, file in enumerate(["metrics.jsonl", "source.json", "../../../secret", "hard", "behind"]):
+        shutil.copytree(done.study.path.parent, tmp_path / f"{at}")
+        plan = made(tmp_path / f"{at}")
+        folder = plan.store.train(run.train_key)
+        if file == "../../../secret":
+            (tmp_path / f"{at}" / "secret").write_text("what nobody else may read")
+            record(folder / "done.json", lambda held: held["weights"].update({"../../../secret": "0"}))
+        elif file == "hard":
+            (folder / "metrics.jsonl").unlink()
+            (folder / "metrics.jsonl").hardlink_to(secret)
+        elif file == "behind":
+            score = plan.store.score(run.score_keys["packed"])
+            score.rename(tmp_path / "elsewhere")
+            score.symlink_to(tmp_path / "elsewhere")
+        else:
+            (folder / file).unlink()
+            (folder / file).symlink_to(secret)
+        with pytest.raises(GateFailed, match=r"is a link, lies behind one|is no name of a file"):
+            bundle.write(plan, answer, tmp_path / f"{at}.zip", weights=True)
+        assert not (tmp_path / f"{at}.zip").exists()
+
+
+def test_a_script_behind_a_link_is_not_bundled(tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text("token = 7")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "train.py").symlink_to(tmp_path / "secret.py")
+    (tmp_path / "study" / "text.jsonl").write_text("{}")
+    text = STUDY.replace('codec = "lzma"', 'codec = "lzma", code = "train.py"')
+    (tmp_path / "study" / "study.toml").write_text(text)
+    study = load(tmp_path / "study" / "study.toml")
+    plan = Plan(study, Store(tmp_path / "runs"), None, {}, {})  # type: ignore[arg-type]
+    with pytest.raises(GateFailed, match="leads out of the study's folder"):
+        list(bundle._scripts(plan))
+
+
+def test_the_file_that_nobody_named_is_written_through_no_link(
+    done: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "forged.zip").symlink_to(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "here")
+    asked = ["bundle", str(done.study.path), "--out", str(done.store.root)]
+    refused = CliRunner().invoke(cli.app, asked)
+    assert "nothing is written through a link" in str(refused.exception)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert CliRunner().invoke(cli.app, [*asked, "--to", "forged.zip"]).exit_code == 0  # a person's own link
+    assert (tmp_path / "mine").read_bytes()[:2] == b"PK"
+
+
+def archive(to: Path, members: dict[str, bytes], how: int = zipfile.ZIP_DEFLATED, **index: Any) -> Path:
+    told = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
+    head = {
+        "format": 1,
+        "corpora": {},
+        "counts": {},
+        "weights": {},
+        "where": {},
+        "runs": [],
+        "root": "runs",
+        "study": "x",
+    }
+    with zipfile.ZipFile(to, "w", how) as file:
+        file.writestr(bundle.INDEX, json.dumps(sealed({**head, "members": told, **index})))
+        for name, data in members.items():
+            file.writestr(name, data)
+    return to
+
+
+def encrypted(path: Path) -> Path:
+    """The archive with the flag that says so, in both of its headers."""
+    data = bytearray(path.read_bytes())
+    for sign, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = data.find(sign)
+        while place >= 0:
+            data[place + at] |= 1
+            place = data.find(sign, place + 4)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda to: archive(to, {bundle.STUDY: b"x"}, zipfile.ZIP_LZMA), "packed otherwise"),
+        (lambda to: archive(to, {bundle.STUDY: b"x"}, zipfile.ZIP_BZIP2), "packed otherwise"),
+        (lambda to: encrypted(archive(to, {bundle.STUDY: b"x"})), "cannot be read as a bundle"),
+        (lambda to: archive(to, {bundle.STUDY: b"x", "study/a": b"x", "study/a/b": b"x"}), "cannot both be written"),
+        (lambda to: archive(to, {bundle.STUDY: b"x", "study/A": b"x", "study/a": b"x"}), "cannot both be written"),
+        (lambda to: archive(to, {bundle.STUDY: b"x", f"study/{'a' * 400}": b"x"}), "cannot both be written"),
+        (lambda to: archive(to, {bundle.STUDY: b"x"}, root="r" * 300), "names no store"),
+        (lambda to: archive(to, {bundle.STUDY: b"x"}, commit=[[[]]] * 5_000_000), "cannot be read as a bundle"),
+        (
+            lambda to: archive(to, {bundle.STUDY: b"x", "store/train/a/w.safetensors": bytes(1 << 21)}),
+            "would take more",
+        ),
+    ],
+    ids=["xz", "bzip2", "encrypted", "below", "case", "long", "root", "brackets", "bomb"],
+)
+def test_an_archive_that_is_no_bundle_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], said: str
+) -> None:
+    monkeypatch.setattr(bundle, "FREE", 1 << 20)
+    with pytest.raises(GateFailed, match=said):
+        auditor.audit(make(tmp_path / "x.zip"), tmp_path / "audit", say=lambda _: None)
