@@ -122,7 +122,7 @@ def test_an_honest_bundle_holds_and_its_training_is_the_same_bit_for_bit(
 ) -> None:
     plan, path = done
     found = auditor.audit(path, tmp_path, data=plan.study.path.parent, say=lambda _: None)
-    assert (found.broken, found.noted, len(found.held)) == ([], [], 8)
+    assert (found.broken, found.noted, len(found.held)) == ([], [], 9)
     assert found.retrained is not None and found.retrained["alike"] is True
     assert found.retrained["differences"] == {"pre_quant": 0.0, "packed": 0.0}
     assert "bit for bit" in found.retrained["sentence"]
