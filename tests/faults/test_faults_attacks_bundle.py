@@ -21,6 +21,7 @@ from ablab.data.located import sealed
 from ablab.fault import GateFailed
 from ablab.launch import work
 from ablab.plan import Plan
+from ablab.scores import Scores, finite
 from ablab.store import Store
 from ablab.study import load
 
@@ -85,10 +86,10 @@ def rescored(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     (folder / "scores.npz").write_bytes(buffer.getvalue())
-    nats, tokens, size = (float(arrays[one].sum()) for one in ("nats", "tokens", "bytes"))
+    metrics = finite(Scores(arrays["nats"], arrays["tokens"], arrays["bytes"]).metrics)
 
     def told(held: Held) -> None:
-        held["metrics"] = {"nats_per_token": nats / tokens, "bits_per_byte": nats / size / float(np.log(2))}
+        held["metrics"] = metrics
         held["scores"]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
 
     record(folder / "result.json", told)
