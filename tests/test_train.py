@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -101,6 +102,15 @@ def test_a_finished_run_is_not_made_again_and_damage_is_seen(whole: Path, tmp_pa
     (tmp_path / "weights.safetensors").write_bytes(damaged)
     with pytest.raises(GateFailed, match=r"does not match the sha256 in done\.json"):
         run(tmp_path)
+
+
+def test_checkpoints_that_a_kill_left_behind_a_finished_run_are_removed(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    for suffix in ("json", "safetensors"):
+        (out / f"checkpoint-000000006.{suffix}").write_text("killed between done.json and its end")
+    run(out)
+    assert (out / "done.json").exists() and not list(out.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("train_settings", [{}, {"ema": 0.9}], ids=["plain", "ema"])

@@ -60,9 +60,14 @@ def newest(
 
 
 def clear(out: Path) -> None:
-    """Remove every checkpoint: the run has ended, or starts over."""
-    _drop(_generations(out))
+    """Remove every checkpoint and what was left half-written: the run has ended, or starts over."""
+    drop_all(out)
     sweep(out)
+
+
+def drop_all(out: Path) -> None:
+    """Remove every checkpoint. Without the lock, too: nobody goes on from one of a run that has ended."""
+    _drop(_generations(out))
 
 
 def sweep(out: Path) -> None:

@@ -88,6 +88,7 @@ def train(
     identity = _identity(settings, corpus, {"seed": seed, **where})
     here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (done := finished(out, identity, here, allow_changed)) is not None:
+        checkpoint.drop_all(out)  # which a kill between done.json and their end has left
         return done  # without the lock: arms that share weights ask side by side
     with locked(out) as held:
         checkpoint.sweep(out)

@@ -67,9 +67,8 @@ def child(phase, at, limit, out):
         plan = planning.make(load(Path("study.toml")), STORE, precision="fp32", say=lambda text: None)
         for run in plan.runs.values() if phase != "judging" else ():
             how = dict(store=plan.store, where=plan.where, mirrors=(), say=lambda text: None)
-            if phase == "stages" or not plan.store.trained(run.train_key):
-                with contextlib.suppress(Interrupted):  # a worker that is asked to stop behind the training
-                    work.do(run, stop=lambda: phase == "training" and bool(plan.store.trained(run.train_key)), **how)
+            with contextlib.suppress(Interrupted):  # a worker that is asked to stop behind the training
+                work.do(run, stop=lambda: phase == "training" and bool(plan.store.trained(run.train_key)), **how)
         if phase == "judging":
             history.begin(plan)
             report.write(judge.conclude(plan), plan.directory)
