@@ -121,7 +121,7 @@ def test_an_honest_bundle_holds_and_its_training_is_the_same_bit_for_bit(
     done: tuple[Plan, Path], tmp_path: Path
 ) -> None:
     plan, path = done
-    found = auditor.audit(path, tmp_path, data=plan.study.path.parent, say=lambda _: None)
+    found = auditor.audit(path, tmp_path, data=plan.study.path.parent, salt="mine", say=lambda _: None)
     assert (found.broken, found.noted, len(found.held)) == ([], [], 9)
     assert found.retrained is not None and found.retrained["alike"] is True
     assert found.retrained["differences"] == {"pre_quant": 0.0, "packed": 0.0}
@@ -419,3 +419,4 @@ def test_a_bundle_whose_store_is_called_as_the_second_one_is_trained_again_all_t
     other = written(sealed({**index, "root": "again", "members": told}), members, tmp_path / "other.zip")
     found = auditor.audit(other, tmp_path / "audit", data=plan.study.path.parent, say=lambda _: None)
     assert len(found.broken) == 1 and "must not differ by a bit" in found.broken[0], found
+    assert any("with --salt WORD" in text for text in found.noted)

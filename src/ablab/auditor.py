@@ -140,6 +140,10 @@ def audit(
     elif not found.broken:
         try:
             retrain.again(bundle, plan, folder / "again", data, salt=salt, tolerance=tolerance, found=found, say=say)
+            if found.retrained is not None and not salt:
+                found.noted.append(
+                    "the digest of the bundle alone chose that run: with --salt WORD, a word of yours, nobody could have known"
+                )
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             found.broken.append(f"no run can be trained again ({type(error).__name__}: {error})")
     return found
