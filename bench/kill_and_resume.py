@@ -22,7 +22,7 @@ from typing import Any
 CLOCK = {
     "seconds", "train_seconds", "stage_seconds", "tokens_per_second", "step_ms", "price", "environment", "when", "key",
     "judged", "sentence", "created", "decisions", "cost_against", "peak_bytes", "pack", "check", "evaluate",
-    "clocks", "spread", "evaluations",
+    "clocks", "spread", "evaluations", "chains",
 }  # fmt: skip
 
 STUDY = """

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 
@@ -9,3 +13,15 @@ import pytest
 def a_pipe_of_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed must not follow the terminal that the suite was started in, nor what a test before left behind."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def a_path_of_its_own() -> Iterator[None]:
+    """The command takes the folder it stands in off the path, for its children, too: in its own process, not in the suite's."""
+    path, safe = list(sys.path), os.environ.get("PYTHONSAFEPATH")
+    yield
+    sys.path[:] = path
+    if safe is None:
+        os.environ.pop("PYTHONSAFEPATH", None)
+    else:
+        os.environ["PYTHONSAFEPATH"] = safe

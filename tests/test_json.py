@@ -15,7 +15,7 @@ import typer
 from tests import finished_store
 from tests.harmony.building import here
 
-from ablab import auditor, cli, miniature
+from ablab import auditor, cli, miniature, mirror_command
 from ablab import plan as planning
 from ablab.data.shards import write_shard
 from ablab.harmony import crew
@@ -37,6 +37,7 @@ ASKED = [
     ("bundle", "STUDY", "--to", "bundle.zip"),
     ("audit", "bundle.zip"),
     ("levers",),
+    ("mirror", "STUDY", "--mirror", "tensorboard"),
     ("sample", "STUDY", "int5", "--prompt", "a"),
     ("explain", "--", *MEGATRON),
     ("export", "small.toml", "sink", "--to", "megatron"),
@@ -88,7 +89,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(miniature, "check", rehearsed)
     monkeypatch.setattr(crew, "make", here)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(sys.modules["ablab.sample"], "_plan", lambda *_: plan)
+    for module in (sys.modules["ablab.sample"], mirror_command):
+        monkeypatch.setattr(module, "began_here", lambda *_: plan)
     monkeypatch.setattr(sys.modules["ablab.sample"], "continued", lambda *_, **__: {"samples": []})
     monkeypatch.setattr(auditor, "audit", lambda *_, **__: auditor.Audit("a key", held=["every digest"]))
     write_shard(tmp_path / "shard.bin", [1, 2, 3, 2, 1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab import container, machine
+from ablab import container, machine, signals
 from ablab.fault import GateFailed
 from ablab.launch import local, work
 
@@ -116,8 +115,8 @@ def test_omp_num_threads_bounds_what_jobs_divide(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     given = []
 
-    def hand_out(plan: Any, workers: Any, jobs: int, threads: int, *rest: Any) -> None:
-        given.append(threads)
+    def hand_out(plan: Any, workers: Any, how: Any, *rest: Any) -> None:
+        given.append(how.threads)
 
     monkeypatch.setattr(local, "_hand_out", hand_out)
     with tempfile.TemporaryDirectory() as folder:
@@ -147,13 +146,14 @@ def test_a_worker_computes_with_the_threads_that_it_is_given(monkeypatch: pytest
         return "done"
 
     monkeypatch.setattr(work, "do", do)
-    monkeypatch.setattr(work, "die_with_parent", lambda: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for name in ("die_with_parent", "heed", "let_in"):
+        monkeypatch.setattr(signals, name, lambda *_: None)
+    monkeypatch.setattr(os, "_exit", lambda code: None)
     monkeypatch.setattr(container, "ThreadPoolExecutor", lambda max_workers: seen.append(max_workers) or Inline())
     try:
         where = {"device": "cpu", "precision": "fp32", "executor": "reference", "micro_rows": 1}
         with contextlib.suppress(OSError):  # nobody is left to hear the outcome
-            work.serve(theirs, os.getppid(), str(tmp_path), where, 3, ())
+            work.serve(theirs, os.getppid(), str(tmp_path), where, 3, (), False)
         assert container._side_by_side(lambda plain: plain, [b"a"] * 8) == [b"a"] * 8
     finally:
         torch.set_num_threads(before)

@@ -41,7 +41,7 @@ def mirror(
                     said = row["note"] or f"{row['rows']:,} rows sent to {name}"
                     print(f"{run.arm}, seed {run.seed}: {said}", flush=True)
     if as_json:
-        print_json(rows)
+        print_json({"sent": rows})
     elif not rows:
         print("no run of this study has metrics yet")
 
