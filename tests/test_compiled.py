@@ -71,9 +71,7 @@ def test_a_number_of_rows_that_nobody_wrote_is_refused(tmp_path, value):
     ask = {"device": "cpu", "precision": "fp32", "executor": "lift", "micro_rows": 4}
     resolve_where(path, compiled=False, **ask)
     path.write_text(path.read_text().replace('"micro_rows": 4', f'"micro_rows": {value}'))
-    with pytest.raises(
-        GateFailed, match=r"where\.json: holds .*micro_rows.*; delete it"
-    ):
+    with pytest.raises(GateFailed, match=r"where\.json: holds .*micro_rows.*; delete it"):
         resolve_where(path, compiled=False, **ask)
 
 

@@ -222,6 +222,6 @@ def test_a_study_ends_without_its_tracker_and_is_mirrored_later(tmp_path: Path) 
     assert sent.returncode == 0, sent.stderr
     rows = [json.loads(line) for line in (tmp_path / "sent").read_text().splitlines()]
     lines = sum(len(file.read_text().splitlines()) for file in tmp_path.glob("runs/train/*/metrics.jsonl"))
-    assert len(rows) == lines == sum(row["rows"] for row in json.loads(sent.stdout)) > 0
+    assert len(rows) == lines == sum(row["rows"] for row in json.loads(sent.stdout)["sent"]) > 0
     again = ablab("mirror")
     assert again.returncode == 0 and again.stdout.count("wandb has everything") == 4
