@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablab.data import Corpus, build, prepare, stretches
+from ablab.data import Corpus, build, open_corpus, prepare, stretches
 from ablab.data.corpus import Valid, digest_of_manifest
 from ablab.data.shards import write_shard
 from ablab.data.sidecar import Told
@@ -139,7 +139,19 @@ def test_a_corpus_that_was_never_looked_at_can_be_used_where_nothing_can_be_writ
 
     monkeypatch.setattr(build, "write_json", full)
     again, said = made(tmp_path)
-    assert again.manifest["looked_at"] == corpus.manifest["looked_at"] and "stretches" in said[-1]
+    assert again.manifest["looked_at"] == corpus.manifest["looked_at"] and "stretches" in said[-2]
+    assert said[-1].endswith("cannot be written (Read-only file system); the data are looked at again the next time")
+
+
+@pytest.mark.parametrize("name", ["", "x", "../../x"])
+def test_a_manifest_that_names_no_tokenizer_of_ours_is_refused(name: str, tmp_path: Path) -> None:
+    shards(tmp_path, [BOS, *text(9000)], [BOS, *text(4000)])
+    corpus, _ = made(tmp_path)
+    tokenizer = corpus.manifest["tokenizer"] | {"choice": {"name": name}}
+    manifest = corpus.manifest | {"tokenizer": tokenizer}
+    write_json(corpus.path / "manifest.json", manifest | {"digest": digest_of_manifest(manifest)})
+    with pytest.raises(GateFailed, match=f"names the tokenizer '{name}', which this ablab does not have"):
+        open_corpus(corpus.path)
 
 
 def test_text_of_its_own_shares_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -197,8 +196,10 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
             say(told)
     manifest = corpus.manifest | {LOOKED: {"targets": targets, "stretches": many, "in_training": found}}
     manifest["digest"] = digest_of_manifest(manifest)
-    with contextlib.suppress(Halted):  # a store that is read-only: it is looked at again the next time
+    try:
         write_json(corpus.path / "manifest.json", manifest)
+    except Halted as halted:  # a store that is read-only, or full
+        say(f"note: {halted.faults[0].place}: {halted.faults[0].fault}; the data are looked at again the next time")
     return dataclasses.replace(corpus, manifest=manifest)
 
 

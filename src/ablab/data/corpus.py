@@ -217,6 +217,8 @@ def _fits(corpus: Corpus) -> None:
     if not 0 < tokenizer["vocab_size"] <= MOST_TOKENS or not -1 <= tokenizer["bos_id"] < tokenizer["vocab_size"]:
         fault = f"names a vocabulary of {tokenizer['vocab_size']} with BOS {tokenizer['bos_id']}"
         raise _broken(path / "manifest.json", fault)
+    if (name := tokenizer["choice"]["name"]) not in slot.table:
+        raise _broken(path / "manifest.json", f"names the tokenizer {name!r}, which this ablab does not have")
     _ascending(path / "train.starts", corpus.documents, corpus.n_train)
     own = [] if corpus.manifest["parts"] else [("train.tokens", corpus.tokens)]
     for name, ids in (("valid.tokens", corpus.valid.tokens), *own):
