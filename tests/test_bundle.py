@@ -420,3 +420,13 @@ def test_a_bundle_whose_store_is_called_as_the_second_one_is_trained_again_all_t
     found = auditor.audit(other, tmp_path / "audit", data=plan.study.path.parent, say=lambda _: None)
     assert len(found.broken) == 1 and "must not differ by a bit" in found.broken[0], found
     assert any("with --salt WORD" in text for text in found.noted)
+
+
+def test_a_study_that_was_never_run_has_nothing_to_bundle(
+    done: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["bundle", str(done[0].study.path), "--out", str(tmp_path / "empty")]
+    found = CliRunner().invoke(cli.app, asked)
+    assert isinstance(found.exception, GateFailed) and "no training of it has ended" in str(found.exception)
+    assert not list(tmp_path.glob("*.zip"))

@@ -86,8 +86,15 @@ class Bundle:
 def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = False) -> dict[str, Any]:
     """Write the bundle of a study that was judged (`answer`) to the file `to`; returns its index.
 
-    weights: with the trained weights of every run. GateFailed where a script that stages count lies outside the study's folder.
+    weights: with the trained weights of every run. GateFailed where no training has ended, and where a script that stages
+    count lies outside the study's folder.
     """
+    runs = [_run(run) for run in plan.runs.values() if plan.store.trained(run.train_key) is not None]
+    if not runs:
+        fault = "no training of it has ended: there is nothing to bundle"
+        raise GateFailed(
+            Fault(plan.study.path.name, fault, "do `ablab run` first, or name the --out that it was run in")
+        )
     members = dict(_members(plan, answer, weights))
     index = sealed(
         {
@@ -101,7 +108,7 @@ def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = Fa
             "corpora": {name: plan.corpus(plan.runs[name, plan.seeds[0]]).key for name in planning.arms(plan.study)},
             "counts": {corpus.key: _counts(corpus) for corpus in plan.corpora.values()},
             "weights": _adopted(plan),
-            "runs": [_run(run) for run in plan.runs.values() if plan.store.trained(run.train_key) is not None],
+            "runs": runs,
             "members": {name: _told(data) for name, data in members.items()},
         }
     )
