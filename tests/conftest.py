@@ -25,3 +25,10 @@ def a_path_of_its_own() -> Iterator[None]:
         os.environ.pop("PYTHONSAFEPATH", None)
     else:
         os.environ["PYTHONSAFEPATH"] = safe
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The limit on a hang is meant for tests of seconds."""
+    for item in items:
+        if item.get_closest_marker("minutes"):
+            item.add_marker(pytest.mark.timeout(0))

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import random
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from ablab import plan as planning
 from ablab.data.located import sealed
 from ablab.fault import GateFailed, Refused
 from ablab.launch import work
+from ablab.mirrors import Copy, Mirrored
 from ablab.plan import Plan
 from ablab.scores import Scores
 from ablab.store import Store
@@ -430,3 +433,52 @@ def test_a_study_that_was_never_run_has_nothing_to_bundle(
     found = CliRunner().invoke(cli.app, asked)
     assert isinstance(found.exception, GateFailed) and "no training of it has ended" in str(found.exception)
     assert not list(tmp_path.glob("*.zip"))
+
+
+def test_no_file_of_a_store_is_waited_for(done: tuple[Plan, Path], tmp_path: Path) -> None:
+    """Each kind of file in turn is a pipe: whoever reads or extends it refuses it, or does without, and ends."""
+    shutil.copytree(done[0].study.path.parent, tmp_path / "made")
+    names = {path.name: path for path in sorted((tmp_path / "made" / "runs").rglob("*")) if path.is_file()}
+    assert {"metrics.jsonl", "done.json", "scores.npz", "verdict.json", "train.tokens"} <= names.keys()
+    refused = set()
+    for name, path in names.items():
+        kept = path.with_name("kept")
+        path.rename(kept)
+        os.mkfifo(path)
+        for do in (judged, resumed, mirrored):
+            try:
+                do(tmp_path / "made", path)
+            except (Refused, OSError) as error:
+                refused.add(name)
+                assert name in str(error), (do, error)
+        path.unlink(missing_ok=True)
+        kept.rename(path)
+    assert {"metrics.jsonl", "done.json", "result.json", "scores.npz", "train.tokens"} <= refused, refused
+
+
+def made_in(folder: Path) -> Plan:
+    return planning.make(load(folder / "study.toml"), Store(folder / "runs"), precision="fp32", say=lambda _: None)
+
+
+def judged(folder: Path, _: Path) -> None:
+    plan = made_in(folder)
+    answer = judge.conclude(plan)
+    report.write(answer, plan.directory)
+    bundle.write(plan, answer, folder / "again.zip")
+
+
+def resumed(folder: Path, path: Path) -> None:
+    """The run that the file belongs to is made again: half of it is there."""
+    plan = made_in(folder)
+    for run in plan.runs.values():
+        if run.train_key == path.parent.name and path.name != "done.json":
+            (path.parent / "done.json").rename(folder / "done.json")
+            try:
+                work.do(run, store=plan.store, where=plan.where, mirrors=(), stop=lambda: False, say=lambda _: None)
+            finally:
+                (folder / "done.json").rename(path.parent / "done.json")
+
+
+def mirrored(_: Path, path: Path) -> None:
+    if path.name == "metrics.jsonl":
+        list(Copy("tensorboard", Mirrored(("tensorboard",)), path.parent, {}).rows())

@@ -21,6 +21,7 @@ from ablab.differences import close, different, shown
 from ablab.fault import Fault, GateFailed, Refused
 from ablab.files import key_of, read_json, write_json
 from ablab.metrics import WALL
+from ablab.opened import read_whole
 from ablab.plan import Plan
 from ablab.scores import Scores, finite
 from ablab.shareable import shareable
@@ -253,7 +254,7 @@ def _chains(plan: Plan) -> list[str]:
         if (done := plan.store.trained(run.train_key)) is not None and done.get("metrics"):
             own.append((plan.store.train(run.train_key) / "metrics.jsonl", str(done["metrics"]["chain"]), WALL))
     for path, end, aside in own:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = read_whole(path).splitlines(keepends=True) if path.exists() else []
         said, _, _ = chain.check(iter(lines), aside=aside, end=end)
         found += [f"{path.parent.name}/{path.name}: {text}" for text in said]
     return found

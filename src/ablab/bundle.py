@@ -27,6 +27,7 @@ from ablab.data.corpus import digest_of_manifest
 from ablab.data.located import changed, sealed
 from ablab.fault import Fault, GateFailed
 from ablab.files import atomic, key_of, sha256_file
+from ablab.opened import opened as opened_file
 from ablab.opened import read_whole
 from ablab.plan import Plan, Run
 from ablab.scores import FILE as SCORES
@@ -183,7 +184,7 @@ def _told(data: bytes | Path) -> dict[str, Any]:
 
 
 def _opened(data: bytes | Path) -> IO[bytes]:
-    return data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
+    return opened_file(data) if isinstance(data, Path) else io.BytesIO(data)
 
 
 def _plain(name: str, one: Any) -> bool:
@@ -205,7 +206,7 @@ def _members(plan: Plan, answer: Mapping[str, Any], weights: bool) -> Iterator[t
     folder = f"store/studies/{plan.directory.name}"
     yield f"{folder}/where.json", _text(plan.where.as_json())
     for name in ("verdict.json", "report.html", "report.md"):
-        yield f"{folder}/{name}", (plan.directory / name).read_bytes()
+        yield f"{folder}/{name}", read_whole(plan.directory / name)
     for name in ("ledger.jsonl",):
         if (plan.directory / name).exists():
             yield f"{folder}/{name}", _lines(_clean(plan, read_lines(plan.directory / name)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablab import chain, places
+from ablab import chain, opened, places
 from ablab.files import write_atomic
 
 WALL = ("seconds",)  # keys that hold wall time: the only ones that differ between two runs of the same thing
@@ -22,17 +22,20 @@ class Metrics:
 
     def __init__(self, path: Path, *, keep: int, here: Callable[[], None] = lambda: None) -> None:
         self.path, self.here = path, here
-        places.check(path)
-        self.head, self.rows = "", 0  # the digest of the last row: the chain goes on from the bytes that are kept
-        if path.exists():
-            with path.open("rb") as file:
-                kept = file.read(keep)
-                if path.stat().st_size > keep:
-                    write_atomic(path, kept)
-            lines = kept.splitlines()
-            self.head, self.rows = chain.end_of(lines[-1]) if lines else "", len(lines)
-        self.file = places.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.file = self._opened()  # first of all: reading what is no file of its own could wait for ever
+        with opened.opened(path) as file:
+            kept = file.read(keep)
+        if os.fstat(self.file).st_size > keep:
+            os.close(self.file)
+            write_atomic(path, kept)
+            self.file = self._opened()
+        # the digest of the last row: the chain goes on from the bytes that are kept
+        lines = kept.splitlines()
+        self.head, self.rows = chain.end_of(lines[-1]) if lines else "", len(lines)
         self.size = keep
+
+    def _opened(self) -> int:
+        return places.opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row, whole or not at all. GateFailed where the disk is full: the rows before it stay as they were."""

@@ -21,6 +21,7 @@ from typing import Any
 from ablab import places
 from ablab.fault import Fault, GateFailed, Refused, to_install
 from ablab.files import read_json, write_json
+from ablab.opened import opened
 from ablab.shareable import shareable
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
@@ -73,7 +74,7 @@ class Copy:
     def rows(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Every row that was not sent, and the place in the file behind it."""
         at, size = self.bytes, AT_ONCE
-        with self.file.open("rb") as file:
+        with opened(self.file) as file:
             while True:
                 file.seek(at)
                 block = file.read(size)

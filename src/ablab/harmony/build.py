@@ -22,6 +22,7 @@ from ablab.harmony.finish import finish
 from ablab.harmony.plan import CHECK_EVERY, OURS, Plan, plan, settings, settle, strangers, sweep
 from ablab.harmony.unit import PARTS, Job, vocabulary_at
 from ablab.lock import locked
+from ablab.opened import opened
 
 SHOWN = 5  # failed rows that an error names
 
@@ -149,7 +150,7 @@ def quarantined(job: Job, wanted: Plan) -> Iterator[bytes]:
     for unit in wanted.units:
         path = job.quarantine(unit)
         if path.exists():
-            with path.open("rb") as file:
+            with opened(path) as file:
                 yield from file
 
 

@@ -18,6 +18,7 @@ from ablab.files import atomic, read_json, write_json
 from ablab.harmony import held
 from ablab.harmony.plan import Plan
 from ablab.harmony.unit import COUNTS, KINDS, Job, Unit, entry_of
+from ablab.opened import read_whole
 from ablab.tokenizers.o200k_harmony import O200kHarmony
 
 PIECE = 4096  # documents copied at a time
@@ -33,7 +34,7 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
     bad = [one for unit in wanted.units if (one := job.quarantine(unit)).exists()]
     with atomic(listed, sum(one.stat().st_size for one in bad)) as part, part.open("wb") as file:
         for one in bad:
-            file.write(one.read_bytes())
+            file.write(read_whole(one))
     records = [read_json(job.record(unit), "files", *COUNTS) for unit in wanted.units]
     if not any(record["train_rows"] + record["valid_rows"] for record in records):
         raise GateFailed(_nothing_left(listed, records, wanted.settings.max_tokens))
