@@ -65,4 +65,4 @@ $(VOCAB): | $(VENV)/ready-test
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
 	  --dest "$$folder" llama-index-core==0.14.25 && \
-	$(BIN)/python -P -m ablab.vocabulary "$$folder"/*.whl
+	$(BIN)/python -P -m ablab.data.vocabulary "$$folder"/*.whl

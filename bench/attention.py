@@ -23,10 +23,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ablab.attend import Documents, attend
-from ablab.positions.grape_a import GrapeA
-from ablab.rng import Draw, stream
-from ablab.shape import Shape
+from ablab.core.rng import Draw, stream
+from ablab.model.attention.attend import Documents, attend
+from ablab.model.positions.grape_a import GrapeA
+from ablab.model.shape import Shape
 
 HEADS, WIDTH, WINDOW = 8, 64, 128
 Step = Callable[[], None]

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablab import machine
+from ablab.core.rng import stream
 from ablab.data import prepare
-from ablab.data.indexed import IndexedWriter
-from ablab.learner import Learner
-from ablab.rng import stream
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.runtime import machine
 from ablab.study import load
+from ablab.training.learner import Learner
 
 TINY = """
 [study]

@@ -21,11 +21,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import tiny
-from ablab import machine
-from ablab.cache import Cache, cache_size
-from ablab.decode import generate
-from ablab.model import Decoder, build
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model.cache import Cache, cache_size
+from ablab.model.decoder import Decoder, build
+from ablab.model.generate import generate
+from ablab.runtime import machine
 
 LENGTH, VOCAB, TURN = 4096, 4096, 16
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablab import machine
+from ablab.runtime import machine
 
 TARGETS = {"ratio": 1.2, "packing_share": 0.05}
 STUDY = """
@@ -70,7 +70,7 @@ def timed(*command: str) -> tuple[float, str]:
     """Seconds of the command, and what it printed."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "ablab.cli", *command], check=True, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "ablab.cli.main", *command], check=True, capture_output=True, text=True
     )
     return time.perf_counter() - began, done.stdout
 

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablab import machine
-from ablab.compressors.calibration import Calibration
-from ablab.compressors.gptq import Gptq
-from ablab.compressors.solve import How, solve
-from ablab.data.corpus import Corpus, Valid
-from ablab.model import Decoder, build
-from ablab.rng import stream
-from ablab.rounding import most, scales
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.artifact.compressors.gptq import Gptq
+from ablab.artifact.compressors.solve import How, solve
+from ablab.core.rng import stream
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.model.decoder import Decoder, build
+from ablab.model.parts.rounding import most, scales
+from ablab.runtime import machine
 from ablab.study import preset
 from ablab.study.model import model as canonical
 

@@ -25,13 +25,16 @@ import torch
 import torch.nn.functional as F
 
 import loss
-from ablab import compiled, machine, optimizers, study
-from ablab.attend import EXECUTORS, Documents, attend
-from ablab.columns import Columns
-from ablab.decode import Cache
-from ablab.learner import Learner
-from ablab.model import build
-from ablab.rng import stream
+from ablab import study
+from ablab.core.rng import stream
+from ablab.model import compiled
+from ablab.model.attention.attend import EXECUTORS, Documents, attend
+from ablab.model.decoder import build
+from ablab.model.generate import Cache
+from ablab.model.parts.columns import Columns
+from ablab.runtime import machine
+from ablab.training import optimizers
+from ablab.training.learner import Learner
 from step import corpus
 
 Step = Callable[[], object]

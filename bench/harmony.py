@@ -31,17 +31,17 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from ablab.data.indexed import IndexedWriter
-from ablab.data.inputs import Inputs
-from ablab.data.sources import PythonLibrary
-from ablab.harmony.build import build
-from ablab.harmony.conversation import from_synth
-from ablab.harmony.official import EOD, OfficialRenderer
-from ablab.harmony.plan import plan, settings
-from ablab.harmony.rows import SYNTH
-from ablab.harmony.unit import KINDS, PARTS, Builder
-from ablab.rng import stream
-from ablab.tokenizers.o200k_harmony import SPECIAL, O200kHarmony
+from ablab.core.inputs import Inputs
+from ablab.core.rng import stream
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.harmony.build import build
+from ablab.data.harmony.conversation import from_synth
+from ablab.data.harmony.official import EOD, OfficialRenderer
+from ablab.data.harmony.plan import plan, settings
+from ablab.data.harmony.rows import SYNTH
+from ablab.data.harmony.unit import KINDS, PARTS, Builder
+from ablab.data.sources.sources import PythonLibrary
+from ablab.data.tokenizers.o200k_harmony import SPECIAL, O200kHarmony
 
 RETURN = SPECIAL["<|return|>"]
 SPANS = {None: 0, "analysis": 1, "final": 2}
@@ -157,7 +157,7 @@ def started(out: Path) -> float:
 def peaks(folder: Path) -> dict[str, float]:
     """MiB: the largest process of a build of so many mock rows, and the one that starts it, by the kernel's account."""
     code = (
-        "import re, resource, sys\nfrom pathlib import Path\nfrom ablab.harmony.build import build\n"
+        "import re, resource, sys\nfrom pathlib import Path\nfrom ablab.data.harmony.build import build\n"
         "if __name__ == '__main__':\n"
         "    build([sys.argv[1]], Path(sys.argv[2]), workers=2)\n"
         "    own = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"

@@ -72,7 +72,7 @@ def numbers(value: Any) -> Any:
 
 def command(study: Path, scale: str | None, out: Path) -> list[str]:
     flags = ["--out", str(out), *(["--scale", scale] if scale else [])]
-    return [sys.executable, "-P", "-m", "ablab.cli", "run", str(study), *flags]
+    return [sys.executable, "-P", "-m", "ablab.cli.main", "run", str(study), *flags]
 
 
 def verdict(out: Path) -> Any:

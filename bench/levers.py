@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ablab import machine
+from ablab.runtime import machine
 from step import Step, ours
 
 D_MODEL, HEADS, KV_HEADS, SEQ_LEN, ROWS = 256, 8, 2, 512, 2

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ablab import cross_entropy
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model import cross_entropy
 
 ROWS, VOCAB, WIDTH = 2048, 201_088, 512
 Step = Callable[[], None]
@@ -130,7 +130,7 @@ def main() -> None:
         chunk = asked.chunk or None
         print(*own_peak(asked.one, asked.rows, asked.vocab, asked.width, asked.precision, chunk))
         return
-    from ablab import machine
+    from ablab.runtime import machine
 
     environment = {**machine.describe(), "precision": asked.precision, "date": str(datetime.date.today())}
     found = {"environment": environment, **measure(asked.precision, asked.threads, asked.turns)}

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablab import machine
-from ablab.mlps.moe import Moe
-from ablab.rng import Draw, stream
-from ablab.routers.deepseek_v3 import DeepseekV3
-from ablab.shape import Shape
+from ablab.core.rng import Draw, stream
+from ablab.model.mlps.moe import Moe
+from ablab.model.routers.deepseek_v3 import DeepseekV3
+from ablab.model.shape import Shape
+from ablab.runtime import machine
 
 EXPERTS = 64
 CASES = {  # d_model, hidden width of an expert, experts per token, tokens

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablab import machine, optimizers
-from ablab.learner import Learner
-from ablab.orthogonal import polar_express
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.runtime import machine
 from ablab.study import load
+from ablab.training import optimizers
+from ablab.training.learner import Learner
+from ablab.training.orthogonal import polar_express
 from step import corpus
 
 NINE = (

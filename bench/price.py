@@ -21,12 +21,14 @@ from unittest import mock
 import torch
 
 import eval_only
-from ablab import machine, price, timing
-from ablab import plan as planning
-from ablab.jobs import default_jobs
+from ablab.check import timing
+from ablab.judging import price
 from ablab.launch.work import do
-from ablab.plan import Plan
-from ablab.store import Store
+from ablab.runs import plan as planning
+from ablab.runs.jobs import default_jobs
+from ablab.runs.plan import Plan
+from ablab.runs.store import Store
+from ablab.runtime import machine
 from ablab.study import load
 
 TARGET = 1.3

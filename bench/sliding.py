@@ -23,12 +23,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ablab import machine
-from ablab.data.corpus import Corpus, Valid
-from ablab.evaluators.ledger import Ledger
-from ablab.evaluators.sliding import Sliding
-from ablab.model import Decoder, build
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.model.decoder import Decoder, build
+from ablab.runtime import machine
+from ablab.scoring.evaluators.sliding import Sliding
+from ablab.scoring.ledger import Ledger
 from ablab.study import load
 
 LENGTH, STRIDE, VOCAB = 2048, 64, 8192

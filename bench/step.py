@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablab import losses, machine, optimizers, qats, schedules
-from ablab.data.corpus import Corpus, Valid
-from ablab.learner import Learner
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.runtime import machine
 from ablab.study.model import model as canonical
+from ablab.training import losses, optimizers, qats, schedules
+from ablab.training.learner import Learner
 from plain_gpt import PlainGPT, optimizer_of, step
 
 VOCAB, D_MODEL, HEADS, LAYERS = 257, 128, 4, 4

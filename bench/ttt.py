@@ -22,18 +22,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ablab import machine
-from ablab.data.corpus import Corpus, Valid
-from ablab.evaluators import inference
-from ablab.evaluators.cuts import batches, hidden_of, nats_of
-from ablab.evaluators.ledger import Ledger
-from ablab.evaluators.lora import TARGETS, Adapters
-from ablab.evaluators.side_by_side import SideBySide, groups
-from ablab.evaluators.subset import input_lengths
-from ablab.evaluators.ttt import Ttt
-from ablab.evaluators.ttt_sgd import chunks, learned, loss_of, movable, split
-from ablab.model import Decoder, build
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.model import inference
+from ablab.model.decoder import Decoder, build
+from ablab.runtime import machine
+from ablab.scoring.cuts import batches, hidden_of, nats_of
+from ablab.scoring.evaluators.ttt import Ttt
+from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters
+from ablab.scoring.evaluators.ttt.side_by_side import SideBySide, groups
+from ablab.scoring.evaluators.ttt.ttt_sgd import chunks, learned, loss_of, movable, split
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.subset import input_lengths
 from ablab.study import load
 
 STUDY = """

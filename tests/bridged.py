@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ablab.bridges.to_train import clean
+from ablab.bridges.megatron.to_train import clean
 from ablab.study.settings import settings
 
 RATES = st.sampled_from([1e-4, 3e-4, 1e-3, 0.003, 0.02, 0.5])

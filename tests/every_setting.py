@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from tests.data.built import write_prefix
 
-from ablab import full_size
-from ablab import plan as planning
-from ablab.bridges.toml import spell
-from ablab.miniature import Miniatures
-from ablab.slot import Setting
-from ablab.store import Store
+from ablab.bridges.megatron.toml import spell
+from ablab.check import full_size
+from ablab.check.miniature import Miniatures
+from ablab.core.slot import Setting
+from ablab.runs import plan as planning
+from ablab.runs.store import Store
 from ablab.study import load
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 

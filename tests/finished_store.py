@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from tests import tiny
 
-from ablab import source
-from ablab.data.located import sealed
-from ablab.files import key_of
-from ablab.plan import Plan, Run, arms, seeds
-from ablab.scores import Scores, finite
-from ablab.store import Store, Where
+from ablab.core.files import key_of
+from ablab.data.formats.located import sealed
+from ablab.runs.plan import Plan, Run
+from ablab.runs.store import Store, Where
+from ablab.runtime import source
+from ablab.scoring.scores import Scores, finite
 from ablab.study import load
 
 STUDY = """
@@ -90,8 +90,8 @@ def plan(folder: Path, text: str = STUDY) -> Plan:
     study = load(study_file(folder, text))
     corpus = tiny.corpus()
     runs = {}
-    for seed in seeds(study):
-        for name, arm in arms(study).items():
+    for seed in study.seeds:
+        for name, arm in study.with_baseline.items():
             trained = key_of([seed, study.trained_settings(name)])
             scores = {stage: key_of([trained, arm.settings["stage"], stage]) for stage in arm.settings["stage"]}
             runs[name, seed] = Run(name, seed, arm.settings, Path(corpus.key), trained, scores)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ablab.rng import stream
+from ablab.core.rng import stream
 
 # First and last code point of letters (and the marks among them) of one script each.
 SCRIPTS = {

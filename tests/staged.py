@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab import cost
+from ablab.judging import cost
 from ablab.verdict import ArmSpec, Decision, Documents, RunScore, Verdict, judge
 
 STAGES = ("pre_quant", "post_quant", "sliding", "ttt")

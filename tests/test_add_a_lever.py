@@ -39,7 +39,7 @@ def test_the_page_works(tmp_path: Path) -> None:
 
 
 def follow(command: list[str], where: Path) -> str:
-    module = {"ablab": "ablab.cli", "pytest": "pytest"}[command[0]]
+    module = {"ablab": "ablab.cli.main", "pytest": "pytest"}[command[0]]
     environment = {**os.environ, "PYTHONPATH": str(where / "src"), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", module, *command[1:]], cwd=where, env=environment, capture_output=True, text=True

@@ -18,23 +18,26 @@ from tests.study.written import edited, faults, read
 from tests.test_train import run
 from typer.testing import CliRunner
 
-from ablab import check, judge, miniature, recipe, report
-from ablab import plan as planning
-from ablab.adopt import adopt, golf
-from ablab.adopt.found import read as read_file
-from ablab.check import readable
-from ablab.cli import app
-from ablab.fault import GateFailed
-from ablab.files import sha256_file
-from ablab.forms import misfit
+from ablab import report
+from ablab.check import facts as check
+from ablab.check import miniature
+from ablab.check.facts import readable
+from ablab.cli.main import app
+from ablab.core.fault import GateFailed
+from ablab.core.files import sha256_file
+from ablab.core.forms import misfit
+from ablab.core.rng import stream
+from ablab.judging import judge, recipe
 from ablab.launch.work import do
-from ablab.model import build, skeleton
-from ablab.rng import stream
-from ablab.stage import run_stage
-from ablab.store import Store
-from ablab.store_forms import DONE
+from ablab.model.decoder import build, skeleton
+from ablab.records.forms import DONE
+from ablab.runs import plan as planning
+from ablab.runs.store import Store
+from ablab.scoring.stage import run_stage
 from ablab.study import load, preset
 from ablab.study.model import model as canonical
+from ablab.training.adopt import adopt, golf
+from ablab.training.adopt.found import read as read_file
 
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift", "say": lambda _: None}
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "golf_names.json").read_text())

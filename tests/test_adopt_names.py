@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.test_adopt import adopted, refused, trained  # noqa: F401  (a fixture)
 
-from ablab.adopt.names import fitted, unwrapped
-from ablab.model import build
+from ablab.model.decoder import build
+from ablab.training.adopt.names import fitted, unwrapped
 
 Weights = dict[str, torch.Tensor]
 

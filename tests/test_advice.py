@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ablab.fault import to_install
+from ablab.core.fault import to_install
 
 ROOT = Path(__file__).resolve().parents[1]
 SPOKEN = [

@@ -16,10 +16,12 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab import artifact, codecs, compressors, container, script
-from ablab.fault import Interrupted
-from ablab.packed import Packed, Part
-from ablab.rng import stream
+from ablab.artifact import code as script
+from ablab.artifact import codecs, compressors, container
+from ablab.artifact import pack as artifact
+from ablab.artifact.arrays import Packed, Part
+from ablab.core.fault import Interrupted
+from ablab.core.rng import stream
 
 WEIGHTS = {"a": torch.arange(600.0).reshape(20, 30), "b": torch.zeros(7, dtype=torch.bfloat16)}
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ablab.attend import EXECUTORS, PAIRWISE, Documents, attend, executor_for
-from ablab.attention import blocked as blocked_module
-from ablab.attention import lift as lift_module
-from ablab.attention import rows as rows_module
-from ablab.attention.kernel import flash
-from ablab.columns import Columns, Pairwise
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model.attention import blocked as blocked_module
+from ablab.model.attention import lift as lift_module
+from ablab.model.attention import rows as rows_module
+from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents, attend, executor_for
+from ablab.model.attention.kernel import flash
+from ablab.model.parts.columns import Columns, Pairwise
 
 GOLDEN = Path(__file__).parent / "golden"
 BOTH = pytest.mark.parametrize("executor", [name for name, devices in EXECUTORS.items() if "cpu" in devices])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tests import tiny
 
-from ablab import audit
-from ablab.data.corpus import Corpus, Valid
-from ablab.fault import GateFailed
-from ablab.learner import Learner
-from ablab.train import train
+from ablab.core.fault import GateFailed
+from ablab.data import audit
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.training.learner import Learner
+from ablab.training.train import train
 
 HOW: dict[str, Any] = {"precision": "fp32", "micro_rows": 4, "executor": "lift"}
 
@@ -98,7 +98,7 @@ def test_weights_that_know_the_text_before_training_stop_the_run(
 
 
 def test_a_whole_corpus_counted_twice_is_not_what_the_study_declares() -> None:
-    from ablab.data import gates
+    from ablab.data.corpus import checks as gates
 
     corpus = tiny.corpus()
     gates.whole_text(corpus.valid.n_scored_bytes, corpus.valid.n_scored_bytes)
@@ -110,8 +110,8 @@ def test_a_whole_corpus_counted_twice_is_not_what_the_study_declares() -> None:
 def test_a_miniature_of_a_large_vocabulary_keeps_its_text_and_its_documents() -> None:
     from types import SimpleNamespace
 
+    from ablab.check.miniature import FOLDED, LARGE, folded
     from ablab.data import Stream
-    from ablab.miniature import FOLDED, LARGE, folded
 
     plain = tiny.corpus()
     assert folded(plain) is plain, "a small vocabulary stays as it is"

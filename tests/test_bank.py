@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 import finished_store as made
-from ablab import judge
-from ablab import plan as planning
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
+from ablab.judging import collect, judge
 from ablab.verdict import ArmSpec, Decision, RunScore
 from ablab.verdict import judge as verdict_of
 
@@ -37,7 +36,7 @@ def test_the_bank_takes_arms_that_train_and_no_others(tmp_path: Path) -> None:
     """`int5` shares the baseline's weights: its differences are another kind of number."""
     answer = finish(tmp_path, made.STUDY)
     assert row(answer, "int5")["s"] and row(answer, "int5")["shares_weights"]
-    bank = planning.bank(made.plan(tmp_path, renamed(ONE, "next")))
+    bank = collect.bank(made.plan(tmp_path, renamed(ONE, "next")))
     assert bank is not None and (bank.sd, bank.df) == (pytest.approx(row(answer, "wide")["s"]), 2)
 
 
@@ -62,13 +61,13 @@ def test_rows_of_another_kind_are_left_out(tmp_path: Path, change: dict[str, Any
     row(answer, "wide").update(change)
     path.write_text(json.dumps(answer))
     other = renamed(ONE, "next").replace("matters = 0.05", "matters = 0.04")  # or its bank would be the recorded one
-    assert (planning.bank(made.plan(tmp_path, other)) is None) == bool(change)
+    assert (collect.bank(made.plan(tmp_path, other)) is None) == bool(change)
 
 
 def test_a_contrast_that_two_studies_judged_counts_once(tmp_path: Path) -> None:
     finish(tmp_path, ONE)
     finish(tmp_path, renamed(ONE, "again"))
-    bank = planning.bank(made.plan(tmp_path, renamed(ONE, "next").replace("matters = 0.05", "matters = 0.04")))
+    bank = collect.bank(made.plan(tmp_path, renamed(ONE, "next").replace("matters = 0.05", "matters = 0.04")))
     assert bank is not None and bank.df == 2
 
 
@@ -76,13 +75,13 @@ def test_a_contrast_that_two_studies_judged_counts_once(tmp_path: Path) -> None:
 def test_a_stage_that_stands_on_another_packing_is_another_kind(tmp_path: Path, bits: int) -> None:
     finish(tmp_path, ONE)
     other = ONE.replace('name = "rtn", bits = 6', f'name = "rtn", bits = {bits}')
-    assert planning.bank(made.plan(tmp_path, renamed(other, "next"))) is None
+    assert collect.bank(made.plan(tmp_path, renamed(other, "next"))) is None
 
 
 def test_arms_of_shared_weights_read_no_bank(tmp_path: Path) -> None:
     finish(tmp_path, ONE)
     shared = renamed(made.STUDY.replace("\n[arm.wide]\nmodel.d_model = 40\n", ""), "next")
-    assert planning.bank(made.plan(tmp_path, shared)) is None
+    assert collect.bank(made.plan(tmp_path, shared)) is None
     both = finish(tmp_path, renamed(made.STUDY, "both"))
     assert both["bank"] is not None
     assert not any("of the bank's" in note for note in row(both, "int5")["notes"])
@@ -108,7 +107,7 @@ def test_the_bank_that_chose_stays_with_the_study(tmp_path: Path) -> None:
     row(answer, "wide")["s"] *= 1000
     path.write_text(json.dumps(answer))  # as if a noisier study had ended meanwhile
     plan = made.plan(tmp_path, chooses)
-    assert planning.bank(plan).sd == before["bank"]["sd"]
+    assert collect.bank(plan).sd == before["bank"]["sd"]
     after = judge.conclude(plan)
     assert row(after, "wide")["word"] == row(before, "wide")["word"]
     assert row(after, "wide")["notes"] == row(before, "wide")["notes"]
@@ -121,7 +120,7 @@ def test_two_sigma_is_refused_for_arms_of_shared_weights(tmp_path: Path) -> None
     finish(tmp_path, renamed(ONE, "first"))
     plan = made.plan(tmp_path, made.STUDY.replace("seeds = 3", 'seeds = { probe = 1, keep = "2 sigma" }'))
     with pytest.raises(InvalidStudy, match="int5 shares its reference's weights; keep a number of arms"):
-        planning.measurable(plan)
+        collect.measurable(plan)
 
 
 def test_families_are_replayed_by_themselves() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests import tiny
 
-from ablab.model import build
+from ablab.model.decoder import build
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 

@@ -17,15 +17,15 @@ from hypothesis import settings as checked
 from hypothesis import strategies as st
 from tests.bridged import canonical, meaning, trees
 
-from ablab import cli
-from ablab.bridges import grammar, shown
-from ablab.bridges.arm import arm
-from ablab.bridges.explain import Explanation, explain
-from ablab.bridges.flags import FLAGS
-from ablab.bridges.megatron import ORDER, export
-from ablab.bridges.parse import parse, words
-from ablab.bridges.toml import written
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.bridges.megatron import grammar, shown
+from ablab.bridges.megatron.arm import arm
+from ablab.bridges.megatron.explain import Explanation, explain
+from ablab.bridges.megatron.export import ORDER, export
+from ablab.bridges.megatron.flags import FLAGS
+from ablab.bridges.megatron.parse import parse, words
+from ablab.bridges.megatron.toml import written
+from ablab.cli import main as cli
+from ablab.core.fault import GateFailed, InvalidStudy
 from ablab.study import load
 
 ROOT = Path(__file__).resolve().parents[1]

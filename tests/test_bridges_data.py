@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from tests.bridged import canonical, meaning, trees
 from tests.data.built import write_dataset
 
-from ablab.bridges.arm import arm
-from ablab.bridges.blends import Blend, blend
-from ablab.bridges.explain import Explanation, explain, missing
-from ablab.bridges.megatron import export
-from ablab.bridges.parse import words
-from ablab.bridges.toml import written
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.bridges.megatron.arm import arm
+from ablab.bridges.megatron.blends import Blend, blend
+from ablab.bridges.megatron.explain import Explanation, explain, missing
+from ablab.bridges.megatron.export import export
+from ablab.bridges.megatron.parse import words
+from ablab.bridges.megatron.toml import written
+from ablab.core.fault import GateFailed, InvalidStudy
 from ablab.study import load
 
 SMALL = "--num-layers 4 --hidden-size 32 --num-attention-heads 4 --seq-length 16 --position-embedding-type rope"

@@ -18,16 +18,21 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ablab import auditor, bundle, cli, history, judge, report, retrain
-from ablab import plan as planning
-from ablab.data.located import sealed
-from ablab.fault import GateFailed, Refused
+from ablab import report
+from ablab.bundle import audit as auditor
+from ablab.bundle import retrain
+from ablab.bundle import write as bundle
+from ablab.cli import main as cli
+from ablab.core.fault import GateFailed, Refused
+from ablab.data.formats.located import sealed
+from ablab.judging import history, judge
 from ablab.launch import work
-from ablab.mirrors import Copy, Mirrored
-from ablab.plan import Plan
-from ablab.scores import Scores
-from ablab.store import Store
+from ablab.runs import plan as planning
+from ablab.runs.plan import Plan
+from ablab.runs.store import Store
+from ablab.scoring.scores import Scores
 from ablab.study import load
+from ablab.training.mirrors import Copy, Mirrored
 
 STUDY = """
 study = { name = "sealed", question = "Does a sink help?" }

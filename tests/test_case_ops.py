@@ -17,9 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import ablab
-from ablab.capitals import ALLCAPS, CAPNEXT, ESC, OPERATORS, TITLE, Case, PublishedCase, letters_with_two_cases
-from ablab.tokenizers.case_ops import CaseOps
-from ablab.tokenizers.sentencepiece import SentencePiece
+from ablab.data.capitals import ALLCAPS, CAPNEXT, ESC, OPERATORS, TITLE, Case, PublishedCase, letters_with_two_cases
+from ablab.data.tokenizers.case_ops import CaseOps
+from ablab.data.tokenizers.sentencepiece import SentencePiece
 
 LETTERS = letters_with_two_cases()
 CASE = Case(LETTERS)
@@ -342,7 +342,7 @@ def pieces_only(tmp_path: Path) -> Path:
 
 def test_training_is_the_same_in_another_process(tokenizer: CaseOps) -> None:
     code = (
-        "from ablab.tokenizers.case_ops import CaseOps\n"
+        "from ablab.data.tokenizers.case_ops import CaseOps\n"
         f"t = CaseOps(vocab_size=400)\nt.train({TEXTS!r})\nprint(t.fingerprint)"
     )
     env = {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(ablab.__file__).parents[1])}
@@ -352,7 +352,7 @@ def test_training_is_the_same_in_another_process(tokenizer: CaseOps) -> None:
 
 def test_making_one_reads_and_loads_nothing() -> None:
     code = (
-        "import sys; from ablab.tokenizers import slot\n"
+        "import sys; from ablab.data.tokenizers import slot\n"
         "for name in ('bytes', 'sentencepiece', 'case_ops'): slot.build({'name': name})\n"
         "slot.build({'name': 'sentencepiece', 'model': '/no/such.model'})\n"
         "assert not {'sentencepiece', 'torch', 'tiktoken'} & set(sys.modules)"

@@ -9,10 +9,12 @@ import pytest
 import torch
 from tests.study.written import edited, read
 
-from ablab import cli, price, timing
-from ablab import plan as planning
-from ablab.fault import GateFailed
-from ablab.store import Store
+from ablab.check import timing
+from ablab.cli import main as cli
+from ablab.core.fault import GateFailed
+from ablab.judging import price
+from ablab.runs import plan as planning
+from ablab.runs.store import Store
 
 SMALL = (
     ("tokens = 200_000", "tokens = 20_000"),

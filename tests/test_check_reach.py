@@ -10,14 +10,14 @@ import pytest
 from tests.test_price import forget
 
 import finished_store as made
-from ablab import check, price
-from ablab import plan as planning
-from ablab.plan import Plan
+from ablab.check import facts as check
+from ablab.judging import collect, price
+from ablab.runs.plan import Plan
 from ablab.verdict import planning as reckoning
 
 
 def own(plan: Plan, arm: str) -> list[float]:
-    scores = {(run.arm, run.seed): plan.metric(run) for run in planning.collect(plan) if run.status == "done"}
+    scores = {(run.arm, run.seed): plan.metric(run) for run in collect.collect(plan) if run.status == "done"}
     return [
         scores[arm, s] - scores["baseline", s] for s in plan.seeds if (arm, s) in scores and ("baseline", s) in scores
     ]

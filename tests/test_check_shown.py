@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests import tiny
 
-from ablab.check import _changes, _layers, change
-from ablab.model import skeleton
-from ablab.size import active_parameters, parameters
+from ablab.check.facts import _changes, _layers, change
+from ablab.model.decoder import skeleton
+from ablab.model.size import active_parameters, parameters
 from ablab.study.scaled import notes
 
 GATES = [{"name": "xsa"}, {"name": "attn_out_gate", "width": 12}]
@@ -83,7 +83,7 @@ def test_check_prints_the_layer_string(tmp_path: Path) -> None:
     )
     (tmp_path / "study.toml").write_text(text)
     out = subprocess.run(
-        [sys.executable, "-P", "-m", "ablab.cli", "check", "study.toml"],
+        [sys.executable, "-P", "-m", "ablab.cli.main", "check", "study.toml"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -6,11 +6,12 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab import compiled, machine
-from ablab.fault import GateFailed
-from ablab.learner import Learner
-from ablab.model import build
-from ablab.store import Where, resolve_where
+from ablab.core.fault import GateFailed
+from ablab.model import compiled
+from ablab.model.decoder import build
+from ablab.runs.store import Where, resolve_where
+from ablab.runtime import machine
+from ablab.training.learner import Learner
 
 
 def inputs():
@@ -46,7 +47,7 @@ def test_a_compiled_model_has_the_numbers_and_names_of_the_eager_one_and_layers_
 
 def test_a_learner_compiles_where_it_is_told_to(monkeypatch):
     seen = []
-    monkeypatch.setattr("ablab.learner.compile_layers", seen.append)
+    monkeypatch.setattr("ablab.training.learner.compile_layers", seen.append)
     how = {"seed": 0, "precision": "fp32", "micro_rows": 2, "executor": "lift", "device": "cpu"}
     for told in (False, True):
         learner = Learner(tiny.settings(), tiny.corpus(), compiled=told, **how)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import finished_store as made
-from ablab import cost, judge
-from ablab import plan as planning
-from ablab.data.located import sealed
-from ablab.fault import GateFailed
+from ablab.core.fault import GateFailed
+from ablab.data.formats.located import sealed
+from ablab.judging import collect, cost, judge
 from ablab.report import costs as costs_of
 from ablab.report import html
 from ablab.report.view import View
@@ -112,7 +111,7 @@ def test_margins_and_words_of_limits(tmp_path: Path) -> None:
     path = plan.store.train(plan.runs["wide", 1].train_key) / "done.json"
     path.write_text(json.dumps(sealed({**json.loads(path.read_text()), "seconds": 590.0})))
     assert cost.over_limits(plan, "wide").endswith("is 40 over the limit of 600 (590 to 640 over 3 runs)")
-    assert {spec.name: bool(spec.barred) for spec in planning.specs(plan)} == {
+    assert {spec.name: bool(spec.barred) for spec in collect.specs(plan)} == {
         "baseline": False,
         "int5": False,
         "wide": True,

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ablab.cross_entropy import AT_ONCE, chunk_rows, nll
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model.cross_entropy import AT_ONCE, chunk_rows, nll
 
 N, D, V = 37, 16, 101
 

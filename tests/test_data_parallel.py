@@ -15,9 +15,9 @@ from tests import tiny
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ablab import optimizers
-from ablab.model import build
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model.decoder import build
+from ablab.training import optimizers
 
 STEPS, ROWS = 3, 4
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import tiny
-from ablab import sample
-from ablab.cache import Cache, cache_size, factored
-from ablab.decode import Generated, choose, generate
-from ablab.fault import Refused
-from ablab.model import Decoder, build, skeleton
-from ablab.rng import stream
+from ablab.cli import sample
+from ablab.core.fault import Refused
+from ablab.core.rng import stream
+from ablab.data.tokenizers.bytes import Bytes
+from ablab.model.cache import Cache, cache_size, factored
+from ablab.model.decoder import Decoder, build, skeleton
+from ablab.model.generate import Generated, choose, generate
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
-from ablab.tokenizers.bytes import Bytes
 
 V = tiny.VOCAB
 LONG = 21  # more than two windows of 8
@@ -404,7 +404,7 @@ def test_what_a_cache_refuses() -> None:
 
 
 def test_plain_products_say_what_the_kernel_says() -> None:
-    from ablab.attention import cached as module
+    from ablab.model.attention import cached as module
 
     draw = stream(2, "test", "products")
     q, k, v = (torch.from_numpy(draw.standard_normal(s)) for s in ((2, 2, 6, 8), (2, 2, 11, 8), (2, 2, 11, 8)))

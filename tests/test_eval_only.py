@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from ablab import judge, plan, price, timing
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.check import timing
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.judging import judge, price
 from ablab.launch import work
-from ablab.store import Store
+from ablab.runs import plan
+from ablab.runs.store import Store
 from ablab.study import load
 
 STUDY = """
@@ -104,7 +106,7 @@ def test_a_result_that_is_not_what_its_stage_wrote_is_refused(kind: str, tmp_pat
 
 
 def test_a_compressor_that_rounds_nothing_is_refused(tmp_path: Path) -> None:
-    from ablab import full_size
+    from ablab.check import full_size
 
     made = planned(tmp_path, STUDY.replace("small = 64, ", ""))
     text = (

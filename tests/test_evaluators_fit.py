@@ -12,17 +12,19 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab import evaluators, full_size, plan
+from ablab.check import full_size
+from ablab.check.miniature import _few, _fitted, outcomes
+from ablab.check.shrink import fit_evaluator
+from ablab.core.fault import InvalidStudy
 from ablab.data import Corpus, valid_rows
-from ablab.data.corpus import Valid
-from ablab.evaluators.disjoint import Disjoint
-from ablab.evaluators.ngram import Ngram
-from ablab.evaluators.ttt import Ttt
-from ablab.fault import InvalidStudy
-from ablab.miniature import _few, _fitted, outcomes
-from ablab.model import build
-from ablab.shrink import fit_evaluator
-from ablab.store import Store
+from ablab.data.corpus.corpus import Valid
+from ablab.model.decoder import build
+from ablab.runs import plan
+from ablab.runs.store import Store
+from ablab.scoring import evaluators
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.ngram import Ngram
+from ablab.scoring.evaluators.ttt import Ttt
 from ablab.study import load
 
 STUDY = """

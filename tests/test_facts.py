@@ -15,17 +15,18 @@ from tests import tiny
 from tests.conformance.made import SHAPE, drawn, made
 from torch import Tensor
 
-from ablab import optimizers, positions, projections, routers, softmaxes
-from ablab.attend import Documents, attend
-from ablab.bridges.megatron import export
-from ablab.columns import alibi_slopes
-from ablab.learner import Learner
-from ablab.model import Decoder, build
-from ablab.orthogonal import orthogonalise, polar_express
-from ablab.rng import stream
-from ablab.rotation import exchanged, in_heads, turned
-from ablab.shape import Shape
+from ablab.bridges.megatron.export import export
+from ablab.core.rng import stream
+from ablab.model import positions, projections, routers, softmaxes
+from ablab.model.attention.attend import Documents, attend
+from ablab.model.decoder import Decoder, build
+from ablab.model.parts.columns import alibi_slopes
+from ablab.model.parts.rotation import exchanged, in_heads, turned
+from ablab.model.shape import Shape
 from ablab.study import load
+from ablab.training import optimizers
+from ablab.training.learner import Learner
+from ablab.training.orthogonal import orthogonalise, polar_express
 
 GOLDEN = Path(__file__).parent / "golden"
 PUBLISHED = [

@@ -8,8 +8,9 @@ from pathlib import Path
 from tests import finished_store as made
 from tests.finished_store import STUDY
 
-from ablab import plan as planning
-from ablab.judge import conclude
+from ablab.judging.judge import conclude
+from ablab.runs import given_up
+from ablab.runs import plan as planning
 
 
 def statuses(plan: planning.Plan) -> list[str]:
@@ -18,16 +19,16 @@ def statuses(plan: planning.Plan) -> list[str]:
 
 def test_what_was_given_up_of_an_edited_study_is_not_failed_in_this_one(tmp_path: Path) -> None:
     plan = made.plan(tmp_path)
-    planning.give_up(plan, plan.runs["wide", 0], "no memory")
-    assert statuses(plan) == ["failed"] and [row["fault"] for row in planning.failures(plan)] == ["no memory"]
+    given_up.give_up(plan, plan.runs["wide", 0], "no memory")
+    assert statuses(plan) == ["failed"] and [row["fault"] for row in given_up.failures(plan)] == ["no memory"]
     edited = made.plan(tmp_path, STUDY.replace("model.d_model = 40", "model.d_model = 48"))
-    assert statuses(edited) == [] and planning.failures(edited) == []
-    planning.give_up(edited, edited.runs["wide", 1], "no disk")
-    planning.try_again(edited)
-    assert planning.failures(edited) == [] and statuses(made.plan(tmp_path)) == ["failed"]
+    assert statuses(edited) == [] and given_up.failures(edited) == []
+    given_up.give_up(edited, edited.runs["wide", 1], "no disk")
+    given_up.try_again(edited)
+    assert given_up.failures(edited) == [] and statuses(made.plan(tmp_path)) == ["failed"]
     staged = made.plan(tmp_path, STUDY.replace("bits = 6", "bits = 7"))  # the same training, another stage
-    assert planning.failures(staged) == []
-    planning.try_again(plan)
+    assert given_up.failures(staged) == []
+    given_up.try_again(plan)
     assert statuses(plan) == []
 
 
@@ -35,4 +36,4 @@ def test_a_list_that_does_not_say_of_which_runs_it_is_fails_none(tmp_path: Path)
     plan = made.plan(tmp_path)
     plan.directory.mkdir(parents=True)
     (plan.directory / "failed.json").write_text(json.dumps([{"arm": "wide", "seed": 0, "fault": "no memory"}]))
-    assert planning.failures(plan) == [] and statuses(plan) == []
+    assert given_up.failures(plan) == [] and statuses(plan) == []

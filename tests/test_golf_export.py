@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 import finished_store as made
-from ablab import cli, judge
-from ablab import plan as planning
-from ablab.bridges import golf
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.bridges.golf import entry
+from ablab.bridges.golf import export as golf
+from ablab.cli import main as cli
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.judging import judge
+from ablab.runs import plan as planning
 
 WHO = {"author": "A. Person", "github_id": "aperson", "today": "2026-11-20"}
 # Line shapes, written from logs of openai/parameter-golf (naive baseline, #549, #1493, #1716).
@@ -208,21 +210,21 @@ def test_a_delta_to_another_arm_names_it(tmp_path: Path) -> None:
 
 
 def test_two_seeds_have_no_sd_in_the_table() -> None:
-    assert golf.spread([1.0, 1.2]) == "1.10000 (n = 2)"
-    assert golf.spread([1.0, 1.1, 1.2]) == "1.10000 +/- 0.10000"
-    assert golf.spread([]) == "-"
+    assert entry.spread([1.0, 1.2]) == "1.10000 (n = 2)"
+    assert entry.spread([1.0, 1.1, 1.2]) == "1.10000 +/- 0.10000"
+    assert entry.spread([]) == "-"
 
 
 def test_roles_follow_what_a_stage_does(tmp_path: Path) -> None:
     stages = made.plan(tmp_path).study.baseline.settings["stage"]
-    roles = golf.named(stages)
+    roles = entry.named(stages)
     assert roles == {"pre_quant": "pre_quant", "post_quant": "quantized", "sliding": "sliding", "ttt": "ttt"}
-    again = golf.named({**stages, "narrow": {**stages["sliding"]}})
+    again = entry.named({**stages, "narrow": {**stages["sliding"]}})
     assert again["narrow"] == "narrow"
     raw = {**stages["sliding"], "after": "pre_quant"}  # of unpacked weights: no sliding of the game's
-    again = golf.named({"pre_quant": stages["pre_quant"], "raw": raw, "ttt": raw, **stages})
+    again = entry.named({"pre_quant": stages["pre_quant"], "raw": raw, "ttt": raw, **stages})
     assert (again["raw"], again["sliding"]) == ("raw", "sliding") and again["ttt"] == "ttt"
-    again = golf.named({**stages, "ttt": raw, "late": stages["ttt"]})
+    again = entry.named({**stages, "ttt": raw, "late": stages["ttt"]})
     assert (again["ttt"], again["late"]) == ("ttt_stage", "ttt")
 
 

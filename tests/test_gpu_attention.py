@@ -11,10 +11,10 @@ import importlib
 import pytest
 import torch
 
-from ablab.attend import EXECUTORS, Documents, attend, executor_for
-from ablab.attention import choice, cuda, flex, stock
-from ablab.columns import Columns
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model.attention import choice, cuda, flex, stock
+from ablab.model.attention.attend import EXECUTORS, Documents, attend, executor_for
+from ablab.model.parts.columns import Columns
 
 
 def normal(*sizes, seed=0):

@@ -13,14 +13,15 @@ import pytest
 from scipy import stats
 
 import tiny
-from ablab import corpora, history, judge, plan
-from ablab.data.groups import Groups
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
+from ablab.core.rng import stream
+from ablab.data.corpus.groups import Groups
+from ablab.judging import history, judge
 from ablab.launch import work
 from ablab.report import markdown
-from ablab.rng import stream
-from ablab.scores import Scores
-from ablab.store import Store
+from ablab.runs import corpora, plan
+from ablab.runs.store import Store
+from ablab.scoring.scores import Scores
 from ablab.study import load
 
 STUDY = """

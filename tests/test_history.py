@@ -12,9 +12,9 @@ import pytest
 from scipy import stats
 
 import finished_store as made
-from ablab import history, judge
-from ablab.plan import Plan
+from ablab.judging import history, judge
 from ablab.report import html, markdown
+from ablab.runs.plan import Plan
 
 NOPE = '\n[arm.nope]\nmodel.local.position = "nope"\n'
 ONE = made.STUDY.replace("\n[arm.int5]\nstage.post_quant.compress.bits = 5\n", "")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from ablab import miniature
-from ablab import plan as planning
-from ablab.fault import GateFailed
-from ablab.store import Store
+from ablab.check import miniature
+from ablab.core.fault import GateFailed
+from ablab.runs import plan as planning
+from ablab.runs.store import Store
 from ablab.study import load
 
 STUDY = """

@@ -15,10 +15,14 @@ import typer
 from tests import finished_store
 from tests.harmony.building import here
 
-from ablab import auditor, cli, miniature, mirror_command
-from ablab import plan as planning
-from ablab.data.shards import write_shard
-from ablab.harmony import crew
+from ablab.bundle import audit as auditor
+from ablab.bundle import findings
+from ablab.check import miniature
+from ablab.cli import main as cli
+from ablab.cli import mirror as mirror_command
+from ablab.data.formats.shards import write_shard
+from ablab.data.harmony import crew
+from ablab.runs import plan as planning
 
 MEGATRON = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "2", "--seq-length", "64")
 SMALL = """
@@ -71,7 +75,7 @@ def test_every_command_has_json() -> None:
 def rehearsed(plan: Any, say: Any) -> dict[str, Any]:
     """What takes seconds in `check`: it speaks of every arm while it goes on."""
     say("miniature of every arm")
-    return {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in planning.arms(plan.study)}
+    return {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in plan.study.with_baseline}
 
 
 @pytest.fixture
@@ -89,10 +93,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(miniature, "check", rehearsed)
     monkeypatch.setattr(crew, "make", here)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    for module in (sys.modules["ablab.sample"], mirror_command):
+    for module in (sys.modules["ablab.cli.sample"], mirror_command):
         monkeypatch.setattr(module, "began_here", lambda *_: plan)
-    monkeypatch.setattr(sys.modules["ablab.sample"], "continued", lambda *_, **__: {"samples": []})
-    monkeypatch.setattr(auditor, "audit", lambda *_, **__: auditor.Audit("a key", held=["every digest"]))
+    monkeypatch.setattr(sys.modules["ablab.cli.sample"], "continued", lambda *_, **__: {"samples": []})
+    monkeypatch.setattr(auditor, "audit", lambda *_, **__: findings.Audit("a key", held=["every digest"]))
     write_shard(tmp_path / "shard.bin", [1, 2, 3, 2, 1])
     monkeypatch.chdir(tmp_path)
     return tmp_path

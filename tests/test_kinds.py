@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from tests.data.tiny import settings
 
-from ablab import pieces
-from ablab.adopt.found import read as read_weights
-from ablab.data import prepare
-from ablab.fault import Refused
-from ablab.harmony.build import build
-from ablab.tokenizers.case_ops import CaseOps
-from ablab.tokenizers.sentencepiece import SentencePiece
-from ablab.vocabulary import install, read
+from ablab.core.fault import Refused
+from ablab.data import pieces, prepare
+from ablab.data.harmony.build import build
+from ablab.data.tokenizers.case_ops import CaseOps
+from ablab.data.tokenizers.sentencepiece import SentencePiece
+from ablab.data.vocabulary import install, read
+from ablab.training.adopt.found import read as read_weights
 
 TENSOR = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 RANKS = b"".join(base64.b64encode(bytes([i])) + f" {i}\n".encode() for i in range(256))

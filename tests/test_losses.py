@@ -12,16 +12,16 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.data.corpus import Corpus, Valid
-from ablab.data.tokens import Marks
-from ablab.evaluators.disjoint import Disjoint
-from ablab.fault import InvalidStudy
-from ablab.learner import Learner, named, spanned
-from ablab.losses.mean import Mean
-from ablab.losses.spans import Spans
-from ablab.scores import Scores
-from ablab.store import read_lines
-from ablab.train import train
+from ablab.core.fault import InvalidStudy
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.data.corpus.tokens import Marks
+from ablab.runs.store import read_lines
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.scores import Scores
+from ablab.training.learner import Learner, named, spanned
+from ablab.training.losses.mean import Mean
+from ablab.training.losses.spans import Spans
+from ablab.training.train import train
 
 # Eight targets, in the words of vpareek2/vpMoE's pretrain_gpt.py: nats, loss mask, span (facts computed in fp64).
 NATS = torch.tensor([[2, 1, 3, 0.5, 0.25, 4, 1, 0.5]], dtype=torch.float64)

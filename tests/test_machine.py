@@ -14,9 +14,11 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab import container, machine, signals
-from ablab.fault import GateFailed
+from ablab.artifact import container
+from ablab.core.fault import GateFailed
 from ablab.launch import local, work
+from ablab.runtime import machine, signals
+from ablab.training import memory
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def big(seq_len: int = 512, rows: int = 64, **model: Any) -> dict[str, Any]:
 
 
 def fit(settings: list[dict[str, Any]], memory: int, vocab_size: int = 257) -> int:
-    return machine.fit_micro_rows(settings, memory_bytes=memory, vocab_size=vocab_size)
+    return memory.fit_micro_rows(settings, memory_bytes=memory, vocab_size=vocab_size)
 
 
 def test_micro_rows_follow_memory_and_the_largest_arm() -> None:
@@ -63,7 +65,7 @@ def test_micro_rows_follow_memory_and_the_largest_arm() -> None:
 
 def test_the_estimate_covers_what_a_step_really_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes saved for backward, counted by autograd itself, stay below the estimate, and above half of it."""
-    from ablab.model import build
+    from ablab.model.decoder import build
 
     kept: dict[int, int] = {}
 
@@ -90,7 +92,7 @@ def test_the_estimate_covers_what_a_step_really_keeps(monkeypatch: pytest.Monkey
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = model.nll(tokens, tokens, torch.zeros_like(tokens))
         used = sum(size for place, size in kept.items() if place not in weights)
-        estimate = 2 * (machine.activation_bytes(settings["model"], 257) + 4 * 3 * 512 * 257)
+        estimate = 2 * (memory.activation_bytes(settings["model"], 257) + 4 * 3 * 512 * 257)
         assert estimate / 2 < used < estimate, f"{softmax} {position} {mlp}: {used:,} of {estimate:,}"
         del loss
 

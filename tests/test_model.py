@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from tests import tiny
 from torch import nn
 
-from ablab import model as decoder_module
-from ablab.fault import InvalidStudy
-from ablab.model import build, skeleton
-from ablab.norm import Norm
-from ablab.size import flops_per_token, parameters
+from ablab.core.fault import InvalidStudy
+from ablab.model import decoder as decoder_module
+from ablab.model.decoder import build, skeleton
+from ablab.model.parts.norm import Norm
+from ablab.model.size import flops_per_token, parameters
 
 
 def made(model: dict[str, Any] | None = None, **how: Any) -> decoder_module.Decoder:
@@ -93,7 +93,7 @@ def test_nll_in_pieces_equals_nll_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     rows, found = some_rows(), {}
     for at_once in (1 << 26, 7 * tiny.VOCAB):
         monkeypatch.setattr(decoder_module, "AT_ONCE", at_once)
-        monkeypatch.setattr("ablab.cross_entropy.AT_ONCE", at_once)
+        monkeypatch.setattr("ablab.model.cross_entropy.AT_ONCE", at_once)
         decoder = made(dtype=torch.float64)
         decoder.nll(*rows).sum().backward()
         found[at_once] = [p.grad for p in decoder.parameters()]

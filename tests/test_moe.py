@@ -16,23 +16,24 @@ import torch
 from tests import tiny
 from torch import Tensor, nn
 
-from ablab import grouped, mlps
-from ablab.activations import GATED, PLAIN
-from ablab.fault import Interrupted, InvalidStudy
-from ablab.full_size import splits
-from ablab.judge import said_by_levers
-from ablab.learner import Learner
-from ablab.linear import Stacked
-from ablab.metrics import WALL
-from ablab.mlps.moe import Moe
-from ablab.model import build
+from ablab.check.full_size import splits
+from ablab.core.fault import Interrupted, InvalidStudy
+from ablab.core.rng import Draw
+from ablab.judging.judge import said_by_levers
+from ablab.model import mlps
+from ablab.model.decoder import build
+from ablab.model.mlps.moe import Moe
+from ablab.model.parts import grouped
+from ablab.model.parts.activations import GATED, PLAIN
+from ablab.model.parts.linear import Stacked
+from ablab.model.parts.routing import Aux, balance, squared_mass
+from ablab.model.routers.deepseek_v3 import DeepseekV3
+from ablab.model.routers.softmax_topk import SoftmaxTopk
+from ablab.model.shape import Shape
 from ablab.report import html, markdown
-from ablab.rng import Draw
-from ablab.routers.deepseek_v3 import DeepseekV3
-from ablab.routers.softmax_topk import SoftmaxTopk
-from ablab.routing import Aux, balance, squared_mass
-from ablab.shape import Shape
-from ablab.train import train
+from ablab.training.learner import Learner
+from ablab.training.metrics import WALL
+from ablab.training.train import train
 
 SIZES: dict[str, Any] = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "seq_len": 32, "vocab_size": 9, "n_layers": 2}
 SEQUENCE = {"name": "moe", "n_experts": 4, "ratio": 0.5, "balance": "sequence", "balance_weight": 0.3, "z_loss": 0.05}
@@ -335,9 +336,9 @@ def test_impossible_settings_are_refused() -> None:
 
 RANK = """
 import sys, torch
-from ablab.routers.deepseek_v3 import DeepseekV3
-from ablab.routing import Aux
-from ablab.shape import Shape
+from ablab.model.routers.deepseek_v3 import DeepseekV3
+from ablab.model.parts.routing import Aux
+from ablab.model.shape import Shape
 rank, where = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method="file://" + where, rank=rank, world_size=2)
 shape = Shape(d_model=8, n_heads=1, n_kv_heads=1, head_dim=8, seq_len=8, vocab_size=9, n_layers=1, n_experts=4)

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.mixed import texts
 
-from ablab import vocabulary
-from ablab.fault import GateFailed
-from ablab.tokenizers import o200k_harmony, slot
-from ablab.tokenizers.o200k_harmony import LONG_SPACE, SPECIAL, VOCAB_SIZE, O200kHarmony
+from ablab.core.fault import GateFailed
+from ablab.data import vocabulary
+from ablab.data.tokenizers import o200k_harmony, slot
+from ablab.data.tokenizers.o200k_harmony import LONG_SPACE, SPECIAL, VOCAB_SIZE, O200kHarmony
 
 TOKENIZER = O200kHarmony()
 TOOLS = ["<|start|>", "<|end|>", "<|message|>", "<|return|>", "<|endoftext|>", "<|endofprompt|>", "<|reserved_200018|>"]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ablab import orthogonal
-from ablab.orthogonal import (
+from ablab.training import orthogonal
+from ablab.training.orthogonal import (
     JORDAN,
     Orthogonaliser,
     Triple,

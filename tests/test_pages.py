@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
 from ablab.study import load
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import finished_store
-from ablab import cost, judge
-from ablab.data.located import sealed
-from ablab.plan import Plan
+from ablab.data.formats.located import sealed
+from ablab.judging import cost, judge
 from ablab.report import html, markdown
+from ablab.runs.plan import Plan
 
 SEEDS = "seeds = { start = 3, at_most = 6 }"
 

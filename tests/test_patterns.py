@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tests.data.tiny import settings
 
+from ablab.core.patterns import literal, matched
 from ablab.data import prepare
-from ablab.data.find import find
-from ablab.data.indexed import IndexedWriter
-from ablab.harmony.rows import find as rows
-from ablab.patterns import literal, matched
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.harmony.rows import find as rows
+from ablab.data.sources.find import find
 
 ODD = ("corpus [v2]", "a*b", "what?", "c# 1", "-x", "two\nlines", "ä ö", "[", "x]y", "~", "$HOME")
 
@@ -59,7 +59,7 @@ def test_token_files_text_and_rows_are_read_there(tmp_path: Path, name: str, mon
     assert [one.name for one in find([f"{folder}/*.jsonl"], "text").texts] == [f"{folder}/x.jsonl"]
     monkeypatch.chdir(folder)
     assert [one.name for one in find(["*.jsonl"], "text").texts] == ["x.jsonl"]
-    from ablab.data.inputs import Inputs
+    from ablab.core.inputs import Inputs
 
     assert [one.rows for one in rows([f"{folder}/*.jsonl"], Inputs(tmp_path / "memo"))] == [1]
 

@@ -12,10 +12,10 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablab import pieces
-from ablab.capitals import OPERATORS
-from ablab.pieces import SPACE, Pieces
-from ablab.tokenizers.sentencepiece import SentencePiece
+from ablab.data import pieces
+from ablab.data.capitals import OPERATORS
+from ablab.data.pieces import SPACE, Pieces
+from ablab.data.tokenizers.sentencepiece import SentencePiece
 
 TEXTS = [
     "the quick brown fox jumps over the lazy dog and sleeps for 1234 years",

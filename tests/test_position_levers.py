@@ -12,30 +12,30 @@ import torch
 from safetensors.torch import load_file
 from tests import tiny
 
-from ablab import positions
-from ablab.attend import Documents, attend
-from ablab.columns import Columns, alibi_slopes, joined
-from ablab.layer import Pass
-from ablab.model import build
-from ablab.positions.composed import Composed
-from ablab.positions.fox import Fox
-from ablab.positions.grape_a import GrapeA
-from ablab.positions.grape_a_gated import GrapeAGated
-from ablab.positions.grape_ap import GrapeAP
-from ablab.positions.grape_m import GrapeM
-from ablab.positions.grape_m_basis import GrapeMBasis
-from ablab.positions.grape_m_context import GrapeMContext
-from ablab.positions.grape_m_rank2 import GrapeMRank2, rodrigues
-from ablab.positions.nope import Nope
-from ablab.positions.rope import Rope
-from ablab.positions.t5_buckets import T5Buckets, buckets
-from ablab.positions.yarn import Yarn
-from ablab.rng import Draw, stream
-from ablab.rotation import exchanged, in_heads, interleaved, turn
-from ablab.shape import Shape
-from ablab.softmaxes.off_by_one import OffByOne
-from ablab.softmaxes.sink import Sink
-from ablab.softmaxes.vanilla import Vanilla
+from ablab.core.rng import Draw, stream
+from ablab.model import positions
+from ablab.model.attention.attend import Documents, attend
+from ablab.model.decoder import build
+from ablab.model.layer import Pass
+from ablab.model.parts.columns import Columns, alibi_slopes, joined
+from ablab.model.parts.rotation import exchanged, in_heads, interleaved, turn
+from ablab.model.positions.composed import Composed
+from ablab.model.positions.fox import Fox
+from ablab.model.positions.grape_a import GrapeA
+from ablab.model.positions.grape_a_gated import GrapeAGated
+from ablab.model.positions.grape_ap import GrapeAP
+from ablab.model.positions.grape_m import GrapeM
+from ablab.model.positions.grape_m_basis import GrapeMBasis
+from ablab.model.positions.grape_m_context import GrapeMContext
+from ablab.model.positions.grape_m_rank2 import GrapeMRank2, rodrigues
+from ablab.model.positions.nope import Nope
+from ablab.model.positions.rope import Rope
+from ablab.model.positions.t5_buckets import T5Buckets, buckets
+from ablab.model.positions.yarn import Yarn
+from ablab.model.shape import Shape
+from ablab.model.softmaxes.off_by_one import OffByOne
+from ablab.model.softmaxes.sink import Sink
+from ablab.model.softmaxes.vanilla import Vanilla
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from ablab import judge, machine, plan
-from ablab.fault import GateFailed
-from ablab.files import read_json
+from ablab.core.fault import GateFailed
+from ablab.core.files import read_json
+from ablab.judging import judge
 from ablab.launch import work
-from ablab.store import Store
+from ablab.runs import plan
+from ablab.runs.store import Store
+from ablab.runtime import machine
 from ablab.study import load
 
 HARDWARE = {"bf16": frozenset({"avx512_bf16"}), "fp32": frozenset({"avx2"})}

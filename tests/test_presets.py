@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ablab.fault import InvalidStudy
-from ablab.model import order, skeleton
-from ablab.size import active_parameters, parameters
+from ablab.core.fault import InvalidStudy
+from ablab.model.decoder import order, skeleton
+from ablab.model.size import active_parameters, parameters
 from ablab.study import load
 from ablab.study.preset import names
 

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import finished_store as made
-from ablab import check, judge, price, timing
-from ablab import plan as planning
+from ablab.check import facts as check
+from ablab.check import timing
 from ablab.data import ValidRows
-from ablab.data.located import sealed
-from ablab.plan import Plan
+from ablab.data.formats.located import sealed
+from ablab.judging import judge, price
 from ablab.report import tables
+from ablab.runs.plan import Plan
 from ablab.verdict.evidence import Work
 from ablab.verdict.price import total
 
@@ -122,7 +123,7 @@ def test_what_diverged_has_no_stages_to_come(tmp_path: Path) -> None:
 def test_what_check_timed_holds_until_something_has_run(tmp_path: Path) -> None:
     plan = made.plan(tmp_path)
     assert price.bounds(plan)["start"]["seconds"] is None
-    recipes = {arm: price.recipes(plan, arm) for arm in planning.arms(plan.study)}
+    recipes = {arm: price.recipes(plan, arm) for arm in plan.study.with_baseline}
     price.keep(
         plan, {key: [2.5, 9.0, 3.0] for training, stages in recipes.values() for key in (training, *stages.values())}
     )

@@ -19,13 +19,14 @@ from tests import tiny
 from tests.study.written import edited, faults, read
 from tests.test_train import after, learner, rows, run, same
 
-from ablab import bands, qats
-from ablab.compiled import compile_layers
-from ablab.fault import Interrupted
-from ablab.learner import Learner
-from ablab.qats.fake_quant import FakeQuant
-from ablab.rounding import rounded, scales
-from ablab.shrink import STEPS, shrink
+from ablab.check.shrink import STEPS, shrink
+from ablab.core.fault import Interrupted
+from ablab.data import bands
+from ablab.model.compiled import compile_layers
+from ablab.model.parts.rounding import rounded, scales
+from ablab.training import qats
+from ablab.training.learner import Learner
+from ablab.training.qats.fake_quant import FakeQuant
 
 QAT: dict[str, Any] = {"name": "fake_quant", "bits": 4}
 

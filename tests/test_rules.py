@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from tests import tiny
 
-from ablab import rules
+from ablab.check import parameters as rules
 
 
 def plan(**arms: dict[str, Any]) -> Any:
@@ -49,7 +49,7 @@ def test_every_parameter_is_counted_with_its_rule() -> None:
 
 
 def rules_model() -> Any:
-    from ablab.model import skeleton
+    from ablab.model.decoder import skeleton
 
     return skeleton(tiny.model(), vocab_size=tiny.VOCAB).parameters()
 

@@ -13,11 +13,15 @@ import pytest
 from tests import finished_store
 
 import ablab
-from ablab import check, miniature, provenance, report
-from ablab.bridges import golf
-from ablab.judge import conclude
-from ablab.plan import Plan, arms, give_up
-from ablab.shareable import shareable
+from ablab import report
+from ablab.bridges.golf import export as golf
+from ablab.check import facts as check
+from ablab.check import miniature
+from ablab.judging.judge import conclude
+from ablab.report.shareable import shareable
+from ablab.runs.given_up import give_up
+from ablab.runs.plan import Plan
+from ablab.runtime import provenance
 
 STORE, STUDY = Path("/home/a user/runs"), Path("/home/a user/studies")
 
@@ -75,7 +79,7 @@ def test_no_page_names_a_path_of_the_machine(tmp_path: Path, monkeypatch: pytest
         assert "texts/a b.jsonl" in text and "c.jsonl" in text, name
     assert answer == json.loads((plan.directory / "verdict.json").read_text())
     assert "OSError: runs/train/x and c.jsonl" in json.dumps(answer["runs"])
-    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in arms(plan.study)}
+    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in plan.study.with_baseline}
     monkeypatch.setattr(miniature, "check", lambda *_: rehearsed)
     assert not leaks(json.dumps(check.facts(plan, lambda _: None)), tmp_path)
 

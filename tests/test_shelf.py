@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 import finished_store as made
-from ablab import judge, shelf
-from ablab import plan as planning
 from ablab import report as reporting
-from ablab.cli import app
-from ablab.corpora import _memo
-from ablab.fault import GateFailed, Refused
-from ablab.plan import Plan
-from ablab.store import Store
+from ablab.cli.main import app
+from ablab.core.fault import GateFailed, Refused
+from ablab.judging import judge, shelf
+from ablab.runs import plan as planning
+from ablab.runs.corpora import _memo
+from ablab.runs.plan import Plan
+from ablab.runs.store import Store
 from ablab.study import load
 
 ONE = made.STUDY.replace("\n[arm.int5]\nstage.post_quant.compress.bits = 5\n", "")

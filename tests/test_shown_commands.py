@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import typer
 
-from ablab import cli, levers
-from ablab.bridges import flags
-from ablab.fault import InvalidStudy
+from ablab.bridges.megatron import flags
+from ablab.cli import levers
+from ablab.cli import main as cli
+from ablab.core.fault import InvalidStudy
 from ablab.study import load
 from ablab.study.layers import expand
 

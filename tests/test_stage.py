@@ -13,14 +13,16 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.conformance.held_out import stages, text_corpus
 
-from ablab import artifact, codecs, compressors, stage
-from ablab.compressors.calibration import Calibration
+from ablab.artifact import codecs, compressors
+from ablab.artifact import pack as artifact
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.core.fault import GateFailed
 from ablab.data import Corpus
-from ablab.evaluators.disjoint import Disjoint
-from ablab.fault import GateFailed
-from ablab.model import Decoder, build
-from ablab.scores import Scores, finite
-from ablab.stage import read_stage, run_stage
+from ablab.model.decoder import Decoder, build
+from ablab.scoring import stage
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.scores import Scores, finite
+from ablab.scoring.stage import read_stage, run_stage
 
 SEQ_LEN = 64
 HOW: dict[str, Any] = {"seed": 1, "precision": "fp32", "executor": "lift"}

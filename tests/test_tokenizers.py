@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ablab
-from ablab.tokenizers import slot
-from ablab.tokenizers.bytes import Bytes
-from ablab.tokenizers.sentencepiece import SentencePiece
+from ablab.data.tokenizers import slot
+from ablab.data.tokenizers.bytes import Bytes
+from ablab.data.tokenizers.sentencepiece import SentencePiece
 
 TEXTS = [
     "def add(a, b):\n    return a + b\n",
@@ -137,7 +137,7 @@ def test_pieces_learn_from_the_text(pieces: SentencePiece) -> None:
 
 def test_training_is_the_same_in_another_process(pieces: SentencePiece) -> None:
     code = (
-        "from ablab.tokenizers.sentencepiece import SentencePiece\n"
+        "from ablab.data.tokenizers.sentencepiece import SentencePiece\n"
         f"t = SentencePiece(vocab_size=380)\nt.train({TEXTS!r})\nprint(t.fingerprint)"
     )
     env = {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(ablab.__file__).parents[1])}

@@ -21,16 +21,16 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.golden import make_tiny_losses
 
-from ablab import learner as learner_module
-from ablab import places
-from ablab.fault import GateFailed, Interrupted, InvalidStudy, to_install
-from ablab.files import sha256_file
-from ablab.learner import Learner
-from ablab.lock import locked
-from ablab.metrics import WALL
-from ablab.mirrors import Mirrored, cure
-from ablab.stability import Spikes
-from ablab.train import train
+from ablab.core import places
+from ablab.core.fault import GateFailed, Interrupted, InvalidStudy, to_install
+from ablab.core.files import sha256_file
+from ablab.runtime.lock import locked
+from ablab.training import learner as learner_module
+from ablab.training.learner import Learner
+from ablab.training.metrics import WALL
+from ablab.training.mirrors import Mirrored, cure
+from ablab.training.stability import Spikes
+from ablab.training.train import train
 
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
 
@@ -150,7 +150,7 @@ import json, os, pkgutil, signal, sys
 from pathlib import Path
 import torch
 import torch._dynamo  # what an optimizer's first step imports: once for all
-from ablab.train import train
+from ablab.training.train import train
 from tests import tiny
 
 def train_and_die(owner, name, at, late):
@@ -184,12 +184,12 @@ for death in json.loads(sys.argv[3]):
 def test_killed_in_the_middle_of_every_kind_of_write(whole: Path, tmp_path: Path) -> None:
     """Two renames make a checkpoint, tensors first; after it the third oldest is dropped."""
     deaths = [
-        ("ablab.checkpoint", "save_file", 3, "after"),  # tensors are written and have no name
+        ("ablab.training.checkpoint", "save_file", 3, "after"),  # tensors are written and have no name
         ("pathlib:Path", "replace", 2, "after"),  # tensors have a name and no JSON
-        ("ablab.metrics:Metrics", "write", 4, "before"),
+        ("ablab.training.metrics:Metrics", "write", 4, "before"),
         ("pathlib:Path", "replace", 3, "before"),
-        ("ablab.checkpoint", "_drop", 2, "before"),  # three generations
-        ("ablab.metrics:Metrics", "write", 1, "after"),  # a row that no checkpoint knows
+        ("ablab.training.checkpoint", "_drop", 2, "before"),  # three generations
+        ("ablab.training.metrics:Metrics", "write", 1, "after"),  # a row that no checkpoint knows
     ]
     command = [sys.executable, "-c", DYING, str(tmp_path), str(torch.get_num_threads()), json.dumps(deaths)]
     subprocess.run(command, check=True)
@@ -380,7 +380,7 @@ def test_budget_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """By a clock on which every step takes 1/16 s, so that the machine's load does not count."""
     clock = itertools.count(0.0, 1 / 16)
     shown = SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic)
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "time", shown)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "time", shown)
     settings = tiny.settings()
     settings["budget"].update(tokens=None, seconds=0.3)
     with pytest.raises(Interrupted):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ablab import vocabulary
-from ablab.fault import GateFailed
-from ablab.vocabulary import NAME, SHA1_NAME, SHA256, SIZE, default_path, install, ranks, read
+from ablab.core.fault import GateFailed
+from ablab.data import vocabulary
+from ablab.data.vocabulary import NAME, SHA1_NAME, SHA256, SIZE, default_path, install, ranks, read
 
 RIGHT = default_path().read_bytes()
 
@@ -227,6 +227,6 @@ def test_what_is_there_already(quiet: Path) -> None:
 
 def test_as_a_program(tmp_path: Path) -> None:
     (tmp_path / "bad.whl").write_bytes(b"no zip")
-    command = [sys.executable, "-P", "-m", "ablab.vocabulary", str(tmp_path / "bad.whl")]
+    command = [sys.executable, "-P", "-m", "ablab.data.vocabulary", str(tmp_path / "bad.whl")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "was not installed" in done.stderr and "Traceback" not in done.stderr

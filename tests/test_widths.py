@@ -20,13 +20,18 @@ from rich.text import Text
 from tests import finished_store
 from tests.data.built import write_dataset
 
-from ablab import check, cli, grid, levers, miniature, price, progress
-from ablab.bridges import shown
-from ablab.bridges.explain import explain
-from ablab.data.inspect import inspect, show
-from ablab.judge import conclude
-from ablab.plan import Plan, arms
+from ablab.bridges.megatron import shown
+from ablab.bridges.megatron.explain import explain
+from ablab.check import facts as check
+from ablab.check import miniature
+from ablab.cli import levers, progress
+from ablab.cli import main as cli
+from ablab.core import grid
+from ablab.data.look.inspect import inspect, show
+from ablab.judging import price
+from ablab.judging.judge import conclude
 from ablab.report.terminal import terminal
+from ablab.runs.plan import Plan
 
 WIDTHS = (60, 80, 120)
 LONG = "a_rather_long_name_of_an_arm-that_says_what_it-does"
@@ -75,7 +80,7 @@ def finished(folder: Path) -> Plan:
 
 def test_check_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = finished(tmp_path)
-    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in arms(plan.study)}
+    rehearsed = {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in plan.study.with_baseline}
     monkeypatch.setattr(miniature, "check", lambda *_: rehearsed)
     found = json.loads(json.dumps(check.facts(plan, lambda _: None)))
     fits(lambda console: check.show(found, console), repeated=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ablab import losses, optimizers, qats, schedules
-from ablab.data.corpus import Corpus, Valid
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
+from ablab.training import losses, optimizers, qats, schedules
 
 VOCAB, BOS = 33, 32
 

@@ -11,10 +11,11 @@ import torch
 from tests import tiny
 from torch import Tensor, nn
 
-from ablab import codecs, compressors, evaluators
+from ablab.artifact import codecs, compressors
+from ablab.core.rng import stream
 from ablab.data import Corpus, prepare
-from ablab.data.corpus import Valid
-from ablab.rng import stream
+from ablab.data.corpus.corpus import Valid
+from ablab.scoring import evaluators
 
 TEXT = "the a stone river walks over under with night day green house small tree and then it was cold far"
 

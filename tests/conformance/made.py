@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ablab.rng import Draw, stream
-from ablab.shape import Shape
-from ablab.slot import Slot
+from ablab.core.rng import Draw, stream
+from ablab.core.slot import Slot
+from ablab.model.shape import Shape
 
 SHAPE = Shape(d_model=32, n_heads=4, n_kv_heads=2, head_dim=8, seq_len=32, vocab_size=50, n_layers=4, layer=2)
 

@@ -12,15 +12,17 @@ from tests import tiny
 from tests.conformance.made import SHAPE, drawn, made, shaken
 from torch import Tensor
 
-from ablab import blocks, gates, miniature, optimizers, skips
-from ablab.embeddings import slot as embeddings
-from ablab.fault import GateFailed
-from ablab.learner import Learner
-from ablab.model import Decoder, build, order, skeleton
-from ablab.positions import slot as positions
-from ablab.shape import Shape
-from ablab.shrink import shrink
-from ablab.size import active_parameters, flops_per_token
+from ablab.check import miniature
+from ablab.check.shrink import shrink
+from ablab.core.fault import GateFailed
+from ablab.model import blocks, gates, skips
+from ablab.model.decoder import Decoder, build, order, skeleton
+from ablab.model.embeddings import slot as embeddings
+from ablab.model.positions import slot as positions
+from ablab.model.shape import Shape
+from ablab.model.size import active_parameters, flops_per_token
+from ablab.training import optimizers
+from ablab.training.learner import Learner
 
 X, X0 = drawn("x", 2, 5, 32), drawn("x0", 2, 5, 32)
 
@@ -75,8 +77,8 @@ def of_tiny(**changed: Any) -> Decoder:
 
 def walked(decoder: Decoder, tokens: Tensor, met: list[int]) -> Tensor:
     """The forward pass, with layers as given functions of the stream: only what lies between them is written here."""
-    from ablab.attend import Documents
-    from ablab.layer import Pass
+    from ablab.model.attention.attend import Documents
+    from ablab.model.layer import Pass
 
     x = decoder.embed(tokens)
     run, unet, kept = Pass(Documents(torch.zeros_like(tokens)), x), decoder.skips, list[Tensor]()

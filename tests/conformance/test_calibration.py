@@ -10,11 +10,11 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.compressors import calibration as module
-from ablab.compressors.calibration import Calibration
-from ablab.data.corpus import Corpus, Valid
-from ablab.model import Decoder, build
-from ablab.rng import stream
+from ablab.artifact.compressors import calibration as module
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.core.rng import stream
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.model.decoder import Decoder, build
 
 MOE = {"L": tiny.kind("l", 8, mlp={"name": "moe", "n_experts": 4, "activation": "swiglu"}), "G": tiny.kind("g", None)}
 

@@ -20,15 +20,17 @@ from safetensors.torch import save_file
 from tests import tiny
 from tests.conformance.held_out import stages, text_corpus
 
-from ablab import compressors, evaluators, stage
-from ablab.compressors.keep import Keep
+from ablab.artifact import compressors
+from ablab.artifact.compressors.keep import Keep
 from ablab.data import Corpus
-from ablab.evaluators import gates, replay
-from ablab.evaluators.disjoint import Disjoint, band_edges
-from ablab.evaluators.ledger import Ledger
-from ablab.model import Decoder, build
-from ablab.scores import Scores
-from ablab.stage import run_stage
+from ablab.model.decoder import Decoder, build
+from ablab.scoring import evaluators, stage
+from ablab.scoring.evaluators.disjoint import Disjoint, band_edges
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.legality import forward as gates
+from ablab.scoring.legality import replay
+from ablab.scoring.scores import Scores
+from ablab.scoring.stage import run_stage
 
 SEQ_LEN = 32
 ASKED: dict[str, Any] = {"model": tiny.model(seq_len=SEQ_LEN)}

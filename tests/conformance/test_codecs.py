@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests import tiny
 
-from ablab import artifact, bits, codecs, container, row_order
-from ablab.codecs import lzma
-from ablab.fault import GateFailed, to_install
-from ablab.packed import Part
-from ablab.rng import stream
+from ablab.artifact import bits, codecs, container, row_order
+from ablab.artifact import pack as artifact
+from ablab.artifact.arrays import Part
+from ablab.artifact.codecs import lzma
+from ablab.core.fault import GateFailed, to_install
+from ablab.core.rng import stream
 
 LEVERS = codecs.slot.names
 FLAGS = ["shuffle", "transpose", "pack_bits", "group", "sort_rows"]

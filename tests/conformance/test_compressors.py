@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from tests import tiny
 
-from ablab import artifact, codecs, compressors
-from ablab.compressors.calibration import Calibration
-from ablab.model import build
+from ablab.artifact import codecs, compressors
+from ablab.artifact import pack as artifact
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.model.decoder import build
 
 LEVERS, CODECS = compressors.slot.names, codecs.slot.names
 Weights = dict[str, torch.Tensor]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.compressors import hadamard, lqer
-from ablab.compressors.calibration import Calibration
-from ablab.compressors.gptq import Gptq
-from ablab.compressors.rtn import Rtn
-from ablab.model import build
-from ablab.packed import Packed
-from ablab.rng import stream
+from ablab.artifact.arrays import Packed
+from ablab.artifact.compressors import hadamard, lqer
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.artifact.compressors.gptq import Gptq
+from ablab.artifact.compressors.rtn import Rtn
+from ablab.core.rng import stream
+from ablab.model.decoder import build
 
 UP, DOWN, O = "layers.0.mlp.up_proj.weight", "layers.0.mlp.down_proj.weight", "layers.0.attn.o_proj.weight"
 

@@ -8,10 +8,10 @@ import torch
 from tests.conformance.made import SHAPE, drawn, made, shaken
 from torch import nn
 
-from ablab import embeddings
-from ablab.attend import Documents
-from ablab.embeddings.composed import Composed
-from ablab.shape import Shape
+from ablab.model import embeddings
+from ablab.model.attention.attend import Documents
+from ablab.model.embeddings.composed import Composed
+from ablab.model.shape import Shape
 
 B, T, D = 2, 13, 32
 LENGTHS = [[5, 1, 7], [12, 1]]

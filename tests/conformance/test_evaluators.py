@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from tests import tiny
 from tests.conformance.held_out import Lag, Recall, Stand, corpus_of, text_corpus
 
-from ablab import evaluators
-from ablab.bands import band_edges
+from ablab.core.fault import GateFailed
 from ablab.data import Corpus
-from ablab.evaluators import disjoint, gates, induction, inference, passkey, replay
-from ablab.evaluators.disjoint import Disjoint
-from ablab.evaluators.ledger import Ledger
-from ablab.evaluators.needle import Needle, local_reach, wilson
-from ablab.fault import GateFailed
-from ablab.model import Decoder, build
-from ablab.scores import Scores
+from ablab.data.bands import band_edges
+from ablab.model import inference
+from ablab.model.decoder import Decoder, build
+from ablab.scoring import evaluators
+from ablab.scoring.evaluators import disjoint
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.needle import Needle, induction, local_reach, passkey, wilson
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.legality import forward as gates
+from ablab.scoring.legality import replay
+from ablab.scoring.scores import Scores
 
 LEVERS = evaluators.slot.names
 SEQ_LEN = 128

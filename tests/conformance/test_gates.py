@@ -7,9 +7,9 @@ import torch
 from tests.conformance.made import SHAPE, drawn, made, shaken
 from torch import nn
 
-from ablab import gates
-from ablab.gates.composed import Composed
-from ablab.shape import Shape
+from ablab.model import gates
+from ablab.model.gates.composed import Composed
+from ablab.model.shape import Shape
 
 B, T, H, G, K, D = 2, 7, 4, 2, 8, 32
 NAMES = gates.slot.names

@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file
 from tests import tiny
 
-from ablab import compressors, embeddings
-from ablab.compressors.calibration import Calibration
-from ablab.compressors.gptq import Gptq
-from ablab.compressors.quantised import matrices
-from ablab.compressors.solve import How, solve
-from ablab.model import build
-from ablab.packed import Packed
-from ablab.rng import stream
-from ablab.rounding import codes, most, rounded, scales
-from ablab.train import train
+from ablab.artifact import compressors
+from ablab.artifact.arrays import Packed
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.artifact.compressors.gptq import Gptq
+from ablab.artifact.compressors.quantised import matrices
+from ablab.artifact.compressors.solve import How, solve
+from ablab.core.rng import stream
+from ablab.model import embeddings
+from ablab.model.decoder import build
+from ablab.model.parts.rounding import codes, most, rounded, scales
+from ablab.training.train import train
 
 MIXED = {"L": tiny.kind("l", 8, mlp={"name": "moe", "n_experts": 4}), "G": tiny.kind("g", None)}
 SMALL: dict[str, Any] = {"small": 300, "tokens": 2000}
@@ -262,7 +263,7 @@ def test_same_parts_in_any_order_of_the_weights(trained: dict[str, Any]) -> None
 
 
 def test_batches_of_matrices_round_like_one(trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablab.compressors import against, solve
+    from ablab.artifact.compressors import against, solve
 
     together, _ = quantised(trained)
     monkeypatch.setattr(against, "AT_ONCE", 1)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.learner import Learner
-from ablab.model import Decoder, build
-from ablab.rng import Draw, stream
+from ablab.core.rng import Draw, stream
+from ablab.model.decoder import Decoder, build
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
+from ablab.training.learner import Learner
 
 LENGTHS = [[32], [5, 1, 17, 9]]  # documents of the two rows
 VARIANTS: list[tuple[str, Any]] = [

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ablab import mlps
-from ablab.rng import Draw
-from ablab.shape import Shape
+from ablab.core.rng import Draw
+from ablab.model import mlps
+from ablab.model.shape import Shape
 
 SHAPE = Shape(d_model=16, n_heads=2, n_kv_heads=2, head_dim=8, seq_len=8, vocab_size=9, n_layers=2)
 BIASED = Shape(**{**vars(SHAPE), "bias": True})

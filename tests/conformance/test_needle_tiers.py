@@ -11,14 +11,13 @@ import torch
 from tests import tiny
 from tests.conformance.held_out import Recall, Stand, corpus_of, text_corpus
 
+from ablab.core.rng import stream
 from ablab.data import Corpus
-from ablab.data.corpus import Valid
-from ablab.data.tokens import UNTRAINED
-from ablab.evaluators import far, gain, natural
-from ablab.evaluators.cuts import Cut
-from ablab.evaluators.needle import Needle
-from ablab.model import build
-from ablab.rng import stream
+from ablab.data.corpus.corpus import Valid
+from ablab.data.corpus.tokens import UNTRAINED
+from ablab.model.decoder import build
+from ablab.scoring.cuts import Cut
+from ablab.scoring.evaluators.needle import Needle, far, gain, natural
 
 SEQ_LEN, SHORT = 64, 16
 CPU = torch.device("cpu")

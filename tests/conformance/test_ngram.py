@@ -16,14 +16,14 @@ from tests.conformance.held_out import Stand, corpus_of
 from tests.conformance.test_sliding import made, settings
 
 from ablab.data import Corpus
-from ablab.data.tokens import UNTRAINED
-from ablab.evaluators import gates as legal
-from ablab.evaluators import ngram as module
-from ablab.evaluators import replay
-from ablab.evaluators.disjoint import Disjoint
-from ablab.evaluators.grams import Grams
-from ablab.evaluators.ledger import Ledger
-from ablab.evaluators.ngram import Ngram
+from ablab.data.corpus.tokens import UNTRAINED
+from ablab.scoring.evaluators import ngram as module
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.grams import Grams
+from ablab.scoring.evaluators.ngram import Ngram
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.legality import forward as legal
+from ablab.scoring.legality import replay
 
 LENGTHS = [0, 1, 5, 60, 83, 2]
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ablab import optimizers, schedules
-from ablab.checkpoint import optimizer_tensors, restore_optimizer, save_tensors
+from ablab.training import optimizers, schedules
+from ablab.training.checkpoint import optimizer_tensors, restore_optimizer, save_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROLES = {
@@ -290,7 +290,7 @@ def test_adams_eps_is_outside_the_root() -> None:
 
 def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], **asked: Any) -> torch.Tensor:
     """The step of one matrix, by the formulas, with what is remembered of it in `memory`."""
-    from ablab.orthogonal import newton_schulz, orthogonalise, polar_express
+    from ablab.training.orthogonal import newton_schulz, orthogonalise, polar_express
 
     rows, cols = grad.shape
     before = memory.get("m", torch.zeros_like(grad))
@@ -331,7 +331,7 @@ def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], *
 def test_batched_by_shape_is_the_formula_matrix_by_matrix(
     name: str, asked: dict[str, Any], chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ablab import orthogonal
+    from ablab.training import orthogonal
 
     monkeypatch.setattr(orthogonal, "CHUNK_BYTES", chunk_bytes)  # 1: one matrix; 400: stacks are cut in the middle
     weights, source = {n: nn.Parameter(p.double()) for n, p in parameters().items()}, gradients()
@@ -385,7 +385,7 @@ def test_tall_matrices_take_longer_steps(rows: int, cols: int, factor: float) ->
     weights = {"w": nn.Parameter(torch.zeros(rows, cols))}
     weights["w"].grad = grad
     made("muon", lr=1.0).build(weights, {"w": "matrix"}).step()
-    from ablab.orthogonal import newton_schulz, orthogonalise
+    from ablab.training.orthogonal import newton_schulz, orthogonalise
 
     u = 1.95 * grad
     plain = orthogonalise(u, newton_schulz(), safety=0.0, floor=1e-7)

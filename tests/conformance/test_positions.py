@@ -11,15 +11,15 @@ import re
 import pytest
 import torch
 
-from ablab import positions, softmaxes
-from ablab.attend import Documents, attend
-from ablab.attention import lift as lift_module
-from ablab.attention import rows as rows_module
-from ablab.columns import Columns, Pairwise, across
-from ablab.positions.composed import Composed
-from ablab.rng import Draw
-from ablab.rng import stream as named
-from ablab.shape import Shape
+from ablab.core.rng import Draw
+from ablab.core.rng import stream as named
+from ablab.model import positions, softmaxes
+from ablab.model.attention import lift as lift_module
+from ablab.model.attention import rows as rows_module
+from ablab.model.attention.attend import Documents, attend
+from ablab.model.parts.columns import Columns, Pairwise, across
+from ablab.model.positions.composed import Composed
+from ablab.model.shape import Shape
 
 B, T, H, K, D = 2, 40, 4, 8, 12
 POSITIONS = [[name] for name in positions.slot.names]

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from tests.conformance.made import SHAPE, drawn, made, shaken
 from torch import Tensor, nn
 
-from ablab import projections
-from ablab.rng import Draw
-from ablab.rotation import frequencies, turn
-from ablab.shape import Shape
+from ablab.core.rng import Draw
+from ablab.model import projections
+from ablab.model.parts.rotation import frequencies, turn
+from ablab.model.shape import Shape
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tpa_qkv"
 B, T, H, G, K, D = 2, 5, 4, 2, 8, 32

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.conformance.made import SHAPE, drawn, made, shaken
 
-from ablab import residuals
-from ablab.residuals.composed import Composed
-from ablab.shape import Shape
+from ablab.model import residuals
+from ablab.model.residuals.composed import Composed
+from ablab.model.shape import Shape
 
 X, X0 = drawn("x", 2, 5, 32), drawn("x0", 2, 5, 32)
 NAMES = residuals.slot.names

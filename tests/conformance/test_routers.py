@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablab import routers
-from ablab.rng import Draw
-from ablab.routing import Routed, balance, load, squared_mass
-from ablab.shape import Shape
+from ablab.core.rng import Draw
+from ablab.model import routers
+from ablab.model.parts.routing import Routed, balance, load, squared_mass
+from ablab.model.shape import Shape
 
 SIZES: dict[str, Any] = {"n_heads": 2, "n_kv_heads": 2, "head_dim": 8, "seq_len": 8, "vocab_size": 9, "n_layers": 2}
 SHAPE = Shape(d_model=16, n_experts=8, **SIZES)

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import tiny
 
-from ablab import artifact, compressors
-from ablab.compressors import passthrough, quantised
-from ablab.compressors.gptq import Gptq
-from ablab.compressors.rtn import Rtn
-from ablab.model import build
-from ablab.packed import Packed
-from ablab.rng import stream
-from ablab.rounding import rounded
+from ablab.artifact import compressors
+from ablab.artifact import pack as artifact
+from ablab.artifact.arrays import Packed
+from ablab.artifact.compressors import passthrough, quantised
+from ablab.artifact.compressors.gptq import Gptq
+from ablab.artifact.compressors.rtn import Rtn
+from ablab.core.rng import stream
+from ablab.model.decoder import build
+from ablab.model.parts.rounding import rounded
 
 NAME = "layers.0.mlp.up_proj.weight"
 
@@ -211,7 +212,7 @@ def test_the_size_of_golfs_model_is_predicted() -> None:
 def test_through_an_artifact_and_back() -> None:
     made = weights()
     choice = tiny.choice(compressors.slot, {"name": "rtn", "small": 100, "lqer": 1, "passthrough": "int8"})
-    from ablab import codecs
+    from ablab.artifact import codecs
 
     blob, report = artifact.pack(choice, tiny.choice(codecs.slot, "raw"), made)
     direct = back(compressors.slot.build(choice).quantise(made))

@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 from tests import tiny
 from tests.conformance.held_out import Stand, corpus_of
 
-from ablab import embeddings, positions
 from ablab.data import Corpus
-from ablab.data.tokens import UNTRAINED
-from ablab.evaluators import cuts, inference
-from ablab.evaluators import gates as legal
-from ablab.evaluators import sliding as module
-from ablab.evaluators.cuts import Cut
-from ablab.evaluators.disjoint import Disjoint
-from ablab.evaluators.receptive import receptive
-from ablab.evaluators.sliding import Sliding, n_windows, offsets
-from ablab.model import Decoder, build
-from ablab.positions.rope import Rope
-from ablab.rotation import frequencies
-from ablab.shape import Shape
+from ablab.data.corpus.tokens import UNTRAINED
+from ablab.model import embeddings, inference, positions
+from ablab.model.decoder import Decoder, build
+from ablab.model.parts.rotation import frequencies
+from ablab.model.positions.rope import Rope
+from ablab.model.shape import Shape
+from ablab.scoring import cuts
+from ablab.scoring.cuts import Cut
+from ablab.scoring.evaluators import sliding as module
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.sliding import Sliding, n_windows, offsets
+from ablab.scoring.legality import forward as legal
+from ablab.scoring.receptive import receptive
 
 SEQ_LEN, WINDOW = 24, 4
 LENGTHS = [0, 1, 5, 23, 24, 25, 60, 83, 2]

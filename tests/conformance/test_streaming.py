@@ -10,14 +10,13 @@ from tests import tiny
 from tests.conformance.held_out import corpus_of
 from tests.conformance.test_sliding import SEQ_LEN, made, settings
 
-from ablab import embeddings, positions
 from ablab.data import Corpus
-from ablab.data.tokens import UNTRAINED
-from ablab.evaluators import gates as legal
-from ablab.evaluators import inference
-from ablab.evaluators.disjoint import Disjoint
-from ablab.evaluators.streaming import Streaming
-from ablab.model import Decoder
+from ablab.data.corpus.tokens import UNTRAINED
+from ablab.model import embeddings, inference, positions
+from ablab.model.decoder import Decoder
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.streaming import Streaming
+from ablab.scoring.legality import forward as legal
 
 LENGTHS = [0, 1, 5, 23, 24, 25, 60, 83, 2, 70]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.conformance.made import drawn, made, shaken
 
-from ablab import temperatures
+from ablab.model import temperatures
 
 Q = drawn("q", 2, 5, 4, 8)
 

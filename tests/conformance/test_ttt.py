@@ -11,17 +11,18 @@ import torch
 from tests import tiny
 from torch.func import functional_call
 
-from ablab import evaluators, rng
-from ablab.data.corpus import Corpus, Valid
-from ablab.evaluators import lora, replay, ttt_sgd
-from ablab.evaluators.disjoint import Disjoint
-from ablab.evaluators.ledger import Ledger
-from ablab.evaluators.lora import TARGETS, matrices
-from ablab.evaluators.sliding import Sliding
-from ablab.evaluators.ttt import Ttt
-from ablab.evaluators.watch import Watch
-from ablab.model import Decoder, build
-from ablab.scores import Scores
+from ablab.core import rng
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.model.decoder import Decoder, build
+from ablab.scoring import evaluators
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.sliding import Sliding
+from ablab.scoring.evaluators.ttt import Ttt, lora, ttt_sgd
+from ablab.scoring.evaluators.ttt.lora import TARGETS, matrices
+from ablab.scoring.evaluators.ttt.watch import Watch
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.legality import replay
+from ablab.scoring.scores import Scores
 
 SEQ_LEN, V = 16, tiny.VOCAB
 SGD: dict[str, Any] = {"adapt": "sgd", "chunk": 32, "lr": 0.1}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.conformance.made import SHAPE, drawn, made
 
-from ablab import values
-from ablab.shape import Shape
+from ablab.model import values
+from ablab.model.shape import Shape
 
 V, FIRST = drawn("v", 2, 5, 2, 8), drawn("first", 2, 5, 2, 8)
 FORMS = ["linear", "sigmoid"]

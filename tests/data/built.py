@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ablab.data.indexed import IndexedWriter
-from ablab.files import key_of, read_json, sha256_file, write_json
+from ablab.core.files import key_of, read_json, sha256_file, write_json
+from ablab.data.formats.indexed import IndexedWriter
 
 EOD = 199_999
 # tokens of three documents; the labels (which speak of the next token) train on some of them

@@ -11,11 +11,12 @@ import pyarrow.parquet
 import pytest
 from tests.data.tiny import settings, texts
 
-from ablab.data import groups, prepare
-from ablab.data.corpus import Corpus
-from ablab.data.find import Found
-from ablab.data.sources import Arrow, PythonLibrary
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.data import prepare
+from ablab.data.corpus import groups
+from ablab.data.corpus.corpus import Corpus
+from ablab.data.sources.find import Found
+from ablab.data.sources.sources import Arrow, PythonLibrary
 
 ROWS = [{"text": text, "site": f"site {i % 7}"} for i, text in enumerate(texts(90))]
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from tests.data.tiny import settings
 
-from ablab.corpora import few_documents
+from ablab.core.fault import InvalidStudy
+from ablab.core.inputs import Inputs
 from ablab.data import prepare
-from ablab.data.build import prepare_found
-from ablab.data.find import Found
-from ablab.data.inputs import Inputs
-from ablab.data.sources import Held, PythonLibrary
-from ablab.data.split import HELD, TRAIN, scan
-from ablab.fault import InvalidStudy
+from ablab.data.corpus.build import prepare_found
+from ablab.data.corpus.split import HELD, TRAIN, scan
+from ablab.data.sources.find import Found
+from ablab.data.sources.sources import Held, PythonLibrary
+from ablab.runs.corpora import few_documents
 from ablab.verdict.documents import FEWEST, effective
 
 

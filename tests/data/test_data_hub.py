@@ -13,16 +13,16 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from ablab.data.find import find
-from ablab.data.hub import located, named
-from ablab.data.inputs import Inputs
-from ablab.data.sources import Arrow
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.inputs import Inputs
+from ablab.data.sources.find import find
+from ablab.data.sources.hub import located, named
+from ablab.data.sources.sources import Arrow
 
 TEXTS = ["first text", "", "NUL \0 and \u00e9", "last"]
 READ = """
 import sys
-from ablab.data.find import find
+from ablab.data.sources.find import find
 found = find([sys.argv[1]], "text")
 print([(source.name, [text for _, text in source.documents()]) for source in found.texts])
 """
@@ -79,8 +79,8 @@ def test_a_missing_column_and_a_damaged_file_are_named(tmp_path: Path) -> None:
 
 SLICES = """
 import json, sys, datasets
-from ablab.data.find import find
-from ablab.fault import Refused
+from ablab.data.sources.find import find
+from ablab.core.fault import Refused
 source, whole = sys.argv[1], datasets.load_dataset(sys.argv[1].removeprefix("hf:"), "large")
 for spec in json.loads(sys.argv[2]):
     try:
@@ -142,11 +142,11 @@ def test_slices_are_those_of_the_library_itself(tmp_path: Path) -> None:
 
 LIST = """
 import json, sys
-from ablab.data.find import find
-from ablab.data.find import find
-from ablab.data.hub import located, named
-from ablab.data.inputs import Inputs
-from ablab.fault import Refused
+from ablab.data.sources.find import find
+from ablab.data.sources.find import find
+from ablab.data.sources.hub import located, named
+from ablab.core.inputs import Inputs
+from ablab.core.fault import Refused
 from pathlib import Path
 for source in sys.argv[2:]:
     try:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablab.data import index_file
-from ablab.data.indexed import (
+from ablab.core.fault import GateFailed
+from ablab.data.formats import index_file
+from ablab.data.formats.indexed import (
     Indexed,
     IndexedWriter,
     best_dtype,
@@ -24,7 +25,6 @@ from ablab.data.indexed import (
     open_sidecars,
     sidecars,
 )
-from ablab.fault import GateFailed
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "synth_lengths.json").read_text())
 

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 from tests.data.built import EOD, write_dataset, write_prefix
 
-from ablab.data import inspect as inspecting
-from ablab.data.excerpt import printable
-from ablab.data.indexed import IndexedWriter
-from ablab.data.inspect import inspect, show
-from ablab.data.shards import write_shard
-from ablab.fault import GateFailed
-from ablab.tokenizers.bytes import Bytes
-from ablab.tokenizers.o200k_harmony import O200kHarmony
+from ablab.core.fault import GateFailed
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.formats.shards import write_shard
+from ablab.data.look import inspect as inspecting
+from ablab.data.look.excerpt import printable
+from ablab.data.look.inspect import inspect, show
+from ablab.data.tokenizers.bytes import Bytes
+from ablab.data.tokenizers.o200k_harmony import O200kHarmony
 
 
 def printed(facts: dict[str, Any], encoding: str = "utf-8", **settings: Any) -> str:

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from tests.data.tiny import settings
 
+from ablab.core.fault import GateFailed, InvalidStudy
 from ablab.data import Corpus, prepare
-from ablab.data.indexed import IndexedWriter
-from ablab.data.shards import write_shard
-from ablab.data.verify import verify
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.tokenizers.bytes import Bytes
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.formats.shards import write_shard
+from ablab.data.look.verify import verify
+from ablab.data.tokenizers.bytes import Bytes
 
 
 def words(first: int, last: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_a_golf_header_before_wider_tokens_is_not_believed(tmp_path: Path) -> No
 
 
 def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
-    from ablab.data.looks import right_width
+    from ablab.data.look.looks import right_width
 
     ids = np.random.default_rng(0).integers(0, 200_000, 4000)
     for kind, bits in (("<u4", 32), (">u4", 32), ("<i8", 64), (">i8", 64)):
@@ -166,7 +166,7 @@ def test_what_is_no_text_is_called_what_it_is(tmp_path: Path, name: str, suffix:
 
 
 def test_a_short_text_is_no_answer_of_a_server(tmp_path: Path) -> None:
-    from ablab.kinds import answer
+    from ablab.core.kinds import answer
 
     for text in (
         "Not found by anyone, the cat slept.",
@@ -190,7 +190,7 @@ def test_rows_that_were_filled_up_are_called_so(tmp_path: Path) -> None:
 
 
 def test_tokens_of_16_bits_are_left_alone(tmp_path: Path) -> None:
-    from ablab.data.looks import no_zeros, right_width
+    from ablab.data.look.looks import no_zeros, right_width
 
     draw = np.random.default_rng(1)
     for high in (2, 50, 257, 5000, 65536):
@@ -310,7 +310,7 @@ def test_a_few_zeros_at_the_end_are_told_where_zero_stands_nowhere_else(
 
 
 def test_zeros_at_the_end_that_a_text_may_end_in_are_not_told(tmp_path: Path) -> None:
-    from ablab.data.looks import no_zeros
+    from ablab.data.look.looks import no_zeros
 
     def ends(before: list[int], zeros: int) -> str:
         return no_zeros(tmp_path, np.array([5, *before, 6, *[0] * zeros], "<u2"))
@@ -323,7 +323,7 @@ def test_zeros_at_the_end_that_a_text_may_end_in_are_not_told(tmp_path: Path) ->
 
 
 def test_zeros_that_are_masked_are_padding(tmp_path: Path) -> None:
-    from ablab.data.looks import no_zeros
+    from ablab.data.look.looks import no_zeros
 
     ids, loss = TRAIN.astype("<i4"), np.ones(len(TRAIN), np.uint8)
     ids[-500:] = loss[-500:] = 0

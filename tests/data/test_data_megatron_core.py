@@ -13,8 +13,8 @@ from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegat
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig, _get_ltor_masks_and_position_ids
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
-from ablab.data.indexed import Indexed, IndexedWriter, best_dtype, open_indexed
-from ablab.data.megatron_order import MegatronOrder, resets, split_ranges
+from ablab.data.batches.megatron_order import MegatronOrder, resets, split_ranges
+from ablab.data.formats.indexed import Indexed, IndexedWriter, best_dtype, open_indexed
 
 DTYPES = ["uint8", "int8", "int16", "int32", "int64", "uint16"]
 DOCUMENTS = [[[1, 2, 3], [4]], [[5, 6, 7, 8]], [], [[9], [10, 11]], [], []]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablab.data import megatron_index
-from ablab.data.indexed import Indexed, IndexedWriter, open_indexed
-from ablab.data.megatron_order import (
+from ablab.core.fault import GateFailed
+from ablab.data.batches import megatron_index
+from ablab.data.batches.megatron_order import (
     DatasetOrder,
     MegatronOrder,
     Piece,
@@ -27,7 +27,7 @@ from ablab.data.megatron_order import (
     sequences_of,
     split_ranges,
 )
-from ablab.fault import GateFailed
+from ablab.data.formats.indexed import Indexed, IndexedWriter, open_indexed
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "synth_lengths.json").read_text())
 

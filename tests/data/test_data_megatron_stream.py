@@ -9,9 +9,9 @@ import pytest
 from tests.data.test_data_tokenised import made, masked, megatron, shard
 
 from ablab.data import Corpus
-from ablab.data.indexed import open_indexed
-from ablab.data.megatron_order import MegatronOrder
-from ablab.data.megatron_stream import MegatronStream
+from ablab.data.batches.megatron_order import MegatronOrder
+from ablab.data.batches.megatron_stream import MegatronStream
+from ablab.data.formats.indexed import open_indexed
 
 LENGTHS = [5, 3, 8, 2, 6]  # the example of the facts: T = 4, seed 1234, six samples
 EXPECTED = {"documents": [4, 0, 1, 2, 3, 3, 2, 1, 0, 4], "shuffle": [2, 0, 4, 3, 1, 6, 10, 7, 5, 9, 8]}

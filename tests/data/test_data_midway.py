@@ -12,15 +12,15 @@ import pytest
 from tests import tiny
 from tests.study.written import edited, read
 
-from ablab.data.corpus import Corpus, Valid
-from ablab.data.midway import ROWS, default_bytes, midway
-from ablab.data.tokens import UNTRAINED
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
+from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.data.corpus.midway import ROWS, default_bytes, midway
+from ablab.data.corpus.tokens import UNTRAINED
+from ablab.data.spans import FINAL, REASONING
 from ablab.report import curves, markdown
 from ablab.report.view import View
-from ablab.spans import FINAL, REASONING
-from ablab.store import read_lines
-from ablab.train import train
+from ablab.runs.store import read_lines
+from ablab.training.train import train
 
 HOW: dict[str, Any] = {"precision": "fp32", "micro_rows": 4, "executor": "lift", "say": lambda _: None}
 

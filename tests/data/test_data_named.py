@@ -16,14 +16,15 @@ import pytest
 from tests.data.tiny import settings
 from tests.harmony.building import here, quiet, synth
 
-from ablab.data import inputs, prepare
-from ablab.data.find import find
-from ablab.data.shards import write_shard
-from ablab.fault import InvalidStudy, Refused
-from ablab.harmony import crew
-from ablab.harmony.build import build
-from ablab.pieces import read
-from ablab.tokenizers.bytes import Bytes
+from ablab.core import inputs
+from ablab.core.fault import InvalidStudy, Refused
+from ablab.data import prepare
+from ablab.data.formats.shards import write_shard
+from ablab.data.harmony import crew
+from ablab.data.harmony.build import build
+from ablab.data.pieces import read
+from ablab.data.sources.find import find
+from ablab.data.tokenizers.bytes import Bytes
 
 HALVES = """
 import sys

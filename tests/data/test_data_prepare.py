@@ -16,12 +16,14 @@ import pytest
 from tests.data.tiny import settings, texts
 
 import ablab
-from ablab.data import Corpus, build, corpus, gates, open_corpus, prepare
-from ablab.data.build import prepare_found
-from ablab.data.find import Found
-from ablab.data.sources import PythonLibrary
-from ablab.data.split import Sample, digest_of
-from ablab.fault import GateFailed, InvalidStudy
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.data import Corpus, open_corpus, prepare
+from ablab.data.corpus import build, corpus
+from ablab.data.corpus import checks as gates
+from ablab.data.corpus.build import prepare_found
+from ablab.data.corpus.split import Sample, digest_of
+from ablab.data.sources.find import Found
+from ablab.data.sources.sources import PythonLibrary
 
 Make = Callable[..., Corpus]
 ENV = {"PYTHONPATH": str(Path(ablab.__file__).parents[1])}
@@ -147,7 +149,7 @@ def test_the_key_covers_content_and_settings(make: Make, monkeypatch: pytest.Mon
         make(texts(40), tokenizer={"name": "sentencepiece", "vocab_size": 300}).key,
         make([text + "!" for text in texts(40)]).key,
     ]
-    monkeypatch.setattr("ablab.tokenizers.bytes.Bytes.revision", 2)
+    monkeypatch.setattr("ablab.data.tokenizers.bytes.Bytes.revision", 2)
     assert len({*keys, make(texts(40)).key}) == 6
 
 
@@ -280,7 +282,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_miscounts_is_caught(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablab.tokenizers.bytes import Bytes
+    from ablab.data.tokenizers.bytes import Bytes
 
     real = Bytes.encode
     monkeypatch.setattr(Bytes, "encode", lambda self, text: (real(self, text)[0], real(self, text)[1] * 2))
@@ -316,7 +318,7 @@ def test_a_leak_stops_prepare(make: Make, monkeypatch: pytest.MonkeyPatch) -> No
         roles[::3] = 2
         return roles  # duplicates kept, so one copy may land on each side
 
-    monkeypatch.setattr("ablab.data.split.roles_of", leaking)
+    monkeypatch.setattr("ablab.data.corpus.split.roles_of", leaking)
     with pytest.raises(GateFailed, match="are also in the training split"):
         make([*texts(10), *texts(10)])
 
@@ -340,7 +342,7 @@ def test_the_sample_does_not_depend_on_order() -> None:
 
 
 def test_sentencepiece_is_trained_on_the_training_split_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablab.tokenizers.sentencepiece import SentencePiece
+    from ablab.data.tokenizers.sentencepiece import SentencePiece
 
     seen: list[str] = []
     real = SentencePiece.train
@@ -368,7 +370,7 @@ def test_two_builds_are_equal_byte_for_byte(make: Make) -> None:
 
 
 def test_wide_vocabularies_take_wide_files(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablab.tokenizers.bytes.Bytes.vocab_size", 1 << 17)
+    monkeypatch.setattr("ablab.data.tokenizers.bytes.Bytes.vocab_size", 1 << 17)
     made = make(texts(40))
     assert made.tokens.dtype == np.uint32
     assert train_texts(made)[0] == texts(40)[0] or not held_out(texts(40)[0], 0.2)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablab.data.indexed import IndexedWriter
-from ablab.data.shards import bytes_path, bytes_sidecar, is_golf, read_shard, write_shard
-from ablab.fault import GateFailed
+from ablab.core.fault import GateFailed
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.formats.shards import bytes_path, bytes_sidecar, is_golf, read_shard, write_shard
 
 
 @pytest.fixture

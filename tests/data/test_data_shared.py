@@ -11,11 +11,11 @@ import pytest
 from tests.data.test_data_tokenised import masked, megatron, shard
 from tests.data.tiny import settings
 
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.rng import stream
 from ablab.data import Corpus, prepare
-from ablab.data.sources import JsonLines, TextFile
-from ablab.data.verbatim import Verbatim
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.rng import stream
+from ablab.data.corpus.verbatim import Verbatim
+from ablab.data.sources.sources import JsonLines, TextFile
 
 
 def made(tmp_path: Path, source: object, valid: object, said: list[str] | None = None, **changed: Any) -> Corpus:

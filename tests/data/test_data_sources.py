@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ablab.data import mock
-from ablab.data.find import find
-from ablab.data.inputs import Inputs
-from ablab.data.sources import JsonLines, Mock, Parquet, PythonLibrary, TextFile
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.files import sha256_file
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.files import sha256_file
+from ablab.core.inputs import Inputs
+from ablab.data.sources import mock
+from ablab.data.sources.find import find
+from ablab.data.sources.sources import JsonLines, Mock, Parquet, PythonLibrary, TextFile
 
 
 def given(source: object) -> list[str | None]:
@@ -141,7 +141,7 @@ def test_the_python_library() -> None:
 
 
 def test_the_python_library_skips_what_is_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablab.data import sources
+    from ablab.data.sources import sources
 
     monkeypatch.setattr(sources, "_library", lambda: tmp_path)
     monkeypatch.setattr(sources, "_topics", list)
@@ -155,7 +155,7 @@ def test_the_python_library_skips_what_is_no_utf8(tmp_path: Path, monkeypatch: p
 
 
 def test_the_description_covers_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablab.data import sources
+    from ablab.data.sources import sources
 
     monkeypatch.setattr(sources, "_library", lambda: tmp_path)
     (tmp_path / "a.py").write_text("pass")
@@ -181,7 +181,7 @@ def test_mock_documents_are_the_same_everywhere() -> None:
 
 
 def test_input_hashes_are_remembered_and_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablab.data import inputs as module
+    from ablab.core import inputs as module
 
     file, read = tmp_path / "a.txt", []
     monkeypatch.setattr(module, "sha256_file", lambda path: read.append(path) or sha256_file(path))
@@ -208,7 +208,7 @@ def test_input_hashes_are_remembered_and_renewed(tmp_path: Path, monkeypatch: py
 def test_a_file_of_equal_size_and_time_is_not_taken_for_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    from ablab.data import inputs as module
+    from ablab.core import inputs as module
 
     file, other = tmp_path / "a.bin", tmp_path / "b.bin"
     for path, text in ((file, "one"), (other, "two")):

@@ -11,15 +11,15 @@ import pytest
 from tests.data.built import seal, write_dataset
 from tests.data.tiny import settings, texts
 
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.files import read_json
 from ablab.data import Corpus, Stream, open_corpus, prepare, valid_rows
-from ablab.data.indexed import IndexedWriter
-from ablab.data.shards import write_shard
-from ablab.data.tokens import PLAIN, UNTRAINED, Tokens
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.files import read_json
-from ablab.spans import FINAL, REASONING
-from ablab.tokenizers.bytes import Bytes
-from ablab.vocabulary import SHA256
+from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Tokens
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.formats.shards import write_shard
+from ablab.data.spans import FINAL, REASONING
+from ablab.data.tokenizers.bytes import Bytes
+from ablab.data.vocabulary import SHA256
 
 BOS = Bytes.bos_id
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from tests.data.built import EOD, reseal, seal, write_dataset, write_prefix
 
-from ablab.data import verify as verifying
-from ablab.data.inspect import inspect
-from ablab.data.located import harmony_manifest, sealed, shards_of
-from ablab.data.shards import write_shard
-from ablab.data.verify import verify
-from ablab.fault import GateFailed
-from ablab.files import read_json, write_json
+from ablab.core.fault import GateFailed
+from ablab.core.files import read_json, write_json
+from ablab.data.formats.located import harmony_manifest, sealed, shards_of
+from ablab.data.formats.shards import write_shard
+from ablab.data.look import verify as verifying
+from ablab.data.look.inspect import inspect
+from ablab.data.look.verify import verify
 
 
 @pytest.fixture

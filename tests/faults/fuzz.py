@@ -68,7 +68,7 @@ def bytes_changed(data: bytes, draw: random.Random) -> bytes:
 
 def json_changed(data: bytes, draw: random.Random) -> bytes:
     """One to three values of a record replaced, taken away or put elsewhere, under a digest that fits."""
-    from ablab.files import key_of
+    from ablab.core.files import key_of
 
     record = json.loads(data)
     for _ in range(draw.randint(1, 3)):
@@ -107,9 +107,9 @@ def texts(folder: Path) -> dict[str, Kind]:
     import pyarrow.feather
     import pyarrow.parquet
 
-    from ablab.data.find import find
-    from ablab.data.inputs import Inputs
-    from ablab.harmony import rows as harmony
+    from ablab.core.inputs import Inputs
+    from ablab.data.harmony import rows as harmony
+    from ablab.data.sources.find import find
     from ablab.study import load
 
     draw = random.Random(5)
@@ -149,12 +149,11 @@ def tokens(folder: Path) -> dict[str, Kind]:
     """Shards, indices, prepared corpora, tokenizers."""
     from tests.data.tiny import settings
 
-    from ablab import pieces
-    from ablab.data import open_corpus, prepare
-    from ablab.data.index_writer import IndexedWriter
-    from ablab.data.indexed import open_indexed
-    from ablab.data.shards import read_shard, write_shard
-    from ablab.tokenizers.case_ops import CaseOps
+    from ablab.data import open_corpus, pieces, prepare
+    from ablab.data.formats.index_writer import IndexedWriter
+    from ablab.data.formats.indexed import open_indexed
+    from ablab.data.formats.shards import read_shard, write_shard
+    from ablab.data.tokenizers.case_ops import CaseOps
 
     write_shard(folder / "golf.bin", np.arange(500) % 300)
     with IndexedWriter(folder / "mega", np.dtype("<u2")) as writer:
@@ -204,7 +203,7 @@ def tokens(folder: Path) -> dict[str, Kind]:
 
 
 def _sealed(record: dict[str, Any]) -> bytes:
-    from ablab.data.located import sealed
+    from ablab.data.formats.located import sealed
 
     return json.dumps(sealed(record)).encode()
 
@@ -214,9 +213,10 @@ def weights(folder: Path) -> dict[str, Kind]:
     import torch
     from safetensors.torch import save_file
 
-    from ablab import artifact, checkpoint
-    from ablab.adopt.found import read
-    from ablab.scores import Scores
+    from ablab.artifact import pack as artifact
+    from ablab.scoring.scores import Scores
+    from ablab.training import checkpoint
+    from ablab.training.adopt.found import read
 
     state = {"a": torch.arange(600.0).reshape(20, 30), "b": torch.ones(7, dtype=torch.bfloat16)}
     save_file(state, folder / "a.safetensors", {"tokenizer": "x"})
@@ -243,7 +243,7 @@ def weights(folder: Path) -> dict[str, Kind]:
 
     def resealed(data: bytes, draw: random.Random) -> bytes:
         """An artifact whose decoded header says something else, under its own sha256."""
-        from ablab import container
+        from ablab.artifact import container
 
         begin = len(container.MAGIC) + 33
         at = begin + 1 + data[begin]
@@ -271,9 +271,9 @@ def store(folder: Path) -> dict[str, Kind]:
     """Records of a finished store: what judges and plans on them must not break."""
     from tests import finished_store
 
-    from ablab import history, shelf
-    from ablab import plan as planning
-    from ablab.bank import pooled
+    from ablab.judging import collect, history, shelf
+    from ablab.judging.bank import pooled
+    from ablab.runs import given_up
 
     plan = finished_store.fill(finished_store.plan(folder))
     run = next(run for run in plan.runs.values() if run.arm != "baseline")
@@ -303,7 +303,7 @@ def store(folder: Path) -> dict[str, Kind]:
             history.pooled(plan, rows, name, 1)
 
     def collected(_: Path) -> None:
-        planning._score(plan, run, False, None)
+        collect._score(plan, run, False, None)
 
     return {
         "done": Kind(plan.store.train(run.train_key) / "done.json", collected, json_changed),
@@ -311,12 +311,12 @@ def store(folder: Path) -> dict[str, Kind]:
         "result": Kind(score / "result.json", collected, json_changed),
         "decisions": Kind(record, decisions, lines),
         "verdict": Kind(other / "verdict.json", verdict, json_changed),
-        "given up": Kind(plan.directory / "failed.json", lambda _: planning.failures(plan), json_changed),
+        "given up": Kind(plan.directory / "failed.json", lambda _: given_up.failures(plan), json_changed),
     }
 
 
 def main(folder: Path, count: int, seed: int, only: list[str]) -> None:
-    from ablab.fault import Refused
+    from ablab.core.fault import Refused
 
     warnings.simplefilter("ignore")
     kinds: dict[str, Kind] = {}

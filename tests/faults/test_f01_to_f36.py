@@ -11,12 +11,13 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab import checkpoint, shelf
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.metrics import WALL
-from ablab.store import Store
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.judging import shelf
+from ablab.runs.store import Store
 from ablab.study import load
-from ablab.train import train
+from ablab.training import checkpoint
+from ablab.training.metrics import WALL
+from ablab.training.train import train
 
 TESTS = Path(__file__).parents[1]
 TRAIN, WHOLE, VECTORS = "test_train.py", "whole/test_study_to_verdict.py", "verdict/test_verdict_vectors.py"

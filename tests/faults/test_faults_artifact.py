@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from ablab import artifact, container
-from ablab.packed import Part
+from ablab.artifact import container
+from ablab.artifact import pack as artifact
+from ablab.artifact.arrays import Part
 
 COMPRESS = {
     "brotli": lambda data: brotli.compress(data, quality=1, lgwin=24),

@@ -39,12 +39,12 @@ SCRIPT = """
 import contextlib, json, os, resource, signal, sys
 from pathlib import Path
 import torch, torch._dynamo
-from ablab import history, judge, report, train as training
-from ablab import plan as planning
-from ablab.fault import Interrupted, Refused
+from ablab.judging import history, judge, report, train as training
+from ablab.runs import plan as planning
+from ablab.core.fault import Interrupted, Refused
 from ablab.launch import work
-from ablab.metrics import Metrics
-from ablab.store import Store
+from ablab.training.metrics import Metrics
+from ablab.runs.store import Store
 from ablab.study import load
 
 torch.set_num_threads(1)

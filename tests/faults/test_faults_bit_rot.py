@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ablab.core.fault import GateFailed
 from ablab.data import open_corpus, prepare
-from ablab.data.shards import write_shard
-from ablab.fault import GateFailed
+from ablab.data.formats.shards import write_shard
 
 DRAW = random.Random(4)
 
@@ -85,7 +85,7 @@ def test_other_bytes_under_the_same_size_and_time_are_found(
     change: Callable[[Path], None], settled: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if settled:
-        monkeypatch.setattr("ablab.data.inputs._FRESH_NS", -(1 << 62))  # files are old enough to be remembered
+        monkeypatch.setattr("ablab.core.inputs._FRESH_NS", -(1 << 62))  # files are old enough to be remembered
     path = made(folder)
     open_corpus(path)
     assert (folder / "store" / "inputs.json").exists() == settled

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from tests import finished_store
 
-from ablab import chain, judge
 from ablab import report as reporting
-from ablab.data.located import sealed
-from ablab.fault import GateFailed
-from ablab.files import write_json
-from ablab.metrics import WALL, Metrics
-from ablab.scores import Scores
-from ablab.store import append_line, read_lines
+from ablab.core import chain
+from ablab.core.fault import GateFailed
+from ablab.core.files import write_json
+from ablab.data.formats.located import sealed
+from ablab.judging import judge
+from ablab.runs.store import append_line, read_lines
+from ablab.scoring.scores import Scores
+from ablab.training.metrics import WALL, Metrics
 
 Lines = list[bytes]
 

@@ -16,11 +16,12 @@ import pytest
 from tests import finished_store as made
 from tests import tiny
 
-from ablab import changed, judge, machine, source, sources
-from ablab.data.located import sealed
-from ablab.fault import GateFailed, Interrupted
-from ablab.files import read_json, write_json
-from ablab.train import train
+from ablab.core.fault import GateFailed, Interrupted
+from ablab.core.files import read_json, write_json
+from ablab.data.formats.located import sealed
+from ablab.judging import judge, sources
+from ablab.runtime import changed, machine, source
+from ablab.training.train import train
 
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
 DOWN = "return self.down_proj("
@@ -150,7 +151,7 @@ def test_a_run_is_not_resumed_by_another_torch_or_on_another_machine(
 def test_a_checkpoint_that_does_not_know_its_code_is_gone_on_with_and_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tmp_path, 3)
-    from ablab.checkpoint import _digest
+    from ablab.training.checkpoint import _digest
 
     [path] = tmp_path.glob("checkpoint-*.json")
     header = {key: value for key, value in read_json(path).items() if key not in ("source", "machine", "digest")}
@@ -250,7 +251,7 @@ def test_a_lever_that_is_edited_after_its_run_is_seen_by_the_command(tmp_path: P
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "160"}
 
     def ablab(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ablab.cli", words[0], "study.toml", *words[1:]]
+        command = [sys.executable, "-m", "ablab.cli.main", words[0], "study.toml", *words[1:]]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     first = ablab("run", "--jobs", "1", "--json")

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from ablab import provenance, safe_path
-from ablab.fault import GateFailed
+from ablab.core import safe_path
+from ablab.core.fault import GateFailed
+from ablab.runtime import provenance
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 SHADOWS = (
@@ -50,7 +51,7 @@ def in_folder(folder: Path, *words: str, **environment: str) -> subprocess.Compl
     """What the installed command does in `folder`: a script in another folder, as pip writes it."""
     script = folder.parent / "bin" / "ablab"
     script.parent.mkdir(exist_ok=True)
-    script.write_text("import sys\nfrom ablab.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    script.write_text("import sys\nfrom ablab.cli.main import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
     env = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **environment}
     env.pop(safe_path.VARIABLE, None)
     command = [sys.executable, str(script), *words]

@@ -19,17 +19,19 @@ import torch
 from tests import finished_store as made
 
 import ablab
-from ablab import chain, checkpoint, judge, places
 from ablab import report as reporting
+from ablab.core import chain, places
+from ablab.core.fault import GateFailed
+from ablab.core.files import read_json, write_json
 from ablab.data import prepare
-from ablab.data.indexed import IndexedWriter, open_indexed
-from ablab.data.shards import read_shard, write_shard
-from ablab.fault import GateFailed
-from ablab.files import read_json, write_json
-from ablab.lock import locked
-from ablab.metrics import Metrics
-from ablab.scores import Scores
-from ablab.store import append_line, read_lines
+from ablab.data.formats.indexed import IndexedWriter, open_indexed
+from ablab.data.formats.shards import read_shard, write_shard
+from ablab.judging import judge
+from ablab.runs.store import append_line, read_lines
+from ablab.runtime.lock import locked
+from ablab.scoring.scores import Scores
+from ablab.training import checkpoint
+from ablab.training.metrics import Metrics
 
 SOURCE = Path(ablab.__file__).parent
 ROWS = [{"row": i, "text": "x" * 50} for i in range(40)]

@@ -46,7 +46,7 @@ def test_an_arrow_file_whose_offsets_lead_out_of_it_is_refused(tmp_path: Path) -
     read = (
         "import sys, pyarrow, pyarrow.ipc, numpy\n"
         "from pathlib import Path\n"
-        "from ablab.data.sources import Arrow\n"
+        "from ablab.data.sources.sources import Arrow\n"
         "offsets = pyarrow.py_buffer(numpy.array([0, 3, 1 << 30, 6], numpy.int32))\n"
         "text = pyarrow.StringArray.from_buffers(3, offsets, pyarrow.py_buffer(b'abcdef'))\n"
         "table = pyarrow.record_batch([text], ['text'])\n"

@@ -12,17 +12,18 @@ import pytest
 import torch
 from tests import finished_store
 
-from ablab import checkpoint, strict_json
-from ablab.bank import pooled
-from ablab.data.inputs import Inputs
-from ablab.data.located import sealed
-from ablab.fault import GateFailed
-from ablab.files import read_json
-from ablab.forms import misfit
-from ablab.history import rows
-from ablab.plan import failures
-from ablab.shelf import lying
-from ablab.store import read_decisions, read_lines
+from ablab.core import strict_json
+from ablab.core.fault import GateFailed
+from ablab.core.files import read_json
+from ablab.core.forms import misfit
+from ablab.core.inputs import Inputs
+from ablab.data.formats.located import sealed
+from ablab.judging.bank import pooled
+from ablab.judging.history import rows
+from ablab.judging.shelf import lying
+from ablab.runs.given_up import failures
+from ablab.runs.store import read_decisions, read_lines
+from ablab.training import checkpoint
 
 DEEP = "[" * 200_000
 ODD = {

@@ -16,12 +16,12 @@ from tests import tiny
 from tests.conformance.held_out import stages, text_corpus
 from tests.conformance.test_cheats import Boosts, Cheat, DropsOne, FitsADelta, LearnsFirst, Peeks, SecondPass, TailTwice
 
-from ablab import evaluators, stage
 from ablab.data import Corpus
-from ablab.evaluators import inference
-from ablab.evaluators.disjoint import Disjoint
-from ablab.model import Decoder, build
-from ablab.scores import Scores
+from ablab.model import inference
+from ablab.model.decoder import Decoder, build
+from ablab.scoring import evaluators, stage
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.scores import Scores
 
 SEQ_LEN = 32
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from tests.data.tiny import settings
 
-from ablab import making
+from ablab.core import making
+from ablab.core.files import write_json
 from ablab.data import prepare
-from ablab.files import write_json
 
 FOLDER = """
 import sys
 from pathlib import Path
-from ablab import making
+from ablab.core import making
 with making.folder(Path(sys.argv[1]), ".key.", ".part", among=".") as made:
     (made / "train.tokens").write_bytes(b"half")
     print(made, flush=True)
@@ -30,7 +30,7 @@ with making.folder(Path(sys.argv[1]), ".key.", ".part", among=".") as made:
 FILE = """
 import sys
 from pathlib import Path
-from ablab.files import atomic
+from ablab.core.files import atomic
 with atomic(Path(sys.argv[1]) / "result.json") as part:
     part.write_bytes(b"half")
     print(part, flush=True)

@@ -13,20 +13,22 @@ import pytest
 from tests import finished_store as made
 from typer.testing import CliRunner
 
-from ablab import checkpoint, judge, places, shelf
 from ablab import report as reporting
-from ablab.cli import app
+from ablab.cli.main import app
+from ablab.core import places
+from ablab.core.fault import GateFailed
+from ablab.core.files import write_atomic, write_json
 from ablab.data import prepare
-from ablab.data.indexed import IndexedWriter
-from ablab.data.shards import write_shard
-from ablab.fault import GateFailed
-from ablab.files import write_atomic, write_json
-from ablab.harmony import build as harmony
-from ablab.harmony.unit import PARTS
-from ablab.lock import locked
-from ablab.metrics import Metrics
-from ablab.mirrors import Mirrored, Mirrors
-from ablab.store import Store, append_line
+from ablab.data.formats.indexed import IndexedWriter
+from ablab.data.formats.shards import write_shard
+from ablab.data.harmony import build as harmony
+from ablab.data.harmony.unit import PARTS
+from ablab.judging import judge, shelf
+from ablab.runs.store import Store, append_line
+from ablab.runtime.lock import locked
+from ablab.training import checkpoint
+from ablab.training.metrics import Metrics
+from ablab.training.mirrors import Mirrored, Mirrors
 
 WORDS = "words and numbers of this document "
 
@@ -124,7 +126,7 @@ def test_f27_an_index_of_tokens_follows_no_link(outside: Path, tmp_path: Path) -
 def test_f27_a_run_writes_nothing_through_a_strangers_store(
     name: str, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ablab.signals.interruptible", lambda: None)  # the suite keeps its own
+    monkeypatch.setattr("ablab.runtime.signals.interruptible", lambda: None)  # the suite keeps its own
     path = study(tmp_path)
     link = tmp_path / "runs" / name
     link.parent.mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
 from ablab.study import load
 
 N = 200_000

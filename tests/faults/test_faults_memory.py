@@ -14,13 +14,15 @@ import torch
 from tests import finished_store as made
 from tests.faults.test_faults_changed_code import STUDY
 
-from ablab import lock, machine
-from ablab import plan as planning
-from ablab.fault import Fault, GateFailed, Halted, InUse, OutOfMemory
-from ablab.judge import conclude
+from ablab.core.fault import Fault, GateFailed, Halted, InUse, OutOfMemory
+from ablab.judging import collect
+from ablab.judging.judge import conclude
 from ablab.launch import work
 from ablab.launch.board import Board
-from ablab.store import read_lines
+from ablab.runs import given_up
+from ablab.runs import plan as planning
+from ablab.runs.store import read_lines
+from ablab.runtime import lock, machine
 
 TORCH = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
 
@@ -38,7 +40,7 @@ def board(plan: planning.Plan) -> tuple[Board, list[tuple[str, str]]]:
 
 
 def left(plan: planning.Plan) -> set[tuple[str, int]]:
-    return {(run.arm, run.seed) for run in planning.wanted(plan)}
+    return {(run.arm, run.seed) for run in collect.wanted(plan)}
 
 
 def test_an_arm_that_ran_out_of_memory_is_given_up_and_the_others_go_on(plan: planning.Plan) -> None:
@@ -53,9 +55,9 @@ def test_an_arm_that_ran_out_of_memory_is_given_up_and_the_others_go_on(plan: pl
         0: "out of memory with 8 rows",
         **dict.fromkeys(plan.seeds[1:], "out of memory at seed 0, and not tried"),
     }
-    planning.try_again(plan, all_of_them=False)
-    assert len(planning.failures(plan)) == 3, "another try alone mends no memory"
-    planning.try_again(plan)
+    given_up.try_again(plan, all_of_them=False)
+    assert len(given_up.failures(plan)) == 3, "another try alone mends no memory"
+    given_up.try_again(plan)
     assert ("wide", 0) in left(plan)
 
 
@@ -63,9 +65,9 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: planni
     table, _ = board(plan)
     run = plan.runs["wide", 0]
     table.ended(run, "died", str(-signal.SIGKILL), seconds=1.0, alone=False)
-    assert table.is_alone(run) and not table.is_alone(plan.runs["int5", 0]) and planning.failures(plan) == []
+    assert table.is_alone(run) and not table.is_alone(plan.runs["int5", 0]) and given_up.failures(plan) == []
     table.ended(run, "died", str(-signal.SIGKILL), seconds=1.0, alone=True)
-    assert {row["arm"] for row in planning.failures(plan)} == {"wide"}
+    assert {row["arm"] for row in given_up.failures(plan)} == {"wide"}
     outcomes = [row["outcome"] for row in read_lines(plan.directory / "ledger.jsonl")]
     assert outcomes == ["failed: out of memory"] * 2
 
@@ -73,9 +75,9 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: planni
 def test_other_deaths_are_tried_again_and_then_given_up_by_themselves(plan: planning.Plan) -> None:
     table, _ = board(plan)
     for _ in range(2):
-        assert planning.failures(plan) == []
+        assert given_up.failures(plan) == []
         table.ended(plan.runs["wide", 0], "died", str(-signal.SIGSEGV), seconds=1.0, alone=True)
-    assert [(row["seed"], row["fault"]) for row in planning.failures(plan)] == [
+    assert [(row["seed"], row["fault"]) for row in given_up.failures(plan)] == [
         (0, "the worker process ended with code -11")
     ]
 
@@ -131,7 +133,7 @@ def short(run, **how):
 
 work.do = short
 if __name__ == "__main__":
-    from ablab.cli import main
+    from ablab.cli.main import main
 
     main()
 """
@@ -179,7 +181,7 @@ def test_a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies
     with lock.locked(plan.store.score(stage)):
         assert table.held_elsewhere(run)
     table.ended(run, "in use", "is in use by pid 7", seconds=1.0, alone=True)
-    assert planning.failures(plan) == [] and not (plan.directory / "ledger.jsonl").exists()
+    assert given_up.failures(plan) == [] and not (plan.directory / "ledger.jsonl").exists()
 
 
 def test_an_arm_that_even_the_check_has_no_memory_for_ends_no_other(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_an_arm_that_even_the_check_has_no_memory_for_ends_no_other(tmp_path: Pa
     folder = tmp_path / "runs" / "studies" / "edited"
     big = STUDY.replace('"swiglu"', '{ name = "relu2", ratio = 100_000_000_000 }').replace("arm.swiglu", "arm.big")
     (tmp_path / "study.toml").write_text(big)
-    command = [sys.executable, "-m", "ablab.cli", "run", "study.toml", "--jobs", "1"]
+    command = [sys.executable, "-m", "ablab.cli.main", "run", "study.toml", "--jobs", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 4 and "big, seed 0: given up: out of memory already in the check" in done.stderr, (
         done.stderr

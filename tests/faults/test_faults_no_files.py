@@ -11,26 +11,27 @@ from typing import Any
 import pytest
 from tests.data.tiny import settings
 
-from ablab import opened, pieces, script, vocabulary
-from ablab.adopt.found import read as read_weights
-from ablab.checkpoint import newest
-from ablab.data import prepare
-from ablab.data.corpus import open_corpus
-from ablab.data.find import find
-from ablab.data.index_file import map_file, read_header
-from ablab.data.inputs import Inputs
-from ablab.data.shards import read_shard
-from ablab.fault import Refused
-from ablab.files import read_json, sha256_file
-from ablab.harmony import readers, rows
-from ablab.kinds import kind_of, no_text, text_of
-from ablab.patterns import matched
-from ablab.scores import Scores
-from ablab.stage import _load
-from ablab.store import read_lines
-from ablab.strange import weights_at
+from ablab.artifact import code as script
+from ablab.core import opened
+from ablab.core.fault import Refused
+from ablab.core.files import read_json, sha256_file
+from ablab.core.inputs import Inputs
+from ablab.core.kinds import kind_of, no_text, text_of
+from ablab.core.patterns import matched
+from ablab.data import pieces, prepare, vocabulary
+from ablab.data.corpus.corpus import open_corpus
+from ablab.data.formats.index_file import map_file, read_header
+from ablab.data.formats.shards import read_shard
+from ablab.data.harmony import readers, rows
+from ablab.data.sources.find import find
+from ablab.data.tokenizers.case_ops import CaseOps
+from ablab.runs.store import read_lines
+from ablab.scoring.scores import Scores
+from ablab.scoring.stage import _load
 from ablab.study import load
-from ablab.tokenizers.case_ops import CaseOps
+from ablab.training.adopt.found import read as read_weights
+from ablab.training.adopt.strange import weights_at
+from ablab.training.checkpoint import newest
 
 Read = Callable[[Path], Any]
 STORE: Any = {"scores": {"sha256": "0"}}

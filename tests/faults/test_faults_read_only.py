@@ -12,9 +12,10 @@ import pytest
 from tests import finished_store as made
 from typer.testing import CliRunner
 
-from ablab import cli, making, places
-from ablab.fault import GateFailed
-from ablab.plan import Plan
+from ablab.cli import main as cli
+from ablab.core import making, places
+from ablab.core.fault import GateFailed
+from ablab.runs.plan import Plan
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tests.whole import held
 
-from ablab import signals
-from ablab.fault import Interrupted
+from ablab.core.fault import Interrupted
+from ablab.runtime import signals
 
 STUDY = held.STUDY
 
@@ -87,7 +87,7 @@ def deaf(run, *, stop, **how):
 
 work.do = deaf
 if __name__ == "__main__":
-    from ablab.cli import main
+    from ablab.cli.main import main
 
     main()
 """
@@ -96,7 +96,7 @@ LONG = """
 import time
 from pathlib import Path
 
-from ablab.evaluators import disjoint
+from ablab.scoring.evaluators import disjoint
 
 
 def slow(self, *parts, **how):
@@ -107,8 +107,8 @@ def slow(self, *parts, **how):
 
 disjoint.Disjoint.__call__ = slow
 if __name__ == "__main__":
-    from ablab.cli import main
-    from ablab import miniature
+    from ablab.cli.main import main
+    from ablab.check import miniature
 
     miniature.check = lambda plan, say, beyond=None: {}
     main()
@@ -185,7 +185,7 @@ def test_planning_and_listing_end_with_75_too(words: list[str], tmp_path: Path) 
     """Asked to end as soon as it can hear: none of these keeps anything half done."""
     (tmp_path / "study.toml").write_text(STUDY)
     code = (
-        "import os, signal, ablab.cli as cli\n"
+        "import os, signal, ablab.cli.main as cli\n"
         "app = cli.app\n"
         "def asked(): os.kill(os.getpid(), signal.SIGHUP); app()\n"
         "cli.app = asked\ncli.main()"
@@ -197,7 +197,7 @@ def test_planning_and_listing_end_with_75_too(words: list[str], tmp_path: Path) 
 def test_a_command_whose_terminal_is_lost_ends_as_if_it_were_there(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "ablab.cli", "levers"], stdout=theirs, stderr=theirs, cwd=tmp_path
+        [sys.executable, "-m", "ablab.cli.main", "levers"], stdout=theirs, stderr=theirs, cwd=tmp_path
     )
     os.close(ours)
     os.close(theirs)
@@ -213,7 +213,7 @@ def test_a_reader_that_has_left_ends_a_command_with_a_documented_code(
     (tmp_path / "study.toml").write_text(STUDY)
     ours, theirs = os.pipe()
     os.close(ours)
-    command = [sys.executable, "-m", "ablab.cli", *words]
+    command = [sys.executable, "-m", "ablab.cli.main", *words]
     done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     os.close(theirs)
     assert done.returncode == code
@@ -225,7 +225,7 @@ def test_a_reader_that_has_left_ends_a_command_with_a_documented_code(
 
 
 def test_a_locale_that_cannot_spell_a_name_ends_no_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ablab.cli", "check", "größe→.toml"]
+    command = [sys.executable, "-m", "ablab.cli.main", "check", "größe→.toml"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 3 and "Traceback" not in done.stderr and "gr\\xf6\\xdfe\\u2192.toml" in done.stderr

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablab.data import Corpus, build, open_corpus, prepare, stretches
-from ablab.data.corpus import Valid, digest_of_manifest
-from ablab.data.shards import write_shard
-from ablab.data.sidecar import Told
-from ablab.fault import Fault, GateFailed, Halted
-from ablab.files import write_json
+from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.files import write_json
+from ablab.data import Corpus, open_corpus, prepare
+from ablab.data.corpus import build, stretches
+from ablab.data.corpus.corpus import Valid, digest_of_manifest
+from ablab.data.corpus.sidecar import Told
+from ablab.data.formats.shards import write_shard
 
 BOS = 256
 LETTERS = random.Random(5)

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.text import Text
 
 import ablab
-from ablab import grid, streams
+from ablab.core import grid, streams
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.plain import plain
 from ablab.data import prepare
-from ablab.fault import Fault, GateFailed
-from ablab.plain import plain
 
 SOURCE = Path(ablab.__file__).parent
 EVIL = "a\x1b[31mb\x9b2Jc\x07\rd\u202ee\u200bf\udc80g\x00h"
@@ -29,7 +29,7 @@ SPELT = "a\\x1b[31mb\\x9b2Jc\\x07\\rd\\u202ee\\u200bf\\udc80g\\x00h"
 
 
 def ablab_(*words: str | bytes, **how: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-P", "-m", "ablab.cli", *words], stdin=subprocess.DEVNULL, **how)
+    return subprocess.run([sys.executable, "-P", "-m", "ablab.cli.main", *words], stdin=subprocess.DEVNULL, **how)
 
 
 class Full(io.StringIO):

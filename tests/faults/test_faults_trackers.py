@@ -19,11 +19,12 @@ from tests import finished_store as made
 from tests import tiny
 from tests.faults.test_faults_changed_code import STUDY
 
-from ablab import mirror_command, mirrors
-from ablab.fault import GateFailed, Interrupted
-from ablab.lock import locked
-from ablab.mirrors import Copy, Mirrored
-from ablab.train import train
+from ablab.cli import mirror as mirror_command
+from ablab.core.fault import GateFailed, Interrupted
+from ablab.runtime.lock import locked
+from ablab.training import mirrors
+from ablab.training.mirrors import Copy, Mirrored
+from ablab.training.train import train
 
 HANG = 600  # seconds: a guard, not a time that anything is expected to take
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
@@ -62,7 +63,7 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
     made_tracker = Tracker()
     monkeypatch.setitem(sys.modules, "wandb", made_tracker)
     monkeypatch.setattr(mirrors._Follower, "last", {})
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "PATIENCE", 0.05)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "PATIENCE", 0.05)
     yield made_tracker
     made_tracker.awake.set()
     for follower in mirrors._Follower.last.values():
@@ -100,7 +101,7 @@ def test_a_tracker_that_hangs_holds_up_neither_training_nor_a_stop(
     assert done["status"] == "done" and len(written(tmp_path / "a")) == 24
     assert sum("mirror wandb does not keep up" in text for text in said) == 1
     assert any("ablab mirror STUDY --mirror wandb" in text for text in said)
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "HURRY", HANG)  # nothing is waited for twice
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "HURRY", HANG)  # nothing is waited for twice
     done, said = run(tmp_path / "b", steps=7)  # of the same process: the library has one run at a time
     assert done == {} and list((tmp_path / "b").glob("checkpoint-*.json")) and tracker.runs == ["a"]
     settle(tracker)
@@ -113,7 +114,7 @@ def test_a_tracker_that_hangs_holds_up_neither_training_nor_a_stop(
 def test_a_tracker_that_dies_is_said_once(
     place: str, word: str, tmp_path: Path, tracker: Tracker, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "PATIENCE", HANG)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "PATIENCE", HANG)
     tracker.dies = place
     done, said = run(tmp_path)
     told = [text for text in said if "mirror" in text]
@@ -127,10 +128,10 @@ def test_the_next_sitting_sends_what_was_missed_and_nothing_twice(
     run(tmp_path, steps=7)
     assert tracker.rows == []
     tracker.dies = ""
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "HURRY", HANG)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "HURRY", HANG)
     run(tmp_path, steps=6)
     assert tracker.rows == written(tmp_path)
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "PATIENCE", HANG)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "PATIENCE", HANG)
     run(tmp_path)
     assert tracker.rows == written(tmp_path) and len(tracker.rows) == 24
 
@@ -139,7 +140,7 @@ def test_rows_after_a_checkpoint_that_were_sent_are_sent_again(
     tmp_path: Path, tracker: Tracker, monkeypatch: Any
 ) -> None:
     """The file was cut back to the checkpoint: what is made again is sent again."""
-    monkeypatch.setattr(importlib.import_module("ablab.train"), "PATIENCE", HANG)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "PATIENCE", HANG)
     run(tmp_path, steps=10)
     (tmp_path / "mirror.wandb.json").write_text(json.dumps({"bytes": 10**9, "step": 99}))
     copy = Copy("wandb", Mirrored(("wandb",)), tmp_path, {})
@@ -211,7 +212,7 @@ def test_a_study_ends_without_its_tracker_and_is_mirrored_later(tmp_path: Path) 
     path = os.pathsep.join([str(tmp_path / "packages"), os.environ.get("PYTHONPATH", "")])
 
     def ablab(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ablab.cli", words[0], "study.toml", "--mirror", "wandb", *words[1:]]
+        command = [sys.executable, "-m", "ablab.cli.main", words[0], "study.toml", "--mirror", "wandb", *words[1:]]
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG)
 

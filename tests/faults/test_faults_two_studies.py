@@ -12,8 +12,8 @@ from tests import finished_store as made
 from tests.faults.test_faults_changed_code import STUDY
 from tests.whole import held
 
-from ablab import judge, shelf
-from ablab.store import read_lines
+from ablab.judging import judge, shelf
+from ablab.runs.store import read_lines
 
 OTHER = (
     STUDY.replace('name = "edited"', 'name = "other"').replace('"swiglu"', '"gelu"').replace("arm.swiglu", "arm.gelu")
@@ -22,7 +22,7 @@ OTHER = (
 
 def ablab(folder: Path, study: str) -> subprocess.Popen[str]:
     """`ablab run STUDY`, left to itself."""
-    command = [sys.executable, "-m", "ablab.cli", "run", study, "--jobs", "1"]
+    command = [sys.executable, "-m", "ablab.cli.main", "run", study, "--jobs", "1"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

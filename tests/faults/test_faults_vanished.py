@@ -13,10 +13,10 @@ import pytest
 from tests import tiny
 from tests.whole import held
 
-from ablab.fault import Halted
-from ablab.lock import locked
-from ablab.stage import run_stage
-from ablab.train import train
+from ablab.core.fault import Halted
+from ablab.runtime.lock import locked
+from ablab.scoring.stage import run_stage
+from ablab.training.train import train
 
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift", "say": lambda _: None}
 
@@ -84,7 +84,7 @@ def test_a_stage_writes_nothing_where_its_folder_went(tmp_path: Path) -> None:
             "evaluate": {"name": "disjoint", "documents": None},
         }
     }  # fmt: skip
-    from ablab import evaluators
+    from ablab.scoring import evaluators
 
     settings["stage"]["pre"]["evaluate"] = tiny.choice(evaluators.slot, "disjoint")
     train(settings, tiny.corpus(), out=tmp_path / "train", **HOW)

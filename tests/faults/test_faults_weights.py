@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablab.adopt.found import read
-from ablab.fault import GateFailed
+from ablab.core.fault import GateFailed
+from ablab.training.adopt.found import read
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.weight": torch.ones(3, dtype=torch.bfloat16)}
 

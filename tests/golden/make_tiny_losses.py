@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from tests import tiny
 
-from ablab import machine
-from ablab.train import train
+from ablab.runtime import machine
+from ablab.training.train import train
 
 STEPS = (1, 5, 10, 15, 20)
 RECIPE = (

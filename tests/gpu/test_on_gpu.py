@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from tests import tiny
 
-from ablab import compiled, machine
-from ablab.attend import EXECUTORS, PAIRWISE, Documents, attend
-from ablab.columns import Columns, Pairwise
-from ablab.cross_entropy import nll
-from ablab.learner import Learner
-from ablab.model import build
-from ablab.rng import stream
+from ablab.core.rng import stream
+from ablab.model import compiled
+from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents, attend
+from ablab.model.cross_entropy import nll
+from ablab.model.decoder import build
+from ablab.model.parts.columns import Columns, Pairwise
+from ablab.runtime import machine
+from ablab.training.learner import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICE = "cuda"

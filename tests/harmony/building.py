@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablab.harmony import mock
-from ablab.harmony.unit import Builder, Job, Unit, finished
+from ablab.data.harmony import mock
+from ablab.data.harmony.unit import Builder, Job, Unit, finished
 
 SMALL = {"rows_per_shard": 60, "valid_fraction": 0.1, "check_every": 64}
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ablab.harmony.conversation import Message
-from ablab.harmony.official import OfficialRenderer
-from ablab.harmony.render import Renderer
-from ablab.tokenizers.o200k_harmony import O200kHarmony
+from ablab.data.harmony.conversation import Message
+from ablab.data.harmony.official import OfficialRenderer
+from ablab.data.harmony.render import Renderer
+from ablab.data.tokenizers.o200k_harmony import O200kHarmony
 
 TOKENIZER = O200kHarmony()
 RENDERER = Renderer(TOKENIZER)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tests.harmony.building import SMALL, bad_rows, here, jsonl, quiet, synth
 
-from ablab.data.verify import verify
-from ablab.fault import GateFailed
-from ablab.harmony import crew
-from ablab.harmony.build import build
+from ablab.core.fault import GateFailed
+from ablab.data.harmony import crew
+from ablab.data.harmony.build import build
+from ablab.data.look.verify import verify
 
 
 @pytest.fixture(autouse=True)

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 from tests.harmony.building import SMALL, bad_rows, digests, here, jsonl, quiet, synth
 
-from ablab.data.indexed import check_sidecars, open_indexed, sidecars
-from ablab.data.verify import verify
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.files import key_of
-from ablab.harmony import crew, held, mock
-from ablab.harmony.build import Progress, build
-from ablab.harmony.conversation import from_synth
-from ablab.harmony.official import OfficialRenderer
-from ablab.harmony.plan import settings
-from ablab.harmony.render import Renderer
-from ablab.harmony.unit import Job, Unit
-from ablab.lock import locked
-from ablab.tokenizers.o200k_harmony import O200kHarmony
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.files import key_of
+from ablab.data.formats.indexed import check_sidecars, open_indexed, sidecars
+from ablab.data.harmony import crew, held, mock
+from ablab.data.harmony.build import Progress, build
+from ablab.data.harmony.conversation import from_synth
+from ablab.data.harmony.official import OfficialRenderer
+from ablab.data.harmony.plan import settings
+from ablab.data.harmony.render import Renderer
+from ablab.data.harmony.unit import Job, Unit
+from ablab.data.look.verify import verify
+from ablab.data.tokenizers.o200k_harmony import O200kHarmony
+from ablab.runtime.lock import locked
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ CODE = """
 import sys
 import time
 from pathlib import Path
-from ablab.harmony.build import build
+from ablab.data.harmony.build import build
 
 def held(progress):
     if progress.units == 3:
@@ -377,8 +377,8 @@ def test_whatever_one_row_raises_is_that_rows_fault(tmp_path: Path, inline, monk
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from ablab.harmony import render
-from ablab.harmony.build import build
+from ablab.data.harmony import render
+from ablab.data.harmony.build import build
 true = render.Renderer.render
 def dies(self, messages):
     if messages[0].text == "die":
@@ -537,7 +537,7 @@ def test_the_death_of_a_worker_is_said_and_costs_one_unit(tmp_path: Path) -> Non
 
 
 def test_shards_are_sized_by_the_rows_alone() -> None:
-    from ablab.harmony import plan as planning
+    from ablab.data.harmony import plan as planning
 
     def per_shard(rows: int) -> int:
         asked = settings(0.1, None, None, None, 256)

@@ -12,11 +12,12 @@ import pytest
 from tests.harmony.building import bad_rows, here, jsonl
 from typer.testing import CliRunner
 
-from ablab import data_commands, vocabulary
-from ablab.cli import app
-from ablab.fault import GateFailed
-from ablab.harmony import crew
-from ablab.harmony.build import Progress
+from ablab.cli import data as data_commands
+from ablab.cli.main import app
+from ablab.core.fault import GateFailed
+from ablab.data import vocabulary
+from ablab.data.harmony import crew
+from ablab.data.harmony.build import Progress
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 BUILD = ("data", "build", "harmony")
@@ -32,7 +33,7 @@ def poisoned(tmp_path_factory) -> dict[str, str]:
 
 
 def ablab(*words: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    code = "from ablab.cli import main; main()"
+    code = "from ablab.cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANG)
 
@@ -138,7 +139,7 @@ def test_names_that_mean_nothing_have_exit_code_3_and_bad_rows_4(tmp_path: Path,
 HELD = """
 import sys
 import time
-from ablab import data_commands
+from ablab.cli import data as data_commands
 
 class Held(data_commands._Bar):
     def __call__(self, progress):
@@ -149,7 +150,7 @@ class Held(data_commands._Bar):
 
 data_commands._Bar = Held
 if __name__ == "__main__":
-    from ablab.cli import main
+    from ablab.cli.main import main
     main()
 """
 

@@ -14,7 +14,7 @@ from openai_harmony import ChannelConfig, DeveloperContent, Role, SystemContent
 from openai_harmony import Message as Theirs
 from tests.harmony.talk import CONVERSATIONS, RENDERER, ask, official
 
-from ablab.harmony.conversation import BadConversation, Message, check, from_messages, from_synth
+from ablab.data.harmony.conversation import BadConversation, Message, check, from_messages, from_synth
 
 GOOD = from_synth("What is 2+2?", "2+2=4.", "4")
 OPTIONAL = st.none() | st.text(min_size=1)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.harmony.talk import CONVERSATIONS, EXAMPLES, RENDERER, TOKENIZER
 
-from ablab.harmony.conversation import from_synth
-from ablab.harmony.parse import FormatError, parse, parts
+from ablab.data.harmony.conversation import from_synth
+from ablab.data.harmony.parse import FormatError, parse, parts
 
 PUBLISHED: dict[str, list[int]] = EXAMPLES["examples"]
 ASKED = [200006, 173781]  # <|start|>assistant: where a prompt ends and an answer begins

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from tests.harmony.talk import CONVERSATIONS, EXAMPLES, RENDERER, TOKENIZER, ask, official
 
-from ablab.harmony.conversation import CHANNELS, ROLES, BadConversation, Message, from_synth
-from ablab.harmony.parse import parse
-from ablab.harmony.render import EOD, FINAL, NONE, REASONING, SPANS, WORDS, Rendered, Renderer
+from ablab.data.harmony.conversation import CHANNELS, ROLES, BadConversation, Message, from_synth
+from ablab.data.harmony.parse import parse
+from ablab.data.harmony.render import EOD, FINAL, NONE, REASONING, SPANS, WORDS, Rendered, Renderer
 
 QUESTION = [200006, 1428, 200008, 4827, 382, 220, 17, 10, 17, 30, 200007]
 REASON = [200006, 173781, 200005, 35644, 200008, 17, 10, 17, 28, 19, 13, 200007]

@@ -13,15 +13,15 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from ablab.data.hub import arrow_files
-from ablab.data.inputs import Inputs
-from ablab.fault import GateFailed, InvalidStudy
-from ablab.files import canonical
-from ablab.harmony import held, mock, readers, rows
-from ablab.harmony.conversation import Message, from_synth
-from ablab.harmony.official import OfficialRenderer
-from ablab.harmony.readers import Bad
-from ablab.harmony.rows import BadRow, Input, find
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.files import canonical
+from ablab.core.inputs import Inputs
+from ablab.data.harmony import held, mock, readers, rows
+from ablab.data.harmony.conversation import Message, from_synth
+from ablab.data.harmony.official import OfficialRenderer
+from ablab.data.harmony.readers import Bad
+from ablab.data.harmony.rows import BadRow, Input, find
+from ablab.data.sources.hub import arrow_files
 
 SYNTH = {
     "synth_id": ["a", "b", "c"],

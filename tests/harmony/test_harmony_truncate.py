@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.harmony.talk import CONVERSATIONS, RENDERER, TOKENIZER, ask
 
-from ablab.harmony.conversation import Message, from_synth
-from ablab.harmony.parse import parse
-from ablab.harmony.render import Rendered
-from ablab.harmony.truncate import truncate
+from ablab.data.harmony.conversation import Message, from_synth
+from ablab.data.harmony.parse import parse
+from ablab.data.harmony.render import Rendered
+from ablab.data.harmony.truncate import truncate
 
 WORDS = "one two three four five six seven eight nine ten"  # ten tokens
 ROW = RENDERER.render(

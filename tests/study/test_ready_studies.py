@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ablab.stage import windowed
+from ablab.scoring.stage import windowed
 from ablab.study import load
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.study.written import edited, faults, read
 
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
 from ablab.study import Arm, Change, Study
 
 

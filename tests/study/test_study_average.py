@@ -10,7 +10,7 @@ import torch
 from tests import tiny
 from tests.study.written import edited, faults, read
 
-from ablab.learner import Learner
+from ablab.training.learner import Learner
 
 HELD = "changes nothing: the warm-up (train.ema_warmup = 9) holds the decay at 0.9776 or less over all 391 steps"
 CURE = "train for more steps, or set train.ema_warmup = 0 in the baseline"

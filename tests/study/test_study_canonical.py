@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.study.written import BASE, edited, read
 
-from ablab.fault import InvalidStudy
-from ablab.files import canonical
-from ablab.patterns import matched
+from ablab.core.fault import InvalidStudy
+from ablab.core.files import canonical
+from ablab.core.patterns import matched
 from ablab.study.keys import IN_MODEL
 
 SAME = [

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.conformance.made import SHAPE
 from tests.study.written import edited, faults
 
-from ablab.positions.rope import Rope
+from ablab.model.positions.rope import Rope
 from ablab.study.keys import SLOTS
 
 SAID = re.compile(r'(?:choose|give|use|set|write|say|add) ([a-z_.]+) = ("[^"]*"|\[[^]]*\]|[0-9.e+-]*[0-9]|[a-z_]+)')

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablab.model import order
+from ablab.model.decoder import order
 from ablab.study.layers import DEEPEST, MOST, expand, spell
 
 SPACES = st.sampled_from(["", "", " ", "  "])

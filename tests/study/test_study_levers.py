@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.study.written import BASE, edited, faults, read
 
-from ablab.slot import Slot
+from ablab.core.slot import Slot
 from ablab.study import keys
 from ablab.study.assemble import assemble
 

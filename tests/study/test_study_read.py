@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.study.written import BASE, edited, faults, read
 
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
 from ablab.study import load
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
 from ablab.study import load
 
 UNDER = "arm.b: is a under another name"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ablab.fault import InvalidStudy
+from ablab.core.fault import InvalidStudy
 from ablab.study import Study, load
 
 BASE = """

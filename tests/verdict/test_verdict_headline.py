@@ -7,7 +7,7 @@ import pytest
 from bench.verdict_simulations import Cell, exaggeration
 from made_studies import V3, V4, V5B, B, decision, study
 
-from ablab.rng import stream
+from ablab.core.rng import stream
 from ablab.verdict import ArmSpec, Bank, Documents, RunScore, judge
 from ablab.verdict.planning import smallest_tie
 from ablab.verdict.spending import weights

@@ -10,17 +10,7 @@ import sys
 import pytest
 from made_studies import V4, V6, decision, near, study
 
-from ablab.verdict import (
-    ArmSpec,
-    Decision,
-    Documents,
-    Factorial,
-    RunScore,
-    judge,
-    record,
-    unpaired,
-    weights,
-)
+from ablab.verdict import ArmSpec, Decision, Documents, Factorial, RunScore, judge, record, unpaired, weights
 
 
 @pytest.mark.parametrize(

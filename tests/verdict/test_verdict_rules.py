@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 from made_studies import V3, V4, V5A, V5B, V6, B, decision, live, near, run, runs_of, study, table_of
 
-from ablab.verdict import (
-    ArmSpec,
-    Bank,
-    RunScore,
-    judge,
-    wanted,
-)
+from ablab.verdict import ArmSpec, Bank, RunScore, judge, wanted
 
 
 def test_wanted_goes_seed_by_seed_baseline_first():

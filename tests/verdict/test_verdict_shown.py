@@ -7,14 +7,7 @@ import math
 import pytest
 from made_studies import V3, V4, V6, B, decision, live, near, run, runs_of, study, table_of
 
-from ablab.verdict import (
-    ArmSpec,
-    Bank,
-    Documents,
-    Factorial,
-    RunScore,
-    judge,
-)
+from ablab.verdict import ArmSpec, Bank, Documents, Factorial, RunScore, judge
 
 
 def test_trajectory_index_rung_and_late_crossing():

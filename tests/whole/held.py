@@ -41,7 +41,7 @@ def held(run, *, stop, **how):
 
 work.do = held
 if __name__ == "__main__":
-    from ablab.cli import main
+    from ablab.cli.main import main
 
     main()
 """

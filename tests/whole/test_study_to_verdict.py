@@ -25,7 +25,7 @@ ARM_FIELDS = {
 
 
 def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "ablab.cli", *words]
+    command = [sys.executable, "-P", "-m", "ablab.cli.main", *words]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, **how)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +34,7 @@ def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedPr
 
 def started(folder: Path) -> subprocess.Popen[str]:
     """`ablab run study.toml`, left to itself."""
-    command = [sys.executable, "-P", "-m", "ablab.cli", "run", "study.toml"]
+    command = [sys.executable, "-P", "-m", "ablab.cli.main", "run", "study.toml"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -209,9 +209,7 @@ def test_a_missing_study_is_one_line(words: list[str], tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:
-    code = (
-        "import sys; sys.argv=['ablab','--help']\ntry:\n import ablab.cli; ablab.cli.main()\nexcept SystemExit: pass\n"
-    )
+    code = "import sys; sys.argv=['ablab','--help']\ntry:\n from ablab.cli.main import main; main()\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, 'scipy' in sys.modules, 'rich' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == "False False False"
@@ -278,7 +276,7 @@ def test_two_sigma_needs_earlier_noise(tmp_path: Path) -> None:
 
 
 def test_a_closed_stdout_is_no_traceback(finished: Path) -> None:
-    command = f"{sys.executable} -P -m ablab.cli levers >&-"
+    command = f"{sys.executable} -P -m ablab.cli.main levers >&-"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=finished)
     assert done.returncode == 0 and not done.stderr
 

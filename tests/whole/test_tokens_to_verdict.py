@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ablab.cli import app
+from ablab.cli.main import app
 
 HARMONY = """
 [study]
@@ -143,7 +143,7 @@ def test_megatron_files_in_megatrons_order(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_data_cannot_give_is_refused_before_training(tmp_path: Path, old: str, new: str, said: str) -> None:
-    from ablab.fault import InvalidStudy
+    from ablab.core.fault import InvalidStudy
 
     text = CASE[: CASE.index("[arm.case_ops]")].replace("valid_bytes", 'order = "chunks"\nvalid_bytes')
     text += "[arm.other]\ntrain.clip = 0.1\n"
@@ -157,7 +157,7 @@ def test_what_the_data_cannot_give_is_refused_before_training(tmp_path: Path, ol
 
 def test_another_tokenizer_in_nats_is_refused_with_exit_code_3(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(CASE.replace("bits_per_byte", "nats_per_token"))
-    from ablab.fault import InvalidStudy
+    from ablab.core.fault import InvalidStudy
 
     with pytest.raises(InvalidStudy, match="nats of different tokens cannot be compared"):
         CliRunner().invoke(app, ["check", str(tmp_path / "study.toml")], catch_exceptions=False)

@@ -1,9 +1,9 @@
 """Data: sources to token files, token files to batches. Nothing here imports torch before a batch is asked for."""
 
-from ablab.data.build import prepare
-from ablab.data.corpus import Corpus, Document, open_corpus
-from ablab.data.stream import Batch, Stream, chain
-from ablab.data.windows import ValidRows, valid_rows
+from ablab.data.batches.stream import Batch, Stream, chain
+from ablab.data.batches.windows import ValidRows, valid_rows
+from ablab.data.corpus.build import prepare
+from ablab.data.corpus.corpus import Corpus, Document, open_corpus
 
 __all__ = [
     "Batch",

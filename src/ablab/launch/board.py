@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ablab import lock
-from ablab import plan as planning
-from ablab.fault import Fault, GateFailed, Halted
-from ablab.machine import MORE_MEMORY
-from ablab.plan import Plan, Run
-from ablab.store import append_line
+from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.runs import given_up
+from ablab.runs.plan import Plan, Run
+from ablab.runs.store import append_line
+from ablab.runtime import lock
+from ablab.runtime.machine import MORE_MEMORY
 
 Progress = Callable[[str, Run | None, str], None]
 ATTEMPTS = 2  # a run that fails twice for infrastructure is given up: `failed`, and no pair
@@ -90,19 +90,19 @@ class Board:
         if kind == "refused":
             self._refuse(run, text)
         elif kind == "memory" and (alone or self.attempts[run.arm, run.seed] >= ATTEMPTS):
-            planning.give_up(self.plan, run, text, kind=planning.OUT_OF_MEMORY)
-            planning.give_up_arm(self.plan, run.arm, f"out of memory at seed {run.seed}, and not tried")
+            given_up.give_up(self.plan, run, text, kind=given_up.OUT_OF_MEMORY)
+            given_up.give_up_arm(self.plan, run.arm, f"out of memory at seed {run.seed}, and not tried")
         elif kind == "memory":
             self.alone.add((run.arm, run.seed))
         elif kind == "failed" and self.attempts[run.arm, run.seed] >= ATTEMPTS:
-            planning.give_up(self.plan, run, text)
+            given_up.give_up(self.plan, run, text)
 
     def _refuse(self, run: Run, text: str) -> None:
         """Give up one run; GateFailed where another one was refused in the same words: it is the fault of neither."""
         if text in self.refusals:
             raise GateFailed(Fault(f"{run.arm}, seed {run.seed}", text))
         self.refusals.add(text)
-        planning.give_up(self.plan, run, text)
+        given_up.give_up(self.plan, run, text)
 
 
 def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Sequence[str] = ()) -> None:
@@ -110,8 +110,8 @@ def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Se
 
     beyond: arms that even the check had no memory for.
     """
-    planning.try_again(plan, all_of_them=try_again)
-    known = {row["arm"] for row in planning.failures(plan)}
+    given_up.try_again(plan, all_of_them=try_again)
+    known = {row["arm"] for row in given_up.failures(plan)}
     for arm in beyond:
         fault = f"out of memory already in the check; {MORE_MEMORY}"
         if arm not in known:
@@ -124,9 +124,9 @@ def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Se
                 "fault": fault,
             }
             append_line(plan.directory / "ledger.jsonl", {**entry, "outcome": "failed: out of memory"})
-        planning.give_up_arm(plan, arm, fault)
+        given_up.give_up_arm(plan, arm, fault)
     seeds: dict[tuple[str, str], list[str]] = {}
-    for row in planning.failures(plan):
+    for row in given_up.failures(plan):
         seeds.setdefault((str(row["arm"]), str(row["fault"])), []).append(str(row["seed"]))
     for (arm, fault), numbers in seeds.items():
         say(f"note: {arm}, seed {', '.join(numbers)}: skipped: {fault}; --try-again tries it again")

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from ablab import machine, safe_path, signals
-from ablab import plan as planning
-from ablab.fault import Interrupted
+from ablab.core import safe_path
+from ablab.core.fault import Interrupted
+from ablab.judging import collect
 from ablab.launch.board import Board, Progress
 from ablab.launch.lost import lost
 from ablab.launch.work import serve
-from ablab.plan import Plan, Run
+from ablab.runs.plan import Plan, Run
+from ablab.runtime import machine, signals
 
 ASK_AGAIN = 1.0  # seconds between two looks at a run that another process makes
 FIRST = "stopping: {}; a second Ctrl-C does not wait, and the steps since the last checkpoints are then lost"
@@ -175,7 +176,7 @@ def _hand_out(plan: Plan, workers: list[Worker], how: How, board: Board) -> None
     running = [w.run for w in workers if w.run is not None]
     busy = set().union(*(run.steps for run in running))
     board.waits = False
-    for run in planning.wanted(plan, planning.bank(plan)):
+    for run in collect.wanted(plan, collect.bank(plan)):
         if len(running) >= how.jobs or any(board.is_alone(one) for one in running):
             return
         if any(key in busy and not board.made(run, key) for key in run.steps):

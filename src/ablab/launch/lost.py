@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ablab.fault import GateFailed
-from ablab.files import read_json
-from ablab.plan import Run
-from ablab.store import Store, read_lines
+from ablab.core.fault import GateFailed
+from ablab.core.files import read_json
+from ablab.runs.plan import Run
+from ablab.runs.store import Store, read_lines
 
 
 def lost(store: Store, run: Run) -> str:

@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab import machine, signals
-from ablab.fault import Fault, GateFailed, Halted, Interrupted, InUse, OutOfMemory, Refused
-from ablab.files import sha256_file
-from ablab.lock import locked
-from ablab.plan import Run
-from ablab.signals import at_once
-from ablab.store import Store, Where, train_key
+from ablab.core.fault import Fault, GateFailed, Halted, Interrupted, InUse, OutOfMemory, Refused
+from ablab.core.files import sha256_file
+from ablab.runs.plan import Run
+from ablab.runs.store import Store, Where, train_key
+from ablab.runtime import machine, signals
+from ablab.runtime.lock import locked
+from ablab.runtime.signals import at_once
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -39,10 +39,10 @@ def do(
 
     Raises Interrupted after a checkpoint where `stop()` turned true, GateFailed where a file is wrong or in use.
     """
-    from ablab.adopt import adopt
     from ablab.data import open_corpus
-    from ablab.mirrors import Mirrored
-    from ablab.train import train
+    from ablab.training.adopt import adopt
+    from ablab.training.mirrors import Mirrored
+    from ablab.training.train import train
 
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
@@ -69,7 +69,7 @@ def do(
 
 def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, blobs: dict[str, Path]) -> None:
     """Make one stage, unless another process has just made it. InUse where another one is at it."""
-    from ablab.stage import run_stage
+    from ablab.scoring.stage import run_stage
 
     key, weights = run.score_keys[stage], store.train(run.train_key) / "weights.safetensors"
     with locked(store.score(key)) as held, at_once():

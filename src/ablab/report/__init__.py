@@ -8,7 +8,7 @@ from typing import Any
 
 def write(verdict: dict[str, Any], out: Path) -> None:
     """Write report.html and report.md into `out`, each whole or not at all. A verdict made mid-run is fine."""
-    from ablab.files import write_atomic
+    from ablab.core.files import write_atomic
     from ablab.report import html, markdown
 
     write_atomic(out / "report.html", html.page(verdict))

@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ablab.records.answer import FEWEST_DOCUMENTS, NEVER, POWER
 from ablab.report import words
 from ablab.report.tables import price_text
 from ablab.report.view import View, listing, mapping, note_text
 from ablab.report.words import Style, num
-from ablab.verdict.describe import NEVER
-from ablab.verdict.documents import FEWEST
-from ablab.verdict.planning import POWER
 
 
 def answer(view: View) -> str:
@@ -209,7 +207,7 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
         pairs = f" with {words.plural(int(n), 'pair')}" if n else ""
         out.append(f"Smallest true difference seen four times in five{pairs}: {style.fixed(mde, d)} (MDE).")
     text_low, text_high = num(arm.get("low_text")), num(arm.get("high_text"))
-    few = (num(arm.get("text_documents")) or math.inf) < FEWEST
+    few = (num(arm.get("text_documents")) or math.inf) < FEWEST_DOCUMENTS
     if few and text_low is not None:
         out.append(f"For new text of this kind: {style.text(words.clean(arm.get('text_said') or ''))}.")
     elif word in ("better", "worse") and text_low is not None and text_high is not None:

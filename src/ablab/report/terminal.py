@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.text import Text
 
-from ablab import grid
+from ablab.core import grid
 from ablab.report import prose, tables, words
 from ablab.report.view import View, listing, mapping
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault, did_you_mean
-from ablab.slot import coerce, describe
+from ablab.core.fault import Fault, did_you_mean
+from ablab.core.slot import coerce, describe
 from ablab.study import average, elsewhere
 from ablab.study.keys import DIFFED, IN_MODEL, SECTIONS
 from ablab.study.merge import kind_table, merge, named

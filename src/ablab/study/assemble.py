@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablab.data.midway import default_bytes
-from ablab.fault import Fault, did_you_mean
+from ablab.core.fault import Fault, did_you_mean
+from ablab.data.corpus.midway import default_bytes
 from ablab.study import arms as arms_of
 from ablab.study import decide, elsewhere, factorial
 from ablab.study.arms import Draft

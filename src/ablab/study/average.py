@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablab.fault import Fault
+from ablab.core.fault import Fault
 
 WARMUP = 9.0  # the decay of step n is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage
 

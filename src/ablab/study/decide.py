@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablab.fault import Fault, did_you_mean
+from ablab.core.fault import Fault, did_you_mean
 from ablab.study.arms import Draft, changed
 from ablab.study.record import BASELINE
 from ablab.study.settings import decides, look

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault
+from ablab.core.fault import Fault
 from ablab.study.merge import Path as Keys
 
 # What only a run that trains hears of, by section; everything of [budget] and the rest of [train] is of that kind too.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault
+from ablab.core.fault import Fault
 from ablab.study.arms import Draft, brief, draft
 from ablab.study.keys import DIFFED, lever_slot
 from ablab.study.merge import Path as Keys

@@ -5,31 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablab import (
+from ablab.artifact import codecs, compressors
+from ablab.core.slot import Slot
+from ablab.data import tokenizers
+from ablab.data.corpus.build import SEPARATOR, TEXT_FIELD, VALID_FRACTION
+from ablab.model import (
     blocks,
-    codecs,
-    compressors,
     embeddings,
-    evaluators,
     gates,
-    losses,
     mlps,
-    optimizers,
     positions,
     projections,
-    qats,
     residuals,
     routers,
-    schedules,
     skips,
     softmaxes,
     temperatures,
-    tokenizers,
     values,
 )
-from ablab.data.build import SEPARATOR, TEXT_FIELD, VALID_FRACTION
-from ablab.slot import Slot
+from ablab.scoring import evaluators
 from ablab.study import average
+from ablab.training import losses, optimizers, qats, schedules
 
 REQUIRED: Any = object()
 MOST = 2**53  # integers that every reader of JSON keeps exact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ablab.fault import Fault, InvalidStudy, did_you_mean
+from ablab.core.fault import Fault, InvalidStudy, did_you_mean
 from ablab.study.assemble import assemble
 from ablab.study.preset import expanded
 from ablab.study.read import read, unfit

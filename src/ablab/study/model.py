@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from ablab.fault import Fault, did_you_mean
-from ablab.shape import Shape
+from ablab.core.fault import Fault, did_you_mean
+from ablab.model.shape import Shape
 from ablab.study import layers as layer_string
 from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, SLOTS
 from ablab.study.merge import kind_table

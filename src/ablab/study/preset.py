@@ -6,11 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault, did_you_mean
+from ablab.core.fault import Fault, did_you_mean
 from ablab.study.merge import merge
 from ablab.study.take import show
 
-FOLDER = Path(__file__).resolve().parents[1] / "presets"
+FOLDER = Path(__file__).resolve().parent / "presets"
 
 
 def names() -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablab.fault import Fault, InvalidStudy
-from ablab.opened import opened
+from ablab.core.fault import Fault, InvalidStudy
+from ablab.core.opened import opened
 
 MOST_BYTES = 256 * 1024
 DEEPEST = 16  # tables and lists within one another

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablab.files import key_of
+from ablab.core.files import key_of
 
 BASELINE = "baseline"
 TRAINED = ("budget", "data", "model", "train")  # sections that can change the weights
@@ -80,6 +80,17 @@ class Study:
     def called(self) -> str:
         """The study's name, with its scale behind a point where it has one: `name.tiny`."""
         return f"{self.name}.{self.scale}" if self.scale else self.name
+
+    @property
+    def with_baseline(self) -> dict[str, Arm]:
+        """The baseline and every arm, baseline first."""
+        return {BASELINE: self.baseline, **self.arms}
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that it may use: probe seeds first, then those of the looks."""
+        declared = self.decision["seeds"]
+        return [declared["first"] + i for i in range(declared["probe"] + declared["at_most"])]
 
     def arm(self, name: str) -> Arm:
         """An arm or the baseline by name."""

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablab.files import write_atomic
-from ablab.slot import describe
+from ablab.core.files import write_atomic
+from ablab.core.slot import describe
 from ablab.study import layers, preset, read
 from ablab.study.assemble import MOST_ARMS
 from ablab.study.factorial import MOST_CELLS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablab.data.hub import located
-from ablab.fault import Fault, did_you_mean
+from ablab.core.fault import Fault, did_you_mean
+from ablab.data.sources.hub import located
 from ablab.study import average, elsewhere
 from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
 from ablab.study.layers import spell

@@ -10,10 +10,10 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from ablab.fault import Fault, did_you_mean
-from ablab.files import canonical
-from ablab.shape import Shape
-from ablab.slot import Choice, Slot, coerce, describe
+from ablab.core.fault import Fault, did_you_mean
+from ablab.core.files import canonical
+from ablab.core.slot import Choice, Slot, coerce, describe
+from ablab.model.shape import Shape
 from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word
 

@@ -1,0 +1,1 @@
+"""Weights to the bytes that count, and back."""

@@ -1,0 +1,153 @@
+"""The packed bytes that a stage evaluates: made here, or left by the stage that it is built on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablab.artifact import pack as artifact
+from ablab.artifact.compressors.calibration import Calibration
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.files import read_json
+from ablab.core.opened import read_whole
+from ablab.data import Corpus
+from ablab.data.corpus.corpus import Valid
+from ablab.model.decoder import Decoder
+
+RESULT, BLOB = "result.json", "blob"
+
+
+class Sealed(Valid):
+    """The held-out text while weights are packed: a compressor that reads it learns before anything is scored.
+
+    It can be read, so that a run ends and says so; `read` tells whether it was.
+    """
+
+    def __init__(self, valid: Valid) -> None:
+        super().__init__(valid.tokens, valid.n_bytes, valid.starts[:-1], valid.digests, valid.marks)
+        self.read = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("tokens", "n_bytes", "starts", "digests", "marks"):
+            self.__dict__["read"] = True
+        return super().__getattribute__(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blob:
+    """Packed weights, what was said while they were packed, and the bytes of the code beside them."""
+
+    content: bytes
+    report: dict[str, Any]
+    code_bytes: int
+    root: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def root(settings: Mapping[str, Any], name: str) -> str:
+    """The stage whose packed bytes stage `name` evaluates: itself, or the start of its chain of `after`."""
+    chain = [name]
+    while (after := settings["stage"][chain[-1]]["after"]) is not None:
+        place = f"stage.{chain[-1]}.after"
+        if after not in settings["stage"]:
+            raise GateFailed(Fault(place, f"there is no stage '{after}'", f"known: {', '.join(settings['stage'])}"))
+        if after in chain:
+            raise GateFailed(Fault(place, f"'{after}' stands after itself", "break the circle"))
+        chain.append(after)
+    return chain[-1]
+
+
+def is_built_on(settings: Mapping[str, Any], name: str) -> bool:
+    """Whether another stage evaluates what this one packs."""
+    return any(other != name and root(settings, other) == name for other in settings["stage"])
+
+
+def packed(
+    settings: Mapping[str, Any],
+    name: str,
+    weights: Callable[[], Mapping[str, torch.Tensor]],
+    *,
+    blobs: Mapping[str, Path],
+    corpus: Corpus,
+    seed: int,
+    precision: str,
+    model: Callable[[Mapping[str, torch.Tensor]], Decoder],
+) -> Blob:
+    """The bytes of stage `name`: those that the root stage left, else packed here; they must be the bytes that it counted.
+
+    weights(): as trained, read only where they must be packed. model(weights): the decoder with them, for a compressor
+    that calibrates. GateFailed where the bytes are not those, or cannot be made.
+    """
+    at = root(settings, name)
+    stage, directory = settings["stage"][at], blobs.get(at) if at != name else None
+    result = (
+        read_json(directory / RESULT, form={"blob": str, "artifact": dict})
+        if directory is not None and (directory / RESULT).exists()
+        else None
+    )
+    kept = directory / BLOB if directory is not None else None
+    if kept is not None and kept.exists() and result is not None:
+        content, report = _kept(kept), result["artifact"]
+    else:
+        content, report = _pack(stage, at, weights(), corpus, settings, seed, precision, model)
+    blob = Blob(content, report, _code(stage, at), at)
+    if result is not None and directory is not None and blob.sha256 != result["blob"]:
+        fault = f"stage '{name}' would not evaluate the bytes that stage '{at}' counted (sha256 differs)"
+        raise GateFailed(Fault(str(kept), fault, f"delete {directory} to have it made again"))
+    return blob
+
+
+def _kept(blob: Path) -> bytes:
+    try:
+        return read_whole(blob)
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror or error})"
+        raise GateFailed(Fault(str(blob), fault, f"delete {blob.parent} to have it made again")) from error
+
+
+def _pack(
+    stage: Mapping[str, Any],
+    name: str,
+    weights: Mapping[str, torch.Tensor],
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    seed: int,
+    precision: str,
+    model: Callable[[Mapping[str, torch.Tensor]], Decoder],
+) -> tuple[bytes, dict[str, Any]]:
+    sealed = Sealed(corpus.valid)
+    training = dataclasses.replace(corpus, valid=sealed)
+    calibration = Calibration(
+        lambda: model(weights), training, settings["model"]["seq_len"], seed=seed, precision=precision
+    )
+    try:
+        content, report = artifact.pack(stage["compress"], stage["codec"], dict(weights), calibration)
+    except ValueError as error:
+        raise GateFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
+    learned = ["C3 score before update: compression read held-out text"] if sealed.read else []
+    return content, {**report, "gates": learned}
+
+
+def unpacked(blob: Blob) -> dict[str, torch.Tensor]:
+    """The weights again. GateFailed where the bytes do not give any."""
+    try:
+        return artifact.unpack(blob.content)
+    except ValueError as error:
+        raise GateFailed(Fault(f"stage.{blob.root}.compress", *str(error).split("; ", 1))) from error
+
+
+def _code(stage: Mapping[str, Any], name: str) -> int:
+    if stage["code"] is None:
+        return 0
+    try:
+        return artifact.code_bytes(Path(stage["code"]))
+    except ValueError as error:
+        raise GateFailed(Fault(f"stage.{name}.code", *str(error).split("; ", 1))) from error

@@ -1,0 +1,7 @@
+"""Codecs: the arrays of an artifact to bytes and back, without loss."""
+
+from ablab.core.slot import Slot
+
+slot = Slot(
+    "codec", __name__, raw="Raw", brotli="Brotli", zstd="Zstd", lzma="Lzma", aliases={"none": "raw", "xz": "lzma"}
+)

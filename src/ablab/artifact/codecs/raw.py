@@ -1,0 +1,30 @@
+"""No compression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablab.artifact import container
+from ablab.artifact.arrays import Part
+from ablab.artifact.layout import Layout
+
+
+class Raw:
+    """Lays the arrays end to end, as they are; with `pack_bits`, codes of k bits take k bits.
+
+    Nothing is compressed, so no other order of the bytes would change their number.
+    """
+
+    source = "ablab"
+
+    def __init__(self, *, pack_bits: bool = False) -> None:
+        self.layout = Layout(pack_bits=pack_bits)
+
+    def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
+        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        return container.write("raw", parts, meta, self.layout, lambda plain: plain)
+
+    @staticmethod
+    def expand(encoded: memoryview, size: int) -> memoryview:
+        """The bytes themselves."""
+        return encoded

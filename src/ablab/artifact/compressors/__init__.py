@@ -1,0 +1,5 @@
+"""Compressors: weights to bytes and back; the size of the artifact is len(bytes)."""
+
+from ablab.core.slot import Slot
+
+slot = Slot("compress", __name__, keep="Keep", rtn="Rtn", gptq="Gptq")

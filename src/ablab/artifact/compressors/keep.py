@@ -1,0 +1,52 @@
+"""The identity: weights as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.compressors.passthrough import refuse_odd
+
+Weights = dict[str, torch.Tensor]
+SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of types that numpy lacks
+
+
+class Keep:
+    """Keeps the weights as trained, bit for bit. Nothing is copied before a codec reads it."""
+
+    source = "ablab"
+
+    def quantise(self, weights: Weights, calibration: Any = None) -> Packed:
+        """Every tensor as an array, names sorted; types that numpy lacks (bfloat16, float8) as integers of their width.
+
+        Raises ValueError for a tensor that is sparse, nested, quantised, or without numbers (meta).
+        """
+        parts, foreign, counted = [], {}, dict[str, dict[str, int]]()
+        for name in sorted(weights):
+            refuse_odd(name, weights[name])
+            tensor = weights[name].detach().cpu().resolve_conj().resolve_neg().contiguous()
+            kind = str(tensor.dtype).removeprefix("torch.")
+            try:
+                array = tensor.numpy()
+            except TypeError:
+                foreign[name] = kind
+                array = tensor.view(SAME_WIDTH[tensor.element_size()]).numpy()
+            parts.append(Part(name, array, None, kind))
+            found = counted.setdefault(f"keep {kind}", {"tensors": 0, "numbers": 0, "bytes": 0})
+            found["tensors"] += 1
+            found["numbers"] += tensor.numel()
+            found["bytes"] += tensor.numel() * tensor.element_size()
+        return Packed(parts, {"types": foreign} if foreign else {}, {"schemes": counted, "predicted_bytes": None})
+
+    @staticmethod
+    def restore(parts: list[Part], meta: dict[str, Any]) -> Weights:
+        """The weights, bit for bit, in memory of their own."""
+        foreign, weights = meta.get("types", {}), {}
+        for part in parts:
+            array = part.array if part.array.flags.writeable else np.array(part.array)
+            tensor = torch.from_numpy(array)
+            weights[part.name] = tensor.view(getattr(torch, foreign[part.name])) if part.name in foreign else tensor
+        return weights

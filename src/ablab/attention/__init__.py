@@ -1,1 +1,0 @@
-"""The pieces of the attention core; `ablab.attend` is the door."""

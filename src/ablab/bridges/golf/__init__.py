@@ -1,0 +1,1 @@
+"""parameter-golf's submissions."""

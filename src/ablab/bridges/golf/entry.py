@@ -1,0 +1,80 @@
+"""What is read of a study for an entry: the arm, its runs, and the seeds that decide."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ablab.study.settings import decides
+
+if TYPE_CHECKING:
+    from ablab.runs.plan import Plan
+
+
+METRIC = "bits_per_byte"
+
+
+ROLES = {"pre_quant": "Pre-quant", "quantized": "Post-quant", "sliding": "Sliding", "ttt": "Post-TTT"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One arm's finished runs: seed -> done.json, and seed -> stage -> result.json; every stage that scores the text."""
+
+    arm: str
+    roles: dict[str, str]  # stage -> its name in a submission
+    done: dict[int, dict[str, Any]]
+    results: dict[int, dict[str, dict[str, Any]]]
+
+    def values(self, stage: str, metric: str = METRIC) -> list[float]:
+        """A metric at a stage, seed by seed; a score that is not finite (null on disk) is left out."""
+        found = (of_seed.get(stage, {}).get("metrics", {}).get(metric) for of_seed in self.results.values())
+        return [value for value in found if value is not None]
+
+
+def entry(plan: Plan, arm: str) -> Entry:
+    """Everything finished of an arm; seeds in their order."""
+    done, results = {}, {}
+    roles = named(plan.runs[arm, plan.seeds[0]].settings["stage"])
+    for seed in plan.seeds:
+        run = plan.runs[arm, seed]
+        found = {stage: plan.store.scored(run.score_keys[stage]) for stage in roles}
+        trained = plan.store.trained(run.train_key)
+        if trained is not None and trained["status"] == "done" and all(found.values()):
+            done[seed] = trained
+            results[seed] = {stage: result for stage, result in found.items() if result is not None}
+    return Entry(arm, roles, done, results)
+
+
+def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """stage -> pre_quant, quantized, sliding or ttt where it is the first of that kind, else its own name; no probes.
+
+    sliding and ttt are of packed weights, as in the game's own logs. A stage of another kind that has one of these names is
+    called NAME_stage.
+    """
+    found: dict[str, str] = {}
+    for stage, chosen in stages.items():
+        if not decides(chosen["evaluate"]):
+            continue
+        root = chosen
+        while root["after"] is not None:
+            root = stages[root["after"]]
+        way = chosen["evaluate"]["name"]
+        packed = (root["compress"] or {}).get("name", "keep") != "keep"
+        kinds = {"disjoint": "quantized", "sliding": "sliding", "ttt": "ttt"} if packed else {"disjoint": "pre_quant"}
+        own = f"{stage}_stage" if stage in ROLES else stage
+        role = kinds.get(way, own)
+        found[stage] = own if role in found.values() else role
+    return found
+
+
+def spread(values: list[float], decimals: int = 5) -> str:
+    """`1.08286 +/- 0.00040` from three values on (sample sd); fewer are listed by their mean and number."""
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.{decimals}f}"
+    return f"{mean} +/- {statistics.stdev(values):.{decimals}f}" if len(values) > 2 else f"{mean} (n = {len(values)})"

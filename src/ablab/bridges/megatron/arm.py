@@ -1,0 +1,181 @@
+"""Flags as an arm of a study: what they say otherwise than its baseline, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ablab.bridges.megatron import to_data, to_model, to_train
+from ablab.bridges.megatron.explain import Explanation, tree
+from ablab.bridges.megatron.export import ORDER
+from ablab.bridges.megatron.from_data import from_loss
+from ablab.bridges.megatron.from_model import from_model
+from ablab.bridges.megatron.from_train import from_train
+from ablab.bridges.megatron.net import read
+from ablab.bridges.megatron.parse import parse
+from ablab.bridges.megatron.toml import dotted
+from ablab.core.fault import Fault, GateFailed
+from ablab.study import Study
+from ablab.study.keys import IN_MODEL, SLOTS
+from ablab.study.settings import settings
+
+POSITION = ("position-embedding-type", "rotary-", "use-rotary", "no-rope-freq", "grape", "no-grapem", "no-rope-fusion")
+MLP = ("squared-relu", "swiglu", "ffn-hidden-size", "no-bias-gelu", "no-bias-swiglu", "num-experts", "moe-")
+TOUCHES = {  # the beginning of a flag -> the setting it is about
+    **dict.fromkeys(POSITION, "position"),
+    **dict.fromkeys(MLP, "mlp"),
+    **dict.fromkeys(("num-experts", "moe-router"), "router"),
+    **dict.fromkeys(("window",), "window"),
+    **dict.fromkeys(("use-tpa", "tpa-"), "projection"),
+    **dict.fromkeys(("softmax-type",), "softmax"),
+    **dict.fromkeys(("value-residual",), "value"),
+    **dict.fromkeys(("seq-length",), "seq_len"),
+    **dict.fromkeys(("hidden-size",), "d_model"),
+    **dict.fromkeys(("num-attention-heads",), "n_heads"),
+    **dict.fromkeys(("group-query-attention", "num-query-groups"), "n_kv_heads"),
+    **dict.fromkeys(("kv-channels",), "head_dim"),
+    **dict.fromkeys(("untie-",), "tied"),
+    **dict.fromkeys(("qk-layernorm",), "qk_norm"),
+    **dict.fromkeys(("normalization",), "norm"),
+    **dict.fromkeys(("norm-epsilon",), "norm_eps"),
+    **dict.fromkeys(("disable-bias", "add-qkv-bias"), "bias"),
+    **dict.fromkeys(("init-method-std",), "init_std"),
+    **dict.fromkeys(("embedding-init",), "embed_std"),
+    **dict.fromkeys(("optimizer", "normuon", "polar", "weight-decay", "adam-", "decoupled"), "optimizer"),
+    **dict.fromkeys(("min-lr", "lr-"), "schedule"),
+    **dict.fromkeys(("clip-grad",), "clip"),
+    **dict.fromkeys(("train-iters", "train-samples"), "tokens"),
+    **dict.fromkeys(("global-batch-size",), "batch_tokens"),
+    **dict.fromkeys(("synth-kd", "kd-span", "micro-batch-size"), "loss"),
+}
+ANCHORS = {  # a flag that begins its group anew: nothing else could say that the baseline's --no-rope-freq is not meant
+    "--position-embedding-type": POSITION,
+    "--num-experts": ("num-experts", "moe-"),
+    "--squared-relu": ("swiglu",),
+    "--swiglu": ("squared-relu", "no-bias-gelu", "no-bias-swiglu"),
+    "--disable-bias-linear": ("add-qkv-bias",),
+    "--optimizer": ("optimizer", "normuon", "polar"),
+    "--lr-decay-style": ("lr-", "min-lr"),
+    "--lr-warmup-iters": ("lr-warmup",),
+    "--train-samples": ("train-iters",),
+    "--global-batch-size": ("micro-batch-size",),
+    "--synth-kd-data": ("micro-batch-size",),
+}
+
+
+def arm(argv: list[str], study: Study, name: str) -> str:
+    """`[arm.NAME]` with what `argv` says otherwise than the study's baseline. Flags not given are as the baseline has them.
+
+    Raises GateFailed where the flags cannot be said as a change of it, or change nothing.
+    """
+    base = study.baseline.settings
+    given = parse(argv)
+    touched = {about for flag in given.flags for start, about in TOUCHES.items() if flag.name[2:].startswith(start)}
+    if "--lr" in [flag.name for flag in given.flags]:
+        touched |= {"optimizer"}
+    net = read(parse([*_standing(base, [flag.name for flag in given.flags]), *argv]))
+    refused = [*to_model.refusals(net), *to_train.refusals(net), *to_data.refusals(net)]
+    if refused:
+        raise GateFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in refused)
+    full = tree(net)
+    wanted, faults = settings(
+        {
+            "budget": full.get("budget") or {"tokens": 1, "batch_tokens": net.seq_len or 1},
+            "data": {"source": "mock"},
+            "model": full["model"],
+            "train": full.get("train", {}),
+        },
+        Path(),
+    )
+    if faults:
+        raise GateFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in faults)
+    if not any(flag.name == "--position-embedding-type" for flag in given.flags):
+        _share(base["model"], wanted["model"])
+    changes = {
+        "model": _model(base["model"], wanted["model"], touched, name),
+        "train": _section(base["train"], wanted["train"], touched & {"optimizer", "schedule", "clip", "loss"}),
+        "budget": _section(base["budget"], wanted["budget"], touched & {"tokens", "batch_tokens"}),
+    }
+    lines = dotted({section: change for section, change in changes.items() if change})
+    if not lines:
+        raise GateFailed(Fault(f"arm {name}", "changes nothing: the baseline says the same", "give other flags"))
+    together = ['together = "one command line of another program"'] if len(lines) > 1 else []
+    return "\n".join([f"[arm.{name}]", *lines, *together])
+
+
+def _standing(base: dict[str, Any], given: list[str]) -> list[str]:
+    """The baseline in flags, as far as it can be said, without what the given flags replace."""
+    out = from_model(base["model"], None, [])
+    from_train(base, out, [])
+    from_loss(base, out, [])
+    gone = tuple(start for anchor, starts in ANCHORS.items() if anchor in given for start in starts)
+    words = []
+    for key in ORDER:
+        if key in out and not (gone and key.startswith(gone)):
+            words += [f"--{key}", *out[key]]
+    return words
+
+
+def _share(base: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Where the flags say nothing of the rotation, its frequencies are shared as the baseline has them."""
+    parts = [part for kind in base["kinds"].values() for part in _parts(kind["position"])]
+    shares = [part["share"] for part in parts if part["name"] == "grape_m"]
+    for kind in wanted["kinds"].values():
+        for part in _parts(kind["position"]):
+            if part["name"] == "grape_m" and shares:
+                part["share"] = shares[0]
+
+
+def _parts(position: Any) -> list[Any]:
+    return position if isinstance(position, list) else [position]
+
+
+def _model(base: dict[str, Any], wanted: dict[str, Any], touched: set[str], name: str) -> dict[str, Any]:
+    sizes = touched - set(IN_MODEL) - {"window"}
+    out = _section(base, wanted, {key for key in sizes if key in base})
+    if "position" in touched and base["embedding"] != wanted["embedding"]:
+        out["embedding"] = _short("embedding", base["embedding"], wanted["embedding"])
+    layers, others = base["layers"], wanted["layers"]
+    if len(layers) != len(others):
+        text = f"{len(others)} layers; the baseline has {len(layers)}"
+        raise GateFailed(Fault(f"arm {name}: --num-layers", text, "give as many, or change the study"))
+    for letter, kind in base["kinds"].items():
+        there = [wanted["kinds"][other] for here, other in zip(layers, others) if here == letter]
+        for slot in (*IN_MODEL, "window"):
+            if slot not in touched or all(one[slot] == kind[slot] for one in there):
+                continue
+            if any(one[slot] != there[0][slot] for one in there):
+                text = f"gives the baseline's {kind['table']} layers two kinds of {slot}"
+                raise GateFailed(Fault(f"arm {name}", text, "split that layer kind in the study"))
+            if there[0][slot] is None:
+                text = f"takes the {slot} from the baseline's {kind['table']} layers; an arm cannot remove a key"
+                cure = f"give them window = {base['seq_len']}" if slot == "window" else "split that layer kind"
+                raise GateFailed(Fault(f"arm {name}", text, cure))
+            out.setdefault(kind["table"], {})[slot] = _short(slot, kind[slot], there[0][slot])
+    return out
+
+
+def _section(base: dict[str, Any], wanted: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: _short(key, base[key], wanted[key]) for key in wanted if key in keys and base[key] != wanted[key]}
+
+
+def _short(slot: str, before: Any, after: Any) -> Any:
+    """A lever with only what is new: other settings than before, or than the defaults of another lever."""
+    if isinstance(after, list):
+        return [_short(slot, None, part) for part in after]
+    if not isinstance(after, dict) or slot not in SLOTS:
+        return after
+    same = isinstance(before, dict) and before["name"] == after["name"]
+    known = SLOTS[slot].coerce(after["name"], slot)[0] or {}
+    rest = {key: value for key, value in after.items() if value != (before if same else known).get(key)}
+    rest.pop("name", None)
+    return {"name": after["name"], **rest} if rest else after["name"]
+
+
+def study_tables(found: Explanation) -> str:
+    """The study's tables as TOML. Raises GateFailed where they would mean another thing than the flags."""
+    from ablab.bridges.megatron.toml import written
+
+    if found.refused:
+        raise GateFailed(found.refused)
+    return written(found.tree)

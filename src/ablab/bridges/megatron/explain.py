@@ -1,0 +1,179 @@
+"""What a Megatron command line really does, and the study that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ablab.bridges.megatron import to_data, to_model, to_train
+from ablab.bridges.megatron.counting import Count, count
+from ablab.bridges.megatron.net import ROTATIONS, Layer, Net, read
+from ablab.bridges.megatron.notes import Note, ignored, on_model, warn
+from ablab.bridges.megatron.parse import DEFAULTS, Given, parse
+from ablab.core.fault import Fault
+
+SAME = (
+    *("reset_attention_mask", "reset_position_ids", "eod_mask_loss", "dataloader_inter_document_masking"),
+    "attention_softmax_in_fp32",
+)
+DROPOUTS = ("hidden_dropout", "attention_dropout")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Equal layers, counted from 1, and what they do in words."""
+
+    numbers: tuple[int, ...]
+    attention: str
+    position: str
+    projection: str
+    softmax: str
+    mlp: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything found: layers in groups, traps, what stays behind, and the study's tables.
+
+    `tree`: {"budget", "data", "model", "train"}; where `refused` is not empty it must not be written.
+    """
+
+    net: Net
+    groups: tuple[Group, ...]
+    notes: tuple[Note, ...]
+    fork_only: tuple[str, ...]
+    upstream_only: tuple[str, ...]
+    not_carried: tuple[tuple[str, str], ...]
+    how_it_runs: tuple[str, ...]
+    refused: tuple[Fault, ...]
+    tree: dict[str, Any]
+    parameters: Count | None
+
+
+def explain(argv: list[str]) -> Explanation:
+    """The explanation of a command line. InvalidStudy with every fault at which Megatron would stop."""
+    given = parse(argv)
+    net = read(given)
+    fork, upstream = tuple(_own(given, "fork")), tuple(_own(given, "upstream"))
+    mixed = (
+        [warn(upstream[0], f"is upstream's and {fork[0]} the fork's: neither takes both")] if fork and upstream else []
+    )
+    return Explanation(
+        net,
+        groups(net),
+        (*mixed, *on_model(net), *to_train.on_training(net), *to_data.on_data(net)),
+        fork,
+        upstream,
+        tuple(_left(net)),
+        tuple(flag.name for flag in given.flags if flag.role == "runs"),
+        (*to_model.refusals(net), *to_train.refusals(net), *to_data.refusals(net)),
+        tree(net),
+        count(net),
+    )
+
+
+def tree(net: Net) -> dict[str, Any]:
+    """The study's tables: budget, data, model, train, and the first seed; empty ones are left out."""
+    out = {
+        "budget": to_train.budget(net),
+        "data": to_data.data(net),
+        "model": to_model.model(net),
+        "train": to_train.train(net) | to_data.loss(net),
+    }
+    if (first := to_data.first_seed(net.given)) is not None:
+        out["decision"] = {"seeds": {"first": first}}
+    return {key: value for key, value in out.items() if value}
+
+
+def groups(net: Net) -> tuple[Group, ...]:
+    """Equal layers together, in the order of their first."""
+    found: dict[Layer, list[int]] = {}
+    for number, layer in enumerate(net.layers, 1):
+        found.setdefault(layer, []).append(number)
+    return tuple(_group(net, layer, tuple(numbers)) for layer, numbers in found.items())
+
+
+def _group(net: Net, layer: Layer, numbers: tuple[int, ...]) -> Group:
+    given = net.given
+    whole = layer.window is None or layer.window == net.seq_len or ignored(net)
+    seen = "all tokens" if whole else f"{layer.window:,} tokens"
+    tpa = given["use_tpa"] and layer.local
+    projection = f"tpa, rank {given['tpa_rank']}, queries {given['tpa_q_rank']}" if tpa else "gqa"
+    return Group(
+        numbers,
+        f"{'local' if layer.local else 'global'}, {seen}",
+        _position(net, layer),
+        projection + (", bias" if net.qkv_bias else ""),
+        to_model.SOFTMAXES[given["softmax_type"]],
+        _mlp(net, layer),
+    )
+
+
+def _position(net: Net, layer: Layer) -> str:
+    parts = []
+    if layer.rotates:
+        fixed = ", fixed" if net.position == "grapem" and not net.given["grapem_learnable_freq"] else ""
+        heads = ", per head" if net.position == "grapem" and not net.given["grapem_share_across_heads"] else ""
+        parts.append(ROTATIONS[net.position] + fixed + heads)
+    if layer.slopes:
+        parts.append("grape_a (ALiBi)")
+    if net.position not in (*ROTATIONS, "none"):
+        parts.append(net.position)
+    return " + ".join(parts) or "none"
+
+
+def _mlp(net: Net, layer: Layer) -> str:
+    given, act = net.given, net.activation
+    if not layer.routed:
+        return f"dense {act}, width {'?' if net.width is None else net.width}"
+    shared = given["moe_shared_expert_intermediate_size"]
+    width = "?" if net.expert_width is None else net.expert_width
+    text = f"{given['moe_router_topk']} of {given['num_experts']} experts {act}, width {width}"
+    return text + (f", + shared {shared}" if shared else "")
+
+
+def _own(given: Given, code: str) -> Iterator[str]:
+    """The flags (or the values of flags) that only one of the two programs has."""
+    for flag in given.flags:
+        if flag.code == code:
+            yield flag.name
+        elif given[flag.to] in (flag.fork_words if code == "fork" else flag.upstream_words):
+            yield f"{flag.name} {given[flag.to]}"
+
+
+def missing(found: dict[str, Any]) -> list[str]:
+    """Keys that a study needs and the flags leave open."""
+    needs: dict[str, tuple[str, ...]] = {
+        "model": ("layers", "d_model", "n_heads", "seq_len"),
+        "budget": ("tokens", "batch_tokens"),
+    }
+    data = found.get("data", {})
+    if data.get("order") == "megatron":
+        needs["data"] = ("valid_source",)  # Megatron's order holds for files that are training data as a whole
+    elif "source" not in data and "valid_source" in data:
+        needs["data"] = ("source",)
+    return [f"{table}.{key}" for table, keys in needs.items() for key in keys if key not in found.get(table, {})]
+
+
+def _left(net: Net) -> list[tuple[str, str]]:
+    """Flags that say something which no study can: with what they are about."""
+    given, out = net.given, list[tuple[str, str]]()
+    for dest in DROPOUTS:
+        if given[dest]:
+            said = "" if dest in given else " (the default)"
+            out.append((f"--{dest.replace('_', '-')} {given[dest]:g}{said}", "ablab has no dropout"))
+    for flag in given.flags:
+        if flag.role == "lost" and flag.to not in (*SAME, *DROPOUTS) and given[flag.to] != DEFAULTS[flag.to]:
+            out.append((_said(given, flag.name), flag.meaning))
+    out += to_data.left(net)
+    if "value_residual" in given and not 0.01 <= given["value_residual_init"] <= 0.99:
+        out.append((_said(given, "--value-residual-init"), 'written as form = "linear": the sigmoid could not learn'))
+    size = to_train.length(given)
+    if "eval_interval" in given and size.steps and given["eval_interval"] > size.steps:
+        out.append((_said(given, "--eval-interval"), "is beyond the training; ablab validates"))
+    return out
+
+
+def _said(given: Given, name: str) -> str:
+    return f"{name} {given.texts.get(name, '')}".strip()

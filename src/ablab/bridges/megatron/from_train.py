@@ -1,0 +1,129 @@
+"""ablab's [budget] and [train] as Megatron's flags, and what the fork cannot do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ablab.bridges.megatron.from_layers import Words
+from ablab.bridges.megatron.notes import Note, note
+from ablab.bridges.megatron.to_train import clean
+from ablab.core.fault import Fault
+
+NORMUON = {  # settings for which the fork has one answer
+    "nesterov": True,
+    "decay_form": "plain",
+    "second_moment": "rows",
+    "rescale": "norm",
+    "orthogonaliser": "polar_express",
+    "steps": 5,
+    "lower": 1e-3,
+    "cushion": 0.02,
+    "safety": 0.02,
+    "coefficients": None,
+    "products": None,
+    "taper": None,
+}
+
+
+def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+    """The flags of canonical budget and train. Appends faults; returns what to know."""
+    train, notes = settings["train"], list[Note]()
+    steps = _length(settings, out, faults, notes)
+    _optimizer(train["optimizer"], out, faults)
+    if steps:
+        _schedule(train["schedule"], train["optimizer"], steps, out, faults, notes)
+    out["clip-grad"] = [repr(train["clip"])]
+    if train["ema"]:
+        faults.append(Fault("train.ema", "the fork keeps no average of the weights", "set it 0"))
+    if train["qat"]["name"] != "off":
+        faults.append(Fault("train.qat", "the fork rounds no weights while it trains", 'set it "off"'))
+    if train["weights"]:
+        fault = "the fork trains and cannot take weights from elsewhere"
+        faults.append(Fault("train.weights", fault, "export the study that trained them"))
+    if train["salt"]:
+        notes.append(note("train.salt", "other generators: it has no meaning there"))
+    return notes
+
+
+def _length(settings: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> int | None:
+    budget, row = settings["budget"], settings["model"]["seq_len"]
+    batch, tokens = budget["batch_tokens"], budget["tokens"]
+    if tokens is None:
+        faults.append(Fault("budget.seconds", "Megatron's schedule counts steps", "give tokens instead"))
+        return None
+    steps = -(-tokens // batch)
+    out["micro-batch-size"] = ["1"]
+    out["global-batch-size"] = [str(batch // row)]
+    out["train-iters"] = [str(steps)]
+    if steps * batch != tokens:
+        notes.append(note("budget.tokens", f"{tokens:,} tokens are {steps:,} whole steps of {steps * batch:,} tokens"))
+    out["eval-interval"] = [str(max(1, round(settings["train"]["validate_every"] / batch)))]
+    return steps
+
+
+def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+    name = chosen["name"]
+    if name not in ("adamw", "normuon"):
+        faults.append(Fault("train.optimizer", f"the fork has no {name}", "use adamw or normuon"))
+        return
+    out["lr"] = [repr(chosen["lr"])]
+    if chosen["head_lr"] not in (None, chosen["embedding_lr"]):
+        text = "the fork has one learning rate for embedding and head"
+        faults.append(Fault("train.optimizer", text, "leave head_lr out"))
+    if chosen["embedding_lr"] is not None:
+        out["decoupled-lr"] = [repr(chosen["embedding_lr"])]
+    prefix = "aux_" if name == "normuon" else ""
+    out["weight-decay"] = [repr(chosen["decay"])]
+    out["adam-beta1"], out["adam-beta2"] = ([repr(beta)] for beta in chosen[f"{prefix}betas"])
+    out["adam-eps"] = [repr(chosen[f"{prefix}eps"])]
+    out["optimizer"] = ["adam" if name == "adamw" else "normuon"]
+    if name == "adamw":
+        if chosen["scalar_lr"] not in (None, chosen["lr"]):
+            faults.append(Fault("train.optimizer", "the fork has no rate for scalars", "leave scalar_lr out"))
+        return
+    for key, only in NORMUON.items():
+        if chosen[key] != only:
+            shown = "leave it out" if only is None else f"use {key} = {only!r}".replace("'", '"')
+            faults.append(Fault(f"train.optimizer.{key}", f"the fork cannot do {chosen[key]!r}", shown))
+    if chosen["aux_decay"] != chosen["decay"]:
+        text = "the fork has one weight decay"
+        faults.append(Fault("train.optimizer.aux_decay", text, f"use aux_decay = {chosen['decay']!r}"))
+    out["normuon-momentum"] = [repr(chosen["momentum"])]
+    out["normuon-beta2"] = [repr(chosen["beta2"])]
+    out["normuon-eps"] = [repr(chosen["eps"])]
+    if chosen["aux_lr"] is not None:
+        out["normuon-aux-lr"] = [repr(chosen["aux_lr"])]
+    out["polar-express-safety-factor"] = [repr(chosen["safety"])]
+
+
+def _schedule(
+    chosen: dict[str, Any], optimizer: dict[str, Any], steps: int, out: Words, faults: list[Fault], notes: list[Note]
+) -> None:
+    name, warm, low = chosen["name"], chosen["warmup"], chosen["min_lr"]
+    if name not in ("wsd", "cosine"):
+        faults.append(Fault("train.schedule", f"the fork has no {name}", "use wsd or cosine"))
+        return
+    style = "cosine"
+    if name == "wsd":
+        fall, shape = chosen["warmdown"], chosen["shape"]
+        style = "constant" if not fall else "WSD"
+        if fall and shape == "linear" and abs(warm + fall - 1) < 1e-12:
+            style = "linear"
+        if style == "WSD":
+            count = min(round(fall * steps), math.floor((1 - warm) * steps + 1e-9))
+            if count < 1:
+                text = f"a fall of {fall:g} of {steps} steps is less than one"
+                faults.append(Fault("train.schedule.warmdown", text, "lengthen it, or set it 0"))
+            elif clean(count / steps) != clean(fall):
+                notes.append(note("train.schedule.warmdown", f"{fall:g} of {steps:,} steps are {count:,} whole ones"))
+            out["lr-wsd-decay-style"] = ["linear" if shape == "linear" else "minus_sqrt"]
+            out["lr-wsd-decay-iters"] = [str(count)]
+    out["lr-decay-style"] = [style]
+    if warm:
+        out["lr-warmup-fraction"] = [repr(warm)]
+    if style == "constant":
+        low = 1.0
+    for flag, key in (("min-lr", "lr"), ("decoupled-min-lr", "embedding_lr"), ("normuon-aux-min-lr", "aux_lr")):
+        if optimizer.get(key) is not None:
+            out[flag] = [repr(clean(optimizer[key] * low))]

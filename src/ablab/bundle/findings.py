@@ -1,0 +1,50 @@
+"""What an audit has found of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ablab.core.fault import Refused
+
+SHOWN = 8  # differences that are listed
+
+
+@dataclass
+class Audit:
+    """What was found, in sentences: what holds, what does not, and what a reader must know besides.
+
+    retrained is the run that was made again, if any.
+    """
+
+    key: str
+    held: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
+    retrained: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "bundle": self.key,
+            "holds": not self.broken,
+            "held": self.held,
+            "broken": self.broken,
+            "noted": self.noted,
+            "retrained": self.retrained,
+        }
+
+    def take(self, held: str, look: Callable[[], list[str]]) -> None:
+        """One check: the sentence where it finds nothing, else what it finds."""
+        try:
+            broken = look()
+        except Refused as refused:
+            broken = [f"{fault.place}: {fault.fault}" for fault in refused.faults]
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # a record of any other form than ablab writes stops whatever reads it, somewhere
+            broken = [f"cannot be looked through whether {held} ({type(error).__name__}: {error})"]
+        if broken:
+            more = len(broken) - SHOWN
+            self.broken += broken[:SHOWN] + ([f"and {more} more of this kind"] if more > 0 else [])
+        else:
+            self.held.append(held)

@@ -1,0 +1,1 @@
+"""What is said before money is spent."""

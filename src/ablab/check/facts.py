@@ -1,0 +1,283 @@
+"""What `ablab check` says before money is spent: what differs, what it costs, what the study can show."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from ablab.check import miniature
+from ablab.check import parameters as rules
+from ablab.judging import collect, cost, price
+from ablab.report.shareable import shareable
+from ablab.runs.plan import Plan
+from ablab.study import layers, scaled
+from ablab.study.record import BASELINE
+
+
+def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Everything `check` found, JSON-able. Raises GateFailed for inert arms and illegal stages."""
+    from ablab.check import timing
+    from ablab.judging.judge import notes
+
+    trained = miniature.check(plan, say)
+    readable(plan)
+    rows, speeds = [], timing.study(plan)
+    for name, arm in plan.study.with_baseline.items():
+        row = _arm(plan, name, speeds)
+        row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
+        row["on"] = arm.on if name != BASELINE else None
+        row["layers"] = layers.spell(arm.settings["model"]["layers"], arm.settings["model"]["loops"])
+        row["rules"] = rules.of(plan, name)
+        row["miniature"] = {"losses": trained[name].losses, "diverged": trained[name].fault}
+        row["miniature"]["untested"] = list(trained[name].untested)
+        rows.append(row)
+    found = {
+        "study": plan.study.name,
+        "scale": plan.study.scale,
+        "question": plan.study.question,
+        "arms": rows,
+        "seeds": plan.study.decision["seeds"],
+        "reach": reach(plan),
+        "price": price.bounds(plan),
+        "notes": [*scaled.notes(plan.study.source, plan.study.scale), *notes(plan)],
+        "where": plan.where.as_json(),
+    }
+    return dict(shareable(found, folder=plan.study.path.parent, root=plan.store.root))
+
+
+def readable(plan: Plan) -> None:
+    """Read every file of weights trained elsewhere, as a run would.
+
+    Raises GateFailed for one that does not fit, and for two seeds of an arm whose files have the same content.
+    """
+    from pathlib import Path
+
+    from ablab.training.adopt import taken
+
+    wanted = {run.train_key: run for run in plan.runs.values() if run.settings["train"]["weights"]}
+    for run in wanted.values():
+        taken(run.settings, plan.corpus(run), Path(run.settings["train"]["weights"][0]), precision=plan.where.precision)
+    _own_content(plan)
+
+
+def _own_content(plan: Plan) -> None:
+    from pathlib import Path
+
+    from ablab.core.fault import Fault, GateFailed
+    from ablab.core.inputs import Inputs
+
+    known = Inputs(plan.store.data / "inputs.json")  # hashed already when the runs were planned
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    for (arm, seed), run in plan.runs.items():
+        for file in run.settings["train"]["weights"] or ():
+            first, other = seen.setdefault((arm, known.sha256(Path(file))), (seed, file))
+            if first != seed:
+                fault = f"holds the very weights of {other}: seeds {first} and {seed} of {arm} would be one run twice"
+                raise GateFailed(Fault(file, fault, "give each seed its own"))
+
+
+def reach(plan: Plan) -> dict[str, Any]:
+    """MDE and smallest tie of the plan, and of each arm by what is known of its own noise: {looks, warning, arms}.
+
+    The spread of an arm is that of its own pairs in the store, from three on. Else, of an arm that trains: the bank's, or
+    from three baseline seeds an upper bound. Nothing else is like an arm that shares its reference's weights, whose
+    differences are far quieter than those of trainings. Where nothing is known numbers are in units of s, the sd of paired
+    differences. sd, mde, tie, source and in_units_of_s beside `arms` are those of the arm of which least can be shown.
+    """
+    from ablab.verdict import planning as reckoning
+
+    asked, declared = plan.study.decision["seeds"], plan.study.decision
+    promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else len(plan.study.arms)
+    found: dict[str, dict[str, Any]] = {}
+    for name, (sd, source) in _spreads(plan).items():
+        of = reckoning.plan(
+            asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
+        )
+        found[name] = {
+            "sd": sd, "source": source, "mde": of.mde, "tie": of.tie, "in_units_of_s": of.in_units_of_s,
+            "warning": of.warning, "looks": list(of.looks),
+        }  # fmt: skip
+    least = max(found.values(), key=lambda one: (one["in_units_of_s"], one["sd"] or 0.0))
+    return {**least, "arms": found}
+
+
+def _spreads(plan: Plan) -> dict[str, tuple[float | None, str]]:
+    """(sd of paired differences, where it is from) of every arm; None where nothing like it is known."""
+    bank, done = collect.bank(plan), dict[str, dict[int, float]]()
+    for run in collect.collect(plan):
+        if run.status == "done" and plan.study.decision["stage"] in run.stages:
+            done.setdefault(run.arm, {})[run.seed] = plan.metric(run)
+    base = list(done.get(BASELINE, {}).values())
+    trained: tuple[float | None, str] = (
+        None,
+        "unknown until 3 baseline seeds; in units of s, the sd of paired differences",
+    )
+    if bank is not None:
+        trained = bank.sd, f"sd {bank.sd:.4g} of earlier differences like these ({bank.df:g} degrees of freedom)"
+    elif len(base) >= 3:
+        sd, n = math.sqrt(2) * statistics.stdev(base), len(base)
+        trained = sd, f"sqrt(2) times the sd of {n} baseline seeds: an upper bound, unpaired"
+    quiet = "unknown until 3 pairs of its own, trainings differ by more; in units of s, the sd of paired differences"
+    if plan.study.decision["seeds"]["at_most"] == 1:
+        quiet = "of one checkpoint the interval is over documents, and their spread is known once it is scored; in units of s"
+    found: dict[str, tuple[float | None, str]] = {}
+    for name, arm in plan.study.arms.items():
+        mine, theirs = done.get(name, {}), done.get(arm.on, {})
+        own = [mine[seed] - theirs[seed] for seed in plan.seeds if seed in mine and seed in theirs]
+        if len(own) >= 3 and (sd := statistics.stdev(own)) > 0:
+            found[name] = sd, f"sd {sd:.4g} of its own {len(own)} pairs"
+        else:
+            found[name] = (None, quiet) if plan.study.shares_weights(name) else trained
+    return found
+
+
+def _arm(plan: Plan, name: str, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What an arm is and costs. `speeds`: what was timed here, by recipe of training: arms may share it."""
+    run = plan.runs[name, plan.seeds[0]]
+    known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
+    # trained elsewhere: nothing is spent here
+    tokens = 0 if run.settings["train"]["weights"] else budget["tokens"]
+    timed = speeds.get(price.recipes(plan, name)[0], {})
+    return {
+        "name": name,
+        "shares_weights": plan.study.shares_weights(name),
+        **{k: known[k] for k in ("parameters", "active_parameters", "body_parameters", "embedding_parameters")},
+        "flops_per_token": known["flops_per_token"],
+        **{k: known[k] for k in ("cache_bytes_per_token", "cache_bytes_at_seq_len", "cache_precision")},
+        "tokens": tokens,
+        "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
+        "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
+        **price.of_run(plan, name),
+        "tokens_per_second": timed.get("tokens_per_second"),
+        "peak_bytes": timed.get("peak_bytes"),
+    }
+
+
+def show(found: dict[str, Any], console: Any) -> None:
+    """Print the facts as a table and a few sentences."""
+    from rich.text import Text
+
+    from ablab.core import grid
+
+    grid.say(Text(f"\n{found['question']}", "bold"), console, width=console.width)
+    on_gpu = any(row["peak_bytes"] for row in found["arms"])
+    mixed = any(row["active_parameters"] != row["parameters"] for row in found["arms"])
+    titles: tuple[str, ...] = ("body", "embedding", "MFLOP/token", "cache MB", "steps", "epochs", "s/run")
+    titles += ("active",) if mixed else ()
+    titles += ("tokens/s", "GiB") if on_gpu else ()
+    columns = [grid.Column("arm"), grid.Column("changes", least=24), *(grid.Column(one, right=True) for one in titles)]
+    rows, changed = [], _changes(found["arms"])
+    for row in found["arms"]:
+        changes = changed[row["name"]]
+        against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""
+        seconds = row["seconds_per_run"]
+        gpu = ("-", "-")
+        if row["peak_bytes"]:
+            gpu = (f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}")
+        shared = " shared" if row["shares_weights"] else ""
+        rows.append(
+            (
+                row["name"] + against,
+                changes,
+                f"{row['body_parameters']:,}",
+                f"{row['embedding_parameters']:,}",
+                f"{row['flops_per_token'] / 1e6:.2f}",
+                f"{row['cache_bytes_at_seq_len'] / 1e6:.2f}",
+                "by time" if row["steps"] is None else f"{row['steps']:,}",
+                "by time" if row["epochs"] is None else f"{row['epochs']:.2f}",
+                "unknown" if seconds is None else f"{seconds:.0f}{_beside(seconds, row['spread_per_run'])}{shared}",
+                *((f"{row['active_parameters']:,}",) if mixed else ()),
+                *(gpu if on_gpu else ()),
+            )
+        )
+    grid.show(columns, rows, console, width=console.width)
+    for line in _layers(found["arms"]):
+        grid.say(line, console, width=console.width, hang=2)
+    rules.show(found["arms"], console)
+    for line in _reach_text(found).splitlines():
+        grid.say(line, console, width=console.width, hang=2)
+    for note in found["notes"]:
+        grid.say(note if note.startswith("warning") else f"note: {note}", console, width=console.width, hang=2)
+
+
+def _reach_text(found: dict[str, Any]) -> str:
+    """What the study can show, and what that costs, in three lines."""
+    reach, price = found["reach"], found["price"]
+    lines = [f"looks at {', '.join(map(str, reach['looks']))} seeds"]
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name, one in reach["arms"].items():
+        alike.setdefault((one["source"], one["sd"]), []).append(name)
+    for names in alike.values():
+        one = reach["arms"][names[0]]
+        unit = " s" if one["in_units_of_s"] else ""
+        mde, tie = ("not available" if x is None else f"{x:.4g}{unit}" for x in (one["mde"], one["tie"]))
+        whose = f"{', '.join(names)}: " if len(alike) > 1 else ""
+        lines.append(f"{whose}smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({one['source']})")
+        lines += [f"warning: {whose}{one['warning']}"] if one["warning"] else []
+    costs = " to ".join(dict.fromkeys(_price_text(price[bound]) for bound in ("start", "at_most")))
+    return "\n".join([*lines, f"price: {costs}"])
+
+
+def _beside(seconds: float, spread: list[float | None]) -> str:
+    """`, 385 to 771` beside a time in whole seconds; nothing where that says no more."""
+    low, high = (f"{seconds if end is None else end:.0f}" for end in spread)
+    return "" if low == high else f", {low} to {high}"
+
+
+def _price_text(price: dict[str, Any]) -> str:
+    """`6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what is
+    not there yet, with the fastest and the slowest that was timed."""
+    from ablab.report.words import plural
+    from ablab.report.words import seconds as written
+
+    said = [plural(price["runs"], "run"), *([f"{price['tokens']:,.0f} tokens"] if price["tokens"] else [])]
+    if not price["runs"]:
+        said = [plural(price["evaluations"], "evaluation")]
+    if price["seconds"] is None:
+        return ", ".join([*said, "time unknown"])
+    beside = f" ({written(price['wall_seconds'])} as {price['jobs']} side by side)" if price["jobs"] > 1 else ""
+    low, high = written(price["fastest"]), written(price["slowest"])
+    spread = "" if low == high else f" ({low} to {high})"
+    return ", ".join([*said, f"about {written(price['seconds'])}{spread} one after another{beside}"])
+
+
+def _layers(rows: list[dict[str, Any]]) -> list[str]:
+    """The layers as they were understood, once for all arms that have them."""
+    alike: dict[str, list[str]] = {}
+    for row in rows:
+        alike.setdefault(row["layers"], []).append(row["name"])
+    return [f"layers {text}" + (f" ({', '.join(names)})" if len(alike) > 1 else "") for text, names in alike.items()]
+
+
+def _changes(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Every arm's changes in a line; with all settings of a lever where two arms would read alike by its name alone."""
+    short = {row["name"]: "; ".join(map(change, row["changes"])) for row in rows}
+    texts = list(short.values())
+    return {
+        row["name"]: "; ".join(change(one, whole=texts.count(short[row["name"]]) > 1) for one in row["changes"])
+        for row in rows
+    }
+
+
+def change(one: dict[str, Any], *, whole: bool = False) -> str:
+    """A change in a line: levers by name; with their settings where `whole`, or where the names are the same before and
+    after."""
+    from ablab.study.arms import brief
+
+    before, after = _short(one["before"]), _short(one["after"])
+    if whole or before == after:
+        before, after = brief(one["before"]), brief(one["after"])
+    return f"{one['path']}: {before} -> {after}"
+
+
+def _short(value: Any) -> str:
+    """A choice by its name alone."""
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    if isinstance(value, dict) and "name" in value:
+        return str(value["name"])
+    return str(value)

@@ -1,0 +1,72 @@
+"""Faults that a miniature cannot see, because they hang on the full size: found on the meta device, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ablab.core.fault import Fault, InvalidStudy
+from ablab.runs.plan import Plan
+
+if TYPE_CHECKING:
+    from ablab.model.decoder import Decoder
+
+
+def check(plan: Plan) -> None:
+    """Raises InvalidStudy where a batch must stay whole and does not fit, where a compressor would round nothing, and where
+    an evaluator does not fit the model or the text."""
+    if faults := splits(plan) + idle(plan) + unfit(plan):
+        raise InvalidStudy(faults)
+
+
+def splits(plan: Plan) -> list[Fault]:
+    """A fault for every arm with a part that needs the whole batch, where a batch goes through in pieces."""
+    from ablab.training.learner import split_fault
+
+    faults = []
+    for name, arm in plan.study.with_baseline.items():
+        rows = arm.settings["budget"]["batch_tokens"] // arm.settings["model"]["seq_len"]
+        place = f"{plan.study.path.name}: {name}: model"
+        faults.append(split_fault(_decoder(plan, name), rows, plan.where.micro_rows, place))
+    return [fault for fault in faults if fault is not None]
+
+
+def idle(plan: Plan) -> list[Fault]:
+    """A fault for every stage whose compressor passes all matrices of a model through: its bits would act on nothing."""
+    from ablab.artifact.compressors.quantised import matrices
+
+    found: dict[str, Fault] = {}
+    for name, arm in plan.study.with_baseline.items():
+        weights = dict(_decoder(plan, name).named_parameters())
+        for stage, chosen in arm.settings["stage"].items():
+            small = chosen["compress"].get("small")
+            if chosen["after"] is not None or small is None or matrices(weights, small):
+                continue
+            largest = max(tensor.numel() for tensor in weights.values())
+            text = f"rounds nothing: the largest tensor has {largest:,} numbers, and small = {small:,} pass through"
+            place = f"{plan.study.path.name}: {name}: stage.{stage}.compress"
+            found.setdefault(f"{stage} {small} {largest}", Fault(place, text, "lower small"))
+    return list(found.values())
+
+
+def unfit(plan: Plan) -> list[Fault]:
+    """A fault for every stage whose evaluator refuses the settings or the text (`fit`), at the first arm that has it."""
+    from ablab.scoring import evaluators
+
+    found: dict[tuple[str, str], Fault] = {}
+    for name, arm in plan.study.with_baseline.items():
+        corpus, model = plan.corpus(plan.runs[name, plan.seeds[0]]), _decoder(plan, name)
+        for stage, chosen in arm.settings["stage"].items():
+            try:
+                evaluators.slot.build(chosen["evaluate"]).fit(arm.settings, corpus, model)
+            except ValueError as error:
+                fault, _, cure = str(error).partition("; ")
+                place = f"{plan.study.path.name}: {name}: stage.{stage}.evaluate"
+                found.setdefault((stage, str(error)), Fault(place, fault, cure))
+    return list(found.values())
+
+
+def _decoder(plan: Plan, name: str) -> Decoder:
+    from ablab.model.decoder import skeleton
+
+    vocab_size = plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size
+    return skeleton(plan.study.with_baseline[name].settings["model"], vocab_size=vocab_size)

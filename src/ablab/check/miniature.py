@@ -1,0 +1,314 @@
+"""A proportional miniature of every arm: 20 steps and every stage, in fp64 by the reference executor.
+
+It is the smoke test before money is spent, and the guard against inert arms: an arm whose miniature equals its
+reference's in every weight, loss and score (1e-9), and would with other numbers too, changes nothing, whatever its settings
+say (`inert`). What only the small size makes equal, or refuses, is said and never refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablab.check import full_size
+from ablab.check import inert as changes
+from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
+from ablab.core import making
+from ablab.core.fault import Fault, GateFailed, OutOfMemory, Refused
+from ablab.core.files import key_of
+from ablab.runs.plan import Plan
+from ablab.runs.store import Store, Where
+from ablab.runtime import machine
+from ablab.scoring import evaluators
+from ablab.study.record import BASELINE
+
+if TYPE_CHECKING:
+    import torch
+
+    from ablab.data import Corpus
+    from ablab.study import Arm
+
+SAME = 1e-9
+VALID_TOKENS = 2048
+LARGE, FOLDED = 65_536, 8191  # vocabularies beyond LARGE are folded; a prime, so that neighbouring ids stay apart
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one miniature came to: its weights, its losses by step, its scores by stage and document."""
+
+    settings: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    losses: list[float]
+    scores: dict[str, list[float]]
+    gates: list[str]
+    fault: str = ""  # what was not finite, where training diverged
+    untested: tuple[str, ...] = ()  # changed settings that a miniature of this size cannot tell from the reference's
+
+    @property
+    def text(self) -> str:
+        """First and last loss, or how it ended."""
+        ends = f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else "no step was taken"
+        return f"{ends}; diverged: {self.fault}" if self.fault else ends
+
+
+class Miniatures:
+    """The miniature of the baseline and of every arm, and of whatever else is asked at their size. What several of them share
+    is made once, in `folder`. `unfit`: what was left out because it does not fit into a miniature, by arm."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.every, self.store = plan, plan.study.with_baseline, Store(folder)
+        base, asked = plan.study.baseline.settings, [arm.settings for arm in self.every.values()]
+        same_layers = any(one["model"]["layers"] != base["model"]["layers"] for one in asked) or any(
+            map(names_a_layer, asked)
+        )
+        shortest = min(one["model"]["seq_len"] for one in asked)
+        long = min(1.0, max(SEQ_LEN / base["model"]["seq_len"], SHORTEST / shortest))
+        self.small = {
+            name: shrink(arm.settings, base, long=long, same_layers=same_layers) for name, arm in self.every.items()
+        }
+        span = max(settings["model"]["seq_len"] for settings in self.small.values())
+        self.corpora: dict[str, Corpus] = {}
+        self.unfit: dict[str, list[str]] = {}
+        for name, settings in self.small.items():
+            settings["data"]["span"] = span - span % settings["model"]["seq_len"]
+            whole = plan.corpus(plan.runs[name, plan.seeds[0]])
+            self.corpora[name] = folded(_few(whole), settings["data"]["order"])
+            self.unfit[name] = _fitted(settings, self.corpora[name])
+
+    def of(self, name: str, settings: dict[str, Any] | None = None) -> Outcome:
+        """The outcome of an arm, or of other `settings` in its place. What only training hears of acts on no files."""
+        own, arm = settings or self.small[name], self.every[name]
+        like = self.small[arm.on] if _same_files(arm, self.every[arm.on]) else own
+        return _one(own, like, self.corpora[name], self.store)
+
+    def alike(self, found: dict[str, Outcome]) -> dict[str, list[changes.Path]]:
+        """Every arm whose outcome equals its reference's, and what of it was not tested for that: nothing of an inert one."""
+        every = [(name, arm) for name, arm in self.plan.study.arms.items() if {name, arm.on} <= found.keys()]
+        return {name: self._untested(name, found) for name, arm in every if same(found[name], found[arm.on])}
+
+    def _untested(self, name: str, found: dict[str, Outcome]) -> list[changes.Path]:
+        arm = self.every[name]
+        if self._corpus(name) != self._corpus(arm.on):  # other tokens: at this size their first documents are the same
+            return [path for path in changes.changed(arm.settings, self.every[arm.on].settings) if path[0] == "data"]
+
+        def acts(settings: dict[str, Any]) -> bool:
+            try:
+                return not same(self.of(name, settings), found[arm.on])
+            except (ValueError, ArithmeticError, RuntimeError, Refused):  # a number that cannot be
+                return False
+
+        small = (self.small[name], self.small[arm.on])
+        paths = changes.untested((arm.settings, self.every[arm.on].settings), small, acts)
+        return [path for path in paths if path != ("train", "validate_every")] or paths  # it follows from the budget
+
+    def _corpus(self, name: str) -> str:
+        return self.plan.corpus(self.plan.runs[name, self.plan.seeds[0]]).key
+
+
+def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
+    """The miniature of the baseline and of every arm, by name."""
+    with making.scratch("ablab-miniature-") as scratch:
+        return _outcomes(Miniatures(plan, scratch), say)
+
+
+def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] | None = None) -> dict[str, Outcome]:
+    found, file = {}, small.plan.study.path.name
+    for name, settings in small.small.items():
+        try:
+            found[name] = small.of(name)
+        except (GateFailed, RuntimeError, MemoryError) as error:
+            if machine.ran_out(error) or isinstance(error, OutOfMemory):
+                fault = "even its miniature does not fit into memory"
+                if beyond is None or name == BASELINE:  # without the baseline nothing is compared
+                    raise GateFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
+                beyond.append(name)
+                say(f"note: {name}: {fault}")
+                continue
+            if not isinstance(error, GateFailed):
+                raise
+            small_size = f"at its miniature's sizes (seq_len {settings['model']['seq_len']})"
+            raise GateFailed(
+                Fault(f"{file}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure) for one in error.faults
+            ) from error
+        say(f"miniature {name}: {found[name].text}")
+        for text in small.unfit[name]:
+            say(f"note: {name}: {text}")
+    return found
+
+
+def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | None = None) -> dict[str, Outcome]:
+    """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate.
+
+    beyond: takes the arms for which there is not even so much memory; without it, and for the baseline, that is refused.
+    Raises InvalidStudy for what only the full size shows (`full_size`).
+    """
+    full_size.check(plan)
+    faults, file = list[Fault](), plan.study.path.name
+    with making.scratch("ablab-miniature-") as scratch:
+        small = Miniatures(plan, scratch)
+        found = _outcomes(small, say, beyond)
+        alike = small.alike(found)
+    for name, paths in alike.items():
+        on = plan.study.arms[name].on
+        if paths:
+            listed = tuple(changes.spell(path, plan.study.arms[name].settings) for path in paths)
+            found[name] = replace(found[name], untested=listed)
+            text = f"arm '{name}' is the same as its reference at this small size; whether it acts was not tested"
+            say(f"note: {text} ({', '.join(found[name].untested)})")
+        else:
+            against = "the baseline" if on == BASELINE else f"'{on}'"
+            text = f"arm '{name}' changes nothing: weights, losses and scores equal those of {against} to {SAME:g}"
+            faults.append(Fault(f"{file}: arm.{name}", text, "remove it, or change a setting that acts"))
+    for name, outcome in found.items():
+        faults += [Fault(f"{file}: {name}", gate, "this stage is not legal") for gate in outcome.gates]
+    if faults:
+        raise GateFailed(faults)
+    return found
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    """Equal in every weight, loss and score to 1e-9; NaN equals NaN in the same place, and nothing else."""
+    import torch
+
+    if one.weights.keys() != other.weights.keys() or one.scores.keys() != other.scores.keys():
+        return False
+    if any(a.shape != other.weights[k].shape for k, a in one.weights.items()):
+        return False
+    how: dict[str, Any] = {"rtol": 0.0, "atol": SAME, "equal_nan": True}
+    if not all(torch.allclose(a.double(), other.weights[k].double(), **how) for k, a in one.weights.items()):
+        return False
+    pairs = [(one.losses, other.losses), *((one.scores[s], other.scores[s]) for s in one.scores)]
+    return all(len(a) == len(b) and np.allclose(a, b, **how) for a, b in pairs)
+
+
+def _fitted(settings: dict[str, Any], corpus: Corpus) -> list[str]:
+    """What does not fit into a miniature though it fits the full size, which was looked at before. Evaluators that do not
+    are left out: their stages are packed, and scored by `disjoint` instead."""
+    from ablab.model.decoder import skeleton
+
+    model, said = skeleton(settings["model"], vocab_size=corpus.vocab_size), []
+    for name, stage in settings["stage"].items():
+        try:
+            evaluators.slot.build(stage["evaluate"]).fit(settings, corpus, model)
+        except ValueError as error:
+            asked = stage["evaluate"]["name"]
+            stage["evaluate"], _ = evaluators.slot.coerce("disjoint", "")
+            said.append(
+                f"stage {name}: {asked} was not tested, as it does not fit a text and a model this small: {error}"
+            )
+    return said
+
+
+def _same_files(one: Arm, other: Arm) -> bool:
+    """Whether both take the same weights from elsewhere: what only training hears of then acts on nothing."""
+    files = one.settings["train"]["weights"]
+    return bool(files) and files == other.settings["train"]["weights"]
+
+
+def _one(settings: dict[str, Any], like: dict[str, Any], corpus: Corpus, store: Store) -> Outcome:
+    """Train one miniature by the settings `like`, and score it. Arms share weights here as they do, and equal stages."""
+    from safetensors.torch import load_file
+
+    from ablab.runs.store import read_lines, score_key, train_key
+    from ablab.scoring.scores import Scores
+    from ablab.scoring.stage import run_stage
+    from ablab.training.train import train
+
+    how: dict[str, Any] = {"precision": "fp64", "executor": "reference", "device": "cpu"}
+    rows = like["budget"]["batch_tokens"] // like["model"]["seq_len"]
+    trained = train_key(like, corpus=corpus.key, seed=0, where=Where(micro_rows=rows, **how))
+    out = store.train(trained)
+    done = train(like, corpus, seed=0, out=out, micro_rows=rows, stop=lambda: False, say=lambda _: None, **how)
+    losses = [row["loss"] for row in read_lines(out / "metrics.jsonl") if "loss" in row]
+    if done["status"] != "done":
+        return Outcome(settings, {}, losses, {}, [], str(done["fault"]))
+    scores: dict[str, list[float]] = {}
+    gates: list[str] = []
+    read = key_of({"weights": trained, "model": settings["model"]})
+    blobs = {stage: store.score(score_key(settings, stage, trained=read)) for stage in settings["stage"]}
+    for stage, place in blobs.items():
+        result = store.scored(place.name) or run_stage(
+            settings, stage, weights=out / "weights.safetensors", corpus=corpus, out=place, seed=0, blobs=blobs, **how
+        )
+        scores[stage] = [float(x) for x in Scores.load(place, result).nats]
+        scores[stage] += _numbers(result["probe"])
+        scores[stage] += [float(result["bytes"])]
+        gates += [f"{stage}: {gate}" for gate in result["gates"]]
+    return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, gates)
+
+
+def _numbers(found: Any) -> list[float]:
+    """Every number of what a probe found, whatever it is called, in its order: what acts on one tier of it alone acts."""
+    if isinstance(found, dict | list):
+        parts = found.values() if isinstance(found, dict) else found
+        return [number for part in parts for number in _numbers(part)]
+    return [float(found)] if isinstance(found, int | float) else []
+
+
+def _few(corpus: Corpus) -> Corpus:
+    """The corpus with pieces of its first validation documents, VALID_TOKENS in all: where they begin to be scored.
+
+    Of few documents the pieces are longer, so that a text has as many tokens wherever it has them.
+    """
+    from ablab.data.corpus.corpus import Valid
+    from ablab.data.corpus.tokens import UNTRAINED
+
+    total, chosen, whole = 0, list[int](), np.diff(corpus.valid.starts)
+    most = VALID_TOKENS // 4
+    while most < VALID_TOKENS and np.minimum(whole, most).sum() < VALID_TOKENS:
+        most *= 2
+    lengths = np.minimum(whole, most)
+    for number, size in enumerate(lengths.tolist()):
+        chosen.append(number)
+        total += size
+        if total >= VALID_TOKENS:
+            break
+    longest = int(np.argmax(lengths))
+    if max(lengths[chosen]) < min(SEQ_LEN, lengths[longest]):  # what acts on long documents only needs one
+        chosen.append(longest)
+    kept = []
+    for number in chosen:
+        document, size = corpus.valid[number], int(lengths[number])
+        scored = np.flatnonzero(document.marks)
+        begin = min(max(0, int(scored[0]) - size // 2), len(document.ids) - size) if len(scored) else 0
+        kept.append(tuple(part[begin : begin + size].copy() for part in document))
+        kept[-1][2][:1] = UNTRAINED
+    starts = np.cumsum([0, *(len(ids) for ids, *_ in kept[:-1])])
+    ids, n_bytes, marks = (np.concatenate(column) for column in zip(*kept))
+    return replace(corpus, valid=Valid(ids, n_bytes, starts, corpus.valid.digests[chosen], marks))
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A tokenizer whose ids are taken modulo `size`."""
+
+    tokenizer: Any
+    size: int
+
+    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        ids, n_bytes = self.tokenizer.encode(text)
+        return ids % self.size, n_bytes
+
+
+def folded(corpus: Corpus, order: str = "chunks") -> Corpus:
+    """A corpus of a large vocabulary with ids modulo FOLDED, as everything else of a miniature is smaller, too.
+
+    Whether an arm acts does not hang on the head's width; 20 fp64 steps over 201,088 words took 35 s an arm, these take 3.
+    Megatron's order reads its files itself and keeps its ids.
+    """
+    from ablab.data.corpus.corpus import Valid
+    from ablab.data.corpus.tokens import Tokens
+
+    if corpus.vocab_size <= LARGE or order != "chunks":
+        return corpus
+    valid, whole = corpus.valid, corpus.tokens
+    small = Valid(valid.tokens % FOLDED, valid.n_bytes, valid.starts[:-1], valid.digests, valid.marks)
+    tokens = Tokens([whole] if isinstance(whole, np.ndarray) else whole.parts, modulo=FOLDED)
+    made = replace(corpus, vocab_size=FOLDED, bos_id=corpus.bos_id % FOLDED, tokens=tokens, valid=small)
+    made.__dict__["tokenizer"] = _Folded(corpus.tokenizer, FOLDED)
+    return made

@@ -1,0 +1,65 @@
+"""Which parameter is trained how: role, shape, learning rate and decay, one line for all of like name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ablab.runs.plan import Plan
+
+Row = dict[str, Any]
+HEADS = ("shape", "lr", "decay")
+
+
+def of(plan: Plan, name: str) -> list[Row]:
+    """The parameters of an arm in the model's order, JSON-able: name, count, shape, role, lr (the peak), decay; of weights
+    trained elsewhere no lr and no decay.
+
+    Names that differ by numbers alone share a line, with `*` for the number, where all else is equal too; one alone keeps its
+    number.
+    """
+    from ablab.model.decoder import skeleton
+    from ablab.training import optimizers
+
+    run = plan.runs[name, plan.seeds[0]]
+    decoder = skeleton(run.settings["model"], vocab_size=plan.corpus(run).vocab_size)
+    parameters = dict(decoder.named_parameters())
+    optimizer = optimizers.slot.build(run.settings["train"]["optimizer"])
+    lines: dict[Any, Row] = {}
+    elsewhere = {"lr": None, "decay": None} if run.settings["train"]["weights"] else {}
+    for full, trained in optimizer.rules(parameters, decoder.roles()).items():
+        rule = {**trained, **elsewhere}
+        shape = list(parameters[full].shape)
+        row = lines.setdefault(
+            (_starred(full), *shape, *rule.values()), {"name": full, "count": 0, "shape": shape, **rule}
+        )
+        row["count"] += 1
+        row["name"] = full if row["count"] == 1 else _starred(full)
+    return list(lines.values())
+
+
+def show(arms: list[Row], console: Any) -> None:
+    """Print the baseline's table, then of every other arm only what differs from it."""
+    from ablab.core import grid
+
+    baseline = arms[0]["rules"]
+    for arm in arms:
+        rows = arm["rules"] if arm is arms[0] else [row for row in arm["rules"] if row not in baseline]
+        here = {row["name"] for row in arm["rules"]}
+        gone = [] if arm is arms[0] else sorted({row["name"] for row in baseline} - here)
+        if not rows and not gone:
+            continue
+        title = "parameters" if arm is arms[0] else f"parameters of {arm['name']} that differ"
+        columns = [grid.Column(title), grid.Column("role"), *(grid.Column(one, right=True) for one in HEADS)]
+        lines = []
+        for row in rows:
+            times = f" ({row['count']}x)" if row["count"] > 1 else ""
+            shape = " x ".join(map(str, row["shape"])) or "()"
+            rates = ("-" if row[key] is None else f"{row[key]:g}" for key in ("lr", "decay"))
+            lines.append((row["name"] + times, row["role"], shape, *rates))
+        lines += [(missing, "not there", "", "", "") for missing in gone]
+        grid.show(columns, lines, console, width=console.width)
+
+
+def _starred(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))

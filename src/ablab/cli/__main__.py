@@ -1,0 +1,6 @@
+"""`python -m ablab.cli`."""
+
+from ablab.cli.main import main
+
+if __name__ == "__main__":  # spawned workers import this file, too
+    main()

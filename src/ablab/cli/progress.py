@@ -1,0 +1,99 @@
+"""What a person sees while runs are going on: live bars on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ablab.core.plain import plain
+from ablab.core.streams import styled
+from ablab.runs.plan import Plan, Run
+
+Take = Callable[[str, Run | None, str], None]
+QUIET_SECONDS = 30  # between two plain lines about one run
+BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and text
+
+
+@contextmanager
+def show(plan: Plan, *, quiet: bool) -> Iterator[Take]:
+    """Yield `take(kind, run, text)`; kinds are start, say, wait and later (for another process), and how a run ended."""
+    if quiet:
+        yield lambda kind, run, text: None
+    elif sys.stdout.isatty():
+        with _live(plan) as take:
+            yield take
+    else:
+        yield _plain()
+
+
+def _plain() -> Take:
+    spoken: dict[tuple[str, int], float] = {}
+    began: dict[tuple[str, int], float] = {}
+
+    def take(kind: str, run: Run | None, text: str) -> None:
+        assert run is not None
+        key, now = (run.arm, run.seed), time.monotonic()
+        if kind == "say" and not text.startswith(("step ", "stage ")):
+            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)  # not progress: something that a person must know
+        elif kind == "say":
+            if now - spoken.get(key, now) < QUIET_SECONDS:
+                spoken.setdefault(key, now)
+                return
+            spoken[key] = now
+            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
+        elif kind == "start":
+            began[key] = spoken[key] = now
+        elif kind == "wait":
+            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
+        elif kind != "later":
+            fault = f": {text.strip().splitlines()[-1]}" if text.strip() else ""
+            print(f"{run.arm}, seed {run.seed}: {kind} in {now - began[key]:.1f} s{fault}", flush=True)
+
+    return take
+
+
+@contextmanager
+def _live(plan: Plan) -> Iterator[Take]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(file=styled(), highlight=False)
+    if console.width < BAR_WIDTH:  # one text, so that it is cut at its end and not in the arm's name
+        columns: list[Any] = [TextColumn("{task.description}: {task.fields[text]}")]
+    else:
+        name, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+        columns = [name, BarColumn(bar_width=24), text, TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True) as bars:
+        lines: dict[tuple[str, int], Any] = {}
+
+        def take(kind: str, run: Run | None, text: str) -> None:
+            assert run is not None
+            key, title, text = (run.arm, run.seed), escape(plain(f"{run.arm}, seed {run.seed}")), plain(text)
+            if kind == "start":
+                lines[key] = bars.add_task(title, total=1.0, text="")
+            elif kind == "say":
+                bars.update(lines[key], text=escape(text), completed=_fraction(text))
+            elif kind == "wait":
+                bars.console.print(f"{title}: {escape(text)}")
+            elif kind == "later":
+                bars.remove_task(lines.pop(key))
+            else:
+                bars.remove_task(lines.pop(key))
+                fault = f": {escape(text.strip().splitlines()[-1])}" if text.strip() else ""
+                bars.console.print(f"{title}: {kind}{fault}")
+
+        yield take
+
+
+def _fraction(text: str) -> float | None:
+    """The share done where the text says `step 12/488`."""
+    words = text.replace(",", " ").split()
+    if "step" in words[:-1] and "/" in (count := words[words.index("step") + 1]):
+        done, total = count.split("/", 1)
+        if done.isdigit() and total.isdigit() and int(total):
+            return int(done) / int(total)
+    return None

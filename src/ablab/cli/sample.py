@@ -1,0 +1,179 @@
+"""The command `ablab sample`: what the trained weights of an arm write."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ablab.core.files import print_json
+
+if TYPE_CHECKING:
+    from ablab.data import Corpus
+    from ablab.data.tokenizers.o200k_harmony import O200kHarmony
+    from ablab.runs.plan import Plan, Run
+
+
+def sample(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm, or baseline.")],
+    prompt: Annotated[list[str], typer.Option(help="Text to continue (repeatable: one batch).")],
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens of each.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the fewest that hold this share.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed; the first that is trained.")] = None,
+    draw: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
+    out: Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """What the trained weights of an arm write, by cached decoding, to a document's end at most."""
+    for text in prompt:
+        if not text:
+            raise typer.BadParameter("a prompt is empty; give some text", param_hint="--prompt")
+    plan = began_here(study, scale, out)
+    run = _trained(plan, arm, seed, _again(study, scale, out))
+    _say_what_changed(plan, run)
+    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
+    try:
+        found = continued(plan, run, prompt, tokens, **asked)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--prompt, --tokens, --top-p") from error
+    if as_json:
+        print_json(found)
+        return
+    for row in found["samples"]:
+        print(f"{row['prompt']}|{row['text']}{'' if row['ended'] else ' ...'}\n")
+    speed = f"{found['tokens_per_second']:,.0f} tokens/s" if found["tokens_per_second"] else "one token each"
+    if quartiles := found["step_seconds_quartiles"]:
+        speed += f" (half of all steps took {1000 * quartiles[0]:.3g} to {1000 * quartiles[1]:.3g} ms)"
+    size = f"cache {found['cache_bytes']:,} bytes ({found['precision']})"
+    print(
+        f"{found['arm']}, seed {found['seed']}: {sum(row['tokens'] for row in found['samples'])} tokens, {speed}, {size}"
+    )
+
+
+def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any) -> dict[str, Any]:
+    """The prompts, each behind a document's start, continued by the run's weights; positions hear the whole length.
+
+    On Harmony conversations a prompt is a user's message, and what follows it is the assistant's.
+
+    samples: prompt, text, tokens (how many are new), ended (the document came to its end). ValueError as `generate`
+    raises it.
+    """
+    from ablab.model.generate import generate
+    from ablab.model.inference import inference
+    from ablab.scoring.evaluators.disjoint import declared
+    from ablab.scoring.stage import trained_decoder
+
+    corpus, where = plan.corpus(run), plan.where
+    rows, stops = opened(corpus, prompts)
+    weights = plan.store.train(run.train_key) / "weights.safetensors"
+    place = {"precision": where.precision, "executor": where.executor, "device": where.device}
+    decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, **place)
+    seq_len, whole = run.settings["model"]["seq_len"], max(map(len, rows)) + n_new
+    with inference(decoder, where.precision), declared(decoder, max(seq_len, whole), seq_len):
+        found = generate(decoder, rows, n_new, stop=stops, **asked)
+    samples: list[dict[str, Any]] = []
+    for prompt, new in zip(prompts, found.tokens, strict=True):
+        ended = new[-1] in stops
+        text = corpus.tokenizer.decode(new[:-1] if ended else new)
+        samples.append({"prompt": prompt, "text": text, "tokens": len(new), "ended": ended})
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "samples": samples,
+        "tokens_per_second": found.tokens_per_second if max(map(len, found.tokens)) > 1 else None,
+        "step_seconds_quartiles": _quartiles(found.step_seconds),
+        "prompt_seconds": found.prompt_seconds,
+        "seconds": found.seconds,
+        "cache_bytes": found.cache_bytes,
+        "precision": where.precision,
+    }
+
+
+def _quartiles(seconds: Sequence[float]) -> list[float] | None:
+    """The first and the last quartile: one clock over one text is no comparison, and says how far it wavers."""
+    if len(seconds) < 4:
+        return None
+    low, _, high = statistics.quantiles(seconds, n=4)
+    return [low, high]
+
+
+def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[int]]:
+    """The ids that each prompt begins with, and the ids that end what follows."""
+    identity = corpus.manifest.get("identity", {})
+    if identity.get("kind") != "tokens" or identity["tokenizer"]["name"] != "o200k_harmony":
+        return [[corpus.bos_id, *corpus.tokenizer.encode(prompt)[0].tolist()] for prompt in prompts], [corpus.bos_id]
+    from ablab.data.harmony.conversation import Message
+    from ablab.data.harmony.render import EOD, RETURN, Renderer
+
+    renderer = Renderer(cast("O200kHarmony", corpus.tokenizer))
+    return [renderer.render_prompt([Message("user", prompt, None)]) for prompt in prompts], [RETURN, EOD]
+
+
+def began_here(path: Path, scale: str | None, out: Path) -> Plan:
+    """The study where it was trained: on the device that it began with."""
+    import torch
+
+    from ablab import study as studies
+    from ablab.core.fault import Fault, GateFailed
+    from ablab.core.files import read_json
+    from ablab.runs import plan
+    from ablab.runs.store import Store
+
+    study, store = studies.load(path, scale), Store(out)
+    began = store.study(study.name, scale) / "where.json"
+    if not began.exists():
+        raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))
+    device = str(read_json(began, form={"device": str})["device"])
+    if device != "cpu" and not torch.cuda.is_available():
+        raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
+    return plan.make(
+        study,
+        store,
+        device=device,
+        computes=False,
+        say=lambda _: None,
+        recall=lambda text: print(text, file=sys.stderr),
+    )
+
+
+def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
+    """The arm's run under `seed`, or the first that is trained."""
+    from ablab.core.fault import Fault, GateFailed, InvalidStudy, did_you_mean
+
+    known = list(plan.study.with_baseline)
+    if arm not in known:
+        raise InvalidStudy(Fault(plan.study.path.name, f"no arm is called '{arm}'", did_you_mean(arm, known)))
+    if seed is not None and seed not in plan.seeds:
+        listed = ", ".join(map(str, plan.seeds))
+        raise InvalidStudy(Fault(plan.study.path.name, f"{seed} is none of its seeds", f"known: {listed}"))
+    for each in plan.seeds if seed is None else [seed]:
+        done = plan.store.trained(plan.runs[arm, each].train_key)
+        if done and done["status"] == "done":
+            return plan.runs[arm, each]
+        if done and seed is not None:
+            raise GateFailed(
+                Fault(f"{arm}, seed {seed}", f"has no weights: it {done['status']}", "choose another seed")
+            )
+    which = "no seed is" if seed is None else f"seed {seed} is not"
+    raise GateFailed(Fault(f"{plan.study.path.name}: {arm}", f"{which} trained yet", cure))
+
+
+def _say_what_changed(plan: Plan, run: Run) -> None:
+    from ablab.runtime import changed, source
+
+    done, here = plan.store.trained(run.train_key) or {}, {"source": source.of_training(run.settings)}
+    if differences := changed.code(done, here, plan.store.train(run.train_key)):
+        print(f"warning: these weights were made by other code: {'; '.join(differences)}", file=sys.stderr)
+
+
+def _again(path: Path, scale: str | None, out: Path) -> str:
+    scaled, stored = f" --scale {scale}" if scale else "", "" if out == Path("runs") else f" --out {out}"
+    return f"do `ablab run {path}{scaled}{stored}` first"

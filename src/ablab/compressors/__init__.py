@@ -1,5 +1,0 @@
-"""Compressors: weights to bytes and back; the size of the artifact is len(bytes)."""
-
-from ablab.slot import Slot
-
-slot = Slot("compress", __name__, keep="Keep", rtn="Rtn", gptq="Gptq")

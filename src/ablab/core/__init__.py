@@ -1,0 +1,1 @@
+"""What everything stands on: faults, whole files, named streams, slots."""

@@ -1,0 +1,103 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ablab.core import making, places
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.forms import misfit
+from ablab.core.opened import NoFile, opened, read_whole
+from ablab.core.strict_json import MOST, record
+
+
+@contextlib.contextmanager
+def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and takes the name, on failure it is removed.
+
+    needed: the bytes that it is to take, more: at least those; a full disk is told with them. Raises GateFailed where the
+    disk is full or read-only, or the path leads through a link; the old file, if any, is untouched.
+    """
+    places.check(path)
+    places.folder(path.parent)
+    try:
+        handle, part = making.temporary(path)
+    except OSError as error:
+        raise places.unwritable(path, error, needed, more=more) from error
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise places.unwritable(path, error, needed, more=more) from error
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path` whole or not at all."""
+    blob = data.encode() if isinstance(data, str) else data
+    with atomic(path, len(blob)) as part:
+        part.write_bytes(blob)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically; NaN and Infinity are refused."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False, sort_keys=False) + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON and nothing else: what every command does under --json. ValueError for NaN and Infinity."""
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def read_json(path: Path, *keys: str, form: Any = object) -> Any:
+    """Read JSON; with `keys`, an object that has them all; of `form` (ablab.core.forms).
+
+    A missing, truncated or corrupt file, one of another form, or what is no file raises GateFailed with its path.
+    """
+    cure = "delete it to have it made again"
+    try:
+        value = record(read_whole(path, MOST))
+    except NoFile as error:
+        raise GateFailed(Fault(str(path), str(error.strerror), cure)) from error
+    except (OSError, ValueError) as error:
+        raise GateFailed(Fault(str(path), f"cannot be read ({error})", cure)) from error
+    if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
+        raise GateFailed(Fault(str(path), f"does not hold {', '.join(keys)}", cure))
+    if said := misfit(value, form):
+        raise GateFailed(Fault(str(path), said, cure))
+    return value
+
+
+def canonical(value: Any) -> str:
+    """One spelling for a JSON-able value: keys sorted, no spaces; what is hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def key_of(value: Any) -> str:
+    """The first 32 hex digits of the sha256 of the canonical form."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, read in pieces. OSError as `opened` of ablab.core.opened."""
+    digest = hashlib.sha256()
+    with opened(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

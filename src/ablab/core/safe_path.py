@@ -1,0 +1,48 @@
+"""Where modules come from: never from the folder that a process stands in, which may hold a stranger's study."""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ablab.core.fault import Fault, GateFailed
+
+VARIABLE = "PYTHONSAFEPATH"  # with it `python -c` and `python -m` leave their folder out of sys.path (Python 3.11)
+
+
+def leave_folder() -> None:
+    """Take the current folder out of sys.path, and out of that of every Python that this process starts from now on.
+
+    Kept where ablab itself lies there: then it is the folder of the code that runs anyway. What Python imports before it
+    runs a program by `python -m` is beyond reach of the program: there, `python -P -m` does the same from the start.
+    """
+    os.environ[VARIABLE] = "1"
+    own = str(Path(__file__).resolve().parents[2])
+    try:
+        here = os.path.realpath(Path.cwd())
+    except OSError:  # the folder is gone: nothing can be imported from it
+        here = ""
+    if here != own:
+        sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process of multiprocessing's `spawn` whose first imports (pickle, socket, ...) are the interpreter's own.
+
+    multiprocessing gives a child the parent's sys.path only after the child has imported them, with the current folder
+    ahead of all others. GateFailed where Python was told not to look at its environment: the child would not either.
+    """
+    if sys.flags.ignore_environment and not sys.flags.safe_path:
+        fault = "runs with -E: processes that it starts would import modules from the current folder"
+        raise GateFailed(Fault("python", fault, "start it with -P or -I, or without -E"))
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "1"
+    try:
+        process.start()
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before

@@ -1,0 +1,81 @@
+"""Gates of the data floor: each returns nothing, or raises GateFailed with place, fault and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ablab.core.fault import Fault, GateFailed
+
+
+def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data") -> None:
+    """No validation document may be in the training split: content digests are compared."""
+    held = set(valid)
+    leaked = held.intersection(train)
+    if leaked:
+        share = 100 * len(leaked) / len(held)
+        fault = f"{len(leaked)} of {len(held)} validation documents ({share:.1f} %) are also in the training split"
+        raise GateFailed(Fault(place, fault, "prepare the data again from sources that do not overlap"))
+
+
+def something_to_learn(targets: int, tokens: int) -> str:
+    """Training needs a token that has another before it in its document, and no mask; says so where few have.
+
+    A text of documents of one token trains without a fault, and its levels are those of chance.
+    """
+    if not targets:
+        fault = f"holds no training token with a target: {tokens:,} tokens, each the first of its document or masked"
+        cure = "give documents of two tokens and more; if BOS (data.tokenizer) is no document's beginning, name their tokenizer"
+        raise GateFailed(Fault("data.source", fault, cure))
+    if 2 * targets < tokens:
+        return f"data: warning: {targets:,} of {tokens:,} training tokens are targets; the others begin documents or are masked"
+    return ""
+
+
+def few_shared(shared: int, documents: int, size: int, of: int) -> None:
+    """Held-out copies of training documents are left out, unless they are more than half of the held-out part.
+
+    `size` of `of` bytes or tokens are shared, in `shared` of `documents`. Then the two are no split of anything.
+    """
+    if 2 * size > of:
+        share = 100 * shared / documents
+        fault = f"{shared} of {documents} validation documents ({share:.1f} %) are also in the training split"
+        cure = "name a held-out part that the training part does not contain; fewer shared documents are left out"
+        raise GateFailed(Fault("data.valid_source", fault, cure))
+
+
+def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str) -> None:
+    """The tokens of a document must decode to its bytes, and their byte counts must sum to its length."""
+    counted = int(n_bytes.sum())
+    if counted != len(text):
+        ratio = counted / max(len(text), 1)
+        fault = f"the tokens count {counted} bytes where the text has {len(text)} (ratio {ratio:.4f})"
+        raise GateFailed(Fault(place, fault, "bits per byte would be wrong by that ratio; repair the tokenizer"))
+    if rebuilt != text:
+        at = next((i for i, (a, b) in enumerate(zip(rebuilt, text)) if a != b), min(len(rebuilt), len(text)))
+        fault = f"the tokens decode to another text from byte {at} on"
+        raise GateFailed(Fault(place, fault, "repair the tokenizer"))
+
+
+def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> None:
+    """A document's own tokens lie in the vocabulary and are never BOS."""
+    if not ids.size:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        fault = f"token id {wrong} is outside the vocabulary of {vocab_size}"
+        raise GateFailed(Fault(place, fault, "tokens and tokenizer do not belong together; prepare the data again"))
+    if bool((ids == bos_id).any()):
+        raise GateFailed(Fault(place, f"the text yields BOS (id {bos_id})", "repair the tokenizer"))
+
+
+def whole_text(found: int, wanted: int | None) -> None:
+    """All held-out documents together must hold the bytes of text that the study says, where it says so."""
+    if wanted is not None and found != wanted:
+        fault = (
+            f"the held-out part holds {found:,} bytes of text, the study says {wanted:,} (ratio {found / wanted:.4f})"
+        )
+        cure = "bits per byte would be wrong by that ratio, or be of another text; check files and data.valid_bytes"
+        raise GateFailed(Fault("data.valid_text_bytes", fault, cure))

@@ -1,0 +1,1 @@
+"""Token files of others and of ours."""

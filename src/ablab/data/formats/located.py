@@ -1,0 +1,143 @@
+"""What kind of token data lies at a place that a user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.files import key_of, read_json
+from ablab.core.forms import misfit
+from ablab.data.formats.indexed import bare, paths
+
+MANIFEST = "manifest.json"
+_SPLITS = ("train", "valid")
+_AGAIN = "build the dataset again"
+
+
+class Located(NamedTuple):
+    """`kind` "megatron": `path` is a prefix; "shard": a file of uint16; "folder": it holds the manifest of a build.
+
+    `manifest` is that of the folder, or of the build that a prefix belongs to; None where there is none.
+    """
+
+    kind: Literal["megatron", "shard", "folder"]
+    path: Path
+    manifest: dict[str, Any] | None = None
+
+
+def locate(place: Path | str, *, whole: bool = True) -> Located:
+    """A prefix (with or without `_tokens`, .bin or .idx), a .bin shard, or the folder of a build. GateFailed for all else.
+
+    A manifest that was changed after it was written is refused, unless not `whole`: who looks for all faults says so.
+    """
+    place = Path(place)
+    if place.is_dir():
+        if not (place / MANIFEST).is_file():
+            cure = "name a prefix or a file in it, or a folder that `ablab data build` made"
+            raise GateFailed(Fault(str(place), f"is a folder without {MANIFEST}", cure))
+        return Located("folder", place, harmony_manifest(place / MANIFEST, whole=whole))
+    prefix = bare(place)
+    named_file = place.is_file()
+    for name in (prefix, Path(f"{prefix}_tokens")):
+        bin_path, idx_path = paths(name)
+        # a .bin alone is a shard where the file itself is named; as a prefix it is half-written, which its opening says
+        if idx_path.exists() or (bin_path.exists() and not named_file):
+            return Located("megatron", name, _manifest_above(name.parent.parent / MANIFEST, whole))
+    if named_file and place.suffix == ".bin":
+        return Located("shard", place)
+    if named_file:
+        cure = "name a .bin shard, a .bin/.idx prefix, or the folder of a build"
+        raise GateFailed(Fault(str(place), f"has the suffix '{place.suffix}', which no token file has", cure))
+    fault = f"is no prefix (there is no {prefix.name}.idx and no {prefix.name}_tokens.idx), no file and no folder"
+    raise GateFailed(Fault(str(place), fault, "check the path"))
+
+
+def harmony_manifest(path: Path, *, whole: bool = True) -> dict[str, Any]:
+    """The manifest of a Harmony build. GateFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
+    manifest = read_json(path)
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    if kind != "harmony":
+        cure = "give the folder of `ablab data build harmony`, or a prefix or shard"
+        raise GateFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
+    for key, inside in (("splits", _SPLITS), ("tokenizer", ("sha256",))):
+        if not isinstance(manifest.get(key), dict) or not manifest[key].keys() >= set(inside):
+            raise GateFailed(Fault(str(path), f"does not hold {key} ({', '.join(inside)})", _AGAIN))
+    if others := sorted(manifest["splits"].keys() - set(_SPLITS)):
+        raise GateFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", _AGAIN))
+    if not isinstance(made := manifest["tokenizer"]["sha256"], str) or not made:
+        raise GateFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", _AGAIN))
+    if whole and (fault := changed(manifest, path)):
+        raise GateFailed(fault)
+    return dict(manifest)
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """`record` with the `digest` of all else in it."""
+    return {**record, "digest": key_of({name: value for name, value in record.items() if name != "digest"})}
+
+
+def changed(record: dict[str, Any], path: Path, cure: str = _AGAIN) -> Fault | None:
+    """The fault of a record whose digest is missing or not that of its content; else None."""
+    try:
+        if record.get("digest") == sealed(record)["digest"]:
+            return None
+    except ValueError:
+        pass  # NaN, which nothing here writes
+    return Fault(str(path), "was changed after it was written (its digest differs)", cure)
+
+
+def read_sealed(path: Path, *keys: str, cure: str, form: Any = object) -> dict[str, Any]:
+    """A record that was written sealed, has `keys` and is of `form`. GateFailed where it is not as it was written."""
+    record: dict[str, Any] = read_json(path, *keys, "digest")
+    if fault := changed(record, path, cure):
+        raise GateFailed(fault)
+    if said := misfit(record, form):
+        raise GateFailed(Fault(str(path), said, cure))
+    return record
+
+
+def shards_of(manifest: dict[str, Any], path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(split, shard) in the manifest's order. GateFailed where an entry is not complete, or names what is not in the folder."""
+    found = []
+    for split, entry in manifest["splits"].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("shards"), list):
+            raise GateFailed(Fault(str(path), f"lists no shards of {split}", _AGAIN))
+        for shard in entry["shards"]:
+            if not _complete(shard):
+                fault = f"has a shard of {split} without name, rows, tokens and files"
+                raise GateFailed(Fault(str(path), fault, _AGAIN))
+            for name in (shard["name"], *shard["files"]):
+                if leaves(name):
+                    raise GateFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", _AGAIN))
+            found.append((split, shard))
+    return found
+
+
+def leaves(name: str) -> bool:
+    """Whether a listed name is no plain path inside of the folder."""
+    return Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
+
+
+def prefix_of(folder: Path, split: str, shard: dict[str, Any]) -> Path:
+    """The token prefix of a shard of a build."""
+    return folder / split / f"{shard['name']}_tokens"
+
+
+def _complete(shard: Any) -> bool:
+    if not isinstance(shard, dict) or not isinstance(shard.get("files"), dict) or not shard.get("name"):
+        return False
+    entries = [one if isinstance(one, dict) else {} for one in shard["files"].values()]
+    numbers = [shard.get("rows"), shard.get("tokens"), *(one.get("size") for one in entries)]
+    words = [shard["name"], *(one.get("sha256") for one in entries)]
+    return all(type(one) is int for one in numbers) and all(isinstance(one, str) for one in words)
+
+
+def _manifest_above(path: Path, whole: bool) -> dict[str, Any] | None:
+    """That of the build a prefix lies in; None where there is none, or only a file of that name."""
+    try:
+        manifest = read_json(path)
+    except GateFailed:
+        return None
+    ours = isinstance(manifest, dict) and manifest.get("kind") == "harmony"
+    return harmony_manifest(path, whole=whole) if ours else None

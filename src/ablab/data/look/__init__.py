@@ -1,0 +1,1 @@
+"""Token files looked at and checked."""

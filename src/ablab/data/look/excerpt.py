@@ -1,0 +1,140 @@
+"""A document as text to look at: runs of tokens with one mark, control tokens by name, odd characters escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from ablab.core.fault import Fault, GateFailed
+
+MARKS = ("not trained", "reasoning", "final", "trained", "unknown")  # unknown: a label that means nothing
+
+
+class Words(Protocol):
+    """What is asked of a tokenizer to show text."""
+
+    vocab_size: int
+    bos_id: int
+
+    def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes: ...
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tokens that follow each other with one mark. `parts`: (is it a control token, text)."""
+
+    mark: str
+    tokens: int
+    parts: tuple[tuple[bool, str], ...]
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"mark": self.mark, "tokens": self.tokens, "parts": [list(part) for part in self.parts]}
+
+
+@dataclass
+class Decoder:
+    """Turns ids to text, or to numbers where there is no tokenizer; `note` says why."""
+
+    words: Words | None
+    note: str = ""
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins documents, where it is known."""
+        return None if self.words is None else self.words.bos_id
+
+    def parts(self, ids: np.ndarray) -> list[tuple[bool, str]]:
+        """(control token?, text) of tokens that follow each other."""
+        if self.words is None:
+            return [(False, " ".join(map(str, ids.tolist())))] if len(ids) else []
+        found: list[tuple[bool, str]] = []
+        start = 0
+        names = {int(i): self._control(int(i)) for i in np.unique(ids)}
+        for at, value in enumerate(ids.tolist()):
+            name = names[value]
+            if name is not None:
+                found += [*self._text(ids[start:at]), (True, name)]
+                start = at + 1
+        return found + self._text(ids[start:])
+
+    def _text(self, ids: np.ndarray) -> list[tuple[bool, str]]:
+        assert self.words is not None
+        return [(False, printable(self.words.to_bytes(ids)))] if len(ids) else []
+
+    def _control(self, token: int) -> str | None:
+        """How a token without text is shown; None for one with text."""
+        assert self.words is not None
+        if not 0 <= token < self.words.vocab_size:
+            return f"<|{token}: beyond the vocabulary|>"
+        if self.words.to_bytes([token, token]):  # twice: a piece that is one space is nothing where a document begins
+            return None
+        name = self.words.decode([token])
+        if name.startswith("<|") and name.endswith("|>"):
+            return name
+        return "<|bos|>" if token == self.words.bos_id else f"<|{token}|>"
+
+
+def decoder(tokenizer: Any, manifest: dict[str, Any] | None) -> Decoder:
+    """The decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
+
+    GateFailed where what was given cannot be used; a build's own that cannot be read becomes a note.
+    """
+    if tokenizer is None and manifest is None:
+        return Decoder(None, "token ids; name a tokenizer to see text")
+    if tokenizer is None:
+        name = (manifest or {})["tokenizer"].get("name")
+        try:
+            return Decoder(_built(name))
+        except GateFailed as error:
+            return Decoder(None, f"token ids, as the text cannot be shown: {error}")
+    return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else cast(Words, tokenizer))
+
+
+def _built(asked: Any) -> Words:
+    from ablab.data.tokenizers import slot
+
+    if isinstance(asked, str) and asked.endswith(".model"):
+        asked = {"name": "sentencepiece", "model": asked}
+    choice, faults = slot.coerce(asked, "tokenizer")
+    if faults:
+        raise GateFailed(faults)
+    try:
+        words = cast(Words, slot.build(choice))
+        if getattr(words, "trained", False):
+            raise ValueError(
+                "learns its pieces from texts; name the .model file that holds them: --tokenizer FILE.model"
+            )
+        words.to_bytes([0])  # reads the vocabulary, where there is one
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        fault, _, cure = str(error).partition("; ")
+        raise GateFailed(Fault(f"tokenizer {choice['name']}", fault, cure)) from error
+    return words
+
+
+def runs(ids: np.ndarray, marks: np.ndarray | None, words: Decoder) -> list[Run]:
+    """The tokens cut where their mark (index into MARKS) changes; one run of mark "" where there are no marks."""
+    if marks is None:
+        return [Run("", len(ids), tuple(words.parts(ids)))] if len(ids) else []
+    cuts = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(ids)]
+    return [
+        Run(MARKS[int(marks[start])], stop - start, tuple(words.parts(ids[start:stop])))
+        for start, stop in zip(cuts, cuts[1:])
+        if stop > start
+    ]
+
+
+def printable(raw: bytes) -> str:
+    r"""Text that a terminal shows as it is: lone bytes and characters that cannot be seen become \x1b, \u200b and so on.
+
+    Line feeds stay. Text that looks like a control token gets a backslash before it.
+    """
+    text = "".join(
+        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in raw.decode(errors="backslashreplace")
+    )
+    return text.replace("<|", "\\<|")

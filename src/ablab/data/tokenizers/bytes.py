@@ -1,0 +1,76 @@
+"""The byte tokenizer: one token per UTF-8 byte."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ablab.core.files import read_json, write_atomic
+
+_CONTENT = '{"tokenizer": "bytes", "vocab_size": 257, "bos_id": 256}\n'
+
+
+class Bytes:
+    """One token per UTF-8 byte; ids 0 to 255 are the bytes, 256 is BOS. Nothing to train."""
+
+    source = "Xue et al. 2021 (ByT5), arXiv 2105.13626"
+    revision: ClassVar[int] = 1
+    trained: ClassVar[bool] = False
+    paths: ClassVar[tuple[str, ...]] = ()
+    vocab_size = 257
+    bos_id = 256
+
+    def ready(self) -> None:
+        """There is nothing to read."""
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Nothing is learned; `texts` is not read."""
+
+    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """ids (int32) and bytes per token (int32, all ones). No BOS. ValueError on lone surrogates."""
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"character {error.start} is a lone surrogate; text must be valid Unicode") from None
+        ids = np.frombuffer(data, np.uint8).astype(np.int32)
+        return ids, np.ones(len(ids), np.int32)
+
+    def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Bytes of text per token (int32): one, and none for BOS. ValueError on an id outside the vocabulary."""
+        return (self._checked(ids) != self.bos_id).astype(np.int32)
+
+    def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """The bytes that `ids` stand for; BOS stands for none. ValueError on an id outside the vocabulary."""
+        array = self._checked(ids)
+        return array[array != self.bos_id].astype(np.uint8).tobytes()
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        return self.to_bytes(ids).decode(errors="replace")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the saved file."""
+        return hashlib.sha256(_CONTENT.encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer to the file `path`."""
+        write_atomic(path, _CONTENT)
+
+    @classmethod
+    def load(cls, path: Path) -> Bytes:
+        """The tokenizer saved at `path`. ValueError where the file is of another tokenizer."""
+        found = read_json(path)
+        if not isinstance(found, dict) or found.get("tokenizer") != "bytes":
+            raise ValueError(f"{path} holds no byte tokenizer; prepare the data again")
+        return cls()
+
+    def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        array = np.asarray(ids, np.int64)
+        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
+            raise ValueError(f"token ids must lie in 0 to {self.vocab_size - 1}")
+        return array

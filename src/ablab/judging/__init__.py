@@ -1,0 +1,1 @@
+"""From everything a study has produced to its answer."""

@@ -1,0 +1,189 @@
+"""From what lies in the store to what the verdict reads: the decision, the arms, and the scores of every run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ablab import verdict
+from ablab.core.fault import Fault, GateFailed, InvalidStudy
+from ablab.judging import cost, history, price
+from ablab.judging.bank import pooled
+from ablab.runs.given_up import failures
+from ablab.runs.plan import Plan, Run
+from ablab.runs.store import read_lines
+from ablab.scoring.scores import Scores
+from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
+
+if TYPE_CHECKING:
+    from ablab.data.corpus.groups import Groups
+    from ablab.study import Arm, Study
+
+
+def decision(study: Study) -> Decision:
+    """The study's decision in the verdict's own words."""
+    declared, files = study.decision, study.baseline.settings["train"]["weights"]
+    return Decision(
+        metric=declared["metric"],
+        stage=declared["stage"],
+        stages=tuple(study.baseline.settings["stage"]),
+        matters=declared["matters"],
+        confidence=declared["confidence"],
+        start=declared["seeds"]["start"],
+        at_most=declared["seeds"]["at_most"],
+        probe=declared["seeds"]["probe"],
+        keep=declared["seeds"]["keep"],
+        tie=tuple(declared["tie"]),
+        budget_tokens=0.0 if files else float(study.baseline.settings["budget"]["tokens"] or 0),
+        chain=_chain(study.baseline),
+    )
+
+
+def _chain(arm: Arm) -> dict[str, str]:
+    return {name: one["after"] for name, one in arm.settings["stage"].items() if one["after"]}
+
+
+def specs(plan: Plan) -> list[ArmSpec]:
+    """What the verdict must know of each arm beyond its scores."""
+    study, at = plan.study, plan.study.decision["stage"]
+    families = {name: found.family for name, found in history.statuses(plan, history.rows(plan)).items()}
+    twins = _twins(plan, at)
+    return [
+        ArmSpec(
+            name,
+            on=arm.on,
+            family=families.get(name, 0),
+            same_as=twins.get(name, ""),
+            shares_weights=study.shares_weights(name),
+            data_is_lever=arm.data_is_lever or arm.budget_is_lever,
+            barred=cost.over_limits(plan, name),
+            chain=_chain(arm),
+        )
+        for name, arm in study.with_baseline.items()
+    ]
+
+
+def _twins(plan: Plan, stage: str) -> dict[str, str]:
+    """Arms whose two scores at `stage` are those of an arm before them, and arms that are their own reference there."""
+    seen: dict[frozenset[str], str] = {}
+    found, seed = {}, plan.seeds[0]
+    for name, arm in plan.study.arms.items():
+        pair = frozenset(plan.runs[one, seed].score_keys[stage] for one in (name, arm.on))
+        first = arm.on if len(pair) == 1 else seen.setdefault(pair, name)
+        if first != name:
+            found[name] = first
+    return found
+
+
+def measurable(plan: Plan) -> None:
+    """Refuse (InvalidStudy) a probe that has nothing to measure its arms by."""
+    if plan.study.decision["seeds"]["keep"] != "2 sigma":
+        return
+    place = f"{plan.study.path.name}: decision.seeds.keep"
+    if shared := [name for name in plan.study.arms if plan.study.shares_weights(name)]:
+        fault = f'"2 sigma" measures arms that train, and {shared[0]} shares its reference\'s weights'
+        raise InvalidStudy(Fault(place, fault, "keep a number of arms"))
+    if bank(plan) is None:
+        fault = '"2 sigma" needs the noise of earlier studies like this one, and this store holds none'
+        cure = "keep a number of arms, or run a study without a probe first"
+        raise InvalidStudy(Fault(place, fault, cure))
+
+
+def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
+    """What every run has come to, as the verdict reads it: done, diverged, failed or absent; priced: with its steps."""
+    failed = {(row["arm"], row["seed"]) for row in failures(plan)}
+    common = _common_steps(plan) if plan.study.baseline.settings["budget"]["tokens"] is None else {}
+    found = [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
+    if not priced:
+        return found
+    steps = price.work(plan)
+    return [replace(score, work=steps[score.arm, score.seed]) for score in found]
+
+
+def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
+    """The verdict on everything that exists now."""
+    return verdict.judge(decision(plan.study), specs(plan), plan.seeds, collect(plan, priced=True), bank)
+
+
+def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
+    """Runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
+    keys = verdict.wanted(decision(plan.study), specs(plan), plan.seeds, collect(plan), bank)
+    return [plan.runs[arm, seed] for arm, seed in keys]
+
+
+def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunScore:
+    done = plan.store.trained(run.train_key)
+    absent = RunScore(run.arm, run.seed, "failed" if failed else "absent")
+    if done is None:
+        return absent
+    if done["status"] == "diverged":
+        # Under a budget in tokens it consumed a prefix of its siblings' tokens; no pair is made of it either way.
+        return RunScore(run.arm, run.seed, "diverged", seconds=done["seconds"])
+    whole = common_step is None or not done["steps"]  # no steps: trained elsewhere
+    token_hash = done["token_hash"] if whole else _hash_at(plan.store.train(run.train_key), common_step or 0)
+    stages: dict[str, Documents | float] = {}
+    gates: list[str] = []
+    faults: dict[str, str] = {}
+    probe, metric = None, plan.study.decision["metric"]
+    for stage, key in run.score_keys.items():
+        result = plan.store.scored(key)
+        if result is None:
+            return absent
+        gates += [f"{stage}: {gate}" for gate in result["gates"]]
+        if result.get("diverged"):
+            faults[stage] = str(result["diverged"])
+        if result["probe"]:
+            if probe is None and None not in (result["probe"].get("score"), result["probe"].get("acc")):
+                probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
+        else:
+            scores = Scores.load(plan.store.score(key), result)
+            try:
+                stages[stage] = _documents(scores.of_metric(metric), plan.corpus(run).groups)
+            except KeyError as error:
+                place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
+                raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
+    try:
+        trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
+    except (KeyError, TypeError) as error:
+        lies = plan.store.train(run.train_key)
+        cure = f"delete {lies} to have the run made again"
+        raise GateFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure)) from error
+    seconds = done["seconds"] if done["steps"] else None
+    return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
+
+
+def _documents(scored: tuple[np.ndarray, np.ndarray, np.ndarray], groups: Groups | None) -> Documents:
+    """Scores by document; an evaluator that reads the first documents only has the groups of these."""
+    if groups is None or not len(scored[0]):
+        return Documents(*scored)
+    return Documents(*scored, groups.numbers[: len(scored[0])], groups.by)
+
+
+def _common_steps(plan: Plan) -> dict[int, int]:
+    """Under a budget in seconds: the last step that every finished run of a seed reached."""
+    steps: dict[int, int] = {}
+    for (_, seed), run in plan.runs.items():
+        done = plan.store.trained(run.train_key)
+        if done is not None and done["status"] == "done" and done["steps"]:  # none: trained elsewhere
+            steps[seed] = min(steps.get(seed, done["steps"]), done["steps"])
+    return steps
+
+
+def _hash_at(directory: Path, step: int) -> str | None:
+    """Rolling hash of the tokens consumed up to `step`, from the run's metrics."""
+    for row in read_lines(directory / "metrics.jsonl"):
+        if row.get("step") == step and "token_hash" in row:
+            return str(row["token_hash"])
+    fault = f"has no row of step {step}, so the tokens of this run cannot be compared"
+    raise GateFailed(Fault(str(directory / "metrics.jsonl"), fault, f"delete {directory} to have the run made again"))
+
+
+def bank(plan: Plan) -> Bank | None:
+    """The bank that this study was declared with; before that, the one of today: a finished verdict must not change."""
+    row = history.recorded(plan)
+    if row is None or "bank" not in row:
+        return pooled(plan)
+    return None if row["bank"] is None else Bank(float(row["bank"]["sd"]), float(row["bank"]["df"]))

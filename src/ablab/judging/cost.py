@@ -1,0 +1,327 @@
+"""What an arm costs, what it costs beside its reference, and whether it stays within the study's limits."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ablab.verdict.spending import t_isf
+
+if TYPE_CHECKING:
+    from ablab.runs.plan import Plan
+
+
+NOISE = 0.05  # two times within this share of each other count as one
+CLOCKS = 3  # pairs of runs below which no clock tells a cost from a busy machine
+SURE = 0.95  # confidence of the interval that "free" is read off
+LIMITS = {
+    "bytes": "bytes of the artifact",
+    "parameters": "parameters",
+    "seconds": "seconds of training",
+    "stage_seconds": "seconds of the slowest stage",
+    "memory": "bytes of memory at the peak",
+}
+
+
+def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+    """What an arm costs: parameters, arithmetic, cache, measured speed (median over its runs) and artifact bytes.
+
+    seeds: those whose runs are measured (all of them); limits hold for every run there is.
+    cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
+    cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
+    """
+    from ablab.model.cache import cache_size
+    from ablab.model.decoder import skeleton
+    from ablab.model.size import active_parameters, flops_per_token, parameters
+
+    first = plan.runs[name, plan.seeds[0]]
+    vocab = plan.corpus(first).vocab_size
+    model = first.settings["model"]
+    decoder, precision = skeleton(model, vocab_size=vocab), plan.where.precision
+    sizes, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]
+    return {
+        "parameters": sizes["total"],
+        "active_parameters": active_parameters(decoder),
+        "body_parameters": sizes["body"],
+        "embedding_parameters": sizes["embedding"],
+        "flops_per_token": flops_per_token(model, vocab),
+        "cache_bytes_per_token": cache_size(decoder, 1, itemsize=itemsize)["bytes"],
+        "cache_bytes_at_seq_len": cache_size(decoder, length, itemsize=itemsize)["bytes"],
+        "cache_precision": precision,
+        "peak_bytes": max((p for _, p in _peaks(plan, name)), default=None),
+        **spent(plan, name, seeds),
+        "limits": margins(plan, name),
+    }
+
+
+def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+    """What the arm's finished runs at these seeds (all of them) took: medians of speed, time and bytes."""
+    runs = [plan.runs[name, seed] for seed in plan.seeds if seeds is None or seed in seeds]
+    done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done"]
+    speed, batch = (
+        median([d["tokens_per_second"] for d in done]),
+        runs[0].settings["budget"]["batch_tokens"] if runs else 0,
+    )
+    each = {stage: _results(plan, name, stage, seeds) for stage in plan.stages}
+    clocks = _clocks(plan, name, seeds)
+    return {
+        "tokens_per_second": speed,
+        "step_ms": 1000 * batch / speed if speed else None,
+        "train_seconds": median([d["seconds"] for d in done if d["steps"]]),  # no steps: trained elsewhere
+        "bytes": median([r["bytes"] for r in each[plan.study.decision["stage"]]]),
+        "stage_seconds": {stage: median([r["seconds"] for r in rows]) for stage, rows in each.items()},
+        "stages": stages(plan, name, seeds),
+        "clocks": clocks,
+        "spread": {key: spread(clocks[key]) for key in ("train_seconds", "tokens_per_second")},
+    }
+
+
+def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, dict[str, Any]]:
+    """Per stage, medians over the arm's finished seeds: seconds and their parts, peak memory, and the artifact's bytes.
+
+    spread: of the seconds, {low, high, runs}. root_pack: seconds of packing at the stage whose bytes this one evaluates
+    (`after`); 0 where it packs its own.
+    """
+    from ablab.artifact import blob as packing
+
+    found: dict[str, dict[str, Any]] = {}
+    settings = plan.runs[name, plan.seeds[0]].settings
+    for stage in plan.stages:
+        rows = _results(plan, name, stage, seeds)
+        if rows:
+            timing = {
+                part: median([r.get("timing", {}).get(part) for r in rows]) for part in ("pack", "check", "evaluate")
+            }
+            kept = ("seconds", "peak_bytes", "bytes", "model_bytes", "code_bytes")
+            found[stage] = {**{key: median([r.get(key) for r in rows]) for key in kept}, **timing}
+            found[stage]["spread"] = spread({str(i): r.get("seconds") for i, r in enumerate(rows)})
+            root = packing.root(settings, stage)
+            before = [r.get("timing", {}).get("pack") for r in _results(plan, name, root, seeds)]
+            found[stage]["root_pack"] = 0.0 if root == stage else median(before)
+    return found
+
+
+def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> dict[str, Any]:
+    """Every measured time of an arm by seed (as text): of training, and per stage with the packing that it stands on."""
+    from ablab.artifact import blob as packing
+
+    chosen = [seed for seed in plan.seeds if seeds is None or seed in seeds]
+    trained = {str(seed): plan.store.trained(plan.runs[name, seed].train_key) for seed in chosen}
+    done = {seed: d for seed, d in trained.items() if d and d["status"] == "done" and d["steps"]}
+    settings = plan.runs[name, plan.seeds[0]].settings
+    stage_seconds: dict[str, dict[str, float]] = {}
+    for stage in plan.stages:
+        for seed in chosen:
+            took = _whole_time(plan, name, seed, stage, packing.root(settings, stage))
+            if took is not None:
+                stage_seconds.setdefault(stage, {})[str(seed)] = took
+    return {
+        "train_seconds": {seed: d["seconds"] for seed, d in done.items()},
+        "tokens_per_second": {seed: d["tokens_per_second"] for seed, d in done.items()},
+        "stage_seconds": stage_seconds,
+    }
+
+
+def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> float | None:
+    """`_stage_time` of one run, and the packing of the stage that it stands on, which loading the bytes does not show."""
+    keys = plan.runs[name, seed].score_keys
+    result, below = plan.store.scored(keys[stage]), plan.store.scored(keys[root]) if root != stage else None
+    if result is None:
+        return None
+    own = _stage_time({"seconds": result["seconds"], **result.get("timing", {})})
+    if root == stage or "timing" not in result:  # a result that does not tell its parts apart
+        return own
+    before = (below or {}).get("timing", {}).get("pack")
+    return None if own is None or before is None else own + before
+
+
+def spread(values: Mapping[str, float | None]) -> dict[str, Any] | None:
+    """The least and the most of measured times, and how many there are; None of none."""
+    known = [v for v in values.values() if v is not None]
+    return {"low": min(known), "high": max(known), "runs": len(known)} if known else None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a time is to another, seed by seed: the median, the least and the most of the pairs.
+
+    sure_low and sure_high: a t interval of the typical ratio (of logs), from CLOCKS pairs on. A ratio that no clock was
+    needed for has no pairs.
+    """
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+    sure_low: float | None = None
+    sure_high: float | None = None
+
+    @classmethod
+    def of(cls, above: Mapping[str, float | None], below: Mapping[str, float | None]) -> Ratio | None:
+        """Of two arms' times by seed, over the seeds that both have; None without one."""
+        pairs = [(above[seed], below[seed]) for seed in above if seed in below]
+        ratios = [a / b for a, b in pairs if a and b]
+        if not ratios:
+            return None
+        found = cls(statistics.median(ratios), min(ratios), max(ratios), len(ratios))
+        if len(ratios) < CLOCKS:
+            return found
+        logs = [math.log(ratio) for ratio in ratios]
+        half = t_isf((1 - SURE) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+        middle = statistics.fmean(logs)
+        return replace(found, sure_low=math.exp(middle - half), sure_high=math.exp(middle + half))
+
+
+SAME = Ratio(1.0, 1.0, 1.0, 0, 1.0, 1.0)  # of arms that train nothing of their own
+
+
+def against(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], stage: str, *, timed: bool, same_weights: bool = False
+) -> dict[str, Any]:
+    """What an arm costs beside its reference: bytes as a difference, times and memory as ratios, and whether it is free.
+
+    train_time and stage_time are medians over pairs of runs at one seed, train_spread and stage_spread their `Ratio`s.
+    free: no more bytes at the deciding stage `stage`, and neither training nor that stage takes longer by more than NOISE,
+    both at the whole interval of the typical ratio; false where there are more bytes, or one of the intervals lies beyond
+    NOISE; null where the clocks do not tell, or something was not measured. A stage's time has the packing of the stage
+    that it stands on. timed: the budget is wall clock, so speed stands for training time. same_weights: it trains nothing of
+    its own.
+    """
+    ours, other = mine["clocks"], theirs["clocks"]
+    training: Ratio | None = SAME
+    if not same_weights:
+        key = "tokens_per_second" if timed else "train_seconds"
+        training = Ratio.of(other[key], ours[key]) if timed else Ratio.of(ours[key], other[key])
+    evaluation = Ratio.of(ours["stage_seconds"].get(stage, {}), other["stage_seconds"].get(stage, {}))
+    here, there = (cost.get("stages", {}).get(stage, {}) for cost in (mine, theirs))
+    more = None if None in (mine["bytes"], theirs["bytes"]) else mine["bytes"] - theirs["bytes"]
+    return {
+        "bytes": more,
+        "train_time": training.median if training else None,
+        "stage_time": evaluation.median if evaluation else None,
+        "train_spread": asdict(training) if training else None,
+        "stage_spread": asdict(evaluation) if evaluation else None,
+        "peak_bytes": _over(here.get("peak_bytes"), there.get("peak_bytes")),
+        "free": _free(more, training, evaluation),
+    }
+
+
+def _free(more: float | None, *times: Ratio | None) -> bool | None:
+    """Whether nothing is paid, where bytes and clocks tell."""
+    if more is None or None in times:
+        return None
+    lows, highs = [t.sure_low for t in times if t], [t.sure_high for t in times if t]
+    if more > 0 or any(low is not None and low > 1 + NOISE for low in lows):
+        return False
+    return True if all(high is not None and high <= 1 + NOISE for high in highs) else None
+
+
+def _stage_time(stage: Mapping[str, Any]) -> float | None:
+    """Packing and evaluating; the gates' own time is no cost of the arm. Results that do not tell them apart: all of it."""
+    pack, evaluate = stage.get("pack"), stage.get("evaluate")
+    return stage.get("seconds") if pack is None or evaluate is None else pack + evaluate
+
+
+def _over(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def margins(plan: Plan, name: str) -> dict[str, dict[str, float]]:
+    """Every limit of the study that can be held against an arm: {what: {limit, value, margin}}, margin below 0 is over.
+
+    Bytes and memory are those of the largest seed, each of which must fit; times are medians. Bytes: the largest artifact
+    among the stages that compress (a compressor other than keep, or a codec other than raw); where none does, the deciding
+    stage's.
+    """
+    asked = {what: limit for what, limit in plan.study.limits.items() if limit is not None}
+    measured = {what: _measured(plan, name, what) for what in asked}
+    return {
+        what: {"limit": asked[what], "value": value, "margin": asked[what] - value}
+        for what, value in measured.items()
+        if value is not None
+    }
+
+
+def _measured(plan: Plan, name: str, what: str) -> float | None:
+    first = plan.runs[name, plan.seeds[0]]
+    if what == "parameters":
+        from ablab.model.decoder import skeleton
+        from ablab.model.size import parameters
+
+        return parameters(skeleton(first.settings["model"], vocab_size=plan.corpus(first).vocab_size))["total"]
+    if what == "seconds":
+        done = [plan.store.trained(plan.runs[name, s].train_key) for s in plan.seeds]
+        return median([d["seconds"] for d in done if d and d["status"] == "done"])
+    if what == "bytes":
+        asked = [stage for stage in plan.stages if _compresses(first.settings["stage"][stage])]
+        held = asked or [plan.study.decision["stage"]]
+        return max((r["bytes"] for stage in held for r in _results(plan, name, stage)), default=None)
+    if what == "memory":
+        return max((peak for _, peak in _peaks(plan, name)), default=None)
+    return max((t for t in map(_stage_time, stages(plan, name).values()) if t is not None), default=None)
+
+
+def _compresses(chosen: Mapping[str, Any]) -> bool:
+    """Whether a stage makes an artifact that is smaller than the weights: it packs, and not by keeping them raw."""
+    if chosen["after"] is not None:
+        return False
+    return bool(chosen["compress"]["name"] != "keep" or chosen["codec"]["name"] != "raw")
+
+
+def over_limits(plan: Plan, name: str) -> str:
+    """By how much an arm is beyond the study's limits, in words; empty where it is within all of them."""
+    return "; ".join(
+        f"{LIMITS[what]} {_exact(row['value'])} is {_exact(-row['margin'])} over the limit of {_exact(row['limit'])}"
+        + (_between(plan, name) if what == "seconds" else "")
+        for what, row in margins(plan, name).items()
+        if row["margin"] < 0
+    )
+
+
+def _between(plan: Plan, name: str) -> str:
+    """How far the clocks of an arm's trainings lie apart: a median of few runs on a busy machine bars nobody in silence."""
+    of = spread(_clocks(plan, name, None)["train_seconds"])
+    if of is None or of["low"] == of["high"]:
+        return ""
+    return f" ({_exact(of['low'])} to {_exact(of['high'])} over {of['runs']} runs)"
+
+
+def _exact(value: float) -> str:
+    """Whole numbers whole; others to three digits more than nothing."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.3g}"
+
+
+def artifacts(plan: Plan, name: str) -> dict[str, dict[str, Any]]:
+    """Per stage that packs (none that stands on another): the artifact's account, bytes over the arm's finished seeds.
+
+    Schemes, prediction, rotation and correction are those of the first finished seed; nothing for weights kept as they are.
+    """
+    found = {}
+    for stage, chosen in plan.runs[name, plan.seeds[0]].settings["stage"].items():
+        rows = [r for r in _results(plan, name, stage) if r.get("artifact")]
+        if rows and chosen["after"] is None and (chosen["compress"] or {}).get("name") != "keep":
+            sizes = [r["bytes"] for r in rows]
+            parts = {key: median([r.get(key) for r in rows]) for key in ("model_bytes", "code_bytes")}
+            ratios = [r["artifact"].get("ratio") for r in rows]
+            over = {"bytes": median(sizes), "least": min(sizes), "most": max(sizes), **parts, "seeds": len(rows)}
+            found[stage] = {**rows[0]["artifact"], **over, "ratio": median(ratios)}
+    return found
+
+
+def _results(plan: Plan, name: str, stage: str, seeds: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    chosen = plan.seeds if seeds is None else [seed for seed in plan.seeds if seed in seeds]
+    return [r for s in chosen if (r := plan.store.scored(plan.runs[name, s].score_keys[stage]))]
+
+
+def _peaks(plan: Plan, name: str) -> list[tuple[str, float]]:
+    rows = [(stage, r.get("peak_bytes")) for stage in plan.stages for r in _results(plan, name, stage)]
+    return [(stage, peak) for stage, peak in rows if peak is not None]
+
+
+def median(values: list[Any]) -> float | None:
+    """Median of the numbers among `values`; None where there are none."""
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None

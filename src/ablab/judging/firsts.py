@@ -1,0 +1,102 @@
+"""When the contrasts of the decisions on record first had results of their own pairs: the order that tells who asked first.
+
+The order of declaring says nothing: whoever declares three sets of seeds on an empty store and then runs them one by one has
+looked twice before the third. A line is appended to the record when a contrast is first seen with results; every start of a
+run and every judging looks at all decisions, so that no other study can get results in between unseen.
+
+Of contrasts that are seen together (results of a store without such lines, or of two runs at one time) the files' times tell
+the order. Decisions on the very same pairs share their results: the one that was last begun made them, else the one that looks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablab.core.forms import misfit
+from ablab.records.forms import FIRST
+from ablab.runs.plan import Plan
+from ablab.runs.store import append_line, read_lines
+
+Row = dict[str, Any]
+
+
+def event(row: Row, name: str, kind: str, after: int, because: str, of: str) -> Row:
+    """The line: what is left of the arm `name` of a decision; of: the key of the decision whose family it is in."""
+    own = {"first": name, "decision_key": row["decision_key"], "study": row["study"]}
+    return {"when": _now(), **own, "kind": kind, "after": after, "because": because, "of": of}
+
+
+def begin(plan: Plan, mine: str) -> None:
+    """Put on record that the decision with the key `mine` is about to get results."""
+    append_line(plan.store.root / "decisions.jsonl", {"when": _now(), "begun": mine})
+
+
+def read(paths: Iterable[Path]) -> dict[str, dict[str, Row]]:
+    """decision key -> arm -> its line; the oldest where there are several."""
+    found: dict[str, dict[str, Row]] = {}
+    lines = [row for path in paths for row in read_lines(path) if not misfit(row, FIRST)]
+    for row in sorted(lines, key=lambda row: str(row["when"])):
+        found.setdefault(row["decision_key"], {}).setdefault(row["first"], row)
+    return found
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Append the lines of these decisions that the file does not hold."""
+    there = read([path])
+    for row in rows:
+        for name, line in row["firsts"].items():
+            if name not in there.get(row["decision_key"], {}):
+                append_line(path, line)
+
+
+def fresh(plan: Plan, found: Sequence[Row], at: int) -> list[tuple[int, str]]:
+    """(place, arm) of all that have results and no line, in the order in which they came; at: the decision that looks.
+
+    Those that were declared after results come last: their own row says so, and they were nobody's first look.
+    """
+    begun = {
+        row["begun"]: i
+        for i, row in enumerate(read_lines(plan.store.root / "decisions.jsonl"))
+        if isinstance(row.get("begun"), str)
+    }
+    new = []
+    for j, row in enumerate(found):
+        last = begun.get(row["decision_key"], -1)
+        for entry in row.get("contrasts", ()):
+            if entry["arm"] not in row["firsts"]:
+                times = [t for keys, weights in _pairs(entry) if (t := _since(plan, keys, weights)) is not None]
+                if times or entry["ended"]:
+                    when = min(times, default=math.inf)
+                    new.append((bool(entry["ended"]), when, -last, j != at, j, entry["arm"]))
+    return [(j, name) for *_, j, name in sorted(new)]
+
+
+def count(
+    plan: Plan, entry: Mapping[str, Any], asked: Callable[[Sequence[str], Sequence[str]], bool] | None = None
+) -> int:
+    """How many pairs of a contrast have results, of those that `asked(scores' keys, trainings' keys)` names."""
+    pairs = [(keys, weights) for keys, weights in _pairs(entry) if asked is None or asked(keys, weights)]
+    return sum(_since(plan, keys, weights) is not None for keys, weights in pairs)
+
+
+def _pairs(entry: Mapping[str, Any]) -> list[tuple[Sequence[str], Sequence[str]]]:
+    """(keys of the two scores, keys of the two trainings): rows that were written before these lines have no trainings."""
+    trained = entry.get("trained") or [()] * len(entry["pairs"])
+    return [(pair[1:], weights) for pair, weights in zip(entry["pairs"], trained, strict=True)]
+
+
+def _since(plan: Plan, keys: Sequence[str], weights: Sequence[str]) -> float | None:
+    """Since when anything is known of a pair: both scores, or both trainings, whose validations were seen; else None."""
+    sets = [[plan.store.score(key) / "result.json" for key in keys]]
+    if len(set(weights)) == 2:
+        sets.append([plan.store.train(key) / "done.json" for key in weights])
+    times = [max(file.stat().st_mtime for file in files) for files in sets if all(file.exists() for file in files)]
+    return min(times, default=None)
+
+
+def _now() -> str:
+    return datetime.datetime.now().isoformat(timespec="microseconds")

@@ -1,0 +1,65 @@
+"""What was changed by hand in the records of a study that nothing else guards: decisions, ledger, metrics of runs.
+
+Files of one document carry a digest of themselves; files of rows carry a chain (`ablab.core.chain`), whose last digest stands
+in another file as well: of a run's metrics in its done.json, of the study's own files in its verdict.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ablab.core import chain
+from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.files import read_json
+from ablab.core.opened import opened
+from ablab.core.strict_json import MOST
+from ablab.runs.plan import Plan
+from ablab.training.metrics import WALL
+
+CHAINS = {"chains?": {str: {"rows": int, "chain": str}}}
+
+
+def changed(plan: Plan) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """What is to be warned of, with file and line, and the ends of the study's own files, to be kept in its verdict.
+
+    An end that is missing stays the end: the warning does not go away because it was given once.
+    """
+    before, found, ends = _kept(plan), list[str](), dict[str, dict[str, Any]]()
+    for name in ("decisions.jsonl", "ledger.jsonl"):
+        end = before.get(name, {})
+        said, last, count = _looked(plan.directory / name, end=str(end.get("chain", "")))
+        found += said
+        lost = any("its end is missing" in line for line in said)
+        if lost or last:
+            ends[name] = end if lost else {"rows": count, "chain": last}
+    found += _looked(plan.store.root / "decisions.jsonl")[0]
+    for key in sorted({run.train_key for run in plan.runs.values()}):
+        done = plan.store.trained(key)
+        if done is not None and (kept := done.get("metrics")):  # of runs of before there were chains nothing is known
+            found += _looked(plan.store.train(key) / "metrics.jsonl", aside=WALL, end=str(kept["chain"]))[0]
+    return found, ends
+
+
+def _kept(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Ends of the study's own files when it was last judged."""
+    file = plan.directory / "verdict.json"
+    with suppress(Refused, OSError):
+        found: dict[str, dict[str, Any]] = read_json(file, form=CHAINS).get("chains", {}) if file.exists() else {}
+        return found
+    return {}
+
+
+def _looked(path: Path, **how: Any) -> tuple[list[str], str, int]:
+    """As `chain.check`, with the file's name before each line."""
+    if not path.exists():
+        return ([f"{path}: is missing"] if how.get("end") else []), "", 0
+    try:
+        with opened(path) as file:
+            lines: Iterator[bytes] = iter(lambda: file.readline(MOST), b"")
+            said, last, count = chain.check(lines, **how)
+    except OSError as error:
+        raise GateFailed(Fault(str(path), f"cannot be read ({error})", "move it away, or make it readable")) from error
+    return [f"{path}: {line}" for line in said], last, count

@@ -1,0 +1,289 @@
+"""From everything a study has produced to `verdict.json`: words, numbers, costs, and every run in the ledger."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ablab.core.files import write_atomic, write_json
+from ablab.judging import collect, cost, guarded, history, panels, shelf, sources
+from ablab.judging.bank import fingerprint
+from ablab.report.shareable import shareable
+from ablab.runs import given_up
+from ablab.runs.plan import Plan, Run
+from ablab.runtime import provenance
+from ablab.study import elsewhere
+from ablab.study.record import BASELINE
+
+
+def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
+    """Judge what exists now, write `verdict.json` into the study's directory, and return it.
+
+    to: another folder for it; nothing in the store is then written, nor is the decision put on record.
+    """
+    study = plan.study
+    record = decisions(plan, keep=to is None)  # first: what other studies' results leave of the words is then settled
+    bank = collect.bank(plan)
+    verdict = collect.judged(plan, bank).as_json()
+    paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
+    costs = {name: cost.of(plan, name, alike) for name in study.with_baseline}
+    rows = [
+        {**row, **_declared(plan, row["name"]), **_paid(plan, row, costs, paired.get(row["name"], []))}
+        for row in verdict["rows"]
+    ]
+    rows = [{**row, **record["arms"].get(row["name"], {})} for row in rows]
+    answer = {
+        "study": study.name,
+        "scale": study.scale,
+        "question": study.question,
+        "metric": study.decision["metric"],
+        "stage": study.decision["stage"],
+        "stages": plan.stages,
+        "matters": study.decision["matters"],
+        "confidence": study.decision["confidence"],
+        "decided_by": verdict["decided_by"],
+        "winner": verdict["winner"],
+        "sentence": verdict["sentence"],
+        "warnings": verdict["warnings"],
+        "arms": rows,
+        "runs": [row for run in plan.runs.values() if (row := ledger_row(plan, run))],
+        "correlation": cost.median([row["correlation"] for row in rows if row["name"] != BASELINE]),
+        "looks": verdict["looks"],
+        "weights": verdict["weights"],
+        "bits_per_nat": verdict["bits_per_nat"],
+        "levels": panels.levels(plan),
+        "bands": panels.bands(plan, paired),
+        "positions": panels.positions(plan),
+        "validated": panels.validated(plan),
+        "artifacts": panels.artifacts(plan),
+        "needle": panels.needles(plan, paired),
+        "on_baseline": record["on_baseline"],
+        "notes": [*verdict["notes"], *on_record(plan, record), *notes(plan)],
+        "data": [corpus.manifest for corpus in plan.corpora.values()],
+        "budget": study.baseline.settings["budget"],
+        "baseline": baseline(study.baseline.settings),
+        "limits": study.limits,
+        "exploratory": record["exploratory"],
+        "decisions": record["decisions"],
+        "bank": None if bank is None else {"sd": bank.sd, "df": bank.df},
+        "fingerprint": fingerprint(plan),
+        "environment": environment(plan),
+    }
+    answer["changed"], answer["chains"] = guarded.changed(plan)
+    if to is None:
+        shelf.make_room(plan)
+    answer |= {"version": shelf.version(plan), "earlier": shelf.earlier(plan)}
+    answer["notes"] += [f"another study of this name, judged {one['judged']}: {one['at']}" for one in answer["earlier"]]
+    answer = shareable(answer, folder=study.path.parent, root=plan.store.root)
+    return _written(answer, study.source, to or plan.directory)
+
+
+def _written(answer: dict[str, Any], source: str, to: Path) -> dict[str, Any]:
+    write_atomic(to / "study.toml", source)
+    write_json(to / "verdict.json", answer)
+    return dict(answer)
+
+
+def baseline(settings: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of the baseline with its default, layer kinds under the names that the file gives them."""
+    model = dict(settings["model"])
+    for kind in model.pop("kinds").values():
+        window = "all tokens" if kind["window"] is None else kind["window"]
+        model[kind["table"]] = {**{k: v for k, v in kind.items() if k != "table"}, "window": window}
+    return {"model": model, **{part: settings[part] for part in ("train", "data", "stage", "budget")}}
+
+
+def _declared(plan: Plan, name: str) -> dict[str, Any]:
+    arm = plan.study.with_baseline[name]
+    return {
+        "changes": [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes],
+        "because": arm.because,
+        "contrast": None if arm.name == BASELINE else history.contrast(plan, name, plan.study.decision["stage"]),
+        "together": arm.together,
+        "expect": arm.expect,
+    }
+
+
+def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]], pairs: list[int]) -> dict[str, Any]:
+    """What an arm costs, by itself and (over its pairs) beside its reference, and by how much it is over the limits."""
+    name, on, timed = row["name"], row["on"], plan.study.baseline.settings["budget"]["tokens"] is None
+    how = {"stage": plan.study.decision["stage"], "timed": timed, "same_weights": row["shares_weights"]}
+    mine, theirs = (None if on is None else cost.spent(plan, arm, pairs) for arm in (name, on))
+    beside = None if mine is None or theirs is None else cost.against(mine, theirs, **how)
+    over = cost.over_limits(plan, name)
+    # One run's clock tells no price from noise.
+    if beside is not None and (over or row["seeds"] < 2 or row["word"] in ("invalid", "unstable")):
+        beside["free"] = None
+    return {"cost": costs[name], "cost_against": beside, "over_limits": over}
+
+
+def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
+    """One run as the report shows it; None where nothing of it exists yet."""
+    failed = {(row["arm"], row["seed"]): row["fault"] for row in given_up.failures(plan)}
+    done = plan.store.trained(run.train_key)
+    if done is None:
+        fault = failed.get((run.arm, run.seed))
+        if fault is None:
+            return None
+        return {"arm": run.arm, "seed": run.seed, "status": "failed", "token_hash": None, "metrics": {}, "fault": fault}
+    results = {stage: plan.store.scored(key) for stage, key in run.score_keys.items()}
+    metric = plan.study.decision["metric"]
+    complete = done["status"] == "diverged" or all(results.values())
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "status": done["status"] if complete else "unfinished",
+        "token_hash": done["token_hash"],
+        "metrics": {stage: r["metrics"][metric] for stage, r in results.items() if r and r["metrics"]},
+        "trajectory": [[row["tokens"], row[metric]] for row in done["trajectory"]],
+        "spikes": done["spikes"],
+        "fault": done.get("fault"),
+        "tokens": done["tokens"],
+        "seconds": done["seconds"],
+        "tokens_per_second": done["tokens_per_second"],
+        "gates": [f"{stage}: {gate}" for stage, r in results.items() if r for gate in r["gates"]],
+        "routing": done.get("routing") or None,
+        "key": run.train_key,
+    }
+
+
+def decisions(plan: Plan, *, keep: bool = True) -> dict[str, Any]:
+    """Put the decision on record, once. What the record leaves of every arm, and every decision on its contrasts or runs.
+
+    `exploratory`: whether results of any arm's contrast existed when it was declared (see `ablab.judging.history`). keep:
+    without it nothing is written, and the decision is as if it were recorded now.
+    """
+    found = history.record(plan) if keep else history.rows(plan)
+    left, base = history.statuses(plan, found), history.on_baseline(plan, found)
+    sizes = Counter(status.family for status in left.values())
+    arms = {}
+    for name, status in left.items():
+        own = {"kind": status.kind, "after": status.after, "because": status.because, "family": status.family}
+        arms[name] = {"record": own, "pooled": history.pooled(plan, found, name, sizes[status.family])}
+    return {
+        "exploratory": any(status.kind == "exploratory" for status in left.values()),
+        "decisions": history.listed(plan, found),
+        "arms": arms,
+        "on_baseline": base,
+    }
+
+
+def on_record(plan: Plan, record: dict[str, Any]) -> list[str]:
+    """Which arms came later than results, and what all decisions on this baseline together may get wrong."""
+    found, base = [], record["on_baseline"]
+    added: dict[int, list[str]] = {}
+    for name, row in record["arms"].items():
+        if row["record"]["kind"] == "added":
+            added.setdefault(row["record"]["after"], []).append(name)
+        elif row["record"]["because"] and row["record"]["kind"] == "declared":
+            found.append(f"{name}: {row['record']['because']}")
+    for after, names in added.items():
+        found.append(
+            f"{', '.join(names)}: added after {after} results, a family with its own alpha; words of earlier arms stand"
+        )
+    if base["families"] > 1:
+        alpha = 1 - plan.study.decision["confidence"]
+        found.append(
+            f"{base['arms']} arms have been judged on this baseline in {base['families']} families, each at alpha "
+            f"{alpha:.3g}: the chance of any false word among them is at most {min(1.0, base['families'] * alpha):.3g}"
+        )
+    return found
+
+
+def notes(plan: Plan) -> list[str]:
+    """What a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
+    found = []
+    ended = [done for run in plan.runs.values() if (done := plan.store.trained(run.train_key))]
+    passes: dict[str, list[str]] = {}
+    for name, arm in plan.study.with_baseline.items():
+        budget, corpus = arm.settings["budget"], plan.corpus(plan.runs[name, plan.seeds[0]])
+        if arm.settings["train"]["weights"]:
+            continue
+        if budget["tokens"]:
+            epochs = budget["tokens"] / corpus.n_train
+        else:
+            own = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
+            epochs = max((done["epochs"] for done in own if done), default=0.0)
+        if epochs > 1:
+            warning = "warning: above 4, " if epochs > 4 else ""
+            passes.setdefault(f"{warning}{epochs:.1f} epochs over the training tokens, each in a new order", []).append(
+                name
+            )
+    found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
+    files = {name: arm.settings["train"]["weights"] for name, arm in plan.study.with_baseline.items()}
+    found += elsewhere.notes(files, ended) + said_by_levers(plan) + before_training(plan)
+    for name, crossed in plan.study.factorials.items():
+        paths = " x ".join(factor["path"] for factor in crossed["factors"])
+        found.append(
+            f"factorial {name} ({paths}): its cells are judged as plain arms, each against the baseline; main effects and "
+            "interactions are not computed"
+        )
+    base = plan.study.baseline.settings["budget"]
+    if base["tokens"] is None:
+        text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
+        found.append(text + ", and trajectories are not compared")
+    if any(rounds["tensors"] and not rounds["steps"] for one in ended if (rounds := one.get("rounded"))):
+        found.append("warning: a run ended before train.qat.start: no step of it saw rounded weights")
+    machines = sorted({done["machine"] for done in ended})
+    if len(machines) > 1:
+        found.append("runs come from more than one machine type: " + "; ".join(machines))
+    commits = sorted({done["code"] for done in ended if done.get("code")})
+    if len(commits) > 1:
+        found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
+    found += sources.notes(plan)
+    threads = sorted({done["threads"] for done in ended})
+    if len(threads) > 1:
+        found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
+    return found
+
+
+def before_training(plan: Plan) -> list[str]:
+    """Of every corpus: what an untrained model scored beside ln V; of several, how many tokens a byte of text takes."""
+    users: dict[str, list[str]] = {}
+    said: dict[str, str] = {}
+    for name in plan.study.with_baseline:
+        corpus = plan.corpus(plan.runs[name, plan.seeds[0]])
+        users.setdefault(corpus.key, []).append(name)
+        done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
+        first = next((one["untrained"] for one in done if one and one["untrained"].get("tokens")), None)
+        if first is not None and corpus.key not in said:
+            said[corpus.key] = (
+                f"before training {first['nats_per_token']:.3f} nats/token (ln V = {first['ln_vocab']:.3f}) and "
+                f"{first['bits_per_byte']:.3f} bits/byte over {first['tokens']:,} tokens of {first['bytes']:,} bytes"
+            )
+    if len(users) == 1:
+        return list(said.values())
+    texts = [plan.corpora[key].valid for key in users]
+    rates = [f"{v.n_targets / v.n_scored_bytes:.4f}" if v.n_scored_bytes else "none counted" for v in texts]
+    listed = "; ".join(f"{rate} ({', '.join(names)})" for rate, names in zip(rates, users.values()))
+    return [f"{said[key]} ({', '.join(users[key])})" for key in said] + [f"tokens per byte of held-out text: {listed}"]
+
+
+def said_by_levers(plan: Plan) -> list[str]:
+    """What the parts of the models themselves have to say: any module may have `notes()`, a list of texts."""
+    from ablab.model.decoder import skeleton
+
+    said: dict[str, list[str]] = {}
+    for name, arm in plan.study.with_baseline.items():
+        model = skeleton(arm.settings["model"], vocab_size=plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size)
+        own: list[Any] = [part.notes for part in model.modules() if callable(getattr(part, "notes", None))]
+        for text in dict.fromkeys(text for notes_of in own for text in notes_of()):
+            said.setdefault(text, []).append(name)
+    return [f"{text} ({', '.join(names)})" for text, names in said.items()]
+
+
+def environment(plan: Plan) -> dict[str, Any]:
+    """Where the runs were made: machine, versions, precision, executor."""
+    from ablab import __version__
+    from ablab.runtime import machine
+
+    return {
+        "ablab": __version__,
+        "commit": provenance.of_ablab(),
+        "study_commit": provenance.of_study(plan.study.path),
+        **machine.describe(),
+        **plan.where.as_json(),
+        "judged": datetime.datetime.now().isoformat(timespec="seconds"),
+    }

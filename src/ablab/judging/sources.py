@@ -1,0 +1,134 @@
+"""Which results of a study were made by other code than there is now, or by more than one: `run` refuses, the page says so."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.files import key_of, read_json
+from ablab.runs.plan import Plan, Run
+from ablab.runtime import changed, machine, source
+
+SHOWN = 6  # differences that a note or an error lists; the rest is counted
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result of the plan, or what there is of one: whose it is, what it keeps of its making, what there is here."""
+
+    run: Run
+    what: str  # "training", "checkpoint" or the stage's name
+    folder: Path
+    record: dict[str, Any]
+    here: dict[str, Any]
+
+    @property
+    def differences(self) -> list[str]:
+        compare = changed.since if self.what == "checkpoint" else changed.code
+        return compare(self.record, self.here, self.folder)
+
+
+def key(plan: Plan) -> str:
+    """Of every file that can change a result of the plan."""
+    every: dict[str, str] = {}
+    for run in plan.runs.values():
+        every |= source.of_training(run.settings)
+        for stage in run.score_keys:
+            every |= source.of_stage(run.settings, stage)
+    return key_of(every)
+
+
+def guard(plan: Plan) -> None:
+    """Refuse to go on where a result or a checkpoint of the plan was made by other code (a checkpoint: torch, machine)."""
+    groups: dict[tuple[str, ...], list[Kept]] = defaultdict(list)
+    for kept in _kept(plan):
+        if differences := kept.differences:
+            groups[tuple(differences)].append(kept)
+    faults = []
+    for listed, group in groups.items():
+        fault = f"{_counted(group)} made otherwise: {_listed(listed)}"
+        cure = (
+            f"put that back as it was; or take them as they are with {changed.FLAG}, and the page says so; or have them made "
+            f"again in another --out, or here by deleting {_folders(group)}"
+        )
+        faults.append(Fault(f"study {plan.study.name}", fault, cure))
+    if faults:
+        raise GateFailed(faults)
+
+
+def notes(plan: Plan) -> list[str]:
+    """What a reader must know of the code behind the results."""
+    found, every = [], list(_kept(plan))
+    groups: dict[tuple[str, ...], list[Kept]] = defaultdict(list)
+    versions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for kept in every:
+        if kept.what == "checkpoint":
+            continue
+        if differences := kept.differences:
+            groups[tuple(differences)].append(kept)
+        for name, one in (kept.record.get("source") or {}).items():
+            versions[name][one].add(kept.run.arm)
+    for listed, group in groups.items():
+        found.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
+    mixed = {name: by for name, by in versions.items() if len(by) > 1}
+    if mixed:
+        sides = dict.fromkeys(" | ".join(", ".join(sorted(arms)) for arms in by.values()) for by in mixed.values())
+        found.append(f"warning: results were made by different versions of {_listed(tuple(mixed))}: {'; '.join(sides)}")
+    for run, record in {kept.folder: (kept.run, kept.record) for kept in every if kept.what == "training"}.values():
+        for row in record.get("resumed") or ():
+            what = f"{run.arm}, seed {run.seed}, went on at step {row['step']} though {_listed(tuple(row['changed']))}"
+            found.append(f"warning: {what}: not bit for bit what an undisturbed run gives")
+    if unknown := [kept for kept in every if kept.what != "checkpoint" and "source" not in kept.record]:
+        found.append(f"{_counted(unknown)} made before the hash of the source was kept with them: {changed.UNTOLD}")
+    return found
+
+
+def _kept(plan: Plan) -> Iterator[Kept]:
+    """Everything of the plan that exists, each folder once."""
+    seen: set[str] = set()
+    for run in plan.runs.values():
+        if run.train_key not in seen:
+            seen.add(run.train_key)
+            folder = plan.store.train(run.train_key)
+            here: dict[str, Any] = {"source": source.of_training(run.settings)}
+            if (done := plan.store.trained(run.train_key)) is not None:
+                yield Kept(run, "training", folder, done, here)
+            else:
+                for header in _headers(folder):  # the machine is asked for only here: results may be of one that is not
+                    here["machine"] = machine.kind(plan.where.device)
+                    yield Kept(run, "checkpoint", folder, header, here)
+        for stage, one in run.score_keys.items():
+            if one not in seen and (result := plan.store.scored(one)) is not None:
+                here = {"source": source.of_stage(run.settings, stage)}
+                yield Kept(run, stage, plan.store.score(one), result, here)
+            seen.add(one)
+
+
+def _headers(folder: Path) -> Iterator[dict[str, Any]]:
+    """That of the newest checkpoint that can be read; which one is whole, training finds out."""
+    for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
+        try:
+            yield read_json(path, "step", "identity")
+            return
+        except GateFailed:
+            continue
+
+
+def _counted(group: list[Kept]) -> str:
+    arms = ", ".join(dict.fromkeys(kept.run.arm for kept in group))
+    n = len(group)
+    return f"{n} result{'s' if n > 1 else ''} ({arms}) {'were' if n > 1 else 'was'}"
+
+
+def _listed(differences: tuple[str, ...]) -> str:
+    more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    return ", ".join(differences[:SHOWN]) + more
+
+
+def _folders(group: list[Kept]) -> str:
+    folders = [str(kept.folder) for kept in group]
+    return ", ".join(folders[:SHOWN]) + (f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else "")

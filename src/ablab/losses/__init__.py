@@ -1,5 +1,0 @@
-"""Losses: what the nats of a batch's targets weigh in the gradient."""
-
-from ablab.slot import Slot
-
-slot = Slot("loss", __name__, mean="Mean", spans="Spans")

@@ -1,0 +1,125 @@
+"""Windows, documents and columns by one compiled FlexAttention kernel of a GPU (arXiv 2412.05496, torch.nn.attention).
+
+The mask is FlexAttention's: a table of blocks that says which blocks of keys a block of queries meets, made from the
+documents' edges without ever writing down (T, T) scores, once for a forward pass. Columns are lifted into q and k, not a
+`score_mod`: a captured tensor's gradient is scattered there by atomic additions, slowly and in no fixed order, and columns
+that learn (FoX) want one at every pair. The sink is out sigmoid(lse - s), differentiated through the kernel's own lse.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablab.model.attention.documents import Documents
+from ablab.model.attention.lifted import lifted
+from ablab.model.parts.columns import Columns
+
+BLOCK = 128  # queries and keys of a mask's block: the kernel's own default
+SMALLEST_HEAD = 16  # channels: a matrix product of the compiled kernel takes no fewer
+# Every shape, window and grad mode is a compilation of its own. Beyond so many FlexAttention would quietly run dense.
+MOST_COMPILED = 256
+
+
+def flex(
+    q_BTHK: Tensor,
+    k_BSGK: Tensor,
+    v_BSGK: Tensor,
+    *,
+    window: int | None,
+    documents: Documents,
+    columns: Columns | None,
+    sink_H: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Attention whose time is that of the blocks in sight: linear in T under a window. Compiled on a GPU.
+
+    On the CPU the same formula runs dense, for tests (forward; torch refuses the backward there). ValueError for heads of
+    fewer than 16 channels or fp64 on a GPU.
+    """
+    if q_BTHK.device.type == "cuda" and (q_BTHK.shape[3] < SMALLEST_HEAD or q_BTHK.dtype == torch.float64):
+        fault = f"executor 'flex' has no kernel for heads of {q_BTHK.shape[3]} channels in {q_BTHK.dtype}"
+        raise ValueError(f"{fault}; use 16 channels or more in bf16, fp16 or fp32")
+    rival = None if sink_H is None else sink_H.expand(q_BTHK.shape[:3])
+    if columns is not None:
+        centre = _centres(columns.w.detach(), documents)
+        q_BTHK, k_BSGK, rival = lifted(q_BTHK, k_BSGK, columns, centre, centre, rival, scale)
+    q, k, v = (t.transpose(1, 2) for t in (q_BTHK, k_BSGK, v_BSGK))
+    out, lse = _fused(q, k, v, mask(documents, window), scale)
+    if rival is not None:
+        out = (out * torch.sigmoid(lse - rival.transpose(1, 2).to(lse.dtype))[..., None]).to(out.dtype)
+    return out.transpose(1, 2)
+
+
+def mask(documents: Documents, window: int | None) -> Any:
+    """The BlockMask of these documents under this window; made once for each window, then kept with the documents."""
+    if window not in documents.masks:
+        documents.masks[window] = _mask(documents.segment_BT, window)
+    return documents.masks[window]
+
+
+def _centres(w_BSGr: Tensor, documents: Documents) -> Tensor:
+    """For every token the columns of its document's first token: what biases are measured from, so that they stay small."""
+    batch, length = documents.shape
+    first = torch.arange(length, device=w_BSGr.device) - documents.pos_BT
+    w = w_BSGr.expand(batch, length, -1, -1)
+    return w.gather(1, first[:, :, None, None].expand(w.shape))
+
+
+def _mask(segment_BT: Tensor, window: int | None) -> Any:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    length = segment_BT.shape[1]
+
+    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        inside = (i >= j) & (segment_BT[b, i] == segment_BT[b, j])
+        return inside if window is None else inside & (i - j < window)
+
+    n = -(-length // BLOCK)
+    first = BLOCK * torch.arange(n, device=segment_BT.device)
+    last = (first + BLOCK - 1).clamp(max=length - 1)
+    # Segments never fall along a row: a block of keys is in sight where its last one is not before the queries' first,
+    # and all of it where both blocks lie in one segment.
+    low, high = segment_BT[:, first], segment_BT[:, last]
+    some = (first[:, None] >= first) & (high[:, None, :] >= low[:, :, None])
+    every = (first[:, None] > first) & (low[:, None, :] == high[:, :, None])
+    if window is not None:
+        some = some & (first[:, None] - last < window)
+        every = every & (last[:, None] - first < window)
+    counts, places = _listed(some & ~every)
+    whole_counts, whole_places = _listed(every)
+    return BlockMask.from_kv_blocks(
+        counts, places, whole_counts, whole_places, BLOCK_SIZE=BLOCK, mask_mod=seen, seq_lengths=(length, length)
+    )
+
+
+def _listed(met_Bij: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1, n) how many blocks of keys each block of queries meets, (B, 1, n, n) which, those first."""
+    order = met_Bij.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    return met_Bij.sum(-1, dtype=torch.int32)[:, None], order.to(torch.int32)[:, None]
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, blocks: Any, scale: float) -> tuple[Tensor, Tensor]:
+    """out and its log-sum-exp (natural) of (B, H, T, K)."""
+    from torch.nn.attention.flex_attention import AuxRequest
+
+    ask: dict[str, Any] = {"block_mask": blocks, "scale": scale, "enable_gqa": True, "return_aux": AuxRequest(lse=True)}
+    limits: dict[str, Any] = {"recompile_limit": MOST_COMPILED, "accumulated_recompile_limit": 4 * MOST_COMPILED}
+    if q.device.type != "cuda":
+        out, aux = _kernel(False)(q, k, v, **ask)
+    else:
+        with torch._dynamo.config.patch(**limits):  # fullgraph: a limit that is hit raises
+            out, aux = _kernel(True)(q, k, v, **ask)
+    return out, aux.lse
+
+
+@functools.cache
+def _kernel(compiled: bool) -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    kernel: Callable[..., Any] = flex_attention
+    return torch.compile(kernel, dynamic=False, fullgraph=True) if compiled else kernel

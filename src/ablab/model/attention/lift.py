@@ -1,0 +1,112 @@
+"""The lift: additive positions, sinks, windows and documents by the plain attention kernel.
+
+Biases become columns of queries and keys (GRAPE's unipotent form), sinks a factor of the output, windows blocks of
+rows, documents rows of their own. Measured and dropped: documents as a potential of their own (a column that lifts a
+document's scores above the others' leaks between documents).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ablab.model.attention import blocked as blocks
+from ablab.model.attention.cuda import lift_cuda
+from ablab.model.attention.cuts import take
+from ablab.model.attention.documents import Documents
+from ablab.model.attention.kernel import flash
+from ablab.model.attention.lifted import lifted
+from ablab.model.attention.rows import rows
+from ablab.model.attention.windowed import windowed
+from ablab.model.parts.columns import Columns, Pairwise
+
+# Measured on one core (AVX2, fp32, forward and backward), committed here: nothing is chosen by a timing at run time.
+# Windowed rows up to SHORT tokens keep their scores: window 16 takes 0.70 to 0.82 of the kernel's time, 64 takes 0.85,
+# 128 takes 0.97; beyond, memory counts and the gain is gone. Full rows always take the kernel: at T=256 products take
+# 0.96 to 1.10 of its time, then ever more.
+SHORT = 512
+
+
+def lift(
+    q_BTHK: torch.Tensor,
+    k_BSGK: torch.Tensor,
+    v_BSGK: torch.Tensor,
+    *,
+    window: int | None,
+    documents: Documents,
+    columns: Columns | None,
+    bias: Pairwise | None,
+    sink_H: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Attention; under a window time and memory are linear in T, without one memory is. On a GPU see `lift_cuda`.
+
+    Error against the oracle: fp32 1e-6 + 2^-24 max|column product|, the largest within a block of queries and of keys near
+    it on a CPU, within the row on a GPU; bf16 the kernel's own.
+    """
+    if window is not None and documents.longest <= window:
+        window = None
+    if bias is not None:
+        return rows(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, bias, sink_H, scale)
+    if q_BTHK.device.type == "cuda":
+        return lift_cuda(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, sink_H, scale)
+    if window is not None:
+        flat = _flat(q_BTHK, k_BSGK, v_BSGK, columns)
+        parts, missing = ((1, 1), [None] * 3) if columns is None else (columns.parts, [])
+        short = q_BTHK.shape[1] <= SHORT and q_BTHK.dtype != torch.bfloat16
+        return windowed([*flat, *missing, sink_H], parts, window, documents, scale, short).view(q_BTHK.shape)
+    if documents.whole:
+        return _rows(q_BTHK, k_BSGK, v_BSGK, columns, sink_H, scale)
+    return _documents(q_BTHK, k_BSGK, v_BSGK, documents, columns, sink_H, scale)
+
+
+def _rows(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    columns: Columns | None,
+    sink_H: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Rows that are one document each. In bf16 what rounds a bias is far below what rounds its weight."""
+    if columns is not None and q.shape[1] > blocks.BLOCK and q.dtype != torch.bfloat16:
+        return blocks.blocked(q, k, v, columns, sink_H, scale)
+    rival = None if sink_H is None else sink_H.expand(q.shape[:3])
+    if columns is not None:
+        # Measured from the first token: from the middle, rounding would be half, but a gate's later sums would move
+        # earlier rows' bits.
+        centre = columns.w[:, :1].detach()
+        q, k, rival = lifted(q, k, columns, centre, centre, rival, scale)
+    return flash(q, k, v, rival, None, scale)
+
+
+def _documents(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    documents: Documents,
+    columns: Columns | None,
+    sink_H: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """One row of the kernel for each document; documents of like length share a call."""
+    outs, offset, shape = [], 0, q.shape
+    flat = _flat(q, k, v, columns)
+    for s in documents.stretches:
+        n = s.index.numel()
+        place = documents.back - offset
+        inside = (place >= 0) & (place < n)
+        qs, ks, vs, *cs = (take(x, s.index, place.clamp(0, n - 1), inside) for x in flat)
+        here = None if columns is None else Columns(cs[0], cs[1], cs[2], columns.parts)
+        outs.append(_rows(qs, ks, vs, here, sink_H, scale).flatten(0, 1))
+        offset += n
+    real = torch.cat([s.real.flatten() for s in documents.stretches])
+    index = torch.cat([s.index.flatten() for s in documents.stretches])
+    return take(torch.cat(outs), documents.back, index, real).view(shape)
+
+
+def _flat(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, columns: Columns | None) -> list[torch.Tensor]:
+    batch, length = q.shape[:2]
+    several = [q, k, v]
+    if columns is not None:
+        several += [columns.u, columns.w, columns.row]
+    return [x.expand(batch, length, *x.shape[2:]).flatten(0, 1) for x in several]

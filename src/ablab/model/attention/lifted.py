@@ -1,0 +1,71 @@
+"""Columns of a bias appended to queries and keys, so that plain attention adds the bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ablab.model.parts.columns import Columns
+
+
+def lifted(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    columns: Columns,
+    centre_q: torch.Tensor,
+    centre_k: torch.Tensor,
+    rival: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """[q, u/scale], [k, w - centre] and the sink's logit in that frame.
+
+    u . (w - centre) differs from the bias by a constant of the row, which no softmax over keys sees; the sink sees it,
+    so its logit takes it on. Centring keeps the products small, hence exact. The columns stand last: a sum that meets
+    them first would round every later term to their size.
+    """
+    batch, length, heads = q.shape[:3]
+    u, w = columns.u.expand(batch, length, heads, -1), columns.w - centre_k
+    if rival is not None:
+        group = heads // centre_q.shape[2]
+        dot = (u.unflatten(2, (-1, group)) * centre_q[:, :, :, None]).sum(-1).flatten(2, 3)
+        rival = rival - (columns.row + dot)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    u, w = (u / scale).to(wide), w.expand(batch, k.shape[1], k.shape[2], -1).to(wide)
+    if q.dtype == torch.bfloat16:
+        u, w = _Split.apply(u, w, columns.parts)
+    width = -(q.shape[-1] + u.shape[-1]) % 8  # the matrix products like widths in eights: 72 is faster than 65
+    u, w = F.pad(u, (0, width)), F.pad(w, (0, width))
+    return torch.cat([q, u], -1), torch.cat([k, w], -1), rival
+
+
+class _Split(torch.autograd.Function):
+    """fp32 columns as sums of bf16 ones: u . w = sum over a + b < 3 of u_a . w_b, nothing above 2^-24 lost.
+
+    d u is read off the columns (u_0, w_b), d w off (u_a, w_0): together they hold the whole other side.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: torch.Tensor, w: torch.Tensor, parts: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        us, ws = _parts(u, parts[0]), _parts(w, parts[1])
+        ctx.pairs = [(a, b) for a in range(parts[0]) for b in range(parts[1]) if a + b < 3]
+        return torch.cat([us[a] for a, _ in ctx.pairs], -1), torch.cat([ws[b] for _, b in ctx.pairs], -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, du: torch.Tensor, dw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        n = len(ctx.pairs)
+        from_u = [d for d, (a, _) in zip(du.float().chunk(n, -1), ctx.pairs, strict=True) if a == 0]
+        from_w = [d for d, (_, b) in zip(dw.float().chunk(n, -1), ctx.pairs, strict=True) if b == 0]
+        return sum(from_u[1:], from_u[0]), sum(from_w[1:], from_w[0]), None
+
+
+def _parts(x: torch.Tensor, n: int) -> list[torch.Tensor]:
+    parts, rest = [], x
+    for _ in range(n):
+        parts.append(rest.bfloat16())
+        rest = rest - parts[-1].to(x.dtype)
+    return parts

@@ -1,0 +1,44 @@
+"""Attention and mlp side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ablab.model.shape import Shape
+
+Branch = Callable[[Tensor], Tensor]
+
+
+class Parallel(nn.Module):
+    """x + attn(x) + mlp(x) from layer `from_layer` (0-based) on, sequential below.
+
+    Each branch keeps its own norm, as in GPT-NeoX; with norm = "bare" the two are one and the block is GPT-J's. Raises
+    ValueError where no layer is parallel.
+    """
+
+    source = "Wang and Komatsuzaki 2021 (GPT-J); openai/parameter-golf #1412"
+    lanes = 1
+
+    def __init__(self, shape: Shape, *, from_layer: int = 0) -> None:
+        super().__init__()
+        if not 0 <= from_layer < shape.n_layers:
+            raise ValueError(
+                f"from_layer = {from_layer} names none of {shape.n_layers} layers; give 0 to {shape.n_layers - 1}"
+            )
+        self.parallel = shape.layer >= from_layer
+
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """The layer at the same share of a smaller model's depth."""
+        share = len(small["layers"]) / len(full["layers"])
+        return {"from_layer": min(len(small["layers"]) - 1, round(choice["from_layer"] * share))}
+
+    def forward(self, x_BTD: Tensor, enter: Branch, attn: Branch, mlp: Branch) -> Tensor:
+        x_BTD = enter(x_BTD)
+        if self.parallel:
+            return x_BTD + attn(x_BTD) + mlp(x_BTD)
+        x_BTD = x_BTD + attn(x_BTD)
+        return x_BTD + mlp(x_BTD)

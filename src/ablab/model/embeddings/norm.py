@@ -1,0 +1,24 @@
+"""Normalised token vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ablab.model.parts.norm import Bare
+from ablab.model.shape import Shape
+
+
+class BareNorm(nn.Module):
+    """RMSNorm without a weight on the token vectors. x_BTD -> the same."""
+
+    source = "modded-nanogpt, 2024; openai/parameter-golf"
+    reach = 0
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.norm = Bare(shape.d_model, shape.norm_eps)
+
+    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
+        return self.norm(x_BTD), None

@@ -1,0 +1,1 @@
+"""What levers of the model are made of."""

@@ -1,0 +1,19 @@
+"""What keeps a tensor from being plain numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def oddity(tensor: Tensor) -> str:
+    """What keeps a tensor's numbers from simply lying there ("sparse", "nested", "quantised", "on no device"), or nothing."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_meta:
+        return "on no device (meta)"
+    if tensor.is_quantized:
+        return "quantised"
+    return "" if str(tensor.layout) == "torch.strided" else "sparse"

@@ -1,0 +1,50 @@
+"""GRAPE-A with a content-free generator: ALiBi."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ablab.core.rng import Draw
+from ablab.model.parts.columns import Columns, alibi_slopes
+from ablab.model.shape import Shape
+
+
+class GrapeA(nn.Module):
+    """Linear distance bias -slope_h (i - j), not learned.
+
+    slope_scale: multiplies every slope; 0 is refused (that is nope).
+    Any number of heads: the slopes of the next lower power of two, then every second one of the next higher. The bias
+    factorises into (slope_h) x (j): grouped keys stay shared.
+    """
+
+    source = "Press et al. 2021 (ALiBi), arXiv 2108.12409; GRAPE-A, arXiv 2512.07805"
+    relative = True
+    revision = 2  # 2: long fp32 rows measure the bias block by block
+    slope_H: torch.Tensor
+
+    def __init__(self, shape: Shape, *, slope_scale: float = 1.0) -> None:
+        super().__init__()
+        if not slope_scale > 0:
+            raise ValueError(f"slope_scale is {slope_scale:g}, but a slope is positive; use nope for no bias")
+        self.slope_scale = slope_scale
+        self.register_buffer("slope_H", torch.empty(shape.n_heads), persistent=False)
+
+    def init(self, draw: Draw) -> None:
+        """The slopes; nothing is drawn."""
+        self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
+
+    def place(
+        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return pos_BT, carry
+
+    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return q_BTHK, k_BTGK
+
+    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
+        pos_BT = p.to(self.slope_H.dtype)
+        # Two bf16 numbers hold any place below 65,536 exactly.
+        return Columns(
+            self.slope_H[None, None, :, None], pos_BT[..., None, None], -pos_BT[..., None] * self.slope_H, parts=(3, 2)
+        )

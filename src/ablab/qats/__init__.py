@@ -1,5 +1,0 @@
-"""Quantisation-aware training: which weights the forward pass sees rounded, how, and from when on."""
-
-from ablab.slot import Slot
-
-slot = Slot("qat", __name__, aliases={"none": "off", "int6": "fake_quant"}, off="Off", fake_quant="FakeQuant")

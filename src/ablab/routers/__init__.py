@@ -1,5 +1,0 @@
-"""Routers: which experts of a mixture a token meets, and with which weight."""
-
-from ablab.slot import Slot
-
-slot = Slot("router", __name__, deepseek_v3="DeepseekV3", softmax_topk="SoftmaxTopk")

@@ -1,0 +1,1 @@
+"""Which runs there are, under which keys, and where they lie."""

@@ -1,0 +1,153 @@
+"""A study on a store and a machine: its corpora prepared, how runs are executed, and the key of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablab.core.files import read_json
+from ablab.records.forms import WHERE
+from ablab.runs.contents import Contents
+from ablab.runs.store import Store, Where, resolve_where, score_key
+from ablab.verdict import Documents, RunScore
+
+if TYPE_CHECKING:
+    from ablab.data import Corpus
+    from ablab.study import Study
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm at one seed: its settings, the key of its training and the key of each of its stages, in file order."""
+
+    arm: str
+    seed: int
+    settings: dict[str, Any]
+    corpus: Path
+    train_key: str
+    score_keys: dict[str, str]
+    study: str = ""  # with its scale; what dashboards show before arm and seed
+    weights: str = ""  # sha256 of the file that they are taken from, where they were trained elsewhere
+
+    @property
+    def called(self) -> str:
+        """`study/arm/seed`: the name of the run for people; its keys are for the store."""
+        return f"{self.study}/{self.arm}/{self.seed}"
+
+    @property
+    def steps(self) -> set[str]:
+        """Keys of everything that it makes: its training and its stages."""
+        return {self.train_key, *self.score_keys.values()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study made concrete on one store and one machine: corpora prepared, execution resolved, every run keyed."""
+
+    study: Study
+    store: Store
+    where: Where
+    corpora: dict[str, Corpus]
+    runs: dict[tuple[str, int], Run]
+
+    @property
+    def directory(self) -> Path:
+        """Where the study's own files lie."""
+        return self.store.study(self.study.name, self.study.scale)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that may be used, in the declared order."""
+        return self.study.seeds
+
+    @property
+    def stages(self) -> list[str]:
+        """Stage names in file order."""
+        return list(self.study.baseline.settings["stage"])
+
+    def corpus(self, run: Run) -> Corpus:
+        return self.corpora[run.corpus.name]
+
+    def metric(self, run: RunScore) -> float:
+        """The deciding metric of a finished run."""
+        value = run.stages[self.study.decision["stage"]]
+        return value.metric(self.study.decision["metric"]) if isinstance(value, Documents) else value
+
+
+def make(
+    study: Study,
+    store: Store,
+    *,
+    device: str = "cpu",
+    precision: str | None = None,
+    computes: bool = True,
+    say: Callable[[str], None] = print,
+    recall: Callable[[str], None] | None = None,
+) -> Plan:
+    """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed.
+
+    precision: bf16 or fp32; None is what the study began with where that is fp32, which every machine has, else what the
+    hardware multiplies. computes: False reads what the study has in the precision that it began with, on any machine.
+    recall: where a source or weights trained elsewhere cannot be read any more, take what the store made of them, and say
+    so with this.
+    """
+    from ablab.model import compiled
+    from ablab.model.attention import attend
+    from ablab.runs import corpora
+    from ablab.runtime import machine
+    from ablab.training import memory
+
+    machine.require(device)
+    of_arm = corpora.prepared(study, store, say, recall)
+    settings = [arm.settings for arm in study.with_baseline.values()]
+    side_by_side = (
+        machine.cores() if device == "cpu" else 1
+    )  # the most runs that share this memory, whatever --jobs says
+    path = store.study(study.name, study.scale) / "where.json"
+    if precision is None and path.exists():
+        kept = str(read_json(path, form=WHERE)["precision"])
+        precision = kept if kept == "fp32" or not computes else None
+    where = resolve_where(
+        path,
+        device=device,
+        precision=machine.precision(device, precision),
+        executor=attend.executor_for(device),
+        micro_rows=memory.fit_micro_rows(
+            settings,
+            memory_bytes=machine.memory_bytes(device) // side_by_side,
+            vocab_size=max(c.vocab_size for c in of_arm.values()),
+        ),
+        compiled=compiled.compiles(device),
+    )
+    say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
+    return on(study, store, where, of_arm, recall)
+
+
+def on(
+    study: Study,
+    store: Store,
+    where: Where,
+    of_arm: dict[str, Corpus],
+    recall: Callable[[str], None] | None = None,
+) -> Plan:
+    """Key every run of a study on corpora that are prepared; executed as `where` says."""
+    contents = Contents(store, recall)
+    runs = _runs(study, store, of_arm, where, contents)
+    contents.save()
+    return Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
+
+
+def _runs(
+    study: Study, store: Store, of_arm: dict[str, Corpus], where: Where, contents: Contents
+) -> dict[tuple[str, int], Run]:
+    """Every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
+    runs = {}
+    for nth, seed in enumerate(study.seeds):
+        for name, arm in study.with_baseline.items():
+            corpus, asked = of_arm[name], arm.settings_of(nth)
+            trained, taken = contents.key(asked, corpus=corpus.key, seed=seed, where=where)
+            scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
+            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores, study.called, taken)
+    return runs

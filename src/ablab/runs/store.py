@@ -1,0 +1,249 @@
+"""Where things lie, and under which key.
+
+Every step (tokens, training, stage) lies under the hash of everything that can change its result, so any study that needs
+a result finds it. Keys hold what was done (settings with their defaults, data, seed, component revisions) and what the
+machine was asked for (precision, micro-batch, executor); torch version and instruction set are provenance, not identity.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablab.core import chain, places
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.files import key_of, read_json, sha256_file, write_json
+from ablab.core.forms import misfit
+from ablab.core.opened import NoFile, opened
+from ablab.core.strict_json import MOST, record
+from ablab.records.forms import DECISION, DONE, RESULT, WHERE, keyed
+
+TORN = 1 << 24  # bytes of a last line that are looked at: no row of this program's is as long
+
+
+@dataclass(frozen=True)
+class Where:
+    """How runs are executed: resolved once per study, the same for all arms, part of the training key."""
+
+    device: str
+    precision: str
+    executor: str
+    micro_rows: int
+    compiled: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "executor": self.executor,
+            "micro_rows": self.micro_rows,
+            "compiled": self.compiled,
+        }
+
+
+@dataclass(frozen=True)
+class Store:
+    """The directory that holds corpora, trained runs, scores and studies. It may be a link; below it there is none."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.realpath(self.root)))
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def train(self, key: str) -> Path:
+        return self.root / "train" / key
+
+    def score(self, key: str) -> Path:
+        return self.root / "score" / key
+
+    def study(self, name: str, scale: str | None) -> Path:
+        return self.root / "studies" / (f"{name}.{scale}" if scale else name)
+
+    def trained(self, key: str) -> dict[str, Any] | None:
+        """The finished training under `key`, or None while it is missing or unfinished."""
+        from ablab.data.formats.located import read_sealed
+
+        path = self.train(key) / "done.json"
+        cure = f"delete {path.parent} to have the run made again"
+        return read_sealed(path, form=DONE, cure=cure) if path.exists() else None
+
+    def scored(self, key: str) -> dict[str, Any] | None:
+        """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
+        from ablab.data.formats.located import read_sealed
+
+        path = self.score(key) / "result.json"
+        if not path.exists():
+            return None
+        cure = f"delete {path.parent} to have the stage run again"
+        result = read_sealed(path, form=RESULT, cure=cure)
+        if result["key"] != key:
+            raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
+        return result
+
+
+def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where, weights: str = "") -> str:
+    """Key of one training: what was asked, on which tokens, from which seed, executed how.
+
+    weights: sha256 of the file, where they were trained elsewhere; the budget and [train] are then no part of it.
+    """
+    if weights:
+        asked = {"weights": weights, "model": settings["model"], "data": {"corpus": corpus}, "seed": seed}
+        return key_of({"step": "adopt", **asked, **where.as_json(), "revisions": revisions(settings)})
+    asked = {part: settings[part] for part in ("budget", "model", "train")}
+    data = {"corpus": corpus, **{key: settings["data"][key] for key in ("span", "order", "weights")}}
+    return key_of(
+        {"step": "train", **asked, "data": data, "seed": seed, **where.as_json(), "revisions": revisions(settings)}
+    )
+
+
+def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
+    """Key of one stage: the weights' key, how they are packed, how they are evaluated, and the revisions of the parts."""
+    asked = stage_asked(settings, stage)
+    return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
+
+
+def stage_asked(settings: dict[str, Any], stage: str) -> dict[str, Any]:
+    """What one stage asks: how weights are packed, at the stage that it stands on if it stands on one, and evaluated."""
+    here, root = settings["stage"][stage], settings["stage"][stage]
+    while root["after"] is not None:
+        root = settings["stage"][root["after"]]
+    packed = {"compress": root["compress"], "codec": root["codec"]}
+    if root["code"] is not None:
+        code = Path(root["code"])
+        packed["code"] = sha256_file(code) if code.is_file() else None
+    return {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
+
+
+def revisions(settings: dict[str, Any]) -> dict[str, int]:
+    """Revision of every component that can change trained weights."""
+    from ablab.data.batches import stream
+    from ablab.model import decoder as model
+    from ablab.model.attention import attend
+    from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
+    from ablab.training import adopt, losses, optimizers, qats, schedules, train
+
+    found, asked = {"attend": attend.REVISION, "model": model.REVISION}, settings["train"]
+    if asked["weights"]:
+        found["adopt"] = adopt.REVISION
+    else:
+        slots = {"optimizer": optimizers.slot, "schedule": schedules.slot, "loss": losses.slot, "qat": qats.slot}
+        found |= {"batches": stream.REVISION, "train": train.REVISION}
+        found |= {name: slot.revision(asked[name]) for name, slot in slots.items()}
+    chosen = settings["model"]
+    places = [(f"{letter}.{slot}", kind[slot]) for letter, kind in chosen["kinds"].items() for slot in IN_MODEL]
+    for place, choice in [*places, *((slot, chosen[slot]) for slot in OF_MODEL)]:
+        for one in choice if isinstance(choice, list) else [choice]:
+            if one is not None:
+                found[f"{place}.{one['name']}"] = SLOTS[place.split(".")[-1]].revision(one)
+    return found
+
+
+def _stage_revisions(asked: dict[str, Any]) -> dict[str, int]:
+    from ablab.artifact import codecs, compressors
+    from ablab.artifact import pack as artifact
+    from ablab.scoring import evaluators, stage
+
+    slots = {"compress": compressors.slot, "codec": codecs.slot, "evaluate": evaluators.slot}
+    own = {name: slot.revision(asked[name]) for name, slot in slots.items()}
+    return {"stage": stage.REVISION, "artifact": artifact.REVISION, **own}
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line, whole or not at all, by one process at a time; a row torn by a crash is repaired first.
+
+    GateFailed where the disk is full, with the bytes needed: the lines before it stay as they were.
+    """
+    line = (json.dumps(row, allow_nan=False) + "\n").encode()
+    handle = places.opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        mend = _mended(handle)
+        line = (json.dumps(chain.linked(row, chain.end_of(_last(handle))), allow_nan=False) + "\n").encode()
+        places.extend(handle, mend + line)
+        os.fsync(handle)
+    except OSError as error:
+        raise places.unwritable(path, error, len(line)) from error
+    finally:
+        os.close(handle)
+
+
+def _mended(handle: int) -> bytes:
+    """What must stand before the next line: the end of the last one where a crash has torn it off.
+
+    Half a row is cut off: no reader of JSON lines could take the file any more. What is no row of this program's stays.
+    """
+    end = os.fstat(handle).st_size
+    if end == 0 or os.pread(handle, 1, end - 1) == b"\n":
+        return b""
+    torn = _last(handle)
+    try:
+        json.loads(torn)
+    except ValueError:
+        if torn.startswith(b"{"):
+            os.ftruncate(handle, end - len(torn))
+            return b""
+    return b"\n"
+
+
+def _last(handle: int) -> bytes:
+    """The last line, its newline taken off, as far back as TORN bytes; b"" of an empty file."""
+    at, tail, step = os.fstat(handle).st_size, b"", 1 << 16
+    while at > 0 and b"\n" not in tail[:-1] and len(tail) < TORN:
+        at, tail = max(at - step, 0), os.pread(handle, min(step, at), max(at - step, 0)) + tail
+    whole = tail.removesuffix(b"\n")
+    return whole[whole.rfind(b"\n") + 1 :]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; lines that are no JSON object (a crash while writing) are left out."""
+    if not path.exists():
+        return []
+    rows = []
+    try:
+        with opened(path) as file:
+            for line in iter(lambda: file.readline(MOST), b""):
+                with suppress(ValueError):
+                    row = record(line)
+                    rows += [row] if isinstance(row, dict) else []
+    except OSError as error:
+        said = error.strerror if isinstance(error, NoFile) else f"cannot be read ({error})"
+        raise GateFailed(Fault(str(path), str(said), "move it away, or make it readable")) from error
+    return rows
+
+
+def read_decisions(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `decisions.jsonl` that are whole: nothing is read from a line that this program did not write."""
+    return [row for row in read_lines(path) if not misfit(row, DECISION) and keyed(row)]
+
+
+def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
+    """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
+
+    Raises GateFailed where the study began otherwise.
+    """
+    here = Where(device, precision, executor, micro_rows, compiled)
+    if not path.exists():
+        write_json(path, here.as_json())
+        return here
+    found = read_json(path, form=WHERE)
+    if found["micro_rows"] < 1:
+        fault = f"holds micro_rows = {found['micro_rows']}, which nothing here wrote"
+        raise GateFailed(Fault(str(path), fault, "delete it to have it made again"))
+    kept = Where(**{name: found[name] for name in here.as_json()})
+    if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
+        began = f"{kept.precision} by {kept.executor} on {kept.device}"
+        fault = f"this study began with {began}, not with {precision} by {executor} on {device}"
+        cure = "go on where it began"
+        if (kept.device, kept.executor) == (device, executor):
+            cure = f"go on with --precision {kept.precision}, which is slow where it must be emulated"
+        raise GateFailed(Fault(str(path), fault, f"{cure}, or choose another --out"))
+    return kept

@@ -1,0 +1,1 @@
+"""How things are executed: device, precision, locks, signals."""

@@ -1,0 +1,43 @@
+"""What was made by other code, by another torch or on another machine than is at hand: refused unless it is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablab.core.fault import Fault, GateFailed
+from ablab.runtime import source
+
+FLAG = "--allow-changed-code"
+UNTOLD = "whether the code has changed since cannot be told"
+UNKNOWN = f"was made before the hash of the source was kept: {UNTOLD}"
+
+
+def code(kept: Mapping[str, Any], here: Mapping[str, Any], folder: Path | None = None) -> list[str]:
+    """The files that differ between what a result keeps (`source`) and what there is `here`; nothing of one that keeps none.
+
+    folder: that of the result, whose `source.json` names functions.
+    """
+    return source.changes(kept["source"], here["source"], folder) if isinstance(kept.get("source"), dict) else []
+
+
+def since(kept: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> list[str]:
+    """The files, the torch and the machine that differ: what half a run must share with its other half.
+
+    `machine` of both is `ablab.runtime.machine.kind`: chip, instruction set, torch.
+    """
+    found = code(kept, here, folder)
+    (before, old), (now, new) = (str(one.get("machine", "")).rpartition(", torch ")[::2] for one in (kept, here))
+    if "machine" in kept and old != new:
+        found.append(f"torch {old} became {new}")
+    if "machine" in kept and before != now:
+        found.append(f"the machine {before} became {now}")
+    return found
+
+
+def refused(place: Path, what: str, differences: Sequence[str]) -> GateFailed:
+    """The refusal of `what` in the folder `place`."""
+    fault = f"{what} was made otherwise: {'; '.join(differences)}"
+    cure = f"put that back as it was, delete {place} to have it made again, or take it as it is with {FLAG}"
+    return GateFailed(Fault(str(place), fault, cure))

@@ -1,0 +1,186 @@
+"""What this machine offers: devices, precision, threads and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import platform
+import resource
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablab.core.fault import Fault, GateFailed
+
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+PRECISIONS = ("bf16", "fp32")  # of runs
+MORE_MEMORY = "run on a machine with more memory or fewer runs at a time (--jobs)"
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "Storage size calculation overflowed",
+)
+MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and this estimate's own error
+
+
+def require(device: str) -> None:
+    """Raise GateFailed where this machine, or this torch, has no such device."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise GateFailed(Fault("--device", f"'{device}' names no device", "choose cpu or cuda")) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        built = "sees no GPU" if torch.version.cuda else "was built without CUDA"
+        fault = f"torch {torch.__version__} {built}"
+        raise GateFailed(Fault("--device cuda", fault, "run where there is one, or choose --device cpu"))
+    if kind not in ("cpu", "cuda"):
+        raise GateFailed(Fault("--device", f"runs are not made on '{kind}'", "choose cpu or cuda"))
+
+
+def precision(device: str, asked: str | None = None) -> str:
+    """What is asked, else `bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16 is slow.
+
+    ValueError for words that are neither.
+    """
+    if asked is not None:
+        if asked not in PRECISIONS:
+            raise ValueError(f"'{asked}' is no precision of a run; known: {', '.join(PRECISIONS)}")
+        return asked
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if kind == "cpu" and any(flag in cpu_flags() for flag in BF16_FLAGS) else "fp32"
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Type of the weights: fp32 under `fp32` and `bf16` (autocast), fp64 under `fp64`. ValueError for other words."""
+    known = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+    if name not in known:
+        raise ValueError(f"no precision is called '{name}'; choose fp32, bf16 or fp64")
+    return known[name]
+
+
+def autocast(name: str, device: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass under a precision: bf16 autocast, or nothing."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=name == "bf16")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_asked() -> int | None:
+    """What OMP_NUM_THREADS asks for, of a list (one number per level of nesting) its first; None where it is not set.
+
+    GateFailed for what is no number of threads: OpenMP itself would go on with another one.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not asked:
+        return None
+    first = asked.split(",")[0].strip()
+    if not first.isdecimal() or int(first) < 1:
+        fault, cure = f"'{asked}' is no number of threads", "set a whole number from 1 on, or unset it"
+        raise GateFailed(Fault("OMP_NUM_THREADS", fault, cure))
+    return int(first)
+
+
+def threads(jobs: int) -> int:
+    """Threads of each of `jobs` processes side by side: their share of the cores, no more than OMP_NUM_THREADS."""
+    share = max(1, cores() // jobs)
+    return min(share, threads_asked() or share)
+
+
+def memory_bytes(device: str) -> int:
+    """Bytes that a run may use: of a GPU what it has, on the CPU of what the machine has and its control group allows."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * MEMORY_SHARE)
+    # Not what is free at this moment: the micro-batch is part of a run's key, and a busy hour must not change it.
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    free += [int(line) for line in _lines(Path("/sys/fs/cgroup/memory.max")) if line.isdigit()]
+    return int(min(free) * MEMORY_SHARE)
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether memory is what was missing, in the words of torch, numpy or the system."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of the CPU, as Linux names them; empty where that is unknown."""
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.lower().startswith(("flags", "features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def kind(device: str = "cpu") -> str:
+    """One line that names the machine type within which runs are bit-identical: chip, instruction set, torch."""
+    chip = platform.machine()
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            chip = line.partition(":")[2].strip()
+            break
+    if torch.device(device).type == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    return f"{chip}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Provenance for reports: machine type, versions, threads."""
+    import numpy as np
+
+    return {
+        "machine": kind(device),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "omp_num_threads": threads_asked(),
+        "cores": os.cpu_count(),
+    }
+
+
+class Peak:
+    """The most memory held from here on: of tensors on a GPU, of the whole process on a CPU.
+
+    On Linux the kernel's own mark is set back; elsewhere it is that of the process since its start.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if torch.device(device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def read(self) -> int:
+        """Bytes."""
+        if torch.device(self.device).type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        for line in _lines(Path("/proc/self/status")):
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

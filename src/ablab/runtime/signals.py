@@ -1,0 +1,89 @@
+"""How a process ends before its time: asked to by a person, a scheduler or a terminal that is lost, or with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ablab.core.fault import Interrupted
+
+# What asks a process to end: a person, `kill`, a terminal that closes, and what schedulers send ahead of their own end.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+QUIET = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # stay ignored where the caller had them ignored, as nohup does
+Handler = Callable[[int, Any], Any]
+_at_once = 0
+
+
+def heed(handler: Handler) -> dict[signal.Signals, Any]:
+    """From now on `handler` hears every signal that asks to end; returns the handlers before, for `restore`."""
+    heeded = [one for one in STOPS if not (one in QUIET and signal.getsignal(one) is signal.SIG_IGN)]
+    return {one: signal.signal(one, handler) for one in heeded}
+
+
+def restore(previous: dict[signal.Signals, Any]) -> None:
+    """Put the handlers back."""
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+def interruptible() -> None:
+    """From now on every signal that asks to end raises Interrupted: what was begun can be gone on with."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    heed(interrupt)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Within the block the handler of a worker may raise where the signal arrives: nothing of the work would be kept."""
+    global _at_once
+    _at_once += 1
+    try:
+        yield
+    finally:
+        _at_once -= 1
+
+
+def may_raise() -> bool:
+    """Whether this is within `at_once`."""
+    return _at_once > 0
+
+
+def tell(text: str) -> None:
+    """Say something from within a handler: straight to stderr, which nobody may be reading."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals to the whole group wait until the block ends; a process that is started in it has them wait until `let_in`.
+
+    SIGTERM does not wait: a process that has not begun may be ended.
+    """
+    group = [one for one in STOPS if one is not signal.SIGTERM]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, group)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_in() -> None:
+    """Hear what was held back by the process that started this one."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def die_with_parent() -> None:
+    """However the parent ends, even by SIGKILL, nothing goes on writing. Only Linux can; elsewhere this does nothing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,260 @@
+"""The source that can change a result: which files it is made by, a hash of each, and what differs between two of them.
+
+A key says what was asked and the revisions of the parts; it does not see that somebody edited a lever's file. So every result
+keeps a hash of each file of this package that its making can reach: what `ablab.training.train` or `ablab.scoring.stage`
+import, in whatever way, and of the levers those that the settings name. Files that can change no number (NEUTRAL) are left
+out. Comments, blanks and docstrings are no part of a hash; it is taken of the syntax tree, part by part, so that a difference
+names functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablab.core.fault import GateFailed
+from ablab.core.files import key_of, read_json, write_json
+from ablab.core.slot import Slot
+
+PACKAGE, ROOT = "ablab", Path(__file__).resolve().parents[1]
+DETAILS = "source.json"  # beside a result: file -> part -> hash
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+DIGITS = 16  # of a hash: nobody looks for two sources of one hash
+# Modules that say, write, lock, hash or show, and give no number to a result.
+NEUTRAL = frozenset(
+    f"{PACKAGE}.{name}"
+    for name in ("core.fault", "core.files", "core.inputs", "core.strict_json", "core.grid", "core.opened", "core.places",
+                 "core.safe_path", "core.plain", "core.streams", "core.forms", "records.forms", "runtime.lock",
+                 "runtime.signals", "runtime.provenance", "runtime.source", "runtime.changed", "training.metrics",
+                 "training.mirrors",
+                 "report.shareable", "data.formats.located", "data.formats.index_writer")
+)  # fmt: skip
+Files = dict[str, str]
+
+
+def of_training(settings: Mapping[str, Any]) -> Files:
+    """Every file of this package that can change what a training of `settings` comes to, with its hash."""
+    adopts = bool(settings["train"]["weights"])
+    chosen = {"model": settings["model"], "train": {} if adopts else settings["train"]}
+    return _files("training.adopt" if adopts else "training.train", chosen)
+
+
+def of_stage(settings: Mapping[str, Any], name: str) -> Files:
+    """Every file that can change what stage `name` comes to on given weights, with its hash."""
+    here, root = settings["stage"][name], settings["stage"][name]
+    while root["after"] is not None:
+        root = settings["stage"][root["after"]]
+    packed = {part: root[part] for part in ("compress", "codec")}
+    tokenizer = {"tokenizer": settings["data"].get("tokenizer")}
+    return _files("scoring.stage", {"model": settings["model"], **packed, "evaluate": here["evaluate"], **tokenizer})
+
+
+def keep(folder: Path, files: Files) -> None:
+    """Write into `folder` what the hashes of `files` are made of, part by part."""
+    write_json(folder / DETAILS, {name: parts(name) for name in files})
+
+
+def changes(kept: Mapping[str, str], now: Mapping[str, str], folder: Path | None = None) -> list[str]:
+    """What differs, a text per file: `mlps/swiglu.py (SwiGLU.forward)`.
+
+    folder: where `keep` wrote the parts of what was kept; without them a file alone is named.
+    """
+    details = _details(folder)
+    found = []
+    for name in sorted(kept.keys() | now.keys()):
+        if kept.get(name) == now.get(name):
+            continue
+        if name not in now or name not in kept:
+            found.append(f"{name} ({'no longer used' if name in kept else 'not used then'})")
+            continue
+        before, after = details.get(name, {}), parts(name)
+        if key_of(before)[:DIGITS] != kept[name] or key_of(after)[:DIGITS] != now[name]:
+            found.append(name)
+            continue
+        moved = [part for part in sorted(before.keys() | after.keys()) if before.get(part) != after.get(part)]
+        found.append(f"{name} ({', '.join(moved)})")
+    return found
+
+
+def parts(name: str) -> dict[str, str]:
+    """Hash of every function, method and rest of a class of a file of this package, and of the rest of the file."""
+    return dict(_read(name).parts)
+
+
+def _files(root: str, settings: Mapping[str, Any]) -> Files:
+    every = _reached(f"{PACKAGE}.{root}")
+    slots = {slot.name: slot for module in every if isinstance(slot := _slot(module), Slot)}
+    for slot_name, choice in _chosen(settings):
+        if slot_name in slots:
+            every |= _reached(f"{slots[slot_name].package}.{choice}")
+    return {name: _hash(name) for name in sorted(map(_name, every - NEUTRAL))}
+
+
+def _chosen(settings: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """(slot, lever) of everything in the settings that looks like a choice; a list of them is composed."""
+    if isinstance(settings, Mapping):
+        if isinstance(settings.get("name"), str):
+            yield at, settings["name"]
+        for key, value in settings.items():
+            yield from _chosen(value, str(key))
+    elif isinstance(settings, list | tuple):
+        if at and settings and isinstance(settings[0], Mapping):
+            yield at, "composed"
+        for value in settings:
+            yield from _chosen(value, at)
+
+
+@functools.cache
+def _reached(module: str) -> frozenset[str]:
+    """The module and all of this package that it imports, at the top or late, directly or not; nothing of a missing one."""
+    found, front = set[str](), {module}
+    while front:
+        here = front.pop()
+        if here not in found and _path(here) is not None:
+            found.add(here)
+            front |= _imported(here)
+    return frozenset(found)
+
+
+def _imported(module: str) -> set[str]:
+    """Modules of this package that one module imports; of a package the modules that define the names asked for."""
+    found = set[str]()
+    for of, names in _read(_name(module)).imports if module not in NEUTRAL else ():
+        found |= {_defined(of, name) for name in names.values()} if names else {of}
+    return found
+
+
+def _defined(module: str, name: str) -> str:
+    """The module that `from module import name` leads to: a module of a package, or where a package has the name from."""
+    if _path(f"{module}.{name}") is not None:
+        return f"{module}.{name}"
+    path = _path(module)
+    if path is not None and path.name == "__init__.py":
+        for of, names in _read(_name(module)).imports:
+            if name in names:
+                return _defined(of, names[name])
+    return module
+
+
+def _slot(module: str) -> Any:
+    path = _path(module)
+    return (
+        getattr(importlib.import_module(module), "slot", None)
+        if path is not None and path.name == "__init__.py"
+        else None
+    )
+
+
+@functools.cache
+def _path(module: str) -> Path | None:
+    """The file of a module of this package; None where there is none."""
+    base = ROOT.joinpath(*module.split(".")[1:])
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _name(module: str) -> str:
+    path = _path(module)
+    assert path is not None, module
+    return path.relative_to(ROOT).as_posix()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is read off a file: a hash per part; what it imports of this package, (module, name here -> name there)."""
+
+    parts: dict[str, str]
+    imports: list[tuple[str, dict[str, str]]]
+
+
+@functools.cache
+def _read(name: str) -> _Source:
+    """Once in a process, soon after the module was imported: a later edit is not what this process computes with."""
+    tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+    spelled = {part: "".join(map(_spell, nodes)) for part, nodes in _parts(tree).items()}
+    hashes = {part: hashlib.sha256(text.encode()).hexdigest()[:DIGITS] for part, text in spelled.items()}
+    return _Source(hashes, list(_imports(tree)))
+
+
+def _parts(tree: ast.Module) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for node in _bare(tree.body):
+        if isinstance(node, ast.ClassDef):
+            found.setdefault(node.name, []).append([node.bases, node.keywords, node.decorator_list])
+            for inner in _bare(node.body):
+                part = f"{node.name}.{inner.name}" if isinstance(inner, FUNCTION) else node.name
+                found.setdefault(part, []).append(inner)
+        elif isinstance(node, FUNCTION):
+            found.setdefault(node.name, []).append(node)
+        elif not _is_table(node):
+            found.setdefault("its own statements", []).append(node)
+    return found
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every import of this package, at the top or late, those for type checkers alone aside."""
+    front: list[ast.AST] = [tree]
+    while front:
+        node = front.pop()
+        if isinstance(node, ast.ImportFrom):
+            if node.module and node.module.partition(".")[0] == PACKAGE:
+                yield node.module, {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, {}) for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
+        elif not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            front += (inner for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt | ast.ExceptHandler))
+
+
+@functools.cache
+def _hash(name: str) -> str:
+    return key_of(parts(name))[:DIGITS]
+
+
+def _details(folder: Path | None) -> dict[str, dict[str, str]]:
+    try:
+        found = {} if folder is None else read_json(folder / DETAILS)
+    except GateFailed:
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+
+
+def _is_table(node: ast.stmt) -> bool:
+    """`slot = Slot(...)`, where levers are listed: another lever beside those in use changes none of them."""
+    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["slot"]
+
+
+def _bare(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements without the docstring, or any text that stands alone."""
+    return [node for node in body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+
+
+def _spell(value: Any) -> str:
+    """One spelling of a syntax tree, the same in every version of Python: fields that are empty or not there say nothing."""
+    said: list[str] = []
+    _say(value, said.append)
+    return "".join(said)
+
+
+def _say(value: Any, put: Callable[[str], None]) -> None:
+    if isinstance(value, list):
+        put("[")
+        for one in _bare(value) if value and isinstance(value[0], ast.stmt) else value:
+            _say(one, put)
+        put("]")
+    elif isinstance(value, ast.Constant):
+        put(f"{type(value.value).__name__} {value.value!r};")
+    elif isinstance(value, ast.AST):
+        put(type(value).__name__ + "(")
+        for name in value._fields:
+            inner = getattr(value, name, None)
+            if inner is not None and inner != [] and name not in ("type_comment", "ctx"):
+                put(name)
+                _say(inner, put)
+        put(")")
+    else:
+        put(f"{value!r};")

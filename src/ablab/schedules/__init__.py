@@ -1,5 +1,0 @@
-"""Schedules: fraction of the budget spent to the factor on each learning rate."""
-
-from ablab.slot import Slot
-
-slot = Slot("schedule", __name__, wsd="Wsd", cosine="Cosine")

@@ -1,0 +1,219 @@
+"""The model mixed with n-grams of the text that it has already been scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ablab.data import Corpus
+from ablab.data.bands import band_edges
+from ablab.data.corpus.tokens import UNTRAINED
+from ablab.model.decoder import Decoder
+from ablab.model.inference import inference
+from ablab.scoring.cuts import Cut, batches, hidden_of, log_p, nats_of
+from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.evaluators.grams import Grams
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.receptive import within
+from ablab.scoring.scores import Scores
+from ablab.scoring.subset import at_least_one, input_lengths, sample
+
+BLOCK = 1 << 18  # tokens whose model scores are held before they are mixed
+# At most: every order is a table over the whole text, and what repeats for longer is found by the shorter ones.
+ORDERS = 32
+
+
+class Ngram:
+    """Scores p = (1 - weight) p_model + weight p_ngram; the counts of p_ngram come from targets scored before.
+
+    p_ngram: orders 1 to `max_order` (at most 32) with absolute discounting (`discount`), backing off to the model itself,
+    so that it is one distribution over the vocabulary whatever was counted. `chunk`: targets are counted when so many
+    more have been scored. `carry`: false counts each document for itself; true goes on through the documents in the
+    corpus's order, as one stream. Contexts never reach over a document's start. The model reads windows as in disjoint
+    (`seq_len`, `documents`). extra: {"model_nats_per_token" (the model alone), "known" (share of
+    targets that some count speaks of)}.
+    """
+
+    source = "Ney, Essen and Kneser 1994; mixtures over caches: Kuhn and De Mori 1990; openai/parameter-golf #978"
+    revision: ClassVar[int] = 1
+    decides: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        max_order: int = 3,
+        weight: float = 0.1,
+        discount: float = 0.75,
+        chunk: int = 64,
+        carry: bool = False,
+        seq_len: int | None = None,
+        documents: int | None = None,
+    ) -> None:
+        if max_order < 1:
+            raise ValueError(f"max_order = {max_order} counts nothing; give at least 1 (single tokens)")
+        if max_order > ORDERS:
+            raise ValueError(
+                f"max_order = {max_order} is more than {ORDERS}, the longest grams counted; give at most that"
+            )
+        for name, share in (("weight", weight), ("discount", discount)):
+            if not 0 < share < 1:
+                raise ValueError(f"{name} = {share:g} is no share; give more than 0 and less than 1")
+        if chunk < 1:
+            raise ValueError(f"chunk = {chunk} never learns; give at least 1")
+        at_least_one(documents=documents, seq_len=seq_len)
+        self.max_order, self.weight, self.discount, self.chunk = max_order, weight, discount, chunk
+        self.carry, self.seq_len, self.documents = carry, seq_len, documents
+
+    @staticmethod
+    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+        """The settings for lengths that are `long` times these."""
+        length = choice["seq_len"]
+        small = None if length is None else max(4, round(length * long))
+        return {"documents": None, "seq_len": small, "chunk": max(1, round(choice["chunk"] * long))}
+
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Ngram, int]:
+        """The same on little text, and how many tokens of it: a window and some chunks are two thirds of that."""
+        seq_len, chunk = self.seq_len or settings["model"]["seq_len"], min(self.chunk, 16)
+        small = Ngram(
+            max_order=self.max_order,
+            weight=self.weight,
+            discount=self.discount,
+            chunk=chunk,
+            carry=self.carry,
+            seq_len=self.seq_len,
+        )
+        return small, 3 * (seq_len + 2 * chunk + 2) // 2
+
+    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+        """ValueError where a window reaches beyond the model's places; only lengths and sizes are read."""
+        length = self.seq_len or settings["model"]["seq_len"]
+        within(settings, corpus, model, min(length, max(input_lengths(corpus, self.documents), default=0)))
+
+    def __call__(
+        self,
+        model: Decoder,
+        corpus: Corpus,
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+        precision: str,
+        ledger: Ledger | None = None,
+    ) -> Scores:
+        """Scores per document. `seed` is not used: nothing here is drawn."""
+        trained = settings["model"]["seq_len"]
+        seq_len = self.seq_len or trained
+        self.fit(settings, corpus, model)
+        corpus = sample(corpus, self.documents)
+        ledger = ledger or Ledger(corpus)
+        alone_T, grams = np.full(len(corpus.valid.tokens), np.nan), self._grams(corpus)
+        known = 0
+        with inference(model, precision) as device, declared(model, seq_len, trained):
+            for first, end in _blocks(corpus):
+                _read(model, corpus, first, end, seq_len, alone_T, device)
+                for at_N in self._turns(corpus, first, end):
+                    known += self._score(ledger, model, corpus, grams, alone_T, at_N, seq_len, device)
+        scored = ~np.isnan(alone_T)
+        count = int(scored.sum())
+        extra = {
+            "model_nats_per_token": float(alone_T[scored].mean()) if count else None,
+            "known": known / count if count else None,
+        }
+        return ledger.scores(band_edges(seq_len), extra)
+
+    def _grams(self, corpus: Corpus) -> Grams:
+        starts, tokens = corpus.valid.starts, corpus.valid.tokens.astype(np.int64)
+        document_T = np.repeat(np.arange(len(corpus.valid)), np.diff(starts))
+        return Grams(
+            tokens,
+            starts[document_T],
+            document_T * (not self.carry),
+            max_order=self.max_order,
+            discount=self.discount,
+            vocab_size=corpus.vocab_size,
+        )
+
+    def _turns(self, corpus: Corpus, first: int, end: int) -> Iterator[np.ndarray]:
+        """Targets by their place in the text, as many as are scored before the next count."""
+        starts, marks = corpus.valid.starts, corpus.valid.marks
+        at_N = int(starts[first]) + np.flatnonzero(marks[int(starts[first]) : int(starts[end])] != UNTRAINED)
+        if self.carry:
+            yield from (at_N[i : i + self.chunk] for i in range(0, len(at_N), self.chunk))
+            return
+        document_N = np.searchsorted(starts, at_N, side="right") - 1  # each counts for itself: all take turns together
+        turn_N = (at_N - starts[document_N] - 1) // self.chunk
+        order = np.argsort(turn_N, kind="stable")
+        yield from np.split(at_N[order], np.flatnonzero(np.diff(turn_N[order])) + 1) if len(at_N) else []
+
+    def _score(
+        self,
+        ledger: Ledger,
+        model: Decoder,
+        corpus: Corpus,
+        grams: Grams,
+        alone_T: np.ndarray,
+        at_N: np.ndarray,
+        seq_len: int,
+        device: torch.device,
+    ) -> int:
+        """Score these targets, then count them. Returns of how many some count spoke."""
+        starts = corpus.valid.starts
+        document_N = np.searchsorted(starts, at_N, side="right") - 1
+        place_N = at_N - starts[document_N]
+        a_N, b_N = grams.mix(at_N)
+
+        def spread(rows: np.ndarray) -> np.ndarray:
+            return np.stack([self._spread(model, corpus, grams, int(at_N[row]), seq_len, device) for row in rows])
+
+        nats_N = -self._log(a_N, b_N, -alone_T[at_N])
+        ledger.score(document_N, place_N, (place_N - 1) % seq_len, nats_N, spread)
+        grams.learn(at_N)
+        ledger.update(document_N, place_N)
+        return int((a_N > 0).sum())
+
+    def _log(self, a: np.ndarray, b: np.ndarray | float, log_model: np.ndarray) -> np.ndarray:
+        """log of weight A + (1 - weight + weight B) p_model."""
+        with np.errstate(divide="ignore"):
+            found: np.ndarray = np.logaddexp(np.log(self.weight * a), np.log1p(self.weight * (b - 1)) + log_model)
+        return found
+
+    def _spread(
+        self, model: Decoder, corpus: Corpus, grams: Grams, at: int, seq_len: int, device: torch.device
+    ) -> np.ndarray:
+        """log p of every token at one place, from what has been counted up to now."""
+        document = int(np.searchsorted(corpus.valid.starts, at, side="right")) - 1
+        last = at - int(corpus.valid.starts[document]) - 1
+        start = last // seq_len * seq_len
+        (batch,) = batches(corpus, [Cut(document, start, last + 1, last)], seq_len)
+        tokens = batch.tokens_BT.to(device)
+        log_model_V = log_p(model, model(tokens, batch.ids_BT.to(device))[:, -1])[0]
+        a_V, b = grams.spread(at)
+        return self._log(a_V, b, log_model_V)
+
+
+def _blocks(corpus: Corpus) -> Iterator[tuple[int, int]]:
+    """Documents [first, end) of about BLOCK tokens."""
+    starts, first = corpus.valid.starts, 0
+    while first < len(corpus.valid):
+        end = int(np.searchsorted(starts, starts[first] + BLOCK, side="right")) - 1
+        end = min(max(end, first + 1), len(corpus.valid))
+        yield first, end
+        first = end
+
+
+def _read(
+    model: Decoder, corpus: Corpus, first: int, end: int, seq_len: int, alone_T: np.ndarray, device: torch.device
+) -> None:
+    """The model's own nats of every target of some documents, into alone_T."""
+    starts = corpus.valid.starts
+    cuts = (
+        Cut(document, start, min(start + seq_len, inputs), start)
+        for document in range(first, end)
+        for inputs in [int(starts[document + 1] - starts[document]) - 1]
+        for start in range(0, inputs, seq_len)
+    )
+    for batch in batches(corpus, cuts, seq_len):
+        nats_N = nats_of(model, hidden_of(model, batch, device), batch.targets_N, corpus.vocab_size)
+        alone_T[starts[batch.document_N] + batch.place_N] = nats_N

@@ -1,0 +1,193 @@
+"""Whole documents, stretch by stretch: a cache carries what earlier stretches left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from ablab.data import Corpus
+from ablab.data.bands import band_edges
+from ablab.model import inference
+from ablab.model.cache import Cache
+from ablab.model.decoder import Decoder
+from ablab.scoring.cuts import Cut, batch_of, batches, hidden_of, score
+from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.receptive import made, within
+from ablab.scoring.scores import Scores
+from ablab.scoring.subset import at_least_one, input_lengths, sample
+
+
+class Run(NamedTuple):
+    """Inputs [start, stop) of a document, read from an empty cache."""
+
+    document: int
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+class Streaming:
+    """Reads each document from its start to its end in stretches over a cache: global layers see all of it.
+
+    The scores are those of one forward over the document. `stretch`: tokens read at once (default: seq_len); it changes
+    memory and time, no score. `cache`: the most tokens kept; a longer document starts afresh there, which extra
+    counts: {"restarts", "stretches", "longest", "notes"}. Bands are places since the last start. Without `cache` position
+    schemes are told the trained length; with it, `cache` where that is more. `documents` as in disjoint.
+    ValueError where a document is longer than its places reach, and where a scheme needs the length that `cache` says.
+    """
+
+    source = "Dai et al. 2019 (Transformer-XL), arXiv 1901.02860, with the whole past kept"
+    revision: ClassVar[int] = 1
+    decides: ClassVar[bool] = True
+
+    def __init__(self, *, stretch: int | None = None, cache: int | None = None, documents: int | None = None) -> None:
+        if stretch is not None and stretch < 1:
+            raise ValueError(f"stretch = {stretch} reads nothing; give at least 1, or leave it out for seq_len")
+        if cache is not None and cache < 1:
+            raise ValueError(
+                f"cache = {cache} keeps nothing; give at least one stretch, or leave it out for everything"
+            )
+        at_least_one(documents=documents)
+        if stretch is not None and cache is not None:
+            _fits(cache, stretch)
+        self.stretch, self.cache, self.documents = stretch, cache, documents
+
+    @staticmethod
+    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+        """The settings for lengths that are `long` times these."""
+        stretch = None if choice["stretch"] is None else max(1, round(choice["stretch"] * long))
+        cache = None if choice["cache"] is None else max(stretch or 4, round(choice["cache"] * long))
+        return {"documents": None, "stretch": stretch, "cache": cache}
+
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Streaming, int]:
+        """The same on little text, and how many tokens of it: a document of three stretches, and past a small cache.
+
+        It is no longer than the model was trained on: whether places reach further is for the text itself to show.
+        """
+        trained = settings["model"]["seq_len"]
+        stretch = self.stretch or trained
+        few = max(1, min(stretch, 64, trained // 3))
+        cache = None if self.cache is None else min(_fits(self.cache, stretch), 2 * few)
+        return Streaming(stretch=few, cache=cache), 3 * (5 * few // 2 + 2) // 2
+
+    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+        """ValueError where a cache holds no stretch, or a document outreaches the model's places; only sizes are read."""
+        trained = settings["model"]["seq_len"]
+        if self.cache is not None:
+            _fits(self.cache, self.stretch or trained)
+        elif any(getattr(part, "ntk", False) for part in made(settings, corpus, model).modules()):
+            raise ValueError(
+                "rope's ntk needs the length that will be read, and without a cache streaming has none; "
+                "set cache = the most tokens of a document that are read in one go"
+            )
+        longest = max((run.length for run in _runs(input_lengths(corpus, self.documents), self.cache)), default=1)
+        try:
+            within(settings, corpus, model, longest)
+        except ValueError as error:
+            fault, _, cure = str(error).partition("; ")
+            raise ValueError(f"a document of {longest} tokens: {fault}; set cache = {trained}, or {cure}") from error
+
+    def __call__(
+        self,
+        model: Decoder,
+        corpus: Corpus,
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+        precision: str,
+        ledger: Ledger | None = None,
+    ) -> Scores:
+        """Scores per document. `seed` is not used: nothing here is drawn."""
+        trained = settings["model"]["seq_len"]
+        stretch = self.stretch or trained
+        self.fit(settings, corpus, model)
+        corpus = sample(corpus, self.documents)
+        ledger = ledger or Ledger(corpus)
+        lengths = (np.diff(corpus.valid.starts) - 1).tolist()
+        runs = _runs(lengths, self.cache)
+        longest = max((run.length for run in runs), default=1)
+        length = max(trained, self.cache or 0)
+        with inference.inference(model, precision) as device, declared(model, length, trained):
+            read = _read_at_once(model, corpus, [run for run in runs if run.length <= stretch], stretch, ledger, device)
+            for group in _groups([run for run in runs if run.length > stretch], stretch):
+                read += _read_on(model, corpus, group, stretch, ledger, device)
+        return ledger.scores(band_edges(longest), self._extra(lengths, runs, longest, read))
+
+    def _extra(self, lengths: list[int], runs: list[Run], longest: int, read: int) -> dict[str, Any]:
+        restarts = sum(run.start > 0 for run in runs)
+        extra = {"restarts": restarts, "stretches": read, "longest": longest}
+        if not restarts:
+            return extra
+        cut = sum(inputs > (self.cache or 0) for inputs in lengths)
+        note = f"{cut} documents are longer than cache = {self.cache}: they start afresh there, {restarts} times in all"
+        return {**extra, "notes": [note]}
+
+
+def _fits(cache: int, stretch: int) -> int:
+    if cache < stretch:
+        raise ValueError(
+            f"cache = {cache} is less than one stretch of {stretch}; give at least {stretch}, or a shorter stretch"
+        )
+    return cache
+
+
+def _runs(lengths: list[int], cache: int | None) -> list[Run]:
+    """What is read without a break, the longest first: alike are neighbours."""
+    runs = [
+        Run(document, start, min(inputs, start + (cache or inputs)))
+        for document, inputs in enumerate(lengths)
+        for start in range(0, inputs, cache or max(1, inputs))
+    ]
+    return sorted(runs, key=lambda run: (-run.length, run))
+
+
+def _groups(runs: list[Run], stretch: int) -> Iterator[list[Run]]:
+    """Runs that are read beside each other, one a row: as many as a forward holds, none less than half as long as another."""
+    group = list[Run]()
+    for run in runs:
+        full = len(group) >= max(1, inference.FORWARD_TOKENS // stretch)
+        if group and (full or 2 * run.length < group[0].length):
+            yield group
+            group = []
+        group.append(run)
+    if group:
+        yield group
+
+
+def _read_at_once(
+    model: Decoder, corpus: Corpus, runs: list[Run], stretch: int, ledger: Ledger, device: torch.device
+) -> int:
+    """Score runs of one stretch, several in a row, without a cache; returns how many there were."""
+    cuts = (Cut(run.document, run.start, run.stop, run.start) for run in runs)
+    for batch in batches(corpus, cuts, stretch):
+        hidden_ND = hidden_of(model, batch, device)
+        score(ledger, model, hidden_ND, batch, batch.offset_N, corpus.vocab_size)
+    return len(runs)
+
+
+def _read_on(
+    model: Decoder, corpus: Corpus, group: list[Run], stretch: int, ledger: Ledger, device: torch.device
+) -> int:
+    """Score runs beside each other over one cache, each a row of its own; those that have ended go on as padding.
+
+    Returns how many stretches were read.
+    """
+    kept, read, longest = Cache(model, min(group[0].length, 4 * stretch)), 0, group[0].length
+    for at in range(0, longest, stretch):
+        cuts = []
+        for run in group:
+            here = min(run.start + at, run.stop)
+            cuts.append([Cut(run.document, here, min(here + stretch, run.stop), here)])
+            read += cuts[-1][0].stop > here
+        batch = batch_of(corpus, cuts)
+        hidden = model(batch.tokens_BT.to(device), batch.ids_BT.to(device), cache=kept).flatten(0, 1)
+        hidden_ND = hidden[torch.from_numpy(batch.at_N).to(device)]
+        score(ledger, model, hidden_ND, batch, batch.offset_N + at, corpus.vocab_size)
+    return read

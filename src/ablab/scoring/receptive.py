@@ -1,0 +1,46 @@
+"""How far back a hidden state of a model looks, where that can be known, and how far its places go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ablab.data import Corpus
+from ablab.model.decoder import Decoder, skeleton
+
+
+def receptive(model: Decoder) -> int | None:
+    """The most tokens before its own that a hidden state depends on; None where there is no such number.
+
+    A number holds only where nothing sees a token's place as such: every layer met (loops unrolled) has a window, every
+    position scheme says `relative`, and the embedding says how far back it looks (`reach`). What does not say so is taken
+    to look anywhere. No other part can look back: a forward over a cache equals the whole one, and nothing else keeps
+    anything there.
+    """
+    reach = getattr(getattr(model, "mixer", None), "reach", None)
+    if reach is None:
+        return None
+    total = int(reach)
+    for i in model.order:
+        attention: Any = cast(Any, model.layers[i]).attn
+        if attention.window is None or not getattr(attention.position, "relative", False):
+            return None
+        total += int(attention.window) - 1
+    return total
+
+
+def within(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None, length: int) -> None:
+    """ValueError where a part (`within`) cannot read `length` tokens in one go.
+
+    Places that were trained are never too many: the model is asked, or made as a skeleton, only beyond them.
+    """
+    if length <= settings["model"]["seq_len"]:
+        return
+    for part in made(settings, corpus, model).modules():
+        if callable(check := getattr(part, "within", None)):
+            check(length - 1)
+
+
+def made(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None) -> Decoder:
+    """The model, or its skeleton where there is none yet."""
+    return skeleton(settings["model"], vocab_size=corpus.vocab_size) if model is None else model

@@ -1,0 +1,270 @@
+"""One stage of a run: pack the trained weights, unpack them, evaluate, write one score per document."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from ablab.artifact import blob as packing
+from ablab.artifact.blob import BLOB, RESULT
+from ablab.artifact.compressors.digest import digest
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.files import read_json, write_atomic, write_json
+from ablab.core.opened import opened
+from ablab.data import Corpus, audit
+from ablab.data.formats.located import sealed
+from ablab.model.decoder import Decoder, build
+from ablab.runtime import machine, source
+from ablab.runtime.machine import Peak, dtype_of
+from ablab.scoring import evaluators
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.legality import forward as gates
+from ablab.scoring.legality import replay
+from ablab.scoring.legality.kept import Kept
+from ablab.scoring.scores import Scores, finite
+from ablab.scoring.subset import sample
+
+REVISION = 4  # raised whenever a number that this file makes changes on purpose
+
+
+def run_stage(
+    settings: Mapping[str, Any],
+    name: str,
+    *,
+    weights: Path,
+    corpus: Corpus,
+    out: Path,
+    seed: int,
+    precision: str,
+    executor: str,
+    device: str = "cpu",
+    blobs: Mapping[str, Path] | None = None,
+    here: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run stage `name` on the weights file and write `out`/scores.npz, then `out`/result.json, whose content is returned.
+
+    `blobs`: the directory of every stage of this run, where a stage that is built on (`after`) has left its packed bytes.
+    here(): raises where `out` is gone, before anything is written.
+    result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes (of the artifact: model_bytes, which is the
+    size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
+    an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
+    nothing is raised), checked, diverged (why scores mean nothing, or None), scores {file, sha256}, seconds, peak_bytes;
+    source (`ablab.runtime.source`) and machine say what made it; key (the directory's name) and digest guard the rest.
+    GateFailed where a file is missing, damaged, or does not fit.
+    """
+    began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
+    make = functools.partial(decoder_of, corpus=corpus, seed=seed, executor=executor, device=device)
+    blob = packing.packed(
+        settings,
+        name,
+        functools.partial(_load, weights, corpus),
+        blobs=blobs or {},
+        corpus=corpus,
+        seed=seed,
+        precision=precision,
+        model=functools.partial(make, settings, precision=precision),
+    )
+    model = make(windowed(settings, name), packing.unpacked(blob), precision=precision)
+    before, packed = digest(_tensors(model)), time.perf_counter()
+    evaluator = evaluators.slot.build(stage["evaluate"])
+    violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
+    gated = time.perf_counter()
+    scores, told, seen, looked = _kept(
+        evaluator, name, stage, model, corpus, settings, before, seed=seed, precision=precision
+    )
+    evaluated = time.perf_counter()
+    checked |= seen
+    scores.gates = [*violated, *told, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
+    if digest(_tensors(model)) != before:
+        scores.gates.append("weights: the evaluation changed the model")
+    here()
+    if blob.root == name and packing.is_built_on(settings, name):
+        write_atomic(out / BLOB, blob.content)
+    timing = {"pack": packed - began, "check": gated - packed + looked, "evaluate": evaluated - gated - looked}
+    found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
+    found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
+    found |= _made_by(out, settings, name, device)
+    result: dict[str, Any] = sealed(finite({**found, "key": out.name}))
+    write_json(out / RESULT, result)
+    return result
+
+
+def _made_by(out: Path, settings: Mapping[str, Any], name: str, device: str) -> dict[str, Any]:
+    """The source, kept beside, and the machine."""
+    made_by = source.of_stage(settings, name)
+    source.keep(out, made_by)
+    return {"source": made_by, "machine": machine.kind(device)}
+
+
+def _sizes(blob: packing.Blob) -> dict[str, Any]:
+    """What the artifact comes to."""
+    size = len(blob.content)
+    parts = {"bytes": size + blob.code_bytes, "model_bytes": size, "code_bytes": blob.code_bytes}
+    return {**parts, "blob": blob.sha256, "artifact": blob.report}
+
+
+def _scored_as(scores: Scores) -> dict[str, Any]:
+    """What the scores come to."""
+    found = {"metrics": scores.metrics, "gates": scores.gates, "bands": scores.bands}
+    return {**found, "diverged": scores.extra.get("diverged")}
+
+
+def _totals(evaluator: Any, scores: Scores, corpus: Corpus) -> list[str]:
+    """Where totals of an evaluator that decides are not those of the text."""
+    if not evaluator.decides:
+        return []
+    limit = getattr(evaluator, "documents", None)
+    return gates.complete(scores, corpus, limit) + audit.told(scores.metrics, sample(corpus, limit).valid)
+
+
+def windowed(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The settings with the windows that stage `name` sets for its evaluation; 0 sees everything."""
+    chosen = settings["stage"][name]["windows"]
+    if not chosen:
+        return settings
+    changed = copy.deepcopy(dict(settings))
+    for kind in changed["model"]["kinds"].values():
+        if kind["table"] in chosen:
+            kind["window"] = chosen[kind["table"]] or None
+    return changed
+
+
+def legal(
+    evaluator: Any,
+    name: str,
+    stage: Mapping[str, Any],
+    model: Decoder,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    seed: int,
+    precision: str,
+    executor: str,
+) -> tuple[list[str], dict[str, float]]:
+    """What the model, and then the evaluator, violate; and the largest deviations seen."""
+    violated, checked = gates.check(model, corpus, settings, precision=precision, executor=executor)
+    if evaluator.decides:
+        how: dict[str, Any] = {"seed": seed, "precision": precision, "executor": executor}
+        try:
+            more, seen = replay.check(evaluator, model, corpus, settings, **how)
+        except ValueError as error:
+            raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+        violated, checked = violated + more, checked | seen
+    return violated, checked
+
+
+def _kept(
+    evaluator: Any,
+    name: str,
+    stage: Mapping[str, Any],
+    model: Decoder,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    digest: str,
+    *,
+    seed: int,
+    precision: str,
+) -> tuple[Scores, list[str], dict[str, float], float]:
+    """The scores, what they violate, the largest deviations, and the seconds that were spent on looking."""
+
+    def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
+        how = {} if ledger is None else {"ledger": ledger}  # probes have none
+        fresh = evaluators.slot.build(stage["evaluate"])
+        return _scored(fresh, name, stage, on, text, settings, seed=seed, precision=precision, **how)
+
+    kept = Kept(model, corpus, evaluator, seed=seed, digest=digest)
+    scores, began = kept.run(evaluate), time.perf_counter()
+    told, seen = kept.check(evaluate, scores, precision=precision)
+    return scores, told, seen, kept.calls.seconds + time.perf_counter() - began
+
+
+def _scored(evaluator: Any, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:
+    try:
+        found: Scores = evaluator(*parts, **how)
+        return found
+    except ValueError as error:
+        raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+
+
+def _extra(evaluator: Any, scores: Scores) -> dict[str, Any]:
+    """What an evaluator wants to show, as a probe's or beside scores of the text."""
+    return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
+
+
+def read_stage(out: Path) -> tuple[dict[str, Any], Scores]:
+    """What `run_stage` left in `out`. GateFailed, naming the file, where one is missing, truncated or edited."""
+    result = read_json(out / RESULT, form={"scores": {"sha256": str}})
+    return result, Scores.load(out, result)
+
+
+def trained_decoder(
+    settings: Mapping[str, Any], weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
+) -> Decoder:
+    """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
+    return decoder_of(
+        settings,
+        _load(weights, corpus),
+        corpus=corpus,
+        seed=seed,
+        precision=precision,
+        executor=executor,
+        device=device,
+    )
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
+    """Trained weights. They carry the hash of their tokenizer; on text of another one they are not scored."""
+    try:
+        opened(weights).close()  # the library waits at a pipe
+        with safe_open(weights, "pt") as file:
+            found = (file.metadata() or {}).get("tokenizer", "")
+        loaded: dict[str, torch.Tensor] = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise GateFailed(
+            Fault(str(weights), f"cannot be read ({error})", "delete its directory to train again")
+        ) from error
+    if found != corpus.fingerprint:
+        made = f"made with the tokenizer {found[:12]}" if found else "made with no known tokenizer"
+        fault = f"{made}, this corpus has {corpus.fingerprint[:12] or 'none'}"
+        raise GateFailed(Fault(str(weights), fault, "score them on text of their own tokenizer"))
+    return loaded
+
+
+def decoder_of(
+    settings: Mapping[str, Any],
+    unpacked: Mapping[str, torch.Tensor],
+    *,
+    corpus: Corpus,
+    seed: int,
+    precision: str,
+    executor: str,
+    device: str,
+) -> Decoder:
+    """The decoder of the settings with the unpacked weights; every name and shape must fit."""
+    model = build(
+        settings["model"],
+        vocab_size=corpus.vocab_size,
+        seed=seed,
+        salt=settings["train"]["salt"],
+        device=device,
+        dtype=dtype_of(precision),
+        executor=executor,
+    )
+    try:
+        model.load_state_dict(dict(unpacked), strict=True)
+    except RuntimeError as error:
+        fault = f"the weights are of another model ({' '.join(str(error).split())})"
+        raise GateFailed(Fault("stage", fault, "use the settings they were trained with")) from error
+    return model

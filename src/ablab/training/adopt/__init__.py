@@ -1,0 +1,199 @@
+"""Weights trained elsewhere, taken in place of a training: read, checked name by name, and written as a run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.files import key_of, sha256_file, write_json
+from ablab.data import Corpus
+from ablab.data.formats.located import sealed
+from ablab.model.decoder import Decoder, skeleton
+from ablab.model.size import parameters
+from ablab.runtime import machine, provenance, source
+from ablab.runtime.lock import locked
+from ablab.training import checkpoint
+from ablab.training.adopt import golf
+from ablab.training.adopt.found import Found, read
+from ablab.training.adopt.names import closest, fitted, without_copies
+from ablab.training.adopt.strange import weights_at
+from ablab.training.train import finished
+
+REVISION = 1  # raised whenever a number that this file makes changes on purpose
+SHOWN = 4  # differences of one kind that an error lists
+UNTRAINED_HERE: dict[str, Any] = {  # of done.json, where a training would have said what it came to
+    "status": "done",
+    "fault": None,
+    "steps": 0,
+    "tokens": 0,
+    "seconds": 0.0,
+    "validate_seconds": 0.0,
+    "tokens_per_second": None,
+    "hashes": [],
+    "trajectory": [],
+    "untrained": {},
+    "validated": {},
+    "spikes": 0,
+    "resumed": [],
+    "routing": {},
+    "positions": None,
+    "rounded": {"steps": 0, "tensors": 0},
+    "epochs": 0.0,
+}
+
+
+def adopt(
+    settings: Mapping[str, Any],
+    corpus: Corpus,
+    *,
+    seed: int,
+    out: Path,
+    precision: str,
+    micro_rows: int,
+    executor: str,
+    compiled: bool = False,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+    allow_changed: bool = False,
+) -> dict[str, Any]:
+    """Write the weights of `settings["train"]["weights"]` (one file) into `out` as a training would have left them.
+
+    Returns what done.json holds: the keys of a training's, with no steps, tokens, seconds or trajectory, the token hash
+    "adopted:SHA256", and `adopted` {file, sha256, names, tokenizer, notes}. Arguments are those of `train`.
+    GateFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
+    """
+    [file] = map(Path, settings["train"]["weights"])
+    where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
+    where |= {"compiled": compiled, "device": torch.device(device).type}
+    digest = _sha256(file)
+    identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
+                       "corpus": corpus.key, "revision": REVISION})  # fmt: skip
+    here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    if (
+        done := finished(out, identity, here, allow_changed)
+    ) is not None:  # without the lock: arms that share weights ask side by side
+        return done
+    with locked(out):
+        checkpoint.sweep(out)
+        if (done := finished(out, identity, here, allow_changed)) is not None:
+            return done
+        say(f"weights of {file.name}")
+        found, notes, decoder = taken(settings, corpus, file, precision=precision)
+        name = "weights.safetensors"
+        saved = checkpoint.save_tensors(out / name, found.tensors, {"tokenizer": corpus.fingerprint})
+        adopted = {"file": file.name, "sha256": digest, "names": found.names, "tokenizer": found.tokenizer or None}
+        done = {
+            **UNTRAINED_HERE,
+            "token_hash": f"adopted:{digest}",
+            "parameters": parameters(decoder),
+            "weights": {name: saved},
+            "identity": identity,
+            "seed": seed,
+            **where,
+            **here,
+            "code": provenance.of_ablab(),
+            "threads": torch.get_num_threads(),
+            "adopted": {**adopted, "notes": notes},
+        }
+        source.keep(out, here["source"])
+        done = sealed(done)
+        write_json(out / "done.json", done)
+        return done
+
+
+def taken(
+    settings: Mapping[str, Any], corpus: Corpus, file: Path, *, precision: str
+) -> tuple[Found, list[str], Decoder]:
+    """What a file holds, under the model's own names and in its types; what must be known of it; the model's skeleton."""
+    found = read(file)
+    if found.tokenizer and found.tokenizer != corpus.fingerprint:
+        fault = f"made with the tokenizer {found.tokenizer[:12]}, this corpus has {corpus.fingerprint[:12] or 'none'}"
+        raise GateFailed(Fault(str(file), fault, "score them on text of their own tokenizer"))
+    notes = list(found.notes)
+    if not found.tokenizer:
+        notes.append("its tokenizer is not known: that it made these tokens is taken on trust, bytes are audited")
+    decoder = skeleton(settings["model"], vocab_size=corpus.vocab_size)
+    if golf.fits(found.tensors):
+        try:
+            found.tensors = golf.own(found.tensors, decoder)
+        except ValueError as error:
+            fault, _, cure = str(error).partition("; ")
+            raise GateFailed(Fault(str(file), fault, cure)) from error
+        found.names, notes = "golf", notes + golf.notes(settings["model"])
+    try:
+        if found.names == "own":
+            found.tensors, left = fitted(found.tensors, decoder.state_dict().keys())
+            notes += left
+        found.tensors, copies = without_copies(found.tensors, bool(settings["model"]["tied"]))
+    except ValueError as error:
+        fault, _, cure = str(error).rpartition("; ")
+        raise GateFailed(Fault(str(file), fault, cure)) from None
+    notes += copies
+    found.tensors = _checked(found.tensors, decoder, file, machine.dtype_of(precision))
+    return found, notes, decoder
+
+
+def _checked(tensors: Mapping[str, Tensor], decoder: Decoder, file: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors in the model's order and types, copied; a fault that lists every kind of difference."""
+    wanted = decoder.state_dict()
+    faults = _differences({name: tuple(t.shape) for name, t in tensors.items()}, wanted)
+    if faults:
+        cure = "use the settings they were trained with"
+        if near := closest(wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()):
+            faults.append(f"closest are {near}")
+        raise GateFailed(Fault(str(file), f"holds weights of another model: {'; '.join(faults)}", cure))
+    done: dict[str, Tensor] = {}
+    for name, like in wanted.items():
+        tensor = tensors[name].detach().cpu()
+        if tensor.is_floating_point() != like.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise GateFailed(Fault(str(file), f"{name} is {kind}: packed or rounded weights", "give the trained ones"))
+        cast = tensor.to(dtype if like.is_floating_point() else like.dtype, copy=True)
+        if (lost := _lost(tensor, cast)) is not None:
+            raise GateFailed(Fault(str(file), f"{name} {lost[0]}", lost[1]))
+        done[name] = cast
+    return done
+
+
+def _lost(tensor: Tensor, cast: Tensor) -> tuple[str, str] | None:
+    """Fault and cure where numbers are not finite, or do not survive the change of type."""
+    kind = str(cast.dtype).removeprefix("torch.")
+    if bad := int((~tensor.isfinite()).sum()):
+        fault = f"holds {bad:,} number{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} not finite"
+        return fault, "give weights of a run that did not diverge"
+    if bad := int((~cast.isfinite()).sum()):
+        fault = f"holds {bad:,} number{'s' if bad > 1 else ''} beyond the largest of {kind}"
+        return fault, "give weights of a run that did not diverge"
+    if not cast.is_floating_point() and (bad := int((cast.to(tensor.dtype) != tensor).sum())):
+        return f"holds {bad:,} whole number{'s' if bad > 1 else ''} that {kind} does not hold", "give the trained ones"
+    return None
+
+
+def _differences(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Names that are missing or unknown and shapes that differ, each kind in one text."""
+    missing, unknown = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+    wrong = [
+        f"{name} is {shapes[name]}, the model's is {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & shapes.keys())
+        if shapes[name] != tuple(wanted[name].shape)
+    ]
+    kinds = {"lacks ": missing, "has ": [f"{name}, which the model has not" for name in unknown], "": wrong}
+    return [f"{word}{_some(rows)}" for word, rows in kinds.items() if rows]
+
+
+def _some(rows: list[str]) -> str:
+    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+    return ", ".join(rows[:SHOWN]) + more
+
+
+def _sha256(file: Path) -> str:
+    weights_at(file)
+    try:
+        return sha256_file(file)
+    except OSError as error:
+        raise GateFailed(Fault(str(file), f"cannot be read ({error.strerror})", "check train.weights")) from error

@@ -1,0 +1,127 @@
+"""parameter-golf's `final_model.pt` in this model's names: the stack of #1493 on the preset golf_11x512, and that of #1716
+with its gates, pair table and smear.
+
+Two things differ beside the names. Its rotation turns by the negative angle, which is ours after the two halves of the
+rotated channels change places, in the rows of queries and keys alike; and its norms add the epsilon of fp32
+(torch.nn.functional.rms_norm without eps), which matters behind an embedding of standard deviation 0.005.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablab.model.decoder import Decoder
+
+EPS = torch.finfo(torch.float32).eps
+WHOLE = {
+    "tok_emb.weight": "embed.weight",
+    "lm_head.weight": "lm_head.weight",
+    "skip_weights": "skips.weight_nD",
+    "skip_gates": "skips.gate_nD",
+}
+OF_BLOCK = {
+    "attn.c_q.weight": "attn.projection.q_proj.weight",
+    "attn.c_k.weight": "attn.projection.k_proj.weight",
+    "attn.c_v.weight": "attn.projection.v_proj.weight",
+    "attn.proj.weight": "attn.o_proj.weight",
+    "attn.q_gain": "attn.temperature.gain_H",
+    "mlp.fc.weight": "mlp.up_proj.weight",
+    "mlp.proj.weight": "mlp.down_proj.weight",
+}
+# Levers stand in lists of their own order: their parameters are found below a part of the model, by the last part of our names.
+LISTED = {
+    "bigram.embed.weight": ("mixer", ("table.weight",)),
+    "bigram.proj.weight": ("mixer", ("proj.weight",)),
+    "bigram.scale": ("mixer", ("scale",)),
+    "smear_gate.weight": ("mixer", ("gate.weight",)),
+    "smear_lambda": ("mixer", ("mix",)),
+}
+LISTED_OF_BLOCK = {
+    "attn_scale": ("residual", ("attn_D",)),
+    "mlp_scale": ("residual", ("mlp_D",)),
+    "resid_mix": ("residual", ("stream_D", "first_D")),
+    "attn.attn_gate_proj.weight": ("attn.gate", ("gate.weight",)),
+}
+TEMPERATURE = "logit_temp"  # a number that their later scripts fit to the logits and save
+TURNED = ("attn.c_q.weight", "attn.c_k.weight")
+
+
+def fits(names: Mapping[str, Any]) -> bool:
+    """Whether these are parameter-golf's names."""
+    return "tok_emb.weight" in names and any(name.startswith("blocks.") for name in names)
+
+
+def own(tensors: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
+    """The tensors under the decoder's names, queries and keys in its convention of rotation; unknown names stay as they are.
+
+    ValueError where positions turn in another way than rope's (what was learned is of no other one), where logits were
+    given a temperature, and for a single number in place of rows.
+    """
+    done: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        inside = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        place, leaf = (f"layers.{inside[1]}.", inside[2]) if inside else ("", name)
+        listed, alone = (LISTED_OF_BLOCK, OF_BLOCK) if inside else (LISTED, WHOLE)
+        if leaf == TEMPERATURE:
+            _no_temperature(tensor)
+        elif leaf in listed:
+            done |= _in_list(place, *listed[leaf], name, tensor, decoder)
+        elif leaf in TURNED and inside and int(inside[1]) < len(decoder.layers):
+            done[place + alone[leaf]] = _halves(tensor, decoder, int(inside[1]))
+        else:
+            done[place + alone[leaf] if leaf in alone else name] = tensor
+    return done
+
+
+def notes(model: Mapping[str, Any]) -> list[str]:
+    """What sets this model apart from the one that was trained, whatever the names say."""
+    found = ["parameter-golf trains over rows that run across documents; here attention ends at a document's start"]
+    if abs(model["norm_eps"] - EPS) > 1e-3 * EPS:
+        found.append(f"parameter-golf trains with norm_eps = {EPS:.8g}, this study has {model['norm_eps']:g}")
+    return found
+
+
+def _in_list(
+    place: str, part: str, ends: tuple[str, ...], name: str, tensor: Tensor, decoder: Decoder
+) -> dict[str, Tensor]:
+    """The parameter of a lever below `place` + `part`, one row for each of our tensors; its own name where there is none."""
+    known = {n: p for n, p in decoder.named_parameters() if n.startswith(f"{place}{part}.")}
+    found = [next((n for n in known if n.endswith(f".{end}")), "") for end in ends]
+    if len(ends) > 1 and tensor.dim() == 0:
+        fault = f"{name} is a single number, where parameter-golf has {len(ends)} rows"
+        raise ValueError(f"{fault}; give the trained weights as they were saved")
+    rows = tensor.unbind(0) if len(ends) > 1 else (tensor,)
+    if not all(found) or len(rows) != len(ends):
+        return {name: tensor}
+    if tensor.shape == (1,) and known[found[0]].dim() == 0:
+        rows = (tensor[0],)
+    return dict(zip(found, rows))
+
+
+def _no_temperature(value: Tensor) -> None:
+    if value.numel() != 1 or float(value) != 1:
+        shown = f"{float(value):g}" if value.numel() == 1 else "no number"
+        raise ValueError(
+            f"multiplies logits by a temperature ({TEMPERATURE} is {shown}); give the weights before it was fitted"
+        )
+
+
+def _halves(weight: Tensor, decoder: Decoder, layer: int) -> Tensor:
+    """Rows of every head with the two halves of the rotated channels exchanged."""
+    attn: Any = decoder.layers[layer].attn
+    if not getattr(attn.position, "turns", False):
+        return weight
+    rotated = getattr(attn.position, "rotated", None)
+    if rotated is None:
+        raise ValueError('holds weights of parameter-golf, which turn by fixed frequencies; set position = "rope"')
+    size = attn.shape.head_dim
+    if weight.dim() != 2 or weight.shape[0] % size:
+        return weight  # of another shape: what checks shapes says so
+    order = torch.arange(size)
+    order[:rotated] = order[:rotated].roll(rotated // 2)
+    return weight.unflatten(0, (-1, size))[:, order].flatten(0, 1)

@@ -1,0 +1,269 @@
+"""What one step of training changes, and how: weights, optimizer state, running means."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablab.core.fault import Fault, InvalidStudy
+from ablab.data import Batch, Corpus, Stream, valid_rows
+from ablab.data.batches.megatron_stream import MegatronStream
+from ablab.data.corpus.midway import midway
+from ablab.data.spans import SPANS, metric_of
+from ablab.model.compiled import compile_layers
+from ablab.model.decoder import build
+from ablab.model.parts.routing import Aux
+from ablab.runtime import machine
+from ablab.training import checkpoint, losses, optimizers, qats, schedules
+from ablab.training.stability import nonfinite
+
+VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall out of the cache
+
+
+class Diverged(Exception):
+    """The loss or a gradient is not finite; raised before the update. Its text says which."""
+
+
+def split_fault(model: torch.nn.Module, rows: int, micro_rows: int, place: str) -> Fault | None:
+    """What is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time."""
+    whole = [path for path, part in model.named_modules() if getattr(part, "whole_batch", False)]
+    if not whole or micro_rows >= rows:
+        return None
+    text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {micro_rows} at a time'
+    return Fault(f"{place}.{whole[0]}", text, 'use balance = "sequence", or a batch that fits into memory at once')
+
+
+class Learner:
+    """The parts of one run: model, optimizer, schedule, batches, validation rows. `train` turns them step by step."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        corpus: Corpus,
+        *,
+        seed: int,
+        precision: str,
+        micro_rows: int,
+        executor: str,
+        device: str,
+        compiled: bool = False,
+    ) -> None:
+        budget, sizes, self.asked = settings["budget"], settings["model"], settings["train"]
+        self.precision, self.device, self.micro_rows, self.budget = precision, device, micro_rows, budget
+        self.batch_tokens = budget["batch_tokens"]
+        self.steps = math.ceil(budget["tokens"] / self.batch_tokens) if budget["tokens"] else None
+        if budget["tokens"] and budget["tokens"] < self.batch_tokens:
+            fault = f"{budget['tokens']} tokens are less than one batch of {self.batch_tokens}"
+            raise InvalidStudy(Fault("budget.tokens", fault, "raise tokens or lower batch_tokens"))
+        # The salt moves the weights' draws and not the order of the tokens: an A/A arm must stay comparable token by token.
+        self.model = build(
+            sizes,
+            vocab_size=corpus.vocab_size,
+            seed=seed,
+            salt=self.asked["salt"],
+            device=device,
+            dtype=machine.dtype_of(precision),
+            executor=executor,
+        )
+        self.aux = Aux()  # of one step; health is that of the mixtures at the last step, empty where there is none
+        self.health: dict[str, Any] = {}
+        if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
+            raise InvalidStudy(torn)
+        if compiled:
+            compile_layers(self.model)
+        self.parameters = dict(self.model.named_parameters())
+        self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
+        self.schedule = schedules.slot.build(self.asked["schedule"])
+        self.loss = losses.slot.build(self.asked["loss"])
+        self.qat = qats.slot.build(self.asked["qat"])
+        self.rounds = self.qat.chosen(self.parameters, self.model.roles())  # names of what forward passes see rounded
+        self.spanned: dict[str, float] = {}  # mean nats and targets of each span at the last step, if there are spans
+        # For each parameter a running mean; its decay grows to ema, as a mean of the first weights is a mean of noise.
+        self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
+        self.seq_len = seq_len = sizes["seq_len"]
+        try:
+            self.stream = self._stream(corpus, settings["data"], seed, seq_len)
+        except ValueError as error:
+            raise InvalidStudy(Fault("data", str(error))) from error
+        self.held_out = midway(corpus, self.asked.get("validate_bytes"), settings["data"]["span"])
+        self.valid, self.spans = valid_rows(self.held_out, seq_len), corpus.valid.spans
+        if self.loss.spans and not self.spans:
+            fault = "weighs spans, and no token of this data lies in one"
+            raise InvalidStudy(Fault("train.loss", fault, 'use data with span files, or loss = "mean"'))
+
+    def _stream(self, corpus: Corpus, data: Mapping[str, Any], seed: int, seq_len: int) -> Stream | MegatronStream:
+        """The training batches, in the order that the settings name."""
+        sizes: dict[str, Any] = {"seed": seed, "batch_tokens": self.batch_tokens, "seq_len": seq_len}
+        if data["order"] == "chunks":
+            return Stream(corpus, span=data["span"], **sizes)
+        if self.steps is None:
+            raise ValueError("Megatron's order needs to know how many rows are read; give budget.tokens")
+        n_rows = self.steps * self.batch_tokens // seq_len
+        return MegatronStream(corpus, weights=data["weights"], n_rows=n_rows, **sizes)
+
+    def spent(self, step: int, seconds: float) -> float:
+        """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""
+        if self.steps is not None:
+            return step / self.steps
+        return min(1.0, seconds / self.budget["seconds"])
+
+    def step(self, batch: Batch, number: int, spent: float) -> tuple[float, float, float]:
+        """Update `number` (the first is 1).
+
+        Returns the loss (its weighing of the nats), gradient norm before clipping, learning rate of the first group. Raises
+        Diverged, with nothing changed, where loss or gradient are not finite.
+        """
+        # The rate of a step is the schedule's at the step's middle: neither the first nor the last update is inert.
+        # Under a budget in seconds a step is as long as those before it were; the first one counts as a thousandth.
+        step = 1 / self.steps if self.steps is not None else spent / (number - 1) if number > 1 else 1e-3
+        middle = spent + 0.5 * step
+        factor = self.schedule.factor(min(1.0, middle))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+            group["spent"] = min(1.0, middle)
+        self.model.at(spent)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.aux = Aux()
+        with self.rounded(spent):
+            loss = self.gradients(batch)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss}")
+        norm = self.clip()
+        self.optimizer.step(checked=True)
+        self.aux.after_step()
+        self.health = self.aux.health(self.model)
+        if self.mean:
+            decay = min(self.asked["ema"], (1 + number) / (1 + number + self.asked["ema_warmup"]))
+            torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        return loss, norm, self.optimizer.param_groups[0]["lr"]
+
+    @contextlib.contextmanager
+    def rounded(self, spent: float) -> Iterator[None]:
+        """Rounded values in the chosen weights during a step's passes, where `train.qat` acts by now; the full ones after.
+
+        Gradients with respect to the rounded values are left as they are, in the full weights' place: straight through.
+        """
+        names = self.rounds if self.qat.acts(spent) else []
+        full = {name: self.parameters[name].data for name in names}
+        try:
+            for name, weight in full.items():
+                self.parameters[name].data = self.qat.round(weight)
+            yield
+        finally:
+            for name, weight in full.items():
+                self.parameters[name].data = weight
+
+    def gradients(self, batch: Batch) -> float:
+        """Add up the gradient of the loss over the batch, micro-batch by micro-batch; returns the loss.
+
+        Weights are those of the whole batch, so sizes of micro-batches do not weigh. Losses that balance mixtures are in
+        the gradient and not in what is returned.
+        """
+        weight_BT, divisor = self.loss.weigh(batch.targets_BT, batch.spans_BT)
+        total, sums = 0.0, torch.zeros(2, 3, dtype=torch.float64)
+        for at in range(0, len(batch.tokens_BT), self.micro_rows):
+            here = slice(at, at + self.micro_rows)
+            rows = (batch.tokens_BT[here], batch.targets_BT[here], batch.ids_BT[here])
+            with machine.autocast(self.precision, self.device):
+                nll_BT = self.model.nll(*(part.to(self.device) for part in rows), aux=self.aux)
+            weighed = nll_BT if weight_BT is None else nll_BT * weight_BT[here].to(self.device)
+            loss = weighed.sum() / divisor
+            balance = self.aux.take(rows=len(batch.tokens_BT), tokens=batch.tokens_BT.numel())
+            # outside autocast, so that gradients are taken in the types of the forward pass
+            (loss if balance is None else loss + balance).backward()
+            total += loss.item()
+            if self.spans:
+                sums += spanned(nll_BT.detach().cpu(), batch.targets_BT[here], batch.spans_BT[here])
+        if self.spans:
+            self.spanned = named(sums)
+        return total
+
+    def clip(self) -> float:
+        """Scale the gradient down to the norm `clip` (0: never); returns the norm before. Raises Diverged."""
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        if not math.isfinite(norm):
+            raise Diverged(f"the gradient norm is {norm} ({nonfinite(self.parameters)})")
+        if self.asked["clip"] and norm > self.asked["clip"]:
+            torch._foreach_mul_(gradients, self.asked["clip"] / norm)
+        return norm
+
+    def validates(self, tokens: int) -> bool:
+        """Whether a multiple of `validate_every` tokens was passed by the step that ended at `tokens`."""
+        every = self.asked["validate_every"]
+        return every > 0 and tokens // every > (tokens - self.batch_tokens) // every
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Nats per token and bits per byte over `held_out`, each a ratio of sums, with the weights to be saved."""
+        rows, nats, sums = self.valid, 0.0, torch.zeros(2, 3, dtype=torch.float64)
+        step = max(1, VALID_TOKENS // rows.tokens_RT.shape[1])
+        self.swap()
+        for at in range(0, len(rows), step):
+            parts = (rows.tokens_RT, rows.targets_RT, rows.ids_RT)
+            batch = [torch.from_numpy(part[at : at + step]).to(self.device) for part in parts]
+            with machine.autocast(self.precision, self.device):
+                nll_RT = self.model.nll(*batch)
+            nats += float(nll_RT.double().sum())
+            if self.spans:
+                sums += spanned(nll_RT.cpu(), batch[1].cpu(), torch.from_numpy(rows.spans_RT[at : at + step]))
+        self.swap()
+        scored = rows.targets_RT >= 0
+        n_bytes = int(rows.n_bytes_RT[scored].sum())
+        found = {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
+        return found | {metric_of(span): nats for span, nats in named(sums).items() if span in SPANS}
+
+    def swap(self) -> None:
+        """Exchange the weights and their running means, where there are any."""
+        for name, mean in self.mean.items():
+            weight = self.parameters[name]
+            weight.data, self.mean[name] = mean, weight.data
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        state = checkpoint.optimizer_tensors(self.optimizer, self.parameters)
+        return {
+            **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"optimizer/{name}": tensor for name, tensor in state.items()},
+            **{f"mean/{name}": tensor for name, tensor in self.mean.items()},
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put `tensors` back. KeyError or RuntimeError where they belong to another model."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "mean": {}}
+        for full, tensor in tensors.items():
+            part, _, name = full.partition("/")
+            parts[part][name] = tensor
+        self.model.load_state_dict(parts["model"])
+        checkpoint.restore_optimizer(self.optimizer, self.parameters, parts["optimizer"])
+        for name in self.mean:
+            self.mean[name].copy_(parts["mean"][name])
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights to be scored, and the last ones where running means take their place (else nothing)."""
+        last = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return ({**last, **self.mean}, last) if self.mean else (last, {})
+
+
+def spanned(nll_BT: Tensor, targets_BT: Tensor, spans_BT: Tensor) -> Tensor:
+    """Sum of nats (row 0) and number (row 1) of the targets in each span: fp64 (2, 3), columns none, reasoning, final."""
+    scored = targets_BT >= 0
+    spans, nll = spans_BT[scored], nll_BT[scored].double()
+    sums = torch.zeros(2, 3, dtype=torch.float64)
+    sums[0].index_add_(0, spans, nll)
+    sums[1].index_add_(0, spans, torch.ones_like(nll))
+    return sums
+
+
+def named(sums: Tensor) -> dict[str, float]:
+    """Mean nats of each span that has targets, and `SPAN_targets`."""
+    found: dict[str, float] = {}
+    for name, mark in SPANS.items():
+        nats, count = float(sums[0, mark]), float(sums[1, mark])
+        found |= {name: nats / count, f"{name}_targets": count} if count else {f"{name}_targets": 0.0}
+    return found

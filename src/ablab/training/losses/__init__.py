@@ -1,0 +1,5 @@
+"""Losses: what the nats of a batch's targets weigh in the gradient."""
+
+from ablab.core.slot import Slot
+
+slot = Slot("loss", __name__, mean="Mean", spans="Spans")

@@ -1,0 +1,201 @@
+"""Updates of matrices, batched by shape: gather gradients, update a stack of equals, scatter. The rest goes to AdamW.
+
+A parameter (R, C) is one matrix, a parameter (n, R, C) is n of them. All matrices of one shape and type share one stack of
+state, so that the number of operations of a step depends on the number of shapes, not of matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ablab.training.orthogonal import chunk
+from ablab.training.roles import Rates, refuse_nonfinite
+
+
+class Update(Protocol):
+    """A rule for a stack of equal matrices."""
+
+    def state(self, rows: int, cols: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape, for one matrix, of everything remembered; it starts at zero."""
+        ...
+
+    def shrink(self, lr: float, decay: float, rows: int, cols: int) -> tuple[float, bool]:
+        """The share of a weight that decay takes in one step, and whether only where the step shrinks the weight too."""
+        ...
+
+    def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
+        """The step against which -lr is taken, (n, R, C); moves `state` in place and leaves the gradient alone."""
+        ...
+
+
+class Stack:
+    """All parameters of one shape (R, C) and type, as one stack: its state, and where in it each parameter lies."""
+
+    def __init__(self, rows: int, cols: int, members: list[nn.Parameter], update: Update) -> None:
+        self.rows, self.cols, self.members = rows, cols, members
+        self.counts = [p.numel() // (rows * cols) for p in members]
+        first, total = members[0], sum(self.counts)
+        wide = torch.promote_types(first.dtype, torch.float32)  # bf16 weights still have fp32 state
+        shapes = update.state(rows, cols)
+        self.state = {k: torch.zeros((total, *s), dtype=wide, device=first.device) for k, s in shapes.items()}
+        self.views: list[dict[str, Tensor]] = []
+        self.starts: list[int] = []
+        at = 0
+        for p, count in zip(members, self.counts, strict=True):
+            self.starts.append(at)
+            where: Any = at if p.dim() == 2 else slice(at, at + count)
+            self.views.append({k: stack[where] for k, stack in self.state.items()})
+            at += count
+        # A row of elementwise work reads the type of the state, so chunks are sized by it.
+        self.chunk = chunk(rows, cols, torch.empty(0, dtype=wide, device=first.device))
+
+    def adopt(self, found: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Take in state that was put there by others (a checkpoint), and leave views of the stack in its place."""
+        for p, views in zip(self.members, self.views, strict=True):
+            mine = found[p]
+            for key, view in views.items():
+                if (given := mine.get(key)) is not view:
+                    if given is not None:
+                        view.copy_(given)
+                    mine[key] = view
+
+    def chunks(self) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
+        """Start, stop, and the parts of parameters (index, first, last matrix) of every chunk.
+
+        A parameter without a gradient is passed over: neither its weights nor its state move.
+        """
+        parts: list[tuple[int, int, int]] = []
+        start = filled = 0
+        for i, p in enumerate(self.members):
+            if p.grad is None:
+                if parts:
+                    yield start, start + filled, parts
+                parts, filled = [], 0
+                continue
+            first = 0
+            while first < self.counts[i]:
+                if not parts:
+                    start = self.starts[i] + first
+                last = min(self.counts[i], first + self.chunk - filled)
+                parts.append((i, first, last))
+                filled += last - first
+                first = last
+                if filled == self.chunk:
+                    yield start, start + filled, parts
+                    parts, filled = [], 0
+        if parts:
+            yield start, start + filled, parts
+
+    def step(self, update: Update, *, lr: float, decay: float, spent: float) -> None:
+        """One update of every member that has a gradient."""
+        share, cautious = update.shrink(lr, decay, self.rows, self.cols)
+        for start, stop, parts in self.chunks():
+            state = {k: stack[start:stop] for k, stack in self.state.items()}
+            step_nRC = update(self._gather(parts, next(iter(state.values())).dtype), state, spent)
+            weights = [_rows(self.members[i], first, last) for i, first, last in parts]
+            steps = step_nRC.flatten(0, 1).split([len(rows) for rows in weights])
+            if share and cautious:
+                shrunk = torch._foreach_mul(weights, steps)  # to 1 where the step shrinks the weight, or there is none
+                torch._foreach_sign_(shrunk)
+                torch._foreach_add_(shrunk, 1)
+                torch._foreach_clamp_max_(shrunk, 1)
+                torch._foreach_mul_(shrunk, weights)
+                torch._foreach_add_(weights, shrunk, alpha=-share)
+            elif share:
+                torch._foreach_mul_(weights, 1 - share)
+            torch._foreach_add_(weights, steps, alpha=-lr)
+
+    def _gather(self, parts: list[tuple[int, int, int]], kind: torch.dtype) -> Tensor:
+        rows: list[Tensor] = []
+        for i, first, last in parts:
+            grad = self.members[i].grad
+            assert grad is not None  # chunks pass over such parameters
+            rows.append(_rows(grad, first, last))
+        joined = rows[0] if len(rows) == 1 else torch.cat(rows)
+        return joined.to(kind).view(-1, self.rows, self.cols)
+
+
+class Matrices(torch.optim.Optimizer):
+    """Group `matrix` by `update`, every other by AdamW, fused. State is fp32 (fp64 for fp64 weights).
+
+    `taper` = (from, to): every decay keeps its size until that fraction of training, then falls in a line to the share `to`.
+    A non-finite gradient raises FloatingPointError before anything changes; `checked`: the caller has seen that there is none.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        update: Update,
+        *,
+        betas: tuple[float, float],
+        eps: float,
+        taper: tuple[float, float] | None,
+    ) -> None:
+        self.update, self.taper = update, taper
+        rest = [group for group in groups if group["role"] != "matrix"]
+        super().__init__(groups, {})
+        self.rest = torch.optim.AdamW(rest, betas=betas, eps=eps, fused=True) if rest else None
+        self.stacks: list[tuple[dict[str, Any], Stack]] = []
+        for group in self.param_groups:
+            by_shape: dict[Any, list[nn.Parameter]] = {}
+            for p in group["params"] if group["role"] == "matrix" else ():
+                by_shape.setdefault((p.shape[-2:], p.dtype, p.device), []).append(p)
+            for ((rows, cols), *_), members in by_shape.items():
+                self.stacks.append((group, Stack(rows, cols, members, update)))
+
+    @torch.no_grad()
+    def step(self, closure: None = None, *, checked: bool = False) -> None:  # type: ignore[override]
+        """One update from the gradients at hand."""
+        if not checked:
+            refuse_nonfinite(p for group in self.param_groups for p in group["params"])
+        for group in self.param_groups:
+            group["weight_decay"] = group["decay"] * self._left(group["spent"])
+        for group, stack in self.stacks:
+            stack.adopt(self.state)
+            stack.step(self.update, lr=group["lr"], decay=group["weight_decay"], spent=group["spent"])
+        if self.rest is not None:
+            self.rest.state = self.state
+            self.rest.step()
+
+    def _left(self, spent: float) -> float:
+        """The share of the decay that is left when `spent` of training is behind."""
+        if self.taper is None or spent <= self.taper[0]:
+            return 1.0
+        begin, end = self.taper
+        return 1 - (1 - end) * (spent - begin) / (1 - begin)
+
+
+def build(
+    rates: Rates,
+    update: Update,
+    parameters: Mapping[str, nn.Parameter],
+    roles: Mapping[str, str],
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    taper: tuple[float, float] | None,
+) -> Matrices:
+    """The optimizer over `parameters`, each exactly once, by role.
+
+    Raises ValueError where parameters and roles do not name the same things, and for a matrix of more than three dimensions.
+    """
+    for name, role in roles.items():
+        if role == "matrix" and name in parameters and parameters[name].dim() > 3:
+            fault = f"{name} has {parameters[name].dim()} dimensions"
+            raise ValueError(f"{fault}; give it as (d_out, d_in) or as a stack (n, d_out, d_in)")
+    return Matrices(rates.groups(parameters, roles), update, betas=betas, eps=eps, taper=taper)
+
+
+def check_taper(taper: tuple[float, float] | None) -> None:
+    """Raises ValueError where `taper` is no pair (from below 1, to at most 1) of fractions."""
+    if taper is not None and not (len(taper) == 2 and 0 <= taper[0] < 1 and 0 <= taper[1] <= 1):
+        raise ValueError(f"taper = {list(taper)} is no taper; give [fraction it starts at, share left at the end]")
+
+
+def _rows(tensor: Tensor, first: int, last: int) -> Tensor:
+    """Matrices `first` to `last` of a parameter or its gradient as rows of one matrix, ((last - first) R, C)."""
+    return tensor if tensor.dim() == 2 else tensor[first:last].flatten(0, 1)

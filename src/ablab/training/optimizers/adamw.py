@@ -1,0 +1,72 @@
+"""AdamW by role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablab.training.roles import Rates, decays, not_negative, positive, refuse_nonfinite
+
+
+class AdamW:
+    """Adam with decoupled weight decay, learning rate and decay by role.
+
+    `lr` holds for matrices and for every role without a rate of its own: `embedding_lr` governs embedding and head, unless
+    `head_lr` is given; `scalar_lr` the rest. `decay` acts on matrices, embedding and head, never on scalars (norms, sinks,
+    frequencies) nor on anything below two dimensions; each step shrinks a weight by lr * decay. Raises ValueError for
+    settings outside their range.
+    """
+
+    source = "Loshchilov and Hutter 2019, arXiv 1711.05101"
+    revision = 2  # 2: embedding_lr governs the head too
+
+    def __init__(
+        self,
+        *,
+        lr: float = 3e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        decay: float = 0.1,
+        embedding_lr: float | None = None,
+        head_lr: float | None = None,
+        scalar_lr: float | None = None,
+    ) -> None:
+        not_negative(lr=lr, embedding_lr=embedding_lr, head_lr=head_lr, scalar_lr=scalar_lr)
+        decays(betas=betas)
+        positive(eps=eps)
+        not_negative(decay=decay)
+        self.betas, self.eps = betas, eps
+        by_role = {"embedding": embedding_lr, "head": head_lr, "scalar": scalar_lr}
+        self.rates = Rates(lr, decay, lr, decay, by_role)
+
+    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
+        """Peak learning rate and decay of a role."""
+        return self.rates.rule(role, ndim)
+
+    def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
+        return self.rates.rules(parameters, roles)
+
+    def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
+
+        Raises ValueError where parameters and roles do not name the same things.
+        """
+        groups = self.rates.groups(parameters, roles)
+        # fused: one pass over memory instead of a dozen; bit-identical for 1 and 2 threads and across resume.
+        return _Guarded(groups, betas=self.betas, eps=self.eps, fused=True)
+
+
+class _Guarded(torch.optim.AdamW):
+    """torch's AdamW, which would write a NaN into its state: here a non-finite gradient raises before anything changes.
+
+    `checked`: the caller has seen that every gradient is finite, so that they need not be read again.
+    """
+
+    def step(self, closure: None = None, *, checked: bool = False) -> None:  # type: ignore[override]
+        if not checked:
+            refuse_nonfinite(p for group in self.param_groups for p in group["params"])
+        super().step(closure)

@@ -1,0 +1,351 @@
+"""Training: one run's settings and tokens to weights. A loop that reads from top to bottom.
+
+No global random numbers are used: weights come from named streams, batches from (seed, step). So a checkpoint is weights,
+optimizer state and a few numbers, and on a CPU a resumed run equals an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablab.core.fault import Fault, GateFailed, Interrupted, OutOfMemory
+from ablab.core.files import key_of, sha256_file, write_json
+from ablab.data import Corpus, audit, chain
+from ablab.data.bands import band_edges, trained_in_bands
+from ablab.data.formats.located import read_sealed, sealed
+from ablab.model.size import parameters
+from ablab.runtime import changed, machine, source
+from ablab.runtime.lock import locked
+from ablab.runtime.provenance import of_ablab
+from ablab.runtime.signals import at_once
+from ablab.training import checkpoint
+from ablab.training.learner import Diverged, Learner
+from ablab.training.metrics import Metrics
+from ablab.training.mirrors import HURRY, NO_MIRRORS, PATIENCE, Mirrored, Mirrors
+from ablab.training.stability import Spikes
+
+REVISION = 2  # raised whenever a number that this file makes changes on purpose
+SAY_EVERY = 0.5  # seconds between two lines about a run
+Say = Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """What a run has come to, besides tensors: all that a checkpoint's header must hold."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # of training steps alone: validation and checkpoints are not counted, earlier sittings are
+    token_hash: str = ""
+    recent: list[float] = field(default_factory=list)
+    spikes: int = 0
+    trajectory: list[dict[str, float]] = field(default_factory=list)
+    hashes: list[list[Any]] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
+    untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
+    positions: list[int] = field(default_factory=list)  # targets trained in each band of positions
+    rounded: int = 0  # steps whose passes saw rounded weights
+    resumed: list[dict[str, Any]] = field(default_factory=list)  # where it went on by other code or on another machine
+    validate_seconds: float = 0.0  # of scoring a part of the held-out text, before the first step and on the way
+
+
+def train(
+    settings: Mapping[str, Any],
+    corpus: Corpus,
+    *,
+    seed: int,
+    out: Path,
+    precision: str,
+    micro_rows: int,
+    executor: str,
+    compiled: bool = False,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+    say: Say = print,
+    checkpoint_every: float = 60.0,
+    mirrors: Mirrored = NO_MIRRORS,
+    allow_changed: bool = False,
+) -> dict[str, Any]:
+    """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
+
+    precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch. compiled: the
+    layers go through torch.compile (`ablab.model.compiled`).
+    allow_changed: take what other code made, go on with what it, another torch or machine began (`ablab.runtime.changed`).
+    checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
+    Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
+    another run or one of changed code; InvalidStudy for impossible sizes.
+    """
+    where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
+    where |= {"compiled": compiled, "device": torch.device(device).type}
+    identity = _identity(settings, corpus, {"seed": seed, **where})
+    here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    if (done := finished(out, identity, here, allow_changed)) is not None:
+        checkpoint.drop_all(out)  # which a kill between done.json and their end has left
+        return done  # without the lock: arms that share weights ask side by side
+    with locked(out) as held:
+        checkpoint.sweep(out)
+        if (done := finished(out, identity, here, allow_changed)) is not None:
+            return done
+        with at_once():
+            learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
+        progress, size = _resume(learner, out, identity, say, here, allow_changed)
+        source.keep(out, here["source"])
+        metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
+        mirror = Mirrors(mirrors, out, settings=settings, say=say)
+
+        try:
+            how = {"stop": stop, "say": say, "every": checkpoint_every}
+            patience = HURRY
+            fault = _sitting(learner, progress, metrics, mirror, out, {"identity": identity, **here}, **how)
+            patience = PATIENCE
+        except RuntimeError as error:
+            raise (_out_of_memory(error, out, micro_rows) or error) from None
+        finally:
+            metrics.close()
+            mirror.close(patience)
+        kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
+        kept["metrics"] = {"rows": metrics.rows, "chain": metrics.head}
+        held.check()
+        return _finish(learner, progress, corpus, fault, out, kept)
+
+
+def _sitting(
+    learner: Learner,
+    progress: Progress,
+    metrics: Metrics,
+    mirror: Mirrors,
+    out: Path,
+    header: Mapping[str, Any],
+    **how: Any,
+) -> str:
+    """Score the weights as they were drawn, once, and step to the end of the budget (`_loop`); its answer."""
+
+    def write(row: Mapping[str, Any]) -> None:
+        metrics.write(row)
+        mirror.write()
+
+    def save() -> None:
+        here = {**header, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}
+        checkpoint.save(out, progress.step, learner.tensors(), here)
+
+    if not progress.untrained:
+        with at_once():
+            progress.untrained = _untrained(learner, progress, out)
+    fault = _loop(learner, progress, write=write, save=save, **how)
+    metrics.sync()
+    return fault
+
+
+def _identity(settings: Mapping[str, Any], corpus: Corpus, how: Mapping[str, Any]) -> str:
+    """Of what a directory holds: another question gets another one."""
+    asked = {k: settings[k] for k in ("budget", "model", "train")}
+    data = {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")}
+    return key_of({"settings": asked, **how, "data": data, "corpus": corpus.key, "revision": REVISION})
+
+
+def _validate(learner: Learner, progress: Progress) -> dict[str, float]:
+    """What `validate` finds, its seconds written down."""
+    began = time.perf_counter()
+    held_out = learner.validate()
+    progress.validate_seconds += time.perf_counter() - began
+    return held_out
+
+
+def _untrained(learner: Learner, progress: Progress, out: Path) -> dict[str, Any]:
+    """Score the weights as they were drawn. A loss that is not finite is left to the first step, which says so."""
+    held_out = _validate(learner, progress)
+    if not all(map(math.isfinite, held_out.values())):
+        return {"nats_per_token": None}
+    return audit.untrained(held_out, learner.held_out, place=str(out))
+
+
+def _loop(
+    learner: Learner,
+    progress: Progress,
+    *,
+    write: Callable[[Mapping[str, Any]], None],
+    save: Callable[[], None],
+    stop: Callable[[], bool],
+    say: Say,
+    every: float,
+) -> str:
+    """Step until the budget is spent; "" at the end, or what was not finite."""
+    spikes, saved, said = Spikes(progress.recent), time.monotonic(), 0.0
+    while (spent := learner.spent(progress.step, progress.seconds)) < 1:
+        if stop():
+            save()
+            raise Interrupted(f"stopped after step {progress.step}; the next run goes on from there")
+        began = time.perf_counter()
+        batch = learner.stream.batch(progress.step)
+        try:
+            loss, norm, rate = learner.step(batch, progress.step + 1, spent)
+        except Diverged as fault:
+            return f"{fault} at step {progress.step + 1}"
+        progress.seconds += time.perf_counter() - began
+        progress.step += 1
+        progress.tokens += batch.tokens_BT.numel()
+        progress.token_hash = chain(progress.token_hash, batch)
+        here_too = trained_in_bands(batch.ids_BT.numpy(), batch.targets_BT.numpy()).tolist()
+        progress.positions = [a + b for a, b in zip_longest(progress.positions, here_too, fillvalue=0)]
+        progress.rounded += bool(learner.rounds) and learner.qat.acts(spent)
+        progress.spikes += spikes.seen(loss)
+        here = {"step": progress.step, "tokens": progress.tokens}
+        row = {**here, "loss": loss, "lr": rate, "grad_norm": norm, "token_hash": progress.token_hash}
+        row |= {f"moe.{name}": value for name, value in learner.health.items() if name != "layers"}
+        row |= {f"loss_{name}": value for name, value in learner.spanned.items()}
+        write({**row, "seconds": round(progress.seconds, 6)})
+        over = learner.spent(progress.step, progress.seconds) >= 1
+        if over or learner.validates(progress.tokens):
+            held_out = _validate(learner, progress)
+            if not all(map(math.isfinite, held_out.values())):
+                return f"the validation loss is not finite after step {progress.step}"
+            progress.trajectory.append({**here, **held_out})
+            progress.hashes.append([progress.tokens, progress.token_hash])
+            layers = {"moe.layers": learner.health["layers"]} if learner.health else {}
+            write({**here, **{f"valid_{name}": value for name, value in held_out.items()}, **layers})
+        if not over and time.monotonic() - saved >= every:
+            save()
+            saved = time.monotonic()
+        if over or time.monotonic() - said >= SAY_EVERY:
+            say(_line(learner, progress, loss))
+            said = time.monotonic()
+    return ""
+
+
+def _resume(
+    learner: Learner, out: Path, identity: str, say: Say, here: Mapping[str, Any], allow_changed: bool
+) -> tuple[Progress, int]:
+    """Bring the learner to the newest whole checkpoint; its progress, and the bytes of metrics that belong to it.
+
+    Raises GateFailed where the checkpoint is of another run (another question gets another directory), or of other code than
+    is `here` and that is not allowed.
+    """
+    other: list[str] = []
+
+    def fit(header: dict[str, Any]) -> str:
+        if header["identity"] != identity:
+            fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
+            raise _Another(GateFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
+        other[:] = changed.since(header, here, out)
+        if other and not allow_changed:
+            raise _Another(changed.refused(out, f"its checkpoint of step {header['step']}", other))
+        path, size = out / "metrics.jsonl", header["metrics_bytes"]
+        if not path.exists() or path.stat().st_size < size:
+            return f"metrics.jsonl is shorter than the {size} bytes that it had then"
+        return ""
+
+    try:
+        found = checkpoint.newest(out, fit=fit, say=say)
+    except _Another as another:
+        raise another.refused from None
+    if found is None:
+        checkpoint.clear(out)
+        return Progress(machines=[machine.kind(learner.device)]), 0
+    header, tensors = found
+    learner.restore(tensors)
+    progress = Progress(**header["progress"])
+    if here["machine"] not in progress.machines:
+        progress.machines.append(here["machine"])
+    if "source" not in header:
+        say(f"{out}: {changed.UNKNOWN}")
+    if other:
+        say(f"{out}: goes on though {'; '.join(other)}; it will not be bit-identical to an uninterrupted run")
+        progress.resumed.append({"step": progress.step, "changed": other})
+    say(f"step {progress.step}: resumed")
+    return progress, header["metrics_bytes"]
+
+
+class _Another(Exception):
+    """Carries a refusal past the search for a whole checkpoint, which passes over ordinary faults."""
+
+    def __init__(self, refused: GateFailed) -> None:
+        self.refused = refused
+
+
+def finished(out: Path, identity: str, here: Mapping[str, Any], allow_changed: bool) -> dict[str, Any] | None:
+    """done.json of this very run, its weights checked; None where it is not finished. GateFailed where other code made it."""
+    path = out / "done.json"
+    if not path.exists():
+        return None
+    done = read_sealed(path, "identity", "weights", cure=f"delete {out} to have the run made again")
+    if done["identity"] != identity:
+        fault = "is of a run with other settings, data, seed, precision or micro-batch"
+        raise GateFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
+    if (other := changed.code(done, here, out)) and not allow_changed:
+        raise changed.refused(out, "it", other)
+    for name, digest in done["weights"].items():
+        if not (out / name).exists() or sha256_file(out / name) != digest:
+            fault = "is missing or does not match the sha256 in done.json"
+            raise GateFailed(Fault(str(out / name), fault, f"delete {out} to have the run made again"))
+    return done
+
+
+def _finish(
+    learner: Learner, progress: Progress, corpus: Corpus, fault: str, out: Path, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the weights, then done.json, then drop the checkpoints: whatever is killed in between is made again."""
+    weights = {}
+    if not fault:
+        for name, tensors in zip(("weights.safetensors", "weights.last.safetensors"), learner.weights()):
+            if tensors:
+                metadata = {"tokenizer": corpus.fingerprint}
+                weights[name] = checkpoint.save_tensors(out / name, tensors, metadata)
+    done: dict[str, Any] = {
+        "status": "diverged" if fault else "done",
+        "fault": fault or None,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "validate_seconds": progress.validate_seconds,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "token_hash": progress.token_hash,
+        "hashes": progress.hashes,
+        "trajectory": progress.trajectory,
+        "untrained": progress.untrained,
+        "validated": {
+            "documents": len(learner.held_out.valid),
+            "tokens": learner.held_out.valid.n_targets,
+            "bytes": learner.held_out.valid.n_scored_bytes,
+            "whole": learner.held_out is corpus,
+        },
+        "spikes": progress.spikes,
+        "parameters": parameters(learner.model),
+        "routing": learner.health,
+        "positions": {"edges": band_edges(learner.seq_len), "tokens": progress.positions},
+        "rounded": {"steps": progress.rounded, "tensors": len(learner.rounds)},
+        "epochs": learner.stream.epochs(progress.tokens),
+        "weights": weights,
+        "resumed": progress.resumed,
+        **provenance,
+        "machine": "; ".join(progress.machines),
+        "code": of_ablab(),
+        "threads": torch.get_num_threads(),
+    }
+    done = sealed(done)
+    write_json(out / "done.json", done)
+    checkpoint.clear(out)
+    return done
+
+
+def _line(learner: Learner, progress: Progress, loss: float) -> str:
+    """One line for people: place, loss, speed, time left."""
+    spent = learner.spent(progress.step, progress.seconds)
+    of = f"/{learner.steps}" if learner.steps is not None else f" ({spent:.0%})"
+    left = progress.seconds * (1 - spent) / spent
+    return f"step {progress.step}{of}, loss {loss:.3f}, {progress.tokens / progress.seconds:,.0f} tokens/s, {left:.0f} s left"
+
+
+def _out_of_memory(error: RuntimeError, out: Path, micro_rows: int) -> OutOfMemory | None:
+    """A refusal with a hint where memory ran out: the batch is never made smaller in silence."""
+    if not machine.ran_out(error):
+        return None
+    return OutOfMemory(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", machine.MORE_MEMORY))

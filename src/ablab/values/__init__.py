@@ -1,5 +1,0 @@
-"""Values: what becomes of a layer's values before attention reads them."""
-
-from ablab.slot import Slot
-
-slot = Slot("value", __name__, own="Own", residual="Residual")

@@ -1,0 +1,144 @@
+"""The walls of the house: a file imports only from rooms before its own, and stays small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "ablab"
+# Rooms from the ground up. A file imports from its own room and from those of tiers before it, never from a sibling's.
+TIERS = (
+    ("core",),
+    ("records", "verdict", "report", "runtime"),
+    ("data", "model"),
+    ("artifact", "training"),
+    ("scoring",),
+    ("study",),
+    ("runs",),
+    ("judging",),
+    ("check", "bridges"),
+    ("launch",),
+    ("bundle",),
+    ("cli",),
+)
+SIBLINGS = {("report", "records")}  # what crosses a border is a record
+TIER = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
+# Folders of levers, each below the noun that it varies: a lever knows core, runtime and its own room's shared parts.
+LEVERS = {
+    "model": ("blocks", "embeddings", "gates", "mlps", "positions", "projections", "residuals", "routers", "skips",
+              "softmaxes", "temperatures", "values"),
+    "training": ("losses", "optimizers", "qats", "schedules"),
+    "data": ("tokenizers",),
+    "artifact": ("codecs", "compressors"),
+    "scoring": ("evaluators",),
+}  # fmt: skip
+FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")
+FORBIDDEN_NAMES = {"utils", "util", "common", "base", "manager", "helpers", "config", "args"}
+
+
+def room(path: Path) -> str:
+    """The room that a file lies in."""
+    return path.relative_to(SOURCE).parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules of ours that a file imports: at the top, late, or for type checking."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module and (node.module == "ablab" or node.module.startswith("ablab.")):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("ablab.")}
+    return found - {"ablab.__version__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_down(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        there = name.split(".")[1]
+        assert there == here or TIER[there] < TIER[here] or (here, there) in SIBLINGS, (
+            f"{path.relative_to(SOURCE)} imports {name}"
+        )
+
+
+def test_every_entry_is_a_room_and_there_are_few() -> None:
+    entries = {path.name for path in SOURCE.iterdir() if path.name != "__pycache__"}
+    assert entries == {*TIER, "__init__.py", "py.typed"} and len(entries) <= 20
+
+
+@pytest.mark.parametrize(("room", "slot"), [(room, slot) for room, slots in LEVERS.items() for slot in slots])
+def test_levers_do_not_know_each_other(room: str, slot: str) -> None:
+    """Not those of other slots; of its own slot only what is shared, that is no lever."""
+    levers = {f"ablab.{room}.{one}" for one in LEVERS[room]}
+    for path in (SOURCE / room / slot).rglob("*.py"):
+        for name in imports(path):
+            package = ".".join(name.split(".")[:3])
+            assert package == f"ablab.{room}.{slot}" or package not in levers, f"{path.relative_to(SOURCE)}: {name}"
+
+
+def test_the_verdict_knows_no_torch_and_nothing_of_ours() -> None:
+    for path in (SOURCE / "verdict").glob("*.py"):
+        assert "torch" not in path.read_text(encoding="utf-8")
+        assert all(name.startswith("ablab.verdict") for name in imports(path))
+
+
+def test_core_imports_no_torch() -> None:
+    code = f"import sys, {', '.join(f'ablab.core.{path.stem}' for path in (SOURCE / 'core').glob('[a-z]*.py'))}"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_no_module_needs_itself() -> None:
+    """Late imports and those for type checking counted: a circle that hides is one, too."""
+    names = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in [*FILES]}
+    modules = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    needs = {
+        name: {full if full in modules else full.rpartition(".")[0] for full in imports(path)} & modules.keys() - {name}
+        for name, path in modules.items()
+    }
+    assert circles(needs) == []
+
+
+def circles(needs: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module."""
+    reached = {name: set(near) for name, near in needs.items()}
+    for _ in needs:
+        grown = {name: near.union(*(reached[one] for one in near)) for name, near in reached.items()}
+        if grown == reached:
+            break
+        reached = grown
+    found = {tuple(sorted(b for b in reached[a] if a in reached[b])) for a in reached if a in reached[a]}
+    return [list(one) for one in sorted(found)]
+
+
+def test_numbers_that_verdict_and_report_both_need_are_the_same() -> None:
+    from ablab.records import answer
+    from ablab.verdict import describe, documents, planning
+
+    assert (answer.POWER, answer.FEWEST_DOCUMENTS, answer.NEVER) == (planning.POWER, documents.FEWEST, describe.NEVER)
+
+
+def test_the_decoder_knows_no_lever_by_name() -> None:
+    from ablab.model import mlps, positions, projections, softmaxes
+
+    tree = ast.parse((SOURCE / "model" / "decoder.py").read_text(encoding="utf-8"))
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for slot in (positions.slot, projections.slot, softmaxes.slot, mlps.slot):
+        assert not words & set(slot.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    relative = path.relative_to(SOURCE)
+    assert len(relative.parts) <= 4, "at most three folders below ablab"
+    assert not {part.removesuffix(".py").lower() for part in relative.parts} & FORBIDDEN_NAMES
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400, f"{relative} has {text.count(chr(10))} lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 60, f"{relative}: {node.name} has {length} lines"
