@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tiny
+from tests import tiny
+
 from ablab.core.rng import stream
 from ablab.model.cache import Cache, cache_size
 from ablab.model.decoder import Decoder, build

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "ablab"
+TESTS = Path(__file__).resolve().parent
+SOURCE = TESTS.parent / "src" / "ablab"
 # Rooms from the ground up. A file imports from its own room and from those of tiers before it, never from a sibling's.
 TIERS = (
     ("core",),
@@ -142,3 +143,14 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= 60, f"{relative}: {node.name} has {length} lines"
+
+
+def test_every_room_has_its_tests_and_no_other_file_of_tests_lies_loose() -> None:
+    assert not [room for room in TIER if not any((TESTS / room).glob("test_*.py"))]
+    assert [path.name for path in TESTS.glob("test_*.py")] == [Path(__file__).name]
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Folders of tests are no packages, so that pytest tells files by their names alone."""
+    names = [path.name for path in TESTS.rglob("test_*.py")]
+    assert len(names) == len(set(names)) and not list(TESTS.rglob("__init__.py"))

@@ -1,7 +1,7 @@
 """Every lever of every slot of the model, in a whole decoder: causal, packed as apart, learnable, deterministic, resumable.
 
 Levers come from the slots' tables: a new one is tested unasked, with its defaults; VARIANTS adds settings that take other
-paths. Cached decoding has the same list in tests/test_decode.py.
+paths. Cached decoding has the same list in tests/model/test_decode.py.
 """
 
 from __future__ import annotations

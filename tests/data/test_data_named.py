@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pytest
+from tests.data.harmony.building import here, quiet, synth
 from tests.data.tiny import settings
-from tests.harmony.building import here, quiet, synth
 
 from ablab.core import inputs
 from ablab.core.fault import InvalidStudy, Refused

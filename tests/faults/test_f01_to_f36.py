@@ -20,7 +20,7 @@ from ablab.training.metrics import WALL
 from ablab.training.train import train
 
 TESTS = Path(__file__).parents[1]
-TRAIN, WHOLE, VECTORS = "test_train.py", "whole/test_study_to_verdict.py", "verdict/test_verdict_vectors.py"
+TRAIN, WHOLE, VECTORS = "training/test_train.py", "whole/test_study_to_verdict.py", "verdict/test_verdict_vectors.py"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ FAULTS = {
     19: Held(
         "what an arm shares with the baseline starts the same, from the same tokens",
         of("conformance/test_levers.py", "what_is_shared_with_the_baseline_starts_the_same")
-        + of("test_model.py", "same_seed_same_weights_and_a_part_more_moves_nothing_else")
+        + of("model/test_model.py", "same_seed_same_weights_and_a_part_more_moves_nothing_else")
         + of(WHOLE, "verdict_json_holds_what_is_promised"),
     ),
     20: Held("the same run twice is the same to the last bit", of(HERE, "f20_the_same_run_twice")),
@@ -171,16 +171,16 @@ FAULTS = {
     23: Held(
         "windows score every target once and as brute force does; a window of W sees W tokens",
         of("conformance/test_sliding.py", "equals_one_window_at_a_time", "every_target_is_scored_once")
-        + of("test_attend.py", "window_128_is_128_tokens_the_current_one_included"),
+        + of("model/test_attend.py", "window_128_is_128_tokens_the_current_one_included"),
     ),
     24: Held(
         "a file scores as the weights in memory did, and its bytes are those of the file",
-        of("test_stage.py", "a_file_scores_as_its_weights_did_in_memory", "code_counts_to_the_artifact"),
+        of("scoring/test_stage.py", "a_file_scores_as_its_weights_did_in_memory", "code_counts_to_the_artifact"),
     ),
     25: Held(
         "a pickle that could run code is refused unrun",
-        of("test_adopt.py", "a_pickle_that_could_run_code_is_refused_unrun")
-        + of("test_stage.py", "scores_with_a_pickle_are_refused")
+        of("training/test_adopt.py", "a_pickle_that_could_run_code_is_refused_unrun")
+        + of("scoring/test_stage.py", "scores_with_a_pickle_are_refused")
         + of("faults/test_faults_folder.py", "no_command_imports_from_the_folder_it_stands_in"),
     ),
     26: Held(
@@ -198,11 +198,11 @@ FAULTS = {
             "f27_no_write_follows_a_link",
             "f27_a_run_writes_nothing_through_a_strangers_store",
         )
-        + of("test_bundle.py", "no_member_is_written_outside"),
+        + of("bundle/test_bundle.py", "no_member_is_written_outside"),
     ),
     28: Held(
         "names and notes are text on a page and on a terminal",
-        of("test_report.py", "hostile_names_and_notes_stay_text", "any_name_is_only_text")
+        of("report/test_report.py", "hostile_names_and_notes_stay_text", "any_name_is_only_text")
         + of("faults/test_faults_terminal.py", "f28_what_commands_a_terminal_is_spelled_out"),
     ),
     29: Held(
@@ -223,7 +223,7 @@ FAULTS = {
             "the_page_names_file_and_line_until_the_records_are_back",
             "metrics_of_a_run_are_held_against_its_end",
         )
-        + of("test_bundle.py", "what_was_changed_is_found_though_every_hash_was_made_to_fit"),
+        + of("bundle/test_bundle.py", "what_was_changed_is_found_though_every_hash_was_made_to_fit"),
     ),
     31: Held(
         "arms of other seeds are paired where both have them, and that is said",

@@ -1,0 +1,54 @@
+"""bench/gpu.py runs from end to end at toy size on a CPU, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """bench/gpu.py's main with these flags, in this process."""
+    monkeypatch.syspath_prepend(BENCH)
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *flags])
+        importlib.import_module("gpu").main()
+
+    return run
+
+
+def test_every_row_runs_at_toy_size_and_is_written_with_machine_and_date(run, tmp_path):
+    run("--device", "cpu", "--toy", "--out", str(tmp_path))
+    found = {path.stem.removeprefix("gpu_"): json.loads(path.read_text()) for path in tmp_path.glob("gpu_*.json")}
+    assert set(found) == {"step", "window", "choice", "normuon", "loss", "decode"}
+    for name, result in found.items():
+        assert result["environment"]["machine"] and result["environment"]["date"] and result["environment"]["toy"]
+        assert result[name]
+    assert found["step"]["step"]["ratio"]["hybrid / rope, full causal"] > 0
+    assert len(found["normuon"]["normuon"]["operators"]) == 2
+    assert found["decode"]["decode"]["tokens_per_second"]["hybrid"] > 0
+    assert set(found["window"]["window"]["ms_by_length"]) == {"32", "64"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [(["--device", "cpu", "--toy"], "--toy needs --out"), (["--device", "cpu"], "--device cpu goes with --toy")],
+)
+def test_toy_numbers_do_not_land_among_results_nor_real_ones_come_from_a_cpu(run, capsys, flags, text):
+    with pytest.raises(SystemExit) as refused:
+        run(*flags)
+    assert refused.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_without_cuda_it_says_so(run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="error: torch sees no CUDA device; run on a machine with a GPU"):
+        run()

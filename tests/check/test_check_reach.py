@@ -1,0 +1,56 @@
+"""What check says a study can show, from the noise of each arm's own kind."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from tests import finished_store as made
+from tests.judging.test_price import forget
+
+from ablab.check import facts as check
+from ablab.judging import collect, price
+from ablab.runs.plan import Plan
+from ablab.verdict import planning as reckoning
+
+
+def own(plan: Plan, arm: str) -> list[float]:
+    scores = {(run.arm, run.seed): plan.metric(run) for run in collect.collect(plan) if run.status == "done"}
+    return [
+        scores[arm, s] - scores["baseline", s] for s in plan.seeds if (arm, s) in scores and ("baseline", s) in scores
+    ]
+
+
+def test_the_stores_own_pairs_say_the_spread_of_each_arm(tmp_path: Path) -> None:
+    plan = made.fill(made.plan(tmp_path))
+    found = check.reach(plan)["arms"]
+    for arm in ("int5", "wide"):
+        sd = statistics.stdev(own(plan, arm))
+        assert found[arm]["sd"] == pytest.approx(sd) and found[arm]["source"] == f"sd {sd:.4g} of its own 3 pairs"
+        plain = reckoning.plan(3, 3, 2, plan.study.decision["matters"], sd)
+        assert (found[arm]["mde"], found[arm]["tie"]) == (pytest.approx(plain.mde), pytest.approx(plain.tie))
+
+
+def test_noise_of_trainings_is_not_that_of_shared_weights(tmp_path: Path) -> None:
+    plan = made.plan(tmp_path)
+    blind = check.reach(plan)["arms"]
+    assert all(one["sd"] is None and one["in_units_of_s"] for one in blind.values())
+    assert "3 pairs of its own" in blind["int5"]["source"] and "3 baseline seeds" in blind["wide"]["source"]
+    made.fill(plan)
+    kept = {key for run in plan.runs.values() if run.arm == "baseline" for key in run.score_keys.values()}
+    for run in plan.runs.values():
+        for key in set(run.score_keys.values()) - kept:
+            shutil.rmtree(plan.store.score(key))
+    found = check.reach(plan)["arms"]
+    assert found["int5"]["sd"] is None, "three baseline seeds say nothing of what is done to one training"
+    assert found["wide"]["sd"] > 0 and "an upper bound" in found["wide"]["source"]
+    said = check._reach_text({"reach": check.reach(plan), "price": price.bounds(plan)})
+    assert "int5: smallest effect" in said and "wide: smallest effect" in said
+
+
+def test_a_lost_seed_leaves_two_pairs_which_say_nothing(tmp_path: Path) -> None:
+    plan = made.fill(made.plan(tmp_path))
+    forget(plan, plan.seeds[1])
+    assert check.reach(plan)["arms"]["int5"]["sd"] is None

@@ -1,0 +1,173 @@
+"""--json: every command has it; stdout is then one JSON value and nothing else, and what is wrong goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from tests import finished_store
+from tests.data.harmony.building import here
+
+from ablab.bundle import audit as auditor
+from ablab.bundle import findings
+from ablab.check import miniature
+from ablab.cli import main as cli
+from ablab.cli import mirror as mirror_command
+from ablab.data.formats.shards import write_shard
+from ablab.data.harmony import crew
+from ablab.runs import plan as planning
+
+MEGATRON = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "2", "--seq-length", "64")
+SMALL = """
+study = { name = "small", question = "Is stdout JSON?" }
+decision = { metric = "nats_per_token", stage = "pre_quant", matters = 0.01, seeds = 2 }
+budget = { tokens = 4096, batch_tokens = 512 }
+data = { source = "small.jsonl", valid_fraction = 0.2 }
+model = { layers = "G*2", d_model = 32, n_heads = 2, seq_len = 64, global = { position = "rope" } }
+[arm.sink]
+model.softmax = "sink"
+"""
+ASKED = [
+    ("check", "small.toml"),
+    ("run", "STUDY", "--jobs", "1"),
+    ("report", "STUDY"),
+    ("bundle", "STUDY", "--to", "bundle.zip"),
+    ("audit", "bundle.zip"),
+    ("levers",),
+    ("mirror", "STUDY", "--mirror", "tensorboard"),
+    ("sample", "STUDY", "int5", "--prompt", "a"),
+    ("explain", "--", *MEGATRON),
+    ("export", "small.toml", "sink", "--to", "megatron"),
+    ("export", "STUDY", "int5", "--to", "golf", "--out", "golf", "--author", "A", "--github-id", "a"),
+    ("data", "build", "harmony", "mock:30", "--out", "built", "--valid-fraction", "0.2"),
+    ("data", "inspect", "shard.bin"),
+    ("data", "verify", "shard.bin"),
+    ("data", "vocab"),
+]
+"""What each command is asked for; STUDY stands for the file of a finished study."""
+
+
+def leaves(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command of the program that does something, with the words that call it."""
+    command = command or typer.main.get_command(cli.app)
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield " ".join(words), command
+        return
+    for name, one in inner.items():
+        yield from leaves(one, (*words, name))
+
+
+def test_every_command_has_json() -> None:
+    found = dict(leaves())
+    assert found.keys() >= {"run", "data build harmony", "data vocab", "export"}
+    assert not [name for name, one in found.items() if not any("--json" in option.opts for option in one.params)]
+    assert all(any(" ".join(words).startswith(name) for words in ASKED) for name in found)
+
+
+def rehearsed(plan: Any, say: Any) -> dict[str, Any]:
+    """What takes seconds in `check`: it speaks of every arm while it goes on."""
+    say("miniature of every arm")
+    return {name: SimpleNamespace(losses=[1.0], fault=None, untested=()) for name in plan.study.with_baseline}
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished study, a shard, and the folder where they lie: the commands read these and compute little."""
+    plan = finished_store.fill(finished_store.plan(tmp_path))
+    make = planning.make
+    monkeypatch.setattr(
+        planning, "make", lambda study, *a, **k: plan if study.name == "stages" else make(study, *a, **k)
+    )
+    (tmp_path / "small.toml").write_text(SMALL)
+    texts = [f"Text number {number} counts to {number * number}. " * 6 for number in range(80)]
+    (tmp_path / "small.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    monkeypatch.setattr(cli, "_checked", lambda plan: True)
+    monkeypatch.setattr(miniature, "check", rehearsed)
+    monkeypatch.setattr(crew, "make", here)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for module in (sys.modules["ablab.cli.sample"], mirror_command):
+        monkeypatch.setattr(module, "began_here", lambda *_: plan)
+    monkeypatch.setattr(sys.modules["ablab.cli.sample"], "continued", lambda *_, **__: {"samples": []})
+    monkeypatch.setattr(auditor, "audit", lambda *_, **__: findings.Audit("a key", held=["every digest"]))
+    write_shard(tmp_path / "shard.bin", [1, 2, 3, 2, 1])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str) -> tuple[Any, str, str]:
+    monkeypatch.setattr(sys, "argv", ["ablab", *words])
+    code: Any = 0
+    try:
+        cli.main()
+    except SystemExit as ended:
+        code = ended.code
+    out, err = capfd.readouterr()
+    return code or 0, out, err
+
+
+def with_json(words: tuple[str, ...]) -> list[str]:
+    """The command's words with --json among its options, before what it takes for another program's."""
+    words = tuple("study.toml" if word == "STUDY" else word for word in words)
+    at = words.index("--") if "--" in words else len(words)
+    return [*words[:at], "--json", *words[at:]]
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+def test_stdout_is_json_alone(
+    words: tuple[str, ...], made: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(monkeypatch, capfd, *with_json(words))
+    assert (code, err) == (0, "")
+    assert isinstance(json.loads(out, parse_constant=pytest.fail), dict)  # NaN and Infinity are no JSON
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("check", "none.toml"), 3, "none.toml"),
+        (("run", "none.toml"), 3, "none.toml"),
+        (("report", "none.toml"), 3, "none.toml"),
+        (("levers", "positon"), 2, "no slot is called 'positon'"),
+        (("sample", "STUDY", "int4", "--prompt", "a"), 3, "no arm is called 'int4'"),
+        (("explain",), 2, "no flags"),
+        (("export", "STUDY", "int4", "--to", "megatron"), 2, "no arm is called 'int4'"),
+        (
+            ("export", "none.toml", "a", "--to", "golf", "--out", "o", "--author", "A", "--github-id", "a"),
+            3,
+            "none.toml",
+        ),
+        (("data", "build", "harmony", "none.jsonl", "--out", "built"), 3, "none.jsonl"),
+        (("data", "inspect", "none.bin"), 4, "none.bin"),
+        (("data", "vocab", "none.tiktoken", "--to", "vocab.tiktoken"), 4, "none.tiktoken"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_what_is_wrong_goes_to_stderr(
+    words: tuple[str, ...],
+    code: int,
+    said: str,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    found, out, err = call(monkeypatch, capfd, *with_json(words))
+    assert (found, out) == (code, "")
+    assert said in " ".join(err.split())
+
+
+def test_faults_of_data_are_json_and_errors(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`verify` has a result even where something is wrong: both the value on stdout and the lines on stderr."""
+    (made / "shard.bin").write_bytes((made / "shard.bin").read_bytes()[:-1])
+    code, out, err = call(monkeypatch, capfd, "data", "verify", "shard.bin", "--json")
+    (fault,) = json.loads(out)["faults"]
+    assert code == 4 and err == f"error: {fault['place']}: {fault['fault']}; {fault['cure']}\n"
