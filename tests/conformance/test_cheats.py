@@ -23,9 +23,11 @@ from tests.conformance.held_out import stages, text_corpus
 from ablab.artifact import compressors
 from ablab.artifact.compressors.keep import Keep
 from ablab.data import Corpus
+from ablab.data.bands import band_edges
 from ablab.model.decoder import Decoder, build
 from ablab.scoring import evaluators, stage
-from ablab.scoring.evaluators.disjoint import Disjoint, band_edges
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.legality import forward as gates
 from ablab.scoring.legality import replay
@@ -53,7 +55,7 @@ def violations(
     return found
 
 
-class Cheat:
+class Cheat(Evaluator):
     """An evaluator over disjoint windows, one row at a time; subclasses say what else they do."""
 
     source, decides, revision = "here", True, 1

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tests.study.written import BASE, edited, faults, read
 
 from ablab.core.slot import Slot
+from ablab.scoring import evaluators
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.study import keys
 from ablab.study.assemble import assemble
 
@@ -29,7 +31,7 @@ class Spin:
             raise ValueError(f"turns {turns} of head_dim {shape.head_dim}; turn less")
 
 
-class Glance:
+class Glance(Evaluator):
     """Looks once."""
 
     decides: ClassVar[bool] = False
@@ -37,12 +39,14 @@ class Glance:
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, cls in (("spin", Spin), ("glance", Glance)):
+    for name, cls in (("spin", Spin), ("glance", Glance), ("evaluator", Evaluator)):
         module = types.ModuleType(f"toys.{name}")
         setattr(module, cls.__name__, cls)
         monkeypatch.setitem(sys.modules, f"toys.{name}", module)
     monkeypatch.setitem(keys.SLOTS, "position", Slot("position", "toys", lists=True, spin="Spin"))
-    monkeypatch.setitem(keys.SLOTS, "evaluate", Slot("evaluate", "toys", glance="Glance"))
+    toy: Slot[Evaluator] = Slot("evaluate", "toys", base="evaluator.Evaluator", glance="Glance")
+    monkeypatch.setitem(keys.SLOTS, "evaluate", toy)
+    monkeypatch.setattr(evaluators, "slot", toy)
     monkeypatch.setitem(keys.IN_MODEL, "position", "spin")
 
 

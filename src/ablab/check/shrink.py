@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ablab.artifact import compressors
+from ablab.core.slot import Sized
 from ablab.scoring import evaluators
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
@@ -51,8 +52,8 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
     small["train"]["validate_every"] = 10 * batch_tokens
     for stage in small["stage"].values():
         fit_evaluator(stage["evaluate"], settings["model"]["seq_len"], long)
-        fit = getattr(compressors.slot.load(stage["compress"]["name"]), "miniature", None)
-        stage["compress"] |= fit(stage["compress"], settings["model"], model) if fit else {}
+        fit = compressors.slot.load(stage["compress"]["name"]).miniature
+        stage["compress"] |= fit(stage["compress"], settings["model"], model)
         for table, size in (stage["windows"] or {}).items():
             stage["windows"][table] = size and max(2, round(size * long))
     small["train"]["ema"] = _ema(settings["train"]["ema"], settings["budget"])
@@ -79,9 +80,7 @@ def _ema(decay: float, budget: dict[str, Any]) -> float:
 
 def fit_evaluator(choice: dict[str, Any], seq_len: int, long: float) -> None:
     """Its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
-    fit = getattr(evaluators.slot.load(choice["name"]), "miniature", None)
-    if not fit:
-        return
+    fit = evaluators.slot.load(choice["name"]).miniature
     trained = "seq_len" in choice and choice["seq_len"] is None
     choice |= fit(choice | ({"seq_len": seq_len} if trained else {}), long) | ({"seq_len": None} if trained else {})
 
@@ -95,6 +94,5 @@ def _fit_levers(full: dict[str, Any], small: dict[str, Any], train: dict[str, An
     ]
     for slot, chosen in places:
         for choice in chosen if isinstance(chosen, list) else [chosen]:
-            fit = choice and getattr(SLOTS[slot].load(choice["name"]), "miniature", None)
-            if fit:
-                choice |= fit(choice, full, small)
+            if choice and issubclass(lever := SLOTS[slot].load(choice["name"]), Sized):
+                choice |= lever.miniature(choice, full, small)

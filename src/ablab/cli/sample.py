@@ -68,7 +68,7 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any
     """
     from ablab.model.generate import generate
     from ablab.model.inference import inference
-    from ablab.scoring.evaluators.disjoint import declared
+    from ablab.scoring.evaluators.evaluator import declared
     from ablab.scoring.stage import trained_decoder
 
     corpus, where = plan.corpus(run), plan.where

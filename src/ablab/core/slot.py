@@ -16,11 +16,27 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
 
 Choice = dict[str, Any]  # canonical lever: {"name": ..., every setting with its value}
+
+
+class Lever:
+    """What every lever says of itself. Each slot has a class of its own below this one, in which it is at rest."""
+
+    source: ClassVar[str] = ""  # where it comes from: a paper, a repository
+    revision: ClassVar[int] = 1  # raised whenever its numbers change on purpose
+
+
+class Sized(Lever):
+    """A lever whose settings may be sizes of the model or shares of the run."""
+
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that differ in a miniature: `full` and `small` are [model] at its own size and at the miniature's."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -33,13 +49,27 @@ class Setting:
     required: bool
 
 
-class Slot:
-    """Named alternatives for one place. `aliases` maps a word users try to the lever that they mean."""
+L_co = TypeVar("L_co", bound=Lever, covariant=True)
+
+
+class Slot(Generic[L_co]):
+    """Named alternatives for one place. `aliases` maps a word users try to the lever that they mean.
+
+    `base` ("position.Position") is the class of the slot's package that every lever inherits: the slot at rest.
+    """
 
     def __init__(
-        self, name: str, package: str, /, *, lists: bool = False, aliases: Mapping[str, str] | None = None, **table: str
+        self,
+        name: str,
+        package: str,
+        /,
+        *,
+        base: str | None = None,
+        lists: bool = False,
+        aliases: Mapping[str, str] | None = None,
+        **table: str,
     ) -> None:
-        self.name, self.package, self.table = name, package, dict(table)
+        self.name, self.package, self.table, self._base = name, package, dict(table), base
         self.lists = lists  # a list of levers composes (positions)
         self.aliases = dict(aliases or {})
 
@@ -51,13 +81,25 @@ class Slot:
         """Every lever, in the table's order."""
         return list(self.table)
 
-    def load(self, name: str) -> type:
-        """The class of lever `name`. KeyError where the table has no such lever."""
-        return _load(self.package, name, self.table[name])
+    @property
+    def base(self) -> type[L_co]:
+        """The class that every lever of this slot inherits."""
+        if self._base is None:
+            return cast(type[L_co], object)
+        return cast(type[L_co], _load(self.package, *self._base.split(".")))
+
+    def load(self, name: str) -> type[L_co]:
+        """The class of lever `name`. KeyError where the table has no such lever, TypeError where it is none."""
+        found = _load(self.package, name, self.table[name])
+        if not issubclass(found, self.base):
+            base = f"{self.base.__module__}.{self.base.__name__}"
+            cure = f"write class {found.__name__}({self.base.__name__})"
+            raise TypeError(f"{self.name} '{name}': {found.__name__} does not inherit {base}; {cure}")
+        return found
 
     def settings(self, name: str) -> dict[str, Setting]:
         """The settings of lever `name`, from its constructor's keyword-only arguments."""
-        return _settings(self.load(name))
+        return _settings(cast(type, self.load(name)))
 
     def summary(self, name: str) -> str:
         """First line of the lever's docstring."""
@@ -65,7 +107,7 @@ class Slot:
 
     def source(self, name: str) -> str:
         """Where the lever comes from: class attribute `source`; nothing where it says nothing."""
-        return str(getattr(self.load(name), "source", ""))
+        return self.load(name).source
 
     def coerce(self, value: Any, place: str) -> tuple[Any, list[Fault]]:
         """Canonical choice (a list of them where the slot composes) and every fault found in `value`.
@@ -105,14 +147,14 @@ class Slot:
                 choice[setting.name], _ = coerce(setting.default, setting.type, place)
         return choice, faults
 
-    def build(self, choice: Choice, *parts: Any) -> Any:
+    def build(self, choice: Choice, *parts: Any) -> L_co:
         """The lever itself: its class called with `parts` (usually a Shape) and the choice's settings."""
         settings = {k: _thaw(v) for k, v in choice.items() if k != "name"}
         return self.load(choice["name"])(*parts, **settings)
 
     def revision(self, choice: Choice) -> int:
         """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose."""
-        return int(getattr(self.load(choice["name"]), "revision", 1))
+        return self.load(choice["name"]).revision
 
 
 def coerce(value: Any, wanted: Any, place: str) -> tuple[Any, Fault | None]:
@@ -184,7 +226,7 @@ def _thaw(value: Any) -> Any:
 
 @functools.cache
 def _load(package: str, name: str, class_name: str) -> type:
-    return typing.cast(type, getattr(importlib.import_module(f"{package}.{name}"), class_name))
+    return cast(type, getattr(importlib.import_module(f"{package}.{name}"), class_name))
 
 
 @functools.cache

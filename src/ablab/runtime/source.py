@@ -224,8 +224,8 @@ def _details(folder: Path | None) -> dict[str, dict[str, str]]:
 
 
 def _is_table(node: ast.stmt) -> bool:
-    """`slot = Slot(...)`, where levers are listed: another lever beside those in use changes none of them."""
-    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["slot"]
+    """`slot: Slot[...] = Slot(...)`, where levers are listed: another lever beside those in use changes none of them."""
+    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "slot"
 
 
 def _bare(body: list[ast.stmt]) -> list[ast.stmt]:

@@ -25,6 +25,7 @@ from ablab.model.decoder import Decoder, build
 from ablab.runtime import machine, source
 from ablab.runtime.machine import Peak, dtype_of
 from ablab.scoring import evaluators
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.legality import forward as gates
 from ablab.scoring.legality import replay
@@ -117,11 +118,11 @@ def _scored_as(scores: Scores) -> dict[str, Any]:
     return {**found, "diverged": scores.extra.get("diverged")}
 
 
-def _totals(evaluator: Any, scores: Scores, corpus: Corpus) -> list[str]:
+def _totals(evaluator: Evaluator, scores: Scores, corpus: Corpus) -> list[str]:
     """Where totals of an evaluator that decides are not those of the text."""
     if not evaluator.decides:
         return []
-    limit = getattr(evaluator, "documents", None)
+    limit = evaluator.documents
     return gates.complete(scores, corpus, limit) + audit.told(scores.metrics, sample(corpus, limit).valid)
 
 
@@ -138,7 +139,7 @@ def windowed(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def legal(
-    evaluator: Any,
+    evaluator: Evaluator,
     name: str,
     stage: Mapping[str, Any],
     model: Decoder,
@@ -161,7 +162,7 @@ def legal(
 
 
 def _kept(
-    evaluator: Any,
+    evaluator: Evaluator,
     name: str,
     stage: Mapping[str, Any],
     model: Decoder,
@@ -185,7 +186,7 @@ def _kept(
     return scores, told, seen, kept.calls.seconds + time.perf_counter() - began
 
 
-def _scored(evaluator: Any, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:
+def _scored(evaluator: Evaluator, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:
     try:
         found: Scores = evaluator(*parts, **how)
         return found
@@ -193,7 +194,7 @@ def _scored(evaluator: Any, name: str, stage: Mapping[str, Any], *parts: Any, **
         raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
 
 
-def _extra(evaluator: Any, scores: Scores) -> dict[str, Any]:
+def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, Any]:
     """What an evaluator wants to show, as a probe's or beside scores of the text."""
     return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
 

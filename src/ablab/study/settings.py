@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.data import tokenizers
 from ablab.data.sources.hub import located
+from ablab.scoring import evaluators
 from ablab.study import average, elsewhere
-from ablab.study.keys import IN_MODEL, SECTIONS, SLOTS
+from ablab.study.keys import IN_MODEL, SECTIONS
 from ablab.study.layers import spell
 from ablab.study.merge import Path as Keys
 from ablab.study.model import model
@@ -66,7 +68,7 @@ def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
                 faults.append(Fault(f"data.{key}", "names nothing", 'give a file, a pattern, "python" or "mock"'))
             out[key] = [one if one in WORDS else _located(one, folder.absolute()) for one in source]
     if tokenizer := out["tokenizer"]:
-        for path in SLOTS["tokenizer"].load(tokenizer["name"]).paths:  # type: ignore[attr-defined]
+        for path in tokenizers.slot.load(tokenizer["name"]).paths:
             if tokenizer[path]:
                 tokenizer[path] = str(folder.absolute() / tokenizer[path])
     return out
@@ -211,7 +213,7 @@ def _root(name: str, stages: dict[str, Any], given: dict[str, Any], faults: list
 
 def decides(evaluate: dict[str, Any] | None) -> bool:
     """Whether an evaluator's scores are the decision's metric over the text (a needle's are not)."""
-    return evaluate is None or bool(getattr(SLOTS["evaluate"].load(evaluate["name"]), "decides", True))
+    return evaluate is None or evaluators.slot.load(evaluate["name"]).decides
 
 
 def look(settings: dict[str, Any], path: Keys) -> Any:

@@ -77,7 +77,7 @@ class Learner:
         if compiled:
             compile_layers(self.model)
         self.parameters = dict(self.model.named_parameters())
-        self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
+        self.optimizer: Any = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
         self.schedule = schedules.slot.build(self.asked["schedule"])
         self.loss = losses.slot.build(self.asked["loss"])
         self.qat = qats.slot.build(self.asked["qat"])

@@ -206,7 +206,7 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
 
 def _by_content(choice: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     """A tokenizer's choice with every file named by what it holds."""
-    named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}  # type: ignore[attr-defined]
+    named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}
     for path, file in named.items():
         if not Path(file).is_file():
             said = no_file(file) or "is no file"

@@ -1,8 +1,10 @@
 """Tokenizers: text to token ids and exact bytes per token."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "tokenizer",
     __name__,
     aliases={"sp": "sentencepiece"},

@@ -1,8 +1,10 @@
 """How a layer joins attention and mlp to the stream. One file each; the table is the registry."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "block",
     __name__,
     aliases={"gptj": "parallel", "lanes": "two_lane"},

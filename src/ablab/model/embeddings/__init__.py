@@ -1,8 +1,10 @@
 """Embeddings: what is done to the token vectors before the first layer. One file each; a list composes, in order."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "embedding",
     __name__,
     lists=True,

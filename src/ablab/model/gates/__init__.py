@@ -1,8 +1,10 @@
 """Gates: what is done to attention's output, head by head, before the output matrix. One file each."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "gate",
     __name__,
     lists=True,

@@ -1,8 +1,10 @@
 """MLPs: the position-wise part of a block."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "mlp",
     __name__,
     relu2="Relu2",

@@ -1,8 +1,10 @@
 """Position schemes: what a token's place does to attention scores. One file each; the table is the registry."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "position",
     __name__,
     lists=True,

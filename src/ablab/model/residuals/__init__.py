@@ -1,8 +1,10 @@
 """Residuals: how a layer reads from the residual stream and writes back. One file each; a list composes."""
 
+from typing import Any
+
 from ablab.core.slot import Slot
 
-slot = Slot(
+slot: Slot[Any] = Slot(
     "residual",
     __name__,
     lists=True,

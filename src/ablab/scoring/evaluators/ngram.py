@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from ablab.data import Corpus
-from ablab.data.bands import band_edges
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder
-from ablab.model.inference import inference
 from ablab.scoring.cuts import Cut, batches, hidden_of, log_p, nats_of
-from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.evaluators.grams import Grams
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.receptive import within
-from ablab.scoring.scores import Scores
-from ablab.scoring.subset import at_least_one, input_lengths, sample
 
 BLOCK = 1 << 18  # tokens whose model scores are held before they are mixed
 # At most: every order is a table over the whole text, and what repeats for longer is found by the shorter ones.
 ORDERS = 32
 
 
-class Ngram:
+class Ngram(Evaluator):
     """Scores p = (1 - weight) p_model + weight p_ngram; the counts of p_ngram come from targets scored before.
 
     p_ngram: orders 1 to `max_order` (at most 32) with absolute discounting (`discount`), backing off to the model itself,
@@ -38,8 +33,6 @@ class Ngram:
     """
 
     source = "Ney, Essen and Kneser 1994; mixtures over caches: Kuhn and De Mori 1990; openai/parameter-golf #978"
-    revision: ClassVar[int] = 1
-    decides: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,65 +56,39 @@ class Ngram:
                 raise ValueError(f"{name} = {share:g} is no share; give more than 0 and less than 1")
         if chunk < 1:
             raise ValueError(f"chunk = {chunk} never learns; give at least 1")
-        at_least_one(documents=documents, seq_len=seq_len)
+        super().__init__(documents=documents, seq_len=seq_len)
         self.max_order, self.weight, self.discount, self.chunk = max_order, weight, discount, chunk
-        self.carry, self.seq_len, self.documents = carry, seq_len, documents
+        self.carry = carry
 
     @staticmethod
-    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
         """The settings for lengths that are `long` times these."""
-        length = choice["seq_len"]
-        small = None if length is None else max(4, round(length * long))
-        return {"documents": None, "seq_len": small, "chunk": max(1, round(choice["chunk"] * long))}
+        return {**Evaluator.miniature(choice, long), "chunk": max(1, round(choice["chunk"] * long))}
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Ngram, int]:
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a window and some chunks are two thirds of that."""
-        seq_len, chunk = self.seq_len or settings["model"]["seq_len"], min(self.chunk, 16)
-        small = Ngram(
-            max_order=self.max_order,
-            weight=self.weight,
-            discount=self.discount,
-            chunk=chunk,
-            carry=self.carry,
-            seq_len=self.seq_len,
-        )
-        return small, 3 * (seq_len + 2 * chunk + 2) // 2
+        small = self.of_all()
+        small.chunk = min(self.chunk, 16)
+        return small, 3 * (self.window(settings) + 2 * small.chunk + 2) // 2
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError where a window reaches beyond the model's places; only lengths and sizes are read."""
-        length = self.seq_len or settings["model"]["seq_len"]
-        within(settings, corpus, model, min(length, max(input_lengths(corpus, self.documents), default=0)))
-
-    def __call__(
-        self,
-        model: Decoder,
-        corpus: Corpus,
-        settings: Mapping[str, Any],
-        *,
-        seed: int,
-        precision: str,
-        ledger: Ledger | None = None,
-    ) -> Scores:
-        """Scores per document. `seed` is not used: nothing here is drawn."""
-        trained = settings["model"]["seq_len"]
-        seq_len = self.seq_len or trained
-        self.fit(settings, corpus, model)
-        corpus = sample(corpus, self.documents)
-        ledger = ledger or Ledger(corpus)
+    def score(
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+    ) -> dict[str, Any]:
+        """Hand every target's score to the ledger, then count it."""
+        seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         alone_T, grams = np.full(len(corpus.valid.tokens), np.nan), self._grams(corpus)
         known = 0
-        with inference(model, precision) as device, declared(model, seq_len, trained):
+        with reading(model, precision, length=seq_len, trained=trained) as device:
             for first, end in _blocks(corpus):
                 _read(model, corpus, first, end, seq_len, alone_T, device)
                 for at_N in self._turns(corpus, first, end):
-                    known += self._score(ledger, model, corpus, grams, alone_T, at_N, seq_len, device)
+                    known += self._mix(ledger, model, corpus, grams, alone_T, at_N, seq_len, device)
         scored = ~np.isnan(alone_T)
         count = int(scored.sum())
-        extra = {
+        return {
             "model_nats_per_token": float(alone_T[scored].mean()) if count else None,
             "known": known / count if count else None,
         }
-        return ledger.scores(band_edges(seq_len), extra)
 
     def _grams(self, corpus: Corpus) -> Grams:
         starts, tokens = corpus.valid.starts, corpus.valid.tokens.astype(np.int64)
@@ -147,7 +114,7 @@ class Ngram:
         order = np.argsort(turn_N, kind="stable")
         yield from np.split(at_N[order], np.flatnonzero(np.diff(turn_N[order])) + 1) if len(at_N) else []
 
-    def _score(
+    def _mix(
         self,
         ledger: Ledger,
         model: Decoder,

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ablab.data import Corpus
-from ablab.data.bands import band_edges
 from ablab.model import inference
 from ablab.model.decoder import Decoder
 from ablab.scoring.cuts import Cut, batches, hidden_of, score
-from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.receptive import receptive, within
-from ablab.scoring.scores import Scores
-from ablab.scoring.subset import at_least_one, input_lengths, sample
+from ablab.scoring.receptive import receptive
 
 
-class Sliding:
+class Sliding(Evaluator):
     """Scores each document in windows that begin `stride` tokens apart; every target once, no window leaves its document.
 
     The first window is scored whole, each later one in its last `stride` places (seq_len - stride and on), the last one as
@@ -31,71 +28,53 @@ class Sliding:
     """
 
     source = "Baevski and Auli 2019, arXiv 1809.10853; openai/parameter-golf #1394"
-    revision: ClassVar[int] = 1
-    decides: ClassVar[bool] = True
 
     def __init__(self, *, stride: int = 64, seq_len: int | None = None, documents: int | None = None) -> None:
         if stride < 1:
             raise ValueError(f"stride = {stride} never moves on; give at least 1")
-        at_least_one(documents=documents, seq_len=seq_len)
+        super().__init__(documents=documents, seq_len=seq_len)
         if seq_len is not None:
             _fits(stride, seq_len)
-        self.stride, self.seq_len, self.documents = stride, seq_len, documents
+        self.stride = stride
 
     @staticmethod
-    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
         """The settings for lengths that are `long` times these."""
-        length = choice["seq_len"]
-        small = None if length is None else max(4, round(length * long))
-        stride = max(1, round(choice["stride"] * long))
-        return {"documents": None, "seq_len": small, "stride": stride if small is None else min(stride, small)}
+        small, stride = Evaluator.miniature(choice, long), max(1, round(choice["stride"] * long))
+        return {**small, "stride": stride if small["seq_len"] is None else min(stride, small["seq_len"])}
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Sliding, int]:
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a document of three windows is two thirds of that."""
-        seq_len = self.seq_len or settings["model"]["seq_len"]
-        _fits(self.stride, seq_len)
-        return Sliding(stride=self.stride, seq_len=self.seq_len), 3 * (seq_len + 2 * self.stride + 1) // 2
+        _fits(self.stride, self.window(settings))
+        return self.of_all(), 3 * (self.window(settings) + 2 * self.stride + 1) // 2
 
     def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError where stride is more than a window, or a window beyond the model's places; only sizes are read."""
-        seq_len = self.seq_len or settings["model"]["seq_len"]
-        _fits(self.stride, seq_len)
-        within(settings, corpus, model, min(seq_len, max(input_lengths(corpus, self.documents), default=0)))
+        _fits(self.stride, self.window(settings))
+        super().fit(settings, corpus, model)
 
-    def __call__(
-        self,
-        model: Decoder,
-        corpus: Corpus,
-        settings: Mapping[str, Any],
-        *,
-        seed: int,
-        precision: str,
-        ledger: Ledger | None = None,
-    ) -> Scores:
-        """Scores per document. `seed` is not used: nothing here is drawn."""
-        trained = settings["model"]["seq_len"]
-        seq_len = self.seq_len or trained
-        self.fit(settings, corpus, model)
-        corpus = sample(corpus, self.documents)
-        ledger = ledger or Ledger(corpus)
+    def score(
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+    ) -> dict[str, Any]:
+        """Hand every target's score to the ledger, window by window."""
+        seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         lengths = (np.diff(corpus.valid.starts) - 1).tolist()
         reach = receptive(model)
         once = reach is not None and reach <= seq_len - self.stride
         width = max(inference.FORWARD_TOKENS, 4 * reach, seq_len) if reach is not None and once else seq_len
         cuts = pieces(lengths, width, reach) if reach is not None and once else windows(lengths, seq_len, self.stride)
         forwarded = 0
-        with inference.inference(model, precision) as device, declared(model, seq_len, trained):
+        with reading(model, precision, length=seq_len, trained=trained) as device:
             for batch in batches(corpus, cuts, width, inference.FORWARD_TOKENS):
                 hidden_ND = hidden_of(model, batch, device)
                 offset_N = offsets(batch.place_N - 1, seq_len, self.stride)
                 score(ledger, model, hidden_ND, batch, offset_N, corpus.vocab_size)
                 forwarded += batch.tokens
-        extra = {
+        return {
             "windows": sum(n_windows(n, seq_len, self.stride) for n in lengths),
             "forwarded_tokens": forwarded,
             "way": "one pass" if once else "windows",
         }
-        return ledger.scores(band_edges(seq_len), extra)
 
 
 def n_windows(inputs: int, seq_len: int, stride: int) -> int:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from ablab.data import Corpus
-from ablab.data.bands import band_edges
 from ablab.model import inference
 from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder
 from ablab.scoring.cuts import Cut, batch_of, batches, hidden_of, score
-from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.receptive import made, within
-from ablab.scoring.scores import Scores
-from ablab.scoring.subset import at_least_one, input_lengths, sample
+from ablab.scoring.subset import input_lengths
 
 
 class Run(NamedTuple):
@@ -33,7 +30,7 @@ class Run(NamedTuple):
         return self.stop - self.start
 
 
-class Streaming:
+class Streaming(Evaluator):
     """Reads each document from its start to its end in stretches over a cache: global layers see all of it.
 
     The scores are those of one forward over the document. `stretch`: tokens read at once (default: seq_len); it changes
@@ -44,8 +41,6 @@ class Streaming:
     """
 
     source = "Dai et al. 2019 (Transformer-XL), arXiv 1901.02860, with the whole past kept"
-    revision: ClassVar[int] = 1
-    decides: ClassVar[bool] = True
 
     def __init__(self, *, stretch: int | None = None, cache: int | None = None, documents: int | None = None) -> None:
         if stretch is not None and stretch < 1:
@@ -54,19 +49,19 @@ class Streaming:
             raise ValueError(
                 f"cache = {cache} keeps nothing; give at least one stretch, or leave it out for everything"
             )
-        at_least_one(documents=documents)
+        super().__init__(documents=documents)
         if stretch is not None and cache is not None:
             _fits(cache, stretch)
-        self.stretch, self.cache, self.documents = stretch, cache, documents
+        self.stretch, self.cache = stretch, cache
 
     @staticmethod
-    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
         """The settings for lengths that are `long` times these."""
         stretch = None if choice["stretch"] is None else max(1, round(choice["stretch"] * long))
         cache = None if choice["cache"] is None else max(stretch or 4, round(choice["cache"] * long))
         return {"documents": None, "stretch": stretch, "cache": cache}
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Streaming, int]:
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a document of three stretches, and past a small cache.
 
         It is no longer than the model was trained on: whether places reach further is for the text itself to show.
@@ -87,47 +82,44 @@ class Streaming:
                 "rope's ntk needs the length that will be read, and without a cache streaming has none; "
                 "set cache = the most tokens of a document that are read in one go"
             )
-        longest = max((run.length for run in _runs(input_lengths(corpus, self.documents), self.cache)), default=1)
+        longest = max((run.length for run in self._runs(corpus)), default=1)
         try:
             within(settings, corpus, model, longest)
         except ValueError as error:
             fault, _, cure = str(error).partition("; ")
             raise ValueError(f"a document of {longest} tokens: {fault}; set cache = {trained}, or {cure}") from error
 
-    def __call__(
-        self,
-        model: Decoder,
-        corpus: Corpus,
-        settings: Mapping[str, Any],
-        *,
-        seed: int,
-        precision: str,
-        ledger: Ledger | None = None,
-    ) -> Scores:
-        """Scores per document. `seed` is not used: nothing here is drawn."""
+    def longest(self, settings: Mapping[str, Any], corpus: Corpus) -> int:
+        """The most tokens that are read without a break."""
+        return max((run.length for run in self._runs(corpus)), default=1)
+
+    def score(
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+    ) -> dict[str, Any]:
+        """Hand every target's score to the ledger, stretch by stretch."""
         trained = settings["model"]["seq_len"]
-        stretch = self.stretch or trained
-        self.fit(settings, corpus, model)
-        corpus = sample(corpus, self.documents)
-        ledger = ledger or Ledger(corpus)
-        lengths = (np.diff(corpus.valid.starts) - 1).tolist()
-        runs = _runs(lengths, self.cache)
-        longest = max((run.length for run in runs), default=1)
+        stretch, runs = self.stretch or trained, self._runs(corpus)
         length = max(trained, self.cache or 0)
-        with inference.inference(model, precision) as device, declared(model, length, trained):
+        with reading(model, precision, length=length, trained=trained) as device:
             read = _read_at_once(model, corpus, [run for run in runs if run.length <= stretch], stretch, ledger, device)
             for group in _groups([run for run in runs if run.length > stretch], stretch):
                 read += _read_on(model, corpus, group, stretch, ledger, device)
-        return ledger.scores(band_edges(longest), self._extra(lengths, runs, longest, read))
-
-    def _extra(self, lengths: list[int], runs: list[Run], longest: int, read: int) -> dict[str, Any]:
         restarts = sum(run.start > 0 for run in runs)
-        extra = {"restarts": restarts, "stretches": read, "longest": longest}
+        extra = {"restarts": restarts, "stretches": read, "longest": self.longest(settings, corpus)}
         if not restarts:
             return extra
-        cut = sum(inputs > (self.cache or 0) for inputs in lengths)
+        cut = sum(inputs > (self.cache or 0) for inputs in input_lengths(corpus))
         note = f"{cut} documents are longer than cache = {self.cache}: they start afresh there, {restarts} times in all"
         return {**extra, "notes": [note]}
+
+    def _runs(self, corpus: Corpus) -> list[Run]:
+        """What is read without a break, the longest first: alike are neighbours."""
+        runs = [
+            Run(document, start, min(inputs, start + (self.cache or inputs)))
+            for document, inputs in enumerate(input_lengths(corpus, self.documents))
+            for start in range(0, inputs, self.cache or max(1, inputs))
+        ]
+        return sorted(runs, key=lambda run: (-run.length, run))
 
 
 def _fits(cache: int, stretch: int) -> int:
@@ -136,16 +128,6 @@ def _fits(cache: int, stretch: int) -> int:
             f"cache = {cache} is less than one stretch of {stretch}; give at least {stretch}, or a shorter stretch"
         )
     return cache
-
-
-def _runs(lengths: list[int], cache: int | None) -> list[Run]:
-    """What is read without a break, the longest first: alike are neighbours."""
-    runs = [
-        Run(document, start, min(inputs, start + (cache or inputs)))
-        for document, inputs in enumerate(lengths)
-        for start in range(0, inputs, cache or max(1, inputs))
-    ]
-    return sorted(runs, key=lambda run: (-run.length, run))
 
 
 def _groups(runs: list[Run], stretch: int) -> Iterator[list[Run]]:

@@ -26,6 +26,7 @@ from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Enough, Ledger
 from ablab.scoring.legality.forward import SUM_TOLERANCE, mixture
 from ablab.scoring.legality.replay import normalised
@@ -190,9 +191,9 @@ class Kept:
     digest: of the weights; where it is looked is drawn from it, so that no code knows it beforehand.
     """
 
-    def __init__(self, model: Decoder, corpus: Corpus, evaluator: Any, *, seed: int, digest: str) -> None:
+    def __init__(self, model: Decoder, corpus: Corpus, evaluator: Evaluator, *, seed: int, digest: str) -> None:
         self.model, self.corpus, self.calls = model, corpus, Calls()
-        self.documents: int | None = getattr(evaluator, "documents", None)
+        self.documents = evaluator.documents
         self.draw = rng.stream(seed, "gates", corpus.key, "kept", digest)
         self.twin, self.ledger, self.watched = None, None, list[tuple[int, int]]()
         if evaluator.decides:

@@ -18,6 +18,7 @@ from ablab.core import rng
 from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.model.decoder import Decoder
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.legality.forward import SCORER_TOLERANCE, SUM_TOLERANCE, exactly
 
@@ -28,7 +29,7 @@ Place = tuple[int, int]
 
 
 def check(
-    evaluator: Any,
+    evaluator: Evaluator,
     model: Decoder,
     corpus: Corpus,
     settings: Mapping[str, Any],

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
+from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.roles import Rates, decays, not_negative, positive, refuse_nonfinite
 
 
-class AdamW:
+class AdamW(Optimizer):
     """Adam with decoupled weight decay, learning rate and decay by role.
 
     `lr` holds for matrices and for every role without a rate of its own: `embedding_lr` governs embedding and head, unless
@@ -41,14 +41,6 @@ class AdamW:
         self.betas, self.eps = betas, eps
         by_role = {"embedding": embedding_lr, "head": head_lr, "scalar": scalar_lr}
         self.rates = Rates(lr, decay, lr, decay, by_role)
-
-    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
-        """Peak learning rate and decay of a role."""
-        return self.rates.rule(role, ndim)
-
-    def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
-        return self.rates.rules(parameters, roles)
 
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.

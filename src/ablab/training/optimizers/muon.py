@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ablab.training.matrices import Matrices, build, check_taper
+from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.orthogonal import Orthogonaliser
 from ablab.training.roles import Rates, decays, not_negative, positive
 
 
-class Muon:
+class Muon(Optimizer):
     """Orthogonalised Nesterov momentum for matrices, AdamW for all else.
 
     For each matrix (rows, cols) with gradient g: B <- momentum B + g; U = g + momentum B; O the orthogonaliser's answer to U;
@@ -79,14 +80,6 @@ class Muon:
     def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
         """Without `products`: a miniature is in fp64, where they do not act, and an arm of them is not inert for that."""
         return {"products": None}
-
-    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
-        """Peak learning rate and decay of a role."""
-        return self.rates.rule(role, ndim)
-
-    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
-        return self.rates.rules(parameters, roles)
 
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> Matrices:
         """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.

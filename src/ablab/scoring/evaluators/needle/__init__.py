@@ -12,6 +12,7 @@ import numpy as np
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.model.inference import inference
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.evaluators.needle import far, induction, passkey
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.scores import Scores
@@ -21,7 +22,7 @@ SHORT = 256  # tokens: what a local model sees, in the probe of context gain
 SMALL = 50_000  # tokens forwarded, where the budget is left to ablab: this up to seq_len 512, 1000 * seq_len above
 
 
-class Needle:
+class Needle(Evaluator):
     """Long-context probe: random segments copied at lags (Olsson 2209.11895), a ranked passkey in real text (2305.16300).
 
     And two tiers on ordinary held-out text: natural recall (rare pairs that come again, as in Zoology 2312.04927) and context
@@ -40,7 +41,7 @@ class Needle:
     decides: ClassVar[bool] = False
 
     @staticmethod
-    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
         """The settings for a shorter seq_len: its own default lengths and lags, few items, and budgets that pay for them."""
         natural_tokens = None if choice["natural_tokens"] else choice["natural_tokens"]
         return {

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from ablab.data import Corpus
-from ablab.data.bands import band_edges
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import dtype_of
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.evaluators.ttt import lora, ttt_lora, ttt_sgd
 from ablab.scoring.evaluators.ttt.lora import TARGETS
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.receptive import made, within
-from ablab.scoring.scores import Scores
-from ablab.scoring.subset import input_lengths, sample
+from ablab.scoring.subset import input_lengths
 from ablab.training.roles import decays, not_negative
 
 # Every default is parameter-golf's (#1413 for sgd, #1530 for lora); None stands for what depends on another setting.
@@ -38,7 +37,7 @@ SHORT = 32  # tokens: seq_len of a miniature at least
 LEAST = 4  # chunks of a text, where the chunk's size is left to ablab
 
 
-class Ttt:
+class Ttt(Evaluator):
     """Test-time training on a copy of the weights; a setting of the other `adapt` raises.
 
     Both: `lr`; `seq_len` (default: the trained one), declared to the position schemes; `documents` as in disjoint; `chunk`
@@ -71,7 +70,6 @@ class Ttt:
 
     source = "openai/parameter-golf #461, #1413 (sgd), #1530 (lora), #1610 (phases)"
     revision: ClassVar[int] = 2  # 2: chunks left to ablab are as many tokens whatever seq_len is
-    decides: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -106,7 +104,7 @@ class Ttt:
         self.rehearsed = False  # on little text: adapting nothing there says nothing of the whole
 
     @staticmethod
-    def miniature(choice: dict[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
         """The settings for lengths that are `long` times these; few, short steps."""
         small: dict[str, Any] = {"documents": None}
         length = choice["seq_len"]
@@ -137,9 +135,9 @@ class Ttt:
             small |= {"phases": 1, "prefix_documents": 1}
         return small
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Ttt, int]:
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a few chunks, an update after each."""
-        seq_len, asked = self.seq_len or settings["model"]["seq_len"], dict(self.given, documents=None)
+        seq_len, asked = self.window(settings), dict(self.given, documents=None)
         self._fit_sizes(seq_len)
         if self.adapt == "sgd":
             asked |= {"chunk": seq_len, "batch_tokens": None, "epochs": min(1, asked.get("epochs", 1))}
@@ -154,7 +152,7 @@ class Ttt:
 
     def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError for settings that do not fit the model or the text; only lengths and sizes are read."""
-        seq_len, lengths = self.seq_len or settings["model"]["seq_len"], input_lengths(corpus, self.documents)
+        seq_len, lengths = self.window(settings), input_lengths(corpus, self.documents)
         self._fit_sizes(seq_len)
         within(settings, corpus, model, min(seq_len, max(lengths, default=0)))
         moves = bool(self.given.get("lr", LR[self.adapt])) and not self.rehearsed
@@ -188,23 +186,12 @@ class Ttt:
         own = max(1, windows) * seq_len if self.adapt == "sgd" else min(usual, seq_len)
         return int(self.given.get("chunk", own))
 
-    def __call__(
-        self,
-        model: Decoder,
-        corpus: Corpus,
-        settings: Mapping[str, Any],
-        *,
-        seed: int,
-        precision: str,
-        ledger: Ledger | None = None,
-    ) -> Scores:
-        """Scores per document. `seed` is not used: see the class. The model is left alone: a copy adapts."""
+    def score(
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+    ) -> dict[str, Any]:
+        """Hand every target's score to the ledger, chunk by chunk; the model is left alone: a copy adapts."""
         dtype_of(precision)
-        trained = settings["model"]["seq_len"]
-        seq_len = self.seq_len or trained
-        self.fit(settings, corpus, model)
-        corpus = sample(corpus, self.documents)
-        ledger = ledger or Ledger(corpus)
+        seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         sizes = {"seq_len": seq_len, "trained": trained, "precision": precision}
         lr, chunk = self.given.get("lr", LR[self.adapt]), self._chunk(seq_len, input_lengths(corpus))
         if self.adapt == "sgd":
@@ -212,7 +199,7 @@ class Ttt:
         else:
             own = self._own(OF_LORA) | {"phase_chunk": max(1, CHUNK["sgd"] // seq_len) * seq_len}
             extra = ttt_lora.run(model, corpus, ledger, lr=lr, chunk=chunk, **sizes, **own)
-        return ledger.scores(band_edges(seq_len), extra)
+        return extra
 
     def _own(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.given.get(name, default) for name, default in defaults.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
-from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.evaluators.evaluator import declared
 from ablab.scoring.evaluators.ttt.lora import Adapters, not_adapted
 from ablab.scoring.evaluators.ttt.side_by_side import SideBySide, groups
 from ablab.scoring.evaluators.ttt.ttt_sgd import Descent, chunks, cosine, movable, split

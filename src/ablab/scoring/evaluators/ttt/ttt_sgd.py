@@ -20,7 +20,7 @@ from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import autocast
 from ablab.scoring.cuts import Batch, Cut, batches, hidden_of, score
-from ablab.scoring.evaluators.disjoint import declared
+from ablab.scoring.evaluators.evaluator import declared
 from ablab.scoring.evaluators.sliding import n_windows, offsets, windows
 from ablab.scoring.evaluators.ttt.watch import Watch, forfeit
 from ablab.scoring.ledger import Ledger

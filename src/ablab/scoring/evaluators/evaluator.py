@@ -1,0 +1,110 @@
+"""What every evaluator is: it is asked whether it fits, reads the held-out text, and hands each score to a ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+
+from ablab.core.slot import Lever
+from ablab.data import Corpus
+from ablab.data.bands import band_edges
+from ablab.model.decoder import Decoder
+from ablab.model.inference import inference
+from ablab.scoring.ledger import Ledger
+from ablab.scoring.receptive import within
+from ablab.scoring.scores import Scores
+from ablab.scoring.subset import at_least_one, input_lengths, sample
+
+
+class Evaluator(Lever):
+    """A model and held-out documents to scores per document; `score` is all that one must say for itself.
+
+    `documents` scores a sample of that many, the same for all arms (default: all). `seq_len` is the window's length
+    (default: the trained one). Raises ValueError for either below 1.
+    """
+
+    decides: ClassVar[bool] = True  # its scores are the metric over the text; else it is a probe, without a ledger
+    documents: int | None = None
+    seq_len: int | None = None
+
+    def __init__(self, *, documents: int | None = None, seq_len: int | None = None) -> None:
+        at_least_one(documents=documents, seq_len=seq_len)
+        self.documents, self.seq_len = documents, seq_len
+
+    @staticmethod
+    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+        """The settings for lengths that are `long` times these: all documents, windows in proportion."""
+        small: dict[str, Any] = {name: None for name in ("documents", "seq_len") if name in choice}
+        if choice.get("seq_len") is not None:
+            small["seq_len"] = max(4, round(choice["seq_len"] * long))
+        return small
+
+    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
+        """The same on little text, and how many tokens of it."""
+        return self.of_all(), 2 * self.window(settings)
+
+    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+        """ValueError where a window reaches beyond the model's places; only lengths and sizes are read."""
+        longest = max(input_lengths(corpus, self.documents), default=0)
+        within(settings, corpus, model, min(self.window(settings), longest))
+
+    def __call__(
+        self,
+        model: Decoder,
+        corpus: Corpus,
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+        precision: str,
+        ledger: Ledger | None = None,
+    ) -> Scores:
+        """Scores per document. `seed` is not used: nothing here is drawn."""
+        self.fit(settings, corpus, model)
+        corpus = sample(corpus, self.documents)
+        ledger = ledger or Ledger(corpus)
+        extra = self.score(model, corpus, ledger, settings, precision)
+        return ledger.scores(band_edges(self.longest(settings, corpus)), extra)
+
+    def score(
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+    ) -> dict[str, Any]:
+        """Hand the score of every target of `corpus` to the ledger; what is returned is shown beside the scores (`extra`)."""
+        raise NotImplementedError(f"{type(self).__name__} has no `score`")
+
+    def window(self, settings: Mapping[str, Any]) -> int:
+        """Tokens of a window: `seq_len`, or the trained length."""
+        return int(self.seq_len or settings["model"]["seq_len"])
+
+    def longest(self, settings: Mapping[str, Any], corpus: Corpus) -> int:
+        """The most tokens that are read in one go: bands end there."""
+        return self.window(settings)
+
+    def of_all(self) -> Self:
+        """The same over all documents."""
+        other = copy.copy(self)
+        other.documents = None
+        return other
+
+
+@contextlib.contextmanager
+def reading(model: Decoder, precision: str, *, length: int, trained: int) -> Iterator[torch.device]:
+    """`inference` with windows of `length` declared to the model's parts; yields the device."""
+    with inference(model, precision) as device, declared(model, length, trained):
+        yield device
+
+
+@contextlib.contextmanager
+def declared(model: Decoder, seq_len: int, trained: int) -> Iterator[None]:
+    """Tell every part that asks (`declare`) the length of this evaluation, and the trained one again afterwards."""
+    parts = [declare for part in model.modules() if callable(declare := getattr(part, "declare", None))]
+    try:
+        for declare in parts:
+            declare(seq_len)
+        yield
+    finally:
+        for declare in parts:
+            declare(trained)

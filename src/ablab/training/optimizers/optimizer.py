@@ -1,0 +1,33 @@
+"""What every optimizer is: rates and decay by role, and something that steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ablab.core.slot import Sized
+from ablab.training.roles import Rates
+
+
+class Optimizer(Sized):
+    """Parameters by role to updates. A constructor leaves `rates`; `build` makes what steps."""
+
+    rates: Rates
+
+    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
+        """Peak learning rate and decay of a role."""
+        return self.rates.rule(role, ndim)
+
+    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
+        return self.rates.rules(parameters, roles)
+
+    def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
+
+        Raises ValueError where parameters and roles do not name the same things.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `build`")
