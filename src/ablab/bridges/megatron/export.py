@@ -12,7 +12,9 @@ from ablab.bridges.megatron.from_data import from_data, vocabulary
 from ablab.bridges.megatron.from_model import from_model
 from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.notes import Note, note, warn
+from ablab.bridges.noted import Noted, unread
 from ablab.core.fault import Fault, GateFailed
+from ablab.study.take import show
 
 # The renderer's order (render_vpmoe_megatron_args.py), what it leaves to the caller behind it.
 _ORDER = """
@@ -33,6 +35,21 @@ global-batch-size train-iters eval-interval lr min-lr decoupled-lr decoupled-min
 lr-wsd-decay-style lr-wsd-decay-iters weight-decay adam-beta1 adam-beta2 adam-eps clip-grad seed
 """
 ORDER = tuple(_ORDER.split())
+# What no flag is for, and why the same network is trained without it. Everything else must be read by name, or is refused.
+UNSAID = {
+    "budget.seconds": "is given instead of tokens, or not at all",
+    "model.loop_from": "acts on loops, which are refused",
+    "train.ema_warmup": "acts on train.ema, which is refused",
+    "train.validate_bytes": "is of the validations on the way",
+    "data.valid_bytes": "is of what is scored",
+    "data.valid_text_bytes": "checks what is held out",
+    "data.valid_fraction": "chooses documents while ablab prepares the data",
+    "data.text_field": "is read while ablab prepares the data",
+    "data.text_separator": "is read while ablab prepares the data",
+    "data.groups": "is of the intervals of a verdict",
+    "data.span": "is of ablab's order, which a note says is not the fork's",
+    "stage": "comes after the training",
+}
 
 
 @dataclass(frozen=True)
@@ -56,11 +73,13 @@ class Exported:
 def export(settings: dict[str, Any], arm: str, seed: int | None = None) -> Exported:
     """The flags of an arm's canonical settings (budget, data, model, train).
 
-    Raises GateFailed with everything that the fork cannot do, each with its place and cure.
+    Raises GateFailed with everything that the fork cannot do, and with every setting of which nothing was said, each with its
+    place and cure.
     """
-    faults: list[Fault] = []
+    settings, faults = Noted(settings), list[Fault]()
     out = from_model(settings["model"], vocabulary(settings), faults)
     notes = [*from_train(settings, out, faults), *from_data(settings, out, faults)]
+    faults = faults or _left(settings)  # where a lever is refused, so are its settings
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
         raise GateFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
@@ -71,6 +90,23 @@ def export(settings: dict[str, Any], arm: str, seed: int | None = None) -> Expor
     assert not unplaced, f"no place in the order for {unplaced}"
     argv = [word for name in ORDER if name in out for word in (f"--{name}", *out[name])]
     return Exported(tuple(argv), (*notes, *_known(argv, settings, seed)))
+
+
+def _left(settings: Noted) -> list[Fault]:
+    """A fault for everything of an arm that the flags say nothing of."""
+    tables = {letter: kind.get("table") for letter, kind in settings["model"]["kinds"].items()}
+    faults = []
+    for place, value in unread(settings):
+        if place in UNSAID or place.split(".")[0] in UNSAID:
+            continue
+        parts = place.split(".")
+        if parts[:2] == ["model", "kinds"]:
+            place = ".".join(["model", tables[parts[2]], *parts[3:]])
+        text = f"no flag says {show(value)}: the command line would train without it"
+        faults.append(
+            Fault(place, text, f"train this arm in ablab, or say in {__name__.rpartition('.')[0]} what it is")
+        )
+    return faults
 
 
 def _known(argv: list[str], settings: dict[str, Any], seed: int | None) -> list[Note]:
@@ -84,15 +120,6 @@ def _known(argv: list[str], settings: dict[str, Any], seed: int | None) -> list[
         first = seed or "the one you choose"
         text = f"rows come in the fork's order where the seed of the run is --seed: {first}; other seeds, other orders"
         out.append(note("data.order", text))
-    if settings["train"]["optimizer"]["name"] == "normuon":
-        out.append(
-            warn("--optimizer normuon", "q, k and v are one matrix there, with one orthogonalised update; three here")
-        )
-        if (form := settings["train"]["optimizer"]["eps_form"]) != "inside":
-            text = (
-                f'eps stands under the root there (eps_form = "inside"), "{form}" here: felt by rows below 1e-5 alone'
-            )
-            out.append(warn("--normuon-eps", text))
     if "--grape-a" in argv:
         out.append(note("--grape-a", "trains only: decode in ablab"))
     if "--window-size" in argv and "--softmax-type" in argv and argv[argv.index("--softmax-type") + 1] == "vanilla":
@@ -100,5 +127,7 @@ def _known(argv: list[str], settings: dict[str, Any], seed: int | None) -> list[
         out.append(warn("--window-size", text))
     if settings["model"]["bias"] and "--num-experts" in argv:
         out.append(note("router", "its bias starts at N(0, 0.02) there, at zero in ablab"))
+    stages = ", ".join(settings["stage"])
+    out.append(note("stage", f"the flags train, and that is all: what {stages} packs and scores stays in ablab"))
     out.append(note("learning rate", "Megatron's first step has the rate of step 0, ablab's that of its middle"))
     return out

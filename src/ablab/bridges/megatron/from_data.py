@@ -78,7 +78,7 @@ def _tokenizer(tokenizer: dict[str, Any] | None, out: Words, faults: list[Fault]
 
 def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> Found:
     """The flags of the data. Only Megatron prefixes with held-out ones of their own can be said; else a note."""
-    train, ordered = _found(data, "source", faults), data["order"] == "megatron"
+    train, ordered, weights = _found(data, "source", faults), data["order"] == "megatron", data["weights"]
     valid = _found(data, "valid_source", faults) if data["valid_source"] else Found(train.held)
     others = [*train.others, *valid.others]
     if data["source"] == ["mock"]:
@@ -96,7 +96,7 @@ def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[N
         else:
             notes.append(note("data.source", f"{text}: add --train-data-path and --valid-data-path"))
     else:
-        out["train-data-path"] = _weighted(train.prefixes, data["weights"], faults)
+        out["train-data-path"] = _weighted(train.prefixes, weights, faults)
         out["valid-data-path"] = valid.prefixes
         unseen = [*train.unseen, *valid.unseen]
         if unseen:

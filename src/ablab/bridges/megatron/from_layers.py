@@ -138,8 +138,8 @@ def _mlps(layers: list[dict[str, Any]], model: dict[str, Any], out: Words, fault
     out["moe-ffn-hidden-size"] = [str(width)]
     kinds = {word: flag for flag, word in BALANCES.items()}
     out["moe-router-load-balancing-type"] = [kinds[mlp["balance"]]]
+    weight = mlp["balance_weight"]
     if mlp["balance"] != "none":
-        weight = mlp["balance_weight"]
         if weight is None:
             faults.append(Fault("model: mlp", "balance_weight must be a number for the fork", "write it out"))
         else:
@@ -167,12 +167,13 @@ def _router(router: dict[str, Any], out: Words, faults: list[Fault]) -> None:
         return
     out["moe-router-score-function"] = ["sigmoid"]
     top, groups, kept = router["top_k"], router["n_groups"], router["group_top_k"]
+    megatron = router["group_score"] == "megatron"
     if top > 1 and not router["normalize"]:
         faults.append(Fault("model: router", "the fork divides the weights by their sum", "use normalize = true"))
     if top == 1 and router["normalize"] == "always":
         faults.append(Fault("model: router", "the fork leaves a lone expert its score", "use normalize = true"))
     if groups > 1:
-        if router["group_score"] != "megatron" and top // kept != 2:
+        if not megatron and top // kept != 2:
             text = f"the fork scores a group by its best {top // kept}, not by its best 2"
             faults.append(Fault("model: router", text, 'use group_score = "megatron"'))
         out["moe-router-num-groups"] = [str(groups)]

@@ -100,7 +100,8 @@ def _kind(kind: dict[str, Any], faults: list[Fault]) -> dict[str, Any]:
     activation = mlp["activation"] if mlp["name"] == "moe" else mlp["name"]
     if activation not in MLPS:
         faults.append(Fault(f"{place}.mlp", f"the fork has no {activation}", "use relu2, swiglu or gelu"))
-    return {**kind, "rotation": rotation, "slopes": slopes, "activation": activation}
+    said = {slot: kind[slot] for slot in ("window", "router")}  # by name: what is only copied counts as left out
+    return {**kind, **said, "rotation": rotation, "slopes": slopes, "activation": activation}
 
 
 def _position(value: Any, place: str, faults: list[Fault]) -> tuple[dict[str, Any] | None, bool]:
@@ -119,7 +120,7 @@ def _position(value: Any, place: str, faults: list[Fault]) -> tuple[dict[str, An
             rotation = part
             if name == "rope" and part["ntk"]:
                 faults.append(Fault(place, "the fork has no ntk scaling", "use ntk = false"))
-            if name == "grape_m" and part["learnable"] and part["share"] != "net":
+            if name == "grape_m" and part["share"] != "net" and part["learnable"]:
                 text = "the fork has one log_freq for the whole net, not one per layer"
                 faults.append(Fault(place, text, 'use share = "net"'))
             if not float(part["theta"]).is_integer():

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ablab.bridges.megatron.from_layers import Words
-from ablab.bridges.megatron.notes import Note, note
+from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.to_train import clean
 from ablab.core.fault import Fault
 
@@ -30,7 +30,7 @@ def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> lis
     """The flags of canonical budget and train. Appends faults; returns what to know."""
     train, notes = settings["train"], list[Note]()
     steps = _length(settings, out, faults, notes)
-    _optimizer(train["optimizer"], out, faults)
+    _optimizer(train["optimizer"], out, faults, notes)
     if steps:
         _schedule(train["schedule"], train["optimizer"], steps, out, faults, notes)
     out["clip-grad"] = [repr(train["clip"])]
@@ -62,7 +62,7 @@ def _length(settings: dict[str, Any], out: Words, faults: list[Fault], notes: li
     return steps
 
 
-def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
     name = chosen["name"]
     if name not in ("adamw", "normuon"):
         faults.append(Fault("train.optimizer", f"the fork has no {name}", "use adamw or normuon"))
@@ -95,6 +95,11 @@ def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault]) -> None:
     if chosen["aux_lr"] is not None:
         out["normuon-aux-lr"] = [repr(chosen["aux_lr"])]
     out["polar-express-safety-factor"] = [repr(chosen["safety"])]
+    text = "q, k and v are one matrix there, with one orthogonalised update; three here"
+    notes.append(warn("--optimizer normuon", text))
+    if (form := chosen["eps_form"]) != "inside":
+        text = f'eps stands under the root there (eps_form = "inside"), "{form}" here: felt by rows below 1e-5 alone'
+        notes.append(warn("--normuon-eps", text))
 
 
 def _schedule(
