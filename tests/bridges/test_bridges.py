@@ -414,7 +414,7 @@ def pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def test_the_preset_is_the_locked_model() -> None:
-    preset = tomllib.loads((ROOT / "src/ablab/presets/vpmoe.toml").read_text())
+    preset = tomllib.loads((ROOT / "src/ablab/study/presets/vpmoe.toml").read_text())
     rest = {"data": {"source": "mock"}, "budget": {"tokens": 2048, "batch_tokens": 2048}}
     ours = canonical({**rest, "model": preset})
     theirs = canonical({**rest, "model": told(LOCKED).tree["model"]})

@@ -256,13 +256,13 @@ def test_a_lever_that_is_edited_after_its_run_is_seen_by_the_command(tmp_path: P
 
     first = ablab("run", "--jobs", "1", "--json")
     assert first.returncode == 0, first.stderr
-    edited = tmp_path / "ablab" / "mlps" / "swiglu.py"
+    edited = tmp_path / "ablab" / "model" / "mlps" / "swiglu.py"
     edited.write_text(edited.read_text().replace(DOWN, "return 3.0 * self.down_proj("))
     again = ablab("run", "--jobs", "1")
-    assert again.returncode == 4 and "mlps/swiglu.py (Swiglu.forward)" in again.stderr, again.stderr
+    assert again.returncode == 4 and "model/mlps/swiglu.py (Swiglu.forward)" in again.stderr, again.stderr
     assert "4 results (swiglu)" in again.stderr and changed.FLAG in again.stderr
     taken = ablab("run", "--jobs", "1", changed.FLAG, "--json")
     assert taken.returncode == 0, taken.stderr
     found, before = json.loads(taken.stdout), json.loads(first.stdout)
     assert [run["metrics"] for run in found["runs"]] == [run["metrics"] for run in before["runs"]]
-    assert any("made by other code than judges now: mlps/swiglu.py (Swiglu.forward)" in note for note in found["notes"])
+    assert any("made by other code than judges now: model/mlps/swiglu.py (Swiglu.forward)" in note for note in found["notes"])
