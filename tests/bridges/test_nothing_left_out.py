@@ -71,17 +71,17 @@ def test_what_the_exporter_may_leave_out_is_there_and_no_part_of_the_network() -
     assert [place for place in UNSAID if place.startswith("model")] == ["model.loop_from"]
 
 
-LEVERS = [
-    (slot, name) for slot in (*IN_MODEL, *OF_MODEL, "optimizer", "schedule", "loss") for name in SLOTS[slot].names
-]
+ELSEWHERE = {"optimizer": "train", "schedule": "train", "loss": "train", "tokenizer": "data"}
+LEVERS = [(slot, name) for slot in (*IN_MODEL, *OF_MODEL, *ELSEWHERE) for name in SLOTS[slot].names]
+LEVERS += [("tokenizer", {"name": "sentencepiece", "model": "/v/8k.model"})]
 
 
 @pytest.mark.parametrize(("slot", "name"), LEVERS)
-def test_a_lever_is_said_with_all_its_settings_or_refused_by_name(slot: str, name: str) -> None:
+def test_a_lever_is_said_with_all_its_settings_or_refused_by_name(slot: str, name: Any) -> None:
     """Nobody is told of a default that it cannot be said: of the levers that the exporter takes it knows all settings."""
     tree = copy.deepcopy(TREE)
-    if slot in ("optimizer", "schedule", "loss"):
-        tree["train"][slot] = name
+    if slot in ELSEWHERE:
+        tree.setdefault(ELSEWHERE[slot], {})[slot] = name
     elif slot in OF_MODEL:
         tree["model"][slot] = name
     else:

@@ -265,4 +265,6 @@ def test_a_lever_that_is_edited_after_its_run_is_seen_by_the_command(tmp_path: P
     assert taken.returncode == 0, taken.stderr
     found, before = json.loads(taken.stdout), json.loads(first.stdout)
     assert [run["metrics"] for run in found["runs"]] == [run["metrics"] for run in before["runs"]]
-    assert any("made by other code than judges now: model/mlps/swiglu.py (Swiglu.forward)" in note for note in found["notes"])
+    assert any(
+        "made by other code than judges now: model/mlps/swiglu.py (Swiglu.forward)" in note for note in found["notes"]
+    )

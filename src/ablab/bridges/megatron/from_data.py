@@ -45,9 +45,10 @@ def from_data(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list
 def vocabulary(settings: dict[str, Any]) -> int | None:
     """Tokens of the study's tokenizer; None where only its training or its file tells."""
     tokenizer = settings["data"]["tokenizer"]
-    if not tokenizer or tokenizer.get("model"):
+    if not tokenizer:
         return None
-    return {"bytes": 257, "o200k_harmony": VOCAB_SIZE}.get(tokenizer["name"], tokenizer.get("vocab_size"))
+    size = tokenizer.get("vocab_size")  # of one that is to be trained: a file that is named has its own
+    return {"bytes": 257, "o200k_harmony": VOCAB_SIZE}.get(tokenizer["name"], None if tokenizer.get("model") else size)
 
 
 def _tokenizer(tokenizer: dict[str, Any] | None, out: Words, faults: list[Fault], notes: list[Note]) -> None:
