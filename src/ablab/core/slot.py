@@ -107,7 +107,7 @@ class Slot(Generic[L_co]):
 
     def source(self, name: str) -> str:
         """Where the lever comes from: class attribute `source`; nothing where it says nothing."""
-        return self.load(name).source
+        return str(getattr(self.load(name), "source", ""))
 
     def coerce(self, value: Any, place: str) -> tuple[Any, list[Fault]]:
         """Canonical choice (a list of them where the slot composes) and every fault found in `value`.
@@ -154,7 +154,7 @@ class Slot(Generic[L_co]):
 
     def revision(self, choice: Choice) -> int:
         """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose."""
-        return self.load(choice["name"]).revision
+        return int(getattr(self.load(choice["name"]), "revision", 1))
 
 
 def coerce(value: Any, wanted: Any, place: str) -> tuple[Any, Fault | None]:
