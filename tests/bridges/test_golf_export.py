@@ -86,6 +86,21 @@ def test_logs_are_read_by_the_same_shapes(tmp_path: Path) -> None:
         assert mine["artifact_bytes"] == 14_000 + seed + made.CODE
 
 
+def test_a_log_says_every_setting_of_its_arm(tmp_path: Path) -> None:
+    """Those that golf has a name for under it, all others under their place in the study, and no path of this machine."""
+    out = exported(tmp_path)
+    text = (out / "logs/train_seed1.log").read_text()
+    said = dict(line[2:].split(": ", 1) for line in text[: text.index("val_tokens")].splitlines()[1:])
+    named = {"d_model": "model_dim", "layers": "layers", "seq_len": "train_seq_len"}
+    settings = made.plan(tmp_path).runs["int5", 1].settings
+    for key, value in settings["model"].items():
+        assert said[named[key]] == str(value) if key in named else json.loads(said[f"model.{key}"]) == value
+    for section in ("train", "stage"):
+        assert json.loads(said[section]) == settings[section]
+    assert json.loads(said["data"])["source"] == ["mock"] and said["budget.tokens"] == "4096"
+    assert str(tmp_path) not in text
+
+
 def test_submission_json_is_read_from_the_runs(tmp_path: Path) -> None:
     found = json.loads((exported(tmp_path) / "submission.json").read_text())
     own = [found["seed_results"][str(s)]["sliding_val_bpb"] for s in range(3)]

@@ -370,7 +370,7 @@ def test_check_says_what_the_parts_have_to_say_and_refuses_a_split() -> None:
     corpus, run = tiny.corpus(), SimpleNamespace()
     made = {name: SimpleNamespace(settings=tiny.settings(model=m)) for name, m in arms.items()}
     plan: Any = SimpleNamespace(
-        study=SimpleNamespace(baseline=made["dense"], arms=made, path=Path("mix.toml")),
+        study=SimpleNamespace(with_baseline={"baseline": made["dense"], **made}, path=Path("mix.toml")),
         seeds=[0],
         runs={(name, 0): run for name in (*made, "baseline")},
         corpus=lambda _: corpus,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.bridges.golf.rules import evaluation_seconds
+from ablab.bridges.noted import Noted, unread
 from ablab.core.fault import Fault, GateFailed
+from ablab.report.shareable import shareable
 from ablab.runs.store import read_lines
 
 if TYPE_CHECKING:
@@ -22,8 +25,11 @@ SCORED = {"quantized": "quantized", "sliding": "quantized_sliding_window", "ttt"
 def log(plan: Plan, one: Entry, seed: int) -> str:
     """The text of one run's log: settings, steps, and every stage in the words that are known for it."""
     settings, done, results = plan.runs[one.arm, seed].settings, one.done[seed], one.results[seed]
+    said = shareable(
+        settings, folder=plan.study.path.parent, root=plan.store.root
+    )  # as values: a path may hold a blank
     corpus = plan.corpus(plan.runs[one.arm, seed])
-    lines = ["Hyperparameters:", *(f"  {key}: {value}" for key, value in _settings(settings, seed, done).items())]
+    lines = ["Hyperparameters:", *(f"  {key}: {value}" for key, value in _settings(said, seed, done).items())]
     lines.append(f"val_tokens: {int(corpus.valid.n_targets)}")
     part = done.get("validated") or {}
     if part and not part["whole"]:
@@ -59,15 +65,19 @@ def _rows(folder: Path, steps: int) -> list[dict[str, Any]]:
 
 
 def _settings(settings: Mapping[str, Any], seed: int, done: Mapping[str, Any]) -> dict[str, Any]:
-    model, budget = settings["model"], settings["budget"]
-    return {
+    """What golf has a name for, and everything else of the arm under its place in a study."""
+    noted = Noted(dict(settings))
+    model, budget = noted["model"], noted["budget"]
+    known = {
         "iterations": done["steps"] or "not known: trained elsewhere",
         "model_dim": model["d_model"],
         "num_layers": len(model["layers"]),
+        "layers": model["layers"],
         "seed": seed,
         "train_batch_tokens": budget["batch_tokens"],
         "train_seq_len": model["seq_len"],
     }
+    return known | {place: json.dumps(value) for place, value in unread(noted)}
 
 
 def _training(settings: Mapping[str, Any], done: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
