@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ablab.artifact.compressors.bounds import Bits, Sigmas
 from ablab.artifact.compressors.calibration import Calibration
 from ablab.artifact.compressors.gptq import Gptq
 from ablab.artifact.compressors.solve import How, solve
@@ -150,7 +151,7 @@ def whole(turns: int, device: str, sync: Callable[[], None]) -> dict[str, Any]:
         def hessians(self, tokens: int) -> dict[str, Tensor]:
             return hessians
 
-    lever: Any = Gptq(tokens=CALIBRATED, embedding_bits=None, embedding_sigmas=None)
+    lever: Any = Gptq(tokens=CALIBRATED, bits=Bits(BITS), sigmas=Sigmas(SIGMAS))
     packed = lever.quantise(weights, Known())
 
     def plain(block: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests import every_setting
 
-from ablab.bridges.megatron.toml import dotted, written
+from ablab.core.toml import dotted, written
 from ablab.study.keys import DIFFED, SECTIONS, SLOTS
 
 STUDY: dict[str, Any] = {

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from tests.data.built import write_prefix
 
-from ablab.bridges.megatron.toml import spell
 from ablab.check import full_size
 from ablab.check.miniature import Miniatures
-from ablab.core.slot import Setting
+from ablab.core.setting import Setting
+from ablab.core.toml import spell
 from ablab.runs import plan as planning
 from ablab.runs.store import Store
 from ablab.study import load
@@ -49,9 +49,9 @@ TRIPLES = {"orthogonaliser": "polar_express", "coefficients": [[1.5, -0.5, 0.0],
 SGD, LORA = {"chunk": 128, "lr": 0.1}, {"adapt": "lora", "chunk": 16, "lr": 0.01}
 ROUNDED = {
     "": SMALL,
-    "lqer_rank": {**SMALL, "lqer": 2, "lqer_rank": 1},
-    **{f"{family}_bits": {**SMALL, f"{family}_bits": 4} for family in ("attn", "mlp", "embedding")},
-    **{f"{family}_sigmas": {**SMALL, f"{family}_sigmas": 2.0} for family in ("attn", "mlp", "embedding")},
+    "lqer.rank": {**SMALL, "lqer": {"tensors": 2, "rank": 1}},
+    **{f"bits.{family}": {**SMALL, "bits": {family: 4}} for family in ("attn", "mlp", "embedding")},
+    **{f"sigmas.{family}": {**SMALL, "sigmas": {family: 2.0}} for family in ("attn", "mlp", "embedding")},
     "small": {"small": 1},
 }
 MATRICES = {
@@ -132,9 +132,20 @@ ELSEWHERE = {
 }
 
 
+def known(slot: str, lever: str) -> dict[str, Setting]:
+    """The settings of a lever by name, those of a sub-choice as `table.name`."""
+    return {name: setting for name, setting in SLOTS[slot].listed(lever).items() if not setting.parts}
+
+
 def settings() -> list[tuple[str, str, str]]:
     """Slot, lever and setting, of all that there are."""
-    return [(s, lever, name) for s, slot in SLOTS.items() for lever in slot.names for name in slot.settings(lever)]
+    return [(s, lever, name) for s, slot in SLOTS.items() for lever in slot.names for name in known(s, lever)]
+
+
+def put(choice: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """The choice with another value of the setting `name`."""
+    table, _, key = name.rpartition(".")
+    return {**choice, table: {**choice.get(table, {}), key: value}} if table else {**choice, key: value}
 
 
 def other(setting: Setting, value: Any) -> Any:
@@ -158,10 +169,10 @@ def choices(slot: str, lever: str, name: str) -> tuple[dict[str, Any], dict[str,
     """The lever with each of two values of its setting `name`."""
     beside = BESIDE.get(f"{slot}.{lever}", {})
     one = {"name": lever, **beside.get(name, beside.get("", {}))}
-    setting = SLOTS[slot].settings(lever)[name]
-    first = one.get(name, setting.default)
+    setting, (table, _, key) = known(slot, lever)[name], name.rpartition(".")
+    first = (one.get(table, {}) if table else one).get(key, setting.default)
     value = OTHER.get(f"{slot}.{lever}.{name}") or other(setting, first)
-    return {**one, name: list(first) if isinstance(first, tuple) else first}, {**one, name: value}
+    return put(one, name, list(first) if isinstance(first, tuple) else first), put(one, name, value)
 
 
 def text(slot: str, one: dict[str, Any], two: dict[str, dict[str, Any]]) -> str:
@@ -206,18 +217,19 @@ def text(slot: str, one: dict[str, Any], two: dict[str, dict[str, Any]]) -> str:
 def answers(folder: Path, slot: str, lever: str) -> dict[str, str]:
     """What a check says of each setting of a lever: `acts`, `untested`, or `inert`."""
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {}
-    for name in SLOTS[slot].settings(lever):
+    for name in known(slot, lever):
         if f"{slot}.{lever}.{name}" not in ELSEWHERE:
             one, two = choices(slot, lever, name)
-            beside = {k: v for k, v in one.items() if v != SLOTS[slot].settings(lever).get(k, setting_of(k)).default}
-            groups.setdefault(spell(beside), (one, {}))[1][name] = two
+            alike = spell(SLOTS[slot].coerce(one, slot)[0])  # settings whose first value is the default share a study
+            groups.setdefault(alike, (one, {}))[1][name.replace(".", "-")] = two
     found: dict[str, str] = {}
     if slot == "loss":
         write_spans(folder)
     for number, (one, two) in enumerate(groups.values()):
         file = folder / f"{number}.toml"
         file.write_text(text(slot, one, two))
-        found |= verdicts(file, folder / f"scratch-{number}")
+        said = verdicts(file, folder / f"scratch-{number}")
+        found |= {name: said[name.replace(".", "-")] for name in known(slot, lever) if name.replace(".", "-") in said}
     return found
 
 
@@ -247,8 +259,3 @@ def write_tokens(folder: Path, name: str, documents: int, *, seed: int) -> None:
         spans = [0] * plain + [1] * reasoned + [2] * (size - plain - reasoned) + [0]
         rows.append(([*draw.integers(0, 256, size).tolist(), 256], spans))
     write_prefix(folder / name, rows)
-
-
-def setting_of(name: str) -> Setting:
-    """A stand-in whose default nothing equals: the lever's own name."""
-    return Setting(name, str, object(), False)

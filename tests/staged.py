@@ -115,7 +115,7 @@ def costs(arm: str) -> dict[str, Any]:
 
 PATHS = {
     "hadamard": ("stage.post_quant.compress", {"name": "gptq", "hadamard": False}, {"name": "gptq", "hadamard": True}),
-    "embed_int7": ("stage.post_quant.compress.embedding_bits", 8, 7),
+    "embed_int7": ("stage.post_quant.compress.bits.embedding", 8, 7),
     "clip_wide": ("stage.post_quant.compress.sigmas", 12.85, 16.0),
     "long_rows": ("model.seq_len", 2048, 4096),
     "qat": ("train.qat", {"name": "none"}, {"name": "fake_quant", "bits": 6}),

@@ -50,6 +50,11 @@ def choice(slot: Any, value: Any) -> Any:
     return made
 
 
+def lever(slot: Any, name: str, **settings: Any) -> Any:
+    """The lever itself, its settings as a study writes them."""
+    return slot.build(choice(slot, {"name": name, **settings}))
+
+
 def kind(table: str, window: int | None, **levers: Any) -> dict[str, Any]:
     """One layer kind; a slot that is not named has its default."""
     asked = {**IN_MODEL, **levers}

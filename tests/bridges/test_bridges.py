@@ -23,9 +23,9 @@ from ablab.bridges.megatron.explain import Explanation, explain
 from ablab.bridges.megatron.export import ORDER, export
 from ablab.bridges.megatron.flags import FLAGS
 from ablab.bridges.megatron.parse import parse, words
-from ablab.bridges.megatron.toml import written
 from ablab.cli import main as cli
 from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.toml import written
 from ablab.study import load
 
 ROOT = Path(__file__).resolve().parents[2]

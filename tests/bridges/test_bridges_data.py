@@ -20,8 +20,8 @@ from ablab.bridges.megatron.blends import Blend, blend
 from ablab.bridges.megatron.explain import Explanation, explain, missing
 from ablab.bridges.megatron.export import export
 from ablab.bridges.megatron.parse import words
-from ablab.bridges.megatron.toml import written
 from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.toml import written
 from ablab.study import load
 
 SMALL = "--num-layers 4 --hidden-size 32 --num-attention-heads 4 --seq-length 16 --position-embedding-type rope"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ import pytest
 import torch
 from tests import tiny
 
+from ablab.artifact import compressors
 from ablab.artifact.arrays import Packed
 from ablab.artifact.compressors import hadamard, lqer
 from ablab.artifact.compressors.calibration import Calibration
-from ablab.artifact.compressors.gptq import Gptq
 from ablab.artifact.compressors.rtn import Rtn
 from ablab.core.rng import stream
 from ablab.model.decoder import build
 
+rtn = functools.partial(tiny.lever, compressors.slot, "rtn")
+gptq = functools.partial(tiny.lever, compressors.slot, "gptq")
 UP, DOWN, O = "layers.0.mlp.up_proj.weight", "layers.0.mlp.down_proj.weight", "layers.0.attn.o_proj.weight"
 
 
@@ -55,7 +58,7 @@ def test_the_transform_is_hadamards_matrix(n: int) -> None:
 def test_widths_without_a_rotation() -> None:
     assert [n for n in range(70) if hadamard.fits(n)] == [2, 4, 8, 16, 32, 64]
     made = {UP: spiked(8, 24), O: spiked(8, 32)}
-    packed = Rtn(bits=4, small=0, hadamard=True).quantise(made)
+    packed = rtn(bits=4, small=0, hadamard=True).quantise(made)
     assert packed.report["notes"] == [f"hadamard: inputs that are no power of two stay as they are: {UP} (24)"]
     assert packed.meta["rotated"] == [O]
 
@@ -63,10 +66,10 @@ def test_widths_without_a_rotation() -> None:
 def test_a_rotation_is_kept_where_the_error_falls_and_only_there() -> None:
     flat = torch.sign(drawn("flat", 16, 64)).float() * 0.5  # exact as it is
     made = {UP: spiked(16, 64), O: flat}
-    packed = Rtn(bits=4, small=0, hadamard=True).quantise(made)
+    packed = rtn(bits=4, small=0, hadamard=True).quantise(made)
     rows = {row["name"]: row for row in packed.report["hadamard"]}
     assert packed.meta["rotated"] == [UP] and rows[UP]["kept"] and not rows[O]["kept"]
-    plain, turned = (back(Rtn(bits=4, small=0, hadamard=on).quantise(made)) for on in (False, True))
+    plain, turned = (back(rtn(bits=4, small=0, hadamard=on).quantise(made)) for on in (False, True))
     assert torch.equal(plain[O], turned[O])
     for name, found in ((UP, turned), (O, plain)):
         key = "error_after" if rows[name]["kept"] else "error_before"
@@ -86,9 +89,9 @@ def test_gptq_keeps_a_rotation_where_its_layers_error_falls() -> None:
     weights = dict(model.state_dict())
     calibration = Calibration(lambda: model, tiny.corpus(), 32)
     how: dict[str, Any] = {"bits": 4, "sigmas": 2.0, "small": 300, "tokens": 1000}
-    packed = Gptq(hadamard=True, **how).quantise(weights, calibration)
+    packed = gptq(hadamard=True, **how).quantise(weights, calibration)
     hessians, turned = calibration.hessians(1000), back(packed)
-    plain = back(Gptq(**how).quantise(weights, calibration))
+    plain = back(gptq(**how).quantise(weights, calibration))
     rows = {row["name"]: row for row in packed.report["hadamard"]}
     assert O in packed.meta["rotated"] and rows[O]["kept"] and len(rows) == len(calibration.roles) - 9
     for name, row in rows.items():
@@ -132,10 +135,10 @@ def test_the_tensors_of_largest_error_get_factors() -> None:
         DOWN: drawn("b", 32, 64).float(),
         O: (3 * drawn("c", 32, 32)).float(),
     }
-    packed = Rtn(bits=3, sigmas=4.0, small=0, lqer=2, lqer_rank=3).quantise(made)
+    packed = rtn(bits=3, sigmas=4.0, small=0, lqer={"tensors": 2, "rank": 3}).quantise(made)
     rows = packed.report["lqer"]
     assert [row["name"] for row in rows] == [O, DOWN]
-    found, plain = back(packed), back(Rtn(bits=3, sigmas=4.0, small=0).quantise(made))
+    found, plain = back(packed), back(rtn(bits=3, sigmas=4.0, small=0).quantise(made))
     assert torch.equal(found[UP], plain[UP])
     for row in rows:
         name = row["name"]
@@ -152,15 +155,15 @@ def test_the_tensors_of_largest_error_get_factors() -> None:
     )
     bits = 2 * 3 * (32 + 32) + 4 * 3 * (32 + 64) + 16 * (2 + 2 + 3)  # codes of A and B, scales
     how: dict[str, Any] = {"bits": 5, "sigmas": 8.0, "small": 0}
-    factors: tuple[dict[str, Any], ...] = ({"lqer": 2, "lqer_rank": 3}, {})
-    with_factors, bare = (Rtn(**how, **more).quantise(made).report["predicted_bytes"] for more in factors)
+    factors: tuple[dict[str, Any], ...] = ({"lqer": {"tensors": 2, "rank": 3}}, {})
+    with_factors, bare = (rtn(**how, **more).quantise(made).report["predicted_bytes"] for more in factors)
     assert with_factors - bare == pytest.approx(bits / 8)
 
 
 def test_more_factors_than_tensors_and_no_error_at_all() -> None:
     exact = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
     made = {UP: 127 * exact, O: spiked(4, 8)}
-    packed = Rtn(small=0, lqer=9, lqer_rank=9).quantise(made)
+    packed = rtn(small=0, lqer={"tensors": 9, "rank": 9}).quantise(made)
     assert [row["name"] for row in packed.report["lqer"]] == [O, UP]
     assert torch.equal(back(packed)[UP], made[UP]) and np.isfinite(packed.report["lqer"][1]["error_after"])
 
@@ -168,7 +171,7 @@ def test_more_factors_than_tensors_and_no_error_at_all() -> None:
 def test_gptq_shows_what_factors_do_to_the_layer() -> None:
     model = build(tiny.model(), vocab_size=tiny.VOCAB, seed=0)
     calibration = Calibration(lambda: model, tiny.corpus(), 32)
-    packed = Gptq(bits=4, small=300, tokens=500, lqer=2).quantise(dict(model.state_dict()), calibration)
+    packed = gptq(bits=4, small=300, tokens=500, lqer=2).quantise(dict(model.state_dict()), calibration)
     assert len(packed.report["lqer"]) == 2
     hessians, found = calibration.hessians(500), back(packed)
     for row in packed.report["lqer"]:

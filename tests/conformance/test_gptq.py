@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,16 @@ from ablab.training.train import train
 
 MIXED = {"L": tiny.kind("l", 8, mlp={"name": "moe", "n_experts": 4}), "G": tiny.kind("g", None)}
 SMALL: dict[str, Any] = {"small": 300, "tokens": 2000}
+gptq = functools.partial(tiny.lever, compressors.slot, "gptq")
 
 
 def drawn(name: str, *size: int) -> torch.Tensor:
     return torch.from_numpy(stream(0, "test", "gptq", name).standard_normal(size))
+
+
+def every(value: float) -> dict[str, float]:
+    """The same for all families: the embedding has its own unless told."""
+    return {"default": value, "embedding": value}
 
 
 def textbook(
@@ -81,8 +88,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def quantised(trained: dict[str, Any], **settings: Any) -> tuple[Packed, dict[str, torch.Tensor]]:
     """The parts under `settings`, and the weights that come back."""
-    lever = compressors.slot.build(tiny.choice(compressors.slot, {"name": "gptq", **SMALL, **settings}))
-    packed = lever.quantise(trained["weights"], trained["calibration"])
+    packed = gptq(**SMALL | settings).quantise(trained["weights"], trained["calibration"])
     return packed, Gptq.restore(packed.parts, packed.meta)
 
 
@@ -100,7 +106,7 @@ def test_codes_are_the_textbooks(rows: int, columns: int, act_order: bool, block
 
 @pytest.mark.parametrize("sigmas", [1.0, 12.85])
 def test_a_trained_models_codes_are_the_textbooks(trained: dict[str, Any], sigmas: float) -> None:
-    packed, _ = quantised(trained, sigmas=sigmas, embedding_sigmas=sigmas, embedding_bits=6)
+    packed, _ = quantised(trained, sigmas=every(sigmas), bits=every(6))
     made = {part.name: torch.from_numpy(part.array) for part in packed.parts}
     seen = 0
     for name in matrices(trained["weights"], SMALL["small"]):
@@ -117,7 +123,7 @@ def test_a_trained_models_codes_are_the_textbooks(trained: dict[str, Any], sigma
 @pytest.mark.parametrize("bits", [3, 6])
 def test_beats_rounding_to_nearest_on_every_matrix(trained: dict[str, Any], bits: int) -> None:
     sigmas = 12.85 if bits == 6 else 3.0
-    _, back = quantised(trained, bits=bits, sigmas=sigmas, embedding_bits=bits, embedding_sigmas=sigmas, small=0)
+    _, back = quantised(trained, bits=every(bits), sigmas=every(sigmas), small=0)
     seen = 0
     for name in matrices(trained["weights"], 0):
         if name not in trained["hessians"]:
@@ -149,7 +155,7 @@ def test_what_it_says_of_each_tensor(trained: dict[str, Any]) -> None:
 
 
 def test_families_have_their_own_bits_and_sigmas(trained: dict[str, Any]) -> None:
-    packed, _ = quantised(trained, attn_bits=5, mlp_bits=4, attn_sigmas=3.0, embedding_bits=7)
+    packed, _ = quantised(trained, bits={"attn": 5, "mlp": 4, "embedding": 7}, sigmas={"attn": 3.0})
     bits = {part.name: part.bits for part in packed.parts}
     assert bits["layers.0.attn.o_proj.weight"] == 5 and bits["layers.1.mlp.up_proj.weight"] == 4
     assert bits["lm_head.weight"] == bits["embed.weight"] == 7
@@ -161,7 +167,7 @@ def test_families_have_their_own_bits_and_sigmas(trained: dict[str, Any]) -> Non
 def test_the_tied_embedding_is_rounded_against_the_final_norm() -> None:
     model = build(tiny.model(), vocab_size=tiny.VOCAB, seed=0)
     calibration = Calibration(lambda: model, tiny.corpus(), 32)
-    packed = Gptq(**SMALL).quantise(dict(model.state_dict()), calibration)
+    packed = gptq(**SMALL).quantise(dict(model.state_dict()), calibration)
     assert packed.report["schemes"]["gptq int8"]["tensors"] == 1 and not packed.report["notes"]
 
 
@@ -177,7 +183,7 @@ def test_a_dead_column_becomes_zero_and_is_said() -> None:
     model = build(tiny.model(), vocab_size=tiny.VOCAB, seed=0)
     with torch.no_grad():
         model.layers[0].mlp.up_proj.weight[5] = 0  # a hidden unit that is always 0
-    packed = Gptq(**SMALL).quantise(dict(model.state_dict()), Calibration(lambda: model, tiny.corpus(), 32))
+    packed = gptq(**SMALL).quantise(dict(model.state_dict()), Calibration(lambda: model, tiny.corpus(), 32))
     assert packed.report["notes"] == [
         "columns whose input was always 0 became 0 in: layers.0.mlp.down_proj.weight (1 of 128)"
     ]
@@ -190,7 +196,7 @@ def test_few_tokens_and_unreached_experts_are_said() -> None:
     model = build(tiny.model(kinds=kinds), vocab_size=tiny.VOCAB, seed=0)
     weights = dict(model.state_dict())
     calibration = Calibration(lambda: model, tiny.corpus(), 32)
-    packed = Gptq(small=300, tokens=32).quantise(weights, calibration)
+    packed = gptq(small=300, tokens=32).quantise(weights, calibration)
     rows = calibration.rows["layers.0.mlp.experts.up_proj.weight"]
     assert sum(rows) == 64 and 0 in rows and calibration.read == 32  # two experts of each token
     few, reached = rows.index(next(n for n in rows if n)), rows.index(0)
@@ -215,18 +221,18 @@ def test_a_table_is_rounded_by_row_maximum_and_predicted_by_its_codes() -> None:
     weights = dict(model.state_dict())
     calibration = Calibration(lambda: model, tiny.corpus(), 32)
     for turn in (False, True):
-        packed = Gptq(**SMALL, hadamard=turn).quantise(weights, calibration)
+        packed = gptq(**SMALL, hadamard=turn).quantise(weights, calibration)
         back = Gptq.restore(packed.parts, packed.meta)[name]
         assert float((back - weights[name]).norm() / weights[name].norm()) < 0.03  # 0.11 under 12.85 sigmas
-    packed = Gptq(**SMALL).quantise(weights, calibration)
+    packed = gptq(**SMALL).quantise(weights, calibration)
     assert torch.equal(Gptq.restore(packed.parts, packed.meta)[name], rounded(weights[name], 6))
     scheme = "rtn int6 row maximum: no inputs"
     assert packed.report["schemes"][scheme] == {"tensors": 1, "numbers": 64 * 24, "bytes": 64 * 24 + 2 * 64}
     one = {name: weights[name]}
     _, counts = np.unique({p.name: p.array for p in packed.parts}[name], return_counts=True)
     wanted = float((counts * np.log2(counts.sum() / counts)).sum()) / 8 + 2 * 64
-    assert Gptq(**SMALL).quantise(one, calibration).report["predicted_bytes"] == pytest.approx(wanted)
-    rest = Gptq(**SMALL).quantise({n: w for n, w in weights.items() if n != name}, calibration)
+    assert gptq(**SMALL).quantise(one, calibration).report["predicted_bytes"] == pytest.approx(wanted)
+    rest = gptq(**SMALL).quantise({n: w for n, w in weights.items() if n != name}, calibration)
     both = packed.report["predicted_bytes"]
     assert both == pytest.approx(rest.report["predicted_bytes"] + wanted)
 
@@ -248,14 +254,14 @@ def test_raised_damping_is_said(trained: dict[str, Any]) -> None:
             return found
 
     broken = Broken(trained["calibration"].model, tiny.corpus(), 32)
-    packed = Gptq(**SMALL).quantise(trained["weights"], broken)
+    packed = gptq(**SMALL).quantise(trained["weights"], broken)
     assert packed.report["notes"][-1] == "damping raised until a factor existed: layers.1.attn.o_proj.weight (1)"
 
 
 def test_same_parts_in_any_order_of_the_weights(trained: dict[str, Any]) -> None:
     def parts(weights: dict[str, torch.Tensor]) -> list[tuple[str, bytes]]:
         settings: dict[str, Any] = {**SMALL, "lqer": 2, "hadamard": True}
-        packed = Gptq(**settings).quantise(weights, trained["calibration"])
+        packed = gptq(**settings).quantise(weights, trained["calibration"])
         return [(part.name, part.array.tobytes()) for part in packed.parts]
 
     weights = trained["weights"]
@@ -275,25 +281,28 @@ def test_batches_of_matrices_round_like_one(trained: dict[str, Any], monkeypatch
 BAD = [
     ({"bits": 0}, "bits = 0 cannot hold a signed code; choose 2 to 16"),
     ({"bits": 17}, "bits = 17 cannot hold a signed code; choose 2 to 16"),
-    ({"mlp_bits": 1}, "mlp_bits = 1 cannot hold a signed code; choose 2 to 16"),
+    ({"bits": {"mlp": 1}}, "bits.mlp = 1 cannot hold a signed code; choose 2 to 16"),
     ({"sigmas": 0.0}, "sigmas = 0.0 clips everything away; choose a positive number, 12.85 for 6 bits"),
-    ({"attn_sigmas": -1.0}, "attn_sigmas = -1.0 clips everything away; choose a positive number"),
-    ({"embedding_sigmas": 0.0}, "embedding_sigmas = 0.0 clips everything away; choose a positive number"),
-    ({"mlp_sigmas": 1e-9}, "mlp_sigmas = 1e-09 clips nearly everything away; choose 0.1 or more, 12.85 as usual"),
-    ({"damp": 0.0}, "damp = 0.0 leaves a singular Hessian as it is; choose a positive number, 0.01 as usual"),
-    ({"block": 0}, "block = 0 holds no column; choose 1 or more, 128 as usual"),
+    ({"sigmas": {"attn": -1.0}}, "sigmas.attn = -1.0 clips everything away; choose a positive number"),
+    ({"sigmas": {"embedding": 0.0}}, "sigmas.embedding = 0.0 clips everything away; choose a positive number"),
+    ({"sigmas": {"mlp": 1e-9}}, "sigmas.mlp = 1e-09 clips nearly everything away; choose 0.1 or more, 12.85 as usual"),
+    ({"solver": {"damp": 0.0}}, "solver.damp = 0.0 leaves a singular Hessian as it is; choose a positive number, 0.01"),
+    ({"solver": {"block": 0}}, "solver.block = 0 holds no column; choose 1 or more, 128 as usual"),
     ({"tokens": 0}, "tokens = 0 calibrate nothing; choose 1 or more, at least as many as columns"),
     ({"lqer": -1}, "lqer = -1 is negative; choose 0 or more"),
     ({"small": -1}, "small = -1 is negative; choose 0 or more"),
-    ({"lqer": 2, "lqer_rank": 0}, "lqer_rank = 0 holds nothing; choose 1 or more, or leave it out"),
-    ({"lqer_rank": 4}, "lqer_rank = 4 acts on nothing without lqer; give lqer = 1 or more, or leave it out"),
+    ({"lqer": {"tensors": 2, "rank": 0}}, "lqer.rank = 0 holds nothing; choose 1 or more, or leave it out"),
+    (
+        {"lqer": {"rank": 3}},
+        "lqer.rank = 3 acts on nothing without lqer.tensors; give lqer.tensors = 1 or more, or leave it out",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("settings", "text"), BAD, ids=[" ".join(f"{k}={v}" for k, v in s.items()) for s, _ in BAD])
 def test_bad_numbers_are_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError) as caught:
-        Gptq(**settings)
+        gptq(**settings)
     assert str(caught.value).startswith(text)
 
 
@@ -302,17 +311,17 @@ def test_bad_weights_and_calibrations_are_refused(trained: dict[str, Any]) -> No
     with pytest.raises(
         ValueError, match=r"^gptq rounds against inputs and has no calibration; pack within a study, or"
     ):
-        Gptq().quantise(weights)
+        gptq().quantise(weights)
     name = "layers.1.mlp.up_proj.weight"
     for number in (float("nan"), float("-inf")):
         broken = weights[name].clone()
         broken[3, 2] = number
         with pytest.raises(ValueError, match=f"^{name} holds a number that is not finite; pack weights of a run that"):
-            Gptq().quantise({**weights, name: broken}, calibration)
+            gptq().quantise({**weights, name: broken}, calibration)
     with pytest.raises(
         ValueError, match=r"has shape \(128, 16\) and inputs of \(32, 32\); calibrate with the model that"
     ):
-        Gptq(**SMALL).quantise({**weights, name: weights[name][:, :16]}, calibration)
+        gptq(**SMALL).quantise({**weights, name: weights[name][:, :16]}, calibration)
     with pytest.raises(
         ValueError, match=r"^a Hessian is not finite; calibrate with weights that compute finite numbers"
     ):

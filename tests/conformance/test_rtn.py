@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from typing import Any
@@ -17,12 +18,13 @@ from ablab.artifact import compressors
 from ablab.artifact import pack as artifact
 from ablab.artifact.arrays import Packed
 from ablab.artifact.compressors import passthrough, quantised
-from ablab.artifact.compressors.gptq import Gptq
 from ablab.artifact.compressors.rtn import Rtn
 from ablab.core.rng import stream
 from ablab.model.decoder import build
 from ablab.model.parts.rounding import rounded
 
+rtn = functools.partial(tiny.lever, compressors.slot, "rtn")
+gptq = functools.partial(tiny.lever, compressors.slot, "gptq")
 NAME = "layers.0.mlp.up_proj.weight"
 
 
@@ -48,7 +50,7 @@ def kept(packed: Packed) -> dict[str, Any]:
 @pytest.mark.parametrize("sigmas", [0.0, 3.0])
 def test_restores_what_rounding_leaves(bits: int, per: Any, sigmas: float) -> None:
     made = {NAME: drawn("w", 12, 40), "layers.0.mlp.experts.up_proj.weight": drawn("stack", 3, 4, 10)}
-    packed = Rtn(bits=bits, per=per, sigmas=sigmas, small=0).quantise(made)
+    packed = rtn(bits=bits, per=per, sigmas=sigmas, small=0).quantise(made)
     found = back(packed)
     for name, w in made.items():
         assert torch.equal(found[name], rounded(w, bits, sigmas=sigmas, per=per))
@@ -67,7 +69,7 @@ def test_types_shapes_and_names_come_back(dtype: torch.dtype, policy: Any) -> No
         "layers.0.mlp.router.weight": drawn("router", 4, 40, dtype=dtype), "scale": torch.tensor(0.3, dtype=dtype),
         "nothing": torch.zeros(0, 4, dtype=dtype),
     }  # fmt: skip
-    packed = Rtn(small=600, passthrough=policy).quantise(made)
+    packed = rtn(small=600, passthrough=policy).quantise(made)
     found = back(packed)
     assert list(found) == sorted(made)
     assert all(found[k].dtype == t.dtype and found[k].shape == t.shape for k, t in made.items())
@@ -78,7 +80,7 @@ def test_types_shapes_and_names_come_back(dtype: torch.dtype, policy: Any) -> No
 
 
 def test_restoring_twice_gives_the_same_bits() -> None:
-    packed = Rtn(small=100, passthrough="int8", hadamard=True, lqer=4, bits=4).quantise(weights())
+    packed = rtn(small=100, passthrough="int8", hadamard=True, lqer=4, bits=4).quantise(weights())
     one, other = back(packed), back(packed)
     assert packed.meta["rotated"] and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -100,7 +102,7 @@ def test_the_int8_policy_is_path_a_v3() -> None:
         "mixer.scale": torch.tensor(0.05),
     }  # fmt: skip
     table = {"embedding.bigram.table.weight": 0.02 * drawn("table", 1024, 80)}
-    packed = Gptq(passthrough="int8").quantise({**made, **table}, NoInputs())
+    packed = gptq(passthrough="int8").quantise({**made, **table}, NoInputs())
     assert packed.report["schemes"].pop("rtn int6 row maximum: no inputs")["bytes"] == 1024 * 80 + 2 * 1024
     assert torch.equal(back(packed)[next(iter(table))], rounded(next(iter(table.values())), 6))
     assert {k: (v["tensors"], v["bytes"]) for k, v in packed.report["schemes"].items()} == {
@@ -115,7 +117,7 @@ def test_the_int8_policy_is_path_a_v3() -> None:
     assert torch.equal(found["layers.0.attn_D"], wanted.float())
     assert torch.equal(found["layers.0.gate.weight"], rounded(made["layers.0.gate.weight"], 8))
     assert torch.equal(found["mixer.scale"], torch.tensor(0.05).half().float())
-    plain = Rtn().quantise(made).report["schemes"]
+    plain = rtn().quantise(made).report["schemes"]
     assert plain["fp16"] == {"tensors": 5, "numbers": 96 + 512 + 2560 + 9, "bytes": 2 * (96 + 512 + 2560 + 9)}
 
 
@@ -126,7 +128,7 @@ def test_what_fp16_cannot_hold_is_kept_and_said(policy: Any) -> None:
         "b.gain_H": torch.tensor([1e300], dtype=torch.float64),
         "c": torch.ones(2),
     }
-    packed = Rtn(passthrough=policy).quantise(made)
+    packed = rtn(passthrough=policy).quantise(made)
     assert packed.report["notes"][1:] == [
         "a.gain_H holds numbers beyond fp16 and is kept in fp32", "b.gain_H holds numbers beyond fp16 and is kept in fp64",
     ]  # fmt: skip
@@ -135,7 +137,7 @@ def test_what_fp16_cannot_hold_is_kept_and_said(policy: Any) -> None:
     with pytest.raises(
         ValueError, match=f"^{NAME} holds numbers too large for a fp16 scale; scale the weights down, or"
     ):
-        Rtn(small=0).quantise({NAME: torch.full((2, 4), 1e10)})
+        rtn(small=0).quantise({NAME: torch.full((2, 4), 1e10)})
 
 
 def test_small_and_the_names_decide_what_is_rounded() -> None:
@@ -145,11 +147,13 @@ def test_small_and_the_names_decide_what_is_rounded() -> None:
     }  # fmt: skip
     assert quantised.matrices(made, 71) == [NAME] and quantised.matrices(made, 63) == ["embed.weight", NAME]
     assert quantised.matrices(made, 72) == []
-    assert Rtn(small=72).quantise(made).report["notes"] == ["no matrix is large enough to be rounded; lower `small`"]
+    assert rtn(small=72).quantise(made).report["notes"] == ["no matrix is large enough to be rounded; lower `small`"]
 
 
 def test_families_have_their_own_bits_and_sigmas() -> None:
-    packed = Rtn(small=100, bits=7, attn_bits=5, mlp_bits=4, embedding_bits=6, mlp_sigmas=2.0).quantise(weights())
+    packed = rtn(small=100, bits={"default": 7, "attn": 5, "mlp": 4, "embedding": 6}, sigmas={"mlp": 2.0}).quantise(
+        weights()
+    )
     parts, made = kept(packed), weights()
     names = ("layers.0.attn.o_proj.weight", NAME, "embed.weight")
     assert [parts[name].bits for name in names] == [5, 4, 6]
@@ -162,7 +166,7 @@ def test_families_have_their_own_bits_and_sigmas() -> None:
 
 def test_groups_are_roles() -> None:
     moe = {"L": tiny.kind("l", 8, mlp={"name": "moe", "n_experts": 2}, projection="tpa"), "G": tiny.kind("g", None)}
-    packed = Rtn(small=0).quantise(weights(kinds=moe, tied=False))
+    packed = rtn(small=0).quantise(weights(kinds=moe, tied=False))
     found = {part.name: part.group for part in packed.parts}
     wanted = {
         "layers.0.attn.projection.a_q.weight": "attn_q", "layers.1.attn.projection.v_proj.weight": "attn_kv",
@@ -186,7 +190,7 @@ TABLE = [
 def test_the_entropy_formula(bits: int, sigmas: float, wanted: float) -> None:
     found = quantised.entropy(bits, sigmas)
     assert found is not None and abs(found - wanted) < 1e-3
-    packed = Rtn(bits=bits, sigmas=sigmas).quantise({NAME: drawn("normal", 64, 4096)})
+    packed = rtn(bits=bits, sigmas=sigmas).quantise({NAME: drawn("normal", 64, 4096)})
     _, counts = np.unique(kept(packed)[NAME].array, return_counts=True)
     share = counts / counts.sum()
     step = sigmas / (2 ** (bits - 1) - 1)  # in standard deviations; the formula is the limit of small steps
@@ -198,14 +202,14 @@ def test_the_size_of_golfs_model_is_predicted() -> None:
     found = [quantised.entropy(6, 12.85) or math.nan, quantised.entropy(8, 20.0) or math.nan]
     assert abs((31_719_424 * found[0] + 4_194_304 * found[1]) / 8 - 15_627_125) < 2300  # three decimals were printed
     made = {**weights(), "mixer.mix": torch.zeros(())}
-    report = Rtn(small=100, bits=6, sigmas=12.85).quantise(made).report
+    report = rtn(small=100, bits=6, sigmas=12.85).quantise(made).report
     numbers = sum(made[name].numel() for name in quantised.matrices(made, 100))
     rows = sum(made[name].shape[0] for name in quantised.matrices(made, 100))
     rest = sum(t.numel() for t in made.values()) - numbers
     expected = numbers * (quantised.entropy(6, 12.85) or math.nan) / 8 + 2 * rows + 2 * rest
     assert report["predicted_bytes"] == pytest.approx(expected, rel=1e-12)
-    assert Rtn(small=100).quantise(made).report["predicted_bytes"] is None  # no clip: one number decides the step
-    assert Rtn(small=10**6, sigmas=3.0).quantise(made).report["predicted_bytes"] is None  # nothing is coded
+    assert rtn(small=100).quantise(made).report["predicted_bytes"] is None  # no clip: one number decides the step
+    assert rtn(small=10**6, sigmas=3.0).quantise(made).report["predicted_bytes"] is None  # nothing is coded
     assert quantised.entropy(2, 12.85) is None and quantised.entropy(6, 0.0) is None
 
 
@@ -224,7 +228,7 @@ def test_through_an_artifact_and_back() -> None:
 @settings(deadline=None, max_examples=60)
 def test_every_code_is_the_nearest(rows: int, columns: int, bits: int, size: float, per_row: bool) -> None:
     w = size * drawn(f"{rows} {columns}", rows, columns, dtype=torch.float64)
-    packed = Rtn(bits=bits, per="row" if per_row else "tensor", small=0).quantise({NAME: w})
+    packed = rtn(bits=bits, per="row" if per_row else "tensor", small=0).quantise({NAME: w})
     scale = kept(packed)[f"{NAME}:scale"].array.astype(np.float64)
     step = torch.from_numpy(np.broadcast_to(scale.reshape(-1, 1), (rows, 1)).copy())
     off = (back(packed)[NAME] - w).abs()
@@ -235,25 +239,28 @@ def test_every_code_is_the_nearest(rows: int, columns: int, bits: int, size: flo
 BAD = [
     ({"bits": 0}, "bits = 0 cannot hold a signed code; choose 2 to 16"),
     ({"bits": 17}, "bits = 17 cannot hold a signed code; choose 2 to 16"),
-    ({"embedding_bits": 17}, "embedding_bits = 17 cannot hold a signed code; choose 2 to 16"),
+    ({"bits": {"embedding": 17}}, "bits.embedding = 17 cannot hold a signed code; choose 2 to 16"),
     ({"sigmas": -1.0}, "sigmas = -1.0 is negative; choose 0 (the largest magnitude) or more"),
-    ({"mlp_sigmas": -1.0}, "mlp_sigmas = -1.0 is negative; choose 0 (the largest magnitude) or more"),
+    ({"sigmas": {"mlp": -1.0}}, "sigmas.mlp = -1.0 is negative; choose 0 (the largest magnitude) or more"),
     ({"sigmas": 1e-9}, "sigmas = 1e-09 clips nearly everything away; choose 0.1 or more, 12.85 as usual for 6 bits"),
     (
-        {"mlp_sigmas": 0.09},
-        "mlp_sigmas = 0.09 clips nearly everything away; choose 0.1 or more, 12.85 as usual for 6 bits",
+        {"sigmas": {"mlp": 0.09}},
+        "sigmas.mlp = 0.09 clips nearly everything away; choose 0.1 or more, 12.85 as usual for 6 bits",
     ),
     ({"small": -1}, "small = -1 is negative; choose 0 or more"),
     ({"lqer": -1}, "lqer = -1 is negative; choose 0 or more"),
-    ({"lqer": 2, "lqer_rank": 0}, "lqer_rank = 0 holds nothing; choose 1 or more, or leave it out"),
-    ({"lqer_rank": 4}, "lqer_rank = 4 acts on nothing without lqer; give lqer = 1 or more, or leave it out"),
+    ({"lqer": {"tensors": 2, "rank": 0}}, "lqer.rank = 0 holds nothing; choose 1 or more, or leave it out"),
+    (
+        {"lqer": {"rank": 3}},
+        "lqer.rank = 3 acts on nothing without lqer.tensors; give lqer.tensors = 1 or more, or leave it out",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("given", "text"), BAD, ids=[" ".join(f"{k}={v}" for k, v in s.items()) for s, _ in BAD])
 def test_bad_numbers_are_refused(given: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError) as caught:
-        Rtn(**given)
+        rtn(**given)
     assert str(caught.value) == text
 
 
@@ -263,9 +270,9 @@ def test_bad_weights_are_refused() -> None:
         with pytest.raises(
             ValueError, match=f"^{name} holds a number that is not finite; pack weights of a run that did"
         ):
-            Rtn().quantise(made)
+            rtn().quantise(made)
     with pytest.raises(ValueError, match=r"^a:b has a colon, which parts of a tensor have; rename it"):
-        Rtn().quantise({"a:b": torch.ones(2)})
+        rtn().quantise({"a:b": torch.ones(2)})
 
 
 def test_rows_that_the_clip_takes_most_of_are_named_and_counted() -> None:
@@ -274,7 +281,7 @@ def test_rows_that_the_clip_takes_most_of_are_named_and_counted() -> None:
     made = {NAME: torch.full((32, 32), 0.7), far: drawn("far", 8, 40) * 0.01 + 5, stack: drawn("stack", 2, 4, 30)}
     made[stack][1, 3] += 100
     made["layers.2.mlp.up_proj.weight"] = drawn("plain", 8, 40)
-    packed = Rtn(small=0, bits=6, sigmas=12.85).quantise(made)
+    packed = rtn(small=0, bits=6, sigmas=12.85).quantise(made)
     assert float(back(packed)[NAME].abs().max()) < 0.01  # the rule stays
     [note] = packed.report["notes"]
     assert note == (
@@ -282,11 +289,11 @@ def test_rows_that_the_clip_takes_most_of_are_named_and_counted() -> None:
         f"{stack} (1 of 8), {NAME} (32 of 32), {far} (8 of 8); "
         "raise sigmas, or round by the largest magnitude (rtn, sigmas = 0)"
     )
-    assert Rtn(small=0, bits=6).quantise(made).report["notes"] == []
+    assert rtn(small=0, bits=6).quantise(made).report["notes"] == []
     assert (
-        Rtn(small=0, bits=6, sigmas=12.85, hadamard=True).quantise({NAME: drawn("turned", 8, 64)}).report["notes"] == []
+        rtn(small=0, bits=6, sigmas=12.85, hadamard=True).quantise({NAME: drawn("turned", 8, 64)}).report["notes"] == []
     )
-    whole = Rtn(small=0, per="tensor", sigmas=3.0).quantise({NAME: torch.full((4, 8), 0.7)}).report["notes"]
+    whole = rtn(small=0, per="tensor", sigmas=3.0).quantise({NAME: torch.full((4, 8), 0.7)}).report["notes"]
     assert "(4 of 4)" in whole[0]
 
 
@@ -300,7 +307,7 @@ def test_tensors_without_plain_numbers_are_refused_by_name() -> None:
         (torch.ones(4, 4, device="meta"), "on no device (meta), which cannot be packed; give the numbers"),
     ):
         with pytest.raises(ValueError) as caught:
-            Rtn(small=0).quantise({NAME: odd})
+            rtn(small=0).quantise({NAME: odd})
         assert str(caught.value).startswith(f"{NAME} is {said}")
 
 

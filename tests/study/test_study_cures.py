@@ -24,7 +24,9 @@ def cured(choice: dict[str, Any], text: str) -> dict[str, Any]:
     """The choice with the setting that a cure names."""
     name, value = re.search(SAID, text).groups()  # type: ignore[union-attr]
     made = value.strip('"') if not re.match(r"[0-9.-]", value) else float(value) if "." in value else int(value)
-    return {**choice, name: {"true": True, "false": False}.get(str(made), made)}
+    table, _, key = name.rpartition(".")
+    new = {key: {"true": True, "false": False}.get(str(made), made)}
+    return {**choice, **({table: {**choice.get(table, {}), **new}} if table else new)}
 
 
 LEVERS = [
@@ -33,7 +35,7 @@ LEVERS = [
     ("position", {"name": "rope", "fraction": 0.0}),
     ("router", {"name": "softmax_topk", "top_k": 1, "order": "post"}),
     ("embedding", {"name": "smear_gate", "form": "channel", "width": 4}),
-    ("compress", {"name": "rtn", "lqer_rank": 2}),
+    ("compress", {"name": "rtn", "lqer": {"rank": 2}}),
     ("evaluate", {"name": "ttt", "rank": 4}),
     ("evaluate", {"name": "ttt", "adapt": "lora", "stride": 4}),
     ("evaluate", {"name": "ttt", "adapt": "lora", "prefix_documents": 2}),

@@ -63,5 +63,5 @@ def test_the_page_names_every_key_and_every_lever() -> None:
     for keys in SECTIONS.values():
         assert all(f"| `{key}` |" in page for key in keys)
     for slot in SLOTS.values():
-        assert all(f"- `{name}`: " in page for name in slot.names)
-        assert all(f"  - `{setting}`: " in page for name in slot.names for setting in slot.settings(name))
+        assert all(f"**`{name}`**: " in page for name in slot.names)
+        assert all(f"| `{setting}` | " in page for name in slot.names for setting in slot.listed(name))

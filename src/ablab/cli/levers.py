@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ablab.core.fault import Fault, Refused, did_you_mean
-from ablab.core.slot import Slot, describe
+from ablab.core.setting import Setting, describe
+from ablab.core.slot import Slot
 
 
 class UnknownSlot(Refused):
-    """No slot has this name: a usage error."""
+    """No slot or no lever has this name: a usage error."""
 
     exit_code = 2
 
@@ -21,30 +22,43 @@ def slots() -> dict[str, Slot]:
     return dict(SLOTS)
 
 
-def table(only: str | None = None) -> dict[str, Any]:
-    """{slot: {lever: {summary, source, settings: {name: {type, default}}}}}; UnknownSlot where `only` names no slot."""
+def table(only: str | None = None, lever: str | None = None) -> dict[str, Any]:
+    """{slot: {lever: {summary, source, settings: {name: {type, unit, default, shown, meaning}}}}}, of one slot or one lever.
+
+    Settings of a sub-choice follow it as `table.setting`; `shown` is the default in words. UnknownSlot where `only` names no
+    slot, or `lever` no lever of it.
+    """
     known = slots()
     if only is not None and only not in known:
         raise UnknownSlot(Fault("ablab levers", f"no slot is called '{only}'", did_you_mean(only, list(known))))
+    if only is not None and lever is not None and lever not in known[only].names:
+        cure = did_you_mean(lever, known[only].names)
+        raise UnknownSlot(Fault(f"ablab levers {only}", f"no {only} is called '{lever}'", cure))
     return {
         slot.name: {
-            lever: {
-                "summary": slot.summary(lever),
-                "source": slot.source(lever),
-                "settings": {
-                    s.name: {"type": describe(s.type), "default": "(required)" if s.required else s.default}
-                    for s in slot.settings(lever).values()
-                },
+            name: {
+                "summary": slot.summary(name),
+                "source": slot.source(name),
+                "settings": {path: _facts(one) for path, one in slot.listed(name).items()},
             }
-            for lever in slot.names
+            for name in slot.names
+            if lever in (None, name)
         }
         for slot in known.values()
         if only in (None, slot.name)
     }
 
 
-def show(rows: dict[str, Any], console: Any) -> None:
-    """Print the table: a heading per slot, a line per lever, its settings below."""
+def _facts(one: Setting) -> dict[str, Any]:
+    default = "(required)" if one.required else None if one.parts else one.default
+    said = one.meaning
+    return {
+        "type": describe(one.type), "unit": said.unit, "default": default, "shown": one.shown(), "meaning": said.text
+    }  # fmt: skip
+
+
+def show(rows: dict[str, Any], console: Any, *, whole: bool = False) -> None:
+    """Print the table: a heading per slot, a line per lever, its settings below, `whole` with what each means."""
     from rich.text import Text
 
     from ablab.core import grid
@@ -58,15 +72,8 @@ def show(rows: dict[str, Any], console: Any) -> None:
             say(2, (lever, "cyan"), (f"  {facts['summary']}", ""))
             if facts["source"]:
                 say(6, (facts["source"], "dim"))
-            for name, setting in facts["settings"].items():
-                say(6, (f"{name} = {_spell(setting['default'])}  ", ""), (setting["type"], "dim"))
-
-
-def _spell(value: Any) -> str:
-    if value is None:
-        return "none"
-    if value == "":
-        return '""'
-    return (
-        str(list(value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+            for name, one in facts["settings"].items():
+                kind = one["type"] + (f", in {one['unit']}" if one["unit"] else "")
+                say(6, (f"{name} = {one['shown']}  ", ""), (kind, "dim"))
+                if whole:
+                    say(10, (one["meaning"], ""))

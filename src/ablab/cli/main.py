@@ -171,16 +171,19 @@ def report(
 @app.command()
 def levers(
     slot: Annotated[str | None, typer.Argument(metavar="[SLOT]", help="One slot, e.g. position.")] = None,
+    lever: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One lever of it: what each setting means.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Every lever by slot, with its settings and defaults."""
+    """Every lever by slot, with its settings and defaults; of one lever what each setting means."""
     from ablab.cli import levers as listing
 
-    table = listing.table(slot)
+    table = listing.table(slot, lever)
     if as_json:
         print_json(table)
     else:
-        listing.show(table, _console())
+        listing.show(table, _console(), whole=lever is not None)
 
 
 def main() -> None:

@@ -2,8 +2,11 @@
 
 A slot's table names classes: `rope="Rope"` is class `Rope` in the sibling file `rope.py`, imported on first use.
 A lever's settings are its keyword-only constructor arguments: names, types and defaults come from the signature, so a
-study file is checked against the class itself. An explicit table, not a decorator: grep finds it, the order is visible,
-and an odd dependency of one lever hurts only its users.
+study file is checked against the class itself. What they mean stands in its docstring (`ablab.core.meaning`). Settings
+that belong together are a sub-choice: one argument whose annotation is a frozen dataclass, a table in a study file. What a
+table leaves out is as in the argument's default; a value that is no table is the dataclass's first setting.
+An explicit table, not a decorator: grep finds it, the order is visible, and an odd dependency of one lever hurts only its
+users.
 """
 
 from __future__ import annotations
@@ -11,14 +14,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.core.setting import Setting, opened, settings_of, taken, thawed
+from ablab.core.spelling import Before, answer, respelled
 
 Choice = dict[str, Any]  # canonical lever: {"name": ..., every setting with its value}
 
@@ -39,22 +40,13 @@ class Sized(Lever):
         return {}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a lever: its annotated type and default (`required` where there is none)."""
-
-    name: str
-    type: Any
-    default: Any
-    required: bool
-
-
 L_co = TypeVar("L_co", bound=Lever, covariant=True)
 
 
 class Slot(Generic[L_co]):
-    """Named alternatives for one place. `aliases` maps a word users try to the lever that they mean.
+    """Named alternatives for one place.
 
+    `aliases` maps a word users try to the lever that they mean; `before` a lever's name to what it was spelled like earlier.
     `base` ("position.Position") is the class of the slot's package that every lever inherits: the slot at rest.
     """
 
@@ -67,11 +59,13 @@ class Slot(Generic[L_co]):
         base: str | None = None,
         lists: bool = False,
         aliases: Mapping[str, str] | None = None,
+        before: Mapping[str, Sequence[Before]] | None = None,
         **table: str,
     ) -> None:
         self.name, self.package, self.table, self._base = name, package, dict(table), base
         self.lists = lists  # a list of levers composes (positions)
         self.aliases = dict(aliases or {})
+        self.before = dict(before or {})
 
     def __repr__(self) -> str:
         return f"Slot({self.name}: {', '.join(self.table)})"
@@ -99,7 +93,15 @@ class Slot(Generic[L_co]):
 
     def settings(self, name: str) -> dict[str, Setting]:
         """The settings of lever `name`, from its constructor's keyword-only arguments."""
-        return _settings(cast(type, self.load(name)))
+        return settings_of(cast(type, self.load(name)))
+
+    def listed(self, name: str) -> dict[str, Setting]:
+        """The settings of lever `name` for readers: behind a sub-choice each of its own as `table.setting`."""
+        out = {}
+        for setting in self.settings(name).values():
+            out[setting.name] = setting
+            out |= {f"{setting.name}.{part.name}": part for part in setting.parts.values()}
+        return out
 
     def summary(self, name: str) -> str:
         """First line of the lever's docstring."""
@@ -130,6 +132,8 @@ class Slot(Generic[L_co]):
                 )
             ]
         name = value["name"]
+        if new := respelled(value, self.before.get(name, ()), self._short):
+            return None, [answer(place, value, new)]
         if name not in self.table:
             cure = f"did you mean '{self.aliases[name]}'?" if name in self.aliases else did_you_mean(name, self.names)
             return None, [Fault(place, f"no {self.name} is called '{name}'", cure)]
@@ -139,17 +143,39 @@ class Slot(Generic[L_co]):
                 faults.append(Fault(place, f"{name} has no setting '{given}'", did_you_mean(given, list(known))))
         for setting in known.values():
             if setting.name in value:
-                choice[setting.name], fault = coerce(value[setting.name], setting.type, f"{place}.{setting.name}")
-                faults += [fault] if fault else []
+                choice[setting.name], found = taken(setting, value[setting.name], f"{place}.{setting.name}")
+                faults += found
             elif setting.required:
                 faults.append(Fault(place, f"{name} needs the setting '{setting.name}'", f"add {setting.name} = ..."))
             else:
-                choice[setting.name], _ = coerce(setting.default, setting.type, place)
+                choice[setting.name], _ = taken(setting, setting.default, place)
         return choice, faults
+
+    def laid(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of `new` over those of `old`, both of one lever as a study writes it; sub-choices merge alike."""
+        out = {**old, **new}
+        for key in old.keys() & new.keys():
+            tables = [value for value in (old[key], new[key]) if isinstance(value, Mapping)]
+            if len(tables) == 1 and (
+                levers := [name for name in self._meant(old) if _parts(self.settings(name).get(key))]
+            ):
+                setting = self.settings(levers[0])[key]
+                tables = [opened(setting, old[key]), opened(setting, new[key])]
+            out[key] = {**tables[0], **tables[1]} if len(tables) == 2 else out[key]
+        return out
+
+    def _meant(self, value: Mapping[str, Any]) -> list[str]:
+        """The lever that a table names; any of them where it names none, as a diff of a lever does."""
+        return [name for name in self.names if value.get("name") in (None, name)]
+
+    def _short(self, lever: str, key: str) -> str:
+        """The setting of the sub-choice `key` that a plain value stands for."""
+        return next(iter(self.settings(lever)[key].parts))
 
     def build(self, choice: Choice, *parts: Any) -> L_co:
         """The lever itself: its class called with `parts` (usually a Shape) and the choice's settings."""
-        settings = {k: _thaw(v) for k, v in choice.items() if k != "name"}
+        known = self.settings(choice["name"])
+        settings = {k: thawed(v, known[k].type if k in known else None) for k, v in choice.items() if k != "name"}
         return self.load(choice["name"])(*parts, **settings)
 
     def revision(self, choice: Choice) -> int:
@@ -157,83 +183,10 @@ class Slot(Generic[L_co]):
         return int(getattr(self.load(choice["name"]), "revision", 1))
 
 
-def coerce(value: Any, wanted: Any, place: str) -> tuple[Any, Fault | None]:
-    """`value` in the annotated type `wanted`, or the fault. Bool is no number; nan and inf are refused."""
-    origin, options = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (typing.Union, types.UnionType):
-        results = [coerce(value, option, place) for option in options]
-        good = [result for result in results if result[1] is None]
-        return (
-            good[0]
-            if good
-            else (None, Fault(place, f"{value!r} is not {describe(wanted)}", f"give {describe(wanted)}"))
-        )
-    if origin is Literal:
-        for option in options:
-            if type(option) is type(value) and option == value:
-                return value, None
-        known = [str(option) for option in options]
-        return None, Fault(place, f"{value!r} is not one of its words", did_you_mean(str(value), known))
-    if origin in (list, tuple):
-        if not isinstance(value, list | tuple):
-            return None, Fault(place, f"{value!r} is not a list", f"give {describe(wanted)}")
-        done = [coerce(part, options[0] if options else Any, f"{place}[{i}]") for i, part in enumerate(value)]
-        bad = [fault for _, fault in done if fault]
-        return ([part for part, _ in done], None) if not bad else (None, bad[0])
-    if wanted is Any:
-        return value, None
-    if wanted in (None, type(None)):
-        return (None, None) if value is None else (None, Fault(place, f"{value!r} is not none"))
-    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value), None
-        return None, Fault(place, f"{value!r} is not finite", "give a finite number")
-    if wanted is int and isinstance(value, float) and value.is_integer():
-        return int(value), None
-    if isinstance(wanted, type) and type(value) is wanted:
-        return value, None
-    return None, Fault(place, f"{value!r} is {_article(value)}", f"give {describe(wanted)}")
-
-
-def describe(wanted: Any) -> str:
-    """A type in words: `an integer`, `a number`, `true or false`, `a list of numbers`."""
-    origin, options = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in options if option is not type(None))
-    if origin is Literal:
-        return " or ".join(f"'{option}'" if isinstance(option, str) else str(option) for option in options)
-    if origin in (list, tuple):
-        return f"a list (each {describe(options[0])})" if options else "a list"
-    words = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "a string",
-        dict: "a table",
-        list: "a list",
-        type(None): "nothing",
-    }
-    return words.get(wanted, str(wanted))
-
-
-def _article(value: Any) -> str:
-    return describe(type(value))
-
-
-def _thaw(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _parts(setting: Setting | None) -> dict[str, Setting]:
+    return setting.parts if setting else {}
 
 
 @functools.cache
 def _load(package: str, name: str, class_name: str) -> type:
     return cast(type, getattr(importlib.import_module(f"{package}.{name}"), class_name))
-
-
-@functools.cache
-def _settings(cls: type) -> dict[str, Setting]:
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-    return {
-        p.name: Setting(p.name, hints.get(p.name, Any), p.default, p.default is p.empty)
-        for p in inspect.signature(cls).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
-from ablab.core.slot import coerce, describe
+from ablab.core.setting import coerce, describe
 from ablab.study import average, elsewhere
 from ablab.study.keys import DIFFED, IN_MODEL, SECTIONS
 from ablab.study.merge import kind_table, merge, named
@@ -148,11 +148,19 @@ def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[C
         kinds = [kind for kind in after if before.get(kind) != after[kind]]
         before, after = _collapse({k: before.get(k) for k in kinds}), _collapse({k: after[k] for k in kinds})
     if isinstance(before, dict) and isinstance(after, dict) and "name" in after and before.get("name") == after["name"]:
-        for key in after:
-            if before.get(key) != after[key]:
-                yield Change(f"{dotted}.{key}", before.get(key), after[key])
+        yield from _settings(dotted, before, after)
     else:
         yield Change(dotted, before, after)
+
+
+def _settings(dotted: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+    """The settings in which two choices of one lever differ; of a sub-choice each by itself."""
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            yield from _settings(f"{dotted}.{key}", old, value)
+        elif old != value:
+            yield Change(f"{dotted}.{key}", old, value)
 
 
 def _by_kind(path: tuple[str, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, lever_slot
+from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, SLOTS, lever_slot
 
 Path = tuple[str, ...]
 OF_SOURCE = ("valid_source", "valid_text_bytes", "weights")
@@ -34,20 +34,20 @@ def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
         out.pop("ema_warmup", None)
     for key, value in diff.items():
         here = (*path, key)
-        if lever_slot(here):
-            out[key] = _lay(standing(root, here, defaults=defaults), value)
+        if slot := lever_slot(here):
+            out[key] = _lay(slot, standing(root, here, defaults=defaults), value)
         else:
             out[key] = _merge(root, out.get(key), value, here, defaults) if isinstance(value, dict) else value
     return out
 
 
-def _lay(old: Any, new: Any) -> Any:
+def _lay(slot: str, old: Any, new: Any) -> Any:
     """A lever over a lever: the same name (or none) merges the settings, another name replaces it."""
     old = {"name": old} if isinstance(old, str) else old
     if isinstance(new, str):
         new = {"name": new}
     if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) == old.get("name"):
-        return {**old, **new}
+        return SLOTS[slot].laid(old, new)
     return new
 
 
@@ -75,7 +75,7 @@ def kind_table(model: Any, name: str, seen: tuple[str, ...] = ()) -> dict[str, A
     out = kind_table(model, like, (*seen, name))
     out.pop("like", None)
     for key, value in raw.items():
-        out[key] = _lay(out.get(key), value) if key in IN_MODEL else value
+        out[key] = _lay(key, out.get(key), value) if key in IN_MODEL else value
     return out
 
 

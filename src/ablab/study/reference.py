@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.core.files import write_atomic
-from ablab.core.slot import describe
+from ablab.core.setting import describe
 from ablab.study import layers, preset, read
 from ablab.study.assemble import MOST_ARMS
 from ablab.study.factorial import MOST_CELLS
@@ -25,7 +25,9 @@ wrong types and impossible sizes are refused, all at once, each with place, faul
     study.toml: arm.rope: model.global.position: rope has no setting 'theata'; did you mean 'theta'? known: fraction, ntk, theta
 
 An integer may be written `200_000_000` or `5e5`; true and false are no numbers; nan, inf, dates and times are refused.
-A string is short for a lever without settings: `"rope"` is `{{ name = "rope" }}`.
+A string is short for a lever without settings: `"rope"` is `{{ name = "rope" }}`. Settings of a lever that belong together
+are a table: `bits = {{ default = 6, mlp = 5 }}`. What the table leaves out is the lever's default, and a value that is no
+table is the table's first setting: `bits = 6` is `bits = {{ default = 6 }}`.
 """
 _SECTIONS = {
     "study": "## [study]\n",
@@ -60,9 +62,10 @@ of training on. At most {layers.MOST} layers.
 as if it stood there. Known: {", ".join(f"`{name}`" for name in preset.names())}.
 """
 _RULES = f"""
-A lever of the same name (or a table without a name) merges its settings into the reference's; another name replaces it.
-Replacing a lever is one path, merging counts each changed setting; two paths need `together = "why"`. A change that the
-reference has already is refused. At most {MOST_ARMS} arms; none may be called `baseline`.
+A lever of the same name (or a table without a name) merges its settings into the reference's, tables of settings setting by
+setting; another name replaces it. Replacing a lever is one path, merging counts each changed setting; two paths need
+`together = "why"`. A change that the reference has already is refused. At most {MOST_ARMS} arms; none may be called
+`baseline`.
 
 ### Adding an arm later
 
@@ -118,15 +121,21 @@ def _keys(keys: dict[str, Key]) -> str:
 
 def _slot(name: str) -> str:
     slot = SLOTS[name]
-    several = " A list composes several." if slot.lists else ""
-    rows = [f"### {name}\n\n{several.strip()}\n" if several else f"### {name}\n"]
+    parts = [f"### {name}", *(["A list composes several."] if slot.lists else [])]
     for lever in slot.names:
         source = slot.source(lever)
-        rows.append(f"- `{lever}`: {slot.summary(lever)}" + (f" *{source}*" if source else ""))
-        for setting in slot.settings(lever).values():
-            default = "required" if setting.required else f"default `{_toml(setting.default)}`"
-            rows.append(f"  - `{setting.name}`: {describe(setting.type)}, {default}")
-    return "\n".join(rows)
+        parts.append(f"**`{lever}`**: {slot.summary(lever)}" + (f" *{source}*" if source else ""))
+        if known := slot.listed(lever):
+            rows = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+            for path, setting in known.items():
+                default = setting.shown() if setting.default is None or setting.parts else f"`{_toml(setting.default)}`"
+                rows.append(f"| `{path}` | {setting.kind()} | {default} | {_cell(setting.meaning.text)} |")
+            parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _toml(value: Any) -> str:

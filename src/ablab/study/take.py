@@ -12,7 +12,8 @@ from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.files import canonical
-from ablab.core.slot import Choice, Slot, coerce, describe
+from ablab.core.setting import coerce, describe
+from ablab.core.slot import Choice, Slot
 from ablab.model.shape import Shape
 from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ablab.artifact.compressors import hadamard, lqer
+from ablab.artifact.compressors.bounds import Lqer
 from ablab.artifact.compressors.lqer import Factors
 from ablab.artifact.compressors.quantised import Coded
 
@@ -42,11 +43,10 @@ def turned(name: str, w: Tensor, plain: Coded, rotated: Coded, hessian: Tensor |
 def factored(
     coded: Mapping[str, Coded],
     weights: Mapping[str, Tensor],
-    count: int,
-    rank: int,
+    asked: Lqer,
     hessians: Mapping[str, Tensor] | None = None,
 ) -> tuple[dict[str, Coded], list[dict[str, Any]]]:
-    """Low-rank factors for the `count` tensors of largest |W - Q|_F, and a row of the report for each, largest first.
+    """Low-rank factors for the asked number of tensors of largest |W - Q|_F, and a row of the report for each, largest first.
 
     They are kept whatever they do: two bits may take more than they give, and then the row says so.
     """
@@ -54,11 +54,11 @@ def factored(
     def missed(name: str) -> Tensor:
         return weights[name].double().cpu() - coded[name].value().cpu()
 
-    sizes = {name: float(missed(name).norm()) for name in coded} if count else {}
+    sizes = {name: float(missed(name).norm()) for name in coded} if asked.tensors else {}
     found, rows = dict(coded), []
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name))[:count]:
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name))[: asked.tensors]:
         old, off = coded[name], missed(name)
-        factors = Factors(*(part.to(old.codes.device) for part in lqer.factors(off, rank)))
+        factors = Factors(*(part.to(old.codes.device) for part in lqer.factors(off, asked.rank)))
         found[name] = new = replace(old, factors=factors)
         after = float((weights[name].double().cpu() - new.value().cpu()).norm())
         row = {"name": name, "rank": factors.a.shape[-1], "error_before": sizes[name], "error_after": after}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors import against, bounds, corrections, hadamard, quantised
-from ablab.artifact.compressors.bounds import Rules
+from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
 from ablab.artifact.compressors.calibration import Calibration
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
@@ -19,60 +19,49 @@ MINIATURE_TOKENS = 512
 class Gptq:
     """Rounds the matrices of more than `small` numbers against the Hessian of their inputs on `tokens` of training text.
 
-    Row scale: sigmas standard deviations over the largest code, fp16 (SDClip). attn, mlp and embedding (with the head) may
-    have bits and sigmas of their own; the embedding has int8 and 20 unless told. A tied embedding counts as the head, so its
-    inputs are the hidden states behind the final norm. Each expert of a stack has the Hessian of its own rows. `damp`: of the
-    mean diagonal, added to the diagonal, and raised tenfold (said) until a factor exists. `act_order`: columns by falling
-    diagonal. `block`: columns per matrix product; speed only. A column that calibration never met becomes 0. Matrices
-    without inputs (tables, an untied embedding, an expert that no row chose) are rounded to nearest by row maximum, without
-    a clip, under a scheme of that name; predicted_bytes counts them by the measured entropy of their codes. passthrough,
-    small: as in rtn. `lqer` and `lqer_rank` too; they lower |W - Q| and may raise tr(E H E^T), which rounding had lowered:
-    the report shows both. `hadamard` keeps a rotation where tr(E H E^T) falls. The notes of the report name every matrix
-    with dead columns, fewer inputs than columns, or more damping. The same bits each time on one machine with the same
-    threads; elsewhere sums in the Hessians end in other digits, which moves a few codes.
+    Row scale: sigmas standard deviations over the largest code, fp16 (SDClip). A tied embedding counts as the head, so its
+    inputs are the hidden states behind the final norm. Each expert of a stack has the Hessian of its own rows. A column that
+    calibration never met becomes 0. Matrices without inputs (tables, an untied embedding, an expert that no row chose) are
+    rounded to nearest by row maximum, without a clip, under a scheme of that name; predicted_bytes counts them by the
+    measured entropy of their codes. Low-rank factors lower |W - Q| and may raise tr(E H E^T), which rounding had lowered: the
+    report shows both. The notes of the report name every matrix with dead columns, fewer inputs than columns, or more
+    damping. The same bits each time on one machine with the same threads; elsewhere sums in the Hessians end in other
+    digits, which moves a few codes.
     Unlike #1394: the standard deviation is the population's (correction 0; the sample's there), and the mean diagonal that
     damp is a share of is taken over living columns (over all there, where dead ones count as 1).
     Raises ValueError for numbers out of range, weights that are not finite, and without calibration.
+
+    bits: of the codes, as a number for all but the embedding, or by family
+    sigmas: the clip, as a number for all but the embedding, or by family
+    solver: how a matrix is rounded against its Hessian
+    tokens (tokens): of training text that calibrate, in whole rows; all of it where there are fewer
+    passthrough: what is not rounded: "fp16", or "int8" for parameter-golf's Path A v3
+    small (numbers): of the largest matrix that is not rounded
+    lqer: how many tensors get low-rank factors, or a table with their rank
+    hadamard: inputs are rotated wherever tr(E H E^T) falls
     """
 
     source = "Frantar et al. 2022 (GPTQ), arXiv 2210.17323; openai/parameter-golf #1394, #1948"
-    revision = 1
+    revision = 2  # 2: bits, sigmas, solver and lqer are tables
 
     def __init__(
         self,
         *,
-        bits: int = 6,
-        sigmas: float = 12.85,
-        attn_bits: int | None = None,
-        mlp_bits: int | None = None,
-        embedding_bits: int | None = 8,
-        attn_sigmas: float | None = None,
-        mlp_sigmas: float | None = None,
-        embedding_sigmas: float | None = 20.0,
-        damp: float = 0.01,
-        act_order: bool = True,
-        block: int = 128,
+        bits: Bits = Bits(6, embedding=8),
+        sigmas: Sigmas = Sigmas(12.85, embedding=20.0),
+        solver: How = How(),
         tokens: int = 131_072,
         passthrough: Policy = "fp16",
         small: int = 65_536,
-        lqer: int = 0,
-        lqer_rank: int | None = None,
+        lqer: Lqer = Lqer(),
         hadamard: bool = False,
     ) -> None:
-        by_bits = {"attn": attn_bits, "mlp": mlp_bits, "embedding": embedding_bits}
-        by_sigmas = {"attn": attn_sigmas, "mlp": mlp_sigmas, "embedding": embedding_sigmas}
-        self.rules = Rules(bits, sigmas, by_bits, by_sigmas)
+        self.rules = Rules(bits, sigmas)
         self.rules.check(clipped=True)
-        self.lqer_rank = bounds.check(small=small, lqer=lqer, lqer_rank=lqer_rank)
-        if damp <= 0:
-            raise ValueError(
-                f"damp = {damp} leaves a singular Hessian as it is; choose a positive number, 0.01 as usual"
-            )
-        if block < 1:
-            raise ValueError(f"block = {block} holds no column; choose 1 or more, 128 as usual")
+        bounds.check_small(small)
         if tokens < 1:
             raise ValueError(f"tokens = {tokens} calibrate nothing; choose 1 or more, at least as many as columns")
-        self.how, self.tokens = How(damp, act_order, block), tokens
+        self.how, self.tokens = solver, tokens
         self.passthrough, self.small, self.lqer, self.hadamard = passthrough, small, lqer, hadamard
 
     @staticmethod
@@ -102,7 +91,7 @@ class Gptq:
                 raised[name] = (others if row["kept"] else raised).get(name, {})
             odd = [f"{name} ({weights[name].shape[-1]})" for name in names if name not in fit]
             notes += corrections.unturned(odd)
-        coded, factors = corrections.factored(coded, weights, self.lqer, self.lqer_rank, hessians)
+        coded, factors = corrections.factored(coded, weights, self.lqer, hessians)
         notes += against.damped(raised, weights)
         return quantised.pack(weights, coded, self.passthrough, notes, hadamard=rows, lqer=factors)
 

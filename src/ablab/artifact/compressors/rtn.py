@@ -7,49 +7,44 @@ from typing import Any
 
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors import bounds, corrections, hadamard, quantised
-from ablab.artifact.compressors.bounds import Rules
+from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
 from ablab.model.parts.rounding import Per
 
 
 class Rtn:
-    """Every matrix of more than `small` numbers in `bits`, each code the nearest; fp16 scale per row or per tensor.
+    """Rounds every matrix of more than `small` numbers to `bits`, each code the nearest; fp16 scale per row or per tensor.
 
-    sigmas: the clip in standard deviations; 0: the largest magnitude is the largest code. attn, mlp and embedding (with the
-    head) may have their own bits and sigmas. A stack of experts is rounded matrix by matrix. Everything else: see
-    passthrough.py ("fp16", or "int8" for parameter-golf's Path A v3); routers and whole numbers are exact. `hadamard`:
-    inputs rotated wherever the mean square error falls. `lqer`: how many tensors get low-rank factors (all, where there are
-    fewer), of rank `lqer_rank` (4; a matrix of smaller rank its own, and the report says which).
+    A stack of experts is rounded matrix by matrix. Everything else: see passthrough.py; routers and whole numbers are exact.
     Calibration is not used. Raises ValueError for numbers out of range, and for weights that are not finite.
+
+    bits: of the codes, as a number for all or by family
+    per: what has a scale of its own
+    sigmas: the clip, as a number for all or by family; 0: the largest magnitude is the largest code
+    passthrough: what is not rounded: "fp16", or "int8" for parameter-golf's Path A v3
+    small (numbers): of the largest matrix that is not rounded
+    lqer: how many tensors get low-rank factors, or a table with their rank
+    hadamard: inputs are rotated wherever the mean square error falls
     """
 
     source = "the plain form; scales as in openai/parameter-golf #1394"
-    revision = 1
+    revision = 2  # 2: bits, sigmas and lqer are tables
 
     def __init__(
         self,
         *,
-        bits: int = 8,
+        bits: Bits = Bits(8),
         per: Per = "row",
-        sigmas: float = 0.0,
-        attn_bits: int | None = None,
-        mlp_bits: int | None = None,
-        embedding_bits: int | None = None,
-        attn_sigmas: float | None = None,
-        mlp_sigmas: float | None = None,
-        embedding_sigmas: float | None = None,
+        sigmas: Sigmas = Sigmas(0.0),
         passthrough: Policy = "fp16",
         small: int = 65_536,
-        lqer: int = 0,
-        lqer_rank: int | None = None,
+        lqer: Lqer = Lqer(),
         hadamard: bool = False,
     ) -> None:
-        by_bits = {"attn": attn_bits, "mlp": mlp_bits, "embedding": embedding_bits}
-        by_sigmas = {"attn": attn_sigmas, "mlp": mlp_sigmas, "embedding": embedding_sigmas}
-        self.rules = Rules(bits, sigmas, by_bits, by_sigmas, per)
+        self.rules = Rules(bits, sigmas, per)
         self.rules.check(clipped=False)
-        self.lqer_rank = bounds.check(small=small, lqer=lqer, lqer_rank=lqer_rank)
+        bounds.check_small(small)
         self.passthrough, self.small, self.lqer, self.hadamard = passthrough, small, lqer, hadamard
 
     @staticmethod
@@ -72,7 +67,7 @@ class Rtn:
                 rows.append(row)
             elif self.hadamard:
                 odd.append(f"{name} ({w.shape[-1]})")
-        coded, factors = corrections.factored(coded, weights, self.lqer, self.lqer_rank)
+        coded, factors = corrections.factored(coded, weights, self.lqer)
         notes = corrections.unturned(odd)
         return quantised.pack(weights, coded, self.passthrough, notes, hadamard=rows, lqer=factors)
 

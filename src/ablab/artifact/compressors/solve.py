@@ -10,6 +10,7 @@ Everything is fp64: numbers of codes then hang on exact ties alone, not on threa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,13 +22,26 @@ MOST_DAMP = 1e3  # of the mean diagonal: a Hessian that needs more holds no numb
 ROWS_AT_ONCE = 2**23  # numbers of weights, of which there are a few copies
 
 
-class How(NamedTuple):
-    """damp: of the mean diagonal over living columns, added to the whole diagonal; raised tenfold until a factor exists.
-    act_order: columns by falling diagonal. block: columns per matrix product; it changes the speed and nothing else."""
+@dataclass(frozen=True)
+class How:
+    """How a matrix is rounded against its Hessian. Raises ValueError for numbers out of range.
+
+    damp (share): of the mean diagonal over living columns, added to the whole diagonal; raised tenfold, and said, until a
+        factor exists
+    act_order: columns by falling diagonal, else as they stand
+    block (columns): per matrix product; it changes the speed and nothing else
+    """
 
     damp: float = 0.01
     act_order: bool = True
     block: int = 128
+
+    def __post_init__(self) -> None:
+        if self.damp <= 0:
+            fault = f"solver.damp = {self.damp} leaves a singular Hessian as it is"
+            raise ValueError(f"{fault}; choose a positive number, 0.01 as usual")
+        if self.block < 1:
+            raise ValueError(f"solver.block = {self.block} holds no column; choose 1 or more, 128 as usual")
 
 
 class Solved(NamedTuple):

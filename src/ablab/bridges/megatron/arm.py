@@ -13,8 +13,8 @@ from ablab.bridges.megatron.from_model import from_model
 from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.net import read
 from ablab.bridges.megatron.parse import parse
-from ablab.bridges.megatron.toml import dotted
 from ablab.core.fault import Fault, GateFailed
+from ablab.core.toml import dotted
 from ablab.study import Study
 from ablab.study.keys import IN_MODEL, SLOTS
 from ablab.study.settings import settings
@@ -174,7 +174,7 @@ def _short(slot: str, before: Any, after: Any) -> Any:
 
 def study_tables(found: Explanation) -> str:
     """The study's tables as TOML. Raises GateFailed where they would mean another thing than the flags."""
-    from ablab.bridges.megatron.toml import written
+    from ablab.core.toml import written
 
     if found.refused:
         raise GateFailed(found.refused)

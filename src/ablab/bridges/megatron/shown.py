@@ -9,7 +9,7 @@ from typing import Any
 
 from ablab.bridges.megatron.explain import Explanation, missing
 from ablab.bridges.megatron.notes import Note, spans
-from ablab.bridges.megatron.toml import written
+from ablab.core.toml import written
 
 WIDTH = 100
 HEADS = ("layers", "attention", "position", "projection", "softmax", "mlp")

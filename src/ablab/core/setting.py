@@ -1,0 +1,165 @@
+"""Settings of levers: their types, defaults and meanings, read off a constructor; values taken as those types want them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ablab.core.fault import Fault, did_you_mean
+from ablab.core.meaning import UNSAID, Meaning, meanings
+from ablab.core.toml import spell
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a lever: its annotated type and default (`required` where there is none), and what it means."""
+
+    name: str
+    type: Any
+    default: Any
+    required: bool
+    meaning: Meaning = UNSAID
+
+    @property
+    def parts(self) -> dict[str, Setting]:
+        """The settings of a sub-choice, with the defaults that this lever gives them; empty for any other setting."""
+        if not dataclasses.is_dataclass(self.type):
+            return {}
+        hints, said = typing.get_type_hints(self.type), meanings(typing.cast(type, self.type))
+        return {
+            field.name: Setting(
+                field.name,
+                hints[field.name],
+                field.default if self.required else getattr(self.default, field.name),
+                False,
+                said.get(field.name, UNSAID),
+            )
+            for field in dataclasses.fields(self.type)
+        }
+
+    def shown(self) -> str:
+        """The default as a study file writes it, or in words where it is computed or a table of its own."""
+        if self.required:
+            return "required"
+        if self.parts:
+            return "see below"
+        return self.meaning.computed or spell(self.default)
+
+    def kind(self) -> str:
+        """The type in words, with its unit."""
+        return describe(self.type) + (f" ({self.meaning.unit})" if self.meaning.unit else "")
+
+
+@functools.cache
+def settings_of(cls: type) -> dict[str, Setting]:
+    """The settings of a class: its constructor's keyword-only arguments."""
+    hints, said = typing.get_type_hints(cls.__init__), meanings(cls)  # type: ignore[misc]
+    return {
+        p.name: Setting(p.name, hints.get(p.name, Any), p.default, p.default is p.empty, said.get(p.name, UNSAID))
+        for p in inspect.signature(cls).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+
+
+def taken(setting: Setting, value: Any, place: str) -> tuple[Any, list[Fault]]:
+    """`value` as the setting wants it, and what is wrong with it; a sub-choice as a table of all its settings."""
+    if not (parts := setting.parts):
+        done, fault = coerce(value, setting.type, place)
+        return done, [fault] if fault else []
+    given = dataclasses.asdict(value) if isinstance(value, setting.type) else opened(setting, value)
+    faults = [
+        Fault(place, f"{setting.name} has no setting '{odd}'", did_you_mean(odd, list(parts)))
+        for odd in given
+        if odd not in parts
+    ]
+    out = {}
+    for part in parts.values():
+        out[part.name], fault = coerce(given.get(part.name, part.default), part.type, f"{place}.{part.name}")
+        faults += [fault] if fault else []
+    return out, faults
+
+
+def opened(setting: Setting, value: Any) -> dict[str, Any]:
+    """A sub-choice as a table: a value that is none is its first setting."""
+    return dict(value) if isinstance(value, Mapping) else {next(iter(setting.parts)): value}
+
+
+def coerce(value: Any, wanted: Any, place: str) -> tuple[Any, Fault | None]:
+    """`value` in the annotated type `wanted`, or the fault. Bool is no number; nan and inf are refused."""
+    origin, options = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        results = [coerce(value, option, place) for option in options]
+        good = [result for result in results if result[1] is None]
+        return (
+            good[0]
+            if good
+            else (None, Fault(place, f"{value!r} is not {describe(wanted)}", f"give {describe(wanted)}"))
+        )
+    if origin is Literal:
+        for option in options:
+            if type(option) is type(value) and option == value:
+                return value, None
+        known = [str(option) for option in options]
+        return None, Fault(place, f"{value!r} is not one of its words", did_you_mean(str(value), known))
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            return None, Fault(place, f"{value!r} is not a list", f"give {describe(wanted)}")
+        done = [coerce(part, options[0] if options else Any, f"{place}[{i}]") for i, part in enumerate(value)]
+        bad = [fault for _, fault in done if fault]
+        return ([part for part, _ in done], None) if not bad else (None, bad[0])
+    if wanted is Any:
+        return value, None
+    if wanted in (None, type(None)):
+        return (None, None) if value is None else (None, Fault(place, f"{value!r} is not none"))
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value), None
+        return None, Fault(place, f"{value!r} is not finite", "give a finite number")
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value), None
+    if isinstance(wanted, type) and type(value) is wanted:
+        return value, None
+    return None, Fault(place, f"{value!r} is {_article(value)}", f"give {describe(wanted)}")
+
+
+def describe(wanted: Any) -> str:
+    """A type in words: `an integer`, `a number`, `true or false`, `a list of numbers`."""
+    origin, options = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(option) for option in options if option is not type(None))
+    if origin is Literal:
+        return " or ".join(f"'{option}'" if isinstance(option, str) else str(option) for option in options)
+    if origin in (list, tuple):
+        return f"a list (each {describe(options[0])})" if options else "a list"
+    if dataclasses.is_dataclass(wanted):
+        first = typing.get_type_hints(wanted)[dataclasses.fields(wanted)[0].name]
+        return f"a table, or {describe(first)}"
+    words = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "a string",
+        dict: "a table",
+        list: "a list",
+        type(None): "nothing",
+    }
+    return words.get(wanted, str(wanted))
+
+
+def _article(value: Any) -> str:
+    return describe(type(value))
+
+
+def thawed(value: Any, wanted: Any) -> Any:
+    """A setting of a canonical choice as its constructor takes it: lists as tuples, a sub-choice as its dataclass."""
+    if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
+        hints = typing.get_type_hints(wanted)
+        return typing.cast(type, wanted)(**{k: thawed(part, hints.get(k)) for k, part in value.items()})
+    return tuple(value) if isinstance(value, list) else value
