@@ -24,6 +24,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     trained = miniature.check(plan, say)
     readable(plan)
     rows, speeds = [], timing.study(plan)
+    plan = plan.look()
     for name, arm in plan.study.with_baseline.items():
         row = _arm(plan, name, speeds)
         row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]

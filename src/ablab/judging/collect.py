@@ -15,7 +15,6 @@ from ablab.judging.bank import pooled
 from ablab.runs.given_up import failures
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import read_lines
-from ablab.scoring.scores import Scores
 from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def measurable(plan: Plan) -> None:
 
 def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
     """What every run has come to, as the verdict reads it: done, diverged, failed or absent; priced: with its steps."""
+    plan = plan.look()
     failed = {(row["arm"], row["seed"]) for row in failures(plan)}
     common = _common_steps(plan) if plan.study.baseline.settings["budget"]["tokens"] is None else {}
     found = [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
@@ -105,11 +105,13 @@ def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
 
 def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
     """The verdict on everything that exists now."""
+    plan = plan.look()
     return verdict.judge(decision(plan.study), specs(plan), plan.seeds, collect(plan, priced=True), bank)
 
 
 def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
     """Runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
+    plan = plan.look()
     keys = verdict.wanted(decision(plan.study), specs(plan), plan.seeds, collect(plan), bank)
     return [plan.runs[arm, seed] for arm, seed in keys]
 
@@ -139,7 +141,7 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
             if probe is None and None not in (result["probe"].get("score"), result["probe"].get("acc")):
                 probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
         else:
-            scores = Scores.load(plan.store.score(key), result)
+            scores = plan.store.scores(key, result)
             try:
                 stages[stage] = _documents(scores.of_metric(metric), plan.corpus(run).groups)
             except KeyError as error:

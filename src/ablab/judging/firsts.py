@@ -94,8 +94,8 @@ def _since(plan: Plan, keys: Sequence[str], weights: Sequence[str]) -> float | N
     sets = [[plan.store.score(key) / "result.json" for key in keys]]
     if len(set(weights)) == 2:
         sets.append([plan.store.train(key) / "done.json" for key in weights])
-    times = [max(file.stat().st_mtime for file in files) for files in sets if all(file.exists() for file in files)]
-    return min(times, default=None)
+    each = [[plan.store.since(file) for file in files] for files in sets]
+    return min((max(t for t in times if t is not None) for times in each if None not in times), default=None)
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ in another file as well: of a run's metrics in its done.json, of the study's own
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +40,9 @@ def changed(plan: Plan) -> tuple[list[str], dict[str, dict[str, Any]]]:
     for key in sorted({run.train_key for run in plan.runs.values()}):
         done = plan.store.trained(key)
         if done is not None and (kept := done.get("metrics")):  # of runs of before there were chains nothing is known
-            found += _looked(plan.store.train(key) / "metrics.jsonl", aside=WALL, end=str(kept["chain"]))[0]
+            metrics, last = plan.store.train(key) / "metrics.jsonl", str(kept["chain"])
+            look = functools.partial(_looked, metrics, aside=WALL, end=last)
+            found += (plan.store.once(metrics, f"chain to {last}", look) or look())[0]
     return found, ends
 
 

@@ -23,7 +23,7 @@ def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
 
     to: another folder for it; nothing in the store is then written, nor is the decision put on record.
     """
-    study = plan.study
+    plan, study = plan.look(), plan.study
     record = decisions(plan, keep=to is None)  # first: what other studies' results leave of the words is then settled
     bank = collect.bank(plan)
     verdict = collect.judged(plan, bank).as_json()
@@ -48,7 +48,7 @@ def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
         "sentence": verdict["sentence"],
         "warnings": verdict["warnings"],
         "arms": rows,
-        "runs": [row for run in plan.runs.values() if (row := ledger_row(plan, run))],
+        "runs": ledger(plan),
         "correlation": cost.median([row["correlation"] for row in rows if row["name"] != BASELINE]),
         "looks": verdict["looks"],
         "weights": verdict["weights"],
@@ -119,12 +119,16 @@ def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]], pai
     return {"cost": costs[name], "cost_against": beside, "over_limits": over}
 
 
-def ledger_row(plan: Plan, run: Run) -> dict[str, Any] | None:
-    """One run as the report shows it; None where nothing of it exists yet."""
-    failed = {(row["arm"], row["seed"]): row["fault"] for row in given_up.failures(plan)}
+def ledger(plan: Plan) -> list[dict[str, Any]]:
+    """Every run of which something exists, as the report shows it."""
+    failed = {(row["arm"], row["seed"]): str(row["fault"]) for row in given_up.failures(plan)}
+    return [row for key, run in plan.runs.items() if (row := _ledger_row(plan, run, failed.get(key)))]
+
+
+def _ledger_row(plan: Plan, run: Run, fault: str | None) -> dict[str, Any] | None:
+    """One run; None where nothing of it exists yet. fault: why it was given up."""
     done = plan.store.trained(run.train_key)
     if done is None:
-        fault = failed.get((run.arm, run.seed))
         if fault is None:
             return None
         return {"arm": run.arm, "seed": run.seed, "status": "failed", "token_hash": None, "metrics": {}, "fault": fault}

@@ -6,7 +6,6 @@ what each takes: the median of the arm's finished runs, else what `ablab check` 
 
 from __future__ import annotations
 
-import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,19 +57,17 @@ def work(plan: Plan, end: End = "seconds") -> dict[tuple[str, int], tuple[Work, 
     end: what they take at the median, or as the fastest or the slowest sample of each says.
     """
     found = dict[tuple[str, int], tuple[Work, ...]]()
-    trained = functools.cache(plan.store.trained)
-    scored = functools.cache(plan.store.scored)
+    plan = plan.look()
     for arm in plan.study.with_baseline:
         known = known_seconds(plan, arm, end)
         training, stages = recipes(plan, arm)
         for seed in plan.seeds:
             run = plan.runs[arm, seed]
-            done = trained(run.train_key)
+            done = plan.store.trained(run.train_key)
             lost = done is not None and done["status"] != "done"
-            steps = [
-                Work(run.score_keys[stage], None, known.get(recipe), lost or scored(run.score_keys[stage]) is not None)
-                for stage, recipe in stages.items()
-            ]
+            made = {key: lost or plan.store.scored(key) is not None for key in run.score_keys.values()}
+            keys = [(run.score_keys[stage], known.get(recipe)) for stage, recipe in stages.items()]
+            steps = [Work(key, None, seconds, made[key]) for key, seconds in keys]
             if not run.settings["train"]["weights"]:
                 steps.insert(
                     0, Work(run.train_key, _tokens(run), _training(run, known.get(training)), done is not None)
@@ -98,6 +95,7 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
     """
     from ablab.runs.jobs import default_jobs
 
+    plan = plan.look()
     declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
     ends = {end: work(plan, end) for end in ENDS if end != "seconds"}
     counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,10 +36,10 @@ class Kept:
 def key(plan: Plan) -> str:
     """Of every file that can change a result of the plan."""
     every: dict[str, str] = {}
-    for run in plan.runs.values():
-        every |= source.of_training(run.settings)
-        for stage in run.score_keys:
-            every |= source.of_stage(run.settings, stage)
+    for arm in plan.study.with_baseline.values():
+        every |= source.of_training(arm.settings)
+        for stage in plan.stages:
+            every |= source.of_stage(arm.settings, stage)
     return key_of(every)
 
 
@@ -90,11 +91,13 @@ def notes(plan: Plan) -> list[str]:
 def _kept(plan: Plan) -> Iterator[Kept]:
     """Everything of the plan that exists, each folder once."""
     seen: set[str] = set()
+    of_training = functools.cache(lambda arm: source.of_training(plan.study.arm(arm).settings))  # seeds change no code
+    of_stage = functools.cache(lambda arm, stage: source.of_stage(plan.study.arm(arm).settings, stage))
     for run in plan.runs.values():
         if run.train_key not in seen:
             seen.add(run.train_key)
             folder = plan.store.train(run.train_key)
-            here: dict[str, Any] = {"source": source.of_training(run.settings)}
+            here: dict[str, Any] = {"source": of_training(run.arm)}
             if (done := plan.store.trained(run.train_key)) is not None:
                 yield Kept(run, "training", folder, done, here)
             else:
@@ -103,7 +106,7 @@ def _kept(plan: Plan) -> Iterator[Kept]:
                     yield Kept(run, "checkpoint", folder, header, here)
         for stage, one in run.score_keys.items():
             if one not in seen and (result := plan.store.scored(one)) is not None:
-                here = {"source": source.of_stage(run.settings, stage)}
+                here = {"source": of_stage(run.arm, stage)}
                 yield Kept(run, stage, plan.store.score(one), result, here)
             seen.add(one)
 

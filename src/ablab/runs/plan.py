@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.core.files import read_json
 from ablab.records.forms import WHERE
 from ablab.runs.contents import Contents
+from ablab.runs.look import Kept, Look
 from ablab.runs.store import Store, Where, resolve_where, score_key
 from ablab.verdict import Documents, RunScore
 
@@ -69,6 +70,12 @@ class Plan:
 
     def corpus(self, run: Run) -> Corpus:
         return self.corpora[run.corpus.name]
+
+    def look(self, kept: Kept | None = None) -> Plan:
+        """The plan on its store as it is now, each record read once (`ablab.runs.look`); kept: what earlier looks have read."""
+        if isinstance(self.store, Look):
+            return self
+        return replace(self, store=Look(self.store.root, kept or Kept()))
 
     def metric(self, run: RunScore) -> float:
         """The deciding metric of a finished run."""

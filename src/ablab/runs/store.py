@@ -8,12 +8,14 @@ machine was asked for (precision, micro-batch, executor); torch version and inst
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablab.core import chain, places
 from ablab.core.fault import Fault, GateFailed
@@ -22,6 +24,9 @@ from ablab.core.forms import misfit
 from ablab.core.opened import NoFile, opened
 from ablab.core.strict_json import MOST, record
 from ablab.records.forms import DECISION, DONE, RESULT, WHERE, keyed
+
+if TYPE_CHECKING:
+    from ablab.scoring.scores import Scores
 
 TORN = 1 << 24  # bytes of a last line that are looked at: no row of this program's is as long
 
@@ -74,20 +79,42 @@ class Store:
 
         path = self.train(key) / "done.json"
         cure = f"delete {path.parent} to have the run made again"
-        return read_sealed(path, form=DONE, cure=cure) if path.exists() else None
+        found: dict[str, Any] | None = self.once(path, "done", lambda: read_sealed(path, form=DONE, cure=cure))
+        return found
 
     def scored(self, key: str) -> dict[str, Any] | None:
         """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
-        from ablab.data.formats.located import read_sealed
-
         path = self.score(key) / "result.json"
-        if not path.exists():
-            return None
-        cure = f"delete {path.parent} to have the stage run again"
-        result = read_sealed(path, form=RESULT, cure=cure)
-        if result["key"] != key:
-            raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
-        return result
+        found: dict[str, Any] | None = self.once(path, "result", lambda: _result(path, key))
+        return found
+
+    def scores(self, key: str, result: dict[str, Any]) -> Scores:
+        """The scores of the finished stage under `key` whose record is `result`. GateFailed where they are not there."""
+        from ablab.scoring.scores import FILE, Scores
+
+        folder = self.score(key)
+        read = functools.partial(Scores.load, folder, result)
+        found: Scores | None = self.once(folder / FILE, result["scores"]["sha256"], read)
+        return read() if found is None else found  # a file that is missing says so
+
+    def once(self, path: Path, what: str, reader: Callable[[], Any]) -> Any:
+        """What `reader` gives of the file `path`, None where it is missing. A `Look` reads each file once; `what` names it."""
+        return reader() if path.exists() else None
+
+    def since(self, path: Path) -> float | None:
+        """When the file was written, in seconds; None while it is missing."""
+        return path.stat().st_mtime_ns / 1e9 if path.exists() else None
+
+
+def _result(path: Path, key: str) -> dict[str, Any]:
+    """The record of a stage, which must be that of `key`."""
+    from ablab.data.formats.located import read_sealed
+
+    cure = f"delete {path.parent} to have the stage run again"
+    result = read_sealed(path, form=RESULT, cure=cure)
+    if result["key"] != key:
+        raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
+    return result
 
 
 def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where, weights: str = "") -> str:

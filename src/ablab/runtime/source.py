@@ -158,6 +158,7 @@ def _path(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
+@functools.cache
 def _name(module: str) -> str:
     path = _path(module)
     assert path is not None, module

@@ -42,6 +42,7 @@ def export(
         raise InvalidStudy(Fault(f"{plan.study.path.name}: decision.metric", fault, f'set metric = "{METRIC}"'))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise GateFailed(Fault(str(out), "is there already", "name a folder that is not"))
+    plan = plan.look()
     verdict = collect.judged(plan, collect.bank(plan))
     entries = {one: entry(plan, one) for one in known}
     _refuse(plan, verdict, entries[arm])

@@ -1,0 +1,62 @@
+"""A store as one look of a judge sees it: every record is read once, and what was absent stays absent until the next look.
+
+Words, costs, panels and the record of decisions are then of one state of the store, whatever the runs beside it finish
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablab.runs.store import Store
+
+Stamp = tuple[int, int, int]  # inode, size and time: a file written anew has another one, for it is another file
+
+
+class Kept:
+    """What earlier looks have read, by file; taken again while the file is the same. Looks of several threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Path, str], tuple[Stamp, Any]] = {}
+
+    def get(self, path: Path, what: str, stamp: Stamp, reader: Callable[[], Any]) -> Any:
+        """What `reader` gives of the file `path`, or gave for another look. What it raises is not kept."""
+        with self._lock:  # one reads, and whoever waits takes what it read
+            known = self._known.get((path, what))
+            if known is None or known[0] != stamp:
+                known = self._known[path, what] = (stamp, reader())
+            return known[1]
+
+
+@dataclass(frozen=True)
+class Look(Store):
+    """A store at one moment. Its records are shared by all who ask: nobody writes into them.
+
+    kept: what looks before this one have read; by default nothing, and all of it is read from the files.
+    """
+
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+    _stamps: dict[Path, Stamp | None] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _seen: dict[tuple[Path, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def since(self, path: Path) -> float | None:
+        stamp = self._stamp(path)
+        return None if stamp is None else stamp[2] / 1e9
+
+    def once(self, path: Path, what: str, reader: Callable[[], Any]) -> Any:
+        if (path, what) not in self._seen:
+            stamp = self._stamp(path)
+            self._seen[path, what] = None if stamp is None else self.kept.get(path, what, stamp, reader)
+        return self._seen[path, what]
+
+    def _stamp(self, path: Path) -> Stamp | None:
+        """None of a file that was not there when this look first asked for it."""
+        if path not in self._stamps:
+            of = path.stat() if path.exists() else None
+            self._stamps[path] = None if of is None else (of.st_ino, of.st_size, of.st_mtime_ns)
+        return self._stamps[path]
