@@ -39,7 +39,9 @@ SCRIPT = """
 import contextlib, json, os, resource, signal, sys
 from pathlib import Path
 import torch, torch._dynamo
-from ablab.judging import history, judge, report, train as training
+from ablab import report
+from ablab.judging import history, judge
+from ablab.training import train as training
 from ablab.runs import plan as planning
 from ablab.core.fault import Interrupted, Refused
 from ablab.launch import work
