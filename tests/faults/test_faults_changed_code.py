@@ -66,18 +66,18 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
 def test_a_hash_hears_of_code_and_of_nothing_else(copy: Copy) -> None:
     before = source.of_training(tiny.settings())
     first = '"""Feed-forward with'
-    text = (copy.root / "mlps/relu2.py").read_text(encoding="utf-8")
+    text = (copy.root / "model/mlps/relu2.py").read_text(encoding="utf-8")
     first = text[: text.index("\n")]
-    copy.edit("mlps/relu2.py", first, f'"""Other words."""\n\n# and a remark\n\n{first[:0]}')
+    copy.edit("model/mlps/relu2.py", first, f'"""Other words."""\n\n# and a remark\n\n{first[:0]}')
     copy.edit(
-        "train.py",
+        "training/train.py",
         "    learner: Learner,\n    progress: Progress,\n    *,",
         "    learner: Learner, progress: Progress, *,",
     )
     assert source.of_training(tiny.settings()) == before
-    copy.edit("rng.py", "import hashlib", "import hashlib\n\nODD = 3")
+    copy.edit("core/rng.py", "import hashlib", "import hashlib\n\nODD = 3")
     after = source.of_training(tiny.settings())
-    assert [name for name in before if before[name] != after[name]] == ["rng.py"]
+    assert [name for name in before if before[name] != after[name]] == ["core/rng.py"]
 
 
 def test_levers_that_are_not_chosen_and_files_that_give_no_number_do_not_count(copy: Copy) -> None:
@@ -86,42 +86,50 @@ def test_levers_that_are_not_chosen_and_files_that_give_no_number_do_not_count(c
     settings["stage"] = {"pre": {"after": None, **packed, "evaluate": {"name": "disjoint"}}}
     trained, staged = source.of_training(settings), source.of_stage(settings, "pre")
     assert trained.keys() >= {
-        "train.py",
-        "learner.py",
-        "model.py",
-        "layer.py",
-        "mlps/relu2.py",
-        "optimizers/adamw.py",
-        "attend.py",
+        "training/train.py",
+        "training/learner.py",
+        "model/decoder.py",
+        "model/layer.py",
+        "model/mlps/relu2.py",
+        "training/optimizers/adamw.py",
+        "model/attention/attend.py",
     }
     assert staged.keys() >= {
-        "stage.py",
-        "model.py",
-        "mlps/relu2.py",
-        "compressors/keep.py",
-        "codecs/raw.py",
-        "scores.py",
+        "scoring/stage.py",
+        "model/decoder.py",
+        "model/mlps/relu2.py",
+        "artifact/compressors/keep.py",
+        "artifact/codecs/raw.py",
+        "scoring/scores.py",
     }
     assert (
-        not {"optimizers/adamw.py", "train.py"} & staged.keys()
-        and not {"mlps/swiglu.py", "report/html.py"} & trained.keys()
+        not {"training/optimizers/adamw.py", "training/train.py"} & staged.keys()
+        and not {"model/mlps/swiglu.py", "report/html.py"} & trained.keys()
     )
-    for name in ("mlps/swiglu.py", "positions/fox.py", "evaluators/ttt.py", "judge.py", "fault.py"):
+    for name in (
+        "model/mlps/swiglu.py",
+        "model/positions/fox.py",
+        "scoring/evaluators/ttt/__init__.py",
+        "judging/judge.py",
+        "core/fault.py",
+    ):
         (copy.root / name).write_text("x = 1\n")
-    copy.edit("mlps/__init__.py", "slot: Slot[Any] = Slot(", "slot: Slot[Any] = Slot(\n    # another lever is listed\n")
+    copy.edit(
+        "model/mlps/__init__.py", "slot: Slot[Any] = Slot(", "slot: Slot[Any] = Slot(\n    # another lever is listed\n"
+    )
     assert source.of_training(settings) == trained
     kinds = {"L": tiny.kind("local", 8, position=["grape_a", "rope"]), "G": tiny.kind("global", None)}
     composed = tiny.settings(model=tiny.model(kinds=kinds))
-    assert {"positions/grape_a.py", "positions/composed.py"} <= source.of_training(composed).keys()
+    assert {"model/positions/grape_a.py", "model/positions/composed.py"} <= source.of_training(composed).keys()
 
 
 def test_a_run_is_not_resumed_by_other_code(tmp_path: Path, copy: Copy) -> None:
     out = tmp_path / "out"
     with pytest.raises(Interrupted):
         run(out, 7)
-    copy.edit("mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
-    copy.edit("optimizers/adamw.py", "def build(", "def other(self) -> None: ...\n\n    def build(")
-    files = r"mlps/relu2.py \(Relu2.forward\); optimizers/adamw.py \(AdamW.other\)"
+    copy.edit("model/mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
+    copy.edit("training/optimizers/adamw.py", "def build(", "def other(self) -> None: ...\n\n    def build(")
+    files = r"model/mlps/relu2.py \(Relu2.forward\); training/optimizers/adamw.py \(AdamW.other\)"
     with pytest.raises(
         GateFailed, match=rf"its checkpoint of step 7 was made otherwise: {files}; put that back.*{changed.FLAG}"
     ):
@@ -129,7 +137,7 @@ def test_a_run_is_not_resumed_by_other_code(tmp_path: Path, copy: Copy) -> None:
     said: list[str] = []
     done = run(out, allow_changed=True, say=said.append)
     [row] = done["resumed"]
-    assert row["step"] == 7 and row["changed"][0] == "mlps/relu2.py (Relu2.forward)"
+    assert row["step"] == 7 and row["changed"][0] == "model/mlps/relu2.py (Relu2.forward)"
     assert "will not be bit-identical" in said[0]
 
 
@@ -165,11 +173,13 @@ def test_a_finished_run_of_other_code_is_not_taken_for_this_one(tmp_path: Path, 
     out = tmp_path / "out"
     first = run(out)
     assert run(out) == first
-    copy.edit("mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
-    with pytest.raises(GateFailed, match=r"it was made otherwise: mlps/relu2.py \(Relu2.forward\)"):
+    copy.edit("model/mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
+    with pytest.raises(GateFailed, match=r"it was made otherwise: model/mlps/relu2.py \(Relu2.forward\)"):
         run(out)
     (out / source.DETAILS).unlink()
-    with pytest.raises(GateFailed, match=r"it was made otherwise: mlps/relu2.py; put"):  # the functions are not known
+    with pytest.raises(
+        GateFailed, match=r"it was made otherwise: model/mlps/relu2.py; put"
+    ):  # the functions are not known
         run(out)
     assert run(out, allow_changed=True) == first
 
@@ -183,7 +193,7 @@ def test_run_refuses_and_the_page_says_what_changed(tmp_path: Path, copy: Copy) 
     plan = made.fill(made.plan(tmp_path))
     assert sources.notes(plan) == []
     sources.guard(plan)
-    copy.edit("mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
+    copy.edit("model/mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
     with pytest.raises(GateFailed) as raised:
         sources.guard(plan)
     [fault] = raised.value.faults
@@ -191,11 +201,11 @@ def test_run_refuses_and_the_page_says_what_changed(tmp_path: Path, copy: Copy) 
         {run.train_key for run in plan.runs.values()}
         | {k for run in plan.runs.values() for k in run.score_keys.values()}
     )
-    assert f"{n} results (baseline, int5, wide) were made otherwise: mlps/relu2.py" in fault.fault
+    assert f"{n} results (baseline, int5, wide) were made otherwise: model/mlps/relu2.py" in fault.fault
     assert changed.FLAG in fault.cure and str(plan.store.train(plan.runs["baseline", 0].train_key)) in fault.cure
     [note] = [note for note in judge.conclude(plan)["notes"] if "other code" in note]
     assert note.startswith(
-        f"warning: {n} results (baseline, int5, wide) were made by other code than judges now: mlps/relu2.py"
+        f"warning: {n} results (baseline, int5, wide) were made by other code than judges now: model/mlps/relu2.py"
     )
 
 
@@ -203,11 +213,13 @@ def test_arms_of_different_code_are_told_apart_in_the_page(tmp_path: Path, copy:
     plan = made.plan(tmp_path)
     for seed in plan.seeds:
         made.finish(plan, "baseline", seed)
-    copy.edit("norm.py", "import torch", "import torch\n\nODD = 1")
+    copy.edit("model/parts/norm.py", "import torch", "import torch\n\nODD = 1")
     for seed in plan.seeds:
         made.finish(plan, "wide", seed)
     found = sources.notes(plan)
-    assert any("results were made by different versions of norm.py: baseline | wide" in note for note in found)
+    assert any(
+        "results were made by different versions of model/parts/norm.py: baseline | wide" in note for note in found
+    )
 
 
 def test_results_that_do_not_know_their_code_are_said_and_not_refused(tmp_path: Path) -> None:
