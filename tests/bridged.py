@@ -141,11 +141,13 @@ def _rest(draw: st.DrawFn, row: int) -> dict[str, Any]:
         schedule = {"name": "wsd", "warmup": warm, "warmdown": fall, "min_lr": low if fall else 0.0, "shape": shape}
     betas, decay = [draw(st.sampled_from([0.9, 0.8])), draw(st.sampled_from([0.95, 0.999]))], draw(SMALL)
     optimizer: dict[str, Any] = {"name": "adamw", "lr": draw(RATES), "betas": betas, "eps": 1e-8, "decay": decay}
+    aux = optimizer  # where the rates of what is no matrix stand
     if draw(st.booleans()):
-        optimizer = {"name": "normuon", "lr": draw(RATES), "momentum": 0.9, "decay": decay, "aux_decay": decay}
-        optimizer |= {"aux_betas": betas, "eps": 1e-9, "eps_form": "inside"}
-        optimizer |= {"aux_lr": draw(RATES)} if draw(st.booleans()) else {}
-    optimizer |= {"embedding_lr": draw(RATES)} if draw(st.booleans()) else {}
+        optimizer = {"name": "normuon", "lr": draw(RATES), "momentum": 0.9, "decay": decay}
+        optimizer |= {"second_moment": {"eps": 1e-9, "eps_form": "inside"}}
+        aux = {"betas": betas, "decay": decay, **({"lr": draw(RATES)} if draw(st.booleans()) else {})}
+        optimizer["aux"] = aux
+    aux |= {"embedding_lr": draw(RATES)} if draw(st.booleans()) else {}
     every = draw(st.integers(1, steps))
     return {
         "budget": {"tokens": steps * rows * row, "batch_tokens": rows * row},

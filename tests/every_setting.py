@@ -44,8 +44,7 @@ window = 16
 """
 FIT = {"documents": 4}
 SMALL = {"small": 0}
-POLAR = {"orthogonaliser": "polar_express"}
-TRIPLES = {"orthogonaliser": "polar_express", "coefficients": [[1.5, -0.5, 0.0], [1.5, -0.5, 0.0]]}
+TRIPLES = [[1.5, -0.5, 0.0], [1.5, -0.5, 0.0]]
 SGD, LORA = {"chunk": 128, "lr": 0.1}, {"adapt": "lora", "chunk": 16, "lr": 0.01}
 ROUNDED = {
     "": SMALL,
@@ -55,12 +54,12 @@ ROUNDED = {
     "small": {"small": 1},
 }
 MATRICES = {
-    **{name: POLAR for name in ("lower", "cushion", "safety")},
-    "coefficients": TRIPLES,
-    "products": {"products": "fp32"},
-    **{name: {name: 0.01} for name in ("aux_lr", "embedding_lr", "head_lr")},
+    **{f"orthogonaliser.{name}": {"orthogonaliser": "polar_express"} for name in ("lower", "cushion", "safety")},
+    "orthogonaliser.coefficients": {"orthogonaliser": {"name": "polar_express", "coefficients": TRIPLES}},
+    "orthogonaliser.products": {"orthogonaliser": {"products": "fp32"}},
+    **{f"aux.{name}": {"aux": {name: 0.01}} for name in ("lr", "embedding_lr", "head_lr")},
     "momentum_warmup": {"momentum_warmup": [0.5, 0.5]},
-    "taper": {"decay": 0.1, "taper": [0.5, 0.5]},
+    "decay.taper": {"decay": {"rate": 0.1, "taper": [0.5, 0.5]}},
 }
 # What a setting needs beside it to have something to act on, and a first value where it has none of its own. "": of the rest.
 BESIDE: dict[str, dict[str, dict[str, Any]]] = {
@@ -85,7 +84,7 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     "loss.spans": {"group_rows": {"group_rows": 2}},
     "optimizer.adamw": {name: {name: 0.01} for name in ("embedding_lr", "head_lr", "scalar_lr")},
     "optimizer.muon": MATRICES,
-    "optimizer.normuon": {**MATRICES, "decay_form": {"decay": 0.1}},
+    "optimizer.normuon": {**MATRICES, "decay.form": {"decay": {"rate": 0.1}}},
     "qat.fake_quant": {"": {"bits": 4, "start": 0.5}},
     "compress.rtn": ROUNDED,
     "compress.gptq": {**ROUNDED, "tokens": {**SMALL, "tokens": 256}},
@@ -114,8 +113,8 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
 OTHER: dict[str, Any] = {
     "position.grape_ap.p_head_dim": 4,
     "gate.attn_out_gate.width": 4,
-    "optimizer.muon.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
-    "optimizer.normuon.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
+    "optimizer.muon.orthogonaliser.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
+    "optimizer.normuon.orthogonaliser.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
     "router.deepseek_v3.normalize": "always",
     "evaluate.needle.lags": [32],
     "evaluate.ttt.seq_len": 64,
@@ -142,10 +141,14 @@ def settings() -> list[tuple[str, str, str]]:
     return [(s, lever, name) for s, slot in SLOTS.items() for lever in slot.names for name in known(s, lever)]
 
 
-def put(choice: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+def put(slot: str, choice: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     """The choice with another value of the setting `name`."""
     table, _, key = name.rpartition(".")
-    return {**choice, table: {**choice.get(table, {}), key: value}} if table else {**choice, key: value}
+    if not table:
+        return {**choice, key: value}
+    there = choice.get(table, {})
+    first = next(iter(SLOTS[slot].settings(choice["name"])[table].parts))
+    return {**choice, table: {**(there if isinstance(there, dict) else {first: there}), key: value}}
 
 
 def other(setting: Setting, value: Any) -> Any:
@@ -170,9 +173,10 @@ def choices(slot: str, lever: str, name: str) -> tuple[dict[str, Any], dict[str,
     beside = BESIDE.get(f"{slot}.{lever}", {})
     one = {"name": lever, **beside.get(name, beside.get("", {}))}
     setting, (table, _, key) = known(slot, lever)[name], name.rpartition(".")
-    first = (one.get(table, {}) if table else one).get(key, setting.default)
+    there = one.get(table, {}) if table else one
+    first = there.get(key, setting.default) if isinstance(there, dict) else setting.default
     value = OTHER.get(f"{slot}.{lever}.{name}") or other(setting, first)
-    return put(one, name, list(first) if isinstance(first, tuple) else first), put(one, name, value)
+    return put(slot, one, name, list(first) if isinstance(first, tuple) else first), put(slot, one, name, value)
 
 
 def text(slot: str, one: dict[str, Any], two: dict[str, dict[str, Any]]) -> str:

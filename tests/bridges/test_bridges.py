@@ -489,16 +489,16 @@ def with_(path: str, value: Any) -> dict[str, Any]:
         ("train.optimizer", "muon", "train.optimizer: the fork has no muon; use adamw or normuon"),
         (
             "train.optimizer",
-            {"name": "normuon", "steps": 4},
-            "train.optimizer.steps: the fork cannot do 4; use steps = 5",
+            {"name": "normuon", "orthogonaliser": {"steps": 4}},
+            "train.optimizer.orthogonaliser.steps: the fork cannot do 4; use orthogonaliser.steps = 5",
         ),
-        ("train.optimizer", {"name": "normuon", "decay": 0.1}, "use aux_decay = 0.1"),
+        ("train.optimizer", {"name": "normuon", "decay": 0.1}, "use aux.decay = 0.1"),
         (
             "train.optimizer",
             {"name": "normuon", "nesterov": False},
             "train.optimizer.nesterov: the fork cannot do False",
         ),
-        ("train.optimizer", {"name": "normuon", "decay_form": "cautious"}, 'use decay_form = "plain"'),
+        ("train.optimizer", {"name": "normuon", "decay": {"form": "cautious"}}, 'use decay.form = "plain"'),
     ],
 )
 def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) -> None:
@@ -511,9 +511,12 @@ def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) ->
 
 def test_where_the_fork_adds_normuons_eps() -> None:
     """It stands under the root there: flags come back as that form, and another is said on the way out."""
-    assert told("--optimizer normuon --normuon-eps 1e-9 --lr 0.01").tree["train"]["optimizer"]["eps_form"] == "inside"
+    written = told("--optimizer normuon --normuon-eps 1e-9 --lr 0.01").tree["train"]["optimizer"]
+    assert written["second_moment"]["eps_form"] == "inside"
     for form, said in (("inside", []), ("added", ["--normuon-eps"]), ("floor", ["--normuon-eps"])):
-        found = export(canonical(with_("train.optimizer", {"name": "normuon", "eps_form": form})), "x")
+        found = export(
+            canonical(with_("train.optimizer", {"name": "normuon", "second_moment": {"eps_form": form}})), "x"
+        )
         assert [note.place for note in found.notes if note.place == "--normuon-eps"] == said
 
 

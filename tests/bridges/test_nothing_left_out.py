@@ -28,7 +28,7 @@ TREE: dict[str, Any] = {
         "value": {"name": "residual", "form": "sigmoid", "init": 0.5},
         "local": {"window": 8, "position": ROTATION, "mlp": {"name": "moe", "n_experts": 4, "ratio": 4.0}},
     },
-    "train": {"optimizer": {"name": "normuon", "aux_decay": 0.0, "decay": 0.0}},
+    "train": {"optimizer": "normuon"},
 }
 
 

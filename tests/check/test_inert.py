@@ -164,7 +164,7 @@ INERT: dict[str, tuple[dict[str, str], str]] = {
         "train.schedule.min_lr = 0.1",
     ),
     "its shape": ({"train": 'schedule = { name = "wsd", warmdown = 0.0 }'}, 'train.schedule.shape = "sqrt"'),
-    "taper of no decay": ({"train": 'optimizer = { name = "muon" }'}, "train.optimizer.taper = [0.5, 0.5]"),
+    "taper of no decay": ({"train": 'optimizer = { name = "muon" }'}, "train.optimizer.decay.taper = [0.5, 0.5]"),
     "the other way to write one": (
         {"model": 'projection = { name = "tpa" }'},
         'model.projection.factors = "heads"',

@@ -19,7 +19,7 @@ def plan(**arms: dict[str, Any]) -> Any:
     return SimpleNamespace(runs=runs, seeds=[0], corpus=lambda run: SimpleNamespace(vocab_size=tiny.VOCAB))
 
 
-NORMUON = {"name": "normuon", "lr": 0.02, "decay": 0.1, "embedding_lr": 0.005, "aux_lr": 0.001}
+NORMUON = {"name": "normuon", "lr": 0.02, "decay": 0.1, "aux": {"lr": 0.001, "embedding_lr": 0.005}}
 EXPERTS = {"name": "moe", "n_experts": 4}
 
 

@@ -207,9 +207,11 @@ def test_a_miniature_is_not_asked_about_the_type_of_products(name: str) -> None:
     """It runs in fp64, where they do not act: an arm that changes them alone is untested there, not inert."""
     asked = [tiny.settings() for _ in range(2)]
     for settings, products in zip(asked, (None, "bf16")):
-        settings["train"]["optimizer"] = tiny.choice(optimizers.slot, {"name": name, "products": products})
+        settings["train"]["optimizer"] = tiny.choice(
+            optimizers.slot, {"name": name, "orthogonaliser": {"products": products}}
+        )
     one, other = (shrink(settings, asked[0], long=1.0, same_layers=False) for settings in asked)
-    assert one == other and asked[1]["train"]["optimizer"]["products"] == "bf16"
+    assert one == other and asked[1]["train"]["optimizer"]["orthogonaliser"]["products"] == "bf16"
 
 
 def test_a_miniature_that_no_tensor_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

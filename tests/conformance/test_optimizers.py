@@ -168,12 +168,15 @@ def test_adamw_refuses_what_cannot_be() -> None:
 
 @pytest.mark.parametrize("name", optimizers.slot.names)
 def test_embedding_lr_governs_the_head_too_and_nothing_flat_decays(name: str) -> None:
-    decay = {"decay": 0.1} | ({} if name == "adamw" else {"aux_decay": 0.2})
-    lever, other = made(name, lr=0.5, embedding_lr=0.25, **decay), decay.get("aux_decay", 0.1)
+    def by_role(**rates: float) -> Any:
+        own = {"embedding_lr": 0.25, **rates}
+        return made(name, lr=0.5, decay=0.1, **(own if name == "adamw" else {"aux": {**own, "decay": 0.2}}))
+
+    lever, other = by_role(), 0.1 if name == "adamw" else 0.2
     assert lever.rule("matrix") == {"lr": 0.5, "decay": 0.1}
     assert lever.rule("embedding") == lever.rule("head") == {"lr": 0.25, "decay": other}
     assert lever.rule("scalar") == {"lr": 0.5, "decay": 0.0}
-    assert made(name, embedding_lr=0.25, head_lr=0.125).rule("head")["lr"] == 0.125
+    assert by_role(head_lr=0.125).rule("head")["lr"] == 0.125
     assert made(name, lr=0.5).rule("head")["lr"] == 0.5
     for role in ("matrix", "embedding", "head", "scalar"):
         assert [lever.rule(role, ndim)["decay"] for ndim in (0, 1)] == [0.0, 0.0]
@@ -187,10 +190,10 @@ def test_embedding_lr_governs_the_head_too_and_nothing_flat_decays(name: str) ->
 
 def test_aux_lr_is_all_the_rest_and_lr_where_it_is_unset() -> None:
     for name in ("muon", "normuon"):
-        lever = made(name, lr=0.5, aux_lr=0.1)
+        lever = made(name, lr=0.5, aux=0.1)
         assert [lever.rule(role)["lr"] for role in ("matrix", "embedding", "head", "scalar")] == [0.5, 0.1, 0.1, 0.1]
         assert lever.rule("matrix", 1)["lr"] == 0.1, "what is below two dimensions is no matrix"
-        lever = made(name, lr=0.5, aux_lr=0.1, embedding_lr=0.2)
+        lever = made(name, lr=0.5, aux={"lr": 0.1, "embedding_lr": 0.2})
         assert [lever.rule(role)["lr"] for role in ("matrix", "embedding", "head", "scalar")] == [0.5, 0.2, 0.2, 0.1]
         assert made(name, lr=0.5).rule("scalar")["lr"] == 0.5
 
@@ -199,7 +202,7 @@ def test_normuon_has_the_known_first_steps() -> None:
     """Two steps from zero worked out elsewhere: momentum, row moments, norms, decay; and AdamW beside it."""
     weights = {"w": torch.zeros(2, 3), "table": torch.ones(1, 1), "scale": torch.ones(())}
     named = {name: nn.Parameter(tensor.double()) for name, tensor in weights.items()}
-    lever = made("normuon", lr=0.02, decay=0.01, aux_lr=1e-3, aux_decay=0.01)
+    lever = made("normuon", lr=0.02, decay=0.01, aux={"lr": 1e-3, "decay": 0.01})
     optimizer = lever.build(named, {"w": "matrix", "table": "embedding", "scale": "scalar"})
     g = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.float64)
     w1 = [[0.0108589465, -0.0018112416, -0.0144814297], [-0.0131554260, -0.0102266612, -0.0072978963]]
@@ -227,7 +230,10 @@ def test_normuon_has_the_known_first_steps() -> None:
         ("paper", {"orthogonaliser": "newton_schulz", "decay": 0.3, "nesterov": False, "rescale": "rms"}),
         (
             "modded",
-            {"eps_form": "floor", "second_moment": "long_side", "beta2": 0.9, "decay": 1.2, "decay_form": "modded"},
+            {
+                "second_moment": {"over": "long_side", "beta2": 0.9, "eps_form": "floor"},
+                "decay": {"rate": 1.2, "form": "modded"},
+            },
         ),
     ],
 )
@@ -235,7 +241,7 @@ def test_normuon_has_the_numbers_of_its_sources(form: str, asked: dict[str, Any]
     """Five steps on matrices with rows whose gradient is a million times smaller, where the form of eps is felt."""
     golden = load_file(GOLDEN / "normuon.safetensors")
     if form == "modded":
-        asked = asked | {"coefficients": golden["modded_coefficients"].tolist()}
+        asked = asked | {"orthogonaliser": {"coefficients": golden["modded_coefficients"].tolist()}}
     w = nn.Parameter(golden[f"{side}_W0"].clone())
     optimizer = made("normuon", lr=0.02, **asked).build({"w": w}, {"w": "matrix"})
     for grad, expected in zip(golden[f"{side}_G"], golden[f"{side}_{form}_W"], strict=True):
@@ -252,7 +258,7 @@ def test_where_eps_stands_decides_what_a_row_of_small_gradients_gets() -> None:
     moved, seconds = {}, {}
     for form in ("added", "inside", "floor"):
         w = nn.Parameter(torch.zeros(8, 8, dtype=torch.float64))
-        optimizer = made("normuon", lr=1.0, eps_form=form).build({"w": w}, {"w": "matrix"})
+        optimizer = made("normuon", lr=1.0, second_moment={"eps_form": form}).build({"w": w}, {"w": "matrix"})
         w.grad = grad.clone()
         optimizer.step()
         moved[form], seconds[form] = w.data.norm(dim=1), optimizer.state[w]["second"][:, 0]
@@ -278,9 +284,9 @@ def test_muons_rows_are_whole_down_to_the_least_norm() -> None:
 
 def test_adams_eps_is_outside_the_root() -> None:
     """sqrt(v) + eps with both corrected for their start (Kingma and Ba 2015, algorithm 1), where gradients are eps's size."""
-    for name, prefix in (("adamw", ""), ("muon", "aux_"), ("normuon", "aux_")):
+    for name in optimizers.slot.names:
         weights = {"scale": nn.Parameter(torch.zeros(4, dtype=torch.float64))}
-        lever = made(name, lr=1.0, **{f"{prefix}eps": 1e-6})
+        lever = made(name, lr=1.0, **({"eps": 1e-6} if name == "adamw" else {"aux": {"eps": 1e-6}}))
         optimizer = lever.build(weights, {"scale": "scalar"})
         weights["scale"].grad = torch.tensor([1e-8, 1e-6, 1e-4, 1.0], dtype=torch.float64)
         optimizer.step()
@@ -303,10 +309,11 @@ def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], *
     memory["m"] = 0.95 * before + 0.05 * grad
     u = 0.05 * grad + 0.95 * memory["m"] if asked.get("nesterov", True) else memory["m"]
     o = orthogonalise(u, polar_express())
-    along = 0 if asked.get("second_moment") == "long_side" and rows < cols else 1
+    moment = asked["second_moment"]
+    along = 0 if moment.get("over") == "long_side" and rows < cols else 1
     memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * (o * o).mean(along, keepdim=True)
     root = {"inside": (memory["v"] + 1e-4).sqrt(), "floor": memory["v"].clamp(min=1e-4).sqrt()}
-    out = o / root.get(asked.get("eps_form", "added"), memory["v"].sqrt() + 1e-4)
+    out = o / root.get(moment.get("eps_form", "added"), memory["v"].sqrt() + 1e-4)
     if asked.get("rescale") == "rms":
         return 0.2 * (rows * cols) ** 0.5 * out / out.norm()
     return out * (o.norm() / out.norm()) * max(1, rows / cols) ** 0.5
@@ -318,13 +325,13 @@ def one_matrix(name: str, grad: torch.Tensor, memory: dict[str, torch.Tensor], *
         ("muon", {}),
         ("muon", {"row_normalise": True}),
         ("normuon", {}),
-        ("normuon", {"second_moment": "long_side"}),
+        ("normuon", {"second_moment": {"over": "long_side"}}),
         ("normuon", {"rescale": "rms"}),
         ("normuon", {"nesterov": False}),
-        ("normuon", {"eps_form": "inside"}),
-        ("normuon", {"eps_form": "floor"}),
-        ("normuon", {"decay_form": "cautious"}),
-        ("normuon", {"decay_form": "modded"}),
+        ("normuon", {"second_moment": {"eps_form": "inside"}}),
+        ("normuon", {"second_moment": {"eps_form": "floor"}}),
+        ("normuon", {"decay": {"form": "cautious"}}),
+        ("normuon", {"decay": {"form": "modded"}}),
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 400, 1 << 21])
@@ -335,9 +342,11 @@ def test_batched_by_shape_is_the_formula_matrix_by_matrix(
 
     monkeypatch.setattr(orthogonal, "CHUNK_BYTES", chunk_bytes)  # 1: one matrix; 400: stacks are cut in the middle
     weights, source = {n: nn.Parameter(p.double()) for n, p in parameters().items()}, gradients()
-    eps = {"eps": 1e-4} if name == "normuon" else {}
-    optimizer = made(name, lr=0.01, decay=0.1, **eps, **asked).build(weights, ROLES)
-    matrices, form = [n for n in ROLES if ROLES[n] == "matrix"], asked.get("decay_form", "plain")
+    matrices, form = [n for n in ROLES if ROLES[n] == "matrix"], asked.get("decay", {}).get("form", "plain")
+    if name == "normuon":
+        asked = {**asked, "second_moment": {"eps": 1e-4, **asked.get("second_moment", {})}}
+    settings = {**asked, "decay": {"rate": 0.1, **asked.get("decay", {})}}
+    optimizer = made(name, lr=0.01, **settings).build(weights, ROLES)
     mine = {n: [m.clone() for m in weights[n].data.reshape(-1, *weights[n].shape[-2:])] for n in matrices}
     memory: dict[str, list[dict[str, torch.Tensor]]] = {n: [{} for _ in mine[n]] for n in matrices}
     for step in range(3):
@@ -365,7 +374,7 @@ def test_batched_by_shape_is_the_formula_matrix_by_matrix(
     [
         ("muon", {}),
         *[
-            ("normuon", {"rescale": r, "eps_form": e, "eps": 1e-16})
+            ("normuon", {"rescale": r, "second_moment": {"eps_form": e, "eps": 1e-16}})
             for r in ("norm", "rms")
             for e in ("added", "floor")
         ],
@@ -373,7 +382,7 @@ def test_batched_by_shape_is_the_formula_matrix_by_matrix(
 )
 def test_a_stack_that_never_had_a_gradient_stays_finite(name: str, asked: dict[str, Any]) -> None:
     weights = {"experts": nn.Parameter(torch.ones(2, 3, 4))}
-    optimizer = made(name, products="bf16", **asked).build(weights, {"experts": "matrix"})
+    optimizer = made(name, orthogonaliser={"products": "bf16"}, **asked).build(weights, {"experts": "matrix"})
     weights["experts"].grad = torch.zeros(2, 3, 4)
     optimizer.step()
     assert torch.equal(weights["experts"].data, torch.ones(2, 3, 4))
@@ -395,7 +404,7 @@ def test_tall_matrices_take_longer_steps(rows: int, cols: int, factor: float) ->
 @pytest.mark.parametrize("name", ["muon", "normuon"])
 def test_decay_tapers_in_every_group(name: str) -> None:
     weights = {n: nn.Parameter(torch.ones(SHAPES[n])) for n in ("w", "embed.weight")}
-    optimizer = made(name, lr=0.5, decay=0.1, aux_decay=0.2, taper=[0.7, 0.5]).build(
+    optimizer = made(name, lr=0.5, decay={"rate": 0.1, "taper": [0.7, 0.5]}, aux={"decay": 0.2}).build(
         weights, {n: ROLES[n] for n in weights}
     )
     left = 1.0
@@ -437,7 +446,7 @@ def test_state_is_saved_whole_and_in_fp32(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"), [("muon", {}), ("normuon", {}), ("normuon", {"decay": 0.1, "decay_form": "cautious"})]
+    ("name", "asked"), [("muon", {}), ("normuon", {}), ("normuon", {"decay": {"rate": 0.1, "form": "cautious"}})]
 )
 def test_the_work_of_a_step_does_not_grow_with_the_number_of_matrices(name: str, asked: dict[str, Any]) -> None:
     """Operations that are sent out, gathering and scattering included, with every shape in one chunk."""
@@ -472,21 +481,33 @@ class Counted(TorchDispatchMode):
 def test_matrix_optimizers_refuse_what_cannot_be() -> None:
     for name, settings, text in (
         ("normuon", {"lr": -1.0}, "lr = -1.0 is negative; choose 0 or more"),
-        ("normuon", {"aux_decay": -1.0}, "aux_decay = -1.0 is negative; choose 0 or more"),
+        ("normuon", {"aux": {"decay": -1.0}}, "aux.decay = -1.0 is negative; choose 0 or more"),
         ("normuon", {"momentum": 1.0}, "momentum = 1.0 is no decay; choose a number from 0 to below 1"),
-        ("normuon", {"beta2": -0.5}, "beta2 = -0.5 is no decay; choose a number from 0 to below 1"),
-        ("normuon", {"eps": 0.0}, "eps = 0.0 divides by zero; choose a small positive number"),
-        ("normuon", {"eps": 1e-30}, "eps = 1e-30 is lost in fp32; choose 1e-16 or more"),
-        ("muon", {"aux_eps": 0.0}, "aux_eps = 0.0 divides by zero; choose a small positive number"),
+        (
+            "normuon",
+            {"second_moment": {"beta2": -0.5}},
+            "second_moment.beta2 = -0.5 is no decay; choose a number from 0 to below 1",
+        ),
+        (
+            "normuon",
+            {"second_moment": {"eps": 0.0}},
+            "second_moment.eps = 0.0 divides by zero; choose a small positive number",
+        ),
+        (
+            "normuon",
+            {"second_moment": {"eps": 1e-30}},
+            "second_moment.eps = 1e-30 is lost in fp32; choose 1e-16 or more",
+        ),
+        ("muon", {"aux": {"eps": 0.0}}, "aux.eps = 0.0 divides by zero; choose a small positive number"),
         (
             "muon",
-            {"aux_betas": [0.9]},
-            "aux_betas = [0.9] are no two decays; choose two numbers from 0 to below 1",
+            {"aux": {"betas": [0.9]}},
+            "aux.betas = [0.9] are no two decays; choose two numbers from 0 to below 1",
         ),
         (
             "muon",
-            {"taper": [1.0, 0.5]},
-            "taper = [1.0, 0.5] is no taper; give [fraction it starts at, share left at the end]",
+            {"decay": {"taper": [1.0, 0.5]}},
+            "decay.taper = [1.0, 0.5] is no taper; give [fraction it starts at, share left at the end]",
         ),
         (
             "muon",
@@ -495,9 +516,9 @@ def test_matrix_optimizers_refuse_what_cannot_be() -> None:
         ),
         (
             "normuon",
-            {"coefficients": [[3.0, -4.0, 2.0]] * 5},
-            "coefficients diverge: a singular value of 0.5959 stands at 6.115 after step 4 of 5; raise safety, or give "
-            "triples that hold up to 1 / (1 + safety)",
+            {"orthogonaliser": {"coefficients": [[3.0, -4.0, 2.0]] * 5}},
+            "orthogonaliser.coefficients diverge: a singular value of 0.5959 stands at 6.115 after step 4 of 5; raise safety, "
+            "or give triples that hold up to 1 / (1 + safety)",
         ),
     ):
         with pytest.raises(ValueError) as raised:

@@ -12,6 +12,7 @@ from tests.study.written import edited, faults
 from ablab.artifact import compressors
 from ablab.core.slot import Slot
 from ablab.study import load
+from ablab.training import optimizers
 
 MOST = 8  # settings of a lever: with more nobody knows what acts beside what
 STAGE = '\n[stage.packed]\ncompress = { name = "gptq", bits = 5 }\nevaluate = "disjoint"\n'
@@ -72,6 +73,12 @@ def test_two_settings_of_a_table_are_two_changes(tmp_path: Path) -> None:
 
 
 OLD: list[tuple[Slot, dict[str, Any], dict[str, Any]]] = [
+    (optimizers.slot, {"name": "muon", "aux_lr": 0.1, "embedding_lr": 0.2, "orthogonaliser": "polar_express", "steps": 4},
+     {"name": "muon", "orthogonaliser": {"name": "polar_express", "steps": 4}, "aux": {"lr": 0.1, "embedding_lr": 0.2}}),
+    (optimizers.slot, {"name": "normuon", "decay": 0.1, "decay_form": "cautious", "taper": [0.5, 0.5],
+                       "second_moment": "long_side", "eps": 1e-8},
+     {"name": "normuon", "decay": {"rate": 0.1, "form": "cautious", "taper": [0.5, 0.5]},
+      "second_moment": {"over": "long_side", "eps": 1e-8}}),
     (compressors.slot, {"name": "rtn", "mlp_sigmas": 2.0}, {"name": "rtn", "sigmas": {"mlp": 2.0}}),
     (
         compressors.slot,

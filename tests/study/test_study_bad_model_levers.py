@@ -34,15 +34,21 @@ BAD = [
     ('model.block={name="parallel",from_layer=4}', "parallel: from_layer"),
     ('model.block={name="two_lane",from_layer=-1}', "two_lane: from_layer"),
     ('model.global.position={name="t5_buckets",n_buckets=1}', "t5_buckets: n_buckets"),
-    ('train.optimizer={name="normuon",coefficients=[[8.0,-1.0,3.0]]}', "normuon: "),
-    ('train.optimizer={name="normuon",steps=0}', "normuon: "),
-    ('train.optimizer={name="normuon",coefficients=[[8.0,-1.0]]}', "normuon: "),
+    ('train.optimizer={name="normuon",orthogonaliser={coefficients=[[8.0,-1.0,3.0]]}}', "normuon: "),
+    ('train.optimizer={name="normuon",orthogonaliser={steps=0}}', "normuon: "),
+    ('train.optimizer={name="normuon",orthogonaliser={coefficients=[[8.0,-1.0]]}}', "normuon: "),
     ('train.optimizer={name="muon",momentum=1.0}', "muon: "),
-    ('train.optimizer={name="muon",steps=1_000_000}', "muon: steps = 1000000 is more than any matrix needs"),
-    ('train.optimizer={name="normuon",steps=101}', "normuon: steps = 101 is more than any matrix needs"),
     (
-        f'train.optimizer={{name="normuon",coefficients=[{",".join(["[1.5,-0.5,0.0]"] * 101)}]}}',
-        "normuon: coefficients has 101 triples; give at most 100",
+        'train.optimizer={name="muon",orthogonaliser={steps=1_000_000}}',
+        "muon: orthogonaliser.steps = 1000000 is more than any matrix needs",
+    ),
+    (
+        'train.optimizer={name="normuon",orthogonaliser={steps=101}}',
+        "normuon: orthogonaliser.steps = 101 is more than any matrix needs",
+    ),
+    (
+        f'train.optimizer={{name="normuon",orthogonaliser={{coefficients=[{",".join(["[1.5,-0.5,0.0]"] * 101)}]}}}}',
+        "normuon: orthogonaliser.coefficients has 101 triples; give at most 100",
     ),
     ("model.mlp.ratio=1e30", "relu2: a size is beyond what a tensor can have; give smaller numbers"),
     ('model.router="softmax_topk"', "changes nothing: no layer uses it"),
@@ -81,10 +87,16 @@ def test_a_loop_that_no_step_would_run(tmp_path: Path) -> None:
     ), found
 
 
-def test_a_rate_of_a_head_that_is_the_embedding(tmp_path: Path) -> None:
-    (found,) = faults(tmp_path, edited(more="[arm.bad]\ntrain.optimizer.head_lr = 0.1\n"))
+@pytest.mark.parametrize("place", ["head_lr", "aux.head_lr"])
+def test_a_rate_of_a_head_that_is_the_embedding(place: str, tmp_path: Path) -> None:
+    arm = (
+        "train.optimizer.head_lr = 0.1"
+        if place == "head_lr"
+        else 'train.optimizer = { name = "muon", aux.head_lr = 0.1 }'
+    )
+    (found,) = faults(tmp_path, edited(more=f"[arm.bad]\n{arm}\n"))
     assert found.endswith(
-        "arm.bad: train.optimizer.head_lr: acts on nothing: the head is the embedding (model.tied); "
+        f"arm.bad: train.optimizer.{place}: acts on nothing: the head is the embedding (model.tied); "
         "use embedding_lr, or tied = false"
     )
 

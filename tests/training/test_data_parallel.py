@@ -37,7 +37,7 @@ def trained(rank: int, world: int) -> dict[str, Tensor]:
     """Weights after a few steps of NorMuon, `rank` seeing every `world`-th row."""
     model = build(tiny.model(), vocab_size=tiny.VOCAB, seed=0, dtype=torch.float64)
     named = dict(model.named_parameters())
-    optimizer = optimizers.slot.build({"name": "normuon", "lr": 0.02, "decay": 0.01}).build(named, model.roles())
+    optimizer = tiny.lever(optimizers.slot, "normuon", lr=0.02, decay=0.01).build(named, model.roles())
     loss: nn.Module = Loss(model)
     loss = DistributedDataParallel(loss) if world > 1 else loss
     for step in range(STEPS):

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests import tiny
 
-from ablab.training import orthogonal
+from ablab.training import optimizers, orthogonal
 from ablab.training.orthogonal import (
     JORDAN,
     Orthogonaliser,
@@ -254,8 +255,8 @@ def test_without_safety_rounding_alone_makes_a_low_bound_diverge() -> None:
 
 
 def asked(name: str, **changed: Any) -> Orthogonaliser:
-    default: dict[str, Any] = {"steps": 5, "lower": 1e-3, "cushion": 0.02, "safety": 0.02}
-    return Orthogonaliser(name, **{**default, "coefficients": None, "products": None, **changed})
+    made: Orthogonaliser = tiny.lever(optimizers.slot, "muon", orthogonaliser={"name": name, **changed}).orthogonaliser
+    return made
 
 
 def test_a_setting_of_the_orthogonaliser_acts_or_raises() -> None:
@@ -283,12 +284,12 @@ def test_a_setting_of_the_orthogonaliser_acts_or_raises() -> None:
         (
             "newton_schulz",
             {"safety": 0.1},
-            "safety does nothing for newton_schulz; leave it out or choose polar_express",
+            'safety does nothing for newton_schulz; leave it out or choose orthogonaliser.name = "polar_express"',
         ),
         (
             "newton_schulz",
             {"coefficients": PUBLISHED},
-            "coefficients are not newton_schulz's; choose orthogonaliser = polar_express",
+            'coefficients are not newton_schulz\'s; choose orthogonaliser.name = "polar_express"',
         ),
         (
             "polar_express",
@@ -299,4 +300,4 @@ def test_a_setting_of_the_orthogonaliser_acts_or_raises() -> None:
     ):
         with pytest.raises(ValueError) as raised:
             asked(name, **changed)
-        assert str(raised.value) == text
+        assert str(raised.value) == f"orthogonaliser.{text}"

@@ -107,9 +107,13 @@ def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> No
 def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> None:
     """Settings of one section that another leaves without anything to act on."""
     model, budget, optimizer = out["model"], out["budget"], out["train"]["optimizer"]
-    if model["tied"] and optimizer and optimizer.get("head_lr") is not None:
-        text = "acts on nothing: the head is the embedding (model.tied)"
-        faults.append(Fault("train.optimizer.head_lr", text, "use embedding_lr, or tied = false"))
+    for place, rates in (
+        ("train.optimizer", optimizer or {}),
+        ("train.optimizer.aux", (optimizer or {}).get("aux", {})),
+    ):
+        if model["tied"] and rates.get("head_lr") is not None:
+            text = "acts on nothing: the head is the embedding (model.tied)"
+            faults.append(Fault(f"{place}.head_lr", text, "use embedding_lr, or tied = false"))
     data = out["data"]
     if data["valid_source"] and "valid_fraction" in given:
         text = "chooses nothing: data.valid_source names what is held out"

@@ -190,12 +190,6 @@ def build(
     return Matrices(rates.groups(parameters, roles), update, betas=betas, eps=eps, taper=taper)
 
 
-def check_taper(taper: tuple[float, float] | None) -> None:
-    """Raises ValueError where `taper` is no pair (from below 1, to at most 1) of fractions."""
-    if taper is not None and not (len(taper) == 2 and 0 <= taper[0] < 1 and 0 <= taper[1] <= 1):
-        raise ValueError(f"taper = {list(taper)} is no taper; give [fraction it starts at, share left at the end]")
-
-
 def _rows(tensor: Tensor, first: int, last: int) -> Tensor:
     """Matrices `first` to `last` of a parameter or its gradient as rows of one matrix, ((last - first) R, C)."""
     return tensor if tensor.dim() == 2 else tensor[first:last].flatten(0, 1)

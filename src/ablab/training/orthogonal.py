@@ -7,8 +7,11 @@ Musco and Gower 2025, 2505.16932, section 3 and appendix G).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -197,49 +200,64 @@ def chunk(rows: int, cols: int, like: Tensor) -> int:
     return max(1, CHUNK_ELEMENTS // (rows * cols))
 
 
+@dataclass(frozen=True)
 class Orthogonaliser:
-    """An orthogonaliser by name, its settings checked: what `muon` and `normuon` share. Call it with a stack.
+    """Takes a stack of matrices towards its polar factors, by name and settings: what `muon` and `normuon` share.
 
-    polar_express: triples from (steps, lower, cushion, safety), or `coefficients`; norm times (1 + safety), plus 1e-6.
-    newton_schulz: Jordan's triple `steps` times; norm plus 1e-7. `products`: the type of the products, fp32 or bf16; None is
-    as published, bf16 on CUDA and fp32 on a CPU. fp64 matrices are multiplied in fp64 whatever it says.
-    Raises ValueError for settings that could not act, and for coefficients that diverge.
+    polar_express: norm times (1 + safety), plus 1e-6. newton_schulz: Jordan's triple at each step; norm plus 1e-7. fp64
+    matrices are multiplied in fp64 whatever `products` says. Raises ValueError for settings that could not act, and for
+    coefficients that diverge.
+
+    name: which coefficients: newton_schulz repeats one triple, polar_express has the best one at each step
+    steps: of the iteration
+    lower: of polar_express: the smallest singular value that it is made for, of a norm of 1
+    cushion: of polar_express: what of the interval's upper end a step takes for its lower end at least
+    safety: of polar_express: what it allows beyond 1, for rounding
+    coefficients: of polar_express: ready triples, one for each step; default: generated from steps, lower, cushion, safety
+    products: type of the products; default: as published, bf16 on CUDA and fp32 on a CPU
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        steps: int,
-        lower: float,
-        cushion: float,
-        safety: float,
-        coefficients: Sequence[Sequence[float]] | None,
-        products: str | None,
-    ) -> None:
-        self.products, self.safety, self.floor = products, safety, 1e-6
-        asked = {"steps": (steps, 5), "lower": (lower, 1e-3), "cushion": (cushion, 0.02), "safety": (safety, 0.02)}
-        changed = [key for key, (value, default) in asked.items() if value != default]
-        if name == "newton_schulz":
-            if coefficients is not None:
-                raise ValueError("coefficients are not newton_schulz's; choose orthogonaliser = polar_express")
-            if idle := [key for key in changed if key != "steps"]:
-                raise ValueError(f"{idle[0]} does nothing for newton_schulz; leave it out or choose polar_express")
-            self.coefficients, self.safety, self.floor = check(newton_schulz(steps)), 0.0, 1e-7
-        elif coefficients is not None:
+    name: Literal["newton_schulz", "polar_express"] = "newton_schulz"
+    steps: int = 5
+    lower: float = 1e-3
+    cushion: float = 0.02
+    safety: float = 0.02
+    coefficients: tuple[tuple[float, ...], ...] | None = None
+    products: Literal["fp32", "bf16"] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.triples  # noqa: B018  made once, so that what cannot be made is heard of here
+        except ValueError as error:
+            raise ValueError(f"orthogonaliser.{error}") from None
+
+    @functools.cached_property
+    def triples(self) -> list[Triple]:
+        """The coefficients of each step. ValueError for settings that act on nothing, or outside their range."""
+        asked = {name: getattr(self, name) for name in ("steps", "lower", "cushion", "safety")}
+        changed = [name for name, value in asked.items() if value != getattr(type(self), name)]
+        if self.name == "newton_schulz":
+            if self.coefficients is not None:
+                raise ValueError('coefficients are not newton_schulz\'s; choose orthogonaliser.name = "polar_express"')
+            if idle := [name for name in changed if name != "steps"]:
+                cure = 'leave it out or choose orthogonaliser.name = "polar_express"'
+                raise ValueError(f"{idle[0]} does nothing for newton_schulz; {cure}")
+            return check(newton_schulz(self.steps))
+        if self.coefficients is not None:
             # safety still acts, on the norm; the other three would act on nothing.
-            if idle := [key for key in changed if key != "safety"]:
+            if idle := [name for name in changed if name != "safety"]:
                 raise ValueError(f"{idle[0]} does nothing where coefficients are given; leave one of the two out")
-            if safety < 0:
-                raise ValueError(f"safety = {safety} is negative; choose 0 or more")
-            self.coefficients = check(coefficients, safety)
-        else:
-            self.coefficients = check(polar_express(steps, lower=lower, cushion=cushion, safety=safety), safety)
+            if self.safety < 0:
+                raise ValueError(f"safety = {self.safety} is negative; choose 0 or more")
+            return check(self.coefficients, self.safety)
+        made = polar_express(self.steps, lower=self.lower, cushion=self.cushion, safety=self.safety)
+        return check(made, self.safety)
 
     def __call__(self, stack_nRC: Tensor) -> Tensor:
         half = self.products == "bf16" or (self.products is None and stack_nRC.is_cuda)
         kind = torch.bfloat16 if half and stack_nRC.dtype != torch.float64 else stack_nRC.dtype
-        return orthogonalise(stack_nRC, self.coefficients, safety=self.safety, floor=self.floor, products=kind)
+        safety, floor = (0.0, 1e-7) if self.name == "newton_schulz" else (self.safety, 1e-6)
+        return orthogonalise(stack_nRC, self.triples, safety=safety, floor=floor, products=kind)
 
 
 def _minimax(l: float, u: float) -> Triple:

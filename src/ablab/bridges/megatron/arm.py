@@ -167,9 +167,16 @@ def _short(slot: str, before: Any, after: Any) -> Any:
         return after
     same = isinstance(before, dict) and before["name"] == after["name"]
     known = SLOTS[slot].coerce(after["name"], slot)[0] or {}
-    rest = {key: value for key, value in after.items() if value != (before if same else known).get(key)}
+    rest = _new((before if same else known), after)
     rest.pop("name", None)
     return {"name": after["name"], **rest} if rest else after["name"]
+
+
+def _new(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `after` that `before` has otherwise, of a table of settings each by itself."""
+    rest = {key: value for key, value in after.items() if value != before.get(key)}
+    tables = {key: before.get(key) for key, value in rest.items() if isinstance(value, dict)}
+    return {**rest, **{key: _new(old, rest[key]) for key, old in tables.items() if isinstance(old, dict)}}
 
 
 def study_tables(found: Explanation) -> str:

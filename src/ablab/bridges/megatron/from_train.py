@@ -9,20 +9,21 @@ from ablab.bridges.megatron.from_layers import Words
 from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.to_train import clean
 from ablab.core.fault import Fault
+from ablab.core.toml import spell
 
 NORMUON = {  # settings for which the fork has one answer
     "nesterov": True,
-    "decay_form": "plain",
-    "second_moment": "rows",
+    "decay.form": "plain",
+    "decay.taper": None,
+    "second_moment.over": "rows",
     "rescale": "norm",
-    "orthogonaliser": "polar_express",
-    "steps": 5,
-    "lower": 1e-3,
-    "cushion": 0.02,
-    "safety": 0.02,
-    "coefficients": None,
-    "products": None,
-    "taper": None,
+    "orthogonaliser.name": "polar_express",
+    "orthogonaliser.steps": 5,
+    "orthogonaliser.lower": 1e-3,
+    "orthogonaliser.cushion": 0.02,
+    "orthogonaliser.safety": 0.02,
+    "orthogonaliser.coefficients": None,
+    "orthogonaliser.products": None,
 }
 
 
@@ -68,36 +69,45 @@ def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: l
         faults.append(Fault("train.optimizer", f"the fork has no {name}", "use adamw or normuon"))
         return
     out["lr"] = [repr(chosen["lr"])]
-    if chosen["head_lr"] not in (None, chosen["embedding_lr"]):
+    rest, decay = (chosen, chosen["decay"]) if name == "adamw" else (chosen["aux"], chosen["decay"]["rate"])
+    if rest["head_lr"] not in (None, rest["embedding_lr"]):
         text = "the fork has one learning rate for embedding and head"
         faults.append(Fault("train.optimizer", text, "leave head_lr out"))
-    if chosen["embedding_lr"] is not None:
-        out["decoupled-lr"] = [repr(chosen["embedding_lr"])]
-    prefix = "aux_" if name == "normuon" else ""
-    out["weight-decay"] = [repr(chosen["decay"])]
-    out["adam-beta1"], out["adam-beta2"] = ([repr(beta)] for beta in chosen[f"{prefix}betas"])
-    out["adam-eps"] = [repr(chosen[f"{prefix}eps"])]
+    if rest["embedding_lr"] is not None:
+        out["decoupled-lr"] = [repr(rest["embedding_lr"])]
+    out["weight-decay"] = [repr(decay)]
+    out["adam-beta1"], out["adam-beta2"] = ([repr(beta)] for beta in rest["betas"])
+    out["adam-eps"] = [repr(rest["eps"])]
     out["optimizer"] = ["adam" if name == "adamw" else "normuon"]
     if name == "adamw":
         if chosen["scalar_lr"] not in (None, chosen["lr"]):
             faults.append(Fault("train.optimizer", "the fork has no rate for scalars", "leave scalar_lr out"))
-        return
-    for key, only in NORMUON.items():
-        if chosen[key] != only:
-            shown = "leave it out" if only is None else f"use {key} = {only!r}".replace("'", '"')
-            faults.append(Fault(f"train.optimizer.{key}", f"the fork cannot do {chosen[key]!r}", shown))
-    if chosen["aux_decay"] != chosen["decay"]:
+    else:
+        _normuon(chosen, out, faults, notes)
+
+
+def _normuon(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
+    """What normuon has beside adamw."""
+    for path, only in NORMUON.items():
+        value: Any = chosen
+        for key in path.split("."):
+            value = value[key]
+        if value != only:
+            cure = "leave it out" if only is None else f"use {path} = {spell(only)}"
+            faults.append(Fault(f"train.optimizer.{path}", f"the fork cannot do {value!r}", cure))
+    aux, decay, second = chosen["aux"], chosen["decay"]["rate"], chosen["second_moment"]
+    if aux["decay"] != decay:
         text = "the fork has one weight decay"
-        faults.append(Fault("train.optimizer.aux_decay", text, f"use aux_decay = {chosen['decay']!r}"))
+        faults.append(Fault("train.optimizer.aux.decay", text, f"use aux.decay = {decay!r}"))
     out["normuon-momentum"] = [repr(chosen["momentum"])]
-    out["normuon-beta2"] = [repr(chosen["beta2"])]
-    out["normuon-eps"] = [repr(chosen["eps"])]
-    if chosen["aux_lr"] is not None:
-        out["normuon-aux-lr"] = [repr(chosen["aux_lr"])]
-    out["polar-express-safety-factor"] = [repr(chosen["safety"])]
+    out["normuon-beta2"] = [repr(second["beta2"])]
+    out["normuon-eps"] = [repr(second["eps"])]
+    if aux["lr"] is not None:
+        out["normuon-aux-lr"] = [repr(aux["lr"])]
+    out["polar-express-safety-factor"] = [repr(chosen["orthogonaliser"]["safety"])]
     text = "q, k and v are one matrix there, with one orthogonalised update; three here"
     notes.append(warn("--optimizer normuon", text))
-    if (form := chosen["eps_form"]) != "inside":
+    if (form := second["eps_form"]) != "inside":
         text = f'eps stands under the root there (eps_form = "inside"), "{form}" here: felt by rows below 1e-5 alone'
         notes.append(warn("--normuon-eps", text))
 
@@ -129,6 +139,10 @@ def _schedule(
         out["lr-warmup-fraction"] = [repr(warm)]
     if style == "constant":
         low = 1.0
-    for flag, key in (("min-lr", "lr"), ("decoupled-min-lr", "embedding_lr"), ("normuon-aux-min-lr", "aux_lr")):
-        if optimizer.get(key) is not None:
-            out[flag] = [repr(clean(optimizer[key] * low))]
+    aux = optimizer.get("aux")
+    rates = {
+        "min-lr": optimizer["lr"],
+        "decoupled-min-lr": (aux or optimizer)["embedding_lr"],
+        "normuon-aux-min-lr": aux and aux["lr"],
+    }
+    out.update({flag: [repr(clean(rate * low))] for flag, rate in rates.items() if rate is not None})

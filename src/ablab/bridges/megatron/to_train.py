@@ -74,21 +74,15 @@ def optimizer(given: Given) -> dict[str, Any]:
     betas, decay = [given["adam_beta1"], given["adam_beta2"]], given["weight_decay"]
     if kind == "adam":
         return {"name": "adamw", **rate, "betas": betas, "eps": given["adam_eps"], "decay": decay, **embedding}
-    aux = {} if given["normuon_aux_lr"] is None else {"aux_lr": given["normuon_aux_lr"]}
+    aux = {} if given["normuon_aux_lr"] is None else {"lr": given["normuon_aux_lr"]}
     return {
         "name": "normuon",
         **rate,
         "momentum": given["normuon_momentum"],
-        "beta2": given["normuon_beta2"],
-        "eps": given["normuon_eps"],
-        "eps_form": "inside",
         "decay": decay,
-        "safety": given["polar_express_safety_factor"],
-        **aux,
-        **embedding,
-        "aux_betas": betas,
-        "aux_eps": given["adam_eps"],
-        "aux_decay": decay,
+        "second_moment": {"beta2": given["normuon_beta2"], "eps": given["normuon_eps"], "eps_form": "inside"},
+        "orthogonaliser": {"safety": given["polar_express_safety_factor"]},
+        "aux": {**aux, **embedding, "betas": betas, "eps": given["adam_eps"], "decay": decay},
     }
 
 

@@ -3,106 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ablab.training.matrices import Matrices, build, check_taper
-from ablab.training.optimizers.optimizer import Optimizer
+from ablab.training.optimizers import orthogonalised
+from ablab.training.optimizers.orthogonalised import Aux, Orthogonalised
 from ablab.training.orthogonal import Orthogonaliser
-from ablab.training.roles import Rates, decays, not_negative, positive
+from ablab.training.roles import decays, positive
 
 LEAST_EPS = 1e-16  # below, 1 / (eps ||O'||) of a matrix without gradient leaves fp32
 
 
-class NorMuon(Optimizer):
-    """Orthogonalised momentum with a running second moment per output row, for matrices; AdamW for all else.
+@dataclass(frozen=True)
+class Decay(orthogonalised.Decay):
+    """Decoupled decay of the matrices. Raises ValueError for settings outside their range.
+
+    rate: of the matrices
+    taper ([fraction, share]): every decay is whole until that fraction of training, then falls in a line to that share of
+        itself, that of aux too; default: whole to the end
+    form: plain shrinks W by lr rate; cautious only the entries that the step shrinks too, W O' >= 0 (Chen et al. 2025, arXiv
+        2510.12402); modded does so by lr^2 rate sqrt(max(1, rows / cols)) (modded-nanogpt)
+    """
+
+    form: Literal["plain", "cautious", "modded"] = "plain"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The running second moment of O. Raises ValueError for settings outside their range.
+
+    over: one value for each row of a matrix, or for each index of its long side (modded-nanogpt)
+    beta2: its decay
+    eps: keeps its root from zero
+    eps_form: added is sqrt(V) + eps (repository and paper); inside sqrt(V + eps) (Megatron fork vpMoE), which holds back rows
+        below 1e-5; floor sqrt(max(V, eps)) (KellerJordan/modded-nanogpt)
+    """
+
+    over: Literal["rows", "long_side"] = "rows"
+    beta2: float = 0.95
+    eps: float = 1e-10
+    eps_form: Literal["added", "inside", "floor"] = "added"
+
+    def __post_init__(self) -> None:
+        decays(**{"second_moment.beta2": self.beta2})
+        positive(**{"second_moment.eps": self.eps})
+        if self.eps < LEAST_EPS:
+            raise ValueError(f"second_moment.eps = {self.eps:g} is lost in fp32; choose {LEAST_EPS:g} or more")
+
+
+class NorMuon(Orthogonalised):
+    """Steps matrices along orthogonalised momentum over its second moment by output row, and all else by AdamW.
 
     For each matrix (rows, cols) with gradient g: M <- momentum M + (1 - momentum) g; U = (1 - momentum) g + momentum M;
     O the orthogonaliser's answer to U; V <- beta2 V + (1 - beta2) mean(O^2) per row, from zero, no bias correction;
     O' = O / (sqrt(V) + eps), then W <- W (1 - lr decay) - lr O' after a rescaling. Repository zichongli5/NorMuon, with its
-    newton_schulz; the paper's algorithm 1 is `nesterov` = false, `rescale` = rms and newton_schulz.
+    newton_schulz; the paper's algorithm 1 is `nesterov` = false, `rescale` = rms and newton_schulz. Raises ValueError for
+    settings outside their range.
 
-    `eps_form`: `added` is sqrt(V) + eps (repository and paper); `inside` sqrt(V + eps) (Megatron fork vpMoE), which holds
-    back rows below 1e-5; `floor` sqrt(max(V, eps)) (KellerJordan/modded-nanogpt). `nesterov` = false: U is M.
-    `second_moment`: `rows`, or `long_side` (one value for each index of the longer side, modded-nanogpt). `rescale`: `norm`
-    gives O' the norm of O times sqrt(max(1, rows / cols)); `rms` is the paper's 0.2 sqrt(rows cols) / ||O'||: every step's
-    root mean square is then 0.2, and rates are NOT interchangeable between the two. `decay_form`: `plain` as above;
-    `cautious` shrinks only the entries that the step shrinks too, W O' >= 0 (Chen et al. 2025, arXiv 2510.12402);
-    `modded` does so by lr^2 decay sqrt(max(1, rows / cols)) (modded-nanogpt). Both are the matrices' alone.
-    `orthogonaliser` polar_express takes `steps`, `lower`, `cushion`, `safety` or ready `coefficients` (a list of triples);
-    newton_schulz takes `steps`. `products`: type of its products; none is as published, bf16 on CUDA and fp32 on a CPU.
-
-    `aux_lr` (none: lr), `aux_betas`, `aux_eps` and `aux_decay` are AdamW's; `embedding_lr` governs embedding and head, unless
-    `head_lr` is given. No decay on scalars and below two dimensions. `taper` = [0.7, 0.5]: decay whole until 0.7 of
-    training, then down in a line to half. Raises ValueError for settings outside their range.
+    lr: peak learning rate of the matrices
+    momentum: decay of the running mean
+    nesterov: U as above; false: U is M
+    decay: of the matrices, as a number, or with its form and taper
+    second_moment: over what V runs, or a table with its settings
+    rescale: norm gives O' the norm of O times sqrt(max(1, rows / cols)); rms is the paper's 0.2 sqrt(rows cols) / ||O'||: every
+        step's root mean square is then 0.2, and rates are NOT interchangeable between the two
+    orthogonaliser: its name, or a table with its settings
+    aux: AdamW for all that is no matrix; a number is its lr
     """
 
     source = "Li et al. 2025, arXiv 2510.05491; Polar Express: Amsel et al. 2025, arXiv 2505.16932"
-    revision = 2  # 2: eps is added to the root, as the source has it, no longer to V
+    revision = 3  # 3: orthogonaliser, second_moment, decay and aux are tables; 2: eps is added to the root
 
     def __init__(
         self,
         *,
         lr: float = 0.02,
         momentum: float = 0.95,
-        beta2: float = 0.95,
-        eps: float = 1e-10,
-        eps_form: Literal["added", "inside", "floor"] = "added",
         nesterov: bool = True,
-        decay: float = 0.0,
-        decay_form: Literal["plain", "cautious", "modded"] = "plain",
-        second_moment: Literal["rows", "long_side"] = "rows",
+        decay: Decay = Decay(),
+        second_moment: Moment = Moment(),
         rescale: Literal["norm", "rms"] = "norm",
-        orthogonaliser: Literal["polar_express", "newton_schulz"] = "polar_express",
-        steps: int = 5,
-        lower: float = 1e-3,
-        cushion: float = 0.02,
-        safety: float = 0.02,
-        coefficients: tuple[tuple[float, ...], ...] | None = None,
-        products: Literal["fp32", "bf16"] | None = None,
-        aux_lr: float | None = None,
-        embedding_lr: float | None = None,
-        head_lr: float | None = None,
-        aux_betas: tuple[float, float] = (0.9, 0.95),
-        aux_eps: float = 1e-8,
-        aux_decay: float = 0.0,
-        taper: tuple[float, float] | None = None,
+        orthogonaliser: Orthogonaliser = Orthogonaliser("polar_express"),
+        aux: Aux = Aux(),
     ) -> None:
-        not_negative(lr=lr, decay=decay, aux_lr=aux_lr, embedding_lr=embedding_lr, head_lr=head_lr, aux_decay=aux_decay)
-        decays(momentum=momentum, beta2=beta2, aux_betas=aux_betas)
-        positive(eps=eps, aux_eps=aux_eps)
-        if eps < LEAST_EPS:
-            raise ValueError(f"eps = {eps:g} is lost in fp32; choose {LEAST_EPS:g} or more")
-        check_taper(taper)
-        self.momentum, self.beta2, self.eps, self.eps_form = momentum, beta2, eps, eps_form
-        self.nesterov, self.decay_form = nesterov, decay_form
-        self.long_side, self.rms = second_moment == "long_side", rescale == "rms"
-        self.orthogonaliser = Orthogonaliser(
-            orthogonaliser,
-            steps=steps,
-            lower=lower,
-            cushion=cushion,
-            safety=safety,
-            coefficients=coefficients,
-            products=products,
-        )
-        by_role = {"embedding": embedding_lr, "head": head_lr}
-        self.rates = Rates(lr, decay, lr if aux_lr is None else aux_lr, aux_decay, by_role)
-        self.rest: dict[str, Any] = {"betas": aux_betas, "eps": aux_eps, "taper": taper}
-
-    @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
-        """Without `products`: a miniature is in fp64, where they do not act, and an arm of them is not inert for that."""
-        return {"products": None}
-
-    def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> Matrices:
-        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
-
-        Raises ValueError where parameters and roles do not name the same things.
-        """
-        return build(self.rates, self, parameters, roles, **self.rest)
+        super().__init__(lr, decay, orthogonaliser, aux)
+        decays(momentum=momentum)
+        self.momentum, self.nesterov, self.decay_form = momentum, nesterov, decay.form
+        self.beta2, self.eps, self.eps_form = second_moment.beta2, second_moment.eps, second_moment.eps_form
+        self.long_side, self.rms = second_moment.over == "long_side", rescale == "rms"
 
     def state(self, rows: int, cols: int) -> dict[str, tuple[int, ...]]:
         """What is remembered of one matrix: M and V."""
