@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 import torch
@@ -82,9 +82,14 @@ def test_a_line_of_keys_that_repeat_takes_linear_time() -> None:
     assert len(found.twice) == 20_000 and time.process_time() - begun < 5  # quadratic: minutes
 
 
+class Example(TypedDict):
+    a: list[int]
+    b: NotRequired[float | None]
+    c: NotRequired[dict[str, bool]]
+
+
 def test_forms_name_what_does_not_fit() -> None:
-    form: dict[str, Any] = {"a": [int], "b?": (float, None), "c?": {str: bool}}
-    assert not misfit({"a": [1], "b": None, "c": {"x": True}, "more": object()}, form)
+    assert not misfit({"a": [1], "b": None, "c": {"x": True}, "more": object()}, Example)
     for value, said in (
         ([], "holds list for its content, where an object belongs"),
         ({}, "does not hold a"),
@@ -92,7 +97,7 @@ def test_forms_name_what_does_not_fit() -> None:
         ({"a": [], "b": "x" * 99}, f"holds '{'x' * 40}' for b, where a number or null belongs"),
         ({"a": [], "c": {"\n": 1}}, "holds 1 for c.'\\n', where true or false belongs"),
     ):
-        assert misfit(value, form) == said
+        assert misfit(value, Example) == said
 
 
 @pytest.mark.parametrize("kind", ["nested", "nested and whole", "half a character", "empty"])

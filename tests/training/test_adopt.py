@@ -30,7 +30,7 @@ from ablab.core.rng import stream
 from ablab.judging import judge, recipe
 from ablab.launch.work import do
 from ablab.model.decoder import build, skeleton
-from ablab.records.forms import DONE
+from ablab.records.run import Trained
 from ablab.runs import plan as planning
 from ablab.runs.store import Store
 from ablab.scoring.stage import run_stage
@@ -74,7 +74,7 @@ def test_our_own_weights_are_taken_as_they_are_and_score_the_same(trained: Path,
     done = adopted(trained / "weights.safetensors", tmp_path / "out")
     theirs = json.loads((trained / "done.json").read_text())
     rows = {"metrics"}  # the end of the chain over a training's rows, of which weights from files have none
-    assert done.keys() - {"adopted"} == theirs.keys() - rows and not misfit(done, DONE)
+    assert done.keys() - {"adopted"} == theirs.keys() - rows and not misfit(done, Trained)
     assert done == json.loads((tmp_path / "out" / "done.json").read_text())
     digest = sha256_file(trained / "weights.safetensors")
     assert (done["status"], done["steps"], done["tokens"], done["seconds"]) == ("done", 0, 0, 0.0)

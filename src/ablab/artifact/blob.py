@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -18,6 +18,7 @@ from ablab.core.opened import read_whole
 from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.model.decoder import Decoder
+from ablab.records.result import Artifact
 
 RESULT, BLOB = "result.json", "blob"
 
@@ -43,13 +44,20 @@ class Blob:
     """Packed weights, what was said while they were packed, and the bytes of the code beside them."""
 
     content: bytes
-    report: dict[str, Any]
+    report: Artifact
     code_bytes: int
     root: str
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
+
+
+class _Packed(TypedDict):
+    """What of the result of a stage tells the bytes that others stand on."""
+
+    blob: str
+    artifact: Artifact
 
 
 def root(settings: Mapping[str, Any], name: str) -> str:
@@ -89,9 +97,7 @@ def packed(
     at = root(settings, name)
     stage, directory = settings["stage"][at], blobs.get(at) if at != name else None
     result = (
-        read_json(directory / RESULT, form={"blob": str, "artifact": dict})
-        if directory is not None and (directory / RESULT).exists()
-        else None
+        read_json(directory / RESULT, form=_Packed) if directory is not None and (directory / RESULT).exists() else None
     )
     kept = directory / BLOB if directory is not None else None
     if kept is not None and kept.exists() and result is not None:
@@ -122,7 +128,7 @@ def _pack(
     seed: int,
     precision: str,
     model: Callable[[Mapping[str, torch.Tensor]], Decoder],
-) -> tuple[bytes, dict[str, Any]]:
+) -> tuple[bytes, Artifact]:
     sealed = Sealed(corpus.valid)
     training = dataclasses.replace(corpus, valid=sealed)
     calibration = Calibration(
@@ -133,7 +139,7 @@ def _pack(
     except ValueError as error:
         raise GateFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
     learned = ["C3 score before update: compression read held-out text"] if sealed.read else []
-    return content, {**report, "gates": learned}
+    return content, cast(Artifact, {**report, "gates": learned})
 
 
 def unpacked(blob: Blob) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -31,17 +31,6 @@ FREE, MOST_RATIO = (
 MOST_HEADER = 1 << 26  # bytes of a header, a description of a million arrays
 MOST_PARTS = 1 << 20  # arrays of an artifact; a stream belongs to at least one
 MOST_DIMENSIONS = 32
-TOLD: dict[str, Any] = {
-    "names": [str],
-    "types": [list],
-    "shapes": [list],
-    "bits": [list],
-    "done": [list],
-    "groups": [list],
-    "grouped": bool,
-    "streams": [[int]],
-    "meta": object,
-}
 Compress = Callable[[bytes], bytes]
 Expand = Callable[[memoryview, int], bytes | memoryview]  # (encoded, decoded length) -> decoded, never longer
 FOREIGN = (  # first bytes of what people put in an artifact's place
@@ -55,6 +44,20 @@ FOREIGN = (  # first bytes of what people put in an artifact's place
     (b"\x80\x04", "a pickle"),
     (b"\x80\x05", "a pickle"),
 )
+
+
+class Told(TypedDict):
+    """The header of an artifact; a column of one entry per array is a list of its distinct values and one of their places."""
+
+    names: list[str]
+    types: list[list[object]]
+    shapes: list[list[object]]
+    bits: list[list[object]]
+    done: list[list[object]]
+    groups: list[list[object]]
+    grouped: bool
+    streams: list[list[int]]
+    meta: object
 
 
 def write(codec: str, parts: Sequence[Part], meta: dict[str, Any], layout: Layout, compress: Compress) -> bytes:
@@ -132,7 +135,7 @@ def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], dict[str, Any]]
         raise ValueError(f"their header claims to have {n_header} bytes")
     header = _expanded(blob[at:start], n_packed, n_header, expand)
     told = record(bytes(header))
-    if said := misfit(told, TOLD):
+    if said := misfit(told, Told):
         raise ValueError(f"their header {said}")
     wanted = [_lengths(pair) for pair in told["streams"]]
     _bounded(sum(decoded for decoded, _ in wanted), len(blob))
@@ -171,7 +174,7 @@ def _bounded(size: int, n_encoded: int) -> None:
         raise ValueError(f"{n_encoded} bytes claim to hold {size}")
 
 
-def _forms(told: dict[str, Any]) -> tuple[list[Form], list[str]]:
+def _forms(told: Told) -> tuple[list[Form], list[str]]:
     """Form and group of each array, as the header tells them. ValueError for a form that no array has."""
     count = len(told["names"])
     if count > MOST_PARTS or len(set(told["names"])) < count:

@@ -19,7 +19,7 @@ BAND = (1.00, 1.05)  # of file over prediction: what a good codec reaches on cod
 FEWEST = 100_000  # codes; of fewer, header and scales decide the size, and the ratio says nothing
 
 
-def pack(compress: Choice, codec: Choice, weights: Weights, calibration: Any = None) -> tuple[bytes, dict[str, Any]]:
+def pack(compress: Choice, codec: Choice, weights: Weights, calibration: Any = None) -> tuple[bytes, dict[str, object]]:
     """The artifact, whose size is `len` of it, and its account: the same bytes for the same weights in any order.
 
     report: what the compressor reports (schemes {name: {tensors, numbers, bytes before the codec}}, predicted_bytes,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -239,12 +239,19 @@ def _judged(plan: Plan) -> list[str]:
     return [f"judged again, {text}" for text in different(_lasting(before), _lasting(json.loads(json.dumps(after))))]
 
 
+class _Notes(TypedDict):
+    """What of a verdict says how it was made."""
+
+    notes: list[str]
+    environment: dict[str, object]
+
+
 def _notes(plan: Plan, found: Audit) -> list[str]:
     """Notes that the bundled verdict left out, though they follow from its records; those that only it has are noted.
 
     What is said of code is of the code that judges: that which bundled may have been another one than this.
     """
-    before = read_json(plan.directory / "verdict.json", form={"notes": [str], "environment": dict})
+    before = read_json(plan.directory / "verdict.json", form=_Notes)
     verdict = collect.judged(plan, collect.bank(plan)).as_json()
     own = [*verdict["notes"], *judge.on_record(plan, judge.decisions(plan, keep=False)), *judge.notes(plan)]
     said = _shareable(plan, own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 
 from ablab.core.differences import different
 from ablab.launch import work
+from ablab.records.result import Result
 from ablab.runs import corpora
 from ablab.runs import plan as planning
 from ablab.runs.plan import Plan, Run
@@ -190,7 +191,7 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, 
     return _row(run, holds, f"{text}, {'within' if holds else 'beyond'} the tolerance of {tolerance:g}", gaps, alike)
 
 
-def _unlike(before: dict[str, Any], after: dict[str, Any], names: tuple[str, ...] | None) -> list[str]:
+def _unlike(before: Mapping[str, object], after: Mapping[str, object], names: tuple[str, ...] | None) -> list[str]:
     """Where two records differ in the fields `names`; in all but those of their making where that is None."""
     one, other = (
         {name: held for name, held in record.items() if (name not in MAKING if names is None else name in names)}
@@ -217,7 +218,7 @@ def _bits(before: Scores, after: Scores) -> list[str]:
     return [f"{name} of the documents differ" for name, a, b in pairs if not np.array_equal(a, b, equal_nan=True)]
 
 
-def _kinds(result: dict[str, Any]) -> list[str]:
+def _kinds(result: Result) -> list[str]:
     """Which gates a stage violated; what stands behind the colon holds numbers of the machine."""
     return sorted({gate.partition(":")[0] for gate in result["gates"]})
 

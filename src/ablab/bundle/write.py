@@ -30,6 +30,7 @@ from ablab.core.strict_json import record
 from ablab.data.corpus.corpus import digest_of_manifest
 from ablab.data.formats.located import changed, sealed
 from ablab.judging import history
+from ablab.records.decision import Asked
 from ablab.report.shareable import shareable
 from ablab.runs import given_up
 from ablab.runs.plan import Plan, Run
@@ -244,7 +245,7 @@ def _scripts(plan: Plan) -> Iterator[tuple[str, bytes | Path]]:
         yield name, read_whole(Path(script))
 
 
-def _decisions(plan: Plan, found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _decisions(plan: Plan, found: list[Asked]) -> Iterator[Mapping[str, object]]:
     """The decisions that bear on the study's words, each followed by its events, and no others."""
     mine = found[history.own(plan, found)]
     for row in found:
@@ -253,7 +254,7 @@ def _decisions(plan: Plan, found: list[dict[str, Any]]) -> Iterator[dict[str, An
             yield from row["firsts"].values()
 
 
-def _results(plan: Plan, found: list[dict[str, Any]], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
+def _results(plan: Plan, found: list[Asked], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
     """What every training and stage left; of other studies' results on the same contrasts the records alone."""
     trained = {run.train_key: run for run in plan.runs.values()}
     scored = {key for run in plan.runs.values() for key in run.score_keys.values()}
@@ -335,7 +336,7 @@ def _lines(rows: Any) -> bytes:
     found, before = [], ""
     for row in rows:
         row = chain.linked(row, before)
-        before = row[chain.FIELD]
+        before = str(row[chain.FIELD])
         found.append(json.dumps(row, allow_nan=False) + "\n")
     return "".join(found).encode()
 

@@ -124,6 +124,7 @@ def began_here(path: Path, scale: str | None, out: Path) -> Plan:
     from ablab import study as studies
     from ablab.core.fault import Fault, GateFailed
     from ablab.core.files import read_json
+    from ablab.records.run import Executed
     from ablab.runs import plan
     from ablab.runs.store import Store
 
@@ -131,7 +132,7 @@ def began_here(path: Path, scale: str | None, out: Path) -> Plan:
     began = store.study(study.name, scale) / "where.json"
     if not began.exists():
         raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))
-    device = str(read_json(began, form={"device": str})["device"])
+    device = str(read_json(began, form=Executed)["device"])
     if device != "cpu" and not torch.cuda.is_available():
         raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
     return plan.make(
@@ -169,8 +170,8 @@ def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
 def _say_what_changed(plan: Plan, run: Run) -> None:
     from ablab.runtime import changed, source
 
-    done, here = plan.store.trained(run.train_key) or {}, {"source": source.of_training(run.settings)}
-    if differences := changed.code(done, here, plan.store.train(run.train_key)):
+    done, here = plan.store.trained(run.train_key), source.of_training(run.settings)
+    if done and (differences := changed.code(done, {"source": here}, plan.store.train(run.train_key))):
         print(f"warning: these weights were made by other code: {'; '.join(differences)}", file=sys.stderr)
 
 

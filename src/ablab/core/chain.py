@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 from ablab.core.files import canonical
 
@@ -19,7 +18,7 @@ _DIGITS = 16  # bytes of a digest
 _MOST_SAID = 3  # lines that are named of one file
 
 
-def linked(row: Mapping[str, Any], before: str, aside: Collection[str] = ()) -> dict[str, Any]:
+def linked(row: Mapping[str, object], before: str, aside: Collection[str] = ()) -> dict[str, object]:
     """The row with its digest; `before` is that of the row before ("" of none), `aside` names what may differ (clocks)."""
     own = {name: value for name, value in row.items() if name != FIELD}
     return {**own, FIELD: _digest(own, before, aside)}
@@ -62,12 +61,12 @@ def check(lines: Iterator[bytes], *, aside: Collection[str] = (), end: str = "")
     return found, before, count
 
 
-def _digest(own: Mapping[str, Any], before: str, aside: Collection[str]) -> str:
+def _digest(own: Mapping[str, object], before: str, aside: Collection[str]) -> str:
     content = canonical({name: value for name, value in own.items() if name not in aside})
     return hashlib.blake2b(f"{before}\n{content}".encode(), digest_size=_DIGITS).hexdigest()
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _row(line: bytes) -> dict[str, object] | None:
     """The row of a line; None where it is none that this program writes."""
     try:
         row = json.loads(line)

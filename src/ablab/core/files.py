@@ -8,13 +8,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from ablab.core import making, places
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.forms import misfit
 from ablab.core.opened import NoFile, opened, read_whole
 from ablab.core.strict_json import MOST, record
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -55,17 +57,21 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         part.write_bytes(blob)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON, atomically; NaN and Infinity are refused."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False, sort_keys=False) + "\n")
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print `value` as JSON and nothing else: what every command does under --json. ValueError for NaN and Infinity."""
     print(json.dumps(value, indent=1, allow_nan=False))
 
 
-def read_json(path: Path, *keys: str, form: Any = object) -> Any:
+@overload
+def read_json(path: Path, *keys: str) -> Any: ...
+@overload
+def read_json(path: Path, *keys: str, form: type[T]) -> T: ...
+def read_json(path: Path, *keys: str, form: type = object) -> object:
     """Read JSON; with `keys`, an object that has them all; of `form` (ablab.core.forms).
 
     A missing, truncated or corrupt file, one of another form, or what is no file raises GateFailed with its path.
@@ -84,12 +90,12 @@ def read_json(path: Path, *keys: str, form: Any = object) -> Any:
     return value
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """One spelling for a JSON-able value: keys sorted, no spaces; what is hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
-def key_of(value: Any) -> str:
+def key_of(value: object) -> str:
     """The first 32 hex digits of the sha256 of the canonical form."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
 

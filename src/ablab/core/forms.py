@@ -1,51 +1,79 @@
-"""Of which form a record must be that a file holds, told by an example of types; what does not fit is named by its place.
+"""Of which type a record must be that a file holds; what does not fit is named by its place.
 
-A form is a type (`float` takes whole numbers too, no number takes a bool), None, a tuple of forms of which one must fit,
-`[form]` for a list of any length, `{str: form}` for an object of any keys, `{"key": form, "other?": form}` for an object that
-has these keys, the second if it pleases, and others; `object` takes everything.
+A form is a type as annotations write it: `float` takes whole numbers too, no number takes a bool; `X | Y`, `list[X]`,
+`dict[str, X]`, and a TypedDict for an object that has these keys (those that are NotRequired if it pleases) and any others; `object` takes
+everything. So what a reader checks and what a type checker sees are one description.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import types
+import typing
+from typing import TypeGuard, TypeVar
 
+T = TypeVar("T")
 SHOWN = 40  # characters of a value that an error shows
+NAMES = {types.NoneType: "null", int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+         list: "a list", dict: "an object"}  # fmt: skip
 
 
-def misfit(value: Any, form: Any, place: str = "") -> str:
+def fits(value: object, form: type[T]) -> TypeGuard[T]:
+    """Whether all of `value` fits."""
+    return not misfit(value, form)
+
+
+def misfit(value: object, form: object, place: str = "") -> str:
     """What of `value` does not fit, for a sentence that begins with the file: `holds ...`; "" where all of it fits."""
-    if isinstance(form, tuple):
-        if all(misfit(value, one) for one in form):
-            return _said(value, " or ".join(map(_name, form)), place)
+    if form is object:
         return ""
-    if isinstance(form, list):
-        if not isinstance(value, list):
-            return _said(value, "a list", place)
-        return next((said for i, one in enumerate(value) if (said := misfit(one, form[0], f"{place}[{i}]"))), "")
-    if isinstance(form, dict):
-        return _object(value, form, place)
-    if form is None or form is object:
-        fits = form is object or value is None
-    else:
-        numbers: Any = (int, float) if form is float else form
-        fits = isinstance(value, numbers) and (form is bool or not isinstance(value, bool))
-    return "" if fits else _said(value, _name(form), place)
+    if isinstance(form, types.UnionType):
+        options = typing.get_args(form)
+        return _said(value, options, place) if all(misfit(value, one) for one in options) else ""
+    kind = _kind(form)
+    if kind is list and isinstance(value, list):
+        [inside] = typing.get_args(form)
+        return next((said for i, one in enumerate(value) if (said := misfit(one, inside, f"{place}[{i}]"))), "")
+    if kind is dict and isinstance(value, dict):
+        if isinstance(form, type) and typing.is_typeddict(form):
+            return _fields_misfit(value, form, place)
+        _, inside = typing.get_args(form)
+        return next((said for name in value if (said := misfit(value[name], inside, _below(place, name)))), "")
+    if kind in (list, dict):
+        return _said(value, (form,), place)
+    numbers: tuple[type, ...] = (int, float) if kind is float else (kind,)
+    fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
+    return "" if fits else _said(value, (form,), place)
 
 
-def _object(value: Any, form: dict[Any, Any], place: str) -> str:
-    if not isinstance(value, dict):
-        return _said(value, "an object", place)
-    for key, inside in form.items():
-        if key is str:
-            said = next((said for name in value if (said := misfit(value[name], inside, _below(place, name)))), "")
-        elif key.removesuffix("?") in value:
-            name = key.removesuffix("?")
+def _fields_misfit(value: dict[str, object], form: type, place: str) -> str:
+    for name, (inside, needed) in _fields(form).items():
+        if name in value:
             said = misfit(value[name], inside, _below(place, name))
         else:
-            said = "" if key.endswith("?") else f"does not hold {_below(place, key)}"
+            said = f"does not hold {_below(place, name)}" if needed else ""
         if said:
             return said
     return ""
+
+
+@functools.cache
+def _fields(form: type) -> dict[str, tuple[object, bool]]:
+    """Of every key of a TypedDict its type, and whether it must be there."""
+    needed: frozenset[str] = vars(form)["__required_keys__"]
+    hints = typing.get_type_hints(form, include_extras=True).items()
+    optional = {name for name, hint in hints if typing.get_origin(hint) is typing.NotRequired}
+    return {
+        name: (typing.get_args(hint)[0] if name in optional else hint, name in needed - optional)
+        for name, hint in hints
+    }
+
+
+def _kind(form: object) -> type:
+    """The plain type that values of a form are of."""
+    found = dict if typing.is_typeddict(form) else typing.get_origin(form) or form
+    assert isinstance(found, type), form
+    return found
 
 
 def _below(place: str, name: str) -> str:
@@ -53,20 +81,11 @@ def _below(place: str, name: str) -> str:
     return f"{place}.{shown}" if place else shown
 
 
-def _name(form: Any) -> str:
-    if isinstance(form, list):
-        return "a list"
-    if isinstance(form, dict):
-        return "an object"
-    return {None: "null", int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
-        form, "any"
-    )
-
-
-def _said(value: Any, wanted: str, place: str) -> str:
+def _said(value: object, wanted: tuple[object, ...], place: str) -> str:
     shown = (
         type(value).__name__
         if isinstance(value, dict | list)
         else ascii(value[:SHOWN] if isinstance(value, str) else value)
     )
-    return f"holds {shown} for {place or 'its content'}, where {wanted} belongs"
+    names = " or ".join(NAMES[_kind(form)] for form in wanted)
+    return f"holds {shown} for {place or 'its content'}, where {names} belongs"

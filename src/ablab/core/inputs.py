@@ -62,6 +62,6 @@ class Inputs:
 def _load(path: Path) -> dict[str, list[int | str]]:
     try:
         found = record(read_whole(path, MOST))
-        return {} if misfit(found, {str: [(int, str)]}) or any(len(v) != 5 for v in found.values()) else found
+        return {} if misfit(found, dict[str, list[int | str]]) or any(len(v) != 5 for v in found.values()) else found
     except (OSError, ValueError):
         return {}

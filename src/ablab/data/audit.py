@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from ablab.core.fault import Fault, GateFailed
 from ablab.data.corpus.corpus import Corpus, Valid
@@ -37,7 +36,7 @@ def told(metrics: Mapping[str, float | None], valid: Valid) -> list[str]:
     ]
 
 
-def untrained(metrics: Mapping[str, float], corpus: Corpus, *, place: str) -> dict[str, Any]:
+def untrained(metrics: Mapping[str, float], corpus: Corpus, *, place: str) -> dict[str, float | None]:
     """What a model scored before its first step, beside ln V: a fingerprint of tokens, bytes and vocabulary.
 
     GateFailed where it knows the text already (weights are not random, or scores see their targets), or where the bytes

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from ablab.core.fault import GateFailed
 from ablab.core.files import key_of, read_json
-from ablab.core.forms import misfit
-from ablab.records.forms import BANKED
+from ablab.core.forms import fits
+from ablab.records.answer import Banked, Kept
 from ablab.runs.plan import Plan
 from ablab.runs.store import stage_asked
 from ablab.study.record import BASELINE
@@ -31,12 +30,12 @@ def pooled(plan: Plan) -> Bank | None:
     best: dict[str, tuple[int, float]] = {}
     for place, row in _rows(plan, fingerprint(plan)):
         key = str(row.get("contrast") or f"{place}: {row['name']}")
-        best[key] = max(best.get(key, (0, 0.0)), (row["seeds"], row["s"]))
+        best[key] = max(best.get(key, (0, 0.0)), (row["seeds"], row["s"] or 0.0))
     df = sum(n - 1 for n, _ in best.values())
     return Bank(math.sqrt(sum((n - 1) * s * s for n, s in best.values()) / df), df) if df else None
 
 
-def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Banked]]:
     folder = plan.store.root / "studies"
     for path in sorted([*folder.glob("*/verdict.json"), *folder.glob("*/earlier/*/verdict.json")]):
         if path.parent == plan.directory:
@@ -45,17 +44,18 @@ def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             other = read_json(path)
         except GateFailed:
             continue  # planning only: a file that cannot be read plans nothing
-        if not misfit(other, {"arms": [object]}) and other.get("fingerprint") == wanted:
-            yield from ((str(path.parent), row) for row in other["arms"] if not misfit(row, BANKED) and _fits(row))
+        if fits(other, Kept) and other.get("fingerprint") == wanted:
+            yield from ((str(path.parent), row) for row in other["arms"] if fits(row, Banked) and _fits(row))
 
 
-def _fits(row: Mapping[str, Any]) -> bool:
+def _fits(row: Banked) -> bool:
     """Whether a row of a verdict is of the kind that the bank holds."""
     if row["on"] != BASELINE or row.get("word") not in WORDS or row.get("shares_weights"):
         return False
     if any(str(change.get("path", "")).startswith(ELSEWHERE) for change in row.get("changes", ())):
         return False
-    return bool(row.get("seeds", 0) >= PAIRS and row.get("s") and math.isfinite(row["s"]))
+    sd = row.get("s")
+    return bool(row.get("seeds", 0) >= PAIRS and sd and math.isfinite(sd))
 
 
 def fingerprint(plan: Plan) -> str:

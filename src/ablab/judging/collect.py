@@ -138,8 +138,9 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
         if result.get("diverged"):
             faults[stage] = str(result["diverged"])
         if result["probe"]:
-            if probe is None and None not in (result["probe"].get("score"), result["probe"].get("acc")):
-                probe = (float(result["probe"]["score"]), float(result["probe"]["acc"]))
+            score, acc = result["probe"].get("score"), result["probe"].get("acc")
+            if probe is None and score is not None and acc is not None:
+                probe = (float(score), float(acc))
         else:
             scores = plan.store.scores(key, result)
             try:
@@ -147,12 +148,12 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
             except KeyError as error:
                 place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
                 raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
-    try:
-        trajectory = [(float(row["tokens"]), float(row[metric])) for row in done["trajectory"]]
-    except (KeyError, TypeError) as error:
+    points = [(row.get("tokens"), row.get(metric)) for row in done["trajectory"]]
+    trajectory = [(float(tokens), float(value)) for tokens, value in points if tokens is not None and value is not None]
+    if len(trajectory) < len(points):
         lies = plan.store.train(run.train_key)
         cure = f"delete {lies} to have the run made again"
-        raise GateFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure)) from error
+        raise GateFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure))
     seconds = done["seconds"] if done["steps"] else None
     return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ablab.records.result import Result
 from ablab.verdict.spending import t_isf
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> floa
     own = _stage_time({"seconds": result["seconds"], **result.get("timing", {})})
     if root == stage or "timing" not in result:  # a result that does not tell its parts apart
         return own
-    before = (below or {}).get("timing", {}).get("pack")
+    before = None if below is None else below.get("timing", {}).get("pack")
     return None if own is None or before is None else own + before
 
 
@@ -311,7 +312,7 @@ def artifacts(plan: Plan, name: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _results(plan: Plan, name: str, stage: str, seeds: Sequence[int] | None = None) -> list[dict[str, Any]]:
+def _results(plan: Plan, name: str, stage: str, seeds: Sequence[int] | None = None) -> list[Result]:
     chosen = plan.seeds if seeds is None else [seed for seed in plan.seeds if seed in seeds]
     return [r for s in chosen if (r := plan.store.scored(plan.runs[name, s].score_keys[stage]))]
 

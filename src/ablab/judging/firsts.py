@@ -12,22 +12,29 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from ablab.core.forms import misfit
-from ablab.records.forms import FIRST
+from ablab.core.forms import fits
+from ablab.records.decision import Asked, Contrast, First
 from ablab.runs.plan import Plan
 from ablab.runs.store import append_line, read_lines
 
-Row = dict[str, Any]
+Row = Asked
 
 
-def event(row: Row, name: str, kind: str, after: int, because: str, of: str) -> Row:
+def event(row: Row, name: str, kind: str, after: int, because: str, of: str) -> First:
     """The line: what is left of the arm `name` of a decision; of: the key of the decision whose family it is in."""
-    own = {"first": name, "decision_key": row["decision_key"], "study": row["study"]}
-    return {"when": _now(), **own, "kind": kind, "after": after, "because": because, "of": of}
+    return {
+        "when": _now(),
+        "first": name,
+        "decision_key": row["decision_key"],
+        "study": row["study"],
+        "kind": kind,
+        "after": after,
+        "because": because,
+        "of": of,
+    }
 
 
 def begin(plan: Plan, mine: str) -> None:
@@ -35,10 +42,10 @@ def begin(plan: Plan, mine: str) -> None:
     append_line(plan.store.root / "decisions.jsonl", {"when": _now(), "begun": mine})
 
 
-def read(paths: Iterable[Path]) -> dict[str, dict[str, Row]]:
+def read(paths: Iterable[Path]) -> dict[str, dict[str, First]]:
     """decision key -> arm -> its line; the oldest where there are several."""
-    found: dict[str, dict[str, Row]] = {}
-    lines = [row for path in paths for row in read_lines(path) if not misfit(row, FIRST)]
+    found: dict[str, dict[str, First]] = {}
+    lines = [row for path in paths for row in read_lines(path) if fits(row, First)]
     for row in sorted(lines, key=lambda row: str(row["when"])):
         found.setdefault(row["decision_key"], {}).setdefault(row["first"], row)
     return found
@@ -75,17 +82,15 @@ def fresh(plan: Plan, found: Sequence[Row], at: int) -> list[tuple[int, str]]:
     return [(j, name) for *_, j, name in sorted(new)]
 
 
-def count(
-    plan: Plan, entry: Mapping[str, Any], asked: Callable[[Sequence[str], Sequence[str]], bool] | None = None
-) -> int:
+def count(plan: Plan, entry: Contrast, asked: Callable[[Sequence[str], Sequence[str]], bool] | None = None) -> int:
     """How many pairs of a contrast have results, of those that `asked(scores' keys, trainings' keys)` names."""
     pairs = [(keys, weights) for keys, weights in _pairs(entry) if asked is None or asked(keys, weights)]
     return sum(_since(plan, keys, weights) is not None for keys, weights in pairs)
 
 
-def _pairs(entry: Mapping[str, Any]) -> list[tuple[Sequence[str], Sequence[str]]]:
+def _pairs(entry: Contrast) -> list[tuple[Sequence[str], Sequence[str]]]:
     """(keys of the two scores, keys of the two trainings): rows that were written before these lines have no trainings."""
-    trained = entry.get("trained") or [()] * len(entry["pairs"])
+    trained = entry.get("trained") or [[]] * len(entry["pairs"])
     return [(pair[1:], weights) for pair, weights in zip(entry["pairs"], trained, strict=True)]
 
 

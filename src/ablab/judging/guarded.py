@@ -10,32 +10,37 @@ import functools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from ablab.core import chain
 from ablab.core.fault import Fault, GateFailed, Refused
 from ablab.core.files import read_json
 from ablab.core.opened import opened
 from ablab.core.strict_json import MOST
+from ablab.records.run import End
 from ablab.runs.plan import Plan
 from ablab.training.metrics import WALL
 
-CHAINS = {"chains?": {str: {"rows": int, "chain": str}}}
+
+class Chains(TypedDict):
+    """What of a verdict tells where the study's own files ended."""
+
+    chains: NotRequired[dict[str, End]]
 
 
-def changed(plan: Plan) -> tuple[list[str], dict[str, dict[str, Any]]]:
+def changed(plan: Plan) -> tuple[list[str], dict[str, End]]:
     """What is to be warned of, with file and line, and the ends of the study's own files, to be kept in its verdict.
 
     An end that is missing stays the end: the warning does not go away because it was given once.
     """
-    before, found, ends = _kept(plan), list[str](), dict[str, dict[str, Any]]()
+    before, found, ends = _kept(plan), list[str](), dict[str, End]()
     for name in ("decisions.jsonl", "ledger.jsonl"):
-        end = before.get(name, {})
-        said, last, count = _looked(plan.directory / name, end=str(end.get("chain", "")))
+        end = before.get(name)
+        said, last, count = _looked(plan.directory / name, end=end["chain"] if end else "")
         found += said
         lost = any("its end is missing" in line for line in said)
         if lost or last:
-            ends[name] = end if lost else {"rows": count, "chain": last}
+            ends[name] = end if lost and end else {"rows": count, "chain": last}
     found += _looked(plan.store.root / "decisions.jsonl")[0]
     for key in sorted({run.train_key for run in plan.runs.values()}):
         done = plan.store.trained(key)
@@ -46,11 +51,11 @@ def changed(plan: Plan) -> tuple[list[str], dict[str, dict[str, Any]]]:
     return found, ends
 
 
-def _kept(plan: Plan) -> dict[str, dict[str, Any]]:
+def _kept(plan: Plan) -> dict[str, End]:
     """Ends of the study's own files when it was last judged."""
     file = plan.directory / "verdict.json"
     with suppress(Refused, OSError):
-        found: dict[str, dict[str, Any]] = read_json(file, form=CHAINS).get("chains", {}) if file.exists() else {}
+        found: dict[str, End] = read_json(file, form=Chains).get("chains", {}) if file.exists() else {}
         return found
     return {}
 

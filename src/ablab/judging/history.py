@@ -17,19 +17,20 @@ An arm whose contrast was decided by the same rule before keeps what it was then
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from ablab.core.files import key_of
 from ablab.judging import firsts, links
 from ablab.judging.bank import pooled as pooled_noise
 from ablab.judging.recipe import recipe
+from ablab.records.decision import Asked, Contrast, Rule
 from ablab.runs.plan import Plan
 from ablab.runs.store import append_line, read_decisions
 from ablab.study.record import BASELINE
 
-Row = dict[str, Any]
+Row = Asked
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
         "when": datetime.datetime.now().isoformat(timespec="microseconds"),
         "study": study.name,
         "scale": study.scale,
-        "decision": study.decision,
+        "decision": cast(Rule, study.decision),
         "limits": study.limits,
         "groups": study.baseline.settings["data"]["groups"],
         "arms": list(study.arms),
@@ -143,7 +144,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
     }
 
 
-def _entry(plan: Plan, name: str) -> dict[str, Any]:
+def _entry(plan: Plan, name: str) -> Contrast:
     """An arm in the record: its contrast, at the other stages too, its pairs, and at how many of them both had results."""
     study, stage = plan.study, plan.study.decision["stage"]
     on, seeds = study.arm(name).on, plan.seeds
@@ -233,7 +234,7 @@ def status(plan: Plan, found: Sequence[Row], at: int, name: str) -> Status:
     return Status("exploratory", entry["ended"], f"{links.plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
 
 
-def _ahead(plan: Plan, found: Sequence[Row], at: int, entry: Mapping[str, Any]) -> Status:
+def _ahead(plan: Plan, found: Sequence[Row], at: int, entry: Contrast) -> Status:
     """Of a contrast without results when it was declared: whichever decision had results of it first took its alpha."""
     row = found[at]
     before = [
@@ -263,7 +264,7 @@ def _ahead(plan: Plan, found: Sequence[Row], at: int, entry: Mapping[str, Any]) 
     return Status("added" if after else "declared", after, family=at)
 
 
-def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:
+def _pairs_done(plan: Plan, other: Row, entry: Contrast) -> int:
     """How many results another decision has of this contrast at pairs that are not this study's own."""
     mine, trained = {key for pair in entry["pairs"] for key in pair[1:]}, list(map(sorted, entry.get("trained", ())))
     return sum(
@@ -273,7 +274,7 @@ def _pairs_done(plan: Plan, other: Row, entry: Mapping[str, Any]) -> int:
     )
 
 
-def listed(plan: Plan, found: Sequence[Row]) -> list[Row]:
+def listed(plan: Plan, found: Sequence[Row]) -> list[dict[str, object]]:
     """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
     mine = found[own(plan, found)]
     shared = [row for row in found if row is mine or shares(row, mine)]
@@ -366,5 +367,5 @@ def on_baseline(plan: Plan, found: Sequence[Row]) -> dict[str, int]:
     return {"arms": len(arms), "families": len(families)}
 
 
-def _started(plan: Plan, entry: Mapping[str, Any]) -> bool:
+def _started(plan: Plan, entry: Contrast) -> bool:
     return any(all(plan.store.scored(key) is not None for key in pair[1:]) for pair in entry["pairs"])

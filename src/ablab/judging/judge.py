@@ -233,7 +233,7 @@ def notes(plan: Plan) -> list[str]:
     machines = sorted({done["machine"] for done in ended})
     if len(machines) > 1:
         found.append("runs come from more than one machine type: " + "; ".join(machines))
-    commits = sorted({done["code"] for done in ended if done.get("code")})
+    commits = sorted({code for done in ended if (code := done.get("code"))})
     if len(commits) > 1:
         found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
     found += sources.notes(plan)

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+
+from ablab.records.decision import Asked, Contrast
 
 RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")
-Row = dict[str, Any]
+Row = Asked
 
 
-def rule_of(row: Row) -> dict[str, Any]:
+def rule_of(row: Row) -> dict[str, object]:
     """What of a decision words and winner depend on, arms aside: on groups of documents only where documents decide."""
     rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
     over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
     return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
 
 
-def of(row: Row, name: str) -> dict[str, Any] | None:
+def of(row: Row, name: str) -> Contrast | None:
     """The entry of an arm in a decision."""
     return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)
 
 
-def same(row: Row, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+def same(row: Row, entry: Contrast) -> Contrast | None:
     """The entry of a decision that is of this very contrast."""
     return next((one for one in row.get("contrasts", ()) if one["key"] == entry["key"]), None)
 
 
-def links(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def links(one: Contrast, other: Contrast) -> bool:
     """Whether two entries are of one contrast, be it at a stage that decides in one and is reported in the other, or turned."""
     straight = one["key"] == other["key"] or one["key"] in other["also"] or other["key"] in one["also"]
     return straight or turns(one, other)
 
 
-def turns(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def turns(one: Contrast, other: Contrast) -> bool:
     """Whether the arm of the one is the reference of the other, and the other way round. Old rows do not say so themselves."""
     return one["key"] in other.get("turned", ()) or other["key"] in one.get("turned", ())
 
 
-def linked(row: Row, entry: Mapping[str, Any]) -> bool:
+def linked(row: Row, entry: Contrast) -> bool:
     """Whether a decision has an entry of this contrast, at any stage, or turned."""
     return any(links(one, entry) for one in row.get("contrasts", ()))
 
@@ -63,7 +64,7 @@ def changes(before: Row, row: Row) -> str:
     return ", ".join(said) or "in another study"
 
 
-def _diff(before: Any, after: Any, place: str) -> Iterable[str]:
+def _diff(before: object, after: object, place: str) -> Iterable[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
             yield from _diff(before.get(key), after.get(key), f"{place}.{key}")
@@ -71,7 +72,7 @@ def _diff(before: Any, after: Any, place: str) -> Iterable[str]:
         yield f"{place} {_shown(before)} -> {_shown(after)}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "none" if value is None else str(value)
 
 

@@ -7,7 +7,7 @@ taken seed by seed over the pairs from which the arm's own word was read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ablab.judging import cost
 from ablab.runs.plan import Plan
@@ -90,7 +90,7 @@ def positions(plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in plan.study.with_baseline:
         done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
-        rows = [one["positions"] for one in done if one and one["status"] == "done" and one.get("positions")]
+        rows = [row for one in done if one and one["status"] == "done" and (row := one.get("positions"))]
         if rows:
             trained = [sum(column) / len(rows) for column in zip(*(row["tokens"] for row in rows))]
             found[name] = {"edges": rows[0]["edges"], "trained": trained}
@@ -144,7 +144,7 @@ def _minus(a: Any, b: Any) -> Any:
     return None if a is None or b is None else a - b
 
 
-def _parts(plan: Plan, stage: str, part: str) -> BySeed:
+def _parts(plan: Plan, stage: str, part: Literal["metrics", "bands", "probe"]) -> BySeed:
     """One part of every result at a stage."""
     found: BySeed = {}
     for name in plan.study.with_baseline:

@@ -143,7 +143,11 @@ def _of_run(plan: Plan, arm: str, end: End) -> tuple[float | None, dict[str, flo
 def timings(plan: Plan, end: End = "seconds") -> dict[str, float]:
     """What `ablab check` has timed on this machine, by recipe."""
     try:
-        found = read_json(_file(plan), form={"seconds": dict}) if _file(plan).exists() else {"seconds": {}}
+        found = (
+            read_json(_file(plan), "seconds", form=dict[str, dict[str, object]])
+            if _file(plan).exists()
+            else {"seconds": {}}
+        )
     except GateFailed:
         return {}  # a note of this program's to itself: without it prices are unknown until something has run
     kept = found.get(end, {})

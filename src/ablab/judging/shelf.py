@@ -8,21 +8,28 @@ revision of a component is another version. The pages that lay there before are 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ablab.core import places
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.files import key_of, read_json
-from ablab.core.forms import misfit
+from ablab.core.forms import fits
 from ablab.core.opened import read_whole
 from ablab.judging import collect
-from ablab.records.forms import VERDICT
+from ablab.records.answer import Kept
 from ablab.runs.plan import Plan
 from ablab.study.read import MOST_BYTES
 
-COUNTS = {"train_tokens": int, "valid_tokens": int}
 PAGES = ("verdict.json", "report.html", "report.md", "study.toml")
+
+
+class Counts(TypedDict):
+    """How much a corpus holds."""
+
+    train_tokens: int
+    valid_tokens: int
 
 
 def version(plan: Plan) -> str:
@@ -34,7 +41,7 @@ def version(plan: Plan) -> str:
 def lying(folder: Path) -> dict[str, Any] | None:
     """The verdict in a folder; None where there is none, or none that can be read: it would be made again."""
     try:
-        found = read_json(folder / "verdict.json", form=VERDICT)
+        found = read_json(folder / "verdict.json", form=Kept)
     except GateFailed:
         return None
     return dict(found)
@@ -120,11 +127,10 @@ def since(plan: Plan, other: dict[str, Any]) -> str:
     )
 
 
-def _corpus(key: str, manifest: dict[str, Any]) -> str:
+def _corpus(key: str, manifest: Mapping[str, object]) -> str:
     """How much a corpus holds, and its name."""
     counts = manifest.get("counts")
-    told: Any = {} if misfit(counts, COUNTS) else counts
-    train, valid = (told.get(f"{name}_tokens", 0) for name in ("train", "valid"))
+    train, valid = (counts["train_tokens"], counts["valid_tokens"]) if fits(counts, Counts) else (0, 0)
     return f"{train:,} training and {valid:,} held-out tokens, corpus {key[:8]}"
 
 

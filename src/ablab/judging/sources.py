@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.files import key_of, read_json
+from ablab.records.run import Checkpoint, MadeBy, Trained
 from ablab.runs.plan import Plan, Run
 from ablab.runtime import changed, machine, source
 
@@ -24,8 +25,8 @@ class Kept:
     run: Run
     what: str  # "training", "checkpoint" or the stage's name
     folder: Path
-    record: dict[str, Any]
-    here: dict[str, Any]
+    record: MadeBy
+    here: MadeBy
 
     @property
     def differences(self) -> list[str]:
@@ -80,7 +81,7 @@ def notes(plan: Plan) -> list[str]:
         sides = dict.fromkeys(" | ".join(", ".join(sorted(arms)) for arms in by.values()) for by in mixed.values())
         found.append(f"warning: results were made by different versions of {_listed(tuple(mixed))}: {'; '.join(sides)}")
     for run, record in {kept.folder: (kept.run, kept.record) for kept in every if kept.what == "training"}.values():
-        for row in record.get("resumed") or ():
+        for row in cast(Trained, record).get("resumed") or ():
             what = f"{run.arm}, seed {run.seed}, went on at step {row['step']} though {_listed(tuple(row['changed']))}"
             found.append(f"warning: {what}: not bit for bit what an undisturbed run gives")
     if unknown := [kept for kept in every if kept.what != "checkpoint" and "source" not in kept.record]:
@@ -97,7 +98,7 @@ def _kept(plan: Plan) -> Iterator[Kept]:
         if run.train_key not in seen:
             seen.add(run.train_key)
             folder = plan.store.train(run.train_key)
-            here: dict[str, Any] = {"source": of_training(run.arm)}
+            here: MadeBy = {"source": of_training(run.arm)}
             if (done := plan.store.trained(run.train_key)) is not None:
                 yield Kept(run, "training", folder, done, here)
             else:
@@ -111,7 +112,7 @@ def _kept(plan: Plan) -> Iterator[Kept]:
             seen.add(one)
 
 
-def _headers(folder: Path) -> Iterator[dict[str, Any]]:
+def _headers(folder: Path) -> Iterator[Checkpoint]:
     """That of the newest checkpoint that can be read; which one is whole, training finds out."""
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,16 +122,15 @@ def _read_or_recalled(
 
 def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
     """How many trainings of the study on a corpus of these settings are finished."""
-    from ablab.records.forms import WHERE
+    from ablab.records.run import Executed
     from ablab.runs.contents import Contents
     from ablab.runs.store import Where
 
     path = store.study(study.name, study.scale) / "where.json"
     if not path.exists():
         return 0
-    names = [one.name for one in fields(Where)]
-    found, contents, count = read_json(path, form=WHERE), Contents(store, recall=lambda _: None), 0
-    where = Where(**{name: found[name] for name in names})
+    found, contents, count = read_json(path, form=Executed), Contents(store, recall=lambda _: None), 0
+    where = Where.read(found)
     for nth, seed in enumerate(study.seeds):
         for arm in (study.baseline, *study.arms.values()):
             if _asked(arm.settings["data"]) == asked:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.files import read_json, write_json
 from ablab.core.forms import misfit
-from ablab.records.forms import GIVEN_UP
+from ablab.records.run import GivenUp
 from ablab.runs.plan import Plan, Run
 
 if TYPE_CHECKING:
@@ -52,6 +52,6 @@ def try_again(plan: Plan, *, all_of_them: bool = True) -> None:
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     path = plan.directory / "failed.json"
     rows = read_json(path) if path.exists() else []
-    if misfit(rows, GIVEN_UP):
+    if misfit(rows, list[GivenUp]):
         raise GateFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
     return list(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.core.files import read_json
-from ablab.records.forms import WHERE
+from ablab.records.run import Executed
 from ablab.runs.contents import Contents
 from ablab.runs.look import Kept, Look
 from ablab.runs.store import Store, Where, resolve_where, score_key
@@ -114,7 +114,7 @@ def make(
     )  # the most runs that share this memory, whatever --jobs says
     path = store.study(study.name, study.scale) / "where.json"
     if precision is None and path.exists():
-        kept = str(read_json(path, form=WHERE)["precision"])
+        kept = str(read_json(path, form=Executed)["precision"])
         precision = kept if kept == "fp32" or not computes else None
     where = resolve_where(
         path,

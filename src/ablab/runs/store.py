@@ -11,23 +11,26 @@ import fcntl
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ablab.core import chain, places
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.files import key_of, read_json, sha256_file, write_json
-from ablab.core.forms import misfit
+from ablab.core.forms import fits
 from ablab.core.opened import NoFile, opened
 from ablab.core.strict_json import MOST, record
-from ablab.records.forms import DECISION, DONE, RESULT, WHERE, keyed
+from ablab.records.decision import Asked, keyed
+from ablab.records.result import Result
+from ablab.records.run import Executed, Trained
 
 if TYPE_CHECKING:
     from ablab.scoring.scores import Scores
 
+T = TypeVar("T")
 TORN = 1 << 24  # bytes of a last line that are looked at: no row of this program's is as long
 
 
@@ -41,7 +44,12 @@ class Where:
     micro_rows: int
     compiled: bool = False
 
-    def as_json(self) -> dict[str, Any]:
+    @classmethod
+    def read(cls, found: Executed) -> Where:
+        """The one that a where.json holds."""
+        return cls(found["device"], found["precision"], found["executor"], found["micro_rows"], found["compiled"])
+
+    def as_json(self) -> Executed:
         return {
             "device": self.device,
             "precision": self.precision,
@@ -73,31 +81,29 @@ class Store:
     def study(self, name: str, scale: str | None) -> Path:
         return self.root / "studies" / (f"{name}.{scale}" if scale else name)
 
-    def trained(self, key: str) -> dict[str, Any] | None:
+    def trained(self, key: str) -> Trained | None:
         """The finished training under `key`, or None while it is missing or unfinished."""
         from ablab.data.formats.located import read_sealed
 
         path = self.train(key) / "done.json"
         cure = f"delete {path.parent} to have the run made again"
-        found: dict[str, Any] | None = self.once(path, "done", lambda: read_sealed(path, form=DONE, cure=cure))
-        return found
+        return self.once(path, "done", lambda: read_sealed(path, form=Trained, cure=cure))
 
-    def scored(self, key: str) -> dict[str, Any] | None:
+    def scored(self, key: str) -> Result | None:
         """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
         path = self.score(key) / "result.json"
-        found: dict[str, Any] | None = self.once(path, "result", lambda: _result(path, key))
-        return found
+        return self.once(path, "result", lambda: _result(path, key))
 
-    def scores(self, key: str, result: dict[str, Any]) -> Scores:
+    def scores(self, key: str, result: Result) -> Scores:
         """The scores of the finished stage under `key` whose record is `result`. GateFailed where they are not there."""
         from ablab.scoring.scores import FILE, Scores
 
         folder = self.score(key)
         read = functools.partial(Scores.load, folder, result)
-        found: Scores | None = self.once(folder / FILE, result["scores"]["sha256"], read)
+        found = self.once(folder / FILE, result["scores"]["sha256"], read)
         return read() if found is None else found  # a file that is missing says so
 
-    def once(self, path: Path, what: str, reader: Callable[[], Any]) -> Any:
+    def once(self, path: Path, what: str, reader: Callable[[], T]) -> T | None:
         """What `reader` gives of the file `path`, None where it is missing. A `Look` reads each file once; `what` names it."""
         return reader() if path.exists() else None
 
@@ -106,12 +112,12 @@ class Store:
         return path.stat().st_mtime_ns / 1e9 if path.exists() else None
 
 
-def _result(path: Path, key: str) -> dict[str, Any]:
+def _result(path: Path, key: str) -> Result:
     """The record of a stage, which must be that of `key`."""
     from ablab.data.formats.located import read_sealed
 
     cure = f"delete {path.parent} to have the stage run again"
-    result = read_sealed(path, form=RESULT, cure=cure)
+    result = read_sealed(path, form=Result, cure=cure)
     if result["key"] != key:
         raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
     return result
@@ -184,7 +190,7 @@ def _stage_revisions(asked: dict[str, Any]) -> dict[str, int]:
     return {"stage": stage.REVISION, "artifact": artifact.REVISION, **own}
 
 
-def append_line(path: Path, row: dict[str, Any]) -> None:
+def append_line(path: Path, row: Mapping[str, object]) -> None:
     """Append one JSON line, whole or not at all, by one process at a time; a row torn by a crash is repaired first.
 
     GateFailed where the disk is full, with the bytes needed: the lines before it stay as they were.
@@ -247,9 +253,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_decisions(path: Path) -> list[dict[str, Any]]:
+def read_decisions(path: Path) -> list[Asked]:
     """Rows of a `decisions.jsonl` that are whole: nothing is read from a line that this program did not write."""
-    return [row for row in read_lines(path) if not misfit(row, DECISION) and keyed(row)]
+    return [row for row in read_lines(path) if fits(row, Asked) and keyed(row)]
 
 
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
@@ -261,11 +267,11 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     if not path.exists():
         write_json(path, here.as_json())
         return here
-    found = read_json(path, form=WHERE)
+    found = read_json(path, form=Executed)
     if found["micro_rows"] < 1:
         fault = f"holds micro_rows = {found['micro_rows']}, which nothing here wrote"
         raise GateFailed(Fault(str(path), fault, "delete it to have it made again"))
-    kept = Where(**{name: found[name] for name in here.as_json()})
+    kept = Where.read(found)
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         began = f"{kept.precision} by {kept.executor} on {kept.device}"
         fault = f"this study began with {began}, not with {precision} by {executor} on {device}"

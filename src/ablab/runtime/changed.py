@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Fault, GateFailed
+from ablab.records.run import MadeBy
 from ablab.runtime import source
 
 FLAG = "--allow-changed-code"
@@ -14,7 +14,7 @@ UNTOLD = "whether the code has changed since cannot be told"
 UNKNOWN = f"was made before the hash of the source was kept: {UNTOLD}"
 
 
-def code(kept: Mapping[str, Any], here: Mapping[str, Any], folder: Path | None = None) -> list[str]:
+def code(kept: MadeBy, here: MadeBy, folder: Path | None = None) -> list[str]:
     """The files that differ between what a result keeps (`source`) and what there is `here`; nothing of one that keeps none.
 
     folder: that of the result, whose `source.json` names functions.
@@ -22,7 +22,7 @@ def code(kept: Mapping[str, Any], here: Mapping[str, Any], folder: Path | None =
     return source.changes(kept["source"], here["source"], folder) if isinstance(kept.get("source"), dict) else []
 
 
-def since(kept: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> list[str]:
+def since(kept: MadeBy, here: MadeBy, folder: Path) -> list[str]:
     """The files, the torch and the machine that differ: what half a run must share with its other half.
 
     `machine` of both is `ablab.runtime.machine.kind`: chip, instruction set, torch.

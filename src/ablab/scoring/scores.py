@@ -9,6 +9,7 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ablab.core.forms import misfit
 from ablab.core.opened import read_whole
 from ablab.core.strict_json import record
 from ablab.data.spans import SPANS, metric_of
+from ablab.records.result import Result, Text
 
 FILE = "scores.npz"
 MOST_BYTES = 1 << 30  # of a file of scores: 24 bytes a document, and 16 for each of its spans
@@ -34,7 +36,6 @@ TYPES: dict[str, np.dtype[Any]] = {
     "bytes": np.dtype("<i8"),
     "json": np.dtype("|u1"),
 }
-TEXT: dict[str, Any] = {"bands": {str: list}, "extra": dict, "gates": [str]}
 
 
 @dataclasses.dataclass
@@ -51,7 +52,7 @@ class Scores:
     nats: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray
-    bands: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    bands: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     gates: list[str] = dataclasses.field(default_factory=list)
     spans: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
@@ -108,7 +109,7 @@ class Scores:
         return {"file": FILE, "sha256": hashlib.sha256(blob).hexdigest()}
 
     @classmethod
-    def load(cls, directory: Path, result: dict[str, Any]) -> Scores:
+    def load(cls, directory: Path, result: Result) -> Scores:
         """The scores that `result` (the stage's result.json) describes; GateFailed where the file is not that file."""
         path = directory / FILE
         try:
@@ -120,7 +121,7 @@ class Scores:
         try:
             arrays = _arrays(blob)
             text = record(arrays["json"].tobytes())
-            if said := misfit(text, TEXT):
+            if said := misfit(text, Text):
                 raise ValueError(said)
             spans = {
                 name: {k: arrays[f"{name}.{k}"] for k in ("nats", "tokens")}
@@ -172,7 +173,7 @@ def _array(data: bytes, wanted: np.dtype[Any], name: str) -> np.ndarray:
     return np.frombuffer(data, wanted, offset=head.end()).copy()
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
     """`value` as plain JSON: numpy turned into numbers and lists, NaN and infinities into None."""
     if isinstance(value, dict):
         return {str(key): finite(part) for key, part in value.items()}

@@ -22,6 +22,7 @@ from ablab.core.opened import opened
 from ablab.data import Corpus, audit
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, build
+from ablab.records.result import Result
 from ablab.runtime import machine, source
 from ablab.runtime.machine import Peak, dtype_of
 from ablab.scoring import evaluators
@@ -49,7 +50,7 @@ def run_stage(
     device: str = "cpu",
     blobs: Mapping[str, Path] | None = None,
     here: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
+) -> Result:
     """Run stage `name` on the weights file and write `out`/scores.npz, then `out`/result.json, whose content is returned.
 
     `blobs`: the directory of every stage of this run, where a stage that is built on (`after`) has left its packed bytes.
@@ -93,7 +94,7 @@ def run_stage(
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
     found |= _made_by(out, settings, name, device)
-    result: dict[str, Any] = sealed(finite({**found, "key": out.name}))
+    result: Result = sealed(finite({**found, "key": out.name}))
     write_json(out / RESULT, result)
     return result
 
@@ -199,9 +200,9 @@ def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, Any]:
     return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
 
 
-def read_stage(out: Path) -> tuple[dict[str, Any], Scores]:
+def read_stage(out: Path) -> tuple[Result, Scores]:
     """What `run_stage` left in `out`. GateFailed, naming the file, where one is missing, truncated or edited."""
-    result = read_json(out / RESULT, form={"scores": {"sha256": str}})
+    result = read_json(out / RESULT, form=Result)
     return result, Scores.load(out, result)
 
 

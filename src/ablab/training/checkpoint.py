@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,12 +20,12 @@ from torch import Tensor, nn
 from ablab.core.fault import GateFailed
 from ablab.core.files import atomic, canonical, read_json, sha256_file, write_json
 from ablab.core.forms import misfit
-from ablab.records.forms import CHECKPOINT
+from ablab.records.run import Checkpoint
 
 KEPT = 2
 
 
-def save(out: Path, step: int, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def save(out: Path, step: int, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
     """Write the generation of `step`, then drop all but the newest two. GateFailed where the disk refuses; older ones stay."""
     digest = save_tensors(out / f"checkpoint-{step:09d}.safetensors", tensors)
     body = {**header, "step": step, "sha256": digest}
@@ -35,8 +34,8 @@ def save(out: Path, step: int, tensors: Mapping[str, Tensor], header: Mapping[st
 
 
 def newest(
-    out: Path, *, fit: Callable[[dict[str, Any]], str], say: Callable[[str], None]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    out: Path, *, fit: Callable[[Checkpoint], str], say: Callable[[str], None]
+) -> tuple[Checkpoint, dict[str, Tensor]] | None:
     """Header and tensors of the newest generation that is whole; None where there is none.
 
     `fit(header)` returns what is wrong with the rest of the run at that generation ("" for nothing). Every generation that
@@ -45,7 +44,7 @@ def newest(
     found = _generations(out)
     for passed, path in enumerate(found):
         try:
-            header = read_json(path)
+            header: Checkpoint = read_json(path)
             fault = _fault(path, header) or fit(header)
             if not fault:
                 tensors = load_file(path.with_suffix(".safetensors"))
@@ -125,8 +124,8 @@ def _generations(out: Path) -> list[Path]:
     return sorted(out.glob("checkpoint-*.json"), reverse=True)
 
 
-def _fault(path: Path, header: dict[str, Any]) -> str:
-    if said := misfit(header, CHECKPOINT):
+def _fault(path: Path, header: Checkpoint) -> str:
+    if said := misfit(header, Checkpoint):
         return f"{path.name} {said}"
     if header["digest"] != _digest({k: v for k, v in header.items() if k != "digest"}):
         return f"{path.name} does not match its digest"
@@ -135,5 +134,5 @@ def _fault(path: Path, header: dict[str, Any]) -> str:
     return ""
 
 
-def _digest(body: Mapping[str, Any]) -> str:
+def _digest(body: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical(dict(body)).encode()).hexdigest()

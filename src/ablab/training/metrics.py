@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ablab.core import chain, opened, places
 from ablab.core.files import write_atomic
@@ -37,7 +36,7 @@ class Metrics:
     def _opened(self) -> int:
         return places.opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         """One row, whole or not at all. GateFailed where the disk is full: the rows before it stay as they were."""
         self.here()
         row = chain.linked(row, self.head, WALL)
@@ -46,7 +45,7 @@ class Metrics:
             places.extend(self.file, line)
         except OSError as error:
             raise places.unwritable(self.path, error, len(line)) from error
-        self.size, self.head, self.rows = self.size + len(line), row[chain.FIELD], self.rows + 1
+        self.size, self.head, self.rows = self.size + len(line), str(row[chain.FIELD]), self.rows + 1
 
     def sync(self) -> int:
         """Bring the rows to the disk; returns the file's size, which a checkpoint remembers."""

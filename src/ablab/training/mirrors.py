@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ablab.core import places
 from ablab.core.fault import Fault, GateFailed, Refused, to_install
@@ -122,7 +122,7 @@ class Copy:
     def _sent(self) -> tuple[int, int]:
         """Of a file that was cut at a checkpoint, all that is left of it was sent."""
         try:
-            memo = read_json(self.memo, form={"bytes": int, "step": int})
+            memo = read_json(self.memo, form=_Memo)
             size = self.file.stat().st_size
         except (Refused, OSError):
             return 0, 0
@@ -130,6 +130,13 @@ class Copy:
         if size < memo["bytes"]:
             step = max((row["step"] for row, _ in _all_rows(self)), default=0)
         return max(0, min(int(memo["bytes"]), size)), step
+
+
+class _Memo(TypedDict):
+    """How far a dashboard has come: bytes of the run's metrics, and the step of the last row."""
+
+    bytes: int
+    step: int
 
 
 class _Follower(threading.Thread):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -23,6 +23,7 @@ from ablab.data import Corpus, audit, chain
 from ablab.data.bands import band_edges, trained_in_bands
 from ablab.data.formats.located import read_sealed, sealed
 from ablab.model.size import parameters
+from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained
 from ablab.runtime import changed, machine, source
 from ablab.runtime.lock import locked
 from ablab.runtime.provenance import of_ablab
@@ -48,13 +49,13 @@ class Progress:
     token_hash: str = ""
     recent: list[float] = field(default_factory=list)
     spikes: int = 0
-    trajectory: list[dict[str, float]] = field(default_factory=list)
-    hashes: list[list[Any]] = field(default_factory=list)
+    trajectory: list[dict[str, float | None]] = field(default_factory=list)
+    hashes: list[list[int | str]] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
-    untrained: dict[str, Any] = field(default_factory=dict)  # scores before the first step
+    untrained: dict[str, float | None] = field(default_factory=dict)  # scores before the first step
     positions: list[int] = field(default_factory=list)  # targets trained in each band of positions
     rounded: int = 0  # steps whose passes saw rounded weights
-    resumed: list[dict[str, Any]] = field(default_factory=list)  # where it went on by other code or on another machine
+    resumed: list[Resumed] = field(default_factory=list)  # where it went on by other code or on another machine
     validate_seconds: float = 0.0  # of scoring a part of the held-out text, before the first step and on the way
 
 
@@ -74,7 +75,7 @@ def train(
     checkpoint_every: float = 60.0,
     mirrors: Mirrored = NO_MIRRORS,
     allow_changed: bool = False,
-) -> dict[str, Any]:
+) -> Trained:
     """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
 
     precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch. compiled: the
@@ -84,10 +85,15 @@ def train(
     Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
     another run or one of changed code; InvalidStudy for impossible sizes.
     """
-    where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
-    where |= {"compiled": compiled, "device": torch.device(device).type}
+    where: Executed = {
+        "device": torch.device(device).type,
+        "precision": precision,
+        "executor": executor,
+        "micro_rows": micro_rows,
+        "compiled": compiled,
+    }
     identity = _identity(settings, corpus, {"seed": seed, **where})
-    here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (done := finished(out, identity, here, allow_changed)) is not None:
         checkpoint.drop_all(out)  # which a kill between done.json and their end has left
         return done  # without the lock: arms that share weights ask side by side
@@ -96,7 +102,16 @@ def train(
         if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
         with at_once():
-            learner = Learner(settings, corpus, seed=seed, **{**where, "device": device})
+            learner = Learner(
+                settings,
+                corpus,
+                seed=seed,
+                precision=precision,
+                micro_rows=micro_rows,
+                executor=executor,
+                compiled=compiled,
+                device=device,
+            )
         progress, size = _resume(learner, out, identity, say, here, allow_changed)
         source.keep(out, here["source"])
         metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
@@ -112,10 +127,10 @@ def train(
         finally:
             metrics.close()
             mirror.close(patience)
-        kept = {"identity": identity, "seed": seed, **where, "source": here["source"]}
-        kept["metrics"] = {"rows": metrics.rows, "chain": metrics.head}
+        kept: Identity = {"identity": identity, "seed": seed, **where}
+        end: End = {"rows": metrics.rows, "chain": metrics.head}
         held.check()
-        return _finish(learner, progress, corpus, fault, out, kept)
+        return _finish(learner, progress, corpus, fault, out, kept, end, here["source"])
 
 
 def _sitting(
@@ -124,12 +139,12 @@ def _sitting(
     metrics: Metrics,
     mirror: Mirrors,
     out: Path,
-    header: Mapping[str, Any],
+    header: Mapping[str, object],
     **how: Any,
 ) -> str:
     """Score the weights as they were drawn, once, and step to the end of the budget (`_loop`); its answer."""
 
-    def write(row: Mapping[str, Any]) -> None:
+    def write(row: Mapping[str, object]) -> None:
         metrics.write(row)
         mirror.write()
 
@@ -160,7 +175,7 @@ def _validate(learner: Learner, progress: Progress) -> dict[str, float]:
     return held_out
 
 
-def _untrained(learner: Learner, progress: Progress, out: Path) -> dict[str, Any]:
+def _untrained(learner: Learner, progress: Progress, out: Path) -> dict[str, float | None]:
     """Score the weights as they were drawn. A loss that is not finite is left to the first step, which says so."""
     held_out = _validate(learner, progress)
     if not all(map(math.isfinite, held_out.values())):
@@ -172,7 +187,7 @@ def _loop(
     learner: Learner,
     progress: Progress,
     *,
-    write: Callable[[Mapping[str, Any]], None],
+    write: Callable[[Mapping[str, object]], None],
     save: Callable[[], None],
     stop: Callable[[], bool],
     say: Say,
@@ -222,7 +237,7 @@ def _loop(
 
 
 def _resume(
-    learner: Learner, out: Path, identity: str, say: Say, here: Mapping[str, Any], allow_changed: bool
+    learner: Learner, out: Path, identity: str, say: Say, here: MadeBy, allow_changed: bool
 ) -> tuple[Progress, int]:
     """Bring the learner to the newest whole checkpoint; its progress, and the bytes of metrics that belong to it.
 
@@ -231,7 +246,7 @@ def _resume(
     """
     other: list[str] = []
 
-    def fit(header: dict[str, Any]) -> str:
+    def fit(header: Checkpoint) -> str:
         if header["identity"] != identity:
             fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
             raise _Another(GateFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
@@ -252,7 +267,7 @@ def _resume(
         return Progress(machines=[machine.kind(learner.device)]), 0
     header, tensors = found
     learner.restore(tensors)
-    progress = Progress(**header["progress"])
+    progress = Progress(**cast(dict[str, Any], header["progress"]))
     if here["machine"] not in progress.machines:
         progress.machines.append(here["machine"])
     if "source" not in header:
@@ -271,12 +286,12 @@ class _Another(Exception):
         self.refused = refused
 
 
-def finished(out: Path, identity: str, here: Mapping[str, Any], allow_changed: bool) -> dict[str, Any] | None:
+def finished(out: Path, identity: str, here: MadeBy, allow_changed: bool) -> Trained | None:
     """done.json of this very run, its weights checked; None where it is not finished. GateFailed where other code made it."""
     path = out / "done.json"
     if not path.exists():
         return None
-    done = read_sealed(path, "identity", "weights", cure=f"delete {out} to have the run made again")
+    done = read_sealed(path, "identity", "weights", form=Trained, cure=f"delete {out} to have the run made again")
     if done["identity"] != identity:
         fault = "is of a run with other settings, data, seed, precision or micro-batch"
         raise GateFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
@@ -290,8 +305,15 @@ def finished(out: Path, identity: str, here: Mapping[str, Any], allow_changed: b
 
 
 def _finish(
-    learner: Learner, progress: Progress, corpus: Corpus, fault: str, out: Path, provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+    learner: Learner,
+    progress: Progress,
+    corpus: Corpus,
+    fault: str,
+    out: Path,
+    identity: Identity,
+    metrics: End,
+    made_by: dict[str, str],
+) -> Trained:
     """Write the weights, then done.json, then drop the checkpoints: whatever is killed in between is made again."""
     weights = {}
     if not fault:
@@ -299,7 +321,7 @@ def _finish(
             if tensors:
                 metadata = {"tokenizer": corpus.fingerprint}
                 weights[name] = checkpoint.save_tensors(out / name, tensors, metadata)
-    done: dict[str, Any] = {
+    done: Trained = {
         "status": "diverged" if fault else "done",
         "fault": fault or None,
         "steps": progress.step,
@@ -325,7 +347,9 @@ def _finish(
         "epochs": learner.stream.epochs(progress.tokens),
         "weights": weights,
         "resumed": progress.resumed,
-        **provenance,
+        **identity,
+        "source": made_by,
+        "metrics": metrics,
         "machine": "; ".join(progress.machines),
         "code": of_ablab(),
         "threads": torch.get_num_threads(),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ablab.records.result import Result
+from ablab.records.run import Trained
 from ablab.study.settings import decides
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ class Entry:
 
     arm: str
     roles: dict[str, str]  # stage -> its name in a submission
-    done: dict[int, dict[str, Any]]
-    results: dict[int, dict[str, dict[str, Any]]]
+    done: dict[int, Trained]
+    results: dict[int, dict[str, Result]]
 
     def values(self, stage: str, metric: str = METRIC) -> list[float]:
         """A metric at a stage, seed by seed; a score that is not finite (null on disk) is left out."""
-        found = (of_seed.get(stage, {}).get("metrics", {}).get(metric) for of_seed in self.results.values())
+        found = (of_seed[stage]["metrics"].get(metric) for of_seed in self.results.values() if stage in of_seed)
         return [value for value in found if value is not None]
 
 

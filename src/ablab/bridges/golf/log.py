@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ablab.bridges.golf.rules import evaluation_seconds
 from ablab.bridges.noted import Noted, unread
 from ablab.core.fault import Fault, GateFailed
+from ablab.records.result import Result
 from ablab.report.shareable import shareable
 from ablab.runs.store import read_lines
 
@@ -123,7 +124,7 @@ def _loops(settings: Mapping[str, Any], step: int, total: int) -> str:
     return f"layer_loop:enabled step:{step} frac:{frac:.3f} encoder:{met[:half]} decoder:{met[half:]}"
 
 
-def _artifact(one: Entry, results: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+def _artifact(one: Entry, results: Mapping[str, Result]) -> Result | None:
     """The result that counted the packed bytes: of the quantised stage, else the last of packed weights; None of none."""
     schemes = {stage: (results[stage].get("artifact") or {}).get("schemes") or {} for stage in one.roles}
     packed = [stage for stage, how in schemes.items() if not all(name.startswith("keep") for name in how)]
@@ -131,7 +132,7 @@ def _artifact(one: Entry, results: Mapping[str, dict[str, Any]]) -> dict[str, An
     return results[chosen[0]] if chosen else None
 
 
-def _scored(role: str, result: Mapping[str, Any]) -> str:
+def _scored(role: str, result: Result) -> str:
     """The line of one stage; nothing for a score that is not finite, or a stage that golf has no word for."""
     metrics = result.get("metrics") or {}
     nats, bits = metrics.get("nats_per_token"), metrics.get("bits_per_byte")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ablab.records.result import Result
 from ablab.scoring.scores import Scores
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, Any]:
         ran = bool(rows) and all(key in one_check for one_check in checked for key in keys)
         broken = [gate for row in rows for gate in row["gates"] if re.search(rf"\b{rule[:2]}\b", gate)]
         held[rule] = ran and not broken
-        measured[rule] = {key: max((c[key] for c in checked if key in c), default=None) for key in keys}
+        measured[rule] = {key: max((v for c in checked if (v := c.get(key)) is not None), default=None) for key in keys}
         measured[rule] |= {"stages_checked": sum(all(key in c for key in keys) for c in checked), "of": len(rows)}
-    measured["C3_score_before_update"]["updates"] = sum((row.get("extra") or {}).get("updates", 0) for row in rows)
+    measured["C3_score_before_update"]["updates"] = sum(row.get("extra", {}).get("updates", 0) for row in rows)
     measured["C4_single_pass"] |= {"violations": sum("C4" in gate for row in rows for gate in row["gates"])}
     held["bytes_equal_corpus"], measured["bytes_equal_corpus"] = _bytes(plan, one, decider)
     sizes = [of_seed[decider]["bytes"] for of_seed in one.results.values()]
@@ -51,7 +51,7 @@ def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, Any]:
     return {**held, "measured": measured}
 
 
-def evaluation_seconds(result: Mapping[str, Any]) -> float:
+def evaluation_seconds(result: Result) -> float:
     """The evaluation alone, without packing and gates, where the result tells them apart."""
     seconds = (result.get("timing") or {}).get("evaluate")
     return float(result["seconds"] if seconds is None else seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -83,7 +82,7 @@ class MegatronStream:
 
 def unfit(corpus: Corpus, weights: Sequence[float] | None) -> str:
     """Why a corpus cannot be read in Megatron's order with these weights; "" where it can."""
-    parts: list[dict[str, Any]] = corpus.manifest.get("parts") or []
+    parts = corpus.manifest.get("parts") or []
     if not parts:
         return "the corpus is a copy of its own; name Megatron prefixes, and the held-out ones in data.valid_source"
     others = [part["path"] for part in parts if part["kind"] != "megatron"]

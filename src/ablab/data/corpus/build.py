@@ -30,6 +30,7 @@ from ablab.data.sources.find import Found, find
 from ablab.data.sources.renewed import renewed
 from ablab.data.sources.sources import SEPARATOR, Source, TextFile
 from ablab.data.tokenizers import slot
+from ablab.records.corpus import Looked, Manifest
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
 FORMAT = 2  # raised when the same sources and settings would give other files
@@ -41,7 +42,6 @@ SEPARATORS = (
     "\n\n",
 )  # what joined texts have between documents, surest first
 LARGE, MANY = 100_000, 20  # characters of one document that is looked at, and how many it should come to
-LOOKED = "looked_at"  # in the manifest: what was found of the finished corpus
 MOST_OF_VALID = 0.05  # of valid_bytes: no more in one document, where a source leaves the choice (its `held`)
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
@@ -185,7 +185,7 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
 
     Looked at here and not while it is made, so that corpora made before are, too. GateFailed each time where it is not so.
     """
-    if LOOKED in corpus.manifest:
+    if "looked_at" in corpus.manifest:
         return corpus
     ends = np.append(corpus.documents[1:], corpus.n_train)
     targets = corpus.n_train - len(ends) if corpus.marks is None else corpus.marks.n_targets(ends)
@@ -195,7 +195,8 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
     for told in (warning, stretches.check(many, found)):
         if told:
             say(told)
-    manifest = corpus.manifest | {LOOKED: {"targets": targets, "stretches": many, "in_training": found}}
+    looked: Looked = {"targets": targets, "stretches": many, "in_training": found}
+    manifest: Manifest = {**corpus.manifest, "looked_at": looked}
     manifest["digest"] = digest_of_manifest(manifest)
     try:
         write_json(corpus.path / "manifest.json", manifest)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, cast, overload
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ablab.data.formats.index_file import map_file
 from ablab.data.formats.parts import Part
 from ablab.data.spans import FINAL, REASONING
 from ablab.data.tokenizers import slot
-from ablab.records.forms import CORPUS
+from ablab.records.corpus import InputFile, Manifest
 
 if TYPE_CHECKING:
     from ablab.data.corpus.groups import Groups
@@ -137,7 +137,7 @@ class Corpus:
 
     path: Path
     key: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     vocab_size: int
     bos_id: int
     tokens: np.ndarray | Tokens
@@ -196,7 +196,7 @@ def open_corpus(path: Path) -> Corpus:
     return found
 
 
-def _valid(path: Path, manifest: dict[str, Any], token: np.dtype) -> Valid:
+def _valid(path: Path, manifest: Manifest, token: np.dtype) -> Valid:
     """The held-out documents. GateFailed where their files do not fit one another."""
     tokens, n_bytes = _mapped(path / "valid.tokens", token), _mapped(path / "valid.bytes", "<u2")
     starts, digests = _mapped(path / "valid.starts", "<i8").copy(), _mapped(path / "valid.digests", "u1").copy()
@@ -240,7 +240,7 @@ def _mapped(file: Path, dtype: str | np.dtype) -> np.ndarray:
     return map_file(file, kind, 0, size // kind.itemsize)
 
 
-def _training(path: Path, manifest: dict[str, Any], token: np.dtype) -> tuple[np.ndarray | Tokens, Marks | None]:
+def _training(path: Path, manifest: Manifest, token: np.dtype) -> tuple[np.ndarray | Tokens, Marks | None]:
     """The training tokens and their marks: the corpus's own files, or the token files that it was made from."""
     if not manifest["parts"]:
         marked = "train.loss" in manifest["files"]
@@ -254,7 +254,7 @@ def _training(path: Path, manifest: dict[str, Any], token: np.dtype) -> tuple[np
         return tokens, Marks([sides[0]], [sides[1]]) if sides else None
     inputs = Inputs(path.parent / "inputs.json")
     for entry in manifest["inputs"]:
-        for file in entry["files"]:
+        for file in cast(list[InputFile], entry["files"]):  # as `read_manifest` has seen
             here = Path(file["path"])
             if not here.is_file() or inputs.sha256(here) != file["sha256"]:
                 how = "sha256 differs" if here.is_file() else "it is missing"
@@ -269,16 +269,28 @@ def _training(path: Path, manifest: dict[str, Any], token: np.dtype) -> tuple[np
     return Tokens([one.tokens for one in opened]), Marks(loss, span) if loss else None
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+class _Guarded(TypedDict):
+    """A manifest that can be told from one that was changed."""
+
+    digest: str
+
+
+class _Listed(TypedDict):
+    """A source whose files are named one by one."""
+
+    files: list[object]
+
+
+def read_manifest(path: Path) -> Manifest:
     """The manifest of the corpus at `path`, checked against its own digest."""
     file = path / "manifest.json"
-    manifest = read_json(file)
-    if misfit(manifest, {"digest": str}) or manifest["digest"] != digest_of_manifest(manifest):
+    manifest: Manifest = read_json(file)
+    if misfit(manifest, _Guarded) or manifest["digest"] != digest_of_manifest(manifest):
         raise _broken(file, "was changed after it was written")
-    if said := misfit(manifest, CORPUS):
+    if said := misfit(manifest, Manifest):
         raise _broken(file, said)
     names = set(manifest["files"])
-    if manifest["parts"] and misfit(manifest["inputs"], [{"files": [object]}]):
+    if manifest["parts"] and misfit(manifest["inputs"], list[_Listed]):
         raise _broken(file, "does not list the files that its parts consist of")
     wanted = set() if manifest["parts"] else {"train.tokens"}
     wanted |= {"train.loss", "train.span"} if names & {"train.loss", "train.span"} else set()
@@ -287,12 +299,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def digest_of_manifest(manifest: dict[str, Any]) -> str:
+def digest_of_manifest(manifest: Mapping[str, object]) -> str:
     """Hash of everything in the manifest but the hash itself."""
     return key_of({name: value for name, value in manifest.items() if name != "digest"})
 
 
-def _lever(manifest: dict[str, Any]) -> Any:
+def _lever(manifest: Manifest) -> Any:
     return slot.load(manifest["tokenizer"]["choice"]["name"])
 
 

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from ablab.data.corpus.split import digest_of
 from ablab.data.formats.located import read_sealed, sealed
 from ablab.data.sources.find import Found
 from ablab.data.sources.sources import Mock, PythonLibrary, Source
-from ablab.records.forms import GROUPS
+from ablab.records.corpus import Grouped
 
 FOLDER = "folder"
 SETTING = "data.groups"
@@ -70,7 +69,7 @@ def groups_of(corpus: str, digests: np.ndarray, by: str, found: Found, patterns:
     names = key_of([_folder(source, root) for source in sources] if by == FOLDER else [])
     file = _file(data, corpus, by)
     if file.exists():
-        kept = read_sealed(file, form=GROUPS, cure="delete it to have it made again")
+        kept = read_sealed(file, form=Grouped, cure="delete it to have it made again")
         if kept["names"] == names:
             return _opened(kept, by, len(digests))
     found_names = _names(sources, by, root, digests)
@@ -90,14 +89,14 @@ def recalled(corpus: str, documents: int, by: str, data: Path) -> Groups | None:
     file = _file(data, corpus, by)
     if not file.exists():
         return None
-    return _opened(read_sealed(file, form=GROUPS, cure="delete it to have it made again"), by, documents)
+    return _opened(read_sealed(file, form=Grouped, cure="delete it to have it made again"), by, documents)
 
 
 def _file(data: Path, corpus: str, by: str) -> Path:
     return data / "groups" / f"{key_of([corpus, by])}.json"
 
 
-def _opened(kept: dict[str, Any], by: str, documents: int) -> Groups:
+def _opened(kept: Grouped, by: str, documents: int) -> Groups:
     numbers = np.array(kept["numbers"], np.int64)
     if numbers.shape != (documents,):
         fault = f"has groups of {numbers.size} held-out documents, and the corpus {kept['corpus']} has {documents}"

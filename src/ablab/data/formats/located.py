@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import misfit
 from ablab.data.formats.indexed import bare, paths
 
+R = TypeVar("R", bound=Mapping[str, object])
 MANIFEST = "manifest.json"
 _SPLITS = ("train", "valid")
 _AGAIN = "build the dataset again"
@@ -72,24 +74,28 @@ def harmony_manifest(path: Path, *, whole: bool = True) -> dict[str, Any]:
     return dict(manifest)
 
 
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
+def sealed(record: R) -> R:
     """`record` with the `digest` of all else in it."""
-    return {**record, "digest": key_of({name: value for name, value in record.items() if name != "digest"})}
+    return cast(R, {**record, "digest": _digest(record)})
 
 
-def changed(record: dict[str, Any], path: Path, cure: str = _AGAIN) -> Fault | None:
+def _digest(record: Mapping[str, object]) -> str:
+    return key_of({name: value for name, value in record.items() if name != "digest"})
+
+
+def changed(record: Mapping[str, object], path: Path, cure: str = _AGAIN) -> Fault | None:
     """The fault of a record whose digest is missing or not that of its content; else None."""
     try:
-        if record.get("digest") == sealed(record)["digest"]:
+        if record.get("digest") == _digest(record):
             return None
     except ValueError:
         pass  # NaN, which nothing here writes
     return Fault(str(path), "was changed after it was written (its digest differs)", cure)
 
 
-def read_sealed(path: Path, *keys: str, cure: str, form: Any = object) -> dict[str, Any]:
+def read_sealed(path: Path, *keys: str, cure: str, form: type[R]) -> R:
     """A record that was written sealed, has `keys` and is of `form`. GateFailed where it is not as it was written."""
-    record: dict[str, Any] = read_json(path, *keys, "digest")
+    record: R = read_json(path, *keys, "digest")
     if fault := changed(record, path, cure):
         raise GateFailed(fault)
     if said := misfit(record, form):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Refused
 from ablab.data.corpus.corpus import read_manifest
+from ablab.records.corpus import Manifest
 
 _MOST_READ = 64  # manifests, the newest
 _MOST_SAID = 3  # sources that are named
 
 
-def renewed(root: Path, identity: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
+def renewed(root: Path, identity: Mapping[str, object], inputs: Sequence[Mapping[str, object]]) -> str:
     """A warning where the newest corpus of `root` that was asked for alike was made of the same sources with other content.
 
     identity, inputs: of the corpus that is about to be made, as its manifest will hold them. "" where there is none.
@@ -39,12 +39,12 @@ def renewed(root: Path, identity: Mapping[str, Any], inputs: Sequence[Mapping[st
     return ""
 
 
-def _asked(identity: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(identity: Mapping[str, object]) -> dict[str, object]:
     """What was asked, whatever the sources held."""
     return {name: value for name, value in identity.items() if name != "sources"}
 
 
-def _manifests(root: Path) -> Iterator[dict[str, Any]]:
+def _manifests(root: Path) -> Iterator[Manifest]:
     found = []
     for file in root.glob("*/manifest.json"):
         with suppress(OSError):

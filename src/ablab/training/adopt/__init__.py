@@ -15,6 +15,7 @@ from ablab.data import Corpus
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, skeleton
 from ablab.model.size import parameters
+from ablab.records.run import Adopted, Executed, MadeBy, Trained
 from ablab.runtime import machine, provenance, source
 from ablab.runtime.lock import locked
 from ablab.training import checkpoint
@@ -26,25 +27,6 @@ from ablab.training.train import finished
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
 SHOWN = 4  # differences of one kind that an error lists
-UNTRAINED_HERE: dict[str, Any] = {  # of done.json, where a training would have said what it came to
-    "status": "done",
-    "fault": None,
-    "steps": 0,
-    "tokens": 0,
-    "seconds": 0.0,
-    "validate_seconds": 0.0,
-    "tokens_per_second": None,
-    "hashes": [],
-    "trajectory": [],
-    "untrained": {},
-    "validated": {},
-    "spikes": 0,
-    "resumed": [],
-    "routing": {},
-    "positions": None,
-    "rounded": {"steps": 0, "tensors": 0},
-    "epochs": 0.0,
-}
 
 
 def adopt(
@@ -60,7 +42,7 @@ def adopt(
     device: str = "cpu",
     say: Callable[[str], None] = print,
     allow_changed: bool = False,
-) -> dict[str, Any]:
+) -> Trained:
     """Write the weights of `settings["train"]["weights"]` (one file) into `out` as a training would have left them.
 
     Returns what done.json holds: the keys of a training's, with no steps, tokens, seconds or trajectory, the token hash
@@ -68,12 +50,17 @@ def adopt(
     GateFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
     """
     [file] = map(Path, settings["train"]["weights"])
-    where: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "executor": executor}
-    where |= {"compiled": compiled, "device": torch.device(device).type}
+    where: Executed = {
+        "device": torch.device(device).type,
+        "precision": precision,
+        "executor": executor,
+        "micro_rows": micro_rows,
+        "compiled": compiled,
+    }
     digest = _sha256(file)
     identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
-    here: dict[str, Any] = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (
         done := finished(out, identity, here, allow_changed)
     ) is not None:  # without the lock: arms that share weights ask side by side
@@ -86,9 +73,31 @@ def adopt(
         found, notes, decoder = taken(settings, corpus, file, precision=precision)
         name = "weights.safetensors"
         saved = checkpoint.save_tensors(out / name, found.tensors, {"tokenizer": corpus.fingerprint})
-        adopted = {"file": file.name, "sha256": digest, "names": found.names, "tokenizer": found.tokenizer or None}
-        done = {
-            **UNTRAINED_HERE,
+        adopted: Adopted = {
+            "file": file.name,
+            "sha256": digest,
+            "names": found.names,
+            "tokenizer": found.tokenizer or None,
+            "notes": notes,
+        }
+        taken_over: Trained = {
+            "status": "done",
+            "fault": None,
+            "steps": 0,
+            "tokens": 0,
+            "seconds": 0.0,
+            "validate_seconds": 0.0,
+            "tokens_per_second": None,
+            "hashes": [],
+            "trajectory": [],
+            "untrained": {},
+            "validated": {},
+            "spikes": 0,
+            "resumed": [],
+            "routing": {},
+            "positions": None,
+            "rounded": {"steps": 0, "tensors": 0},
+            "epochs": 0.0,
             "token_hash": f"adopted:{digest}",
             "parameters": parameters(decoder),
             "weights": {name: saved},
@@ -98,10 +107,10 @@ def adopt(
             **here,
             "code": provenance.of_ablab(),
             "threads": torch.get_num_threads(),
-            "adopted": {**adopted, "notes": notes},
+            "adopted": adopted,
         }
         source.keep(out, here["source"])
-        done = sealed(done)
+        done = sealed(taken_over)
         write_json(out / "done.json", done)
         return done
 
