@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from ablab.records.forms import DONE, RESULT, VERDICT
 from tests import finished_store as made
 
 from ablab.core.forms import misfit
 from ablab.judging.judge import conclude
-from ablab.records.forms import DONE, RESULT, VERDICT
 
 FORMS = {"done.json": DONE, "result.json": RESULT, "verdict.json": VERDICT}
 

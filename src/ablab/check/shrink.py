@@ -75,7 +75,8 @@ def _ema(decay: float, budget: dict[str, Any]) -> float:
     """
     if not decay or budget["tokens"] is None:
         return decay
-    return max(LEAST_EMA, decay ** (math.ceil(budget["tokens"] / budget["batch_tokens"]) / STEPS))
+    out: float = max(LEAST_EMA, decay ** (math.ceil(budget["tokens"] / budget["batch_tokens"]) / STEPS))
+    return out
 
 
 def fit_evaluator(choice: dict[str, Any], seq_len: int, long: float) -> None:

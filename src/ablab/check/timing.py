@@ -160,9 +160,10 @@ class _Timed:
             return sum(share * of(steps.samples) for share, steps in self.phases)
 
         def whole(step: float, held_out: float) -> float:
-            return (
+            out: float = (
                 steps * step + (1 + math.ceil(steps * budget["batch_tokens"] / every)) * held_out
             )  # one before any step
+            return out
 
         step, held_out = step_by(statistics.median), statistics.median(self.held_out)
         steps = self.learner.steps if self.learner.steps is not None else budget["seconds"] / step
@@ -233,7 +234,8 @@ def _validation(learner: Learner) -> float:
     learner.validate()
     took = time.perf_counter() - began
     learner.valid = whole
-    return took * len(whole) / n_rows
+    out: float = took * len(whole) / n_rows
+    return out
 
 
 def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dict[str, float]:

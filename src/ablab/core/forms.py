@@ -1,8 +1,8 @@
 """Of which type a record must be that a file holds; what does not fit is named by its place.
 
 A form is a type as annotations write it: `float` takes whole numbers too, no number takes a bool; `X | Y`, `list[X]`,
-`dict[str, X]`, and a TypedDict for an object that has these keys (those that are NotRequired if it pleases) and any others; `object` takes
-everything. So what a reader checks and what a type checker sees are one description.
+`dict[str, X]`, and a TypedDict for an object that has these keys (those that are NotRequired if it pleases) and any others;
+`object` takes everything. So what a reader checks and what a type checker sees are one description.
 """
 
 from __future__ import annotations

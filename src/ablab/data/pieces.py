@@ -177,13 +177,15 @@ class Pieces:
         control, unknown and unused pieces and the document's start; without a dummy prefix every space is text.
         """
         array = self.checked(ids)
-        return self.lengths[array] - self._dummies(array)
+        out: np.ndarray = self.lengths[array] - self._dummies(array)
+        return out
 
     def shown(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Bytes (int32) that each token of one document shows, case operators none; of normalised text, after that."""
         array = self.checked(ids)
         operators = np.array([sum(piece.count(mark.encode()) for mark in OPERATORS) for piece in self.bytes], np.int32)
-        return self.lengths[array] - self._dummies(array) - 3 * operators[array]
+        out: np.ndarray = self.lengths[array] - self._dummies(array) - 3 * operators[array]
+        return out
 
     def join(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that the tokens of one document stand for. ValueError as `count`."""
@@ -205,7 +207,8 @@ class Pieces:
         """Where a token begins with the space that the model put before the text (bool)."""
         if not self.dummy_prefix or not array.size:
             return np.zeros(len(array), bool)
-        return self.marked[array] & np.append(True, self.boundary[array[:-1]])
+        out: np.ndarray = self.marked[array] & np.append(True, self.boundary[array[:-1]])
+        return out
 
     @functools.cached_property
     def _processor(self) -> Any:

@@ -155,7 +155,8 @@ def factored(attention: Attention) -> bool:
     parts, v_BTGK = offer(_nothing(attention, attention.shape.d_model)), _values(attention)
     if parts is None or attention.value(v_BTGK, v_BTGK.clone()) is not v_BTGK:
         return False
-    return sum(part.numel() for part in parts) < 2 * v_BTGK.numel()
+    out: bool = sum(part.numel() for part in parts) < 2 * v_BTGK.numel()
+    return out
 
 
 def _alike(position: nn.Module) -> bool:

@@ -110,7 +110,8 @@ class Attention(nn.Module):
         else:
             memory.carry = carry
             y_BTHK = memory.attend(x_BTD, q_BTHK, k_BTGK, v_BTGK, columns, p)
-        return self.o_proj(self.gate(y_BTHK, x_BTD, raw_BTD, v_BTGK).flatten(2))
+        out: Tensor = self.o_proj(self.gate(y_BTHK, x_BTD, raw_BTD, v_BTGK).flatten(2))
+        return out
 
 
 class Layer(nn.Module):
@@ -135,17 +136,21 @@ class Layer(nn.Module):
 
     def forward(self, stream: Tensor, run: Pass) -> Tensor:
         def enter(x_BTD: Tensor) -> Tensor:
-            return self.residual.enter(x_BTD, run.x0_BTD)
+            out: Tensor = self.residual.enter(x_BTD, run.x0_BTD)
+            return out
 
         def attn(x_BTD: Tensor) -> Tensor:
             h_BTD = self.residual.into(self.attn_norm(x_BTD))
-            return self.residual.out(self.attn(h_BTD, x_BTD, run), "attn")
+            out: Tensor = self.residual.out(self.attn(h_BTD, x_BTD, run), "attn")
+            return out
 
         def mlp(x_BTD: Tensor) -> Tensor:
             h_BTD = self.residual.into(self.mlp_norm(x_BTD))
-            return self.residual.out(self.mlp(h_BTD, run.aux) if self.routed else self.mlp(h_BTD), "mlp")
+            out: Tensor = self.residual.out(self.mlp(h_BTD, run.aux) if self.routed else self.mlp(h_BTD), "mlp")
+            return out
 
-        return self.block(stream, enter, attn, mlp)
+        out: Tensor = self.block(stream, enter, attn, mlp)
+        return out
 
 
 def pairwise(position: nn.Module) -> bool:

@@ -58,8 +58,7 @@ class Looked(TypedDict):
 
 
 class Made(TypedDict, total=False):
-    """What a corpus is the hash of, as far as it is read: "tokens" or "text", the tokenizer's choice, and by "train" and "valid"
-    what the sources hold."""
+    """What a corpus is the hash of, as far as it is read: "tokens" or "text", the tokenizer's choice, what sources hold."""
 
     kind: str
     tokenizer: Chosen

@@ -1,8 +1,8 @@
 """What a run leaves: how it is executed (where.json), what its training came to (done.json), its checkpoints, its end.
 
-A record's type is what its reader checks the file against (`ablab.core.forms`), whoever wrote it: a digest tells that a record is
-as it was written, and who forges a record writes its digest too. NotRequired is what some training has not: one that took its
-weights from a file, or one of an earlier version.
+A record's type is what its reader checks the file against (`ablab.core.forms`), whoever wrote it: a digest tells that a
+record is as it was written, and who forges a record writes its digest too. NotRequired is what some training has not: one
+that took its weights from a file, or one of an earlier version.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from ablab.artifact import codecs, compressors
 from ablab.core.slot import Slot
 from ablab.data import tokenizers
-from ablab.data.corpus.build import SEPARATOR, TEXT_FIELD, VALID_FRACTION
+from ablab.data.corpus.build import TEXT_FIELD, VALID_FRACTION
+from ablab.data.sources.sources import SEPARATOR
 from ablab.model import (
     blocks,
     embeddings,

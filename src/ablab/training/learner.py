@@ -109,8 +109,9 @@ class Learner:
     def spent(self, step: int, seconds: float) -> float:
         """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""
         if self.steps is not None:
-            return step / self.steps
-        return min(1.0, seconds / self.budget["seconds"])
+            return step / float(self.steps)
+        out: float = min(1.0, seconds / self.budget["seconds"])
+        return out
 
     def step(self, batch: Batch, number: int, spent: float) -> tuple[float, float, float]:
         """Update `number` (the first is 1).
@@ -196,7 +197,8 @@ class Learner:
     def validates(self, tokens: int) -> bool:
         """Whether a multiple of `validate_every` tokens was passed by the step that ended at `tokens`."""
         every = self.asked["validate_every"]
-        return every > 0 and tokens // every > (tokens - self.batch_tokens) // every
+        out: bool = every > 0 and tokens // every > (tokens - self.batch_tokens) // every
+        return out
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

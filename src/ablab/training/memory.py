@@ -43,7 +43,10 @@ def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
             experts, d_out, _ = stack.weight.shape
             widths += EXPERT_ACTIVATIONS * d_out * round(experts * getattr(stack, "used", 1.0))
     passes = len(decoder.looped)
-    return 4 * model["seq_len"] * (passes * ACTIVATIONS * model["d_model"] + widths * passes // len(model["layers"]))
+    out: int = (
+        4 * model["seq_len"] * (passes * ACTIVATIONS * model["d_model"] + widths * passes // len(model["layers"]))
+    )
+    return out
 
 
 def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
@@ -58,4 +61,5 @@ def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
     # Logits of many rows are made in pieces of AT_ONCE: from then on they need a fixed amount, and the head's
     # gradient once more, with its weight in bf16.
     fixed = 4 * 3 * AT_ONCE + 6 * vocab_size * model["d_model"]
-    return max(0, left // (row + logits), (left - fixed) // row)
+    out: int = max(0, left // (row + logits), (left - fixed) // row)
+    return out

@@ -102,16 +102,8 @@ def train(
         if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
         with at_once():
-            learner = Learner(
-                settings,
-                corpus,
-                seed=seed,
-                precision=precision,
-                micro_rows=micro_rows,
-                executor=executor,
-                compiled=compiled,
-                device=device,
-            )
+            own: Executed = {**where, "device": device}  # with its number, where a machine has several
+            learner = Learner(settings, corpus, seed=seed, **own)
         progress, size = _resume(learner, out, identity, say, here, allow_changed)
         source.keep(out, here["source"])
         metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
@@ -347,7 +339,13 @@ def _finish(
         "epochs": learner.stream.epochs(progress.tokens),
         "weights": weights,
         "resumed": progress.resumed,
-        **identity,
+        "identity": identity["identity"],
+        "seed": identity["seed"],
+        "precision": identity["precision"],
+        "micro_rows": identity["micro_rows"],
+        "executor": identity["executor"],
+        "compiled": identity["compiled"],
+        "device": identity["device"],
         "source": made_by,
         "metrics": metrics,
         "machine": "; ".join(progress.machines),

@@ -33,7 +33,8 @@ def transform(x: Tensor) -> Tensor:
         one, other = y.unflatten(-1, (n // (2 * half), 2, half)).unbind(-2)
         y = torch.stack([one + other, one - other], -2).flatten(-3)
         half *= 2
-    return y / n**0.5
+    out: Tensor = y / n**0.5
+    return out
 
 
 def rotated(w: Tensor, signs_C: Tensor) -> Tensor:

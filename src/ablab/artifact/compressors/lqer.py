@@ -63,7 +63,8 @@ def _step(reach: Tensor) -> Tensor:
 
 def _grouped(flat: Tensor) -> Tensor:
     """(..., N) in groups of GROUP, the last one filled with zeros."""
-    return torch.nn.functional.pad(flat, (0, -flat.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
+    out: Tensor = torch.nn.functional.pad(flat, (0, -flat.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
+    return out
 
 
 def added(w: Tensor, f: Factors) -> Tensor:

@@ -110,7 +110,8 @@ def _loop_step(settings: Mapping[str, Any], total: int, rows: list[dict[str, Any
     if not start or not settings["model"].get("loops"):
         return None
     if settings["budget"]["tokens"] is not None:
-        return math.ceil(start * total) + 1
+        out: int | None = math.ceil(start * total) + 1
+        return out
     late = (row["step"] for row in rows if "loss" in row and row.get("seconds", 0.0) >= start * clock)
     return next((step + 1 for step in late), None)
 

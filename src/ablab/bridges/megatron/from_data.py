@@ -47,7 +47,7 @@ def vocabulary(settings: dict[str, Any]) -> int | None:
     tokenizer = settings["data"]["tokenizer"]
     if not tokenizer:
         return None
-    size = tokenizer.get("vocab_size")  # of one that is to be trained: a file that is named has its own
+    size: int | None = tokenizer.get("vocab_size")  # of one that is to be trained: a file that is named has its own
     return {"bytes": 257, "o200k_harmony": VOCAB_SIZE}.get(tokenizer["name"], None if tokenizer.get("model") else size)
 
 

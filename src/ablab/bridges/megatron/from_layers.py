@@ -187,4 +187,5 @@ def _router(router: dict[str, Any], out: Words, faults: list[Fault]) -> None:
 
 def _width(mlp: dict[str, Any], d_model: int) -> int:
     step = mlp.get("multiple", 1)
-    return round(mlp["ratio"] * d_model / step) * step
+    out: int = round(mlp["ratio"] * d_model / step) * step
+    return out

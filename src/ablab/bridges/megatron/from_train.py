@@ -60,7 +60,8 @@ def _length(settings: dict[str, Any], out: Words, faults: list[Fault], notes: li
     if steps * batch != tokens:
         notes.append(note("budget.tokens", f"{tokens:,} tokens are {steps:,} whole steps of {steps * batch:,} tokens"))
     out["eval-interval"] = [str(max(1, round(settings["train"]["validate_every"] / batch)))]
-    return steps
+    made: int | None = steps
+    return made
 
 
 def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:

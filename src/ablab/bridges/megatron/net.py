@@ -187,7 +187,8 @@ def _tokens(given: Given, faults: list[Fault]) -> int | None:
         faults.append(Fault("--window-size", f"{left} keys to the left are no window", "give 0 or more"))
         return None
     row = given["seq_length"]
-    return row if left == -1 or (row is not None and left + 1 > row) else left + 1
+    out: int | None = row if left == -1 or (row is not None and left + 1 > row) else left + 1
+    return out
 
 
 def _sizes(given: Given, faults: list[Fault]) -> dict[str, Any]:

@@ -214,7 +214,8 @@ def _first_glance(one: Opened) -> np.ndarray:
     for share in (0.0, 0.3, 0.5, 0.7, 0.9):
         place = one.starts + (share * (ends - one.starts)).astype(np.int64)
         glance = glance * np.uint64(1_000_003) + np.asarray(one.tokens[place]).astype(np.uint64)
-    return glance
+    out: np.ndarray = glance
+    return out
 
 
 def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer, say: Say) -> dict[str, int]:

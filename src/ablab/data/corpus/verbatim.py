@@ -137,7 +137,8 @@ def hashes(array: np.ndarray, width: int) -> np.ndarray:
     mixed = (sums[width:] - sums[:-width]) * back[: len(array) - width + 1]
     mixed ^= mixed >> np.uint64(32)
     mixed *= np.uint64(0xD6E8FEB86659FD93)  # the first bits depend on all: they choose what is looked up
-    return mixed
+    out: np.ndarray = mixed
+    return out
 
 
 @functools.cache

@@ -83,7 +83,8 @@ class Indexed:
     def document_starts(self) -> np.ndarray:
         """Where each document begins in `tokens`, and where the last one ends: int64 (documents + 1,)."""
         ends = np.append(self.pointers, len(self.tokens) * self.dtype.itemsize)
-        return ends[np.asarray(self.documents)] // self.dtype.itemsize
+        out: np.ndarray = ends[np.asarray(self.documents)] // self.dtype.itemsize
+        return out
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens `start` to `stop` of the whole .bin, across sequences."""

@@ -41,12 +41,14 @@ class Bytes:
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Bytes of text per token (int32): one, and none for BOS. ValueError on an id outside the vocabulary."""
-        return (self._checked(ids) != self.bos_id).astype(np.int32)
+        out: np.ndarray = (self._checked(ids) != self.bos_id).astype(np.int32)
+        return out
 
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that `ids` stand for; BOS stands for none. ValueError on an id outside the vocabulary."""
         array = self._checked(ids)
-        return array[array != self.bos_id].astype(np.uint8).tobytes()
+        out: bytes = array[array != self.bos_id].astype(np.uint8).tobytes()
+        return out
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""

@@ -146,7 +146,8 @@ class _Made:
         ends = np.cumsum(lengths, dtype=np.int64)
         at = np.searchsorted(starts, ends, side="right") - 1
         total = sums[at] + np.minimum(ends - starts[at], np.append(original, 0)[at])
-        return np.diff(total, prepend=0).astype(np.int32)
+        out: np.ndarray = np.diff(total, prepend=0).astype(np.int32)
+        return out
 
     def file(self) -> bytes:
         head = {"tokenizer": "case_ops", "rules": self.rules, "letters": self.letters, "sha256": self._sha256()}

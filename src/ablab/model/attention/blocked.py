@@ -119,7 +119,8 @@ def _of(x: torch.Tensor, rows: slice) -> torch.Tensor:
 
 def _dot(u: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
     """u . centre of every head, (n, T|1, H)."""
-    return (u.unflatten(2, (centre.shape[2], -1)) * centre[:, :, :, None]).sum(-1).flatten(2, 3)
+    out: torch.Tensor = (u.unflatten(2, (centre.shape[2], -1)) * centre[:, :, :, None]).sum(-1).flatten(2, 3)
+    return out
 
 
 def _fit(grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 def take(x: torch.Tensor, index: torch.Tensor, back: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """x[index] along the first axis; the gradient is d[back], zero where not `real`: the caller knows the way back."""
-    return _Take.apply(x, index, back, real)
+    out: torch.Tensor = _Take.apply(x, index, back, real)
+    return out
 
 
 def blocks(x: torch.Tensor, block: int, before: int, ahead: int = 0) -> torch.Tensor:
@@ -19,7 +20,8 @@ def blocks(x: torch.Tensor, block: int, before: int, ahead: int = 0) -> torch.Te
 
     The first block starts at row `ahead` of x; what it needs ahead of x is zeros.
     """
-    return _Blocks.apply(x, block, before, ahead)
+    out: torch.Tensor = _Blocks.apply(x, block, before, ahead)
+    return out
 
 
 class _Take(torch.autograd.Function):

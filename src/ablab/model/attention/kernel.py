@@ -29,7 +29,8 @@ def flash(
 
     rival_nTH: the logit of a silent key of each query, or None.
     """
-    return _Flash.apply(q_nTHK, k_nSGK, v_nSGV, rival_nTH, mask, scale)
+    out: torch.Tensor = _Flash.apply(q_nTHK, k_nSGK, v_nSGV, rival_nTH, mask, scale)
+    return out
 
 
 def of_rows(

@@ -22,7 +22,8 @@ def products(
     The same answer as `kernel.flash`, faster where rows are short, because the kernel's tiles and second pass do not
     pay there.
     """
-    return _Products.apply(q_nTHK, k_nSGK, v_nSGV, rival_nTH, mask, scale)
+    out: torch.Tensor = _Products.apply(q_nTHK, k_nSGK, v_nSGV, rival_nTH, mask, scale)
+    return out
 
 
 class _Products(torch.autograd.Function):

@@ -40,7 +40,8 @@ def windowed(
     if short:
         q_, k_, v_, rival = _piece(flat, plan.anchor, flat[4], parts, window, block, 0, scale)
         return products(q_, k_, v_, rival, plan.mask, scale).flatten(0, 1)[: len(q)]
-    return _Windowed.apply(plan, parts, window, block, scale, sink is not None, *flat)
+    out: torch.Tensor = _Windowed.apply(plan, parts, window, block, scale, sink is not None, *flat)
+    return out
 
 
 def _piece(

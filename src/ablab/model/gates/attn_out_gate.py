@@ -40,4 +40,5 @@ class AttnOutGate(nn.Module):
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
         u_BTW = (raw_BTD if self.raw else x_BTD)[..., : self.width]
-        return y_BTHK * (2 * self.gate(u_BTW).sigmoid()).unsqueeze(-1).to(y_BTHK.dtype)
+        out: Tensor = y_BTHK * (2 * self.gate(u_BTW).sigmoid()).unsqueeze(-1).to(y_BTHK.dtype)
+        return out

@@ -24,4 +24,5 @@ class GatedAttn(nn.Module):
         self.gate = Gate(shape.d_model, shape.n_heads, std=init_std)
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
-        return y_BTHK * self.gate(x_BTD).sigmoid().unsqueeze(-1).to(y_BTHK.dtype)
+        out: Tensor = y_BTHK * self.gate(x_BTD).sigmoid().unsqueeze(-1).to(y_BTHK.dtype)
+        return out

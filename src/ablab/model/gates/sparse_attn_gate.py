@@ -37,4 +37,5 @@ class SparseAttnGate(nn.Module):
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
         gate_BTH = (self.scale * self.gate(x_BTD[..., : self.width])).sigmoid()
-        return y_BTHK * gate_BTH.unsqueeze(-1).to(y_BTHK.dtype)
+        out: Tensor = y_BTHK * gate_BTH.unsqueeze(-1).to(y_BTHK.dtype)
+        return out

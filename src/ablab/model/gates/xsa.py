@@ -45,4 +45,5 @@ class Xsa(nn.Module):
         unit_BTG1K = F.normalize(v_BTGK, dim=-1, eps=EPS).unsqueeze(3)
         y_BTGRK = y_BTHK.unflatten(2, (v_BTGK.shape[2], -1))
         along = (y_BTGRK * unit_BTG1K).sum(-1, keepdim=True)
-        return (y_BTGRK - along * unit_BTG1K).flatten(2, 3).to(y_BTHK.dtype)
+        out: Tensor = (y_BTGRK - along * unit_BTG1K).flatten(2, 3).to(y_BTHK.dtype)
+        return out

@@ -30,4 +30,5 @@ class Gelu(nn.Module):
         self.down_proj = Linear(hidden, shape.d_model, std=shape.out_std, bias=shape.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.gelu(self.up_proj(x_BTD), approximate=self.approximate))
+        out: Tensor = self.down_proj(F.gelu(self.up_proj(x_BTD), approximate=self.approximate))
+        return out

@@ -40,4 +40,5 @@ class GptossSwiglu(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate, up = self.gate_proj(x_BTD), self.up_proj(x_BTD)
-        return self.down_proj(gptoss_swiglu(gate, up, self.alpha, self.limit))
+        out: Tensor = self.down_proj(gptoss_swiglu(gate, up, self.alpha, self.limit))
+        return out

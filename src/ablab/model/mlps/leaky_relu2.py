@@ -31,4 +31,5 @@ class LeakyRelu2(nn.Module):
         self.down_proj = Linear(hidden, shape.d_model, std=shape.out_std, bias=shape.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(leaky_relu2(self.up_proj(x_BTD), self.slope))
+        out: Tensor = self.down_proj(leaky_relu2(self.up_proj(x_BTD), self.slope))
+        return out

@@ -75,7 +75,8 @@ class Moe(nn.Module):
             y_BTD = y_BTD + self.shared(x_BTD)
         if aux is not None:
             self._tell(aux, routed, rows, x_BTD.shape[-2])
-        return y_BTD
+        out: Tensor = y_BTD
+        return out
 
     def _tell(self, aux: Aux, routed: Routed, rows: Sorted, length: int) -> None:
         """Counts and losses of this pass."""
@@ -133,9 +134,10 @@ class _Always(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         h = self.up_proj(x_BTD)
-        if self.activation in GATED:
-            return self.down_proj(GATED[self.activation](self.gate_proj(x_BTD), h))
-        return self.down_proj(PLAIN[self.activation](h))
+        gated = self.activation in GATED
+        active = GATED[self.activation](self.gate_proj(x_BTD), h) if gated else PLAIN[self.activation](h)
+        out: Tensor = self.down_proj(active)
+        return out
 
 
 def _width(name: str, ratio: float, d_model: int) -> int:

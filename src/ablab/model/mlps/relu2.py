@@ -26,4 +26,5 @@ class Relu2(nn.Module):
         self.down_proj = Linear(hidden, shape.d_model, std=shape.out_std, bias=shape.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(relu2(self.up_proj(x_BTD)))
+        out: Tensor = self.down_proj(relu2(self.up_proj(x_BTD)))
+        return out

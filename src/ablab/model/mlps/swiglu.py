@@ -30,4 +30,5 @@ class Swiglu(nn.Module):
         self.down_proj = Linear(hidden, shape.d_model, std=shape.out_std, bias=shape.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+        out: Tensor = self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+        return out

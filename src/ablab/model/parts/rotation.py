@@ -50,7 +50,8 @@ def in_heads(weight: torch.Tensor, order_K: torch.Tensor) -> torch.Tensor:
     """
     if len(weight) % len(order_K):
         raise ValueError(f"{len(weight)} rows are no whole heads of {len(order_K)}; give the tensor of q or of k alone")
-    return weight.unflatten(0, (-1, len(order_K)))[:, order_K].flatten(0, 1)
+    out: torch.Tensor = weight.unflatten(0, (-1, len(order_K)))[:, order_K].flatten(0, 1)
+    return out
 
 
 def turn(

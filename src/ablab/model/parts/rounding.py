@@ -23,7 +23,8 @@ def kept(bits: int) -> torch.dtype:
 
 def most(bits: int) -> int:
     """The largest code of `bits` bits: 2^(bits-1) - 1."""
-    return 2 ** (bits - 1) - 1
+    out: int = 2 ** (bits - 1) - 1
+    return out
 
 
 def check_bits(**settings: int | None) -> None:

@@ -44,7 +44,8 @@ class GrapeMBasis(nn.Module):
         upper = torch.zeros(above.shape, dtype=torch.float64, device=self.skew.device)
         upper = upper.masked_scatter(above, self.skew.to(upper.dtype))
         skew, one = upper - upper.t(), torch.eye(self.width, dtype=upper.dtype, device=upper.device)
-        return torch.linalg.solve(one - skew, one + skew)
+        out: torch.Tensor = torch.linalg.solve(one - skew, one + skew)
+        return out
 
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None

@@ -67,7 +67,8 @@ class T5Buckets(nn.Module):
         distance_BTS = (p_query[:, :, None] - p_key[:, None, :]).clamp(0, self.max_distance)
         # Head by head: the gradient of an embedding lookup, or of indexing, takes two to three times as long.
         found = self.table_NH.t().contiguous().index_select(1, self.bucket_N[distance_BTS].flatten())
-        return found.unflatten(1, distance_BTS.shape).transpose(0, 1)
+        out: torch.Tensor = found.unflatten(1, distance_BTS.shape).transpose(0, 1)
+        return out
 
 
 def buckets(n_buckets: int, max_distance: int) -> list[int]:

@@ -119,4 +119,5 @@ def _product(a: Tensor, b: Tensor, rank: int) -> Tensor:
     if not a.is_cuda and kind in (torch.bfloat16, torch.float16):
         a, b = a.float(), b.float()
     with torch.autocast(a.device.type, enabled=False):  # else it would narrow them again
-        return ((a / rank).unflatten(-1, (-1, rank)) @ b.unflatten(-1, (rank, -1))).to(kind)
+        out: Tensor = ((a / rank).unflatten(-1, (-1, rank)) @ b.unflatten(-1, (rank, -1))).to(kind)
+        return out

@@ -77,13 +77,15 @@ class DeepseekV3(Linear):
         kept = of_groups_NG.topk(self.group_top_k, dim=-1).indices
         shut_NG = torch.ones_like(of_groups_NG, dtype=torch.bool).scatter_(1, kept, False)
         each = scores_NE.unflatten(1, (self.n_groups, -1))
-        return each.masked_fill(shut_NG[..., None], float("-inf")).flatten(1)
+        out: Tensor = each.masked_fill(shut_NG[..., None], float("-inf")).flatten(1)
+        return out
 
     def group_scores(self, scores_NE: Tensor) -> Tensor:
         """What each group is chosen by, (N, groups): the sum of its best experts' score + bias."""
         each = scores_NE.unflatten(1, (self.n_groups, -1))
         best = min(2, each.shape[2]) if self.group_score == "top2" else self.top_k // self.group_top_k
-        return each.topk(best, dim=-1).values.sum(-1)
+        out: Tensor = each.topk(best, dim=-1).values.sum(-1)
+        return out
 
     def after_step(self, counts_E: Tensor) -> None:
         """Move the bias by the counts of one optimizer step: over all its micro-batches and processes."""

@@ -124,4 +124,5 @@ def _halves(weight: Tensor, decoder: Decoder, layer: int) -> Tensor:
         return weight  # of another shape: what checks shapes says so
     order = torch.arange(size)
     order[:rotated] = order[:rotated].roll(rotated // 2)
-    return weight.unflatten(0, (-1, size))[:, order].flatten(0, 1)
+    out: Tensor = weight.unflatten(0, (-1, size))[:, order].flatten(0, 1)
+    return out

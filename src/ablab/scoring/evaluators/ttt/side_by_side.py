@@ -134,7 +134,8 @@ class SideBySide:
         tokens = rows.tokens_BT.to(self.device)
         hidden_BTD = model(tokens, torch.zeros_like(tokens))
         at_BC = rows.at_BC.to(self.device)
-        return hidden_BTD.gather(1, at_BC[..., None].expand(*at_BC.shape, hidden_BTD.shape[-1]))
+        out: Tensor = hidden_BTD.gather(1, at_BC[..., None].expand(*at_BC.shape, hidden_BTD.shape[-1]))
+        return out
 
     def _logits(self, hidden_BCD: Tensor) -> Tensor:
         if self.adapters.head is None:
