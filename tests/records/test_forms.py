@@ -1,18 +1,21 @@
-"""The forms of the records: they take what a store really holds, and nothing that lacks what a reader relies on."""
+"""The types of the records: they take what a store really holds, and nothing that lacks what a reader relies on."""
 
 from __future__ import annotations
 
 import json
+import typing
 from typing import Any
 
 import pytest
-from ablab.records.forms import DONE, RESULT, VERDICT
 from tests import finished_store as made
 
 from ablab.core.forms import misfit
 from ablab.judging.judge import conclude
+from ablab.records.answer import Kept
+from ablab.records.result import Result
+from ablab.records.run import Trained
 
-FORMS = {"done.json": DONE, "result.json": RESULT, "verdict.json": VERDICT}
+FORMS: dict[str, type] = {"done.json": Trained, "result.json": Result, "verdict.json": Kept}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +29,13 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_takes_what_a_store_holds_and_nothing_less(name: str, held: dict[str, list[dict[str, Any]]]) -> None:
     assert held[name]
+    hints = typing.get_type_hints(FORMS[name], include_extras=True)
     for record in held[name]:
         assert misfit(record, FORMS[name]) == ""
-        for key in FORMS[name]:
-            if not key.endswith("?"):
+        for key, hint in hints.items():
+            optional = typing.get_origin(hint) is typing.NotRequired
+            if not optional:
                 assert key in misfit({k: v for k, v in record.items() if k != key}, FORMS[name])
-            if FORMS[name][key] is not object and key.removesuffix("?") in record:
-                assert key.removesuffix("?") in misfit(record | {key.removesuffix("?"): {1, 2}}, FORMS[name])
+            inside = typing.get_args(hint)[0] if optional else hint
+            if inside is not object and key in record:
+                assert key in misfit(record | {key: {1, 2}}, FORMS[name])
