@@ -6,7 +6,7 @@ from typing import Any
 
 from ablab.core.fault import Fault, Refused, did_you_mean
 from ablab.core.setting import Setting, describe
-from ablab.core.slot import Slot
+from ablab.core.slot import Lever, Slot
 
 
 class UnknownSlot(Refused):
@@ -15,7 +15,7 @@ class UnknownSlot(Refused):
     exit_code = 2
 
 
-def slots() -> dict[str, Slot]:
+def slots() -> dict[str, Slot[Lever]]:
     """Every slot by its name in a study file."""
     from ablab.study.keys import SLOTS
 

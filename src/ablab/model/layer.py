@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from ablab.core.fault import Fault, InvalidStudy
-from ablab.core.slot import Slot
+from ablab.core.slot import Lever, Slot
 from ablab.model import blocks, gates, mlps, positions, projections, residuals, routers, softmaxes, temperatures, values
 from ablab.model.attention.attend import Documents, attend
 from ablab.model.gates.composed import Composed as Gates
@@ -158,7 +158,7 @@ def pairwise(position: nn.Module) -> bool:
     return bool(getattr(position, "pairwise", False))
 
 
-def build_lever(slot: Slot, choice: dict[str, Any], shape: Shape, place: str) -> Any:
+def build_lever(slot: Slot[Lever], choice: dict[str, Any], shape: Shape, place: str) -> Any:
     """The slot's lever; its ValueError becomes InvalidStudy with the place."""
     try:
         return slot.build(choice, shape)
@@ -167,7 +167,7 @@ def build_lever(slot: Slot, choice: dict[str, Any], shape: Shape, place: str) ->
         raise InvalidStudy(Fault(f"{place}.{slot.name}", f"{choice['name']}: {fault}", cure)) from error
 
 
-def build_levers(slot: Slot, composed: Any, choice: Any, shape: Shape, place: str) -> Any:
+def build_levers(slot: Slot[Lever], composed: Any, choice: Any, shape: Shape, place: str) -> Any:
     """One lever, or several composed where the choice is a list."""
     if not isinstance(choice, list):
         return build_lever(slot, choice, shape, place)

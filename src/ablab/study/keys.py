@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablab.artifact import codecs, compressors
-from ablab.core.slot import Slot
+from ablab.core.slot import Lever, Slot
 from ablab.data import tokenizers
 from ablab.data.corpus.build import TEXT_FIELD, VALID_FRACTION
 from ablab.data.sources.sources import SEPARATOR
@@ -31,7 +31,7 @@ from ablab.training import losses, optimizers, qats, schedules
 REQUIRED: Any = object()
 MOST = 2**53  # integers that every reader of JSON keeps exact
 
-SLOTS: dict[str, Slot] = {
+SLOTS: dict[str, Slot[Lever]] = {
     "position": positions.slot,
     "projection": projections.slot,
     "softmax": softmaxes.slot,

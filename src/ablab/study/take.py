@@ -13,7 +13,7 @@ from typing import Any
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.files import canonical
 from ablab.core.setting import coerce, describe
-from ablab.core.slot import Choice, Slot
+from ablab.core.slot import Choice, Lever, Slot
 from ablab.model.shape import Shape
 from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word
@@ -104,7 +104,7 @@ def _idle(slot_name: str, parts: list[Choice], place: str) -> list[Fault]:
     return out
 
 
-def _trials(slot_name: str, slot: Slot, choice: Any, place: str, shape: Shape | None) -> list[Fault]:
+def _trials(slot_name: str, slot: Slot[Lever], choice: Any, place: str, shape: Shape | None) -> list[Fault]:
     if slot_name in (*IN_MODEL, *OF_MODEL) and shape is None:
         return []
     choices = choice if isinstance(choice, list) else [choice]
@@ -123,7 +123,7 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _trial(slot: Slot, text: str, shape: Shape | None) -> str | None:
+def _trial(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
     """What the lever's constructor says against these settings; nothing is allocated (meta device)."""
     choice: Choice = json.loads(text)
     if shape is None and _wants_parts(slot.load(choice["name"])):
@@ -144,7 +144,7 @@ def _trial(slot: Slot, text: str, shape: Shape | None) -> str | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _composed(slot: Slot, text: str, shape: Shape | None) -> str | None:
+def _composed(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
     """What composing the list says against it (two additive parts, say)."""
     import torch
 

@@ -85,13 +85,7 @@ def train(
     Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
     another run or one of changed code; InvalidStudy for impossible sizes.
     """
-    where: Executed = {
-        "device": torch.device(device).type,
-        "precision": precision,
-        "executor": executor,
-        "micro_rows": micro_rows,
-        "compiled": compiled,
-    }
+    where = executed(device, precision, executor, micro_rows, compiled)
     identity = _identity(settings, corpus, {"seed": seed, **where})
     here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(device)}
     if (done := finished(out, identity, here, allow_changed)) is not None:
@@ -102,7 +96,7 @@ def train(
         if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
         with at_once():
-            own: Executed = {**where, "device": device}  # with its number, where a machine has several
+            own: Executed = {**where, "device": device}
             learner = Learner(settings, corpus, seed=seed, **own)
         progress, size = _resume(learner, out, identity, say, here, allow_changed)
         source.keep(out, here["source"])
@@ -123,6 +117,17 @@ def train(
         end: End = {"rows": metrics.rows, "chain": metrics.head}
         held.check()
         return _finish(learner, progress, corpus, fault, out, kept, end, here["source"])
+
+
+def executed(device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Executed:
+    """How a run is executed, on whichever device of its kind."""
+    return {
+        "device": torch.device(device).type,
+        "precision": precision,
+        "executor": executor,
+        "micro_rows": micro_rows,
+        "compiled": compiled,
+    }
 
 
 def _sitting(

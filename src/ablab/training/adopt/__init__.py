@@ -15,7 +15,7 @@ from ablab.data import Corpus
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, skeleton
 from ablab.model.size import parameters
-from ablab.records.run import Adopted, Executed, MadeBy, Trained
+from ablab.records.run import Adopted, Identity, MadeBy, Trained
 from ablab.runtime import machine, provenance, source
 from ablab.runtime.lock import locked
 from ablab.training import checkpoint
@@ -23,7 +23,7 @@ from ablab.training.adopt import golf
 from ablab.training.adopt.found import Found, read
 from ablab.training.adopt.names import closest, fitted, without_copies
 from ablab.training.adopt.strange import weights_at
-from ablab.training.train import finished
+from ablab.training.train import executed, finished
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
 SHOWN = 4  # differences of one kind that an error lists
@@ -50,13 +50,7 @@ def adopt(
     GateFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
     """
     [file] = map(Path, settings["train"]["weights"])
-    where: Executed = {
-        "device": torch.device(device).type,
-        "precision": precision,
-        "executor": executor,
-        "micro_rows": micro_rows,
-        "compiled": compiled,
-    }
+    where = executed(device, precision, executor, micro_rows, compiled)
     digest = _sha256(file)
     identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
@@ -80,44 +74,49 @@ def adopt(
             "tokenizer": found.tokenizer or None,
             "notes": notes,
         }
-        taken_over: Trained = {
-            "status": "done",
-            "fault": None,
-            "steps": 0,
-            "tokens": 0,
-            "seconds": 0.0,
-            "validate_seconds": 0.0,
-            "tokens_per_second": None,
-            "hashes": [],
-            "trajectory": [],
-            "untrained": {},
-            "validated": {},
-            "spikes": 0,
-            "resumed": [],
-            "routing": {},
-            "positions": None,
-            "rounded": {"steps": 0, "tensors": 0},
-            "epochs": 0.0,
-            "token_hash": f"adopted:{digest}",
-            "parameters": parameters(decoder),
-            "weights": {name: saved},
-            "identity": identity,
-            "seed": seed,
-            "device": where["device"],
-            "precision": precision,
-            "micro_rows": micro_rows,
-            "executor": executor,
-            "compiled": compiled,
-            "source": here["source"],
-            "machine": here["machine"],
-            "code": provenance.of_ablab(),
-            "threads": torch.get_num_threads(),
-            "adopted": adopted,
-        }
+        kept: Identity = {"identity": identity, "seed": seed, **where}
         source.keep(out, here["source"])
-        done = sealed(taken_over)
+        done = sealed(_untrained(kept, here, adopted, {name: saved}, decoder))
         write_json(out / "done.json", done)
         return done
+
+
+def _untrained(kept: Identity, here: MadeBy, adopted: Adopted, weights: dict[str, str], decoder: Decoder) -> Trained:
+    """What done.json says where nothing was trained."""
+    return {
+        "status": "done",
+        "fault": None,
+        "steps": 0,
+        "tokens": 0,
+        "seconds": 0.0,
+        "validate_seconds": 0.0,
+        "tokens_per_second": None,
+        "hashes": [],
+        "trajectory": [],
+        "untrained": {},
+        "validated": {},
+        "spikes": 0,
+        "resumed": [],
+        "routing": {},
+        "positions": None,
+        "rounded": {"steps": 0, "tensors": 0},
+        "epochs": 0.0,
+        "token_hash": f"adopted:{adopted['sha256']}",
+        "parameters": parameters(decoder),
+        "weights": weights,
+        "identity": kept["identity"],
+        "seed": kept["seed"],
+        "device": kept["device"],
+        "precision": kept["precision"],
+        "micro_rows": kept["micro_rows"],
+        "executor": kept["executor"],
+        "compiled": kept["compiled"],
+        "source": here["source"],
+        "machine": here["machine"],
+        "code": provenance.of_ablab(),
+        "threads": torch.get_num_threads(),
+        "adopted": adopted,
+    }
 
 
 def taken(
