@@ -10,6 +10,7 @@ import numpy as np
 
 from ablab.core.rng import stream
 from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.model import mlps
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 from ablab.training import losses, optimizers, qats, schedules
 
@@ -59,7 +60,7 @@ def kind(table: str, window: int | None, **levers: Any) -> dict[str, Any]:
     """One layer kind; a slot that is not named has its default."""
     asked = {**IN_MODEL, **levers}
     made = {slot: choice(SLOTS[slot], asked[slot]) for slot in IN_MODEL}
-    if not getattr(SLOTS["mlp"].load(made["mlp"]["name"]), "routed", False):
+    if not mlps.slot.load(made["mlp"]["name"]).routed:
         made["router"] = None
     return {"table": table, "window": window, **made}
 

@@ -15,6 +15,8 @@ from ablab.artifact import codecs, compressors
 from ablab.core.rng import stream
 from ablab.data import Corpus, prepare
 from ablab.data.corpus.corpus import Valid
+from ablab.model.embeddings.embedding import Embedding
+from ablab.model.parts.part import Part
 from ablab.scoring import evaluators
 
 TEXT = "the a stone river walks over under with night day green house small tree and then it was cold far"
@@ -75,6 +77,11 @@ class Stand(nn.Module):
         super().__init__()
         self.vocab_size, self.margin = vocab_size, margin
         self.weight = nn.Parameter(torch.zeros(1))
+        self.mixer = Embedding()  # it may look anywhere
+
+    def parts(self) -> dict[str, Part]:
+        """None of it hears of lengths."""
+        return {}
 
     def guess(self, row: np.ndarray) -> np.ndarray:
         """The next token after each place of a row, -1 where the rule says nothing."""

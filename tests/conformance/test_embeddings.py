@@ -119,7 +119,7 @@ def test_roles(case: str) -> None:
     part = lever(case)
     owners = dict(part.named_modules())
     for name, _ in part.named_parameters():
-        role = getattr(owners[name.rpartition(".")[0]], "role", "scalar")
+        role = owners[name.rpartition(".")[0]].role
         assert role == ("embedding" if "table" in name else "matrix" if "proj" in name else "scalar"), name
 
 

@@ -77,7 +77,7 @@ def forward(place, soft, given, documents, window, executor, shift=None):
         p = across(lambda part: part + shift, p)
     q, k = place.rotate(given["q"], given["k"], p)
     columns = place.columns(q, k, p)
-    bias = Pairwise(place.bias, p) if getattr(place, "pairwise", False) else None
+    bias = Pairwise(place.bias, p) if place.pairwise else None
     ask = {"window": window, "documents": documents, "columns": columns, "bias": bias, "executor": executor}
     return attend(q, k, given["v"], sink_H=soft.sink(), **ask)
 
@@ -120,7 +120,7 @@ def test_lift_equals_the_oracle(levers, softmax, monkeypatch):
         oracle = gradients(place, soft, inputs, case[3], window, "reference", torch.float64)
         # The committed choice in fp64 and fp32, and the kernel where short windowed rows would take plain products.
         runs = [(512, torch.float64, 1e-11), (512, torch.float32, 5e-6)]
-        if window is not None and not getattr(place, "pairwise", False):
+        if window is not None and not place.pairwise:
             runs += [(0, torch.float64, 1e-11), (0, torch.float32, 5e-6)]
         for short, dtype, bound in runs:
             monkeypatch.setattr(lift_module, "SHORT", short)
@@ -252,6 +252,6 @@ def scores(place, given, pos_BT, cached, carry):
     z = torch.einsum("bthk,bshk->bhts", q, k.repeat_interleave(H // k.shape[2], 2))
     if columns is not None:
         z = z + Columns(columns.u, w, columns.row).bias(H)
-    if getattr(place, "pairwise", False):
+    if place.pairwise:
         z = z + place.bias(p, keys)
     return z, carry

@@ -33,7 +33,7 @@ def test_gradients_reach_everything(name: str) -> None:
     x = lever.enter(X.clone().requires_grad_(), X0)
     (lever.out(lever.into(x).square(), "attn") + lever.out(lever.into(x) ** 3, "mlp")).sum().backward()
     assert all(p.grad is not None and (p.grad != 0).all() for p in lever.parameters())
-    assert getattr(lever, "role", "scalar") == "scalar"
+    assert lever.role == "scalar"
 
 
 def test_formulas() -> None:

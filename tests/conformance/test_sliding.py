@@ -162,7 +162,7 @@ def test_short_windows_share_rows() -> None:
 def test_one_pass_equals_the_windows_for_every_relative_scheme(lever: str) -> None:
     """And only what says so takes it: what calls itself relative must be. A new scheme that says nothing takes windows."""
     model, corpus = made("LLL", position=lever), corpus_of(LENGTHS)
-    relative = bool(getattr(positions.slot.load(lever), "relative", False))
+    relative = positions.slot.load(lever).relative
     assert receptive(model) == (3 * (WINDOW - 1) if relative else None)
     found = run(Sliding(stride=7), model, corpus)
     assert found.extra["way"] == ("one pass" if relative else "windows")

@@ -22,7 +22,7 @@ def test_neutral_is_the_baseline_bit_for_bit(dtype: torch.dtype) -> None:
 def test_qk_gain() -> None:
     lever = made(temperatures.slot, "qk_gain")
     (gain,) = lever.parameters()
-    assert gain.tolist() == [1.5] * 4 and getattr(lever, "role", "scalar") == "scalar"
+    assert gain.tolist() == [1.5] * 4 and lever.role == "scalar"
     shaken(lever)
     got = lever(Q)
     for h in range(4):

@@ -33,7 +33,7 @@ def test_formula_and_gradient(form: str, init: float) -> None:
     got = lever(v, first)
     torch.testing.assert_close(got, init * V + (1 - init) * FIRST, rtol=0, atol=2e-7)  # the mix is drawn in fp32
     (mix,) = lever.parameters()
-    assert mix.shape == () and getattr(lever, "role", "scalar") == "scalar"
+    assert mix.shape == () and lever.role == "scalar"
     assert torch.autograd.gradcheck(
         lambda v, f, m: torch.func.functional_call(lever, {"mix": m}, (v, f)), (v, first, mix)
     )

@@ -115,7 +115,7 @@ def test_levers_that_are_not_chosen_and_files_that_give_no_number_do_not_count(c
     ):
         (copy.root / name).write_text("x = 1\n")
     copy.edit(
-        "model/mlps/__init__.py", "slot: Slot[Any] = Slot(", "slot: Slot[Any] = Slot(\n    # another lever is listed\n"
+        "model/mlps/__init__.py", "slot: Slot[Mlp] = Slot(", "slot: Slot[Mlp] = Slot(\n    # another lever is listed\n"
     )
     assert source.of_training(settings) == trained
     kinds = {"L": tiny.kind("local", 8, position=["grape_a", "rope"]), "G": tiny.kind("global", None)}

@@ -13,8 +13,11 @@ from torch import nn
 
 from ablab.core.fault import InvalidStudy
 from ablab.model import decoder as decoder_module
+from ablab.model import mlps
 from ablab.model.decoder import build, skeleton
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.norm import Norm
+from ablab.model.parts.part import Part
 from ablab.model.size import flops_per_token, parameters
 
 
@@ -146,7 +149,7 @@ def test_init_has_the_stated_spread() -> None:
 
 
 def test_a_parameter_that_nobody_initialises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Forgetful(nn.Module):
+    class Forgetful(Part):
         def __init__(self) -> None:
             super().__init__()
             self.gain = nn.Parameter(torch.empty(3))
@@ -162,6 +165,46 @@ def test_a_parameter_that_nobody_initialises_is_named(monkeypatch: pytest.Monkey
         made()
     cure = "give class Forgetful an init(draw) that fills it"
     assert str(raised.value) == f"layers.1.mlp.extra.gain was never initialised; {cure}"
+
+
+class Strange(Mlp):
+    """An mlp of torch's own modules, or with a parameter in a plain nn.Module."""
+
+    def __init__(self, shape: Any, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("inner", "fault", "cure"),
+    [
+        (nn.Linear(4, 4), "weight: is a parameter of torch.nn.modules.linear.Linear",
+         "use ablab.model.parts.linear.Linear(d_in, d_out, std=shape.init_std, bias=shape.bias)"),
+        (nn.Embedding(4, 4), "weight: is a parameter of torch.nn.modules.sparse.Embedding",
+         "use ablab.model.parts.table.Table(rows, size, std=shape.init_std)"),
+        (nn.Sequential(nn.LayerNorm(4)), "0.weight: is a parameter of torch.nn.modules.normalization.LayerNorm",
+         "use ablab.model.parts.norm.LayerNorm(size, shape.norm_eps)"),
+        (Plain(), f"gain: is a parameter of {__name__}.Plain",
+         "let class Plain inherit ablab.model.parts.part.Part and fill it in init(draw)"),
+    ],
+    ids=["linear", "embedding", "norm", "plain"],
+)  # fmt: skip
+def test_a_parameter_of_no_part_is_refused_with_ours(
+    inner: nn.Module, fault: str, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have no role, so the wrong optimizer would move it, and numbers from torch's own generator."""
+    whole = mlps.slot.build
+    monkeypatch.setattr(mlps.slot, "build", lambda choice, *parts: Strange(whole(choice, *parts), inner))
+    with pytest.raises(InvalidStudy) as raised:
+        made()
+    said = f"layers.0.mlp.inner.{fault}, which has no role and draws nothing from the study's streams; {cure}"
+    assert str(raised.value) == said
 
 
 def test_roles_name_every_parameter_once() -> None:

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from tests.study.written import BASE, edited, faults, read
 
 from ablab.core.slot import Slot
+from ablab.model.positions.position import Position
 from ablab.scoring import evaluators
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.study import keys
 from ablab.study.assemble import assemble
 
 
-class Spin:
+class Spin(Position):
     """Spins."""
 
     def __init__(
@@ -29,6 +30,7 @@ class Spin:
     ) -> None:
         if turns > shape.head_dim:
             raise ValueError(f"turns {turns} of head_dim {shape.head_dim}; turn less")
+        super().__init__()
 
 
 class Glance(Evaluator):
@@ -39,11 +41,12 @@ class Glance(Evaluator):
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, cls in (("spin", Spin), ("glance", Glance), ("evaluator", Evaluator)):
+    for name, cls in (("spin", Spin), ("glance", Glance), ("evaluator", Evaluator), ("position", Position)):
         module = types.ModuleType(f"toys.{name}")
         setattr(module, cls.__name__, cls)
         monkeypatch.setitem(sys.modules, f"toys.{name}", module)
-    monkeypatch.setitem(keys.SLOTS, "position", Slot("position", "toys", lists=True, spin="Spin"))
+    spin: Slot[Position] = Slot("position", "toys", base="position.Position", lists=True, spin="Spin")
+    monkeypatch.setitem(keys.SLOTS, "position", spin)
     toy: Slot[Evaluator] = Slot("evaluate", "toys", base="evaluator.Evaluator", glance="Glance")
     monkeypatch.setitem(keys.SLOTS, "evaluate", toy)
     monkeypatch.setattr(evaluators, "slot", toy)

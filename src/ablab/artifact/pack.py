@@ -26,9 +26,9 @@ def pack(compress: Choice, codec: Choice, weights: Weights, calibration: Any = N
     notes, ...), raw_bytes of the weights as given, codec, ratio (file over prediction, None without one).
     Raises ValueError ("fault; cure") where the compressor or the codec cannot take the weights.
     """
-    packed: Packed = compressors.slot.build(compress).quantise(weights, calibration)
+    packed = compressors.slot.build(compress).quantise(weights, calibration)
     meta = {"compress": compress["name"], "meta": packed.meta}
-    blob: bytes = codecs.slot.build(codec).encode(packed.parts, meta)
+    blob = codecs.slot.build(codec).encode(packed.parts, meta)
     report = {"schemes": {}, "predicted_bytes": None, "notes": [], "hadamard": [], "lqer": [], **packed.report}
     predicted = report["predicted_bytes"]
     ratio = len(blob) / predicted if predicted else None
@@ -47,8 +47,7 @@ def unpack(blob: bytes) -> Weights:
         name = container.codec_of(blob)
         if name not in codecs.slot.table:
             raise ValueError(f"name the codec '{name}', which this ablab does not have")
-        codec: Any = codecs.slot.load(name)
-        parts, meta = container.read(blob, codec.expand)
+        parts, meta = container.read(blob, codecs.slot.load(name).expand)
         if not isinstance(meta, dict):
             raise ValueError("do not say how they were made")
         compress = meta.get("compress")
@@ -70,9 +69,7 @@ def code_bytes(path: Path) -> int:
 
 def _restored(name: str, parts: list[Any], meta: dict[str, Any]) -> Weights:
     try:
-        compressor: Any = compressors.slot.load(name)
-        weights: Weights = compressor.restore(parts, meta)
-        return weights
+        return compressors.slot.load(name).restore(parts, meta)
     except (Refused, Interrupted):
         raise
     except Exception as error:  # whole bytes, written by a compressor of another form

@@ -56,7 +56,7 @@ class Slot(Generic[L_co]):
         package: str,
         /,
         *,
-        base: str | None = None,
+        base: str,
         lists: bool = False,
         aliases: Mapping[str, str] | None = None,
         before: Mapping[str, Sequence[Before]] | None = None,
@@ -78,8 +78,6 @@ class Slot(Generic[L_co]):
     @property
     def base(self) -> type[L_co]:
         """The class that every lever of this slot inherits."""
-        if self._base is None:
-            return cast(type[L_co], object)
         return cast(type[L_co], _load(self.package, *self._base.split(".")))
 
     def load(self, name: str) -> type[L_co]:
@@ -109,7 +107,7 @@ class Slot(Generic[L_co]):
 
     def source(self, name: str) -> str:
         """Where the lever comes from: class attribute `source`; nothing where it says nothing."""
-        return str(getattr(self.load(name), "source", ""))
+        return self.load(name).source
 
     def coerce(self, value: Any, place: str) -> tuple[Any, list[Fault]]:
         """Canonical choice (a list of them where the slot composes) and every fault found in `value`.
@@ -180,7 +178,7 @@ class Slot(Generic[L_co]):
 
     def revision(self, choice: Choice) -> int:
         """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose."""
-        return int(getattr(self.load(choice["name"]), "revision", 1))
+        return self.load(choice["name"]).revision
 
 
 def _parts(setting: Setting | None) -> dict[str, Setting]:

@@ -266,14 +266,13 @@ def before_training(plan: Plan) -> list[str]:
 
 
 def said_by_levers(plan: Plan) -> list[str]:
-    """What the parts of the models themselves have to say: any module may have `notes()`, a list of texts."""
+    """What the parts of the models themselves have to say: their `notes`."""
     from ablab.model.decoder import skeleton
 
     said: dict[str, list[str]] = {}
     for name, arm in plan.study.with_baseline.items():
         model = skeleton(arm.settings["model"], vocab_size=plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size)
-        own: list[Any] = [part.notes for part in model.modules() if callable(getattr(part, "notes", None))]
-        for text in dict.fromkeys(text for notes_of in own for text in notes_of()):
+        for text in dict.fromkeys(text for part in model.parts().values() for text in part.notes()):
             said.setdefault(text, []).append(name)
     return [f"{text} ({', '.join(names)})" for text, names in said.items()]
 

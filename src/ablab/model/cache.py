@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ablab.model.attention.attend import attend
 from ablab.model.attention.cached import Kept, Stretch, attend_factors, attend_kept, bias_of
 from ablab.model.decoder import Decoder
-from ablab.model.layer import Attention, pairwise
+from ablab.model.layer import Attention
 from ablab.model.parts.columns import Columns, Pairwise, across, cut
 from ablab.model.parts.norm import Bare, Norm
 
@@ -80,7 +80,7 @@ class Memory:
         The first stretch takes the executor of training; whatever meets earlier columns takes the cached one.
         """
         stretch, own = self.cache.stretch, self.attention
-        start, paired = stretch.start, pairwise(own.position)
+        start, paired = stretch.start, own.position.pairwise
         tensors = factors_of(own, x_BTD, k, p) if self.factored else (k.transpose(1, 2), v.transpose(1, 2))
         names = ("a_k", "b_k", "a_v", "b_v") if self.factored else ("k", "v")
         seen = tuple(self._extend(name, x, start) for name, x in zip(names, tensors, strict=True))
@@ -145,22 +145,17 @@ def factored(attention: Attention) -> bool:
     Exact where the projection offers them (no bias), the norm is RMS before the rotation or none, all heads turn alike
     (`alike` of the position), and the values are the layer's own.
     """
-    offer = getattr(attention.projection, "factors", None)
-    if not callable(offer) or not _alike(attention.position):
+    if not attention.position.alike:
         return False
     if not isinstance(attention.k_norm, nn.Identity | Norm | Bare):
         return False
     if attention.norm_after:  # it measures and weighs what is turned already
         return False
-    parts, v_BTGK = offer(_nothing(attention, attention.shape.d_model)), _values(attention)
+    parts, v_BTGK = attention.projection.factors(_nothing(attention, attention.shape.d_model)), _values(attention)
     if parts is None or attention.value(v_BTGK, v_BTGK.clone()) is not v_BTGK:
         return False
     out: bool = sum(part.numel() for part in parts) < 2 * v_BTGK.numel()
     return out
-
-
-def _alike(position: nn.Module) -> bool:
-    return bool(getattr(position, "alike", not getattr(position, "turns", False)))
 
 
 def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -169,7 +164,9 @@ def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: Any) -> t
     The norm's scale is one number for a token and group and goes into a_k; its weight goes into b_k, which is then
     rotated as keys are: rotation is linear, and alike for all heads.
     """
-    a_k, b_k, a_v, b_v = attention.projection.factors(x_BTD)
+    factors = attention.projection.factors(x_BTD)
+    assert factors is not None, "only where `factored`"
+    a_k, b_k, a_v, b_v = factors
     norm = attention.k_norm
     if not isinstance(norm, nn.Identity):
         wide = torch.promote_types(a_k.dtype, torch.float32)
@@ -201,8 +198,8 @@ def cache_size(decoder: Decoder, length: int, *, itemsize: int) -> dict[str, int
 
 def _elements(attention: Attention) -> int:
     """Elements of keys and values, or of their factors, for each token."""
-    if factored(attention):
-        parts = attention.projection.factors(_nothing(attention, attention.shape.d_model))
+    parts = attention.projection.factors(_nothing(attention, attention.shape.d_model))
+    if parts is not None and factored(attention):
         return sum(part.numel() for part in parts)
     return 2 * _values(attention).numel()
 
@@ -224,7 +221,7 @@ def _other_bytes(attention: Attention) -> int:
     p, _ = attention.position.place(x_BTD, torch.zeros(1, 1, dtype=torch.int64, device=x_BTD.device), None)
     columns = attention.position.columns(q_BTHK, _values(attention), p)
     found = 0 if columns is None else columns.w.nbytes
-    if pairwise(attention.position):
+    if attention.position.pairwise:
         sizes: list[int] = []
         across(lambda x: sizes.append(x.nbytes), p)
         found += sum(sizes)

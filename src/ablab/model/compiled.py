@@ -14,6 +14,7 @@ import torch
 from ablab.model.attention.attend import attend
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Layer
+from ablab.model.parts.part import Part
 
 # Compilations of one piece of code: kinds of layers times shapes times with and without gradients. A limit that is hit
 # raises, where torch would go on uncompiled in silence.
@@ -39,6 +40,6 @@ def compile_layers(model: Decoder, *, backend: str = "inductor") -> None:
         assert isinstance(layer, Layer)
         layer.attn.core = outside
         for part in layer.modules():
-            if getattr(part, "border", False):  # grouped experts: torch traces their product in bf16 alone
+            if isinstance(part, Part) and part.border:  # grouped experts: torch traces their product in bf16 alone
                 part.forward = torch.compiler.disable(part.forward)
         layer.compile(backend=backend, dynamic=False)

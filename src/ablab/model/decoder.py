@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,27 +23,20 @@ from ablab.model.embeddings.composed import Composed as Embeddings
 from ablab.model.layer import Layer, Pass, build_lever, build_levers, build_position
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.norm import NORMS
+from ablab.model.parts.part import Part
 from ablab.model.parts.routing import Aux
+from ablab.model.parts.table import Table
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
+# What takes the place of torch's own modules: it has a role and draws its own numbers.
+OURS: dict[type[nn.Module], str] = {
+    nn.Linear: "ablab.model.parts.linear.Linear(d_in, d_out, std=shape.init_std, bias=shape.bias)",
+    nn.Embedding: "ablab.model.parts.table.Table(rows, size, std=shape.init_std)",
+    nn.LayerNorm: "ablab.model.parts.norm.LayerNorm(size, shape.norm_eps)",
+    nn.RMSNorm: "ablab.model.parts.norm.Norm(size, shape.norm_eps)",
+}
 REVISION = 2  # raised whenever a number that this file makes changes on purpose
-
-
-class Embedding(nn.Module):
-    """Token ids to vectors, weight (vocab_size, d_model). Role `embedding`; when tied it is the head too."""
-
-    role = "embedding"
-
-    def __init__(self, vocab_size: int, d_model: int, *, std: float) -> None:
-        super().__init__()
-        self.std = std
-        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
-
-    def init(self, draw: Draw) -> None:
-        draw.normal_(self.weight, "weight", self.std)
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        return F.embedding(tokens_BT, self.weight)
 
 
 class Head(Linear):
@@ -63,18 +56,18 @@ class Decoder(nn.Module):
         shape = _shape(model, vocab_size)
         self.softcap = float(model["softcap"])
         std = shape.init_std if model["embed_std"] is None else model["embed_std"]
-        self.embed = Embedding(vocab_size, shape.d_model, std=std)
+        self.embed = Table(vocab_size, shape.d_model, std=std)
         self.mixer = build_levers(embeddings.slot, Embeddings, model["embedding"], shape, "model")
         self.straight, self.looped = list(range(shape.n_layers)), order(shape.n_layers, model["loops"])
         self.loop_from, self.looping = model["loop_from"] or 0.0, True
         self.shared = nn.ModuleDict()  # positions of which the network has one
         self.layers = nn.ModuleList()
-        owners: dict[str, nn.Module] = {}
+        owners: dict[str, Position] = {}
         for i, letter in enumerate(model["layers"]):
             kind = model["kinds"][letter]
             here = Shape(**{**vars(shape), "window": kind["window"], "layer": i})
             position = build_position(kind["position"], here, f"model.{kind['table']}")
-            if shared := getattr(position, "share", "layer") == "net":
+            if shared := position.share == "net":
                 name = canonical(kind["position"])
                 if name not in owners:
                     self.shared[str(len(owners))] = position
@@ -117,9 +110,9 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.carry = carry
         run = Pass(documents, x_BTD, aux, None if cache is None else cache.memories)
-        steps, kept, stream = self.order, list[Tensor](), x_BTD
+        steps, layers, kept, stream = self.order, self.stack(), list[Tensor](), x_BTD
         for run.step, i in enumerate(steps):
-            layer: Any = self.layers[i]
+            layer = layers[i]
             stream = self._lanes(stream, layer.block.lanes)
             stream = self.skips.before(stream, run.step, len(steps), kept)
             stream = layer(stream, run)
@@ -158,15 +151,32 @@ class Decoder(nn.Module):
     def roles(self) -> dict[str, str]:
         """Role of every parameter, each exactly once, in the order of `named_parameters`.
 
-        A role is the class attribute `role` of the module that owns the parameter; without one it is `scalar`, and so is
-        whatever is called bias or has fewer than two dimensions.
+        A role is the attribute `role` of the part that owns the parameter; `scalar` is whatever is called bias or has fewer
+        than two dimensions.
         """
-        owners = dict(self.named_modules())
-        found = {}
+        owners, found = self.owners(), {}
         for name, parameter in self.named_parameters():
-            owner, _, leaf = name.rpartition(".")
-            flat = leaf == "bias" or parameter.dim() < 2
-            found[name] = "scalar" if flat else getattr(owners[owner], "role", "scalar")
+            flat = name.rpartition(".")[2] == "bias" or parameter.dim() < 2
+            found[name] = "scalar" if flat else owners[name].role
+        return found
+
+    def stack(self) -> list[Layer]:
+        """The layers, from the first."""
+        return cast(list[Layer], list(self.layers))
+
+    def parts(self) -> dict[str, Part]:
+        """Every part by its path, in the order of `named_modules`."""
+        return {path: part for path, part in self.named_modules() if isinstance(part, Part)}
+
+    def owners(self) -> dict[str, Part]:
+        """The part that every parameter belongs to. InvalidStudy where it belongs to anything else."""
+        found = {}
+        for path, module in self.named_modules():
+            for leaf, _ in module.named_parameters(recurse=False):
+                name = f"{path}.{leaf}" if path else leaf
+                if not isinstance(module, Part):
+                    raise InvalidStudy(_stranger(name, module))
+                found[name] = module
         return found
 
 
@@ -194,9 +204,8 @@ def build(
             if tensor.is_floating_point():
                 tensor.fill_(math.nan)
         draw = Draw(seed, salt=salt, orthogonal=model["init"] == "orthogonal")
-        for path, module in decoder.named_modules():
-            if callable(fill := getattr(module, "init", None)):
-                fill(draw.at(path))
+        for path, part in decoder.parts().items():
+            part.init(draw.at(path))
     owners = dict(decoder.named_modules())
     for name, tensor in (*decoder.named_parameters(), *decoder.named_buffers()):
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
@@ -208,7 +217,9 @@ def build(
 def skeleton(model: Mapping[str, Any], *, vocab_size: int, executor: str = "lift") -> Decoder:
     """The decoder on the meta device: names and sizes, no numbers. Enough for counting and `roles`."""
     with torch.device("meta"):
-        return Decoder(model, vocab_size=vocab_size, executor=executor)
+        decoder = Decoder(model, vocab_size=vocab_size, executor=executor)
+    decoder.owners()
+    return decoder
 
 
 def order(n_layers: int, loops: list[Any]) -> list[int]:
@@ -218,6 +229,15 @@ def order(n_layers: int, loops: list[Any]) -> list[int]:
         met += [*range(at, first), *(list(range(first, end)) * passes)]
         at = end
     return met + list(range(at, n_layers))
+
+
+def _stranger(name: str, module: nn.Module) -> Fault:
+    """What is wrong with a parameter of a module that has no role and draws nothing: torch's own, or a plain nn.Module."""
+    own = type(module).__name__
+    fault = f"is a parameter of {type(module).__module__}.{own}, which has no role and draws nothing from the study's streams"
+    ours = next((ours for theirs, ours in OURS.items() if isinstance(module, theirs)), None)
+    cure = f"use {ours}" if ours else f"let class {own} inherit ablab.model.parts.part.Part and fill it in init(draw)"
+    return Fault(name, fault, cure)
 
 
 def _shape(model: Mapping[str, Any], vocab_size: int) -> Shape:

@@ -5,9 +5,9 @@ Shapes are suffixes: B batch, T query positions, D d_model, H query heads, G key
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -21,8 +21,11 @@ from ablab.model.parts.linear import Linear
 from ablab.model.parts.norm import NORMS
 from ablab.model.parts.routing import Aux
 from ablab.model.positions.composed import Composed as Positions
+from ablab.model.positions.position import Position
 from ablab.model.residuals.composed import Composed as Residuals
 from ablab.model.shape import Shape
+
+L = TypeVar("L", bound=Lever)
 
 
 class Memory(Protocol):
@@ -59,7 +62,7 @@ class Attention(nn.Module):
     core = staticmethod(attend)
 
     def __init__(
-        self, kind: Mapping[str, Any], shape: Shape, position: nn.Module, shared: bool, *, norm: str,
+        self, kind: Mapping[str, Any], shape: Shape, position: Position, shared: bool, *, norm: str,
         qk_norm: bool | Literal["after"], executor: str,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -70,7 +73,7 @@ class Attention(nn.Module):
         self.q_norm = NORMS[norm](shape.head_dim, shape.norm_eps) if qk_norm else nn.Identity()
         self.k_norm = NORMS[norm](shape.head_dim, shape.norm_eps) if qk_norm else nn.Identity()
         self.norm_after = qk_norm == "after"
-        self.position: Any
+        self.position: Position
         if shared:  # it belongs to the decoder: registered here too, it would be saved twice
             object.__setattr__(self, "position", position)
         else:
@@ -103,7 +106,7 @@ class Attention(nn.Module):
                 window=self.window,
                 documents=run.documents,
                 columns=columns,
-                bias=Pairwise(self.position.bias, p) if pairwise(self.position) else None,
+                bias=Pairwise(self.position.bias, p) if self.position.pairwise else None,
                 sink_H=self.softmax.sink(),
                 executor=self.executor,
             )
@@ -118,7 +121,7 @@ class Layer(nn.Module):
     """Two branches, each behind its norm, joined to the stream by the block."""
 
     def __init__(
-        self, kind: Mapping[str, Any], shape: Shape, position: nn.Module, shared: bool, *, norm: str,
+        self, kind: Mapping[str, Any], shape: Shape, position: Position, shared: bool, *, norm: str,
         qk_norm: bool | Literal["after"], executor: str,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -127,7 +130,7 @@ class Layer(nn.Module):
         self.attn = Attention(kind, shape, position, shared, norm=norm, qk_norm=qk_norm, executor=executor)
         self.mlp_norm = NORMS[norm](shape.d_model, shape.norm_eps)
         self.mlp = build_lever(mlps.slot, kind["mlp"], shape, place)
-        self.routed = bool(getattr(self.mlp, "routed", False))
+        self.routed = self.mlp.routed
         if self.routed:
             routed = Shape(**{**vars(shape), "n_experts": self.mlp.n_experts})
             self.mlp.router = build_lever(routers.slot, kind["router"], routed, place)
@@ -153,12 +156,7 @@ class Layer(nn.Module):
         return out
 
 
-def pairwise(position: nn.Module) -> bool:
-    """Whether the position biases scores pair by pair."""
-    return bool(getattr(position, "pairwise", False))
-
-
-def build_lever(slot: Slot[Lever], choice: dict[str, Any], shape: Shape, place: str) -> Any:
+def build_lever(slot: Slot[L], choice: dict[str, Any], shape: Shape, place: str) -> L:
     """The slot's lever; its ValueError becomes InvalidStudy with the place."""
     try:
         return slot.build(choice, shape)
@@ -167,7 +165,7 @@ def build_lever(slot: Slot[Lever], choice: dict[str, Any], shape: Shape, place: 
         raise InvalidStudy(Fault(f"{place}.{slot.name}", f"{choice['name']}: {fault}", cure)) from error
 
 
-def build_levers(slot: Slot[Lever], composed: Any, choice: Any, shape: Shape, place: str) -> Any:
+def build_levers(slot: Slot[L], composed: Callable[[list[L]], L], choice: Any, shape: Shape, place: str) -> L:
     """One lever, or several composed where the choice is a list."""
     if not isinstance(choice, list):
         return build_lever(slot, choice, shape, place)
@@ -179,10 +177,9 @@ def build_levers(slot: Slot[Lever], composed: Any, choice: Any, shape: Shape, pl
         raise InvalidStudy(Fault(f"{place}.{slot.name}", fault, cure)) from error
 
 
-def build_position(choice: Any, shape: Shape, place: str) -> nn.Module:
+def build_position(choice: Any, shape: Shape, place: str) -> Position:
     """The position of a layer. Raises InvalidStudy where a part of a list would be shared by the whole network."""
     if isinstance(choice, list) and any(part.get("share") == "net" for part in choice):
         fault = 'a part with share = "net" stands in a list'
         raise InvalidStudy(Fault(f"{place}.position", fault, 'let it stand alone, or use share = "layer"'))
-    built: nn.Module = build_levers(positions.slot, Positions, choice, shape, place)
-    return built
+    return build_levers(positions.slot, Positions, choice, shape, place)

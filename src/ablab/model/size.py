@@ -20,11 +20,8 @@ def parameters(decoder: Decoder) -> dict[str, int]:
 
 def active_parameters(decoder: Decoder) -> int:
     """Parameters that one token meets: of a mixture, its chosen experts alone."""
-    owners = dict(decoder.named_modules())
-    return sum(
-        round(p.numel() * getattr(owners[name.rpartition(".")[0]], "used", 1.0))
-        for name, p in decoder.named_parameters()
-    )
+    owners = decoder.owners()
+    return sum(round(p.numel() * owners[name].used) for name, p in decoder.named_parameters())
 
 
 def flops_per_token(model: Mapping[str, Any], vocab_size: int) -> float:
@@ -35,14 +32,14 @@ def flops_per_token(model: Mapping[str, Any], vocab_size: int) -> float:
     of training in which they run. Norms, softmax and the optimizer are not counted.
     """
     decoder = skeleton(model, vocab_size=vocab_size)
-    owners, roles = dict(decoder.named_modules()), decoder.roles()
+    owners, roles = decoder.owners(), decoder.roles()
     looped = 1.0 - decoder.loop_from
     met = [decoder.straight.count(i) * (1 - looped) + decoder.looped.count(i) * looped for i in decoder.straight]
     total = 6.0 * decoder.embed.weight.numel()  # the head, tied or not; looking a token up costs nothing
     for name, parameter in decoder.named_parameters():
         if roles[name] == "matrix":
             times = met[int(name.split(".")[1])] if name.startswith("layers.") else 1.0
-            total += 6.0 * times * parameter.numel() * getattr(owners[name.rpartition(".")[0]], "used", 1.0)
+            total += 6.0 * times * parameter.numel() * owners[name].used
     length = model["seq_len"]
     for i, letter in enumerate(model["layers"]):
         window = min(model["kinds"][letter]["window"] or length, length)

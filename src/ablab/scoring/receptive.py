@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder, skeleton
@@ -17,28 +17,27 @@ def receptive(model: Decoder) -> int | None:
     to look anywhere. No other part can look back: a forward over a cache equals the whole one, and nothing else keeps
     anything there.
     """
-    reach = getattr(getattr(model, "mixer", None), "reach", None)
+    reach = model.mixer.reach
     if reach is None:
         return None
-    total = int(reach)
+    total, stack = int(reach), model.stack()
     for i in model.order:
-        attention: Any = cast(Any, model.layers[i]).attn
-        if attention.window is None or not getattr(attention.position, "relative", False):
+        attention = stack[i].attn
+        if attention.window is None or not attention.position.relative:
             return None
         total += int(attention.window) - 1
     return total
 
 
 def within(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None, length: int) -> None:
-    """ValueError where a part (`within`) cannot read `length` tokens in one go.
+    """ValueError where a part cannot read `length` tokens in one go.
 
     Places that were trained are never too many: the model is asked, or made as a skeleton, only beyond them.
     """
     if length <= settings["model"]["seq_len"]:
         return
-    for part in made(settings, corpus, model).modules():
-        if callable(check := getattr(part, "within", None)):
-            check(length - 1)
+    for part in made(settings, corpus, model).parts().values():
+        part.within(length - 1)
 
 
 def made(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None) -> Decoder:

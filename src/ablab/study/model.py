@@ -6,9 +6,10 @@ import difflib
 from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.model import mlps
 from ablab.model.shape import Shape
 from ablab.study import layers as layer_string
-from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, SLOTS
+from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS
 from ablab.study.merge import kind_table
 from ablab.study.read import word
 from ablab.study.take import lever, section, show, table, take
@@ -157,7 +158,7 @@ def _router(
     """The router of a kind whose mlp is routed; none elsewhere, where naming one for this kind is a fault."""
     if mlp is None:
         return None
-    if not getattr(SLOTS["mlp"].load(mlp["name"]), "routed", False):
+    if not mlps.slot.load(mlp["name"]).routed:
         if own:
             text = f"the mlp of this layer kind is {mlp['name']}, which routes nothing"
             faults.append(Fault(place, text, 'remove it, or use mlp = "moe"'))

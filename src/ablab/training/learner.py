@@ -16,7 +16,7 @@ from ablab.data.batches.megatron_stream import MegatronStream
 from ablab.data.corpus.midway import midway
 from ablab.data.spans import SPANS, metric_of
 from ablab.model.compiled import compile_layers
-from ablab.model.decoder import build
+from ablab.model.decoder import Decoder, build
 from ablab.model.parts.routing import Aux
 from ablab.runtime import machine
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
@@ -29,9 +29,9 @@ class Diverged(Exception):
     """The loss or a gradient is not finite; raised before the update. Its text says which."""
 
 
-def split_fault(model: torch.nn.Module, rows: int, micro_rows: int, place: str) -> Fault | None:
+def split_fault(model: Decoder, rows: int, micro_rows: int, place: str) -> Fault | None:
     """What is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time."""
-    whole = [path for path, part in model.named_modules() if getattr(part, "whole_batch", False)]
+    whole = [path for path, part in model.parts().items() if part.whole_batch]
     if not whole or micro_rows >= rows:
         return None
     text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {micro_rows} at a time'

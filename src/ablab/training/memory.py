@@ -41,7 +41,7 @@ def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
     for stack in decoder.layers.modules():
         if isinstance(stack, Stacked):
             experts, d_out, _ = stack.weight.shape
-            widths += EXPERT_ACTIVATIONS * d_out * round(experts * getattr(stack, "used", 1.0))
+            widths += EXPERT_ACTIVATIONS * d_out * round(experts * stack.used)
     passes = len(decoder.looped)
     out: int = (
         4 * model["seq_len"] * (passes * ACTIVATIONS * model["d_model"] + widths * passes // len(model["layers"]))

@@ -6,10 +6,11 @@ from typing import Any
 
 from ablab.artifact import container
 from ablab.artifact.arrays import Part
+from ablab.artifact.codecs.codec import Codec
 from ablab.artifact.layout import Layout
 
 
-class Brotli:
+class Brotli(Codec):
     """Compresses with brotli: the smallest files of the usual codecs on codes of rounded weights, and the slowest.
 
     quality: 0 to 11. window: log2 of the reach of matches in bytes, 10 to 24. shuffle, transpose, pack_bits, group,

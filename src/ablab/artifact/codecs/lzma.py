@@ -7,6 +7,7 @@ from typing import Any
 
 from ablab.artifact import container
 from ablab.artifact.arrays import Part
+from ablab.artifact.codecs.codec import Codec
 from ablab.artifact.layout import Layout
 
 LEAST, MOST = 1 << 12, 1 << 26  # dictionary, bytes
@@ -14,7 +15,7 @@ EXTREME = 9  # the only level of the longest search: in their extreme forms the 
 LEVELS = (*range(7), EXTREME)
 
 
-class Lzma:
+class Lzma(Codec):
     """Compresses with raw LZMA2 streams, without headers of their own.
 
     level: how matches are searched: 0 to 6 as the presets of xz, 9 as its `9e`. The dictionary always holds the content (4

@@ -6,10 +6,11 @@ from typing import Any
 
 from ablab.artifact import container
 from ablab.artifact.arrays import Part
+from ablab.artifact.codecs.codec import Codec
 from ablab.artifact.layout import Layout
 
 
-class Raw:
+class Raw(Codec):
     """Lays the arrays end to end, as they are; with `pack_bits`, codes of k bits take k bits.
 
     Nothing is compressed, so no other order of the bytes would change their number.

@@ -6,10 +6,11 @@ from typing import Any
 
 from ablab.artifact import container
 from ablab.artifact.arrays import Part
+from ablab.artifact.codecs.codec import Codec
 from ablab.artifact.layout import Layout
 
 
-class Zstd:
+class Zstd(Codec):
     """Compresses with zstd: fast to read, a little larger than brotli.
 
     level: 1 to 22. shuffle, transpose, pack_bits, group, sort_rows: how the numbers lie (ablab.artifact.layout).

@@ -1,9 +1,14 @@
 """Compressors: weights to bytes and back; the size of the artifact is len(bytes)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 from ablab.core.spelling import Before
+
+if TYPE_CHECKING:
+    from ablab.artifact.compressors.compressor import Compressor
 
 ROUNDED = {
     **{
@@ -13,9 +18,10 @@ ROUNDED = {
 }
 SOLVED = {name: f"solver.{name}" for name in ("damp", "act_order", "block")}
 
-slot: Slot[Any] = Slot(
+slot: Slot[Compressor] = Slot(
     "compress",
     __name__,
+    base="compressor.Compressor",
     keep="Keep",
     rtn="Rtn",
     gptq="Gptq",

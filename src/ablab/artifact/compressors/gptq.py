@@ -9,6 +9,7 @@ from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors import against, bounds, corrections, hadamard, quantised
 from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
 from ablab.artifact.compressors.calibration import Calibration
+from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
 from ablab.artifact.compressors.solve import How
@@ -16,7 +17,7 @@ from ablab.artifact.compressors.solve import How
 MINIATURE_TOKENS = 512
 
 
-class Gptq:
+class Gptq(Compressor):
     """Rounds the matrices of more than `small` numbers against the Hessian of their inputs on `tokens` of training text.
 
     Row scale: sigmas standard deviations over the largest code, fp16 (SDClip). A tied embedding counts as the head, so its

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import refuse_odd
 
 Weights = dict[str, torch.Tensor]
 SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of types that numpy lacks
 
 
-class Keep:
+class Keep(Compressor):
     """Keeps the weights as trained, bit for bit. Nothing is copied before a codec reads it."""
 
     source = "ablab"

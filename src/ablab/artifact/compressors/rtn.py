@@ -8,12 +8,13 @@ from typing import Any
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors import bounds, corrections, hadamard, quantised
 from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
+from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
 from ablab.model.parts.rounding import Per
 
 
-class Rtn:
+class Rtn(Compressor):
     """Rounds every matrix of more than `small` numbers to `bits`, each code the nearest; fp16 scale per row or per tensor.
 
     A stack of experts is rounded matrix by matrix. Everything else: see passthrough.py; routers and whole numbers are exact.

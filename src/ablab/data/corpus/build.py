@@ -22,7 +22,7 @@ from ablab.core.kinds import kind_of
 from ablab.core.opened import no_file
 from ablab.data.corpus import checks as gates
 from ablab.data.corpus import groups, sidecar, stretches, tokenised, verbatim
-from ablab.data.corpus.corpus import Corpus, Tokenizer, digest_of_manifest, open_corpus, read_manifest
+from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.corpus.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.corpus.tokens import Tokens
 from ablab.data.corpus.writer import Writer
@@ -30,6 +30,7 @@ from ablab.data.sources.find import Found, find
 from ablab.data.sources.renewed import renewed
 from ablab.data.sources.sources import SEPARATOR, Source, TextFile
 from ablab.data.tokenizers import slot
+from ablab.data.tokenizers.tokenizer import Tokenizer
 from ablab.records.corpus import Looked, Manifest
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
@@ -255,7 +256,7 @@ def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tupl
     if data.get("text_separator", SEPARATOR):
         for hint in _hints(_text_files(sources)):
             say(hint)
-    tokenizer: Tokenizer = slot.build(data["tokenizer"])
+    tokenizer = slot.build(data["tokenizer"])
     sample = SAMPLE_CHARS if tokenizer.trained else 0
     found = scan(sources.texts, data["valid_fraction"], sample, say, sources.held_texts)
     if tokenizer.trained:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ablab.data.formats.index_file import map_file
 from ablab.data.formats.parts import Part
 from ablab.data.spans import FINAL, REASONING
 from ablab.data.tokenizers import slot
+from ablab.data.tokenizers.tokenizer import Tokenizer
 from ablab.records.corpus import InputFile, Manifest
 
 if TYPE_CHECKING:
@@ -28,24 +29,6 @@ FILES = ("tokenizer", "train.starts", "valid.tokens", "valid.bytes", "valid.star
 MOST_TOKENS = 1 << 24  # of a vocabulary; the largest that are published have a million
 PIECE = 1 << 24  # ids looked through at once
 SOME = ("train.tokens", "train.loss", "train.span", "valid.marks")  # of corpora that copy their tokens, or mask some
-
-
-class Tokenizer(Protocol):
-    """What the data floor asks of a tokenizer."""
-
-    vocab_size: int
-    bos_id: int
-    trained: bool
-
-    def ready(self) -> None: ...
-    def train(self, texts: Sequence[str]) -> None: ...
-    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]: ...
-    def count(self, ids: np.ndarray) -> np.ndarray: ...
-    def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes: ...
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def save(self, path: Path) -> None: ...
 
 
 class Document(NamedTuple):

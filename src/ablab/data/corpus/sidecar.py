@@ -7,11 +7,10 @@ is near what it was.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ablab.core.fault import Fault, GateFailed
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 # Sidecars made by sentencepiece's own alignment to the original text (nmt_nfkc, nmt_nfkc_cf, nfkc; 80 files of Python's
 # library, 0.5 M tokens of letters each): letters alone have a ratio of 1.0000, no class of lengths has another most common
@@ -72,11 +71,11 @@ class Told:
             raise GateFailed(Fault(place, fault, cure))
 
 
-def told_by(tokenizer: Any) -> Told | None:
+def told_by(tokenizer: Tokenizer) -> Told | None:
     """A check for this tokenizer's sidecars; None where tokens tell the text's bytes themselves."""
-    return Told(squeezes=bool(tokenizer.squeezes)) if getattr(tokenizer, "hidden", False) else None
+    return Told(squeezes=tokenizer.squeezes) if tokenizer.hidden else None
 
 
-def identity(tokenizer: Any) -> dict[str, int]:
+def identity(tokenizer: Tokenizer) -> dict[str, int]:
     """What a corpus's key holds of this check: nothing where the tokens themselves tell the bytes, and always did."""
-    return {"sidecars": REVISION} if not tokenizer.trained and getattr(tokenizer, "hidden", False) else {}
+    return {"sidecars": REVISION} if not tokenizer.trained and tokenizer.hidden else {}

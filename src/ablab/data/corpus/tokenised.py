@@ -15,7 +15,6 @@ import numpy as np
 
 from ablab.core.fault import Fault, GateFailed
 from ablab.data.corpus import checks as gates
-from ablab.data.corpus.corpus import Tokenizer
 from ablab.data.corpus.sidecar import told_by
 from ablab.data.corpus.split import DROPPED, HELD, TRAIN, Copies, roles_of
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, marked
@@ -24,6 +23,7 @@ from ablab.data.formats.parts import Opened, Part, documents_of, highest
 from ablab.data.look.looks import no_zeros, right_width, swapped
 from ablab.data.sources.find import Found
 from ablab.data.tokenizers import slot
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 _PIECE = 1 << 24  # labels looked through at once
 FORMAT = 2  # raised when the same files and settings would give another corpus
@@ -36,7 +36,7 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
     GateFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or
     nothing is left to train or to score.
     """
-    tokenizer: Tokenizer = slot.build(data["tokenizer"])
+    tokenizer = slot.build(data["tokenizer"])
     train, valid = found.parts, found.held_parts
     if tokenizer.trained:
         fault = f"'{data['tokenizer']['name']}' would be trained, and token files hold no text"
@@ -54,7 +54,7 @@ def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[T
     if len(masked) > 1:
         fault = "some files have loss masks and spans beside them, others have none"
         raise GateFailed(Fault("data.source", fault, "give files of one kind"))
-    if getattr(tokenizer, "rewrites", False) and any(one.n_bytes is None for one in held or opened):
+    if tokenizer.rewrites and any(one.n_bytes is None for one in held or opened):
         say("data: this model normalises text, and bytes are counted on what it made of it, as its users do")
     writer = _Writer(folder, tokenizer, "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4", masked=True in masked)
     built = all(part.vocab_sha256 for part in (*train, *valid))
@@ -336,17 +336,17 @@ class _Writer:
         if told is not None and told[ids == self.tokenizer.bos_id].any():
             fault = "charges bytes to BOS, which stands for no text"
             raise GateFailed(Fault("data.valid_source: byte sidecar", fault, "write it again from the text"))
-        rewrites = bool(getattr(self.tokenizer, "rewrites", False))  # then only the sidecar knows the original text
+        rewrites = self.tokenizer.rewrites  # then only the sidecar knows the original text
         try:
             n_bytes = self.tokenizer.count(ids)
             whole = len(self.tokenizer.to_bytes(ids))
         except ValueError as error:
             if told is not None and self.told is not None:
-                self.told.add(told, *self.tokenizer.shown(ids))  # type: ignore[attr-defined]
+                self.told.add(told, *self.tokenizer.shown(ids))
                 return told  # pieces that stand for other text than they show: this is what the sidecar is for
             raise GateFailed(Fault("data.tokenizer", *str(error).split("; ", 1))) from error
         if told is not None and self.told is not None:
-            self.told.add(told, *self.tokenizer.shown(ids))  # type: ignore[attr-defined]
+            self.told.add(told, *self.tokenizer.shown(ids))
         for name, found in (
             ("data.tokenizer", n_bytes),
             ("data.valid_source: byte sidecar", None if rewrites else told),

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
 from ablab.core.fault import Fault, GateFailed
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 MARKS = ("not trained", "reasoning", "final", "trained", "unknown")  # unknown: a label that means nothing
-
-
-class Words(Protocol):
-    """What is asked of a tokenizer to show text."""
-
-    vocab_size: int
-    bos_id: int
-
-    def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes: ...
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Run:
 class Decoder:
     """Turns ids to text, or to numbers where there is no tokenizer; `note` says why."""
 
-    words: Words | None
+    words: Tokenizer | None
     note: str = ""
 
     @property
@@ -92,10 +82,10 @@ def decoder(tokenizer: Any, manifest: dict[str, Any] | None) -> Decoder:
             return Decoder(_built(name))
         except GateFailed as error:
             return Decoder(None, f"token ids, as the text cannot be shown: {error}")
-    return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else cast(Words, tokenizer))
+    return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else cast(Tokenizer, tokenizer))
 
 
-def _built(asked: Any) -> Words:
+def _built(asked: Any) -> Tokenizer:
     from ablab.data.tokenizers import slot
 
     if isinstance(asked, str) and asked.endswith(".model"):
@@ -104,8 +94,8 @@ def _built(asked: Any) -> Words:
     if faults:
         raise GateFailed(faults)
     try:
-        words = cast(Words, slot.build(choice))
-        if getattr(words, "trained", False):
+        words = slot.build(choice)
+        if words.trained:
             raise ValueError(
                 "learns its pieces from texts; name the .model file that holds them: --tokenizer FILE.model"
             )

@@ -1,12 +1,18 @@
 """Tokenizers: text to token ids and exact bytes per token."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot(
+if TYPE_CHECKING:
+    from ablab.data.tokenizers.tokenizer import Tokenizer
+
+slot: Slot[Tokenizer] = Slot(
     "tokenizer",
     __name__,
+    base="tokenizer.Tokenizer",
     aliases={"sp": "sentencepiece"},
     bytes="Bytes",
     sentencepiece="SentencePiece",

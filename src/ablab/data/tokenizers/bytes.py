@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from ablab.core.files import read_json, write_atomic
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 _CONTENT = '{"tokenizer": "bytes", "vocab_size": 257, "bos_id": 256}\n'
 
 
-class Bytes:
+class Bytes(Tokenizer):
     """One token per UTF-8 byte; ids 0 to 255 are the bytes, 256 is BOS. Nothing to train."""
 
     source = "Xue et al. 2021 (ByT5), arXiv 2105.13626"
-    revision: ClassVar[int] = 1
-    trained: ClassVar[bool] = False
-    paths: ClassVar[tuple[str, ...]] = ()
     vocab_size = 257
     bos_id = 256
-
-    def ready(self) -> None:
-        """There is nothing to read."""
-
-    def train(self, texts: Iterable[str]) -> None:
-        """Nothing is learned; `texts` is not read."""
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """ids (int32) and bytes per token (int32, all ones). No BOS. ValueError on lone surrogates."""
@@ -49,10 +40,6 @@ class Bytes:
         array = self._checked(ids)
         out: bytes = array[array != self.bos_id].astype(np.uint8).tobytes()
         return out
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode(errors="replace")
 
     @property
     def fingerprint(self) -> str:

@@ -18,9 +18,10 @@ from ablab.core.opened import opened, read_whole
 from ablab.core.strict_json import record
 from ablab.data import pieces
 from ablab.data.capitals import OPERATORS, Case, PublishedCase, letters_with_two_cases
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 
-class CaseOps:
+class CaseOps(Tokenizer):
     """Lower-case letters and case operators before SentencePiece, reversible for any text; bytes are the original's.
 
     " The", "HTTP" and "iPhone" become TITLE " the", ALLCAPS "http" and "i" CAPNEXT "phone". An operator stands before the
@@ -29,7 +30,6 @@ class CaseOps:
     """
 
     source = "parameter-golf pull request 1729 (the operators; there ASCII words only, operator after the space)"
-    revision: ClassVar[int] = 1
     paths: ClassVar[tuple[str, ...]] = ("model",)
 
     def __init__(self, *, vocab_size: int = pieces.DEFAULT, model: str = "") -> None:

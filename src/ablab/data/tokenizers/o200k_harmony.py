@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from ablab.core.fault import to_install
 from ablab.core.files import read_json, write_json
 from ablab.data import vocabulary
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 VOCAB_SIZE = 201_088
 CONTROL = 199_998  # ids from here on are control tokens
@@ -37,12 +38,10 @@ _SPACES = re.compile(f"{_SPACE}{{{LONG_SPACE},}}")
 SPECIAL: dict[str, int] = {**_NAMED, **_RESERVED, "<|endofprompt|>": 200_018}
 
 
-class O200kHarmony:
+class O200kHarmony(Tokenizer):
     """The tokenizer of GPT-OSS (o200k base with Harmony's control tokens), 201088 ids, from a local vocabulary file."""
 
     source = "OpenAI 2025, gpt-oss and openai-harmony; tiktoken's o200k_harmony"
-    revision: ClassVar[int] = 1
-    trained: ClassVar[bool] = False
     paths: ClassVar[tuple[str, ...]] = ("vocab",)
     vocab_size = VOCAB_SIZE
     bos_id = 199_998
@@ -60,9 +59,6 @@ class O200kHarmony:
         """What the vocabulary file holds, read at first use. Errors as `ready`."""
         return _table(self.vocab)
 
-    def train(self, texts: Iterable[str]) -> None:
-        """Nothing is learned; `texts` is not read."""
-
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """ids (int32) and bytes per token (int32) of `text`, in which "<|start|>" and its like are text. No BOS.
 
@@ -78,7 +74,7 @@ class O200kHarmony:
         table = self.table()
         return _encoded(table, text, table.encoding.special_tokens_set)
 
-    def count(self, ids: np.ndarray) -> np.ndarray:
+    def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Bytes of text (int32) of each token of a document.
 
         Control tokens have 0, and so have the words of a message's header, between <|start|> and <|message|>: nobody

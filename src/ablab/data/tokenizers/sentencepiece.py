@@ -11,9 +11,10 @@ import numpy as np
 
 from ablab.core.files import write_atomic
 from ablab.data import pieces
+from ablab.data.tokenizers.tokenizer import Tokenizer
 
 
-class SentencePiece:
+class SentencePiece(Tokenizer):
     """Byte-pair pieces trained on the training split, byte fallback, no normalisation; or those of a `model` file.
 
     With `model` (a path) nothing is trained: size, BOS, normaliser and dummy prefix are the file's. Text that the model
@@ -21,7 +22,6 @@ class SentencePiece:
     """
 
     source = "Kudo and Richardson 2018, arXiv 1808.06226"
-    revision: ClassVar[int] = 1
     paths: ClassVar[tuple[str, ...]] = ("model",)
 
     def __init__(self, *, vocab_size: int = pieces.DEFAULT, model: str = "") -> None:
@@ -112,10 +112,6 @@ class SentencePiece:
         ValueError on an id outside the vocabulary.
         """
         return self._loaded().join(ids)
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode(errors="replace")
 
     @property
     def fingerprint(self) -> str:

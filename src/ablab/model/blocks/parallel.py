@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 
-Branch = Callable[[Tensor], Tensor]
 
-
-class Parallel(nn.Module):
+class Parallel(Block):
     """x + attn(x) + mlp(x) from layer `from_layer` (0-based) on, sequential below.
 
     Each branch keeps its own norm, as in GPT-NeoX; with norm = "bare" the two are one and the block is GPT-J's. Raises
@@ -20,7 +19,6 @@ class Parallel(nn.Module):
     """
 
     source = "Wang and Komatsuzaki 2021 (GPT-J); openai/parameter-golf #1412"
-    lanes = 1
 
     def __init__(self, shape: Shape, *, from_layer: int = 0) -> None:
         super().__init__()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 
-Branch = Callable[[Tensor], Tensor]
 
-
-class TwoLane(nn.Module):
+class TwoLane(Block):
     """From layer `from_layer` on two lanes: lane_j = keep_j lane_j + attn_j attn(lane_0) + mlp_j mlp(lane_1).
 
     The six numbers are learned; keep starts at `keep`, the others at 1 (parameter-golf #1530: keep 1.1 from layer 8). Both

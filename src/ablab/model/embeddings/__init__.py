@@ -1,12 +1,18 @@
 """Embeddings: what is done to the token vectors before the first layer. One file each; a list composes, in order."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot(
+if TYPE_CHECKING:
+    from ablab.model.embeddings.embedding import Embedding
+
+slot: Slot[Embedding] = Slot(
     "embedding",
     __name__,
+    base="embedding.Embedding",
     lists=True,
     aliases={"none": "plain", "bigram": "bigram_hash"},
     plain="Plain",

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.table import Table
 from ablab.model.shape import Shape
 
 
-class BigramHash(nn.Module):
+class BigramHash(Embedding):
     """Adds scale P table[id(x_t, x_t-1)] to the token's vector: a memory of token pairs.
 
     id = (36313 x_t XOR 27191 x_t-1) mod (size - 1), products wrapped to int32, the modulus never negative; the last row

@@ -7,20 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ablab.model.embeddings.embedding import Embedding
 
-class Composed(nn.Module):
+
+class Composed(Embedding):
     """A list of embedding levers, applied in order; carry is a tuple, one for each."""
 
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
+    def __init__(self, parts: Sequence[Embedding]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-
-    @property
-    def reach(self) -> int | None:
-        """How many tokens back all of them look together; None where one does not say."""
-        several: list[int | None] = [getattr(part, "reach", None) for part in self.parts]
-        known = [reach for reach in several if reach is not None]
-        return sum(known) if len(known) == len(several) else None
+        known = [part.reach for part in parts if part.reach is not None]
+        self.reach = sum(known) if len(known) == len(parts) else None
 
     def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
         carries = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.table import Table
 from ablab.model.shape import Shape
 
 
-class Learned(nn.Module):
+class Learned(Embedding):
     """Adds a learned vector for the token's place in its document: seq_len rows, N(0, init_std^2).
 
     x_BTD -> the same. Raises ValueError for a place beyond seq_len: there is no vector for it.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.norm import Bare
 from ablab.model.shape import Shape
 
 
-class BareNorm(nn.Module):
+class BareNorm(Embedding):
     """RMSNorm without a weight on the token vectors. x_BTD -> the same."""
 
     source = "modded-nanogpt, 2024; openai/parameter-golf"

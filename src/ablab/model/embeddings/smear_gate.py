@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
 
 WIDTH = 12  # channels that the token form reads unless told
 
 
-class SmearGate(nn.Module):
+class SmearGate(Embedding):
     """Mixes in the previous token's vector x', never one of another document.
 
     form "token" (#1667): x + mix sigmoid(w . x[:width]) x', `init` the learned mix at first (0: the identity), w zero. At

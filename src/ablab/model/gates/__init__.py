@@ -1,12 +1,18 @@
 """Gates: what is done to attention's output, head by head, before the output matrix. One file each."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot(
+if TYPE_CHECKING:
+    from ablab.model.gates.output_gate import OutputGate
+
+slot: Slot[OutputGate] = Slot(
     "gate",
     __name__,
+    base="output_gate.OutputGate",
     lists=True,
     aliases={"none": "off"},
     off="Off",

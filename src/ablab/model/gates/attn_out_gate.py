@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
 
 
-class AttnOutGate(nn.Module):
+class AttnOutGate(OutputGate):
     """y_h times 2 sigmoid(W_h . u[:width]), W zero at first, so the gate starts at 1.
 
     u is the attention's input, `normed` (#1667, #1716, #1855) or the `raw` residual stream before the norm (#1693,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ablab.model.gates.output_gate import OutputGate
 
-class Composed(nn.Module):
+
+class Composed(OutputGate):
     """A list of gates, applied in order: each sees what the one before it let through."""
 
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
+    def __init__(self, parts: Sequence[OutputGate]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 

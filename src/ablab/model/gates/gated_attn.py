@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
 
 
-class GatedAttn(nn.Module):
+class GatedAttn(OutputGate):
     """y_h times sigmoid(W_h . x), W (n_heads, d_model) drawn N(0, init_std^2).
 
     x is the normalised attention input; the gate starts near 0.5. init_std 0.005 is Parameter Golf's (#1736).

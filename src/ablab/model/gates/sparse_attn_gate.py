@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
 
 
-class SparseAttnGate(nn.Module):
+class SparseAttnGate(OutputGate):
     """y_h times sigmoid(scale W_h . x[:width]), W zero at first, so the gate starts at 0.5.
 
     x is the normalised attention input, `width` the number of its leading channels that are read; `scale` 1.0 in

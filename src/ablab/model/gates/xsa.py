@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.gates.output_gate import OutputGate
 from ablab.model.shape import Shape
 
 EPS = 1e-12  # a value shorter than this is not stretched to length 1: torch's normalize, as the sources call it
 
 
-class Xsa(nn.Module):
+class Xsa(OutputGate):
     """y_h minus its part along the token's own value v of its kv head.
 
     Exclusive self attention: y - (y . v^) v^, v^ = v / max(|v|, 1e-12); in #287 in the last 4 layers, in #478 and #1019 in

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.linear import Linear
 from ablab.model.shape import Shape
 
 
-class Gelu(nn.Module):
+class Gelu(Mlp):
     """down(gelu(up x)), no gate.
 
     x_BTD -> BTD. `ratio` is the hidden width in units of d_model. `approximate`: "tanh" as GPT-2 has it, or "none" for

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import gptoss_swiglu
 from ablab.model.parts.linear import Linear
 from ablab.model.shape import Shape
 
 
-class GptossSwiglu(nn.Module):
+class GptossSwiglu(Mlp):
     """down(g sigmoid(alpha g) (u + 1)), g = min(gate x, limit), u = up x within +-limit.
 
     x_BTD -> BTD. Two matrices; gpt-oss interleaves their rows in one (even rows are gate_proj's, odd ones up_proj's). The

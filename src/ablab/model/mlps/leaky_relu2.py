@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import leaky_relu2
 from ablab.model.parts.linear import Linear
 from ablab.model.shape import Shape
 
 
-class LeakyRelu2(nn.Module):
+class LeakyRelu2(Mlp):
     """down(leaky_relu(up x)^2), no gate: relu2 with a gradient below zero.
 
     x_BTD -> BTD. `slope` is the leaky part's slope (0 is relu2), `ratio` the hidden width in units of d_model. The square

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.grouped import Sorted, by_expert, collect, spread
 from ablab.model.parts.linear import Linear, Stacked
+from ablab.model.parts.part import Part
 from ablab.model.parts.routing import Aux, Routed, balance, squared_mass
 from ablab.model.shape import Shape
 
@@ -17,7 +19,7 @@ Activation = Literal["relu2", "leaky_relu2", "gelu", "swiglu", "gptoss_swiglu"]
 WEIGHTS = {"sequence": 1e-4, "switch": 1e-2}  # of the papers: DeepSeek-V3, Switch Transformer
 
 
-class Moe(nn.Module):
+class Moe(Mlp):
     """Each token meets the few experts that its router chose, and one that is always on.
 
     x_BTD -> BTD = sum_k weight_k expert_k(x) + shared(x). `ratio` is the hidden width of one expert and `shared` that of the
@@ -47,6 +49,8 @@ class Moe(nn.Module):
         _refuse(n_experts, balance, balance_weight, z_loss)
         self.n_experts, self.balance, self.z_loss = n_experts, balance, z_loss
         self.balance_weight = WEIGHTS.get(balance, 0.0) if balance_weight is None else balance_weight
+        # The balance over a batch is not a sum over its parts.
+        self.whole_batch = balance == "switch" and self.balance_weight > 0
         self.experts = _Experts(shape, n_experts, _width("ratio", ratio, shape.d_model), activation)
         always = _width("shared", shared, shape.d_model) if shared else 0
         self.shared = _Always(shape, always, activation) if always else None
@@ -58,11 +62,6 @@ class Moe(nn.Module):
         if name == "router" and value is not None:
             for part in self.experts.children():
                 part.used = value.top_k / self.n_experts
-
-    @property
-    def whole_batch(self) -> bool:
-        """Whether a batch must go through in one piece: the balance over a batch is not a sum over its parts."""
-        return self.balance == "switch" and self.balance_weight > 0
 
     def forward(self, x_BTD: Tensor, aux: Aux | None = None) -> Tensor:
         if self.router is None:
@@ -90,7 +89,7 @@ class Moe(nn.Module):
             aux.token(self.z_loss * squared_mass(routed.logits_NE))
 
 
-class _Experts(nn.Module):
+class _Experts(Part):
     """n MLPs of one size as stacks of matrices; rows find theirs by sorting. `border`: a compiled layer leaves it as it is."""
 
     border = True
@@ -121,7 +120,7 @@ class _Experts(nn.Module):
         return collect(y_RD, rows, top_k)
 
 
-class _Always(nn.Module):
+class _Always(Part):
     """The shared expert: an ordinary MLP."""
 
     def __init__(self, shape: Shape, hidden: int, activation: Activation) -> None:

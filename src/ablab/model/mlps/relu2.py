@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import relu2
 from ablab.model.parts.linear import Linear
 from ablab.model.shape import Shape
 
 
-class Relu2(nn.Module):
+class Relu2(Mlp):
     """down(relu(up x)^2), no gate.
 
     x_BTD -> BTD. `ratio` is the hidden width in units of d_model. Raises ValueError where it leaves no whole hidden unit.

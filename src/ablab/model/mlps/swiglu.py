@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import swiglu
 from ablab.model.parts.linear import Linear
 from ablab.model.shape import Shape
 
 
-class Swiglu(nn.Module):
+class Swiglu(Mlp):
     """down(silu(gate x) * up x).
 
     x_BTD -> BTD. `ratio` is the hidden width in units of d_model; its default 8/3 gives the parameters of an ungated MLP of

@@ -10,9 +10,10 @@ from torch import nn
 
 from ablab.core.rng import Draw
 from ablab.model.parts.grouped import product
+from ablab.model.parts.part import Part
 
 
-class Linear(nn.Module):
+class Linear(Part):
     """y = x W^T (+ b), weight (d_out, d_in) drawn N(0, std^2), bias 0. Role `matrix`: one logical matrix, one stream.
 
     The bias is a vector: optimizers by role treat every parameter below two dimensions as a scalar. `adapter`, where one is
@@ -38,7 +39,7 @@ class Linear(nn.Module):
         return y if self.adapter is None else self.adapter(x, y)
 
 
-class Stacked(nn.Module):
+class Stacked(Part):
     """n matrices of one size, weight (n, d_out, d_in), bias (n, d_out): the experts of a mixture. Role `matrix`.
 
     Each matrix is one logical matrix with its own stream (`weight.0`, `weight.1`, ...), so that adding an expert leaves

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.parts.part import Part
 
 
-class Norm(nn.Module):
+class Norm(Part):
     """RMSNorm over the last dimension with a learned weight. Zhang and Sennrich 2019, 1910.07467. Role `scalar`."""
 
     role = "scalar"
@@ -30,7 +31,7 @@ class Norm(nn.Module):
         return _rms(x, self.weight, self.eps)
 
 
-class Bare(nn.Module):
+class Bare(Part):
     """RMSNorm without a weight (modded-nanogpt, parameter-golf)."""
 
     def __init__(self, size: int, eps: float) -> None:
@@ -49,7 +50,7 @@ class Bare(nn.Module):
         return _rms(x, self.one, self.eps)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Part):
     """Mean and variance removed, then a learned weight and bias (Ba et al. 2016, 1607.06450). Role `scalar`."""
 
     role = "scalar"
@@ -69,7 +70,7 @@ class LayerNorm(nn.Module):
         return F.layer_norm(wide, self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
-NORMS: dict[str, type[nn.Module]] = {"rms": Norm, "bare": Bare, "layer": LayerNorm}
+NORMS: dict[str, type[Norm | Bare | LayerNorm]] = {"rms": Norm, "bare": Bare, "layer": LayerNorm}
 
 
 def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -5,7 +5,7 @@ Names: B rows, T tokens of a row, N tokens, E experts, K experts per token.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ class Routed(NamedTuple):
     weights_NK: Tensor
     logits_NE: Tensor
     shares_NE: Tensor
+
+
+class Chooser(Protocol):
+    """What is counted: a router."""
+
+    def after_step(self, counts_E: Tensor) -> None: ...
+
+    def bias_range(self) -> float | None: ...
 
 
 def logits_of(x_ND: Tensor, weight_ED: Tensor, bias_E: Tensor | None) -> Tensor:
@@ -66,7 +74,7 @@ class Aux:
     """
 
     def __init__(self) -> None:
-        self.counts: dict[nn.Module, Tensor] = {}
+        self.counts: dict[Chooser, Tensor] = {}
         self._losses: dict[str, list[Tensor]] = {"row": [], "token": [], "whole": []}
 
     def row(self, loss: Tensor) -> None:
@@ -81,7 +89,7 @@ class Aux:
         """Add a loss of the whole batch."""
         self._losses["whole"].append(loss)
 
-    def count(self, router: nn.Module, counts_E: Tensor) -> None:
+    def count(self, router: Chooser, counts_E: Tensor) -> None:
         """Add how many rows each of the router's experts got; a layer that is passed twice is counted twice."""
         known = self.counts.get(router)
         self.counts[router] = counts_E if known is None else known + counts_E
@@ -101,21 +109,19 @@ class Aux:
             for counts_E in self.counts.values():
                 torch.distributed.all_reduce(counts_E)
         for router, counts_E in self.counts.items():
-            if callable(move := getattr(router, "after_step", None)):
-                move(counts_E)
+            router.after_step(counts_E)
 
     def health(self, model: nn.Module) -> dict[str, Any]:
         """How the step's choices were spread: the worst and the mean over layers, and `layers`, one row per mixture.
 
         Empty where nothing was counted.
         """
-        layers = []
+        layers, counted = [], {id(router): (router, counts_E) for router, counts_E in self.counts.items()}
         for path, module in model.named_modules():
-            if module in self.counts:
-                bias_E = getattr(module, "expert_bias", None)
-                spread = None if bias_E is None else float(bias_E.max() - bias_E.min())
+            if id(module) in counted:
+                router, counts_E = counted[id(module)]
                 layers.append(
-                    {"layer": path.removesuffix(".router"), **load(self.counts[module]), "bias_range": spread}
+                    {"layer": path.removesuffix(".router"), **load(counts_E), "bias_range": router.bias_range()}
                 )
         return {**aggregate(layers), "layers": layers} if layers else {}
 

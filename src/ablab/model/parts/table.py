@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.parts.part import Part
 
 
-class Table(nn.Module):
+class Table(Part):
     """index -> weight[index], weight (rows, size) drawn N(0, std^2). Role `embedding`: never orthogonalised."""
 
     role = "embedding"

@@ -1,12 +1,18 @@
 """Position schemes: what a token's place does to attention scores. One file each; the table is the registry."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot(
+if TYPE_CHECKING:
+    from ablab.model.positions.position import Position
+
+slot: Slot[Position] = Slot(
     "position",
     __name__,
+    base="position.Position",
     lists=True,
     aliases={"alibi": "grape_a", "none": "nope"},
     nope="Nope",

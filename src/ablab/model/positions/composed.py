@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ablab.model.parts.columns import Columns, joined
+from ablab.model.positions.position import Position
 
 
-class Composed(nn.Module):
+class Composed(Position):
     """A list of position schemes: rotations act in order, biases add (GRAPE's direct sum, arXiv 2512.07805).
 
     ValueError where there is none, or where one `reads` q and k for its bias while another `turns` them.
     """
 
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
+    def __init__(self, parts: Sequence[Position]) -> None:
         super().__init__()
         if not parts:
             raise ValueError("a composed position has no parts; name at least one")
-        if any(getattr(part, "reads", False) for part in parts) and any(
-            getattr(part, "turns", False) for part in parts
-        ):
+        if any(part.reads for part in parts) and any(part.turns for part in parts):
             raise ValueError(
                 "a gated bias reads queries and keys that another part turns, so it would not depend on distance alone; "
                 "use grape_a or fox beside a rotation"
             )
         self.parts = nn.ModuleList(parts)
+        self.relative = all(part.relative for part in parts)
+        self.pairwise = any(part.pairwise for part in parts)
+        self.needs_length = any(part.needs_length for part in parts)
 
     def place(self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: Any = None) -> tuple[Any, Any]:
         """One place for each part."""
@@ -47,29 +49,18 @@ class Composed(nn.Module):
         return joined(several) if several else None
 
     @property
-    def pairwise(self) -> bool:
-        """Some part has a pairwise bias."""
-        return any(_pairwise(part) for part in self.parts)
-
-    @property
     def alike(self) -> bool:
         """Every part treats all heads alike, if it turns them at all."""
-        return all(getattr(part, "alike", not getattr(part, "turns", False)) for part in self.parts)
-
-    @property
-    def relative(self) -> bool:
-        """Every part sees differences of places alone."""
-        return all(getattr(part, "relative", False) for part in self.parts)
+        return all(part.alike for part in self._each())
 
     def bias(self, p_query: Any, p_key: Any) -> torch.Tensor:
         """The sum of the pairwise parts' biases; only where `pairwise`."""
-        parts: Any = zip(self.parts, p_query, p_key, strict=True)
-        several: list[torch.Tensor] = [part.bias(query, key) for part, query, key in parts if _pairwise(part)]
+        parts = zip(self._each(), p_query, p_key, strict=True)
+        several = [part.bias(query, key) for part, query, key in parts if part.pairwise]
         return sum(several[1:], several[0])
 
-    def _with(self, each: Any) -> list[tuple[Any, Any]]:
-        return list(zip(self.parts, each, strict=True))
+    def _each(self) -> list[Position]:
+        return cast(list[Position], list(self.parts))
 
-
-def _pairwise(part: nn.Module) -> bool:
-    return bool(getattr(part, "pairwise", False))
+    def _with(self, each: Any) -> list[tuple[Position, Any]]:
+        return list(zip(self._each(), each, strict=True))

@@ -9,10 +9,11 @@ from torch import nn
 from ablab.core.rng import Draw
 from ablab.model.parts.columns import Columns, running
 from ablab.model.parts.linear import Gate
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class Fox(nn.Module):
+class Fox(Position):
     """Forgetting attention: bias D_ij = sum_{l=j+1..i} log sigmoid(f_l), f_l = w_h . x_l + b_h.
 
     A token's place is the running sum of its document's log gates; the bias is a difference of places, so it is causal
@@ -40,9 +41,6 @@ class Fox(nn.Module):
         gate_BTH = F.logsigmoid(self.gate(x_BTD).to(self.bias_H.dtype) + self.bias_H)
         sums = running(gate_BTH, pos_BT, carry)
         return sums, sums[:, -1]
-
-    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return q_BTHK, k_BTGK
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
         # One column for each head of a group and a one-hot u: every head finds its own sum in the keys of its group,

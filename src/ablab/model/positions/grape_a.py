@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from ablab.core.rng import Draw
 from ablab.model.parts.columns import Columns, alibi_slopes
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class GrapeA(nn.Module):
+class GrapeA(Position):
     """Linear distance bias -slope_h (i - j), not learned.
 
     slope_scale: multiplies every slope; 0 is refused (that is nope).
@@ -33,14 +33,6 @@ class GrapeA(nn.Module):
     def init(self, draw: Draw) -> None:
         """The slopes; nothing is drawn."""
         self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
-
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
-    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return q_BTHK, k_BTGK
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
         pos_BT = p.to(self.slope_H.dtype)

@@ -11,10 +11,11 @@ from torch import nn
 
 from ablab.core.rng import Draw
 from ablab.model.parts.columns import Columns, alibi_slopes
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class GrapeAGated(nn.Module):
+class GrapeAGated(Position):
     """Bias -(i - j) c_h [softplus(v_h.q_i / sqrt K) + softplus(u_g.k_j / sqrt K)], a gated ALiBi.
 
     c_h = softplus(omega_h) times ALiBi's slope, starting at the slope. u, v are directions (their lengths cancel), of
@@ -46,14 +47,6 @@ class GrapeAGated(nn.Module):
         for name, tensor in (("v_HK", self.v_HK), ("u_GK", self.u_GK)):
             if tensor is not None:
                 draw.normal_(tensor, name, self.scale)
-
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
-    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return q_BTHK, k_BTGK
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
         # f_i j - i f_i for a query's gate, (-i) g_j + 1 (j g_j) for a key's: fp64, they are differences of large numbers.

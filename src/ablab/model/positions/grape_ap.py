@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns, alibi_slopes
+from ablab.model.parts.columns import alibi_slopes
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.rotation import turned
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class GrapeAP(nn.Module):
+class GrapeAP(Position):
     """Bias sum_{l=j+1..t} slope_h logsigmoid(<p_t, R_l r_l> / P) of query t over key j.
 
     p = W x has P = p_head_dim channels for every head, r is p without its root mean square, R_l turns every plane by l
@@ -60,12 +60,6 @@ class GrapeAP(nn.Module):
         order_BT = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device).expand(pos_BT.shape)
         order_BT = order_BT if carry is None else order_BT + carry[:, None]
         return (p_BTHP, r_BTHP, order_BT), order_BT[:, -1]
-
-    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: object) -> tuple[torch.Tensor, torch.Tensor]:
-        return q_BTHK, k_BTGK
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: object) -> Columns | None:
-        return None
 
     def bias(
         self,

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns
 from ablab.model.parts.rotation import check, frequencies, turn
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class GrapeM(nn.Module):
+class GrapeM(Position):
     """Rotary embedding with learned frequencies, started at RoPE's.
 
     learnable: false fixes the frequencies.
@@ -61,15 +61,7 @@ class GrapeM(nn.Module):
         """Every head turns by the same angles: a decoder may turn what keys are made of."""
         return self.log_freq.dim() == 1
 
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
     def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.log_freq.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"log_freq is {self.log_freq.dtype}, too coarse for phases; keep it fp32 and use autocast")
         return turn(q_BTHK, k_BTGK, torch.exp(self.log_freq / self.scale), p)
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns
 from ablab.model.parts.rotation import check, frequencies, turn
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class GrapeMBasis(nn.Module):
+class GrapeMBasis(Position):
     """Rotary embedding in learned planes: into an orthogonal basis E, turned there, and back.
 
     The generator is sum_j freq_j (e_{j+K/2} e_j^T - e_j e_{j+K/2}^T): its planes commute, so scores are relative. E is
@@ -47,11 +47,6 @@ class GrapeMBasis(nn.Module):
         out: torch.Tensor = torch.linalg.solve(one - skew, one + skew)
         return out
 
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
     def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.log_freq.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"log_freq is {self.log_freq.dtype}, too coarse for phases; keep it fp32 and use autocast")
@@ -61,6 +56,3 @@ class GrapeMBasis(nn.Module):
             q, k = q_BTHK.to(wide) @ into, k_BTGK.to(wide) @ into
             q, k = turn(q, k, torch.exp(self.log_freq / self.scale), p)
             return (q @ into.t()).to(given), (k @ into.t()).to(given)
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None

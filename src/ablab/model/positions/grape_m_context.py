@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns, running
+from ablab.model.parts.columns import running
 from ablab.model.parts.linear import Gate
 from ablab.model.parts.rotation import check, frequencies, turn_by
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 COOLED = 16.0  # by which GRAPE's code divides the sigmoid's logit
 
 
-class GrapeMContext(nn.Module):
+class GrapeMContext(Position):
     """Rotary embedding by phase: a token stands at the sum of its document's earlier steps, each softplus(w.x + b) >= 0.
 
     Contextual GRAPE-M (arXiv 2512.07805), relative in the phase. One step for all heads; log_freq as in grape_m.
@@ -78,6 +79,3 @@ class GrapeMContext(nn.Module):
         if self.log_freq.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"log_freq is {self.log_freq.dtype}, too coarse for phases; keep it fp32 and use autocast")
         return turn_by(q_BTHK, k_BTGK, torch.exp(self.log_freq / self.scale), p)
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None

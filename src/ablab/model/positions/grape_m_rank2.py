@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns
 from ablab.model.parts.rotation import check
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class GrapeMRank2(nn.Module):
+class GrapeMRank2(Position):
     """Rotation in one learned plane by the rank-2 generator L = a b^T - b a^T: y = exp(n omega L) x.
 
     By Rodrigues' formula: inside span{a, b} x turns by n omega s, s = sqrt(|a|^2 |b|^2 - (a.b)^2), outside it stays.
@@ -47,18 +47,10 @@ class GrapeMRank2(nn.Module):
         """Every head turns in the same plane: a decoder may turn what keys are made of."""
         return len(self.a_GK) == 1
 
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
     def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.a_GK.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"a is {self.a_GK.dtype}, too coarse for phases; keep it fp32 and use autocast")
         return self._turned(q_BTHK, p), self._turned(k_BTGK, p)
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None
 
     def _turned(self, x_BTHK: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
         """x + f1 L x + f2 L^2 x, with L x = a <b, x> - b <a, x>."""

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns
 from ablab.model.parts.rotation import frequencies, turn
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 NEAR = 1e-3  # of a channel: what a share like 1/3 is off by when it is written with five digits
 
 
-class Rope(nn.Module):
+class Rope(Position):
     """Rotary embedding, whole or partial, with NTK-aware scaling on request.
 
     theta: base of the frequencies theta^(-2j/R).
@@ -49,7 +48,7 @@ class Rope(nn.Module):
                 f"ntk scales by L/T to the power R/(R-2), but R is {self.rotated}; rotate 4 channels or more"
             )
         self.theta, self.ntk, self.trained = theta, ntk, shape.seq_len
-        self.declared = shape.seq_len
+        self.declared, self.needs_length = shape.seq_len, ntk
         self.register_buffer("freq", torch.empty(self.rotated // 2), persistent=False)
 
     def init(self, draw: Draw) -> None:
@@ -74,13 +73,5 @@ class Rope(nn.Module):
         least = 4 if round(choice["fraction"] * full["head_dim"]) >= 4 and small["head_dim"] >= 4 else 2
         return {"fraction": max(least, 2 * round(choice["fraction"] * small["head_dim"] / 2)) / small["head_dim"]}
 
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
     def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return turn(q_BTHK, k_BTGK, self.freq, p)
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 FARTHEST = 1 << 20  # a table of distances is kept whole: beyond a million tokens it would be all that fits
 MOST_BUCKETS = 1 << 9
 
 
-class T5Buckets(nn.Module):
+class T5Buckets(Position):
     """A learned bias for every bucket of distances and every head.
 
     n_buckets: the first half are distances 0, 1, 2, ...; the others widen logarithmically up to max_distance, and the
@@ -51,17 +51,6 @@ class T5Buckets(nn.Module):
     def init(self, draw: Draw) -> None:
         draw.normal_(self.table_NH, "table_NH", self.std)
         self.bucket_N.copy_(torch.tensor(buckets(self.n_buckets, self.max_distance)))
-
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
-    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return q_BTHK, k_BTGK
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None
 
     def bias(self, p_query: torch.Tensor, p_key: torch.Tensor) -> torch.Tensor:
         distance_BTS = (p_query[:, :, None] - p_key[:, None, :]).clamp(0, self.max_distance)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns
 from ablab.model.parts.rotation import check, frequencies, turn
+from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 
 
-class Yarn(nn.Module):
+class Yarn(Position):
     """Rotary embedding by gpt-oss's YaRN: fast planes turn as before, slow ones `factor` times slower, and all are longer.
 
     Plane j < R of R = head_dim / 2 has RoPE's frequency f_j = theta^(-j/R), of which the share (j - low) / (high - low),
@@ -63,14 +62,6 @@ class Yarn(nn.Module):
         slowed = ((torch.arange(planes, dtype=freq.dtype) - low) / (high - low)).clamp(0, 1)
         self.freq.copy_(freq * (1 - slowed) + freq / self.factor * slowed)
 
-    def place(
-        self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return pos_BT, carry
-
     def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         q, k = turn(q_BTHK, k_BTGK, self.freq, p)
         return q * self.length, k * self.length
-
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        return None

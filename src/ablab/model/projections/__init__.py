@@ -1,7 +1,14 @@
 """Projections: hidden states to queries, keys and values."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot("projection", __name__, aliases={"mha": "gqa"}, gqa="Gqa", tpa="Tpa")
+if TYPE_CHECKING:
+    from ablab.model.projections.projection import Projection
+
+slot: Slot[Projection] = Slot(
+    "projection", __name__, base="projection.Projection", aliases={"mha": "gqa"}, gqa="Gqa", tpa="Tpa"
+)

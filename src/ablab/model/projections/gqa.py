@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ablab.model.parts.linear import Linear
+from ablab.model.projections.projection import Projection
 from ablab.model.shape import Shape
 
 
-class Gqa(nn.Module):
+class Gqa(Projection):
     """One full-rank matrix each for q, k and v; n_kv_heads = n_heads is MHA, 1 is MQA.
 
     x_BTD -> q_BTHK, k_BTGK, v_BTGK. Three matrices and not a fused one, so that each has its own random stream and its

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ablab.core.rng import Draw
 from ablab.model.parts.linear import Linear
+from ablab.model.projections.projection import Projection
 from ablab.model.shape import Shape
 
 
-class Tpa(nn.Module):
+class Tpa(Projection):
     """q, k, v as A B / R: A (heads, R) and B (R, head_dim) both linear in x.
 
     x_BTD -> q_BTHK, k_BTGK, v_BTGK. `q_rank` is R of q, `rank` that of k and v. A's channels are head R + r, B's

@@ -1,12 +1,18 @@
 """Residuals: how a layer reads from the residual stream and writes back. One file each; a list composes."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot(
+if TYPE_CHECKING:
+    from ablab.model.residuals.stream import Stream
+
+slot: Slot[Stream] = Slot(
     "residual",
     __name__,
+    base="stream.Stream",
     lists=True,
     aliases={"none": "plain"},
     plain="Plain",

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.residuals.stream import Stream
 from ablab.model.shape import Shape
 
 
-class BranchScale(nn.Module):
+class BranchScale(Stream):
     """Each branch's output times a learned gain per channel, `init` at first.
 
     One vector for attention, one for the MLP (attn_scale and mlp_scale of Parameter Golf, init 1; LayerScale starts
@@ -31,12 +32,6 @@ class BranchScale(nn.Module):
     def init(self, draw: Draw) -> None:
         nn.init.constant_(self.attn_D, self.start)
         nn.init.constant_(self.mlp_D, self.start)
-
-    def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:
-        return x_BTD
-
-    def into(self, h_BTD: Tensor) -> Tensor:
-        return h_BTD
 
     def out(self, y_BTD: Tensor, branch: Literal["attn", "mlp"]) -> Tensor:
         gain_D = self.attn_D if branch == "attn" else self.mlp_D

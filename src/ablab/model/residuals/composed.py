@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
+from ablab.model.residuals.stream import Stream
 
-class Composed(nn.Module):
+
+class Composed(Stream):
     """A list of residual levers, applied in order at each of their three places."""
 
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
+    def __init__(self, parts: Sequence[Stream]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
@@ -30,5 +32,5 @@ class Composed(nn.Module):
             y_BTD = part.out(y_BTD, branch)
         return y_BTD
 
-    def _each(self) -> list[Any]:
-        return list(self.parts)
+    def _each(self) -> list[Stream]:
+        return cast(list[Stream], list(self.parts))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from torch import Tensor
 
-from torch import Tensor, nn
-
+from ablab.model.residuals.stream import Stream
 from ablab.model.shape import Shape
 
 
-class DepthScale(nn.Module):
+class DepthScale(Stream):
     """A branch's input, after its norm, times 1 / sqrt(layer + 1), layer from 0.
 
     Layer 0 is unchanged. Parameter Golf has it too (LN scale). BTD -> BTD.
@@ -21,11 +20,5 @@ class DepthScale(nn.Module):
         super().__init__()
         self.scale = (max(shape.layer, 0) + 1) ** -0.5
 
-    def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:
-        return x_BTD
-
     def into(self, h_BTD: Tensor) -> Tensor:
         return h_BTD * self.scale if self.scale != 1 else h_BTD
-
-    def out(self, y_BTD: Tensor, branch: Literal["attn", "mlp"]) -> Tensor:
-        return y_BTD

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.residuals.stream import Stream
 from ablab.model.shape import Shape
 
 
-class Mix(nn.Module):
+class Mix(Stream):
     """A layer's input is m0 x + m1 x0, x0 the embedded tokens, m0 and m1 learned per channel.
 
     m0 is 1 and m1 is 0 at first; Parameter Golf calls them resid_mix. BTD -> BTD.
@@ -31,9 +30,3 @@ class Mix(nn.Module):
     def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:
         stream_D, first_D = self.stream_D.to(x_BTD.dtype), self.first_D.to(x_BTD.dtype)
         return torch.addcmul(stream_D * x_BTD, first_D, x0_BTD.to(x_BTD.dtype))
-
-    def into(self, h_BTD: Tensor) -> Tensor:
-        return h_BTD
-
-    def out(self, y_BTD: Tensor, branch: Literal["attn", "mlp"]) -> Tensor:
-        return y_BTD

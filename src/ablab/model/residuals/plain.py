@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import Tensor, nn
-
-from ablab.model.shape import Shape
+from ablab.model.residuals.stream import Stream
 
 
-class Plain(nn.Module):
+class Plain(Stream):
     """x plus the branches' outputs, nothing scaled."""
 
     source = "the plain form"
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-
-    def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:
-        """The layer's input, from the stream and the model's first hidden state."""
-        return x_BTD
-
-    def into(self, h_BTD: Tensor) -> Tensor:
-        """A branch's input, from the normalised stream."""
-        return h_BTD
-
-    def out(self, y_BTD: Tensor, branch: Literal["attn", "mlp"]) -> Tensor:
-        """What is added to the stream, from a branch's output."""
-        return y_BTD

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.linear import Linear
-from ablab.model.parts.routing import Routed, logits_of, refuse
+from ablab.model.parts.routing import Routed, logits_of
+from ablab.model.routers.router import Router
 from ablab.model.shape import Shape
 
 
-class DeepseekV3(Linear):
+class DeepseekV3(Router):
     """Sigmoid scores; a bias per expert, moved after each step, evens the load without a loss.
 
     x_ND -> Routed. The top_k largest of score + bias are chosen; weights are the scores alone, divided by their sum
@@ -41,14 +41,13 @@ class DeepseekV3(Linear):
         normalize: bool | Literal["always"] = True,
         bias_rate: float = 1e-3,
     ) -> None:
-        super().__init__(shape.d_model, shape.n_experts, std=shape.init_std, bias=shape.bias)
-        refuse(top_k, shape.n_experts)
+        super().__init__(shape, top_k=top_k)
         _refuse_groups(shape.n_experts, top_k, n_groups, group_top_k, group_score)
         if scale <= 0:
             raise ValueError(f"scale = {scale} silences the experts; choose a positive number")
         if bias_rate < 0:
             raise ValueError(f"bias_rate = {bias_rate} is negative; choose 0 (a fixed bias) or more")
-        self.top_k, self.scale, self.normalize, self.bias_rate = top_k, scale, normalize, bias_rate
+        self.scale, self.normalize, self.bias_rate = scale, normalize, bias_rate
         self.n_groups, self.group_top_k, self.group_score = n_groups, group_top_k, group_score
         self.register_buffer("expert_bias", torch.zeros(shape.n_experts, dtype=torch.float32))
         self.expert_bias: Tensor
@@ -91,6 +90,10 @@ class DeepseekV3(Linear):
         """Move the bias by the counts of one optimizer step: over all its micro-batches and processes."""
         below = torch.sign(counts_E.sum() - len(counts_E) * counts_E)  # of mean - count, in whole numbers
         self.expert_bias += self.bias_rate * below.to(self.expert_bias.dtype)
+
+    def bias_range(self) -> float:
+        """The largest bias less the smallest."""
+        return float(self.expert_bias.max() - self.expert_bias.min())
 
     def notes(self) -> list[str]:
         """What a reader must know of these settings: a router that cannot learn, a group limit that limits nothing."""

@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from ablab.model.parts.linear import Linear
-from ablab.model.parts.routing import Routed, logits_of, refuse
+from ablab.model.parts.routing import Routed, logits_of
+from ablab.model.routers.router import Router
 from ablab.model.shape import Shape
 
 
-class SoftmaxTopk(Linear):
+class SoftmaxTopk(Router):
     """The top_k largest logits; weights by softmax.
 
     x_ND -> Routed. order "pre": softmax over all experts, then the choice, not normalised again (the weights add up to less
@@ -22,13 +22,12 @@ class SoftmaxTopk(Linear):
     source = "Shazeer et al. 2017, arXiv 1701.06538, section 2.1; Megatron-LM's two orders"
 
     def __init__(self, shape: Shape, *, top_k: int = 2, order: Literal["pre", "post"] = "pre") -> None:
-        super().__init__(shape.d_model, shape.n_experts, std=shape.init_std, bias=shape.bias)
-        refuse(top_k, shape.n_experts)
+        super().__init__(shape, top_k=top_k)
         if order == "post" and top_k == 1:
             raise ValueError(
                 'top_k = 1 with order = "post" weighs always 1, so the router cannot learn; use order = "pre"'
             )
-        self.top_k, self.order = top_k, order
+        self.order = order
 
     def forward(self, x_ND: Tensor) -> Routed:  # type: ignore[override]
         logits_NE = logits_of(x_ND, self.weight, self.bias)

@@ -1,7 +1,12 @@
 """Connections past many layers. One file each; the table is the registry."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot("skips", __name__, none="Straight", unet="Unet")
+if TYPE_CHECKING:
+    from ablab.model.skips.skips import Skips
+
+slot: Slot[Skips] = Slot("skips", __name__, base="skips.Skips", none="Straight", unet="Unet")

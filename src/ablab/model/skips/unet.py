@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from ablab.core.rng import Draw
 from ablab.model.shape import Shape
+from ablab.model.skips.skips import Skips
 
 
-class Unet(nn.Module):
+class Unet(Skips):
     """The output of each layer of the first half returns in the second, last out first in.
 
     gated: x = s x + (1 - s) w skip with s = sigmoid(g) and w, g learned per channel from 1 and 0 (half and half); else

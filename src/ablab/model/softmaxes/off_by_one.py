@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from ablab.core.rng import Draw
 from ablab.model.shape import Shape
+from ablab.model.softmaxes.softmax import Softmax
 
 
-class OffByOne(nn.Module):
+class OffByOne(Softmax):
     """A fixed logit 0 competes with the keys: exp(z_j) / (1 + sum exp(z))."""
 
     source = "Miller 2023, Attention is off by one; Megatron-LM softmax-type off-by-one"

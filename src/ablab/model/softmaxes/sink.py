@@ -7,9 +7,10 @@ from torch import nn
 
 from ablab.core.rng import Draw
 from ablab.model.shape import Shape
+from ablab.model.softmaxes.softmax import Softmax
 
 
-class Sink(nn.Module):
+class Sink(Softmax):
     """A learned logit for each head competes with the keys.
 
     The logit is neither scaled by 1/sqrt(head_dim) nor shifted by a position bias. init_std: it starts at N(0,

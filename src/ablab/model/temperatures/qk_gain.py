@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from ablab.core.rng import Draw
 from ablab.model.shape import Shape
+from ablab.model.temperatures.temperature import Temperature
 
 
-class QkGain(nn.Module):
+class QkGain(Temperature):
     """q_h times a learned gain, one for each query head: how sharp a head attends is learned.
 
     `init` is the gain at first: 1.5 in the golf baseline, 4.0 in #1394, later 5.0 and 5.25. It acts on top of

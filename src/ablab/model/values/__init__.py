@@ -1,7 +1,12 @@
 """Values: what becomes of a layer's values before attention reads them."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot("value", __name__, own="Own", residual="Residual")
+if TYPE_CHECKING:
+    from ablab.model.values.value import Value
+
+slot: Slot[Value] = Slot("value", __name__, base="value.Value", own="Own", residual="Residual")

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ablab.core.rng import Draw
 from ablab.model.shape import Shape
+from ablab.model.values.value import Value
 
 
-class Residual(nn.Module):
+class Residual(Value):
     """v = lam v + (1 - lam) v1, v1 the first layer's values, lam one learned number a layer.
 
     `init` is lam at first. form "linear": lam itself is the parameter; at init = 1 the layer starts as if it had no mix

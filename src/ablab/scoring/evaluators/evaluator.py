@@ -99,12 +99,12 @@ def reading(model: Decoder, precision: str, *, length: int, trained: int) -> Ite
 
 @contextlib.contextmanager
 def declared(model: Decoder, seq_len: int, trained: int) -> Iterator[None]:
-    """Tell every part that asks (`declare`) the length of this evaluation, and the trained one again afterwards."""
-    parts = [declare for part in model.modules() if callable(declare := getattr(part, "declare", None))]
+    """Tell every part (`declare`) the length of this evaluation, and the trained one again afterwards."""
+    parts = list(model.parts().values())
     try:
-        for declare in parts:
-            declare(seq_len)
+        for part in parts:
+            part.declare(seq_len)
         yield
     finally:
-        for declare in parts:
-            declare(trained)
+        for part in parts:
+            part.declare(trained)

@@ -77,7 +77,7 @@ class Streaming(Evaluator):
         trained = settings["model"]["seq_len"]
         if self.cache is not None:
             _fits(self.cache, self.stretch or trained)
-        elif any(getattr(part, "ntk", False) for part in made(settings, corpus, model).modules()):
+        elif any(layer.attn.position.needs_length for layer in made(settings, corpus, model).stack()):
             raise ValueError(
                 "rope's ntk needs the length that will be read, and without a cache streaming has none; "
                 "set cache = the most tokens of a document that are read in one go"

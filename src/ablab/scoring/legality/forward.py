@@ -59,7 +59,7 @@ def exactly(
 
 def mixture(model: Decoder) -> bool:
     """Whether tokens choose experts: who shares one then decides how products round."""
-    return any(getattr(part, "routed", False) for part in model.modules())
+    return any(layer.routed for layer in model.stack())
 
 
 def check(

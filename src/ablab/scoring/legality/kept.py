@@ -26,6 +26,7 @@ from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder
+from ablab.model.parts.linear import Linear
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Enough, Ledger
 from ablab.scoring.legality.forward import SUM_TOLERANCE, mixture
@@ -98,7 +99,7 @@ def repeating(model: Decoder, vocab_size: int, draw: np.random.Generator) -> Ite
         tokens, ids = given["tokens_BT"], given["ids_BT"]
         again = _Again(module, tokens, ids, hidden, cache, vocab_size, draw)
         again.later(calls.later)
-        if cache is None and not any(getattr(part, "adapter", None) is not None for part in module.modules()):
+        if cache is None and not any(isinstance(part, Linear) and part.adapter for part in module.modules()):
             again.alone(calls.alone)  # rows over a cache, and rows with adapters of their own, are never alone
         calls.seconds += time.perf_counter() - began
 

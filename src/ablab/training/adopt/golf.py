@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ablab.model.decoder import Decoder
+from ablab.model.positions.rope import Rope
 
 EPS = torch.finfo(torch.float32).eps
 WHOLE = {
@@ -114,15 +115,15 @@ def _no_temperature(value: Tensor) -> None:
 def _halves(weight: Tensor, decoder: Decoder, layer: int) -> Tensor:
     """Rows of every head with the two halves of the rotated channels exchanged."""
     attn: Any = decoder.layers[layer].attn
-    if not getattr(attn.position, "turns", False):
+    if not attn.position.turns:
         return weight
-    rotated = getattr(attn.position, "rotated", None)
-    if rotated is None:
+    if not isinstance(attn.position, Rope):
         raise ValueError('holds weights of parameter-golf, which turn by fixed frequencies; set position = "rope"')
     size = attn.shape.head_dim
     if weight.dim() != 2 or weight.shape[0] % size:
         return weight  # of another shape: what checks shapes says so
     order = torch.arange(size)
+    rotated = attn.position.rotated
     order[:rotated] = order[:rotated].roll(rotated // 2)
     out: Tensor = weight.unflatten(0, (-1, size))[:, order].flatten(0, 1)
     return out

@@ -1,7 +1,12 @@
 """Losses: what the nats of a batch's targets weigh in the gradient."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot("loss", __name__, mean="Mean", spans="Spans")
+if TYPE_CHECKING:
+    from ablab.training.losses.loss import Loss
+
+slot: Slot[Loss] = Slot("loss", __name__, base="loss.Loss", mean="Mean", spans="Spans")

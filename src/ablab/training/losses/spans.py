@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ablab.data.spans import FINAL, REASONING
+from ablab.training.losses.loss import Loss
 
 
-class Spans:
+class Spans(Loss):
     """reasoning * mean nats over reasoning targets + final * mean nats over final targets; a span without targets adds 0.
 
     The means are over the whole batch, so that micro-batches do not weigh. `group_rows` = n takes them over each n rows, one
@@ -32,7 +34,7 @@ class Spans:
         self.reasoning, self.final, self.group_rows = reasoning, final, group_rows
 
     @staticmethod
-    def miniature(choice: dict[str, Any], full: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
         """Groups of one row, where there are groups: a miniature's batch has fewer rows."""
         return {"group_rows": min(1, choice["group_rows"])}
 

@@ -1,9 +1,14 @@
 """Quantisation-aware training: which weights the forward pass sees rounded, how, and from when on."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
 
-slot: Slot[Any] = Slot(
-    "qat", __name__, aliases={"none": "off", "int6": "fake_quant"}, off="Off", fake_quant="FakeQuant"
+if TYPE_CHECKING:
+    from ablab.training.qats.qat import Qat
+
+slot: Slot[Qat] = Slot(
+    "qat", __name__, base="qat.Qat", aliases={"none": "off", "int6": "fake_quant"}, off="Off", fake_quant="FakeQuant"
 )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ablab.model.parts.rounding import check_bits, check_sigmas, rounded
+from ablab.training.qats.qat import Qat
 
 Tensors = Literal["matrices", "embedding", "matrices_and_embedding"]
 ROLES = {"matrices": ("matrix",), "embedding": ("embedding", "head")}
@@ -15,7 +16,7 @@ ROLES["matrices_and_embedding"] = ROLES["matrices"] + ROLES["embedding"]
 LATEST = 0.9  # of a miniature, which takes few steps and must round in one at least
 
 
-class FakeQuant:
+class FakeQuant(Qat):
     """From the fraction `start` of training on, forward and backward passes see weights rounded to `bits` bits per row.
 
     The rule is that of the compressors (`ablab.model.parts.rounding`): scale = sigmas * std(row) / (2^(bits-1) - 1), kept in

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from ablab.training.qats.qat import Qat
 
 
-class Off:
+class Off(Qat):
     """The forward pass sees the weights as they are."""
 
     source = "the plain form"
-
-    def chosen(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> list[str]:
-        """Names of the parameters that are rounded: none."""
-        return []
-
-    def acts(self, spent: float) -> bool:
-        """Whether a step that begins after this fraction of training is rounded."""
-        return False
-
-    def round(self, weight: Tensor) -> Tensor:
-        """What the forward pass sees of a chosen weight."""
-        return weight

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ablab.training.schedules.schedule import Schedule
+
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
 
 
-class Cosine:
+class Cosine(Schedule):
     """Linear warm-up, then half a cosine from the peak to min_lr at the end of the budget.
 
     `warmup` is a fraction of the budget, `min_lr` a fraction of the peak. Raises ValueError for numbers outside [0, 1).

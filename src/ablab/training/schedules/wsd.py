@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ablab.training.schedules.schedule import Schedule
+
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
 
 
-class Wsd:
+class Wsd(Schedule):
     """Linear warm-up, a plateau at the peak, then a fall to min_lr.
 
     `warmup` and `warmdown` are fractions of the budget; `min_lr` is a fraction of the peak; `shape` is the fall's: "linear",

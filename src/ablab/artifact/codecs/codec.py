@@ -1,0 +1,21 @@
+"""What every codec is: the arrays of an artifact to bytes and back, without loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablab.artifact.arrays import Part
+from ablab.core.slot import Lever
+
+
+class Codec(Lever):
+    """Makes the bytes that count; `ablab.artifact.container.write` lays the arrays and heads them with the codec's name."""
+
+    def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
+        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        raise NotImplementedError(f"{type(self).__name__} has no `encode`")
+
+    @staticmethod
+    def expand(encoded: memoryview, size: int) -> bytes | memoryview:
+        """Exactly `size` bytes. Raises ValueError for damaged ones; never makes many more."""
+        raise NotImplementedError("the codec has no `expand`")

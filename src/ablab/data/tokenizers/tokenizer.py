@@ -1,0 +1,83 @@
+"""What every tokenizer is: text to token ids and exact bytes per token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ablab.core.slot import Lever
+
+
+class Tokenizer(Lever):
+    """Text to ids and back. Nothing of text is lost, and the bytes of a document's tokens are those of its text."""
+
+    paths: ClassVar[tuple[str, ...]] = ()  # settings that name files; they are known by what they hold
+    trained: bool = False  # it learns from the training split
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        raise NotImplementedError(f"{type(self).__name__} has no `vocab_size`")
+
+    @property
+    def bos_id(self) -> int:
+        """The id that begins every document."""
+        raise NotImplementedError(f"{type(self).__name__} has no `bos_id`")
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it normalises text: its bytes are then those of the rewritten text."""
+        return False
+
+    @property
+    def squeezes(self) -> bool:
+        """Whether it makes one space of several."""
+        return False
+
+    @property
+    def hidden(self) -> bool:
+        """Whether tokens do not tell the text's bytes; `shown` then says what they show of them."""
+        return False
+
+    def shown(self, ids: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands before."""
+        raise NotImplementedError(f"{type(self).__name__} is hidden and has no `shown`")
+
+    def ready(self) -> None:
+        """Read what must be read, now. ValueError, with the cure, where it is missing or wrong."""
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Learn from `texts`; the same texts in the same order give the same tokenizer."""
+
+    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """ids (int32) and bytes of UTF-8 per token (int32). No BOS. ValueError for text that is no Unicode."""
+        raise NotImplementedError(f"{type(self).__name__} has no `encode`")
+
+    def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Bytes of text per token (int32) of one document. ValueError on an id outside the vocabulary."""
+        raise NotImplementedError(f"{type(self).__name__} has no `count`")
+
+    def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """The bytes that the `ids` of one document stand for. ValueError on an id outside the vocabulary."""
+        raise NotImplementedError(f"{type(self).__name__} has no `to_bytes`")
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        return self.to_bytes(ids).decode(errors="replace")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what it is: the saved file."""
+        raise NotImplementedError(f"{type(self).__name__} has no `fingerprint`")
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer to the file `path`."""
+        raise NotImplementedError(f"{type(self).__name__} has no `save`")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The tokenizer saved at `path`. ValueError where it is of another."""
+        raise NotImplementedError(f"{cls.__name__} has no `load`")

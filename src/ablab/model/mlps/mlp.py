@@ -1,0 +1,25 @@
+"""What every MLP is: the position-wise part of a block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ablab.core.slot import Sized
+from ablab.model.parts.part import Part
+
+
+class Mlp(Part, Sized):
+    """x_BTD -> BTD, each token by itself. Its matrices are `ablab.model.parts.linear.Linear`, which draw their own weights.
+
+    `routed`: tokens choose among `n_experts`; the model then sets `router`, and `forward` takes what losses and counts go to.
+    """
+
+    routed = False
+    n_experts = 0
+    router: Any
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """What is added to the stream."""
+        raise NotImplementedError(f"{type(self).__name__} has no `forward`")
