@@ -28,10 +28,11 @@ from ablab.model import inference
 from ablab.model.decoder import Decoder, build
 from ablab.runtime import machine
 from ablab.scoring.cuts import batches, hidden_of, nats_of
-from ablab.scoring.evaluators.ttt import Ttt
+from ablab.scoring.evaluators.ttt.descent import chunks, learned, loss_of, movable, split
 from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters
 from ablab.scoring.evaluators.ttt.side_by_side import SideBySide, groups
-from ablab.scoring.evaluators.ttt.ttt_sgd import chunks, learned, loss_of, movable, split
+from ablab.scoring.evaluators.ttt_lora import Adapted, TttLora
+from ablab.scoring.evaluators.ttt_sgd import TttSgd
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.subset import input_lengths
 from ablab.study import load
@@ -76,7 +77,7 @@ def text(tokens: int) -> Corpus:
 
 
 def bare_sgd(model: Decoder, corpus: Corpus, precision: str, chunk: int) -> Run:
-    """The passes of adapt = "sgd"."""
+    """The passes of `ttt_sgd`."""
     own = copy.deepcopy(model)
     moving, device, lengths = movable(own, ()), model.head_weight.device, input_lengths(corpus)
     every = list(chunks(lengths, SEQ_LEN, SEQ_LEN, chunk))
@@ -97,7 +98,7 @@ def bare_sgd(model: Decoder, corpus: Corpus, precision: str, chunk: int) -> Run:
 
 
 def bare_lora(model: Decoder, corpus: Corpus, precision: str) -> Run:
-    """The passes of adapt = "lora"."""
+    """The passes of `ttt_lora`."""
     own = copy.deepcopy(model).requires_grad_(False)
     adapters = Adapters(own, targets=TARGETS, rank=RANK, scale=1.0, documents=SIDE)
     side = SideBySide(own, model, adapters, corpus, Ledger(corpus), SEQ_LEN, CHUNK, precision)
@@ -127,8 +128,8 @@ def measure(precision: str, turns: int, tokens: int, device: str) -> dict[str, A
     model = build(settings["model"], vocab_size=VOCAB, seed=0, device=device)
     corpus, chunk = text(tokens), 16 * SEQ_LEN // 4
     how: dict[str, Any] = {"seed": 0, "precision": precision}
-    sgd = Ttt(epochs=EPOCHS, chunk=chunk)
-    lora = Ttt(adapt="lora", rank=RANK, chunk=CHUNK, batch_documents=SIDE)
+    sgd = TttSgd(epochs=EPOCHS, chunk=chunk)
+    lora = TttLora(adapters=Adapted(RANK), chunk=CHUNK, batch_documents=SIDE)
     runs: dict[str, Run] = {
         "sgd": lambda: sgd(model, corpus, settings, **how) and None,
         "sgd, bare": bare_sgd(model, corpus, precision, chunk),

@@ -45,7 +45,7 @@ window = 16
 FIT = {"documents": 4}
 SMALL = {"small": 0}
 TRIPLES = [[1.5, -0.5, 0.0], [1.5, -0.5, 0.0]]
-SGD, LORA = {"chunk": 128, "lr": 0.1}, {"adapt": "lora", "chunk": 16, "lr": 0.01}
+SGD, LORA = {"chunk": 128, "optimizer": 0.1}, {"chunk": 16, "optimizer": 0.01}
 ROUNDED = {
     "": SMALL,
     "lqer.rank": {**SMALL, "lqer": {"tensors": 2, "rank": 1}},
@@ -92,17 +92,23 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     "evaluate.sliding": {"": {**FIT, "seq_len": 32, "stride": 16}},
     "evaluate.streaming": {"": {**FIT, "stretch": 8, "cache": 16}},
     "evaluate.ngram": {"": {**FIT, "seq_len": 32}},
-    "evaluate.ttt": {
+    "evaluate.ttt_sgd": {
         "": {**FIT, **SGD},
         **{name: {**FIT, **SGD, name: value} for name, value in (
-            ("seq_len", 32), ("epochs", 1), ("momentum", 0.5), ("clip", 0.1), ("freeze", ["embedding"]), ("stride", 32),
-            ("batch_tokens", 64))},
-        **{name: {**FIT, **LORA, name: value} for name, value in (
-            ("rank", 2), ("alpha", 4.0), ("targets", ["attn"]), ("betas", [0.5, 0.9]), ("eps", 1e-4), ("weight_decay", 0.5),
-            ("batch_documents", 1))},
-        "reset": {**FIT, **LORA, "reset": "b", "batch_documents": 2},
-        **{name: {**FIT, **LORA, "phases": 1, "prefix_documents": 2, "phase_lr": 0.1}
-           for name in ("phases", "prefix_documents", "phase_lr")},
+            ("seq_len", 32), ("epochs", 1), ("freeze", ["embedding"]), ("stride", 32), ("batch_tokens", 64))},
+        "optimizer.momentum": {**FIT, "chunk": 128, "optimizer": {"lr": 0.1, "momentum": 0.5}},
+        "optimizer.clip": {**FIT, "chunk": 128, "optimizer": {"lr": 0.1, "clip": 0.1}},
+    },
+    "evaluate.ttt_lora": {
+        "": {**FIT, **LORA},
+        **{f"adapters.{name}": {**FIT, **LORA, "adapters": {name: value}} for name, value in (
+            ("rank", 2), ("alpha", 4.0), ("targets", ["attn"]))},
+        **{f"optimizer.{name}": {**FIT, "chunk": 16, "optimizer": {"lr": 0.01, name: value}} for name, value in (
+            ("betas", [0.5, 0.9]), ("eps", 1e-4), ("weight_decay", 0.5))},
+        **{name: {**FIT, **LORA, name: value} for name, value in (("seq_len", 32), ("batch_documents", 1))},
+        "reset": {**FIT, **LORA, "reset": "document", "batch_documents": 2},
+        **{f"phases.{name}": {**FIT, **LORA, "phases": {"count": 1, "prefix_documents": 2, "lr": 0.1}}
+           for name in ("count", "prefix_documents", "lr")},
     },
     "evaluate.needle": {
         "": {"items": 4},
@@ -117,17 +123,18 @@ OTHER: dict[str, Any] = {
     "optimizer.normuon.orthogonaliser.coefficients": [[1.4, -0.4, 0.0], [1.5, -0.5, 0.0]],
     "router.deepseek_v3.normalize": "always",
     "evaluate.needle.lags": [32],
-    "evaluate.ttt.seq_len": 64,
-    "evaluate.ttt.batch_tokens": 128,
-    "evaluate.ttt.freeze": ["matrix"],
-    "evaluate.ttt.targets": ["mlp"],
+    "evaluate.ttt_sgd.seq_len": 64,
+    "evaluate.ttt_lora.seq_len": 64,
+    "evaluate.ttt_sgd.batch_tokens": 128,
+    "evaluate.ttt_sgd.freeze": ["matrix"],
+    "evaluate.ttt_lora.adapters.targets": ["mlp"],
+    "evaluate.ttt_lora.phases.count": 2,
 }
 # Settings that this sweep cannot try, and where they are tried.
 ELSEWHERE = {
     "tokenizer.sentencepiece.model": "takes a file: test_tokenizers",
     "tokenizer.case_ops.model": "takes a file: test_case_ops",
     "tokenizer.o200k_harmony.vocab": "takes a file, and only one there is: test_o200k",
-    "evaluate.ttt.adapt": "the settings of one belong to it alone, so that it is another lever: both are tried",
 }
 
 

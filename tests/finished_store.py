@@ -58,7 +58,7 @@ optimizer = { name = "adamw", lr = 2e-3 }
 pre_quant = { evaluate = "disjoint" }
 post_quant = { compress = { name = "rtn", bits = 6 }, codec = "brotli", evaluate = "disjoint" }
 sliding = { after = "post_quant", evaluate = { name = "sliding", stride = 16 } }
-ttt = { after = "post_quant", evaluate = { name = "ttt", adapt = "sgd" } }
+ttt = { after = "post_quant", evaluate = "ttt_sgd" }
 needle = { evaluate = "needle" }
 
 [arm.int5]

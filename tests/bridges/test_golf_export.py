@@ -213,7 +213,7 @@ def test_readme_has_every_arm_with_mean_sd_units_and_verdict(tmp_path: Path) -> 
         "3 seeds",
     ):
         assert part in text, part
-    assert "\n- stage.post_quant.compress.bits: 6 -> 5\n" in text
+    assert "\n- stage.post_quant.compress.bits.default: 6 -> 5\n" in text
     assert str(tmp_path) not in text
 
 

@@ -24,7 +24,7 @@ from ablab.runs.store import Store
 from ablab.scoring import evaluators
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.evaluators.ngram import Ngram
-from ablab.scoring.evaluators.ttt import Ttt
+from ablab.scoring.evaluators.ttt_sgd import TttSgd
 from ablab.study import load
 
 STUDY = """
@@ -70,11 +70,11 @@ def held(lengths: list[int]) -> Corpus:
 
 
 def asked(**changed: Any) -> dict[str, Any]:
-    made: dict[str, Any] = tiny.choice(evaluators.slot, {"name": "ttt", **changed})
+    made: dict[str, Any] = tiny.choice(evaluators.slot, {"name": "ttt_sgd", **changed})
     return made
 
 
-SGD, LORA = 'name = "ttt"', 'name = "ttt", adapt = "lora"'
+SGD, LORA = 'name = "ttt_sgd"', 'name = "ttt_lora"'
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ SGD, LORA = 'name = "ttt"', 'name = "ttt", adapt = "lora"'
             "no document is longer than chunk = 1000000, so nothing is adapted; give a smaller chunk",
         ),
         (
-            f"{LORA}, phases = 1, prefix_documents = 100000",
-            r"prefix_documents = 100000 is more than the \d+ held-out documents; give at most that",
+            f"{LORA}, phases = {{ count = 1, prefix_documents = 100000 }}",
+            r"phases\.prefix_documents = 100000 is more than the \d+ held-out documents; give at most that",
         ),
         (
-            f"{LORA}, rank = 100000",
-            r"rank = 100000 is more than 16, the smaller side of layers\.0\.attn\.\S+; give at most 16",
+            f"{LORA}, adapters = 100000",
+            r"adapters\.rank = 100000 is more than 16, the smaller side of layers\.0\.attn\.\S+; give at most 16",
         ),
         ('name = "needle", lags = [64]', "lags: 64 does not fit; give 8 to 25 for seq_len 33"),
     ],
@@ -126,7 +126,7 @@ def test_what_an_evaluator_refuses_is_said_before_anything_runs(tmp_path: Path, 
 def test_what_fits_passes(tmp_path: Path) -> None:
     for evaluate in (
         SGD,
-        f"{LORA}, rank = 16",
+        f"{LORA}, adapters = 16",
         f"{LORA}",
         'name = "streaming"',
         'name = "sliding", stride = 33',
@@ -153,7 +153,7 @@ def test_text_of_fewer_than_two_windows_names_no_chunk() -> None:
     with pytest.raises(
         ValueError, match=r"^the text has fewer than two windows of 1048576 tokens, so nothing is adapted; "
     ):
-        Ttt().fit(settings, tiny.corpus())
+        TttSgd().fit(settings, tiny.corpus())
 
 
 def test_orders_have_an_end() -> None:
@@ -169,12 +169,12 @@ def test_a_miniature_keeps_what_the_full_size_fits() -> None:
     choice = asked(chunk=111)
     fit_evaluator(choice, 37, 1.28)
     assert choice["chunk"] == 3 * 47 and choice["seq_len"] is None
-    choice = asked(adapt="lora", chunk=2048, rank=96)
+    choice = asked(name="ttt_lora", chunk=2048, adapters=96)
     fit_evaluator(choice, 2048, 1 / 32)
-    assert choice["chunk"] == 32 and choice["rank"] == 3 and choice["seq_len"] is None
-    choice = asked(adapt="lora", rank=100)
+    assert choice["chunk"] == 32 and choice["adapters"]["rank"] == 3 and choice["seq_len"] is None
+    choice = asked(name="ttt_lora", adapters=100)
     fit_evaluator(choice, 32, 2)
-    assert choice["rank"] == 8
+    assert choice["adapters"]["rank"] == 8
 
 
 def test_a_miniature_has_a_long_document_where_there_is_one() -> None:
@@ -202,9 +202,9 @@ def test_what_only_a_miniature_refuses_is_said() -> None:
     settings = tiny.settings()
     settings["stage"] = {"a": {"evaluate": asked(chunk=4096)}, "b": {"evaluate": asked(chunk=64)}}
     said = _fitted(settings, tiny.corpus())
-    text = "stage a: ttt was not tested, as it does not fit a text and a model this small: chunk = 4096 holds the whole text"
+    text = "stage a: ttt_sgd was not tested, as it does not fit a text and a model this small: chunk = 4096 holds the whole"
     assert len(said) == 1 and said[0].startswith(text)
-    assert [stage["evaluate"]["name"] for stage in settings["stage"].values()] == ["disjoint", "ttt"]
+    assert [stage["evaluate"]["name"] for stage in settings["stage"].values()] == ["disjoint", "ttt_sgd"]
 
 
 # ---- rows no wider than they need be
@@ -228,7 +228,7 @@ def test_a_window_longer_than_the_text_scores_the_same() -> None:
     assert own.bands["edges"][-1] == 1_000_000 and plain.bands["edges"][-1] == 128
 
 
-@pytest.mark.parametrize("name", ["disjoint", "sliding", "streaming", "ngram", "ttt"])
+@pytest.mark.parametrize("name", ["disjoint", "sliding", "streaming", "ngram", "ttt_sgd", "ttt_lora"])
 def test_an_empty_document_at_the_end_passes(name: str) -> None:
     model = tiny.model(seq_len=16)
     decoder = build(model, vocab_size=tiny.VOCAB, seed=1, dtype=torch.float64)

@@ -107,7 +107,11 @@ UNTESTED: dict[str, tuple[dict[str, str], str, str]] = {
         "model.local",
     ),
     "no momentum": ({"train": 'optimizer = "muon"'}, "momentum_warmup = [0.85, 0.01]", "train.optimizer"),
-    "chunk": ({"stage": '{ evaluate = { name = "ttt", chunk = 1_024 } }'}, "chunk = 2_048", "stage.scored.evaluate"),
+    "chunk": (
+        {"stage": '{ evaluate = { name = "ttt_sgd", chunk = 1_024 } }'},
+        "chunk = 2_048",
+        "stage.scored.evaluate",
+    ),
     "items of a probe": ({"stage": PROBE}, "tokens_budget = 400_000", "stage.probe.evaluate"),
     "clip": ({"train": "clip = 10.0"}, "clip = 20.0", "train"),
     "held out": ({}, "valid_bytes = 32_768", "data"),
@@ -128,7 +132,7 @@ def test_what_a_miniature_cannot_show_is_said_and_not_refused(case: str, tmp_pat
 def test_a_chunk_longer_than_a_miniature_s_document_passes(tmp_path: Path) -> None:
     """One document of 6,000 bytes; a miniature took 512 tokens of it, and a chunk of 512 then held the whole text."""
     (tmp_path / "held.txt").write_text("".join(f"line {n} of {n * n % 97}\n" for n in range(360))[:6000])
-    stage = '{ evaluate = { name = "ttt", chunk = 512 } }'
+    stage = '{ evaluate = { name = "ttt_sgd", chunk = 512 } }'
     found = checked(
         tmp_path, '[arm.alibi]\nmodel.global.position = "grape_a"\n', stage, data='valid_source = "held.txt"'
     )
@@ -143,13 +147,13 @@ def test_what_acts_on_one_tier_of_a_probe_alone_acts(tmp_path: Path) -> None:
 
 def test_adapters_that_go_on_act_though_a_miniature_has_few_documents(tmp_path: Path) -> None:
     """They go on to the document after: all those of a miniature went side by side, and "b" was refused as inert."""
-    stage = '{ evaluate = { name = "ttt", adapt = "lora", lr = 0.01 } }'
+    stage = '{ evaluate = { name = "ttt_lora", optimizer = 0.01 } }'
     arms = '[arm.other]\nstage.scored.evaluate.reset = "b"\n'
     assert checked(tmp_path, arms, stage, data="valid_bytes = 65_536")["other"] == ()
 
 
 def test_a_layer_named_by_number_is_in_the_miniature(tmp_path: Path) -> None:
-    stage = '{ evaluate = { name = "ttt", chunk = 256, freeze = ["layers.19."], documents = 4 } }'
+    stage = '{ evaluate = { name = "ttt_sgd", chunk = 256, freeze = ["layers.19."], documents = 4 } }'
     arm = '[arm.alibi]\nmodel.global.position = "grape_a"\n'
     assert checked(tmp_path, arm, stage, model='layers = "(LG)*10"')["alibi"] == ()
 

@@ -11,7 +11,9 @@ from tests.study.written import edited, faults
 
 from ablab.artifact import compressors
 from ablab.core.slot import Slot
+from ablab.scoring import evaluators
 from ablab.study import load
+from ablab.study.keys import SLOTS
 from ablab.training import optimizers
 
 MOST = 8  # settings of a lever: with more nobody knows what acts beside what
@@ -79,6 +81,11 @@ OLD: list[tuple[Slot, dict[str, Any], dict[str, Any]]] = [
                        "second_moment": "long_side", "eps": 1e-8},
      {"name": "normuon", "decay": {"rate": 0.1, "form": "cautious", "taper": [0.5, 0.5]},
       "second_moment": {"over": "long_side", "eps": 1e-8}}),
+    (evaluators.slot, {"name": "ttt"}, {"name": "ttt_sgd"}),
+    (evaluators.slot, {"name": "ttt", "adapt": "sgd", "lr": 0.1, "clip": 0.0, "epochs": 1},
+     {"name": "ttt_sgd", "epochs": 1, "optimizer": {"lr": 0.1, "clip": 0.0}}),
+    (evaluators.slot, {"name": "ttt", "adapt": "lora", "rank": 8, "phases": 2, "prefix_documents": 9},
+     {"name": "ttt_lora", "phases": {"count": 2, "prefix_documents": 9}, "adapters": {"rank": 8}}),
     (compressors.slot, {"name": "rtn", "mlp_sigmas": 2.0}, {"name": "rtn", "sigmas": {"mlp": 2.0}}),
     (
         compressors.slot,
@@ -98,6 +105,22 @@ def test_an_old_spelling_is_answered_with_the_new_one_which_works(
     cure = tomllib.loads(f"lever = {fault.cure.removeprefix('write ')}")["lever"]
     assert cure == new
     slot.build(taken(slot, cure))
+
+
+def test_no_lever_and_no_table_has_more_settings_than_can_be_seen_at_once() -> None:
+    for slot in SLOTS.values():
+        for name in slot.names:
+            settings = slot.settings(name)
+            assert len(settings) <= MOST, f"{slot.name} {name}: {len(settings)} settings"
+            assert all(len(one.parts) <= MOST for one in settings.values())
+
+
+def test_a_study_that_writes_ttt_is_told_what_to_write(tmp_path: Path) -> None:
+    stage = "\n[stage.after]\nevaluate = EVALUATE\n[arm.other]\nmodel.softcap = 10.0\n"
+    [fault] = faults(tmp_path, edited(more=stage.replace("EVALUATE", '"ttt"')))
+    told = fault.partition("; write ")
+    assert told[0].endswith("stage.after.evaluate: 'ttt' is spelled otherwise now")
+    assert not faults(tmp_path, edited(more=stage.replace("EVALUATE", told[2])))
 
 
 def test_every_old_spelling_leads_to_a_setting_that_there_is() -> None:

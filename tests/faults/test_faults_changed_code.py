@@ -109,7 +109,7 @@ def test_levers_that_are_not_chosen_and_files_that_give_no_number_do_not_count(c
     for name in (
         "model/mlps/swiglu.py",
         "model/positions/fox.py",
-        "scoring/evaluators/ttt/__init__.py",
+        "scoring/evaluators/ttt_sgd.py",
         "judging/judge.py",
         "core/fault.py",
     ):

@@ -239,14 +239,14 @@ def test_an_evaluator_that_cheats_beyond_its_rehearsal_is_seen(
 # ---- honest ones pass
 
 HONEST: list[Any] = [name for name in evaluators.slot.names if name != "needle"]
-HONEST += [{"name": "ttt", "adapt": "lora"}, {"name": "needle", "items": 2}, {"name": "disjoint", "documents": 9}]
+HONEST += [{"name": "needle", "items": 2}, {"name": "disjoint", "documents": 9}]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("asked", HONEST, ids=str)
 def test_every_evaluator_passes(asked: Any, precision: str, tmp_path: Path, corpus: Corpus) -> None:
     choice = tiny.choice(evaluators.slot, asked)
-    if choice["name"] in ("ttt", "sliding"):
+    if choice["name"] in ("ttt_sgd", "ttt_lora", "sliding"):
         choice |= evaluators.slot.load(choice["name"]).miniature(choice, SEQ_LEN / 2048)
     found = run(tmp_path, corpus, precision=precision, evaluate=choice)
     assert found["gates"] == []

@@ -139,7 +139,7 @@ def test_windows_hold_for_one_evaluation_only(weights: Path, corpus: Corpus) -> 
 
 
 def test_a_stage_whose_training_diverges_says_so(weights: Path, corpus: Corpus) -> None:
-    ttt = {"name": "ttt", "adapt": "sgd", "lr": 1.0, "chunk": SEQ_LEN, "clip": 0.0}
+    ttt = {"name": "ttt_sgd", "chunk": SEQ_LEN, "optimizer": {"lr": 1.0, "clip": 0.0}}
     result = run("wild", weights, corpus, asked(wild={"evaluate": ttt}))
     assert result["diverged"] and result["metrics"] == {"nats_per_token": None, "bits_per_byte": None}
     assert result["gates"] == []

@@ -20,13 +20,13 @@ SAID = re.compile(r'(?:choose|give|use|set|write|say|add) ([a-z_.]+) = ("[^"]*"|
 EXPERTS = type(SHAPE)(**{**vars(SHAPE), "n_experts": 4})
 
 
-def cured(choice: dict[str, Any], text: str) -> dict[str, Any]:
-    """The choice with the setting that a cure names."""
+def cure(text: str) -> dict[str, Any]:
+    """The setting that a cure names, as a diff of the lever."""
     name, value = re.search(SAID, text).groups()  # type: ignore[union-attr]
     made = value.strip('"') if not re.match(r"[0-9.-]", value) else float(value) if "." in value else int(value)
     table, _, key = name.rpartition(".")
     new = {key: {"true": True, "false": False}.get(str(made), made)}
-    return {**choice, **({table: {**choice.get(table, {}), **new}} if table else new)}
+    return {table: new} if table else new
 
 
 LEVERS = [
@@ -36,9 +36,8 @@ LEVERS = [
     ("router", {"name": "softmax_topk", "top_k": 1, "order": "post"}),
     ("embedding", {"name": "smear_gate", "form": "channel", "width": 4}),
     ("compress", {"name": "rtn", "lqer": {"rank": 2}}),
-    ("evaluate", {"name": "ttt", "rank": 4}),
-    ("evaluate", {"name": "ttt", "adapt": "lora", "stride": 4}),
-    ("evaluate", {"name": "ttt", "adapt": "lora", "prefix_documents": 2}),
+    ("evaluate", {"name": "ttt_lora", "phases": {"prefix_documents": 2}}),
+    ("evaluate", {"name": "ttt_lora", "phases": 3}),
 ]
 
 
@@ -47,7 +46,7 @@ def test_the_cure_of_a_lever_s_fault_cures_it(slot: str, choice: dict[str, Any])
     lever, parts = SLOTS[slot], [EXPERTS] if slot in ("position", "router", "embedding") else []
     with pytest.raises(ValueError) as caught:
         lever.build(tiny.choice(lever, choice), *parts)
-    lever.build(tiny.choice(lever, cured(choice, str(caught.value))), *parts)
+    lever.build(tiny.choice(lever, lever.laid(choice, cure(str(caught.value)))), *parts)
 
 
 @pytest.mark.parametrize("head_dim", [2, 6, 24, 64, 80, 96, 112, 192, 320])
@@ -58,7 +57,7 @@ def test_a_share_of_a_head_that_is_no_pairs_names_one_that_is(head_dim: int, fra
         try:
             Rope(shape, fraction=fraction)
         except ValueError as error:
-            Rope(shape, fraction=cured({}, str(error))["fraction"])
+            Rope(shape, fraction=cure(str(error))["fraction"])
 
 
 @pytest.mark.parametrize(

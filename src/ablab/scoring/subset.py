@@ -17,6 +17,13 @@ def at_least_one(*, documents: int | None, seq_len: int | None = None) -> None:
         raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
 
 
+def sizes(**settings: int | None) -> None:
+    """ValueError for the first size below 1; None asks for what is usual."""
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} = {value} is no size; give at least 1")
+
+
 def sample(corpus: Corpus, documents: int | None) -> Corpus:
     """`corpus` with `documents` of its validation documents, in its order; all of them where None.
 

@@ -66,7 +66,8 @@ def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             root = stages[root["after"]]
         way = chosen["evaluate"]["name"]
         packed = (root["compress"] or {}).get("name", "keep") != "keep"
-        kinds = {"disjoint": "quantized", "sliding": "sliding", "ttt": "ttt"} if packed else {"disjoint": "pre_quant"}
+        kinds = {"disjoint": "quantized", "sliding": "sliding", "ttt_sgd": "ttt", "ttt_lora": "ttt"}
+        kinds = kinds if packed else {"disjoint": "pre_quant"}
         own = f"{stage}_stage" if stage in ROLES else stage
         role = kinds.get(way, own)
         found[stage] = own if role in found.values() else role

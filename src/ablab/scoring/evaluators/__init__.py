@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ablab.core.slot import Slot
+from ablab.core.spelling import Before
 
 if TYPE_CHECKING:
     from ablab.scoring.evaluators.evaluator import Evaluator
+
+SGD = {"adapt": "", **{name: f"optimizer.{name}" for name in ("lr", "momentum", "clip")}}
+LORA = {
+    "adapt": "",
+    **{name: f"optimizer.{name}" for name in ("lr", "betas", "eps", "weight_decay")},
+    **{name: f"adapters.{name}" for name in ("rank", "alpha", "targets")},
+    "prefix_documents": "phases.prefix_documents",
+    "phase_lr": "phases.lr",
+}
 
 slot: Slot[Evaluator] = Slot(
     "evaluate",
@@ -17,6 +27,12 @@ slot: Slot[Evaluator] = Slot(
     sliding="Sliding",
     streaming="Streaming",
     ngram="Ngram",
-    ttt="Ttt",
+    ttt_sgd="TttSgd",
+    ttt_lora="TttLora",
     needle="Needle",
+    before={
+        "ttt": [Before("ttt_lora", LORA, {"adapt": "lora"}), Before("ttt_sgd", SGD)],
+        "ttt_sgd": [Before("ttt_sgd", SGD)],
+        "ttt_lora": [Before("ttt_lora", LORA)],
+    },
 )

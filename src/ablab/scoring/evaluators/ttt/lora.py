@@ -156,7 +156,9 @@ def fit(model: Decoder, *, targets: Sequence[str], rank: int, given: bool, docum
         sides["head"] = model.head_weight.shape, 1
     path, least = min(((path, min(shape)) for path, (shape, _) in sides.items()), key=lambda one: one[1])
     if given and rank > least:
-        raise ValueError(f"rank = {rank} is more than {least}, the smaller side of {path}; give at most {least}")
+        raise ValueError(
+            f"adapters.rank = {rank} is more than {least}, the smaller side of {path}; give at most {least}"
+        )
     side_by_side(sum(rank * sum(shape) * passes for shape, passes in sides.values()), documents, all_at_once)
 
 

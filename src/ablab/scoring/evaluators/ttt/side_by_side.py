@@ -22,8 +22,8 @@ from ablab.model import inference
 from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import autocast
+from ablab.scoring.evaluators.ttt.descent import GPU_TOKENS
 from ablab.scoring.evaluators.ttt.lora import Adapters
-from ablab.scoring.evaluators.ttt.ttt_sgd import GPU_TOKENS
 from ablab.scoring.evaluators.ttt.watch import Watch
 from ablab.scoring.ledger import Ledger
 

@@ -1,13 +1,10 @@
-"""Score-first SGD: chunks of the text in its order, each scored and then learned from by all weights."""
+"""Chunks of the text in its order, and SGD on all weights over what was scored of them."""
 
 from __future__ import annotations
 
-import copy
-import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,82 +17,11 @@ from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import autocast
 from ablab.scoring.cuts import Batch, Cut, batches, hidden_of, score
-from ablab.scoring.evaluators.evaluator import declared
 from ablab.scoring.evaluators.sliding import n_windows, offsets, windows
-from ablab.scoring.evaluators.ttt.watch import Watch, forfeit
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.subset import input_lengths
 
+CHUNK = 32_768  # tokens, as in parameter-golf
 GPU_TOKENS = 32_768  # of one forward and backward pass; on the CPU as many as a forward pass
-
-
-def run(
-    model: Decoder,
-    corpus: Corpus,
-    ledger: Ledger,
-    *,
-    seq_len: int,
-    trained: int,
-    precision: str,
-    lr: float,
-    chunk: int,
-    epochs: int,
-    momentum: float,
-    clip: float,
-    freeze: Sequence[str],
-    stride: int | None,
-    batch_tokens: int | None,
-) -> dict[str, Any]:
-    """Score every chunk into the ledger and learn from it; what to show. See `Ttt`. Sizes are those that `fit` let pass."""
-    stride = stride or seq_len
-    lengths = input_lengths(corpus)
-    count = n_chunks(lengths, seq_len, stride, chunk)
-    own = copy.deepcopy(model).eval()
-    moving = movable(own, freeze)
-    descent = Descent(own, moving, ledger, momentum=momentum, clip=clip, precision=precision)
-    watch, means, fault = Watch(), list[float](), ""
-    with declared(own, seq_len, trained), declared(model, seq_len, trained):
-        for number, cuts in enumerate(chunks(lengths, seq_len, stride, chunk)):
-            how = (corpus, cuts, seq_len, stride, precision)
-            nats_N = scored(own, *how, ledger)
-            means.append(float(nats_N.mean()) if len(nats_N) else math.nan)
-            fault = watch.see(nats_N, functools.partial(scored, model, *how))
-            if not fault and epochs and number < count - 1:
-                steps = split(corpus, learned(cuts, seq_len), seq_len, batch_tokens, moving)
-                fault = descent.learn(steps, lr * cosine(number, count), epochs)
-            if fault:
-                forfeit(ledger, corpus, seq_len, f"at chunk {number + 1} of {count}: {fault}")
-                break
-    return {
-        "adapted": {"tensors": len(moving), "numbers": sum(p.numel() for p in moving.values())},
-        "chunks": count,
-        "steps": descent.steps,
-        "chunk_nats": means,
-    }
-
-
-def fit(seq_len: int, chunk: int | None, stride: int | None, batch_tokens: int | None) -> None:
-    """ValueError where a chunk would split a window, a stride leave tokens out, or a step hold no window."""
-    if chunk is not None and chunk % seq_len:
-        raise ValueError(f"chunk = {chunk} splits a window of {seq_len} tokens; give a multiple of {seq_len}")
-    if stride is not None and stride > seq_len:
-        raise ValueError(f"stride = {stride} is more than seq_len {seq_len}; give at most {seq_len}")
-    if batch_tokens is not None and batch_tokens < seq_len:
-        raise ValueError(f"batch_tokens = {batch_tokens} holds no window of {seq_len} tokens; give at least {seq_len}")
-    if batch_tokens is not None and chunk is not None and batch_tokens > chunk:
-        raise ValueError(f"batch_tokens = {batch_tokens} is more than a chunk of {chunk}; give at most {chunk}")
-
-
-def fit_text(lengths: list[int], seq_len: int, stride: int, chunk: int, *, given: bool) -> None:
-    """ValueError where there is one chunk and so nothing to adapt. given: the chunk was asked for."""
-    if n_chunks(lengths, seq_len, stride, chunk) > 1:
-        return
-    if given and n_chunks(lengths, seq_len, stride, seq_len) > 1:
-        raise ValueError(f"chunk = {chunk} holds the whole text, so nothing is adapted; give a smaller chunk")
-    raise ValueError(
-        f"the text has fewer than two windows of {seq_len} tokens, so nothing is adapted; "
-        "give more held-out text, or a smaller seq_len"
-    )
 
 
 def n_chunks(lengths: list[int], seq_len: int, stride: int, chunk: int) -> int:
