@@ -19,6 +19,7 @@ from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.model.decoder import Decoder
 from ablab.records.result import Artifact
+from ablab.records.settings import Settings, StageSettings
 
 RESULT, BLOB = "result.json", "blob"
 
@@ -60,7 +61,7 @@ class _Packed(TypedDict):
     artifact: Artifact
 
 
-def root(settings: Mapping[str, Any], name: str) -> str:
+def root(settings: Settings, name: str) -> str:
     """The stage whose packed bytes stage `name` evaluates: itself, or the start of its chain of `after`."""
     chain = [name]
     while (after := settings["stage"][chain[-1]]["after"]) is not None:
@@ -73,13 +74,13 @@ def root(settings: Mapping[str, Any], name: str) -> str:
     return chain[-1]
 
 
-def is_built_on(settings: Mapping[str, Any], name: str) -> bool:
+def is_built_on(settings: Settings, name: str) -> bool:
     """Whether another stage evaluates what this one packs."""
     return any(other != name and root(settings, other) == name for other in settings["stage"])
 
 
 def packed(
-    settings: Mapping[str, Any],
+    settings: Settings,
     name: str,
     weights: Callable[[], Mapping[str, torch.Tensor]],
     *,
@@ -120,11 +121,11 @@ def _kept(blob: Path) -> bytes:
 
 
 def _pack(
-    stage: Mapping[str, Any],
+    stage: StageSettings,
     name: str,
     weights: Mapping[str, torch.Tensor],
     corpus: Corpus,
-    settings: Mapping[str, Any],
+    settings: Settings,
     seed: int,
     precision: str,
     model: Callable[[Mapping[str, torch.Tensor]], Decoder],
@@ -150,7 +151,7 @@ def unpacked(blob: Blob) -> dict[str, torch.Tensor]:
         raise GateFailed(Fault(f"stage.{blob.root}.compress", *str(error).split("; ", 1))) from error
 
 
-def _code(stage: Mapping[str, Any], name: str) -> int:
+def _code(stage: StageSettings, name: str) -> int:
     if stage["code"] is None:
         return 0
     try:

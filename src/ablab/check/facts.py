@@ -59,7 +59,8 @@ def readable(plan: Plan) -> None:
 
     wanted = {run.train_key: run for run in plan.runs.values() if run.settings["train"]["weights"]}
     for run in wanted.values():
-        taken(run.settings, plan.corpus(run), Path(run.settings["train"]["weights"][0]), precision=plan.where.precision)
+        for file in run.settings["train"]["weights"] or ():
+            taken(run.settings, plan.corpus(run), Path(file), precision=plan.where.precision)
     _own_content(plan)
 
 

@@ -9,7 +9,9 @@ is not known: the arm is untested. If none does, nothing reads it: the arm is in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
+
+from ablab.records.settings import Settings
 
 Path = tuple[str | int, ...]
 
@@ -22,7 +24,7 @@ LEAST_FRACTION = 0.001  # smaller ones are tolerances, and no share of anything
 _NOWHERE: Any = object()
 
 
-def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Path]:
+def changed(one: Settings, other: Settings) -> list[Path]:
     """The paths of every value that differs. A lever replaced by another name is one value, and so is a list resized."""
     return list(_changed(one, other, ()))
 
@@ -48,14 +50,14 @@ def look(settings: Any, path: Path) -> Any:
     return settings
 
 
-def spell(path: Path, settings: Mapping[str, Any]) -> str:
+def spell(path: Path, settings: Settings) -> str:
     """A path as a study names it: `train.optimizer.lr`, `model.local.window`."""
     if path[:2] == ("model", "kinds"):
-        path = ("model", settings["model"]["kinds"][path[2]]["table"], *path[3:])
+        path = ("model", settings["model"]["kinds"][str(path[2])]["table"], *path[3:])
     return ".".join(map(str, path))
 
 
-def put(settings: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
+def put(settings: Settings, path: Path, value: object) -> Settings:
     """A copy with another value at `path`; what lies beside the way there is shared."""
     out: Any = dict(settings)
     here = out
@@ -63,7 +65,7 @@ def put(settings: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
         here[key] = dict(here[key]) if isinstance(here[key], Mapping) else list(here[key])
         here = here[key]
     here[path[-1]] = value
-    return dict(out)
+    return cast(Settings, out)
 
 
 def others(one: Any, other: Any) -> list[Any]:
@@ -95,9 +97,9 @@ def _around(values: tuple[float, ...]) -> list[Any]:
 
 
 def untested(
-    full: tuple[Mapping[str, Any], Mapping[str, Any]],
-    small: tuple[Mapping[str, Any], Mapping[str, Any]],
-    acts: Callable[[dict[str, Any]], bool],
+    full: tuple[Settings, Settings],
+    small: tuple[Settings, Settings],
+    acts: Callable[[Settings], bool],
 ) -> list[Path]:
     """What an arm changes and a miniature cannot tell apart; nothing where the arm is inert.
 

@@ -20,6 +20,7 @@ from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
 from ablab.core import making
 from ablab.core.fault import Fault, GateFailed, OutOfMemory, Refused
 from ablab.core.files import key_of
+from ablab.records.settings import Settings
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store, Where
 from ablab.runtime import machine
@@ -41,7 +42,7 @@ LARGE, FOLDED = 65_536, 8191  # vocabularies beyond LARGE are folded; a prime, s
 class Outcome:
     """What one miniature came to: its weights, its losses by step, its scores by stage and document."""
 
-    settings: dict[str, Any]
+    settings: Settings
     weights: dict[str, torch.Tensor]
     losses: list[float]
     scores: dict[str, list[float]]
@@ -80,7 +81,7 @@ class Miniatures:
             self.corpora[name] = folded(_few(whole), settings["data"]["order"])
             self.unfit[name] = _fitted(settings, self.corpora[name])
 
-    def of(self, name: str, settings: dict[str, Any] | None = None) -> Outcome:
+    def of(self, name: str, settings: Settings | None = None) -> Outcome:
         """The outcome of an arm, or of other `settings` in its place. What only training hears of acts on no files."""
         own, arm = settings or self.small[name], self.every[name]
         like = self.small[arm.on] if _same_files(arm, self.every[arm.on]) else own
@@ -96,7 +97,7 @@ class Miniatures:
         if self._corpus(name) != self._corpus(arm.on):  # other tokens: at this size their first documents are the same
             return [path for path in changes.changed(arm.settings, self.every[arm.on].settings) if path[0] == "data"]
 
-        def acts(settings: dict[str, Any]) -> bool:
+        def acts(settings: Settings) -> bool:
             try:
                 return not same(self.of(name, settings), found[arm.on])
             except (ValueError, ArithmeticError, RuntimeError, Refused):  # a number that cannot be
@@ -186,7 +187,7 @@ def same(one: Outcome, other: Outcome) -> bool:
     return all(len(a) == len(b) and np.allclose(a, b, **how) for a, b in pairs)
 
 
-def _fitted(settings: dict[str, Any], corpus: Corpus) -> list[str]:
+def _fitted(settings: Settings, corpus: Corpus) -> list[str]:
     """What does not fit into a miniature though it fits the full size, which was looked at before. Evaluators that do not
     are left out: their stages are packed, and scored by `disjoint` instead."""
     from ablab.model.decoder import skeleton
@@ -210,7 +211,7 @@ def _same_files(one: Arm, other: Arm) -> bool:
     return bool(files) and files == other.settings["train"]["weights"]
 
 
-def _one(settings: dict[str, Any], like: dict[str, Any], corpus: Corpus, store: Store) -> Outcome:
+def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Outcome:
     """Train one miniature by the settings `like`, and score it. Arms share weights here as they do, and equal stages."""
     from safetensors.torch import load_file
 

@@ -11,7 +11,8 @@ import re
 from typing import Any
 
 from ablab.artifact import compressors
-from ablab.core.slot import Sized
+from ablab.core.slot import Choice, Sized
+from ablab.records.settings import BudgetSettings, ModelSettings, Settings, TrainSettings, chosen
 from ablab.scoring import evaluators
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
@@ -24,7 +25,7 @@ LEAST_EMA = 0.05  # of a step; below it an average is the last weights to the di
 _LAYER = re.compile(r"layers\.[0-9]")
 
 
-def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_layers: bool) -> dict[str, Any]:
+def shrink(settings: Settings, base: Settings, *, long: float, same_layers: bool) -> Settings:
     """`settings` at miniature size, every size by the same factors as the baseline's `base`, the schedule scaled in.
 
     `long` is the factor of every length.
@@ -54,8 +55,8 @@ def shrink(settings: dict[str, Any], base: dict[str, Any], *, long: float, same_
         fit_evaluator(stage["evaluate"], settings["model"]["seq_len"], long)
         fit = compressors.slot.load(stage["compress"]["name"]).miniature
         stage["compress"] |= fit(stage["compress"], settings["model"], model)
-        for table, size in (stage["windows"] or {}).items():
-            stage["windows"][table] = size and max(2, round(size * long))
+        if windows := stage["windows"]:
+            stage["windows"] = {table: size and max(2, round(size * long)) for table, size in windows.items()}
     small["train"]["ema"] = _ema(settings["train"]["ema"], settings["budget"])
     small["train"]["weights"] = None  # of the full size; what the miniature asks is whether the arm acts
     return small
@@ -68,32 +69,28 @@ def names_a_layer(value: Any) -> bool:
     return isinstance(value, str) and bool(_LAYER.match(value))
 
 
-def _ema(decay: float, budget: dict[str, Any]) -> float:
+def _ema(decay: float, budget: BudgetSettings) -> float:
     """The decay whose average reaches over the same share of few steps; as it is where nobody knows how many there are.
 
     The warm-up of the decay needs no scaling: (1 + n) / (1 + w + n) averages over one share of the steps so far at any n.
     """
     if not decay or budget["tokens"] is None:
         return decay
-    out: float = max(LEAST_EMA, decay ** (math.ceil(budget["tokens"] / budget["batch_tokens"]) / STEPS))
-    return out
+    return float(max(LEAST_EMA, decay ** (math.ceil(budget["tokens"] / budget["batch_tokens"]) / STEPS)))
 
 
-def fit_evaluator(choice: dict[str, Any], seq_len: int, long: float) -> None:
+def fit_evaluator(choice: Choice, seq_len: int, long: float) -> None:
     """Its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
     fit = evaluators.slot.load(choice["name"]).miniature
     trained = "seq_len" in choice and choice["seq_len"] is None
     choice |= fit(choice | ({"seq_len": seq_len} if trained else {}), long) | ({"seq_len": None} if trained else {})
 
 
-def _fit_levers(full: dict[str, Any], small: dict[str, Any], train: dict[str, Any]) -> None:
+def _fit_levers(full: ModelSettings, small: ModelSettings, train: TrainSettings) -> None:
     """Levers whose settings are sizes (a gate's width, a layer's number) name theirs for a smaller model: `miniature`."""
-    places = [(slot, kind[slot]) for kind in small["kinds"].values() for slot in IN_MODEL]
-    places += [
-        *((slot, small[slot]) for slot in OF_MODEL),
-        *((slot, train[slot]) for slot in ("optimizer", "schedule", "loss", "qat")),
-    ]
-    for slot, chosen in places:
-        for choice in chosen if isinstance(chosen, list) else [chosen]:
+    places = [place for kind in small["kinds"].values() for place in chosen(kind, IN_MODEL)]
+    places += [*chosen(small, OF_MODEL), *chosen(train, ("optimizer", "schedule", "loss", "qat"))]
+    for slot, named in places:
+        for choice in named if isinstance(named, list) else [named]:
             if choice and issubclass(lever := SLOTS[slot].load(choice["name"]), Sized):
                 choice |= lever.miniature(choice, full, small)

@@ -24,11 +24,13 @@ import torch
 from ablab.artifact import blob as packing
 from ablab.core.fault import GateFailed
 from ablab.core.files import key_of
+from ablab.core.slot import Choice
 from ablab.data import Corpus, ValidRows
 from ablab.data.corpus.corpus import Valid
 from ablab.judging import price
 from ablab.model.decoder import Decoder, build, skeleton
 from ablab.model.size import parameters
+from ablab.records.settings import Settings
 from ablab.runs.plan import Plan, Run
 from ablab.runtime import machine
 from ablab.scoring import evaluators
@@ -160,13 +162,11 @@ class _Timed:
             return sum(share * of(steps.samples) for share, steps in self.phases)
 
         def whole(step: float, held_out: float) -> float:
-            out: float = (
-                steps * step + (1 + math.ceil(steps * budget["batch_tokens"] / every)) * held_out
-            )  # one before any step
-            return out
+            validations = 1 + math.ceil(steps * budget["batch_tokens"] / every)  # one before any step
+            return steps * step + validations * held_out
 
         step, held_out = step_by(statistics.median), statistics.median(self.held_out)
-        steps = self.learner.steps if self.learner.steps is not None else budget["seconds"] / step
+        steps = self.learner.steps if self.learner.steps is not None else (budget["seconds"] or 0.0) / step
         return {
             "steps": sum(steps.count for _, steps in self.phases),
             "step_seconds": step,
@@ -178,7 +178,7 @@ class _Timed:
         }
 
 
-def _phases(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _phases(settings: Settings) -> list[tuple[float, float]]:
     """(share of training, its middle) of stretches in which a step costs the same: loops and rounding begin on the way."""
     begins = {settings["model"].get("loop_from") or 0.0, settings["train"]["qat"].get("start") or 0.0, 0.0}
     edges = [*sorted(begins), 1.0]
@@ -188,7 +188,7 @@ def _phases(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
 class _Steps:
     """Steps at one point of the budget; of long ones fewer rows are timed."""
 
-    def __init__(self, learner: Learner, settings: Mapping[str, Any], spent: float, least: int) -> None:
+    def __init__(self, learner: Learner, settings: Settings, spent: float, least: int) -> None:
         self.learner, self.spent, self.least = learner, spent, least
         self.unit = settings["train"]["loss"].get("group_rows") or 1
         self.parts = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"] // self.unit
@@ -250,7 +250,7 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dic
     dtype = machine.dtype_of(where.precision)
     drawn = build(settings["model"], vocab_size=corpus.vocab_size, seed=0, dtype=dtype, **place).state_dict()
 
-    def decoder(like: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Decoder:
+    def decoder(like: Settings, tensors: Mapping[str, torch.Tensor]) -> Decoder:
         return staging.decoder_of(like, tensors, corpus=corpus, seed=0, precision=where.precision, **place)
 
     found: dict[str, float] = {}
@@ -300,9 +300,7 @@ def _gates(plan: Plan, run: Run, name: str, model: Decoder) -> object:
     )
 
 
-def _evaluation(
-    choice: Mapping[str, Any], model: Decoder, corpus: Corpus, settings: Mapping[str, Any], precision: str
-) -> float:
+def _evaluation(choice: Choice, model: Decoder, corpus: Corpus, settings: Settings, precision: str) -> float:
     """Seconds of a whole evaluation, from samples of its text (of a probe: of its items) that grow."""
 
     def timed(evaluator: Any, on: Corpus) -> float:
@@ -320,7 +318,7 @@ def _evaluation(
     return _grown(lambda tokens: timed(plain, _first(whole, tokens)), SMALL, len(whole.valid.tokens))
 
 
-def _with(choice: Mapping[str, Any], key: str, value: object) -> Any:
+def _with(choice: Choice, key: str, value: object) -> Any:
     return evaluators.slot.build({**choice, **({key: value} if key in choice else {})})
 
 

@@ -21,6 +21,7 @@ from ablab.core.fault import Fault, did_you_mean
 from ablab.core.setting import Setting, opened, settings_of, taken, thawed
 from ablab.core.spelling import Before, answer, respelled
 
+Sizes = Mapping[str, Any]  # the keys of [model]; their types stand in ablab.records.settings, above this room
 Choice = dict[str, Any]  # canonical lever: {"name": ..., every setting with its value}
 
 
@@ -35,7 +36,7 @@ class Sized(Lever):
     """A lever whose settings may be sizes of the model or shares of the run."""
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Settings that differ in a miniature: `full` and `small` are [model] at its own size and at the miniature's."""
         return {}
 

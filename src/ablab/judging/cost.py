@@ -132,7 +132,7 @@ def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> floa
     result, below = plan.store.scored(keys[stage]), plan.store.scored(keys[root]) if root != stage else None
     if result is None:
         return None
-    own = _stage_time({"seconds": result["seconds"], **result.get("timing", {})})
+    own = _stage_time({**result.get("timing", {}), "seconds": result["seconds"]})
     if root == stage or "timing" not in result:  # a result that does not tell its parts apart
         return own
     before = None if below is None else below.get("timing", {}).get("pack")
@@ -220,7 +220,7 @@ def _free(more: float | None, *times: Ratio | None) -> bool | None:
     return True if all(high is not None and high <= 1 + NOISE for high in highs) else None
 
 
-def _stage_time(stage: Mapping[str, Any]) -> float | None:
+def _stage_time(stage: Mapping[str, float | None]) -> float | None:
     """Packing and evaluating; the gates' own time is no cost of the arm. Results that do not tell them apart: all of it."""
     pack, evaluate = stage.get("pack"), stage.get("evaluate")
     return stage.get("seconds") if pack is None or evaluate is None else pack + evaluate

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ablab.core.files import write_atomic, write_json
 from ablab.judging import collect, cost, guarded, history, panels, shelf, sources
 from ablab.judging.bank import fingerprint
+from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
 from ablab.runs import given_up
 from ablab.runs.plan import Plan, Run
@@ -86,13 +88,15 @@ def _written(answer: dict[str, Any], source: str, to: Path) -> dict[str, Any]:
     return dict(answer)
 
 
-def baseline(settings: dict[str, Any]) -> dict[str, Any]:
+def baseline(settings: Settings) -> dict[str, Any]:
     """Every setting of the baseline with its default, layer kinds under the names that the file gives them."""
-    model = dict(settings["model"])
-    for kind in model.pop("kinds").values():
+    model: dict[str, object] = {key: value for key, value in settings["model"].items() if key != "kinds"}
+    for kind in settings["model"]["kinds"].values():
         window = "all tokens" if kind["window"] is None else kind["window"]
         model[kind["table"]] = {**{k: v for k, v in kind.items() if k != "table"}, "window": window}
-    return {"model": model, **{part: settings[part] for part in ("train", "data", "stage", "budget")}}
+    parts = ("train", "data", "stage", "budget")
+    plain: Mapping[str, object] = settings
+    return {"model": model, **{part: plain[part] for part in parts}}
 
 
 def _declared(plan: Plan, name: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ablab.core.files import key_of
 from ablab.core.inputs import Inputs
+from ablab.records.settings import ModelSettings
 from ablab.runs.plan import Plan
 from ablab.runs.store import stage_asked
 
@@ -44,7 +44,7 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
     return key_of(_rounded([trained, asked]))
 
 
-def _unnamed(model: Mapping[str, Any]) -> dict[str, Any]:
+def _unnamed(model: ModelSettings) -> dict[str, Any]:
     """A model by what each layer is: the letters and names of layer kinds, and how layers share them, are the file's own."""
     kinds = {letter: {k: v for k, v in kind.items() if k != "table"} for letter, kind in model["kinds"].items()}
     bare = {key: value for key, value in model.items() if key != "kinds"}

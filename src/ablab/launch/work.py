@@ -92,7 +92,7 @@ def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, blo
 
 def _unchanged(run: Run, where: Where) -> None:
     """Refuse weights trained elsewhere whose file is no longer the one that the run was keyed by."""
-    [file] = run.settings["train"]["weights"]
+    [file] = run.settings["train"]["weights"] or []
     found = sha256_file(Path(file)) if Path(file).is_file() else ""
     if train_key(run.settings, corpus=run.corpus.name, seed=run.seed, where=where, weights=found) != run.train_key:
         raise GateFailed(Fault(file, "changed after the runs were planned", "start the study again"))

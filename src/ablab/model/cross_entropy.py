@@ -7,10 +7,11 @@ into their gradient. That is a fourth product on top of three, and memory that d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from ablab.model.parts.context import Context
 
 # Logits at once. Measured (V = 201,088, d_model 512, 2048 rows, fp32, 2 cores, forward and backward; bench/loss.py),
 # against the plain form's time and 4723 MiB: chunks of 64 rows 1.42 and 455 MiB, 128 rows 1.29 and 505, these 333 rows
@@ -65,7 +66,7 @@ def nll(
 class _Nll(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float, rows: int, dtype: torch.dtype
+        ctx: Context, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float, rows: int, dtype: torch.dtype
     ) -> Tensor:
         lse = hidden.new_empty(len(hidden), dtype=torch.promote_types(dtype, torch.float32))
         chosen = torch.empty_like(lse)
@@ -80,7 +81,7 @@ class _Nll(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, d: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, lse = ctx.saved_tensors
         softcap, rows, dtype = ctx.settings
         d = d.masked_fill(targets == IGNORED, 0.0)[:, None]

@@ -6,7 +6,6 @@ One forward serves training, evaluation and decoding. Shapes are suffixes: B bat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -28,6 +27,7 @@ from ablab.model.parts.routing import Aux
 from ablab.model.parts.table import Table
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
+from ablab.records.settings import ModelSettings
 
 # What takes the place of torch's own modules: it has a role and draws its own numbers.
 OURS: dict[type[nn.Module], str] = {
@@ -51,7 +51,7 @@ class Head(Linear):
 class Decoder(nn.Module):
     """A decoder-only language model over packed rows of documents, from the settings' `model` table."""
 
-    def __init__(self, model: Mapping[str, Any], *, vocab_size: int, executor: str = "lift") -> None:
+    def __init__(self, model: ModelSettings, *, vocab_size: int, executor: str = "lift") -> None:
         super().__init__()
         shape = _shape(model, vocab_size)
         self.softcap = float(model["softcap"])
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
 
 
 def build(
-    model: Mapping[str, Any],
+    model: ModelSettings,
     *,
     vocab_size: int,
     seed: int,
@@ -214,7 +214,7 @@ def build(
     return decoder.to(device=device)
 
 
-def skeleton(model: Mapping[str, Any], *, vocab_size: int, executor: str = "lift") -> Decoder:
+def skeleton(model: ModelSettings, *, vocab_size: int, executor: str = "lift") -> Decoder:
     """The decoder on the meta device: names and sizes, no numbers. Enough for counting and `roles`."""
     with torch.device("meta"):
         decoder = Decoder(model, vocab_size=vocab_size, executor=executor)
@@ -240,7 +240,7 @@ def _stranger(name: str, module: nn.Module) -> Fault:
     return Fault(name, fault, cure)
 
 
-def _shape(model: Mapping[str, Any], vocab_size: int) -> Shape:
+def _shape(model: ModelSettings, vocab_size: int) -> Shape:
     faults = [
         Fault(f"model.{name}", f"{model[name]} is no size", "give an integer of at least 1")
         for name in ("d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len")
@@ -254,12 +254,18 @@ def _shape(model: Mapping[str, Any], vocab_size: int) -> Shape:
         faults.append(Fault("model.layers", "no layer", "name at least one"))
     if faults:
         raise InvalidStudy(faults)
-    sizes = ("d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len", "init_std", "norm_eps", "bias")
     n_layers = len(model["layers"])
     return Shape(
         vocab_size=vocab_size,
         n_layers=n_layers,
         n_passes=len(order(n_layers, model["loops"])),
         out_init_std=model["out_std"],
-        **{name: model[name] for name in sizes},
+        d_model=model["d_model"],
+        n_heads=model["n_heads"],
+        n_kv_heads=model["n_kv_heads"],
+        head_dim=model["head_dim"],
+        seq_len=model["seq_len"],
+        init_std=model["init_std"],
+        norm_eps=model["norm_eps"],
+        bias=model["bias"],
     )

@@ -5,14 +5,14 @@ Shapes are suffixes: B batch, T query positions, D d_model, H query heads, G key
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from ablab.core.fault import Fault, InvalidStudy
-from ablab.core.slot import Lever, Slot
+from ablab.core.slot import Choice, Lever, Slot
 from ablab.model import blocks, gates, mlps, positions, projections, residuals, routers, softmaxes, temperatures, values
 from ablab.model.attention.attend import Documents, attend
 from ablab.model.gates.composed import Composed as Gates
@@ -24,6 +24,7 @@ from ablab.model.positions.composed import Composed as Positions
 from ablab.model.positions.position import Position
 from ablab.model.residuals.composed import Composed as Residuals
 from ablab.model.shape import Shape
+from ablab.records.settings import KindSettings
 
 L = TypeVar("L", bound=Lever)
 
@@ -62,7 +63,7 @@ class Attention(nn.Module):
     core = staticmethod(attend)
 
     def __init__(
-        self, kind: Mapping[str, Any], shape: Shape, position: Position, shared: bool, *, norm: str,
+        self, kind: KindSettings, shape: Shape, position: Position, shared: bool, *, norm: str,
         qk_norm: bool | Literal["after"], executor: str,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -121,7 +122,7 @@ class Layer(nn.Module):
     """Two branches, each behind its norm, joined to the stream by the block."""
 
     def __init__(
-        self, kind: Mapping[str, Any], shape: Shape, position: Position, shared: bool, *, norm: str,
+        self, kind: KindSettings, shape: Shape, position: Position, shared: bool, *, norm: str,
         qk_norm: bool | Literal["after"], executor: str,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -131,7 +132,7 @@ class Layer(nn.Module):
         self.mlp_norm = NORMS[norm](shape.d_model, shape.norm_eps)
         self.mlp = build_lever(mlps.slot, kind["mlp"], shape, place)
         self.routed = self.mlp.routed
-        if self.routed:
+        if self.routed and kind["router"] is not None:
             routed = Shape(**{**vars(shape), "n_experts": self.mlp.n_experts})
             self.mlp.router = build_lever(routers.slot, kind["router"], routed, place)
         self.residual = build_levers(residuals.slot, Residuals, kind["residual"], shape, place)
@@ -156,7 +157,7 @@ class Layer(nn.Module):
         return out
 
 
-def build_lever(slot: Slot[L], choice: dict[str, Any], shape: Shape, place: str) -> L:
+def build_lever(slot: Slot[L], choice: Choice, shape: Shape, place: str) -> L:
     """The slot's lever; its ValueError becomes InvalidStudy with the place."""
     try:
         return slot.build(choice, shape)

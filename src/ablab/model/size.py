@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ablab.model.decoder import Decoder, skeleton
+from ablab.records.settings import ModelSettings
 
 
 def parameters(decoder: Decoder) -> dict[str, int]:
@@ -24,7 +22,7 @@ def active_parameters(decoder: Decoder) -> int:
     return sum(round(p.numel() * owners[name].used) for name, p in decoder.named_parameters())
 
 
-def flops_per_token(model: Mapping[str, Any], vocab_size: int) -> float:
+def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     """Floating-point operations per trained token, forward and backward, attention counted by what its window shows.
 
     6 per weight of every matrix that a token meets and of the head (2 forward, 4 backward); attention 12 n_heads head_dim

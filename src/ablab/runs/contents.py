@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import GateFailed, Refused
 from ablab.core.files import read_json, write_json
 from ablab.core.inputs import Inputs
+from ablab.records.settings import Settings
 from ablab.runs.store import Store, Where, train_key
 from ablab.training.adopt.strange import weights_at
 
@@ -42,7 +42,7 @@ class Contents:
             self._gone[file] = held[::-1]
             return self._gone[file]
 
-    def key(self, settings: dict[str, Any], *, corpus: str, seed: int, where: Where) -> tuple[str, str]:
+    def key(self, settings: Settings, *, corpus: str, seed: int, where: Where) -> tuple[str, str]:
         """The key of a training, and the sha256 of the file whose weights it takes ("" where it takes none).
 
         Of several contents that a file had, the one of a finished training, else the last.

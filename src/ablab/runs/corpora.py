@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ablab.core.fault import Fault, GateFailed, InvalidStudy, Refused
 from ablab.core.files import key_of, read_json, write_json
+from ablab.records.settings import DataSettings
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -77,7 +78,7 @@ def _documents(documents: int) -> str:
     return "1 document" if documents == 1 else f"{documents:,} documents"
 
 
-def _asked(chosen: dict[str, Any]) -> str:
+def _asked(chosen: DataSettings) -> str:
     """Key of the settings that a corpus is made by."""
     unset = ("groups",) if chosen["groups"] is None else ()
     return key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights", *unset)})
@@ -85,7 +86,7 @@ def _asked(chosen: dict[str, Any]) -> str:
 
 def _read_or_recalled(
     study: Study,
-    chosen: dict[str, Any],
+    chosen: DataSettings,
     store: Store,
     say: Callable[[str], None],
     recall: Callable[[str], None] | None,

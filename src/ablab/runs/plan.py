@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.core.files import read_json
 from ablab.records.run import Executed
+from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
 from ablab.runs.look import Kept, Look
 from ablab.runs.store import Store, Where, resolve_where, score_key
@@ -25,7 +26,7 @@ class Run:
 
     arm: str
     seed: int
-    settings: dict[str, Any]
+    settings: Settings
     corpus: Path
     train_key: str
     score_keys: dict[str, str]

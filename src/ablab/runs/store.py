@@ -26,6 +26,7 @@ from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
 from ablab.records.result import Result
 from ablab.records.run import Executed, Trained
+from ablab.records.settings import Settings, chosen
 
 if TYPE_CHECKING:
     from ablab.scoring.scores import Scores
@@ -123,7 +124,7 @@ def _result(path: Path, key: str) -> Result:
     return result
 
 
-def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where, weights: str = "") -> str:
+def train_key(settings: Settings, *, corpus: str, seed: int, where: Where, weights: str = "") -> str:
     """Key of one training: what was asked, on which tokens, from which seed, executed how.
 
     weights: sha256 of the file, where they were trained elsewhere; the budget and [train] are then no part of it.
@@ -138,25 +139,25 @@ def train_key(settings: dict[str, Any], *, corpus: str, seed: int, where: Where,
     )
 
 
-def score_key(settings: dict[str, Any], stage: str, *, trained: str) -> str:
+def score_key(settings: Settings, stage: str, *, trained: str) -> str:
     """Key of one stage: the weights' key, how they are packed, how they are evaluated, and the revisions of the parts."""
     asked = stage_asked(settings, stage)
     return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
 
 
-def stage_asked(settings: dict[str, Any], stage: str) -> dict[str, Any]:
+def stage_asked(settings: Settings, stage: str) -> dict[str, Any]:
     """What one stage asks: how weights are packed, at the stage that it stands on if it stands on one, and evaluated."""
     here, root = settings["stage"][stage], settings["stage"][stage]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]
-    packed = {"compress": root["compress"], "codec": root["codec"]}
+    packed: dict[str, object] = {"compress": root["compress"], "codec": root["codec"]}
     if root["code"] is not None:
         code = Path(root["code"])
         packed["code"] = sha256_file(code) if code.is_file() else None
     return {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
 
 
-def revisions(settings: dict[str, Any]) -> dict[str, int]:
+def revisions(settings: Settings) -> dict[str, int]:
     """Revision of every component that can change trained weights."""
     from ablab.data.batches import stream
     from ablab.model import decoder as model
@@ -170,10 +171,10 @@ def revisions(settings: dict[str, Any]) -> dict[str, int]:
     else:
         slots = {"optimizer": optimizers.slot, "schedule": schedules.slot, "loss": losses.slot, "qat": qats.slot}
         found |= {"batches": stream.REVISION, "train": train.REVISION}
-        found |= {name: slot.revision(asked[name]) for name, slot in slots.items()}
-    chosen = settings["model"]
-    places = [(f"{letter}.{slot}", kind[slot]) for letter, kind in chosen["kinds"].items() for slot in IN_MODEL]
-    for place, choice in [*places, *((slot, chosen[slot]) for slot in OF_MODEL)]:
+        found |= {name: slots[name].revision(choice) for name, choice in chosen(asked, slots)}
+    kinds = settings["model"]["kinds"].items()
+    places = [(f"{letter}.{slot}", choice) for letter, kind in kinds for slot, choice in chosen(kind, IN_MODEL)]
+    for place, choice in [*places, *chosen(settings["model"], OF_MODEL)]:
         for one in choice if isinstance(choice, list) else [choice]:
             if one is not None:
                 found[f"{place}.{one['name']}"] = SLOTS[place.split(".")[-1]].revision(one)

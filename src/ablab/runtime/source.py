@@ -21,6 +21,7 @@ from typing import Any
 from ablab.core.fault import GateFailed
 from ablab.core.files import key_of, read_json, write_json
 from ablab.core.slot import Slot
+from ablab.records.settings import Settings
 
 PACKAGE, ROOT = "ablab", Path(__file__).resolve().parents[1]
 DETAILS = "source.json"  # beside a result: file -> part -> hash
@@ -39,21 +40,21 @@ NEUTRAL = frozenset(
 Files = dict[str, str]
 
 
-def of_training(settings: Mapping[str, Any]) -> Files:
+def of_training(settings: Settings) -> Files:
     """Every file of this package that can change what a training of `settings` comes to, with its hash."""
     adopts = bool(settings["train"]["weights"])
-    chosen = {"model": settings["model"], "train": {} if adopts else settings["train"]}
+    chosen: dict[str, object] = {"model": settings["model"], "train": {} if adopts else settings["train"]}
     return _files("training.adopt" if adopts else "training.train", chosen)
 
 
-def of_stage(settings: Mapping[str, Any], name: str) -> Files:
+def of_stage(settings: Settings, name: str) -> Files:
     """Every file that can change what stage `name` comes to on given weights, with its hash."""
     here, root = settings["stage"][name], settings["stage"][name]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]
-    packed = {part: root[part] for part in ("compress", "codec")}
-    tokenizer = {"tokenizer": settings["data"].get("tokenizer")}
-    return _files("scoring.stage", {"model": settings["model"], **packed, "evaluate": here["evaluate"], **tokenizer})
+    packed = {"compress": root["compress"], "codec": root["codec"], "evaluate": here["evaluate"]}
+    tokenizer = settings["data"].get("tokenizer")
+    return _files("scoring.stage", {"model": settings["model"], **packed, "tokenizer": tokenizer})
 
 
 def keep(folder: Path, files: Files) -> None:
@@ -88,7 +89,7 @@ def parts(name: str) -> dict[str, str]:
     return dict(_read(name).parts)
 
 
-def _files(root: str, settings: Mapping[str, Any]) -> Files:
+def _files(root: str, settings: Mapping[str, object]) -> Files:
     every = _reached(f"{PACKAGE}.{root}")
     slots = {slot.name: slot for module in every if isinstance(slot := _slot(module), Slot)}
     for slot_name, choice in _chosen(settings):
@@ -97,11 +98,11 @@ def _files(root: str, settings: Mapping[str, Any]) -> Files:
     return {name: _hash(name) for name in sorted(map(_name, every - NEUTRAL))}
 
 
-def _chosen(settings: Any, at: str = "") -> Iterator[tuple[str, str]]:
+def _chosen(settings: object, at: str = "") -> Iterator[tuple[str, str]]:
     """(slot, lever) of everything in the settings that looks like a choice; a list of them is composed."""
     if isinstance(settings, Mapping):
-        if isinstance(settings.get("name"), str):
-            yield at, settings["name"]
+        if isinstance(name := settings.get("name"), str):
+            yield at, name
         for key, value in settings.items():
             yield from _chosen(value, str(key))
     elif isinstance(settings, list | tuple):

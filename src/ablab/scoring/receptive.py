@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder, skeleton
+from ablab.records.settings import Settings
 
 
 def receptive(model: Decoder) -> int | None:
@@ -29,7 +27,7 @@ def receptive(model: Decoder) -> int | None:
     return total
 
 
-def within(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None, length: int) -> None:
+def within(settings: Settings, corpus: Corpus, model: Decoder | None, length: int) -> None:
     """ValueError where a part cannot read `length` tokens in one go.
 
     Places that were trained are never too many: the model is asked, or made as a skeleton, only beyond them.
@@ -40,6 +38,6 @@ def within(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None, l
         part.within(length - 1)
 
 
-def made(settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None) -> Decoder:
+def made(settings: Settings, corpus: Corpus, model: Decoder | None) -> Decoder:
     """The model, or its skeleton where there is none yet."""
     return skeleton(settings["model"], vocab_size=corpus.vocab_size) if model is None else model

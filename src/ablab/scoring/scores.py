@@ -30,7 +30,7 @@ _HEAD = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']{1,8})', 'fortran_order': (?:False|True), 'shape': \(([0-9]{1,18}),\), \} *\n",
     re.DOTALL,
 )
-TYPES: dict[str, np.dtype[Any]] = {
+TYPES: dict[str, np.dtype] = {
     "nats": np.dtype("<f8"),
     "tokens": np.dtype("<i8"),
     "bytes": np.dtype("<i8"),
@@ -162,7 +162,7 @@ def _arrays(blob: bytes) -> dict[str, np.ndarray]:
     return found
 
 
-def _array(data: bytes, wanted: np.dtype[Any], name: str) -> np.ndarray:
+def _array(data: bytes, wanted: np.dtype, name: str) -> np.ndarray:
     """One array of an .npz: in one dimension, of the type that it must have, as long as its bytes say."""
     head = _HEAD.match(data)
     if head is None:

@@ -23,6 +23,7 @@ from ablab.data import Corpus, audit
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, build
 from ablab.records.result import Result
+from ablab.records.settings import Settings, StageSettings
 from ablab.runtime import machine, source
 from ablab.runtime.machine import Peak, dtype_of
 from ablab.scoring import evaluators
@@ -38,7 +39,7 @@ REVISION = 4  # raised whenever a number that this file makes changes on purpose
 
 
 def run_stage(
-    settings: Mapping[str, Any],
+    settings: Settings,
     name: str,
     *,
     weights: Path,
@@ -99,7 +100,7 @@ def run_stage(
     return result
 
 
-def _made_by(out: Path, settings: Mapping[str, Any], name: str, device: str) -> dict[str, Any]:
+def _made_by(out: Path, settings: Settings, name: str, device: str) -> dict[str, Any]:
     """The source, kept beside, and the machine."""
     made_by = source.of_stage(settings, name)
     source.keep(out, made_by)
@@ -127,12 +128,12 @@ def _totals(evaluator: Evaluator, scores: Scores, corpus: Corpus) -> list[str]:
     return gates.complete(scores, corpus, limit) + audit.told(scores.metrics, sample(corpus, limit).valid)
 
 
-def windowed(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def windowed(settings: Settings, name: str) -> Settings:
     """The settings with the windows that stage `name` sets for its evaluation; 0 sees everything."""
     chosen = settings["stage"][name]["windows"]
     if not chosen:
         return settings
-    changed = copy.deepcopy(dict(settings))
+    changed = copy.deepcopy(settings)
     for kind in changed["model"]["kinds"].values():
         if kind["table"] in chosen:
             kind["window"] = chosen[kind["table"]] or None
@@ -142,10 +143,10 @@ def windowed(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def legal(
     evaluator: Evaluator,
     name: str,
-    stage: Mapping[str, Any],
+    stage: StageSettings,
     model: Decoder,
     corpus: Corpus,
-    settings: Mapping[str, Any],
+    settings: Settings,
     seed: int,
     precision: str,
     executor: str,
@@ -165,10 +166,10 @@ def legal(
 def _kept(
     evaluator: Evaluator,
     name: str,
-    stage: Mapping[str, Any],
+    stage: StageSettings,
     model: Decoder,
     corpus: Corpus,
-    settings: Mapping[str, Any],
+    settings: Settings,
     digest: str,
     *,
     seed: int,
@@ -187,7 +188,7 @@ def _kept(
     return scores, told, seen, kept.calls.seconds + time.perf_counter() - began
 
 
-def _scored(evaluator: Evaluator, name: str, stage: Mapping[str, Any], *parts: Any, **how: Any) -> Scores:
+def _scored(evaluator: Evaluator, name: str, stage: StageSettings, *parts: Any, **how: Any) -> Scores:
     try:
         found: Scores = evaluator(*parts, **how)
         return found
@@ -207,7 +208,7 @@ def read_stage(out: Path) -> tuple[Result, Scores]:
 
 
 def trained_decoder(
-    settings: Mapping[str, Any], weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
+    settings: Settings, weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
 ) -> Decoder:
     """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
     return decoder_of(
@@ -245,7 +246,7 @@ def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
 
 
 def decoder_of(
-    settings: Mapping[str, Any],
+    settings: Settings,
     unpacked: Mapping[str, torch.Tensor],
     *,
     corpus: Corpus,

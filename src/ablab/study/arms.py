@@ -9,6 +9,7 @@ from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.setting import coerce, describe
+from ablab.records.settings import Settings
 from ablab.study import average, elsewhere
 from ablab.study.keys import DIFFED, IN_MODEL, SECTIONS
 from ablab.study.merge import kind_table, merge, named
@@ -26,7 +27,7 @@ class Draft:
 
     name: str
     tree: dict[str, Any]
-    settings: dict[str, Any]
+    settings: Settings
     found: list[Fault]  # places relative to the baseline
     faults: list[Fault] = field(default_factory=list)  # those to be reported, with the arm's place
     on: str = BASELINE

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.data.corpus.midway import default_bytes
+from ablab.records.settings import Settings
 from ablab.study import arms as arms_of
 from ablab.study import decide, elsewhere, factorial
 from ablab.study.arms import Draft
@@ -181,7 +182,7 @@ def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> No
     for one in (base, *everything.values()):
         data, seq_len = one.settings["data"], one.settings["model"]["seq_len"]
         given = data["span"] is not None
-        data["span"] = data["span"] or longest
+        data["span"] = cast(int, data["span"] or longest)  # None where a fault was found
         if seq_len and data["span"] and data["span"] % seq_len:
             prefix = "" if one is base else f"{_place(one)}: "
             cure = f"give a multiple of {seq_len}" if given else "set data.span to a common multiple of every seq_len"
@@ -210,7 +211,7 @@ def _twins(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> No
 
     Each would take a share of the error probability, and every interval would be wider for it.
     """
-    seen: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+    seen: list[tuple[str, Settings, Settings]] = []
     for name, one in everything.items():
         mine, theirs = one.settings, everything.get(one.on, base).settings
         if one.faults or mine == theirs:  # said already

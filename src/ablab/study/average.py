@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ablab.core.fault import Fault
+from ablab.records.settings import BudgetSettings, Settings
 
 WARMUP = 9.0  # the decay of step n is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage
 
@@ -20,19 +21,21 @@ def warmed(train: dict[str, Any], faults: list[Fault]) -> None:
         train["ema_warmup"] = WARMUP
 
 
-def alike(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, str] | None:
+def alike(one: Settings, other: Settings) -> tuple[str, str] | None:
     """Why an arm and its reference average the same, though ema or its warm-up differ, and the cure. None where they do not.
 
     The decay of step n is the smaller of ema and (1 + n) / (1 + n + ema_warmup), which grows with n.
     """
     asked = [(settings["train"]["ema"], settings["train"]["ema_warmup"]) for settings in (one, other)]
     (a, a_warmup), (b, b_warmup) = asked
-    steps = [_steps(settings["budget"]) for settings in (one, other)]
-    if not a or not b or None in (a_warmup, b_warmup, steps[0]) or steps[0] != steps[1] or asked[0] == asked[1]:
+    steps = _steps(one["budget"])
+    if not a or not b or a_warmup is None or b_warmup is None or steps is None:
         return None
-    last = _most(steps[0], a_warmup)
+    if steps != _steps(other["budget"]) or asked[0] == asked[1]:
+        return None
+    last = _most(steps, a_warmup)
     if a_warmup == b_warmup and min(a, b) >= last:
-        held = f"holds the decay at {last:.4g} or less over all {steps[0]:,} steps"
+        held = f"holds the decay at {last:.4g} or less over all {steps:,} steps"
         cure = "train for more steps, or set train.ema_warmup = 0 in the baseline"
         return f"the warm-up (train.ema_warmup = {a_warmup:g}) {held}", cure
     if a == b and a <= min(_most(1, a_warmup), _most(1, b_warmup)):
@@ -47,6 +50,6 @@ def _most(step: int, warmup: float) -> float:
     return (1 + step) / (1 + step + warmup)
 
 
-def _steps(budget: dict[str, Any]) -> Any:
+def _steps(budget: BudgetSettings) -> int | None:
     tokens, batch = budget["tokens"], budget["batch_tokens"]
     return -(-tokens // batch) if tokens and batch else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.records.settings import StageSettings
 from ablab.study.arms import Draft, changed
 from ablab.study.record import BASELINE
 from ablab.study.settings import decides, look
@@ -79,7 +80,7 @@ def _stage(name: str | None, base: Draft, faults: list[Fault]) -> None:
         faults.append(Fault("decision.stage", text, f"choose {' or '.join(able) or 'a stage that evaluates disjoint'}"))
 
 
-def _is_needle(stage: dict[str, Any]) -> bool:
+def _is_needle(stage: StageSettings) -> bool:
     return stage["evaluate"] is None or not decides(stage["evaluate"])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.core.fault import Fault
+from ablab.records.settings import Settings
 from ablab.study.merge import Path as Keys
 
 # What only a run that trains hears of, by section; everything of [budget] and the rest of [train] is of that kind too.
@@ -36,7 +37,7 @@ def located(train: dict[str, Any], raw: dict[str, Any], folder: Path, faults: li
     train["weights"] = [str(folder.absolute() / name) for name in named]
 
 
-def idle(settings: dict[str, Any], paths: Iterable[Keys]) -> list[Fault]:
+def idle(settings: Settings, paths: Iterable[Keys]) -> list[Fault]:
     """A fault for each of the paths, as a file names them, that acts on nothing beside such weights; [train] aside."""
     if not settings["train"]["weights"]:
         return []
@@ -45,7 +46,7 @@ def idle(settings: dict[str, Any], paths: Iterable[Keys]) -> list[Fault]:
     return [Fault(".".join(path), WHY, CURE) for path in lost]
 
 
-def too_few(settings: dict[str, Any], seeds: dict[str, Any]) -> Fault | None:
+def too_few(settings: Settings, seeds: dict[str, Any]) -> Fault | None:
     """A fault where a seed that the decision may ask for has no file."""
     files, at_most, probe = settings["train"]["weights"], seeds["at_most"], seeds["probe"]
     if not files or at_most is None or probe is None or len(files) >= at_most + probe:
@@ -55,7 +56,7 @@ def too_few(settings: dict[str, Any], seeds: dict[str, Any]) -> Fault | None:
     return Fault("train.weights", text, f"give {wanted} files, one for each seed, or set decision.seeds = {n}")
 
 
-def limited(settings: dict[str, Any], limits: dict[str, Any]) -> Fault | None:
+def limited(settings: Settings, limits: dict[str, Any]) -> Fault | None:
     """A fault for a limit on a time that nobody measured here."""
     if not settings["train"]["weights"] or limits.get("seconds") is None:
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ablab.core.files import key_of
+from ablab.records.settings import Settings
 
 BASELINE = "baseline"
 TRAINED = ("budget", "data", "model", "train")  # sections that can change the weights
@@ -28,7 +30,7 @@ class Arm:
 
     name: str
     on: str
-    settings: dict[str, Any]
+    settings: Settings
     changes: tuple[Change, ...] = ()
     together: str | None = None
     because: str | None = None
@@ -47,7 +49,7 @@ class Arm:
         """Whether budget.* changes: another number of tokens, or of tokens in a step."""
         return any(change.path.startswith("budget.") for change in self.changes)
 
-    def settings_of(self, nth: int) -> dict[str, Any]:
+    def settings_of(self, nth: int) -> Settings:
         """The settings of the nth seed: of weights trained elsewhere, its own file alone."""
         train = self.settings["train"]
         if not train["weights"]:
@@ -100,11 +102,11 @@ class Study:
         """The arm that `name` is a diff of."""
         return self.arm(self.arm(name).on)
 
-    def trained_settings(self, name: str) -> dict[str, Any]:
+    def trained_settings(self, name: str) -> Mapping[str, object]:
         """Everything of an arm that can change its weights: the files, where they were trained elsewhere."""
         if files := self.arm(name).settings["train"]["weights"]:
             return {"weights": files}
-        return {section: self.arm(name).settings[section] for section in TRAINED}
+        return {section: value for section, value in self.arm(name).settings.items() if section in TRAINED}
 
     def shares_weights(self, name: str) -> bool:
         """Whether an arm differs from its reference only after training."""
@@ -134,12 +136,12 @@ class Study:
 
 def _portable(arm: Arm) -> dict[str, Any]:
     """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
-    data = {key: value for key, value in arm.settings["data"].items() if key != "groups" or value is not None}
+    data: dict[str, object] = {k: v for k, v in arm.settings["data"].items() if k != "groups" or v is not None}
     for key in ("source", "valid_source"):
         data[key] = arm.source.get(key)
     if isinstance(asked := arm.source.get("tokenizer"), dict):
         data["tokenizer"] = {
-            **data["tokenizer"],
+            **arm.settings["data"]["tokenizer"],
             **{k: v for k, v in asked.items() if isinstance(v, str) and k != "name"},
         }
     stages = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.data import tokenizers
 from ablab.data.sources.hub import located
+from ablab.records.settings import Settings
 from ablab.scoring import evaluators
 from ablab.study import average, elsewhere
 from ablab.study.keys import IN_MODEL, SECTIONS
@@ -21,7 +23,7 @@ PACKED = ("compress", "codec", "code")  # what a stage that stands after another
 DEFAULT_STAGE = {"pre_quant": {"evaluate": "disjoint"}}
 
 
-def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Fault]]:
+def settings(tree: dict[str, Any], folder: Path) -> tuple[Settings, list[Fault]]:
     """The canonical settings of a tree (contract: budget, data, model, train, stage) and every fault in it.
 
     `data.span` stays None where it is not given: its default needs the other arms.
@@ -41,7 +43,7 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[F
     _idle(out, table(tree.get("data"), "data", []), faults)
     if out["train"]["salt"] and len(out["train"]["salt"]) > 64:
         faults.append(Fault("train.salt", "longer than 64 characters", "shorten it"))
-    return out, faults
+    return cast(Settings, out), faults
 
 
 def written(tree: dict[str, Any]) -> dict[str, Any]:
@@ -220,22 +222,23 @@ def decides(evaluate: dict[str, Any] | None) -> bool:
     return evaluate is None or evaluators.slot.load(evaluate["name"]).decides
 
 
-def look(settings: dict[str, Any], path: Keys) -> Any:
+def look(settings: Settings, path: Keys) -> Any:
     """The value in force at a path of the baseline. A slot without a letter gives {kind: choice}; a missing kind None."""
+    plain: Mapping[str, Any] = settings
     if path[0] != "model":
-        return _follow(settings[path[0]], path[1:])
+        return _follow(plain[path[0]], path[1:])
     model = settings["model"]
     if path[1:] == ("layers",) and model["layers"]:
         return spell(model["layers"], model["loops"])  # a loop is part of what the key says
     kinds = {kind["table"]: kind for kind in model["kinds"].values()}
     if path[1] in IN_MODEL:
-        return {name: _follow(kind[path[1]], path[2:]) for name, kind in kinds.items()}
+        return {name: _follow(kind, path[1:]) for name, kind in kinds.items()}
     if path[1] in SECTIONS["model"]:
-        return _follow(model[path[1]], path[2:])
+        return _follow(model, path[1:])
     return _follow(kinds.get(path[1]), () if path[2:3] == ("like",) else path[2:])
 
 
-def _follow(value: Any, keys: Keys) -> Any:
+def _follow(value: object, keys: Keys) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

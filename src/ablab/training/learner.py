@@ -18,6 +18,7 @@ from ablab.data.spans import SPANS, metric_of
 from ablab.model.compiled import compile_layers
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.routing import Aux
+from ablab.records.settings import Settings
 from ablab.runtime import machine
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
 from ablab.training.stability import nonfinite
@@ -43,7 +44,7 @@ class Learner:
 
     def __init__(
         self,
-        settings: Mapping[str, Any],
+        settings: Settings,
         corpus: Corpus,
         *,
         seed: int,
@@ -109,9 +110,9 @@ class Learner:
     def spent(self, step: int, seconds: float) -> float:
         """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""
         if self.steps is not None:
-            return step / float(self.steps)
-        out: float = min(1.0, seconds / self.budget["seconds"])
-        return out
+            return step / self.steps
+        assert self.budget["seconds"] is not None  # one of the two is given
+        return min(1.0, seconds / self.budget["seconds"])
 
     def step(self, batch: Batch, number: int, spent: float) -> tuple[float, float, float]:
         """Update `number` (the first is 1).
@@ -139,7 +140,7 @@ class Learner:
         self.aux.after_step()
         self.health = self.aux.health(self.model)
         if self.mean:
-            decay = min(self.asked["ema"], (1 + number) / (1 + number + self.asked["ema_warmup"]))
+            decay = min(self.asked["ema"], (1 + number) / (1 + number + (self.asked["ema_warmup"] or 0.0)))
             torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
         return loss, norm, self.optimizer.param_groups[0]["lr"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ablab.model.cross_entropy import AT_ONCE
 from ablab.model.decoder import skeleton
 from ablab.model.parts.linear import Stacked
+from ablab.records.settings import ModelSettings, Settings
 
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
@@ -17,7 +17,7 @@ ACTIVATIONS = 16
 EXPERT_ACTIVATIONS = 3  # what a matrix gave, its activation, and that times the router's weight
 
 
-def fit_micro_rows(settings: Iterable[Mapping[str, Any]], *, memory_bytes: int, vocab_size: int) -> int:
+def fit_micro_rows(settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int) -> int:
     """Rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
 
     A function of sizes alone, never of a trial at run time, so that it is the same for all arms and all runs. No more than
@@ -31,7 +31,7 @@ def fit_micro_rows(settings: Iterable[Mapping[str, Any]], *, memory_bytes: int, 
     return rows
 
 
-def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
+def activation_bytes(model: ModelSettings, vocab_size: int) -> int:
     """Estimate of the bytes that one row keeps in the layers between forward and backward, in fp32 and rounded up.
 
     Of a mixture a token meets its chosen experts: of each it keeps EXPERT_ACTIVATIONS numbers for each output of a matrix.
@@ -49,7 +49,7 @@ def activation_bytes(model: Mapping[str, Any], vocab_size: int) -> int:
     return out
 
 
-def _rows(settings: Mapping[str, Any], memory: int, vocab_size: int) -> int:
+def _rows(settings: Settings, memory: int, vocab_size: int) -> int:
     model = settings["model"]
     weights = sum(p.numel() for p in skeleton(model, vocab_size=vocab_size).parameters())
     rounded = settings["train"]["qat"]["name"] != "off"

@@ -22,6 +22,7 @@ from ablab.core import places
 from ablab.core.fault import Fault, GateFailed, Refused, to_install
 from ablab.core.files import read_json, write_json
 from ablab.core.opened import opened
+from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
@@ -57,7 +58,7 @@ NO_MIRRORS = Mirrored()
 class Copy:
     """What one dashboard has of the metrics in `out`, and how it gets the rest."""
 
-    def __init__(self, name: str, asked: Mirrored, out: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, asked: Mirrored, out: Path, settings: Settings) -> None:
         self.name, self.asked, self.out = name, asked, out
         self.settings = shareable(settings)  # a dashboard may be anybody's
         self.file, self.memo = out / METRICS, out / f"mirror.{name}.json"
@@ -175,7 +176,7 @@ class _Follower(threading.Thread):
 class Mirrors:
     """The mirrors of one sitting of a run; training goes on whatever they do, and what they say is said once."""
 
-    def __init__(self, asked: Mirrored, out: Path, *, settings: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    def __init__(self, asked: Mirrored, out: Path, *, settings: Settings, say: Callable[[str], None]) -> None:
         for name in asked.names:
             check(name)
         self.say, self.told = say, set[str]()
@@ -230,7 +231,7 @@ def _numbers(row: Row) -> dict[str, float]:
     return {k: v for k, v in row.items() if isinstance(v, int | float) and k not in ("step", "tokens")}
 
 
-def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Mapping[str, Any], step: int) -> Started:
+def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Settings, step: int) -> Started:
     folder = out / "tensorboard" if asked.boards is None else asked.boards / (asked.called or out.name)
     writer = module.SummaryWriter(str(places.folder(folder)), purge_step=step)
     writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```", step)
@@ -244,7 +245,7 @@ def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Mapping[str,
     return write, writer.close
 
 
-def _wandb(module: Any, asked: Mirrored, out: Path, settings: Mapping[str, Any], step: int) -> Started:
+def _wandb(module: Any, asked: Mirrored, out: Path, settings: Settings, step: int) -> Started:
     # The directory's name is the run's identity, so a resumed run goes on under the same id, whatever it is called.
     called = asked.called or out.name
     places.folder(out / "wandb")  # W&B makes its own folder and links below it, and looks at nothing that lies there

@@ -24,6 +24,7 @@ from ablab.data.bands import band_edges, trained_in_bands
 from ablab.data.formats.located import read_sealed, sealed
 from ablab.model.size import parameters
 from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained
+from ablab.records.settings import Settings
 from ablab.runtime import changed, machine, source
 from ablab.runtime.lock import locked
 from ablab.runtime.provenance import of_ablab
@@ -60,7 +61,7 @@ class Progress:
 
 
 def train(
-    settings: Mapping[str, Any],
+    settings: Settings,
     corpus: Corpus,
     *,
     seed: int,
@@ -157,7 +158,7 @@ def _sitting(
     return fault
 
 
-def _identity(settings: Mapping[str, Any], corpus: Corpus, how: Mapping[str, Any]) -> str:
+def _identity(settings: Settings, corpus: Corpus, how: Mapping[str, Any]) -> str:
     """Of what a directory holds: another question gets another one."""
     asked = {k: settings[k] for k in ("budget", "model", "train")}
     data = {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ablab.artifact.compressors.quantised import Rule, kind
+from ablab.core.slot import Choice, Sizes
 from ablab.model.parts.rounding import Per, check_bits, check_sigmas
 
 
@@ -101,6 +100,6 @@ def check_small(small: int) -> None:
         raise ValueError(f"small = {small} is negative; choose 0 or more")
 
 
-def smaller(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+def smaller(choice: Choice, full: Sizes, small: Sizes) -> Choice:
     """`small` for a model of another width: matrices shrink with the square of d_model, and must stay above it."""
     return {"small": int(choice["small"] * (small["d_model"] / full["d_model"]) ** 2)}

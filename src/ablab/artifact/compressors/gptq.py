@@ -13,6 +13,7 @@ from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
 from ablab.artifact.compressors.solve import How
+from ablab.core.slot import Choice, Sizes
 
 MINIATURE_TOKENS = 512
 
@@ -66,7 +67,7 @@ class Gptq(Compressor):
         self.passthrough, self.small, self.lqer, self.hadamard = passthrough, small, lqer, hadamard
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The settings for a smaller model: the same tensors are rounded, on a few hundred tokens."""
         return {**bounds.smaller(choice, full, small), "tokens": min(choice["tokens"], MINIATURE_TOKENS)}
 

@@ -11,6 +11,7 @@ from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
 from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
+from ablab.core.slot import Choice, Sizes
 from ablab.model.parts.rounding import Per
 
 
@@ -49,7 +50,7 @@ class Rtn(Compressor):
         self.passthrough, self.small, self.lqer, self.hadamard = passthrough, small, lqer, hadamard
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The settings for a smaller model: the same tensors are rounded."""
         return bounds.smaller(choice, full, small)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
     return "\n".join([f"[arm.{name}]", *lines, *together])
 
 
-def _standing(base: dict[str, Any], given: list[str]) -> list[str]:
+def _standing(base: Mapping[str, Any], given: list[str]) -> list[str]:
     """The baseline in flags, as far as it can be said, without what the given flags replace."""
     out = from_model(base["model"], None, [])
     from_train(base, out, [])
@@ -116,7 +117,7 @@ def _standing(base: dict[str, Any], given: list[str]) -> list[str]:
     return words
 
 
-def _share(base: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _share(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Where the flags say nothing of the rotation, its frequencies are shared as the baseline has them."""
     parts = [part for kind in base["kinds"].values() for part in _parts(kind["position"])]
     shares = [part["share"] for part in parts if part["name"] == "grape_m"]
@@ -130,7 +131,7 @@ def _parts(position: Any) -> list[Any]:
     return position if isinstance(position, list) else [position]
 
 
-def _model(base: dict[str, Any], wanted: dict[str, Any], touched: set[str], name: str) -> dict[str, Any]:
+def _model(base: Mapping[str, Any], wanted: Mapping[str, Any], touched: set[str], name: str) -> dict[str, Any]:
     sizes = touched - set(IN_MODEL) - {"window"}
     out = _section(base, wanted, {key for key in sizes if key in base})
     if "position" in touched and base["embedding"] != wanted["embedding"]:
@@ -155,7 +156,7 @@ def _model(base: dict[str, Any], wanted: dict[str, Any], touched: set[str], name
     return out
 
 
-def _section(base: dict[str, Any], wanted: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+def _section(base: Mapping[str, Any], wanted: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: _short(key, base[key], wanted[key]) for key in wanted if key in keys and base[key] != wanted[key]}
 
 

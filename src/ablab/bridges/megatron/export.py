@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +71,16 @@ class Exported:
         return " \\\n".join(shlex.join(line) for line in lines)
 
 
-def export(settings: dict[str, Any], arm: str, seed: int | None = None) -> Exported:
+def export(settings: Mapping[str, Any], arm: str, seed: int | None = None) -> Exported:
     """The flags of an arm's canonical settings (budget, data, model, train).
 
     Raises GateFailed with everything that the fork cannot do, and with every setting of which nothing was said, each with its
     place and cure.
     """
-    settings, faults = Noted(settings), list[Fault]()
-    out = from_model(settings["model"], vocabulary(settings), faults)
-    notes = [*from_train(settings, out, faults), *from_data(settings, out, faults)]
-    faults = faults or _left(settings)  # where a lever is refused, so are its settings
+    noted, faults = Noted(dict(settings)), list[Fault]()
+    out = from_model(noted["model"], vocabulary(noted), faults)
+    notes = [*from_train(noted, out, faults), *from_data(noted, out, faults)]
+    faults = faults or _left(noted)  # where a lever is refused, so are its settings
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
         raise GateFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
@@ -109,7 +110,7 @@ def _left(settings: Noted) -> list[Fault]:
     return faults
 
 
-def _known(argv: list[str], settings: dict[str, Any], seed: int | None) -> list[Note]:
+def _known(argv: list[str], settings: Mapping[str, Any], seed: int | None) -> list[Note]:
     out = []
     only = [word for word in argv if word in FORK_ONLY or word in ("grapem", "normuon", HARMONY)]
     if only:

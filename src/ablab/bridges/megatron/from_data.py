@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Found:
     unseen: list[str] = field(default_factory=list)  # prefixes without a file here
 
 
-def from_data(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+def from_data(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
     """The flags of canonical data and train.loss. Appends faults; returns what to know."""
     notes, data = list[Note](), settings["data"]
     _tokenizer(data["tokenizer"], out, faults, notes)
@@ -42,7 +43,7 @@ def from_data(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list
     return notes
 
 
-def vocabulary(settings: dict[str, Any]) -> int | None:
+def vocabulary(settings: Mapping[str, Any]) -> int | None:
     """Tokens of the study's tokenizer; None where only its training or its file tells."""
     tokenizer = settings["data"]["tokenizer"]
     if not tokenizer:
@@ -153,7 +154,7 @@ def _weighted(prefixes: list[str], weights: list[float] | None, faults: list[Fau
     return [word for weight, prefix in zip(weights, prefixes) for word in (repr(weight), prefix)]
 
 
-def from_loss(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+def from_loss(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
     """The flags of train.loss. Appends faults; returns what to know."""
     loss, data = settings["train"]["loss"], settings["data"]
     if loss["name"] != "spans":

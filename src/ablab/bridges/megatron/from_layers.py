@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ablab.bridges.megatron import grammar
@@ -11,7 +12,7 @@ from ablab.core.fault import Fault
 Words = dict[str, list[str]]
 
 
-def from_layers(layers: list[dict[str, Any]], model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def from_layers(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
     """The flags of a list of layers (kinds, taken apart). Appends a fault for what the schedules cannot say."""
     local = [layer["window"] is not None for layer in layers]
     _windows(layers, local, out, faults)
@@ -35,7 +36,7 @@ def _windows(layers: list[dict[str, Any]], local: list[bool], out: Words, faults
 
 
 def _positions(
-    layers: list[dict[str, Any]], local: list[bool], model: dict[str, Any], out: Words, faults: list[Fault]
+    layers: list[dict[str, Any]], local: list[bool], model: Mapping[str, Any], out: Words, faults: list[Fault]
 ) -> None:
     rotations = [layer["rotation"] for layer in layers]
     chosen = [rotation for rotation in rotations if rotation is not None]
@@ -64,7 +65,7 @@ def _positions(
         out["grape-a"] = []
 
 
-def _rotation(rotation: dict[str, Any], model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _rotation(rotation: dict[str, Any], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
     theta = int(rotation["theta"])
     if rotation["name"] == "rope":
         out["position-embedding-type"] = ["rope"]
@@ -89,7 +90,7 @@ def _rotation(rotation: dict[str, Any], model: dict[str, Any], out: Words, fault
 
 
 def _projections(
-    layers: list[dict[str, Any]], local: list[bool], model: dict[str, Any], out: Words, faults: list[Fault]
+    layers: list[dict[str, Any]], local: list[bool], model: Mapping[str, Any], out: Words, faults: list[Fault]
 ) -> None:
     places = [(f"model.{layer['table']}.projection", layer["projection"]) for layer in layers]
     for place, projection in dict(places).items():
@@ -118,7 +119,7 @@ def _projections(
     out["tpa-q-rank"] = [str(products[0]["q_rank"])]
 
 
-def _mlps(layers: list[dict[str, Any]], model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _mlps(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
     routed = [layer["mlp"]["name"] == "moe" for layer in layers]
     widths = sorted({_width(layer["mlp"], model["d_model"]) for layer, moe in zip(layers, routed) if not moe})
     if len(widths) > 1:

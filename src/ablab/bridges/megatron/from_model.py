@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ablab.bridges.megatron.from_layers import from_layers
@@ -19,7 +19,7 @@ ONE = {  # slots of a kind for which the fork has one answer
 MLPS = ("relu2", "swiglu", "gelu")
 
 
-def from_model(model: dict[str, Any], vocab: int | None, faults: list[Fault]) -> Words:
+def from_model(model: Mapping[str, Any], vocab: int | None, faults: list[Fault]) -> Words:
     """The flags of a canonical [model]. Appends a fault for everything that the fork cannot do."""
     out: Words = {}
     if vocab is not None:
@@ -41,7 +41,7 @@ def from_model(model: dict[str, Any], vocab: int | None, faults: list[Fault]) ->
     return out
 
 
-def _plain(model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _plain(model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
     """Keys of the whole model."""
 
     def refuse(key: str, text: str, cure: str) -> None:
@@ -130,7 +130,7 @@ def _position(value: Any, place: str, faults: list[Fault]) -> tuple[dict[str, An
     return rotation, slopes
 
 
-def _shared(kinds: dict[str, Any], model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _shared(kinds: dict[str, Any], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
     """What the fork has once for all layers."""
     softmax = _one(kinds, "softmax", lambda kind: kind["softmax"], faults)
     words = {word: flag for flag, word in SOFTMAXES.items()}
@@ -157,7 +157,7 @@ def _shared(kinds: dict[str, Any], model: dict[str, Any], out: Words, faults: li
         faults.append(Fault("model.value", f"the fork has no {value['name']}", 'use value = "own"'))
 
 
-def _gelu(kinds: dict[str, Any], model: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _gelu(kinds: dict[str, Any], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
     """The fused kernel is the tanh form and runs only with biases; without it gelu is exact."""
     dense = [kind["mlp"]["approximate"] for kind in kinds.values() if kind["mlp"]["name"] == "gelu"]
     forms = {*dense, *("tanh" for kind in kinds.values() if kind["mlp"]["name"] == "moe")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ablab.bridges.megatron.from_layers import Words
@@ -27,7 +28,7 @@ NORMUON = {  # settings for which the fork has one answer
 }
 
 
-def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+def from_train(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
     """The flags of canonical budget and train. Appends faults; returns what to know."""
     train, notes = settings["train"], list[Note]()
     steps = _length(settings, out, faults, notes)
@@ -47,7 +48,7 @@ def from_train(settings: dict[str, Any], out: Words, faults: list[Fault]) -> lis
     return notes
 
 
-def _length(settings: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> int | None:
+def _length(settings: Mapping[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> int | None:
     budget, row = settings["budget"], settings["model"]["seq_len"]
     batch, tokens = budget["batch_tokens"], budget["tokens"]
     if tokens is None:
@@ -64,7 +65,7 @@ def _length(settings: dict[str, Any], out: Words, faults: list[Fault], notes: li
     return made
 
 
-def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
+def _optimizer(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
     name = chosen["name"]
     if name not in ("adamw", "normuon"):
         faults.append(Fault("train.optimizer", f"the fork has no {name}", "use adamw or normuon"))
@@ -87,7 +88,7 @@ def _optimizer(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: l
         _normuon(chosen, out, faults, notes)
 
 
-def _normuon(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
+def _normuon(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
     """What normuon has beside adamw."""
     for path, only in NORMUON.items():
         value: Any = chosen
@@ -114,7 +115,7 @@ def _normuon(chosen: dict[str, Any], out: Words, faults: list[Fault], notes: lis
 
 
 def _schedule(
-    chosen: dict[str, Any], optimizer: dict[str, Any], steps: int, out: Words, faults: list[Fault], notes: list[Note]
+    chosen: Mapping[str, Any], optimizer: dict[str, Any], steps: int, out: Words, faults: list[Fault], notes: list[Note]
 ) -> None:
     name, warm, low = chosen["name"], chosen["warmup"], chosen["min_lr"]
     if name not in ("wsd", "cosine"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -135,14 +135,15 @@ class MegatronOrder:
         if weights is not None and num_samples is None:
             raise ValueError("weights need num_samples; give the number of samples of the run")
         self.datasets, self.seq_len = list(datasets), seq_len
-        settings: dict[str, Any] = {"seed": seed, "drop_last": drop_last}
         asked: list[int | None] = [num_samples if len(datasets) == 1 else None] * len(datasets)
         if weights is not None and num_samples is not None:
             norm = (np.array(weights, np.float64) / np.sum(np.array(weights, np.float64))).tolist()
             targets = [math.ceil(num_samples * w) for w in norm]
             asked = [math.ceil(target * (1 + SURPLUS)) for target in targets]
         self.orders = [
-            DatasetOrder(data, seq_len, num_samples=n, sequences=sequences_of(data, split), **settings)
+            DatasetOrder(
+                data, seq_len, num_samples=n, sequences=sequences_of(data, split), seed=seed, drop_last=drop_last
+            )
             for data, n in zip(datasets, asked)
         ]
         self.dataset_index: np.ndarray | None = None

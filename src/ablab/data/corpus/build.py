@@ -20,6 +20,7 @@ from ablab.core.files import key_of, sha256_file, write_json
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import kind_of
 from ablab.core.opened import no_file
+from ablab.core.slot import Choice
 from ablab.data.corpus import checks as gates
 from ablab.data.corpus import groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, read_manifest
@@ -32,6 +33,7 @@ from ablab.data.sources.sources import SEPARATOR, Source, TextFile
 from ablab.data.tokenizers import slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
 from ablab.records.corpus import Looked, Manifest
+from ablab.records.settings import DataSettings
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
 FORMAT = 2  # raised when the same sources and settings would give other files
@@ -48,7 +50,7 @@ SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]
 
 
-def prepare(data: dict[str, Any], root: Path, say: Say = print) -> Corpus:
+def prepare(data: DataSettings, root: Path, say: Say = print) -> Corpus:
     """The corpus of the settings `data` under `root`: opened where it exists, made where it does not.
 
     Its folder is named by a key over the sources' contents, the settings and the tokenizer's revision; it appears whole
@@ -58,13 +60,13 @@ def prepare(data: dict[str, Any], root: Path, say: Say = print) -> Corpus:
     return prepare_found(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
 
 
-def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> Corpus:
+def prepare_found(found: Found, data: DataSettings, root: Path, say: Say) -> Corpus:
     """prepare() on sources already found."""
     _check(data)
     _idle(found, data)
     inputs = Inputs(root / "inputs.json")
     described = _described(found, inputs)
-    identity = {
+    identity: dict[str, object] = {
         "format": tokenised.FORMAT if found.parts else FORMAT,
         "kind": "tokens" if found.parts else "text",
         "sources": {name: [entry["sha256"] for entry in entries] for name, entries in described.items()},
@@ -103,7 +105,7 @@ def prepare_found(found: Found, data: dict[str, Any], root: Path, say: Say) -> C
     return dataclasses.replace(corpus, groups=made)
 
 
-def _idle(found: Found, data: dict[str, Any]) -> None:
+def _idle(found: Found, data: DataSettings) -> None:
     """Refuse settings that these sources leave without anything to act on."""
     faults = []
     if (found.held_texts or found.held_parts) and data["valid_fraction"] != VALID_FRACTION:
@@ -125,8 +127,8 @@ def _idle(found: Found, data: dict[str, Any]) -> None:
         fault = f"{separator!r} occurs in no .txt file of the sources"
         cure = 'remove it; lines that end in \\r\\n have "\\r\\n\\r\\n" between paragraphs'
         faults.append(Fault("data.text_separator", fault, cure))
-    if data.get("groups") is not None:
-        faults += groups.refused(found, data["groups"])
+    if (by := data.get("groups")) is not None:
+        faults += groups.refused(found, by)
     if faults:
         raise InvalidStudy(faults)
 
@@ -206,7 +208,7 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
     return dataclasses.replace(corpus, manifest=manifest)
 
 
-def _by_content(choice: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+def _by_content(choice: Choice, inputs: Inputs) -> dict[str, Any]:
     """A tokenizer's choice with every file named by what it holds."""
     named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}
     for path, file in named.items():
@@ -222,7 +224,7 @@ def _build(
     identity: dict[str, Any],
     found: Found,
     described: dict[str, list[dict[str, Any]]],
-    data: dict[str, Any],
+    data: DataSettings,
     say: Say,
 ) -> None:
     make = tokenised.build if found.parts else _of_text
@@ -249,7 +251,7 @@ def _build(
     )
 
 
-def _of_text(part: Path, sources: Found, data: dict[str, Any], say: Say) -> tuple[Tokenizer, dict[str, Any]]:
+def _of_text(part: Path, sources: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
     """Train the tokenizer, write the token files; what the manifest says of them."""
     if told := _pages(_text_files(sources)):
         say(told)
@@ -319,7 +321,7 @@ def _with_text(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
                 yield place, text
 
 
-def _check(data: dict[str, Any]) -> None:
+def _check(data: DataSettings) -> None:
     faults = []
     if not 0 < data["valid_fraction"] < 1:
         fault = f"{data['valid_fraction']!r} is not between 0 and 1"

@@ -24,13 +24,14 @@ from ablab.data.look.looks import no_zeros, right_width, swapped
 from ablab.data.sources.find import Found
 from ablab.data.tokenizers import slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
+from ablab.records.settings import DataSettings
 
 _PIECE = 1 << 24  # labels looked through at once
 FORMAT = 2  # raised when the same files and settings would give another corpus
 Say = Callable[[str], object]
 
 
-def build(folder: Path, found: Found, data: dict[str, Any], say: Say) -> tuple[Tokenizer, dict[str, Any]]:
+def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
     """Write the corpus's files into `folder`; the tokenizer, and what the manifest says besides (dtype, counts, parts).
 
     GateFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or

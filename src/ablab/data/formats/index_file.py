@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ def paths(prefix: Path | str) -> tuple[Path, Path]:
     return Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
 
 
-def read_header(path: Path) -> tuple[np.dtype[Any], int, int]:
+def read_header(path: Path) -> tuple[np.dtype, int, int]:
     """dtype of the tokens, number of sequences, number of document starts. GateFailed where it is no such file."""
     try:
         with opened(path) as file:
@@ -107,7 +106,7 @@ def check_pointers(path: Path, lengths: np.ndarray, pointers: np.ndarray, itemsi
     return total
 
 
-def map_file(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> np.ndarray:
+def map_file(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
     """`count` values of a file, memory-mapped."""
     if count == 0:
         return np.empty(0, dtype)  # nothing can be mapped from an empty file

@@ -17,7 +17,7 @@ from ablab.core.files import atomic
 from ablab.data.formats.index_file import CODES, HEADER, MAGIC, paths
 
 
-def best_dtype(vocab_size: int) -> np.dtype[Any]:
+def best_dtype(vocab_size: int) -> np.dtype:
     """Megatron's choice: uint16 below 65500 ids, else int32."""
     return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
 

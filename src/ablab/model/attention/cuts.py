@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
+
+from ablab.model.parts.context import Context
 
 
 def take(x: torch.Tensor, index: torch.Tensor, back: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -26,14 +26,16 @@ def blocks(x: torch.Tensor, block: int, before: int, ahead: int = 0) -> torch.Te
 
 class _Take(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, back: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Context, x: torch.Tensor, index: torch.Tensor, back: torch.Tensor, real: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(back, real)
         ctx.axes = index.ndim
         return x[index]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, d: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         back, real = ctx.saved_tensors
         d = d.flatten(0, ctx.axes - 1)
         return d[back] * real.view(-1, *[1] * (d.ndim - 1)), None, None, None
@@ -41,7 +43,7 @@ class _Take(torch.autograd.Function):
 
 class _Blocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, block: int, before: int, ahead: int) -> torch.Tensor:
+    def forward(ctx: Context, x: torch.Tensor, block: int, before: int, ahead: int) -> torch.Tensor:
         n = -(-(len(x) - ahead) // block)
         front, behind = before - ahead, n * block + ahead - len(x)
         ctx.sizes = (len(x), block, before, front)
@@ -51,7 +53,7 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, d: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         length, block, before, front = ctx.sizes
         if not before:
             return d.flatten(0, 1)[:length], None, None, None

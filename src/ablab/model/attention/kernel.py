@@ -8,10 +8,10 @@ queries; the kernel reads them where they lie.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
+
+from ablab.model.parts.context import Context
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -139,7 +139,7 @@ def onward_back(
 class _Flash(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
@@ -154,7 +154,7 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, out, lse, lost, mask = ctx.saved_tensors
         return *backward(d_out, q, k, v, out, lse, lost, mask, ctx.scale), None, None
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 
 from ablab.model.parts.columns import Columns
+from ablab.model.parts.context import Context
 
 
 def lifted(
@@ -48,7 +47,7 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, u: torch.Tensor, w: torch.Tensor, parts: tuple[int, int]
+        ctx: Context, u: torch.Tensor, w: torch.Tensor, parts: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         us, ws = _parts(u, parts[0]), _parts(w, parts[1])
         ctx.pairs = [(a, b) for a in range(parts[0]) for b in range(parts[1]) if a + b < 3]
@@ -56,7 +55,7 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, du: torch.Tensor, dw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, du: torch.Tensor, dw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         n = len(ctx.pairs)
         from_u = [d for d, (a, _) in zip(du.float().chunk(n, -1), ctx.pairs, strict=True) if a == 0]
         from_w = [d for d, (_, b) in zip(dw.float().chunk(n, -1), ctx.pairs, strict=True) if b == 0]

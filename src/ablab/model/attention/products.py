@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+
+from ablab.model.parts.context import Context
 
 
 def products(
@@ -29,7 +29,7 @@ def products(
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
@@ -55,7 +55,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, p, lost = ctx.saved_tensors
         rows = d_out.shape[1]
         d_out = _grouped(d_out, ctx.groups)

@@ -7,11 +7,13 @@ which wants a key head for each query head.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ablab.model.parts.context import Context
 
 _aten = torch.ops.aten
 PAD_LSE = 32  # the memory-efficient kernel lays its log-sum-exp out in blocks of so many rows, +inf behind the last
@@ -51,7 +53,7 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rival_nTH: Tensor | None, scale: flo
 
 class _Causal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rival: Tensor | None, scale: float, by: Stock) -> Tensor:
+    def forward(ctx: Context, q: Tensor, k: Tensor, v: Tensor, rival: Tensor | None, scale: float, by: Stock) -> Tensor:
         ctx.scale, ctx.by, ctx.width, lost = scale, by, q.shape[-1], None
         narrow = v.shape[-1]
         q, k, v = (_widen(t, -(-q.shape[-1] // 8) * 8).transpose(1, 2) for t in (q, k, v))
@@ -66,7 +68,7 @@ class _Causal(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, d: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, lost, *kept = ctx.saved_tensors
         width = d.shape[-1]
         d = _widen(d, q.shape[-1]).transpose(1, 2)

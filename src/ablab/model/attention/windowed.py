@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from ablab.model.attention.documents import Blocks, Documents
 from ablab.model.attention.lifted import lifted
 from ablab.model.attention.products import products
 from ablab.model.parts.columns import Columns
+from ablab.model.parts.context import Context
 
 Flat = Sequence[torch.Tensor | None]  # q (N, H, K), k, v (N, G, K), u (N, H, r), w (N, G, r), row (N, H), sink (H,)
 
@@ -74,7 +74,7 @@ class _Windowed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         plan: Blocks,
         parts: tuple[int, int],
         window: int,
@@ -100,7 +100,7 @@ class _Windowed(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         out, lse, lost, *flat = ctx.saved_tensors
         parts, window, block = ctx.settings
         needs = ctx.needs_input_grad[6:]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
+from ablab.core.slot import Choice, Sizes
 from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 
@@ -29,7 +27,7 @@ class Parallel(Block):
         self.parallel = shape.layer >= from_layer
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The layer at the same share of a smaller model's depth."""
         share = len(small["layers"]) / len(full["layers"])
         return {"from_layer": min(len(small["layers"]) - 1, round(choice["from_layer"] * share))}

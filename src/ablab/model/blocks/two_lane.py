@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.core.slot import Choice, Sizes
 from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 
@@ -43,7 +41,7 @@ class TwoLane(Block):
             nn.init.ones_(self.mlp_2)
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The layer at the same share of a smaller model's depth."""
         share = len(small["layers"]) / len(full["layers"])
         return {"from_layer": min(len(small["layers"]) - 1, round(choice["from_layer"] * share))}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.core.slot import Choice, Sizes
 from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
@@ -51,7 +51,7 @@ class SmearGate(Embedding):
         self.mix = nn.Parameter(torch.empty(() if form == "token" else shape.d_model))
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """As wide as a smaller model allows."""
         return {} if choice["form"] == "channel" else {"width": min(choice["width"] or WIDTH, small["d_model"])}
 

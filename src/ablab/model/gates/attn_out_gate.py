@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
+from ablab.core.slot import Choice, Sizes
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
@@ -35,7 +35,7 @@ class AttnOutGate(OutputGate):
         self.gate = Gate(self.width, shape.n_heads)
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """As wide as a smaller model allows."""
         return {} if choice["width"] == "all" else {"width": min(choice["width"], small["d_model"])}
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
+from ablab.core.slot import Choice, Sizes
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
@@ -32,7 +30,7 @@ class SparseAttnGate(OutputGate):
         self.gate = Gate(width, shape.n_heads)
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """As wide as a smaller model allows."""
         return {"width": min(choice["width"], small["d_model"])}
 

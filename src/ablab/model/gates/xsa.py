@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
+from ablab.core.slot import Choice, Sizes
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.shape import Shape
 
@@ -35,7 +33,7 @@ class Xsa(OutputGate):
         self.acts = last is None or shape.layer >= shape.n_layers - last
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The same share of a smaller model's layers, at least one."""
         share = len(small["layers"]) / len(full["layers"])
         return {} if choice["last"] is None else {"last": max(1, round(choice["last"] * share))}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ablab.model.parts.context import Context
 
 
 def relu2(h: Tensor) -> Tensor:
@@ -44,12 +44,12 @@ class _SquaredRelu(torch.autograd.Function):
     """relu(x)^2 keeping one tensor: relu(x) is its own derivative up to 2. Half the passes of relu then square."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor) -> Tensor:
         r = x.relu()
         ctx.save_for_backward(r)
         return r * r
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
         (r,) = ctx.saved_tensors
         return torch.addcmul(grad.new_zeros(()), grad, r, value=2)  # 2 grad r in one pass

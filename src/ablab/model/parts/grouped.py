@@ -15,11 +15,13 @@ hidden units instead of outputs, and adding up a token's rows one gather at a ti
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ablab.model.parts.context import Context
 
 _grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm
 _ALIGNED = 16  # bytes
@@ -81,12 +83,12 @@ class _Spread(torch.autograd.Function):
     """A gather whose backward is one too: nothing is added up in an order that the hardware chooses."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, token_R: Tensor, inverse_NK: Tensor) -> Tensor:
+    def forward(ctx: Context, x_ND: Tensor, token_R: Tensor, inverse_NK: Tensor) -> Tensor:
         ctx.save_for_backward(inverse_NK)
         return x_ND.index_select(0, token_R)
 
     @staticmethod
-    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad_RD: Tensor) -> tuple[Tensor, None, None]:
         return _added(grad_RD, *ctx.saved_tensors), None, None
 
 
@@ -94,12 +96,12 @@ class _Collect(torch.autograd.Function):
     """The transpose of _Spread; it keeps no row."""
 
     @staticmethod
-    def forward(ctx: Any, y_RD: Tensor, token_R: Tensor, inverse_NK: Tensor) -> Tensor:
+    def forward(ctx: Context, y_RD: Tensor, token_R: Tensor, inverse_NK: Tensor) -> Tensor:
         ctx.save_for_backward(token_R)
         return _added(y_RD, inverse_NK)
 
     @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad_ND: Tensor) -> tuple[Tensor, None, None]:
         (token_R,) = ctx.saved_tensors
         return grad_ND.index_select(0, token_R), None, None
 
@@ -107,7 +109,7 @@ class _Collect(torch.autograd.Function):
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_RI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends_E: Tensor, scale_R: Tensor | None
+        ctx: Context, x_RI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends_E: Tensor, scale_R: Tensor | None
     ) -> Tensor:
         ctx.own = weight_EOI.dtype
         with torch.autocast(x_RI.device.type, enabled=False):
@@ -122,7 +124,7 @@ class _Product(torch.autograd.Function):
             return y_RO.to(x_RI.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad_RO: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, Tensor | None]:
+    def backward(ctx: Context, grad_RO: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, Tensor | None]:
         x_RI, w_EOI, b_EO, ends_E, scale_R = ctx.saved_tensors
         with torch.autocast(x_RI.device.type, enabled=False):
             inner = _inner(x_RI)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
+from ablab.model.parts.context import Context
 from ablab.model.parts.part import Part
 
 
@@ -94,13 +93,13 @@ class _RmsNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         normed, scale = _unit(x, eps)
         ctx.save_for_backward(normed, scale, weight)
         return (normed * weight).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         normed, scale, weight = ctx.saved_tensors
         size = normed.shape[-1]
         product = (grad * normed).reshape(-1, size)

@@ -10,9 +10,9 @@ sines are fp32 or better whatever the input is.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+
+from ablab.model.parts.context import Context
 
 
 def check(head_dim: int, **positive: float) -> None:
@@ -99,14 +99,14 @@ class _Turn(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, freq: torch.Tensor, pos_BT: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+        ctx: Context, x: torch.Tensor, freq: torch.Tensor, pos_BT: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         ctx.save_for_backward(x, freq, pos_BT, cos, sin)
         return turned(x, cos, sin)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, freq, pos_BT, cos, sin = ctx.saved_tensors
         dx, dfreq = turned(dy, cos, -sin), None
         if ctx.needs_input_grad[1]:

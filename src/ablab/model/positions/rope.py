@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
 from ablab.core.rng import Draw
+from ablab.core.slot import Choice, Sizes
 from ablab.model.parts.rotation import frequencies, turn
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
@@ -67,7 +65,7 @@ class Rope(Position):
             self._fill()
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The nearest share of a narrower head that is pairs of channels; two pairs where there are two, as theta is no base
         of one."""
         least = 4 if round(choice["fraction"] * full["head_dim"]) >= 4 and small["head_dim"] >= 4 else 2

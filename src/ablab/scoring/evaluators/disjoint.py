@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from ablab.data import Corpus, valid_rows
 from ablab.model import inference
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.ledger import Ledger
 
@@ -29,7 +29,7 @@ class Disjoint(Evaluator):
         super().__init__(documents=documents, seq_len=seq_len)
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand every target's score to the ledger, window by window."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import torch
 
-from ablab.core.slot import Lever
+from ablab.core.slot import Choice, Lever
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
 from ablab.model.decoder import Decoder
 from ablab.model.inference import inference
+from ablab.records.settings import Settings
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.receptive import within
 from ablab.scoring.scores import Scores
@@ -36,18 +37,18 @@ class Evaluator(Lever):
         self.documents, self.seq_len = documents, seq_len
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these: all documents, windows in proportion."""
-        small: dict[str, Any] = {name: None for name in ("documents", "seq_len") if name in choice}
+        small: Choice = {name: None for name in ("documents", "seq_len") if name in choice}
         if choice.get("seq_len") is not None:
             small["seq_len"] = max(4, round(choice["seq_len"] * long))
         return small
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
+    def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it."""
         return self.of_all(), 2 * self.window(settings)
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+    def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError where a window reaches beyond the model's places; only lengths and sizes are read."""
         longest = max(input_lengths(corpus, self.documents), default=0)
         within(settings, corpus, model, min(self.window(settings), longest))
@@ -56,7 +57,7 @@ class Evaluator(Lever):
         self,
         model: Decoder,
         corpus: Corpus,
-        settings: Mapping[str, Any],
+        settings: Settings,
         *,
         seed: int,
         precision: str,
@@ -70,16 +71,16 @@ class Evaluator(Lever):
         return ledger.scores(band_edges(self.longest(settings, corpus)), extra)
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand the score of every target of `corpus` to the ledger; what is returned is shown beside the scores (`extra`)."""
         raise NotImplementedError(f"{type(self).__name__} has no `score`")
 
-    def window(self, settings: Mapping[str, Any]) -> int:
+    def window(self, settings: Settings) -> int:
         """Tokens of a window: `seq_len`, or the trained length."""
         return int(self.seq_len or settings["model"]["seq_len"])
 
-    def longest(self, settings: Mapping[str, Any], corpus: Corpus) -> int:
+    def longest(self, settings: Settings, corpus: Corpus) -> int:
         """The most tokens that are read in one go: bands end there."""
         return self.window(settings)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from ablab.core.slot import Choice
 from ablab.data import Corpus
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.scoring.cuts import Cut, batches, hidden_of, log_p, nats_of
 from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.evaluators.grams import Grams
@@ -61,18 +63,18 @@ class Ngram(Evaluator):
         self.carry = carry
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these."""
         return {**Evaluator.miniature(choice, long), "chunk": max(1, round(choice["chunk"] * long))}
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
+    def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a window and some chunks are two thirds of that."""
         small = self.of_all()
         small.chunk = min(self.chunk, 16)
         return small, 3 * (self.window(settings) + 2 * small.chunk + 2) // 2
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand every target's score to the ledger, then count it."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]

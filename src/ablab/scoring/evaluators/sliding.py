@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from ablab.core.slot import Choice
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.scoring.cuts import Cut, batches, hidden_of, score
 from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.ledger import Ledger
@@ -38,23 +40,23 @@ class Sliding(Evaluator):
         self.stride = stride
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these."""
         small, stride = Evaluator.miniature(choice, long), max(1, round(choice["stride"] * long))
         return {**small, "stride": stride if small["seq_len"] is None else min(stride, small["seq_len"])}
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
+    def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a document of three windows is two thirds of that."""
         _fits(self.stride, self.window(settings))
         return self.of_all(), 3 * (self.window(settings) + 2 * self.stride + 1) // 2
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+    def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError where stride is more than a window, or a window beyond the model's places; only sizes are read."""
         _fits(self.stride, self.window(settings))
         super().fit(settings, corpus, model)
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand every target's score to the ledger, window by window."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 
+from ablab.core.slot import Choice
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.scoring.cuts import Cut, batch_of, batches, hidden_of, score
 from ablab.scoring.evaluators.evaluator import Evaluator, reading
 from ablab.scoring.ledger import Ledger
@@ -55,13 +57,13 @@ class Streaming(Evaluator):
         self.stretch, self.cache = stretch, cache
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these."""
         stretch = None if choice["stretch"] is None else max(1, round(choice["stretch"] * long))
         cache = None if choice["cache"] is None else max(stretch or 4, round(choice["cache"] * long))
         return {"documents": None, "stretch": stretch, "cache": cache}
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Evaluator, int]:
+    def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a document of three stretches, and past a small cache.
 
         It is no longer than the model was trained on: whether places reach further is for the text itself to show.
@@ -72,7 +74,7 @@ class Streaming(Evaluator):
         cache = None if self.cache is None else min(_fits(self.cache, stretch), 2 * few)
         return Streaming(stretch=few, cache=cache), 3 * (5 * few // 2 + 2) // 2
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+    def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError where a cache holds no stretch, or a document outreaches the model's places; only sizes are read."""
         trained = settings["model"]["seq_len"]
         if self.cache is not None:
@@ -89,12 +91,12 @@ class Streaming(Evaluator):
             fault, _, cure = str(error).partition("; ")
             raise ValueError(f"a document of {longest} tokens: {fault}; set cache = {trained}, or {cure}") from error
 
-    def longest(self, settings: Mapping[str, Any], corpus: Corpus) -> int:
+    def longest(self, settings: Settings, corpus: Corpus) -> int:
         """The most tokens that are read without a break."""
         return max((run.length for run in self._runs(corpus)), default=1)
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand every target's score to the ledger, stretch by stretch."""
         trained = settings["model"]["seq_len"]

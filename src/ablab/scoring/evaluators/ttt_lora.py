@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
+from ablab.core.slot import Choice
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.runtime.machine import dtype_of
 from ablab.scoring.evaluators.evaluator import Evaluator, declared
 from ablab.scoring.evaluators.ttt import descent, lora
@@ -151,7 +152,7 @@ class TttLora(Evaluator):
         self.rehearsed = False  # on little text: adapting nothing there says nothing of the whole
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these; few, short steps."""
         small = Evaluator.miniature(choice, long)
         own, rank = small["seq_len"] or SHORT, choice["adapters"]["rank"]
@@ -166,7 +167,7 @@ class TttLora(Evaluator):
             small["phases"] = {**choice["phases"], "count": 1, "prefix_documents": 1}
         return small
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Self, int]:
+    def rehearsal(self, settings: Settings) -> tuple[Self, int]:
         """The same on little text, and how many tokens of it: a few chunks, an update after each."""
         seq_len, small = self.window(settings), self.of_all()
         self._fit_sizes(seq_len)
@@ -177,7 +178,7 @@ class TttLora(Evaluator):
             small.phases = replace(self.phases, count=1, prefix_documents=1)
         return small, 3 * (seq_len + 2 * small.chunk) // 2
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+    def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError for settings that do not fit the model or the text; only lengths and sizes are read."""
         seq_len, lengths = self.window(settings), input_lengths(corpus, self.documents)
         self._fit_sizes(seq_len)
@@ -210,7 +211,7 @@ class TttLora(Evaluator):
         return {"targets": targets, "rank": rank, "documents": asked, "all_at_once": self.reset == "b"}
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand every target's score to the ledger while adapters learn; the model is left alone: a copy adapts."""
         dtype_of(precision)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from ablab.core.slot import Choice
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.runtime.machine import dtype_of
 from ablab.scoring.evaluators.evaluator import Evaluator, declared
 from ablab.scoring.evaluators.ttt.descent import (
@@ -99,7 +100,7 @@ class TttSgd(Evaluator):
             self._fit_sizes(seq_len)
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these; few, short steps."""
         small = Evaluator.miniature(choice, long)
         length, own = choice["seq_len"], small["seq_len"] or SHORT
@@ -116,7 +117,7 @@ class TttSgd(Evaluator):
             small["batch_tokens"] = max(4, scaled) if scaled <= 256 else None
         return small
 
-    def rehearsal(self, settings: Mapping[str, Any]) -> tuple[Self, int]:
+    def rehearsal(self, settings: Settings) -> tuple[Self, int]:
         """The same on little text, and how many tokens of it: a few chunks, an update after each."""
         seq_len, small = self.window(settings), self.of_all()
         self._fit_sizes(seq_len)
@@ -124,7 +125,7 @@ class TttSgd(Evaluator):
         small.stride = self.stride and min(seq_len, max(self.stride, seq_len // 4))
         return small, 4 * seq_len
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+    def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError for settings that do not fit the model or the text; only lengths and sizes are read."""
         seq_len, lengths = self.window(settings), input_lengths(corpus, self.documents)
         self._fit_sizes(seq_len)
@@ -164,7 +165,7 @@ class TttSgd(Evaluator):
         return self.chunk or max(1, windows) * seq_len
 
     def score(
-        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Mapping[str, Any], precision: str
+        self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, Any]:
         """Hand every target's score to the ledger, chunk by chunk; the model is left alone: a copy adapts."""
         dtype_of(precision)

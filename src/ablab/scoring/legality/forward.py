@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder
 from ablab.model.inference import inference
+from ablab.records.settings import Settings
 from ablab.scoring.scores import Scores
 from ablab.scoring.subset import sample as some
 
@@ -43,9 +42,7 @@ EXACT_TOLERANCE = 1e-9
 BF16_TOLERANCE = 0.05
 
 
-def exactly(
-    model: Decoder, settings: Mapping[str, Any], *, precision: str, executor: str
-) -> tuple[Decoder, str, float]:
+def exactly(model: Decoder, settings: Settings, *, precision: str, executor: str) -> tuple[Decoder, str, float]:
     """What causality is decided with, whatever a run is made in: the model, its precision, and how far an nll may move.
 
     fp64 on the CPU. bf16 rounds a leak of 1% of the next token from 1.6e-4 nats down to 7e-6, below what rounding may do in
@@ -63,7 +60,7 @@ def mixture(model: Decoder) -> bool:
 
 
 def check(
-    model: Decoder, corpus: Corpus, settings: Mapping[str, Any], *, precision: str, executor: str
+    model: Decoder, corpus: Corpus, settings: Settings, *, precision: str, executor: str
 ) -> tuple[list[str], dict[str, float]]:
     """Violated rules in words (normally none) and the largest deviations found, on a few rows of held-out text.
 

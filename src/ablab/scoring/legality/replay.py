@@ -9,8 +9,6 @@ openai/parameter-golf, issue #1017 (C1 to C4).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from ablab.core import rng
 from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.model.decoder import Decoder
+from ablab.records.settings import Settings
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.legality.forward import SCORER_TOLERANCE, SUM_TOLERANCE, exactly
@@ -32,7 +31,7 @@ def check(
     evaluator: Evaluator,
     model: Decoder,
     corpus: Corpus,
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     seed: int,
     precision: str,

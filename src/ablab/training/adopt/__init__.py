@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, skeleton
 from ablab.model.size import parameters
 from ablab.records.run import Adopted, Identity, MadeBy, Trained
+from ablab.records.settings import Settings
 from ablab.runtime import machine, provenance, source
 from ablab.runtime.lock import locked
 from ablab.training import checkpoint
@@ -30,7 +30,7 @@ SHOWN = 4  # differences of one kind that an error lists
 
 
 def adopt(
-    settings: Mapping[str, Any],
+    settings: Settings,
     corpus: Corpus,
     *,
     seed: int,
@@ -49,7 +49,7 @@ def adopt(
     "adopted:SHA256", and `adopted` {file, sha256, names, tokenizer, notes}. Arguments are those of `train`.
     GateFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
     """
-    [file] = map(Path, settings["train"]["weights"])
+    [file] = map(Path, settings["train"]["weights"] or ())
     where = executed(device, precision, executor, micro_rows, compiled)
     digest = _sha256(file)
     identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
@@ -119,9 +119,7 @@ def _untrained(kept: Identity, here: MadeBy, adopted: Adopted, weights: dict[str
     }
 
 
-def taken(
-    settings: Mapping[str, Any], corpus: Corpus, file: Path, *, precision: str
-) -> tuple[Found, list[str], Decoder]:
+def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> tuple[Found, list[str], Decoder]:
     """What a file holds, under the model's own names and in its types; what must be known of it; the model's skeleton."""
     found = read(file)
     if found.tokenizer and found.tokenizer != corpus.fingerprint:

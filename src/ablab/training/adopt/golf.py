@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ablab.model.decoder import Decoder
 from ablab.model.positions.rope import Rope
+from ablab.records.settings import ModelSettings
 
 EPS = torch.finfo(torch.float32).eps
 WHOLE = {
@@ -79,7 +80,7 @@ def own(tensors: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
     return done
 
 
-def notes(model: Mapping[str, Any]) -> list[str]:
+def notes(model: ModelSettings) -> list[str]:
     """What sets this model apart from the one that was trained, whatever the names say."""
     found = ["parameter-golf trains over rows that run across documents; here attention ends at a document's start"]
     if abs(model["norm_eps"] - EPS) > 1e-3 * EPS:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ablab.core.slot import Choice, Sizes
 from ablab.data.spans import FINAL, REASONING
 from ablab.training.losses.loss import Loss
 
@@ -34,7 +34,7 @@ class Spans(Loss):
         self.reasoning, self.final, self.group_rows = reasoning, final, group_rows
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Groups of one row, where there are groups: a miniature's batch has fewer rows."""
         return {"group_rows": min(1, choice["group_rows"])}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ablab.core.slot import Choice, Sizes
 from ablab.training.matrices import Matrices, Update, build
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.orthogonal import Orthogonaliser
@@ -71,7 +72,7 @@ class Orthogonalised(Optimizer, Update):
         self.rest: dict[str, Any] = {"betas": aux.betas, "eps": aux.eps, "taper": decay.taper}
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Without `products`: a miniature is in fp64, where they do not act, and an arm of them is not inert for that."""
         return {"orthogonaliser": {**choice["orthogonaliser"], "products": None}}
 

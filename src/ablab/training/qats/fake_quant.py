@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
+from ablab.core.slot import Choice, Sizes
 from ablab.model.parts.rounding import check_bits, check_sigmas, rounded
 from ablab.training.qats.qat import Qat
 
@@ -43,7 +44,7 @@ class FakeQuant(Qat):
         self.bits, self.sigmas, self.tensors, self.start = bits, sigmas, tensors, start
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Early enough for a few steps."""
         return {"start": min(choice["start"], LATEST)}
 

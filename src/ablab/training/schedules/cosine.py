@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
+from ablab.core.slot import Choice, Sizes
 from ablab.training.schedules.schedule import Schedule
 
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
@@ -27,7 +26,7 @@ class Cosine(Schedule):
         self.warmup, self.min_lr = warmup, min_lr
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Long enough for a step, where there is a warm-up at all."""
         return {"warmup": choice["warmup"] and max(choice["warmup"], LEAST)}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
+from ablab.core.slot import Choice, Sizes
 from ablab.training.schedules.schedule import Schedule
 
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
@@ -37,7 +37,7 @@ class Wsd(Schedule):
         self.warmup, self.warmdown, self.min_lr, self.shape = warmup, warmdown, min_lr, shape
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], full: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Long enough for a step, where there is a warm-up or a warm-down at all."""
         warmup = choice["warmup"] and max(choice["warmup"], LEAST)
         if choice["warmdown"] and warmup > 1 - LEAST:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ablab.core.slot import Choice
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.model.inference import inference
+from ablab.records.settings import ModelSettings, Settings
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.evaluators.needle import far, induction, passkey
 from ablab.scoring.ledger import Ledger
@@ -41,7 +42,7 @@ class Needle(Evaluator):
     decides: ClassVar[bool] = False
 
     @staticmethod
-    def miniature(choice: Mapping[str, Any], long: float) -> dict[str, Any]:
+    def miniature(choice: Choice, long: float) -> Choice:
         """The settings for a shorter seq_len: its own default lengths and lags, few items, and budgets that pay for them."""
         natural_tokens = None if choice["natural_tokens"] else choice["natural_tokens"]
         return {
@@ -80,7 +81,7 @@ class Needle(Evaluator):
         self.lengths, self.depths = lengths, [float(depth) for depth in depths]
         self.items, self.candidates, self.lags, self.tokens_budget = items, candidates, lags, tokens_budget
 
-    def fit(self, settings: Mapping[str, Any], corpus: Corpus, model: Decoder | None = None) -> None:
+    def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
         """ValueError where a length, lag or window does not fit seq_len, or a budget does not pay for two items."""
         self._cells(settings["model"]["seq_len"], corpus)
 
@@ -94,7 +95,7 @@ class Needle(Evaluator):
         self,
         model: Decoder,
         corpus: Corpus,
-        settings: Mapping[str, Any],
+        settings: Settings,
         *,
         seed: int,
         precision: str,
@@ -230,7 +231,7 @@ def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     return (middle - spread) / (1 + square), (middle + spread) / (1 + square)
 
 
-def local_reach(model: Mapping[str, Any]) -> int:
+def local_reach(model: ModelSettings) -> int:
     """How far windowed layers alone carry information: longer lags need a layer that sees everything."""
     windows = [model["kinds"][letter]["window"] for letter in model["layers"]]
     return sum(window - 1 for window in windows if window is not None)

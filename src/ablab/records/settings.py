@@ -1,0 +1,120 @@
+"""What an arm asks: the canonical settings, every default filled in (`ablab.study.keys` has the meaning of each key)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict
+
+from ablab.core.slot import Choice
+
+
+class BudgetSettings(TypedDict):
+    """[budget]; of tokens and seconds one is None."""
+
+    tokens: int | None
+    seconds: float | None
+    batch_tokens: int
+
+
+class DataSettings(TypedDict):
+    """[data]; sources as the machine finds them."""
+
+    source: list[str]
+    valid_source: list[str] | None
+    valid_text_bytes: int | None
+    text_field: str
+    text_separator: str
+    tokenizer: Choice
+    valid_fraction: float
+    valid_bytes: int
+    groups: str | None
+    order: Literal["chunks", "megatron"]
+    weights: list[float] | None
+    span: int
+
+
+class KindSettings(TypedDict):
+    """A layer kind: `table` is its name, window None sees everything, router None routes nothing; positions and residuals
+    may be lists, which compose."""
+
+    table: str
+    window: int | None
+    projection: Choice
+    position: Choice | list[Choice]
+    softmax: Choice
+    temperature: Choice
+    gate: Choice
+    value: Choice
+    mlp: Choice
+    router: Choice | None
+    residual: Choice | list[Choice]
+    block: Choice
+
+
+class ModelSettings(TypedDict):
+    """[model]: `layers` has a letter per layer, `kinds` what a letter stands for, `loops` [first, end, times]."""
+
+    layers: str
+    loops: list[list[int]]
+    loop_from: float | None
+    kinds: dict[str, KindSettings]
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    seq_len: int
+    tied: bool
+    qk_norm: bool | Literal["after"]
+    softcap: float
+    bias: bool
+    norm: Literal["rms", "bare", "layer"]
+    norm_eps: float
+    init: Literal["normal", "orthogonal"]
+    init_std: float
+    embed_std: float | None
+    out_std: float | None
+    embedding: Choice | list[Choice]
+    skips: Choice
+
+
+class TrainSettings(TypedDict):
+    """[train]."""
+
+    optimizer: Choice
+    schedule: Choice
+    loss: Choice
+    qat: Choice
+    weights: list[str] | None
+    clip: float
+    ema: float
+    ema_warmup: float | None
+    salt: str
+    validate_every: int
+    validate_bytes: int | None
+
+
+class StageSettings(TypedDict):
+    """A stage; one that stands on another (`after`) has that one's compress, codec and code."""
+
+    after: str | None
+    compress: Choice
+    codec: Choice
+    code: str | None
+    windows: dict[str, int] | None
+    evaluate: Choice
+
+
+class Settings(TypedDict):
+    """Everything that an arm asks."""
+
+    budget: BudgetSettings
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings
+    stage: dict[str, StageSettings]
+
+
+def chosen(table: KindSettings | ModelSettings | TrainSettings, slots: Iterable[str]) -> list[tuple[str, Any]]:
+    """(slot, what it chooses) for these slots of a table: a choice, a list of them, or None."""
+    plain: Mapping[str, Any] = table
+    return [(slot, plain[slot]) for slot in slots]
