@@ -18,8 +18,7 @@ from tests.data.tiny import settings, texts
 import ablab
 from ablab.core.fault import GateFailed, InvalidStudy
 from ablab.data import Corpus, open_corpus, prepare
-from ablab.data.corpus import build, corpus
-from ablab.data.corpus import checks as gates
+from ablab.data.corpus import build, checks, corpus
 from ablab.data.corpus.build import prepare_found
 from ablab.data.corpus.split import Sample, digest_of
 from ablab.data.sources.find import Found
@@ -292,24 +291,24 @@ def test_a_tokenizer_that_miscounts_is_caught(make: Make, monkeypatch: pytest.Mo
 
 def test_gates() -> None:
     one = np.ones(3, np.int32)
-    gates.bytes_accounted(one, b"abc", b"abc", "a")
+    checks.bytes_accounted(one, b"abc", b"abc", "a")
     with pytest.raises(GateFailed, match="a: the tokens decode to another text from byte 2 on; repair the tokenizer"):
-        gates.bytes_accounted(one, b"abx", b"abc", "a")
+        checks.bytes_accounted(one, b"abx", b"abc", "a")
     with pytest.raises(GateFailed, match="from byte 2 on"):
-        gates.bytes_accounted(one, b"ab", b"abc", "a")
-    gates.ids_in_range(np.array([], int), 257, 256, "a")
+        checks.bytes_accounted(one, b"ab", b"abc", "a")
+    checks.ids_in_range(np.array([], int), 257, 256, "a")
     for wrong in (-1, 257, 70_000):
         with pytest.raises(
             GateFailed, match=f"a: token id {wrong} is outside the vocabulary of 257; tokens and tokenizer"
         ):
-            gates.ids_in_range(np.array([5, wrong]), 257, 256, "a")
+            checks.ids_in_range(np.array([5, wrong]), 257, 256, "a")
     with pytest.raises(GateFailed, match=r"a: the text yields BOS \(id 256\)"):
-        gates.ids_in_range(np.array([5, 256]), 257, 256, "a")
-    gates.no_leak([b"a"], [b"b"])
+        checks.ids_in_range(np.array([5, 256]), 257, 256, "a")
+    checks.no_leak([b"a"], [b"b"])
     with pytest.raises(
         GateFailed, match=r"data: 1 of 4 validation documents \(25\.0 %\) are also in the training split"
     ):
-        gates.no_leak([b"a", b"x"], [b"a", b"b", b"c", b"d"])
+        checks.no_leak([b"a", b"x"], [b"a", b"b", b"c", b"d"])
 
 
 def test_a_leak_stops_prepare(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

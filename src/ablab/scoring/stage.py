@@ -19,7 +19,7 @@ from ablab.artifact.compressors.digest import digest
 from ablab.core.fault import Fault, GateFailed
 from ablab.core.files import read_json, write_atomic, write_json
 from ablab.core.opened import opened
-from ablab.data import Corpus, audit
+from ablab.data import Corpus, byte_check
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, build
 from ablab.records.result import Result
@@ -125,7 +125,7 @@ def _totals(evaluator: Evaluator, scores: Scores, corpus: Corpus) -> list[str]:
     if not evaluator.decides:
         return []
     limit = evaluator.documents
-    return gates.complete(scores, corpus, limit) + audit.told(scores.metrics, sample(corpus, limit).valid)
+    return gates.complete(scores, corpus, limit) + byte_check.told(scores.metrics, sample(corpus, limit).valid)
 
 
 def windowed(settings: Settings, name: str) -> Settings:

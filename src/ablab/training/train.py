@@ -19,7 +19,7 @@ import torch
 
 from ablab.core.fault import Fault, GateFailed, Interrupted, OutOfMemory
 from ablab.core.files import key_of, sha256_file, write_json
-from ablab.data import Corpus, audit, chain
+from ablab.data import Corpus, byte_check, chain
 from ablab.data.bands import band_edges, trained_in_bands
 from ablab.data.formats.located import read_sealed, sealed
 from ablab.model.size import parameters
@@ -178,7 +178,7 @@ def _untrained(learner: Learner, progress: Progress, out: Path) -> dict[str, flo
     held_out = _validate(learner, progress)
     if not all(map(math.isfinite, held_out.values())):
         return {"nats_per_token": None}
-    return audit.untrained(held_out, learner.held_out, place=str(out))
+    return byte_check.untrained(held_out, learner.held_out, place=str(out))
 
 
 def _loop(

@@ -21,8 +21,7 @@ from ablab.core.inputs import Inputs
 from ablab.core.kinds import kind_of
 from ablab.core.opened import no_file
 from ablab.core.slot import Choice
-from ablab.data.corpus import checks as gates
-from ablab.data.corpus import groups, sidecar, stretches, tokenised, verbatim
+from ablab.data.corpus import checks, groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.corpus.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.corpus.tokens import Tokens
@@ -97,7 +96,7 @@ def prepare_found(found: Found, data: DataSettings, root: Path, say: Say) -> Cor
                 raise _refused(error, part, root / key) from error
     _relocate(root / key, found, described)
     corpus = _looked_at(open_corpus(root / key), say)
-    gates.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
+    checks.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
     if (by := data.get("groups")) is None:
         return corpus
     patterns = data["source"] if data["valid_source"] is None else data["valid_source"]
@@ -192,7 +191,7 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
         return corpus
     ends = np.append(corpus.documents[1:], corpus.n_train)
     targets = corpus.n_train - len(ends) if corpus.marks is None else corpus.marks.n_targets(ends)
-    warning = gates.something_to_learn(targets, corpus.n_train)
+    warning = checks.something_to_learn(targets, corpus.n_train)
     parts = corpus.tokens.parts if isinstance(corpus.tokens, Tokens) else [corpus.tokens]
     many, found = stretches.share(corpus.valid, parts)
     for told in (warning, stretches.check(many, found)):
@@ -279,7 +278,7 @@ def _of_text(part: Path, sources: Found, data: DataSettings, say: Say) -> tuple[
         even = all(hasattr(source, "held") for source in [*sources.texts, *sources.held_texts])
         longest = int(data["valid_bytes"] * MOST_OF_VALID) if even else None
         counts = found.counts | writer.finish(data["valid_bytes"], longest)
-    gates.no_leak(writer.train_digests(found), writer.taken_digests)
+    checks.no_leak(writer.train_digests(found), writer.taken_digests)
     return tokenizer, {"dtype": dtype, "counts": counts, "parts": []}
 
 
@@ -298,8 +297,8 @@ def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writ
                 ids, n_bytes = tokenizer.encode(text)
             except ValueError as error:
                 raise GateFailed(Fault(place, str(error))) from error
-            gates.ids_in_range(ids, tokenizer.vocab_size, tokenizer.bos_id, place)
-            gates.bytes_accounted(n_bytes, tokenizer.to_bytes(ids), raw, place)
+            checks.ids_in_range(ids, tokenizer.vocab_size, tokenizer.bos_id, place)
+            checks.bytes_accounted(n_bytes, tokenizer.to_bytes(ids), raw, place)
             if role == TRAIN:
                 writer.train(ids, len(raw), index)
                 if found.copies is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ablab.core.fault import Fault, GateFailed
-from ablab.data.corpus import checks as gates
+from ablab.data.corpus import checks
 from ablab.data.corpus.verbatim import WIDTH, Verbatim
 from ablab.data.sources.sources import Source
 
@@ -181,7 +181,7 @@ def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence
     trained[:] = np.isin(whole[first:].view("S16"), whole[:first].view("S16"))
     trained[list(cuts)] = True
     count, length = int(trained.sum()), np.array(sizes, np.int64)
-    gates.few_shared(count, len(trained), int(length[trained].sum()), int(length.sum()))
+    checks.few_shared(count, len(trained), int(length[trained].sum()), int(length.sum()))
     roles[first:][trained] = DROPPED
     return count
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from ablab.core.fault import Fault, GateFailed
-from ablab.data.corpus import checks as gates
+from ablab.data.corpus import checks
 from ablab.data.corpus.sidecar import told_by
 from ablab.data.corpus.split import DROPPED, HELD, TRAIN, Copies, roles_of
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, marked
@@ -172,7 +172,7 @@ def _lay(opened: Sequence[Opened], held: Sequence[Opened], writer: _Writer, *, b
     if not built:
         sizes = [(here.stop - here.start, digest in trained) for _, here, digest in entries]
         shared = [size for size, both in sizes if both]
-        gates.few_shared(len(shared), len(entries), sum(shared), sum(size for size, _ in sizes))
+        checks.few_shared(len(shared), len(entries), sum(shared), sum(size for size, _ in sizes))
     ends = np.cumsum([0, *(len(one.tokens) for one in opened)])
     writer.starts = np.concatenate([one.starts + end for one, end in zip(opened, ends)])
     left_out = sum(digest in trained for *_, digest in entries)

@@ -1,4 +1,4 @@
-"""The byte audit: what it finds in planted faults of the kind that was found in the field."""
+"""The check of bytes: what it finds in planted faults of the kind that was found in the field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests import tiny
 
 from ablab.core.fault import GateFailed
-from ablab.data import audit
+from ablab.data import byte_check
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.training.learner import Learner
 from ablab.training.train import train
@@ -37,15 +37,15 @@ def doubled(corpus: Corpus, factor: int) -> Corpus:
 )
 def test_implied_bytes_of_a_real_log(loss: float, bits: float) -> None:
     """parameter-golf #1493, seed 999, as logged: every stage implies the bytes of the same 40,540,160 tokens."""
-    assert audit.implied_bytes(loss, bits, 40_540_160) == pytest.approx(151_078_222, abs=25)
+    assert byte_check.implied_bytes(loss, bits, 40_540_160) == pytest.approx(151_078_222, abs=25)
 
 
 def test_scores_of_another_byte_count_are_told() -> None:
     corpus = tiny.corpus()
     nats, tokens = 2.5, corpus.valid.n_targets
     bits = nats * tokens / (math.log(2) * corpus.valid.n_scored_bytes)
-    assert audit.told({"nats_per_token": nats, "bits_per_byte": bits}, corpus.valid) == []
-    wrong = audit.told({"nats_per_token": nats, "bits_per_byte": bits / 1.167}, corpus.valid)
+    assert byte_check.told({"nats_per_token": nats, "bits_per_byte": bits}, corpus.valid) == []
+    wrong = byte_check.told({"nats_per_token": nats, "bits_per_byte": bits / 1.167}, corpus.valid)
     size = corpus.valid.n_scored_bytes
     assert wrong == [
         f"bytes: the scores imply {size * 1.167:,.0f} bytes, the held-out text has {size:,} (ratio 1.1670)"
@@ -98,12 +98,12 @@ def test_weights_that_know_the_text_before_training_stop_the_run(
 
 
 def test_a_whole_corpus_counted_twice_is_not_what_the_study_declares() -> None:
-    from ablab.data.corpus import checks as gates
+    from ablab.data.corpus import checks
 
     corpus = tiny.corpus()
-    gates.whole_text(corpus.valid.n_scored_bytes, corpus.valid.n_scored_bytes)
+    checks.whole_text(corpus.valid.n_scored_bytes, corpus.valid.n_scored_bytes)
     with pytest.raises(GateFailed, match=r"\(ratio 2\.0000\)"):
-        gates.whole_text(doubled(corpus, 2).valid.n_scored_bytes, corpus.valid.n_scored_bytes)
+        checks.whole_text(doubled(corpus, 2).valid.n_scored_bytes, corpus.valid.n_scored_bytes)
     assert np.array_equal(doubled(corpus, 2).valid.marks, corpus.valid.marks)
 
 

@@ -1,4 +1,4 @@
-"""The byte audit: nats per token, bits per byte, tokens and bytes must tell one story, and an untrained model must be one.
+"""The check of bytes: nats per token, bits per byte, tokens and bytes must tell one story, and an untrained model must be one.
 
 One line finds most wrong scores of the field (parameter-golf, issue 1719 and the submissions like it): tokens * nats per
 token / (ln 2 * bits per byte) are the bytes that the score was divided by, and they must be those of the text.
