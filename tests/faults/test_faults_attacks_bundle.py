@@ -196,6 +196,10 @@ def test_no_number_of_threads_takes_the_machine_down(done: Plan, tmp_path: Path,
         for run in plan.runs.values():
             record(plan.store.train(run.train_key) / "done.json", lambda held: held.update(threads=threads))
 
+    if not isinstance(threads, int):  # no record at all: nothing is judged or bundled with it
+        with pytest.raises(GateFailed, match=f"holds {threads!r} for threads, where a whole number belongs"):
+            forged(done, tmp_path / "study", change)
+        return
     path = forged(done, tmp_path / "study", change)
     found = auditor.audit(path, tmp_path / "audit", data=done.study.path.parent, say=lambda _: None)
     if threads == 10**9:

@@ -24,7 +24,7 @@ from ablab.runtime import changed, machine, source
 from ablab.training.train import train
 
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
-DOWN = "return self.down_proj("
+DOWN = "self.down_proj("
 
 
 def run(out: Path, steps: int | None = None, **how: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def test_a_run_is_not_resumed_by_other_code(tmp_path: Path, copy: Copy) -> None:
     out = tmp_path / "out"
     with pytest.raises(Interrupted):
         run(out, 7)
-    copy.edit("model/mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
+    copy.edit("model/mlps/relu2.py", DOWN, "3.0 * self.down_proj(")
     copy.edit("training/optimizers/adamw.py", "def build(", "def other(self) -> None: ...\n\n    def build(")
     files = r"model/mlps/relu2.py \(Relu2.forward\); training/optimizers/adamw.py \(AdamW.other\)"
     with pytest.raises(
@@ -173,7 +173,7 @@ def test_a_finished_run_of_other_code_is_not_taken_for_this_one(tmp_path: Path, 
     out = tmp_path / "out"
     first = run(out)
     assert run(out) == first
-    copy.edit("model/mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
+    copy.edit("model/mlps/relu2.py", DOWN, "3.0 * self.down_proj(")
     with pytest.raises(GateFailed, match=r"it was made otherwise: model/mlps/relu2.py \(Relu2.forward\)"):
         run(out)
     (out / source.DETAILS).unlink()
@@ -193,7 +193,7 @@ def test_run_refuses_and_the_page_says_what_changed(tmp_path: Path, copy: Copy) 
     plan = made.fill(made.plan(tmp_path))
     assert sources.notes(plan) == []
     sources.guard(plan)
-    copy.edit("model/mlps/relu2.py", DOWN, "return 3.0 * self.down_proj(")
+    copy.edit("model/mlps/relu2.py", DOWN, "3.0 * self.down_proj(")
     with pytest.raises(GateFailed) as raised:
         sources.guard(plan)
     [fault] = raised.value.faults
@@ -269,7 +269,7 @@ def test_a_lever_that_is_edited_after_its_run_is_seen_by_the_command(tmp_path: P
     first = ablab("run", "--jobs", "1", "--json")
     assert first.returncode == 0, first.stderr
     edited = tmp_path / "ablab" / "model" / "mlps" / "swiglu.py"
-    edited.write_text(edited.read_text().replace(DOWN, "return 3.0 * self.down_proj("))
+    edited.write_text(edited.read_text().replace(DOWN, "3.0 * self.down_proj("))
     again = ablab("run", "--jobs", "1")
     assert again.returncode == 4 and "model/mlps/swiglu.py (Swiglu.forward)" in again.stderr, again.stderr
     assert "4 results (swiglu)" in again.stderr and changed.FLAG in again.stderr
