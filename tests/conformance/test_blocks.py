@@ -220,7 +220,7 @@ def test_a_miniature_that_no_tensor_can_hold_is_refused(monkeypatch: pytest.Monk
 
     baseline = SimpleNamespace(settings=tiny.settings(), on="baseline")
     plan: Any = SimpleNamespace(
-        study=SimpleNamespace(path=Path("s.toml"), baseline=baseline, arms={}),
+        study=SimpleNamespace(path=Path("s.toml"), baseline=baseline, with_baseline={"baseline": baseline}),
         runs={("baseline", 0): None},
         seeds=[0],
         corpus=lambda _: tiny.corpus(),

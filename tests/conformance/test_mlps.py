@@ -12,7 +12,7 @@ from ablab.model.shape import Shape
 
 SHAPE = Shape(d_model=16, n_heads=2, n_kv_heads=2, head_dim=8, seq_len=8, vocab_size=9, n_layers=2)
 BIASED = Shape(**{**vars(SHAPE), "bias": True})
-DENSE = [n for n in mlps.slot.names if not hasattr(mlps.slot.load(n), "routed")]  # mixtures: test_routers, test_moe
+DENSE = [n for n in mlps.slot.names if not mlps.slot.load(n).routed]  # mixtures: test_routers, test_moe
 
 
 def made(name: str, dtype: torch.dtype = torch.float64, shape: Shape = SHAPE, **settings: object) -> nn.Module:

@@ -161,11 +161,11 @@ def test_a_replay_finds_nothing() -> None:
 class Early(Ngram):
     """Counts a target before it is scored."""
 
-    def _score(
+    def _mix(
         self, ledger: Ledger, model: Any, corpus: Corpus, grams: Grams, alone_T: Any, at_N: Any, *rest: Any
     ) -> int:
         grams.learn(at_N)
-        return super()._score(ledger, model, corpus, grams, alone_T, at_N, *rest)
+        return super()._mix(ledger, model, corpus, grams, alone_T, at_N, *rest)
 
     def rehearsal(self, asked: Any) -> Any:
         return Early(chunk=4, weight=self.weight), super().rehearsal(asked)[1]
@@ -206,7 +206,7 @@ def test_a_rehearsal_learns_and_a_miniature_keeps_its_proportions() -> None:
     assert lever.weight == 0.3
     assert run(lever, Stand(tiny.VOCAB), corpus_of([size * 2 // 3 - 1])).extra["updates"] >= 3
     asked = {"name": "ngram", "chunk": 64, "seq_len": None}
-    assert Ngram.miniature(asked, 1 / 32) == {"documents": None, "seq_len": None, "chunk": 2}
+    assert Ngram.miniature(asked, 1 / 32) == {"seq_len": None, "chunk": 2}
 
 
 def test_a_large_vocabulary_does_not_overflow() -> None:

@@ -182,7 +182,7 @@ def test_which_schemes_are_relative() -> None:
         "grape_m_context",
     )
     assert all(positions.slot.load(lever).relative for lever in (*own, "grape_a_gated"))
-    assert not hasattr(positions.slot.load("grape_ap"), "relative")
+    assert not positions.slot.load("grape_ap").relative
 
 
 @pytest.mark.parametrize("lever", embeddings.slot.names)
