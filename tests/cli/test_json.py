@@ -136,6 +136,7 @@ def test_stdout_is_json_alone(
         (("run", "none.toml"), 3, "none.toml"),
         (("report", "none.toml"), 3, "none.toml"),
         (("levers", "positon"), 2, "no slot is called 'positon'"),
+        (("levers", "position", "ropee"), 2, "no position is called 'ropee'"),
         (("sample", "STUDY", "int4", "--prompt", "a"), 3, "no arm is called 'int4'"),
         (("explain",), 2, "no flags"),
         (("export", "STUDY", "int4", "--to", "megatron"), 2, "no arm is called 'int4'"),

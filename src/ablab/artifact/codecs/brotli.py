@@ -13,10 +13,17 @@ from ablab.artifact.layout import Layout
 class Brotli(Codec):
     """Compresses with brotli: the smallest files of the usual codecs on codes of rounded weights, and the slowest.
 
-    quality: 0 to 11. window: log2 of the reach of matches in bytes, 10 to 24. shuffle, transpose, pack_bits, group,
-    sort_rows: how the numbers lie (ablab.artifact.layout). Packing codes without gaps before brotli makes the file larger.
-    Raises ValueError for a quality or window out of range, GateFailed where the library is missing.
-    Source: RFC 7932; parameter-golf, PR #1394.
+    How the numbers lie: ablab.artifact.layout. Raises ValueError for a quality or window out of range, GateFailed where the
+    library is missing. Source: RFC 7932; parameter-golf, PR #1394.
+
+    quality: 0 to 11, the slowest and smallest
+    window (log2 of bytes): the reach of matches, 10 to 24
+    shuffle: numbers of several bytes lie as byte planes, all lowest bytes first
+    transpose: matrices of codes lie by columns
+    pack_bits: codes of k bits take k bits, which before brotli makes the file larger
+    group: one stream for each group of like parts
+    sort_rows: rows of codes lie in an order in which neighbours are alike, then by columns, where that brings neighbours a
+        tenth nearer (the order is stored)
     """
 
     source = "RFC 7932; parameter-golf, PR #1394"

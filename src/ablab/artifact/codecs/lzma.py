@@ -18,10 +18,17 @@ LEVELS = (*range(7), EXTREME)
 class Lzma(Codec):
     """Compresses with raw LZMA2 streams, without headers of their own.
 
-    level: how matches are searched: 0 to 6 as the presets of xz, 9 as its `9e`. The dictionary always holds the content (4
-    KiB to 64 MiB), so that 7 and 8, which in xz are 6 with a larger one, are refused. shuffle, transpose, pack_bits, group,
-    sort_rows: how the numbers lie (ablab.artifact.layout). Raises ValueError for another level. Source: LZMA SDK;
-    parameter-golf.
+    How the numbers lie: ablab.artifact.layout. The dictionary always holds the content (4 KiB to 64 MiB). Raises ValueError
+    for another level. Source: LZMA SDK; parameter-golf.
+
+    level: how matches are searched: 0 to 6 as the presets of xz, 9 as its `9e`; 7 and 8, which in xz are 6 with a larger
+        dictionary, are refused
+    shuffle: numbers of several bytes lie as byte planes, all lowest bytes first
+    transpose: matrices of codes lie by columns
+    pack_bits: codes of k bits take k bits
+    group: one stream for each group of like parts
+    sort_rows: rows of codes lie in an order in which neighbours are alike, then by columns, where that brings neighbours a
+        tenth nearer (the order is stored)
     """
 
     source = "LZMA SDK; parameter-golf"

@@ -14,6 +14,8 @@ class Raw(Codec):
     """Lays the arrays end to end, as they are; with `pack_bits`, codes of k bits take k bits.
 
     Nothing is compressed, so no other order of the bytes would change their number.
+
+    pack_bits: codes of k bits take k bits
     """
 
     source = "ablab"

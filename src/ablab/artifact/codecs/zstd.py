@@ -13,9 +13,16 @@ from ablab.artifact.layout import Layout
 class Zstd(Codec):
     """Compresses with zstd: fast to read, a little larger than brotli.
 
-    level: 1 to 22. shuffle, transpose, pack_bits, group, sort_rows: how the numbers lie (ablab.artifact.layout).
-    Raises ValueError for a level out of range, GateFailed where the library is missing.
-    Source: RFC 8878; parameter-golf.
+    How the numbers lie: ablab.artifact.layout. Raises ValueError for a level out of range, GateFailed where the library is
+    missing. Source: RFC 8878; parameter-golf.
+
+    level: 1 to 22, the slowest and smallest
+    shuffle: numbers of several bytes lie as byte planes, all lowest bytes first
+    transpose: matrices of codes lie by columns
+    pack_bits: codes of k bits take k bits
+    group: one stream for each group of like parts
+    sort_rows: rows of codes lie in an order in which neighbours are alike, then by columns, where that brings neighbours a
+        tenth nearer (the order is stored)
     """
 
     source = "RFC 8878; parameter-golf"

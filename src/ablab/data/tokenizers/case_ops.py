@@ -26,7 +26,10 @@ class CaseOps(Tokenizer):
 
     " The", "HTTP" and "iPhone" become TITLE " the", ALLCAPS "http" and "i" CAPNEXT "phone". An operator stands before the
     space of its word, so that "the" and "The" share pieces. Operators (U+E001 to U+E004) are tokens of 0 bytes.
-    `model` is a file that `save` wrote, or a published SentencePiece model with these operators, used by its own rules.
+
+    vocab_size (tokens): of the vocabulary that is trained
+    model: path of a file that `save` wrote, or of a published SentencePiece model with these operators, used by its own
+        rules; "" trains
     """
 
     source = "parameter-golf pull request 1729 (the operators; there ASCII words only, operator after the space)"

@@ -39,7 +39,10 @@ SPECIAL: dict[str, int] = {**_NAMED, **_RESERVED, "<|endofprompt|>": 200_018}
 
 
 class O200kHarmony(Tokenizer):
-    """The tokenizer of GPT-OSS (o200k base with Harmony's control tokens), 201088 ids, from a local vocabulary file."""
+    """The tokenizer of GPT-OSS (o200k base with Harmony's control tokens), 201088 ids, from a local vocabulary file.
+
+    vocab: path of the vocabulary file; "" is the installed one
+    """
 
     source = "OpenAI 2025, gpt-oss and openai-harmony; tiktoken's o200k_harmony"
     paths: ClassVar[tuple[str, ...]] = ("vocab",)

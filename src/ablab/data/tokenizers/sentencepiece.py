@@ -17,8 +17,11 @@ from ablab.data.tokenizers.tokenizer import Tokenizer
 class SentencePiece(Tokenizer):
     """Byte-pair pieces trained on the training split, byte fallback, no normalisation; or those of a `model` file.
 
-    With `model` (a path) nothing is trained: size, BOS, normaliser and dummy prefix are the file's. Text that the model
-    would rewrite (NFKC, collapsed spaces) is refused, so that bytes stay those of the text.
+    Text that a given model would rewrite (NFKC, collapsed spaces) is refused, so that bytes stay those of the text.
+
+    vocab_size (tokens): of the vocabulary that is trained
+    model: path of a model file, with which nothing is trained: size, BOS, normaliser and dummy prefix are the file's; ""
+        trains
     """
 
     source = "Kudo and Richardson 2018, arXiv 1808.06226"

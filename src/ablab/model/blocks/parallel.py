@@ -14,6 +14,8 @@ class Parallel(Block):
 
     Each branch keeps its own norm, as in GPT-NeoX; with norm = "bare" the two are one and the block is GPT-J's. Raises
     ValueError where no layer is parallel.
+
+    from_layer: the first parallel layer, from 0
     """
 
     source = "Wang and Komatsuzaki 2021 (GPT-J); openai/parameter-golf #1412"

@@ -14,9 +14,12 @@ from ablab.model.shape import Shape
 class TwoLane(Block):
     """From layer `from_layer` on two lanes: lane_j = keep_j lane_j + attn_j attn(lane_0) + mlp_j mlp(lane_1).
 
-    The six numbers are learned; keep starts at `keep`, the others at 1 (parameter-golf #1530: keep 1.1 from layer 8). Both
-    lanes start as the stream and end as their mean. What enters a block (a mix with the embedding, say) enters attention's
-    reading alone. Sequential below. Raises ValueError where no layer has two lanes.
+    The six numbers are learned (parameter-golf #1530: keep 1.1 from layer 8). Both lanes start as the stream and end as
+    their mean. What enters a block (a mix with the embedding, say) enters attention's reading alone. Sequential below.
+    Raises ValueError where no layer has two lanes.
+
+    from_layer: the first layer with two lanes, from 0
+    keep: what keep_j starts at; attn_j and mlp_j start at 1
     """
 
     source = "openai/parameter-golf #1204, #1529, #1530"

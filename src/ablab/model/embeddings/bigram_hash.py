@@ -17,8 +17,11 @@ class BigramHash(Embedding):
 
     id = (36313 x_t XOR 27191 x_t-1) mod (size - 1), products wrapped to int32, the modulus never negative; the last row
     stands for a document's start. The table (size, dim) starts at zero and the learned scale at 0.05; the projection P
-    (d_model, dim) is drawn, since with both at zero nothing would ever move. P and scale get their first gradient
-    once the table has moved. carry: the previous token ids (B,). Raises ValueError where size < 2 or dim < 1.
+    (d_model, dim) is drawn, since with both at zero nothing would ever move. P and scale get their first gradient once the
+    table has moved. carry: the previous token ids (B,). Raises ValueError where size < 2 or dim < 1.
+
+    size (rows): of the table
+    dim (channels): of a row
     """
 
     source = "openai/parameter-golf #549, #1716"

@@ -19,12 +19,14 @@ WIDTH = 12  # channels that the token form reads unless told
 class SmearGate(Embedding):
     """Mixes in the previous token's vector x', never one of another document.
 
-    form "token" (#1667): x + mix sigmoid(w . x[:width]) x', `init` the learned mix at first (0: the identity), w zero. At
-    mix 0 only the mix has a gradient; w gets its first one when the mix has moved, one step later.
-    form "channel" (#549): (1 - g) x + g x', g = sigmoid(vector), `init` each entry of the vector at first (0: half and half;
-    -3 leaves 0.95 on x, as the first record had it).
-    x' is 0 at a document's start, in both forms. width: leading channels that w reads, 12 unless given; the channel form
-    has none. carry: the previous column's input (B, D). Raises ValueError where width does not fit.
+    x' is 0 at a document's start, in both forms. At mix 0 only the mix has a gradient; w gets its first one when the mix
+    has moved, one step later. carry: the previous column's input (B, D). Raises ValueError where width does not fit.
+
+    form: token (#1667) is x + mix sigmoid(w . x[:width]) x', w zero at first; channel (#549) is (1 - g) x + g x', g =
+        sigmoid(vector)
+    width (channels): leading ones that w reads; the channel form has none; default: 12
+    init: of token the learned mix at first (0: the identity); of channel each entry of the vector (0: half and half; -3
+        leaves 0.95 on x, as the first record had it)
     """
 
     source = "openai/parameter-golf #549, #1667"

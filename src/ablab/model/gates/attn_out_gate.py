@@ -15,9 +15,10 @@ from ablab.model.shape import Shape
 class AttnOutGate(OutputGate):
     """y_h times 2 sigmoid(W_h . u[:width]), W zero at first, so the gate starts at 1.
 
-    u is the attention's input, `normed` (#1667, #1716, #1855) or the `raw` residual stream before the norm (#1693,
-    #1969, #1970). `width` counts the leading channels that the gate reads; "all" is d_model. (B, T, H, K) -> the same. Raises
-    ValueError where width is below 1 or above d_model.
+    u is the attention's input. (B, T, H, K) -> the same. Raises ValueError where width is below 1 or above d_model.
+
+    width (channels): the leading ones that the gate reads; "all" is d_model
+    input: normed (#1667, #1716, #1855), or the raw residual stream before the norm (#1693, #1969, #1970)
     """
 
     source = "openai/parameter-golf #1667, #1693"

@@ -12,8 +12,10 @@ from ablab.model.shape import Shape
 class GatedAttn(OutputGate):
     """y_h times sigmoid(W_h . x), W (n_heads, d_model) drawn N(0, init_std^2).
 
-    x is the normalised attention input; the gate starts near 0.5. init_std 0.005 is Parameter Golf's (#1736).
-    (B, T, H, K) -> the same. Raises ValueError where init_std is negative.
+    x is the normalised attention input; the gate starts near 0.5. (B, T, H, K) -> the same. Raises ValueError where
+    init_std is negative.
+
+    init_std: standard deviation of W at first; 0.005 is Parameter Golf's (#1736)
     """
 
     source = "Qiu et al. 2025, arXiv 2505.06708; openai/parameter-golf #1736"

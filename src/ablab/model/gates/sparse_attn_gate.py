@@ -13,9 +13,11 @@ from ablab.model.shape import Shape
 class SparseAttnGate(OutputGate):
     """y_h times sigmoid(scale W_h . x[:width]), W zero at first, so the gate starts at 0.5.
 
-    x is the normalised attention input, `width` the number of its leading channels that are read; `scale` 1.0 in
-    #1787, 0.5 in #1855. (B, T, H, K) -> the same. Raises ValueError where width is below 1 or above d_model, or scale is not
-    positive (at 0 the gate would never learn).
+    x is the normalised attention input. (B, T, H, K) -> the same. Raises ValueError where width is below 1 or above
+    d_model, or scale is not positive (at 0 the gate would never learn).
+
+    width (channels): the leading ones that are read
+    scale: of the sigmoid's argument: 1.0 in #1787, 0.5 in #1855
     """
 
     source = "openai/parameter-golf #1787"

@@ -16,9 +16,10 @@ class Xsa(OutputGate):
     """y_h minus its part along the token's own value v of its kv head.
 
     Exclusive self attention: y - (y . v^) v^, v^ = v / max(|v|, 1e-12); in #287 in the last 4 layers, in #478 and #1019 in
-    all 11. `last` = n acts in the last n layers only, unset in all. The first token of a document sees only itself, so
-    its output becomes 0. No parameters. (B, T, H, K) -> the same. Raises ValueError where last is below 1 or above the
-    number of layers.
+    all 11. The first token of a document sees only itself, so its output becomes 0. No parameters. (B, T, H, K) -> the
+    same. Raises ValueError where last is below 1 or above the number of layers.
+
+    last (layers): it acts in so many of the last ones only; default: all
     """
 
     source = "openai/parameter-golf #287, #478"

@@ -15,8 +15,10 @@ from ablab.model.shape import Shape
 class Gelu(Mlp):
     """down(gelu(up x)), no gate.
 
-    x_BTD -> BTD. `ratio` is the hidden width in units of d_model. `approximate`: "tanh" as GPT-2 has it, or "none" for
-    x Phi(x) itself. Raises ValueError where ratio leaves no whole hidden unit.
+    x_BTD -> BTD. Raises ValueError where ratio leaves no whole hidden unit.
+
+    ratio (d_model): hidden width
+    approximate: tanh as GPT-2 has it, or none for x Phi(x) itself
     """
 
     source = "Hendrycks and Gimpel 2016, arXiv 1606.08415; Radford et al. 2019 (GPT-2)"

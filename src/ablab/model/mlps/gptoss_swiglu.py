@@ -13,10 +13,14 @@ from ablab.model.shape import Shape
 class GptossSwiglu(Mlp):
     """down(g sigmoid(alpha g) (u + 1)), g = min(gate x, limit), u = up x within +-limit.
 
-    x_BTD -> BTD. Two matrices; gpt-oss interleaves their rows in one (even rows are gate_proj's, odd ones up_proj's). The
-    + 1 lets the unit pass its gate at u = 0. gpt-oss has biases (model.bias = true) and ratio 1; the default 8/3 gives the
-    parameters of an ungated MLP of ratio 4. Widths are rounded to a multiple of `multiple`. Raises ValueError where no
+    x_BTD -> BTD. Two matrices; gpt-oss interleaves their rows in one (even rows are gate_proj's, odd ones up_proj's). The +
+    1 lets the unit pass its gate at u = 0. gpt-oss has biases (model.bias = true) and ratio 1. Raises ValueError where no
     unit is left, or alpha or limit is not positive.
+
+    ratio (d_model): hidden width; 8/3 gives the parameters of an ungated MLP of ratio 4
+    alpha: of the sigmoid's argument
+    limit: g is cut above it, u beyond it on both sides
+    multiple (units): hidden widths are rounded to the nearest multiple
     """
 
     source = "OpenAI gpt-oss, 2025"

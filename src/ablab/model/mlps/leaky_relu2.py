@@ -13,9 +13,11 @@ from ablab.model.shape import Shape
 class LeakyRelu2(Mlp):
     """down(leaky_relu(up x)^2), no gate: relu2 with a gradient below zero.
 
-    x_BTD -> BTD. `slope` is the leaky part's slope (0 is relu2), `ratio` the hidden width in units of d_model. The square
-    makes the function even-like: a negative input gives slope^2 x^2, never a negative output. Raises ValueError where
-    slope is negative or ratio leaves no whole hidden unit.
+    x_BTD -> BTD. The square makes the function even-like: a negative input gives slope^2 x^2, never a negative output.
+    Raises ValueError where slope is negative or ratio leaves no whole hidden unit.
+
+    slope: of the leaky part; 0 is relu2
+    ratio (d_model): hidden width
     """
 
     source = "openai/parameter-golf #549"

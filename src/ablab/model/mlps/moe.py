@@ -22,12 +22,18 @@ WEIGHTS = {"sequence": 1e-4, "switch": 1e-2}  # of the papers: DeepSeek-V3, Swit
 class Moe(Mlp):
     """Each token meets the few experts that its router chose, and one that is always on.
 
-    x_BTD -> BTD = sum_k weight_k expert_k(x) + shared(x). `ratio` is the hidden width of one expert and `shared` that of the
-    always-on expert (0: none), in units of d_model; it stands for all shared experts together and has weight 1. An expert is
-    an MLP with `activation` at its default settings. `balance` adds a loss to the gradient, never to the reported loss:
-    "sequence" evens the load within each row (DeepSeek-V3, 2412.19437, eq. 17), "switch" over the batch, which then may not
-    be split into micro-batches; 1 times `balance_weight` (unset: 1e-4, for switch 1e-2) where the load is even. `z_loss`
-    weighs the mean of logsumexp(logits)^2. `router` is set by the model. Raises ValueError for impossible numbers.
+    x_BTD -> BTD = sum_k weight_k expert_k(x) + shared(x). `router` is set by the model. Raises ValueError for impossible
+    numbers.
+
+    n_experts: that the router chooses among
+    ratio (d_model): hidden width of one expert
+    shared (d_model): hidden width of the always-on expert, which stands for all shared experts together and has weight 1; 0
+        is none
+    activation: of every expert, an MLP at its default settings
+    balance: adds a loss to the gradient, never to the reported loss: sequence evens the load within each row (DeepSeek-V3,
+        2412.19437, eq. 17), switch over the batch, which then may not be split into micro-batches
+    balance_weight: of that loss, which is 1 where the load is even; default: 1e-4, for switch 1e-2
+    z_loss: weight of the mean of logsumexp(logits)^2 in the gradient
     """
 
     source = "Dai et al. 2024 (DeepSeekMoE), arXiv 2401.06066; Megatron-LM's shared expert and losses"

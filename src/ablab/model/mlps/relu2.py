@@ -13,7 +13,9 @@ from ablab.model.shape import Shape
 class Relu2(Mlp):
     """down(relu(up x)^2), no gate.
 
-    x_BTD -> BTD. `ratio` is the hidden width in units of d_model. Raises ValueError where it leaves no whole hidden unit.
+    x_BTD -> BTD. Raises ValueError where ratio leaves no whole hidden unit.
+
+    ratio (d_model): hidden width
     """
 
     source = "So et al. 2021 (Primer), arXiv 2109.08668, section 3"

@@ -13,8 +13,10 @@ from ablab.model.shape import Shape
 class Swiglu(Mlp):
     """down(silu(gate x) * up x).
 
-    x_BTD -> BTD. `ratio` is the hidden width in units of d_model; its default 8/3 gives the parameters of an ungated MLP of
-    ratio 4. Hidden widths are rounded to the nearest multiple of `multiple`. Raises ValueError where no unit is left.
+    x_BTD -> BTD. Raises ValueError where no unit is left.
+
+    ratio (d_model): hidden width; 8/3 gives the parameters of an ungated MLP of ratio 4
+    multiple (units): hidden widths are rounded to the nearest multiple
     """
 
     source = "Shazeer 2020, arXiv 2002.05202"

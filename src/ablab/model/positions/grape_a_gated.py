@@ -18,10 +18,11 @@ from ablab.model.shape import Shape
 class GrapeAGated(Position):
     """Bias -(i - j) c_h [softplus(v_h.q_i / sqrt K) + softplus(u_g.k_j / sqrt K)], a gated ALiBi.
 
-    c_h = softplus(omega_h) times ALiBi's slope, starting at the slope. u, v are directions (their lengths cancel), of
-    kv head g and of query head h: a key's gate lies with the key, as grouped keys do. At the start each gate is about
-    ln 2. The bias factorises into at most 3 columns for any number of heads.
-    by: which gates there are: "q", "k", or "qk".
+    c_h = softplus(omega_h) times ALiBi's slope, starting at the slope. u, v are directions (their lengths cancel), of kv
+    head g and of query head h: a key's gate lies with the key, as grouped keys do. At the start each gate is about ln 2.
+    The bias factorises into at most 3 columns for any number of heads.
+
+    by: which gates there are: that of the query (q), of the key (k), or both (qk)
     """
 
     source = "GRAPE, arXiv 2512.07805, gated GRAPE-A"

@@ -17,13 +17,15 @@ class GrapeAP(Position):
     """Bias sum_{l=j+1..t} slope_h logsigmoid(<p_t, R_l r_l> / P) of query t over key j.
 
     p = W x has P = p_head_dim channels for every head, r is p without its root mean square, R_l turns every plane by l
-    radians: as the official code has it (the paper normalises p_t too), l = t included. The slopes are ALiBi's. R makes
-    the bias depend on the place within the document, not on the distance alone. Turning by -l instead, as that code
-    does, is the same lever with the halves of every head's p exchanged (`ablab.model.parts.rotation.in_heads`).
-    eps: added to r's mean square; none is that of the type it is computed in, as torch's rms_norm has it: 2^-23 in fp32 and
-    bf16, 2^-52 in fp64. The torch 2.4 of the official runs took bf16's own in bf16: eps = 0.0078125.
-    Keys may come in any order; all between the oldest key and the query must be there.
-    ValueError where p_head_dim is odd or below 2, or eps not positive.
+    radians: as the official code has it (the paper normalises p_t too), l = t included. The slopes are ALiBi's. R makes the
+    bias depend on the place within the document, not on the distance alone. Turning by -l instead, as that code does, is
+    the same lever with the halves of every head's p exchanged (`ablab.model.parts.rotation.in_heads`). Keys may come in any
+    order; all between the oldest key and the query must be there. ValueError where p_head_dim is odd or below 2, or eps not
+    positive.
+
+    p_head_dim (channels): of p in every head
+    eps: added to r's mean square (the torch 2.4 of the official runs took bf16's own in bf16: eps = 0.0078125); default:
+        that of the type it is computed in, as torch's rms_norm has it: 2^-23 in fp32 and bf16, 2^-52 in fp64
     """
 
     source = "GRAPE, arXiv 2512.07805, path-integral GRAPE-AP"

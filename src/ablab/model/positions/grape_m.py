@@ -16,12 +16,14 @@ from ablab.model.shape import Shape
 class GrapeM(Position):
     """Rotary embedding with learned frequencies, started at RoPE's.
 
-    learnable: false fixes the frequencies.
-    per_head: own frequencies for every kv head, (n_kv_heads, head_dim/2); the heads of a group share them, because
-    queries and keys must turn alike for scores to depend on distance alone.
-    share: "net" has one log_freq for the whole network (as Megatron does), "layer" one for every layer.
-    scale: log_freq is kept as scale * ln(freq), fp32: under Adam a step of lr moves ln(freq) by about lr / scale.
-    ValueError where head_dim is odd, or theta or scale is not positive.
+    Raises ValueError where head_dim is odd, or theta or scale is not positive.
+
+    learnable: frequencies are learned; false fixes them
+    per_head: own frequencies for every kv head, (n_kv_heads, head_dim/2); the heads of a group share them, because queries
+        and keys must turn alike for scores to depend on distance alone
+    theta: base of RoPE's frequencies, where they start
+    scale: log_freq is kept as scale * ln(freq), fp32: under Adam a step of lr moves ln(freq) by about lr / scale
+    share: net has one log_freq for the whole network (as Megatron does), layer one for every layer
     """
 
     source = "GRAPE, arXiv 2512.07805, commuting GRAPE-M; Megatron fork vpMoE, grapem"

@@ -14,10 +14,13 @@ from ablab.model.shape import Shape
 class GrapeMBasis(Position):
     """Rotary embedding in learned planes: into an orthogonal basis E, turned there, and back.
 
-    The generator is sum_j freq_j (e_{j+K/2} e_j^T - e_j e_{j+K/2}^T): its planes commute, so scores are relative. E is
-    the Cayley transform (1 - S)^-1 (1 + S) of a skew matrix S: orthogonal whatever is learned (without the eigenvalue
-    -1). S starts at 0, where the lever is grape_m. One basis and one log_freq for all heads of a layer.
-    ValueError where head_dim is odd, or theta or scale is not positive.
+    The generator is sum_j freq_j (e_{j+K/2} e_j^T - e_j e_{j+K/2}^T): its planes commute, so scores are relative. E is the
+    Cayley transform (1 - S)^-1 (1 + S) of a skew matrix S: orthogonal whatever is learned (without the eigenvalue -1). S
+    starts at 0, where the lever is grape_m. One basis and one log_freq for all heads of a layer. ValueError where head_dim
+    is odd, or theta or scale is not positive.
+
+    theta: base of RoPE's frequencies, where they start
+    scale: log_freq is kept as scale * ln(freq), as in grape_m
     """
 
     source = "GRAPE, arXiv 2512.07805, learned basis"

@@ -22,12 +22,16 @@ COOLED = 16.0  # by which GRAPE's code divides the sigmoid's logit
 class GrapeMContext(Position):
     """Rotary embedding by phase: a token stands at the sum of its document's earlier steps, each softplus(w.x + b) >= 0.
 
-    Contextual GRAPE-M (arXiv 2512.07805), relative in the phase. One step for all heads; log_freq as in grape_m.
-    gate: "softplus", as the paper has it, or "sigmoid": steps sigmoid((w.x + b) / 16), as GRAPE's code has it (with scale =
-    1 and qk_norm = "after"; its training also draws w anew).
-    step: the step before training; w starts at 0, so every token steps alike. None is 1 for softplus, RoPE's phases exactly,
-    and 0.394 for sigmoid, where GRAPE's code starts (its comments say 1e-3, the softplus of the same b).
-    ValueError where head_dim is odd, step, theta or scale is not positive, or a sigmoid's step is not below 1.
+    Contextual GRAPE-M (arXiv 2512.07805), relative in the phase. One step for all heads; log_freq as in grape_m. w starts
+    at 0, so every token steps alike. ValueError where head_dim is odd, step, theta or scale is not positive, or a sigmoid's
+    step is not below 1.
+
+    gate: softplus, as the paper has it, or sigmoid: steps sigmoid((w.x + b) / 16), as GRAPE's code has it (with scale = 1
+        and qk_norm = "after"; its training also draws w anew)
+    step: the step before training; default: 1 for softplus, RoPE's phases exactly, and 0.394 for sigmoid, where GRAPE's
+        code starts (its comments say 1e-3, the softplus of the same b)
+    theta: base of RoPE's frequencies, where they start
+    scale: log_freq is kept as scale * ln(freq), as in grape_m
     """
 
     source = "GRAPE, arXiv 2512.07805, phase-modulated form; sigmoid: model-architectures/GRAPE"

@@ -14,10 +14,12 @@ from ablab.model.shape import Shape
 class GrapeMRank2(Position):
     """Rotation in one learned plane by the rank-2 generator L = a b^T - b a^T: y = exp(n omega L) x.
 
-    By Rodrigues' formula: inside span{a, b} x turns by n omega s, s = sqrt(|a|^2 |b|^2 - (a.b)^2), outside it stays.
-    per_head: own a, b for every kv head (n_kv_heads, head_dim); otherwise all heads of the layer share them.
-    a, b start as a random orthonormal pair (s = 1); they are kept fp32. L turns e_1 towards -e_2 for a = e_1, b = e_2.
+    By Rodrigues' formula: inside span{a, b} x turns by n omega s, s = sqrt(|a|^2 |b|^2 - (a.b)^2), outside it stays. a, b
+    start as a random orthonormal pair (s = 1); they are kept fp32. L turns e_1 towards -e_2 for a = e_1, b = e_2.
     ValueError where omega is not positive or head_dim is below 2.
+
+    omega (radians): the angle of a step at first
+    per_head: own a, b for every kv head (n_kv_heads, head_dim); otherwise all heads of the layer share them
     """
 
     source = "GRAPE, arXiv 2512.07805, rank-2 generator"

@@ -16,11 +16,13 @@ NEAR = 1e-3  # of a channel: what a share like 1/3 is off by when it is written 
 class Rope(Position):
     """Rotary embedding, whole or partial, with NTK-aware scaling on request.
 
-    theta: base of the frequencies theta^(-2j/R).
-    fraction: the share of head_dim that is rotated, its first R channels; the rest carries no position.
-    ntk: beyond the trained length T, a stage that declares an evaluation length L turns with the base
-    theta * (L/T)^(R/(R-2)); the length of the tensor at hand never matters, so cached keys stay valid.
-    ValueError where R is not an even number of channels, theta is not positive, or ntk has fewer than 4 to scale.
+    The length of the tensor at hand never matters, so cached keys stay valid. Raises ValueError where R is not an even
+    number of channels, theta is not positive, or ntk has fewer than 4 to scale.
+
+    theta: base of the frequencies theta^(-2j/R)
+    fraction: the share R / head_dim of a head that is rotated, its first channels; the rest carries no position
+    ntk: beyond the trained length T, a stage that declares an evaluation length L turns with the base theta *
+        (L/T)^(R/(R-2))
     """
 
     source = "Su et al. 2021, arXiv 2104.09864; NTK: parameter-golf's flag rope_yarn"

@@ -16,11 +16,13 @@ MOST_BUCKETS = 1 << 9
 class T5Buckets(Position):
     """A learned bias for every bucket of distances and every head.
 
-    n_buckets: the first half are distances 0, 1, 2, ...; the others widen logarithmically up to max_distance, and the
-    last holds everything beyond. The table starts at N(0, init_std^2); T5 shares one among its layers, here each layer
-    has its own. The bias is added after the scale, as everywhere here; T5 itself does not scale.
-    ValueError where there are fewer than 2 buckets or more than 512, and where max_distance leaves the logarithmic ones no
-    room or is above 2^20.
+    The table starts at N(0, init_std^2); T5 shares one among its layers, here each layer has its own. The bias is added
+    after the scale, as everywhere here; T5 itself does not scale. ValueError where there are fewer than 2 buckets or more
+    than 512, and where max_distance leaves the logarithmic ones no room or is above 2^20.
+
+    n_buckets: the first half are distances 0, 1, 2, ...; the others widen logarithmically up to max_distance, and the last
+        holds everything beyond
+    max_distance (tokens): from here on all distances share the last bucket
     """
 
     source = "Raffel et al. 2020 (T5), arXiv 1910.10683"

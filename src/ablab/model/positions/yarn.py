@@ -16,11 +16,17 @@ class Yarn(Position):
     """Rotary embedding by gpt-oss's YaRN: fast planes turn as before, slow ones `factor` times slower, and all are longer.
 
     Plane j < R of R = head_dim / 2 has RoPE's frequency f_j = theta^(-j/R), of which the share (j - low) / (high - low),
-    within 0 and 1, is divided by factor. `low` is the plane that turns `fast` times within `original` tokens, `high` the one
-    that turns `slow` times: R ln(original / (2 pi turns)) / ln(theta), not rounded to whole planes (gpt-oss; Hugging Face
-    rounds unless told not to). q and k are each multiplied by 0.1 ln(factor) + 1. The defaults are gpt-oss's; it refuses a
-    ramp that reaches beyond the planes, which here is cut off. The length of the tensor at hand never matters.
+    within 0 and 1, is divided by factor. `low` is the plane that turns `fast` times within `original` tokens, `high` the
+    one that turns `slow` times: R ln(original / (2 pi turns)) / ln(theta), not rounded to whole planes (gpt-oss; Hugging
+    Face rounds unless told not to). q and k are each multiplied by 0.1 ln(factor) + 1. The defaults are gpt-oss's; it
+    refuses a ramp that reaches beyond the planes, which here is cut off. The length of the tensor at hand never matters.
     ValueError where head_dim is odd, theta is not above 1, factor is below 1, or fast is not above slow.
+
+    theta: base of the frequencies
+    factor: how many times slower slow planes turn
+    original (tokens): the length that turns are counted in
+    fast (turns): planes that turn more often than this within `original` tokens stay as they are
+    slow (turns): planes that turn less often than this are slowed down whole
     """
 
     source = "OpenAI gpt-oss, 2025; Peng et al. 2023 (YaRN), arXiv 2309.00071, sections 3.2 and 3.4"

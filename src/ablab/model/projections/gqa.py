@@ -12,9 +12,10 @@ from ablab.model.shape import Shape
 class Gqa(Projection):
     """One full-rank matrix each for q, k and v; n_kv_heads = n_heads is MHA, 1 is MQA.
 
-    x_BTD -> q_BTHK, k_BTGK, v_BTGK. Three matrices and not a fused one, so that each has its own random stream and its
-    own orthogonalised update. `bias`: all three have one; model.bias decides where unset. Raises ValueError where n_heads
-    is not a multiple of n_kv_heads.
+    x_BTD -> q_BTHK, k_BTGK, v_BTGK. Three matrices and not a fused one, so that each has its own random stream and its own
+    orthogonalised update. Raises ValueError where n_heads is not a multiple of n_kv_heads.
+
+    bias: all three have one; default: as model.bias
     """
 
     source = "Ainslie et al. 2023, arXiv 2305.13245"

@@ -16,13 +16,16 @@ from ablab.model.shape import Shape
 class Tpa(Projection):
     """q, k, v as A B / R: A (heads, R) and B (R, head_dim) both linear in x.
 
-    x_BTD -> q_BTHK, k_BTGK, v_BTGK. `q_rank` is R of q, `rank` that of k and v. A's channels are head R + r, B's
-    r head_dim + k. `factors`: A of k and v spans the kv "groups" (vpMoE), or all "heads" (the paper; it takes
-    n_kv_heads = n_heads, as each head then has its own key). `init`: "normal" N(0, init_std^2), or "official", the T6
-    code's xavier on three axes: uniform within sqrt(6 / (R (d_model + heads))) for A and sqrt(6 / (head_dim (d_model +
-    R))) for B. `bias`: one vector (q, then k, then v), added after the product, zero at first; model.bias decides where
-    unset. No QK-norm in the original; with it only v starts smaller than a full matrix would make it. Raises ValueError
-    where a rank is below 1 or heads do not fit.
+    x_BTD -> q_BTHK, k_BTGK, v_BTGK. A's channels are head R + r, B's r head_dim + k. No QK-norm in the original; with it
+    only v starts smaller than a full matrix would make it. Raises ValueError where a rank is below 1 or heads do not fit.
+
+    rank: R of k and v
+    q_rank: R of q
+    factors: A of k and v spans the kv groups (vpMoE), or all heads (the paper; it takes n_kv_heads = n_heads, as each head
+        then has its own key)
+    init: normal is N(0, init_std^2); official the T6 code's xavier on three axes, uniform within sqrt(6 / (R (d_model +
+        heads))) for A and sqrt(6 / (head_dim (d_model + R))) for B
+    bias: one vector (q, then k, then v), added after the product, zero at first; default: as model.bias
     """
 
     source = "Zhang et al. 2025, arXiv 2501.06425; over kv groups: Megatron fork vpMoE"

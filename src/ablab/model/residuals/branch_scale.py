@@ -15,8 +15,10 @@ from ablab.model.shape import Shape
 class BranchScale(Stream):
     """Each branch's output times a learned gain per channel, `init` at first.
 
-    One vector for attention, one for the MLP (attn_scale and mlp_scale of Parameter Golf, init 1; LayerScale starts
-    near 0). BTD -> BTD. Raises ValueError where init is 0: the branch itself would get no gradient.
+    One vector for attention, one for the MLP (attn_scale and mlp_scale of Parameter Golf; LayerScale starts near 0). BTD ->
+    BTD. Raises ValueError where init is 0: the branch itself would get no gradient.
+
+    init: every gain at first; 1 in Parameter Golf
     """
 
     source = "Touvron et al. 2021 (LayerScale), arXiv 2103.17239; openai/parameter-golf"

@@ -18,12 +18,19 @@ class DeepseekV3(Router):
     """Sigmoid scores; a bias per expert, moved after each step, evens the load without a loss.
 
     x_ND -> Routed. The top_k largest of score + bias are chosen; weights are the scores alone, divided by their sum
-    (`normalize`), times `scale`. `normalize` = true leaves a lone expert (top_k = 1) its score (Megatron-LM); "always" divides
-    it too, which makes its weight `scale` (DeepSeek's and Hugging Face's code); false divides nothing. Sums are of logarithms,
-    so that scores of any size add up to 1. After an optimizer step the bias of an expert below the mean count rises by
-    `bias_rate`, above it falls, at it stays. Experts lie in n_groups neighbouring groups: only the group_top_k best groups
-    are open to a token, a group's score being the sum of its 2 largest score + bias (`top2`, DeepSeek; one alone in a group
-    of one) or of its top_k // group_top_k largest (`megatron`, Megatron-LM). Raises ValueError for impossible numbers.
+    (`normalize`), times `scale`. Sums are of logarithms, so that scores of any size add up to 1. Experts lie in n_groups
+    neighbouring groups. Raises ValueError for impossible numbers.
+
+    top_k (experts): of a token
+    n_groups: of experts
+    group_top_k (groups): the best ones, which alone are open to a token
+    group_score: top2 is the sum of a group's 2 largest score + bias (DeepSeek; one alone in a group of one), megatron of
+        its top_k // group_top_k largest (Megatron-LM)
+    scale: of the weights
+    normalize: true leaves a lone expert (top_k = 1) its score (Megatron-LM); "always" divides it too, which makes its
+        weight `scale` (DeepSeek's and Hugging Face's code); false divides nothing
+    bias_rate: by which the bias of an expert below the mean count rises after an optimizer step, above it falls; at it it
+        stays
     """
 
     source = "DeepSeek-V3, arXiv 2412.19437, section 2.1.2, and deepseek-ai/DeepSeek-V3; Megatron-LM's group score"

@@ -14,9 +14,12 @@ from ablab.model.shape import Shape
 class SoftmaxTopk(Router):
     """The top_k largest logits; weights by softmax.
 
-    x_ND -> Routed. order "pre": softmax over all experts, then the choice, not normalised again (the weights add up to less
-    than 1); "post": softmax over the chosen logits alone. Raises ValueError for impossible numbers, and for top_k = 1 with
-    "post": that weight is always 1 and has no gradient.
+    x_ND -> Routed. Raises ValueError for impossible numbers, and for top_k = 1 with "post": that weight is always 1 and has
+    no gradient.
+
+    top_k (experts): of a token
+    order: pre is softmax over all experts, then the choice, not normalised again (the weights add up to less than 1); post
+        is softmax over the chosen logits alone
     """
 
     source = "Shazeer et al. 2017, arXiv 1701.06538, section 2.1; Megatron-LM's two orders"

@@ -13,9 +13,11 @@ from ablab.model.skips.skips import Skips
 class Unet(Skips):
     """The output of each layer of the first half returns in the second, last out first in.
 
-    gated: x = s x + (1 - s) w skip with s = sigmoid(g) and w, g learned per channel from 1 and 0 (half and half); else
-    x + w skip. Layers count as they are met, loops unrolled: with an odd number the middle one belongs to the second half
-    and gets a skip, the last layer none. Two lanes: the skip returns to the first. Raises ValueError for a single layer.
+    Layers count as they are met, loops unrolled: with an odd number the middle one belongs to the second half and gets a
+    skip, the last layer none. Two lanes: the skip returns to the first. Raises ValueError for a single layer.
+
+    gated: x = s x + (1 - s) w skip with s = sigmoid(g) and w, g learned per channel from 1 and 0 (half and half); else x +
+        w skip
     """
 
     source = "Ronneberger et al. 2015, arXiv 1505.04597; openai/parameter-golf #1493"

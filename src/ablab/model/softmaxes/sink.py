@@ -13,8 +13,9 @@ from ablab.model.softmaxes.softmax import Softmax
 class Sink(Softmax):
     """A learned logit for each head competes with the keys.
 
-    The logit is neither scaled by 1/sqrt(head_dim) nor shifted by a position bias. init_std: it starts at N(0,
-    init_std^2).
+    The logit is neither scaled by 1/sqrt(head_dim) nor shifted by a position bias.
+
+    init_std: standard deviation of the logits at first
     """
 
     source = "OpenAI gpt-oss, 2025; Megatron-LM softmax-type learnable"

@@ -13,8 +13,10 @@ from ablab.model.temperatures.temperature import Temperature
 class QkGain(Temperature):
     """q_h times a learned gain, one for each query head: how sharp a head attends is learned.
 
-    `init` is the gain at first: 1.5 in the golf baseline, 4.0 in #1394, later 5.0 and 5.25. It acts on top of
-    1/sqrt(head_dim), and not on a position bias. q_BTHK -> the same. Raises ValueError where init is not positive.
+    It acts on top of 1/sqrt(head_dim), and not on a position bias. q_BTHK -> the same. Raises ValueError where init is not
+    positive.
+
+    init: the gain at first: 1.5 in the golf baseline, 4.0 in #1394, later 5.0 and 5.25
     """
 
     source = "openai/parameter-golf, QK_GAIN_INIT"

@@ -16,10 +16,12 @@ from ablab.model.values.value import Value
 class Residual(Value):
     """v = lam v + (1 - lam) v1, v1 the first layer's values, lam one learned number a layer.
 
-    `init` is lam at first. form "linear": lam itself is the parameter; at init = 1 the layer starts as if it had no mix
-    and still learns at the full rate. form "sigmoid" (Megatron): lam = sigmoid(logit), where init beyond [0.01, 0.99]
-    is refused because the slope lam (1 - lam) leaves nothing to learn with (at 0.9999 it is 1e-4: Adam at 1e-3 needs
-    9000 steps of one sign to reach 0.5). The first layer has no parameter. v_BTGK, first_BTGK -> v_BTGK.
+    The first layer has no parameter. v_BTGK, first_BTGK -> v_BTGK.
+
+    init: lam at first
+    form: linear: lam itself is the parameter; at init = 1 the layer starts as if it had no mix and still learns at the full
+        rate. sigmoid (Megatron): lam = sigmoid(logit), where init beyond [0.01, 0.99] is refused because the slope lam (1 -
+        lam) leaves nothing to learn with (at 0.9999 it is 1e-4: Adam at 1e-3 needs 9000 steps of one sign to reach 0.5)
     """
 
     source = "Zhou et al. 2024, arXiv 2410.17897; Megatron fork vpMoE, value-residual"

@@ -17,10 +17,12 @@ from ablab.scoring.ledger import Ledger
 class Disjoint(Evaluator):
     """Scores held-out documents in windows of seq_len that do not overlap; every target once (the field's usual loss).
 
-    `documents` scores a sample of that many, the same for all arms (default: all). `seq_len` is the window's length
-    (default: the trained one), declared to the position schemes, so that rope's ntk can stretch. Sums are float64. The
-    result does not depend on the number of rows per forward beyond the rounding of the model's own products (fp32: below
-    1e-6 relative per document).
+    Sums are float64. The result does not depend on the number of rows per forward beyond the rounding of the model's own
+    products (fp32: below 1e-6 relative per document).
+
+    documents: of the held-out text, a sample that is the same for all arms; default: all
+    seq_len (tokens): of a window, declared to the position schemes, so that rope's ntk can stretch; default: the trained
+        one
     """
 
     source = "the usual held-out loss"

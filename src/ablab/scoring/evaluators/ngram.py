@@ -26,12 +26,18 @@ ORDERS = 32
 class Ngram(Evaluator):
     """Scores p = (1 - weight) p_model + weight p_ngram; the counts of p_ngram come from targets scored before.
 
-    p_ngram: orders 1 to `max_order` (at most 32) with absolute discounting (`discount`), backing off to the model itself,
-    so that it is one distribution over the vocabulary whatever was counted. `chunk`: targets are counted when so many
-    more have been scored. `carry`: false counts each document for itself; true goes on through the documents in the
-    corpus's order, as one stream. Contexts never reach over a document's start. The model reads windows as in disjoint
-    (`seq_len`, `documents`). extra: {"model_nats_per_token" (the model alone), "known" (share of
-    targets that some count speaks of)}.
+    p_ngram: orders 1 to `max_order` with absolute discounting, backing off to the model itself, so that it is one
+    distribution over the vocabulary whatever was counted. Contexts never reach over a document's start. The model reads
+    windows as in disjoint. extra: {"model_nats_per_token" (the model alone), "known" (share of targets that some count
+    speaks of)}.
+
+    max_order (tokens): of the longest grams, 32 at most
+    weight: of p_ngram in the mixture
+    discount: taken from every count
+    chunk (tokens): targets are counted when so many more have been scored
+    carry: counts go on through the documents in the corpus's order, as one stream; false counts each document for itself
+    seq_len (tokens): of a window, declared to the position schemes; default: the trained one
+    documents: of the held-out text, a sample that is the same for all arms; default: all
     """
 
     source = "Ney, Essen and Kneser 1994; mixtures over caches: Kuhn and De Mori 1990; openai/parameter-golf #978"

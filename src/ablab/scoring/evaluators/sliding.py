@@ -23,10 +23,13 @@ class Sliding(Evaluator):
 
     The first window is scored whole, each later one in its last `stride` places (seq_len - stride and on), the last one as
     far as the text goes: what seq_len - stride to seq_len - 1 tokens of context make of a token. Bands are places in the
-    window. `seq_len`: of a window (default: the trained one), declared to the position schemes. `documents` as in disjoint.
-    extra: {"windows", "forwarded_tokens", "way"}. "one pass": where no hidden state looks back beyond its window
-    (`receptive`), a document is read once, with the same scores up to rounding. "windows": each of them is read.
-    ValueError where stride is more than the window.
+    window. extra: {"windows", "forwarded_tokens", "way"}. "one pass": where no hidden state looks back beyond its window
+    (`receptive`), a document is read once, with the same scores up to rounding. "windows": each of them is read. ValueError
+    where stride is more than the window.
+
+    stride (tokens): between the beginnings of two windows
+    seq_len (tokens): of a window, declared to the position schemes; default: the trained one
+    documents: of the held-out text, a sample that is the same for all arms; default: all
     """
 
     source = "Baevski and Auli 2019, arXiv 1809.10853; openai/parameter-golf #1394"

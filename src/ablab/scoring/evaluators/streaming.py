@@ -35,11 +35,14 @@ class Run(NamedTuple):
 class Streaming(Evaluator):
     """Reads each document from its start to its end in stretches over a cache: global layers see all of it.
 
-    The scores are those of one forward over the document. `stretch`: tokens read at once (default: seq_len); it changes
-    memory and time, no score. `cache`: the most tokens kept; a longer document starts afresh there, which extra
-    counts: {"restarts", "stretches", "longest", "notes"}. Bands are places since the last start. Without `cache` position
-    schemes are told the trained length; with it, `cache` where that is more. `documents` as in disjoint.
-    ValueError where a document is longer than its places reach, and where a scheme needs the length that `cache` says.
+    The scores are those of one forward over the document. extra: {"restarts", "stretches", "longest", "notes"}. Bands are
+    places since the last start. Without `cache` position schemes are told the trained length; with it, `cache` where that
+    is more. ValueError where a document is longer than its places reach, and where a scheme needs the length that `cache`
+    says.
+
+    stretch (tokens): read at once; it changes memory and time, no score; default: as model.seq_len
+    cache (tokens): the most that are kept; a longer document starts afresh there; default: the whole document
+    documents: of the held-out text, a sample that is the same for all arms; default: all
     """
 
     source = "Dai et al. 2019 (Transformer-XL), arXiv 1901.02860, with the whole past kept"

@@ -77,7 +77,7 @@ class Phases:
     that is scored, for the documents after it; #1610, there longest first. Raises ValueError for settings out of range.
 
     count: phases, at as many even steps through the first documents; 0 is none
-    prefix_documents: the documents that they go over; needed where there are phases; default: none
+    prefix_documents: the documents that they go over; needed where there are phases; default: no documents
     lr: peak learning rate of a phase
     """
 

@@ -15,9 +15,13 @@ from ablab.training.losses.loss import Loss
 class Spans(Loss):
     """reasoning * mean nats over reasoning targets + final * mean nats over final targets; a span without targets adds 0.
 
-    The means are over the whole batch, so that micro-batches do not weigh. `group_rows` = n takes them over each n rows, one
-    after another, and then the mean of the groups: the original's rule, where n rows were a micro-batch. Targets in no span
-    weigh nothing. ValueError for weights below 0 or both 0.
+    The means are over the whole batch, so that micro-batches do not weigh. Targets in no span weigh nothing. ValueError for
+    weights below 0 or both 0.
+
+    reasoning: weight of the mean over reasoning targets
+    final: weight of the mean over final targets
+    group_rows (rows): means are over each so many, one after another, and then over the groups: the original's rule, where
+        they were a micro-batch; 0 takes the whole batch
     """
 
     source = "vpareek2/vpMoE, pretrain_gpt.py (loss over reasoning and final spans)"

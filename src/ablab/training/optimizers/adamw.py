@@ -14,10 +14,15 @@ from ablab.training.roles import Rates, decays, not_negative, positive, refuse_n
 class AdamW(Optimizer):
     """Adam with decoupled weight decay, learning rate and decay by role.
 
-    `lr` holds for matrices and for every role without a rate of its own: `embedding_lr` governs embedding and head, unless
-    `head_lr` is given; `scalar_lr` the rest. `decay` acts on matrices, embedding and head, never on scalars (norms, sinks,
-    frequencies) nor on anything below two dimensions; each step shrinks a weight by lr * decay. Raises ValueError for
-    settings outside their range.
+    Each step shrinks a weight by lr * decay. Raises ValueError for settings outside their range.
+
+    lr: peak learning rate of matrices and of every role without one of its own
+    betas: decays of the running means of the gradient and of its square
+    eps: added to the root of the second
+    decay: of matrices, embedding and head; scalars (norms, sinks, frequencies), and what is below two dimensions, have none
+    embedding_lr: peak learning rate of embedding and head; default: as lr
+    head_lr: that of the head; default: as embedding_lr
+    scalar_lr: that of scalars; default: as lr
     """
 
     source = "Loshchilov and Hutter 2019, arXiv 1711.05101"

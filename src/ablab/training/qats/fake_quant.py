@@ -20,12 +20,17 @@ LATEST = 0.9  # of a miniature, which takes few steps and must round in one at l
 class FakeQuant(Qat):
     """From the fraction `start` of training on, forward and backward passes see weights rounded to `bits` bits per row.
 
-    The rule is that of the compressors (`ablab.model.parts.rounding`): scale = sigmas * std(row) / (2^(bits-1) - 1), kept in
-    fp16; sigmas = 0 takes the row's largest magnitude instead and clips nothing. Weights are rounded once for each optimizer
-    step; the gradient with respect to the rounded weight is taken as that of the full one, clipped entries included (one that
-    is clipped can come back), the scale as a constant. Full weights are what is updated, averaged, validated and saved.
-    tensors: by role, each matrix of a stack by itself; `embedding` is the head too. Vectors, norms and gates are never
-    rounded. Raises ValueError for bits beyond 2 to 16, sigmas below 0.1 other than 0, and a start outside 0 to below 1.
+    The rule is that of the compressors (`ablab.model.parts.rounding`): scale = sigmas * std(row) / (2^(bits-1) - 1), kept
+    in fp16. Weights are rounded once for each optimizer step; the gradient with respect to the rounded weight is taken as
+    that of the full one, clipped entries included (one that is clipped can come back), the scale as a constant. Full
+    weights are what is updated, averaged, validated and saved. Raises ValueError for bits beyond 2 to 16, sigmas below 0.1
+    other than 0, and a start outside 0 to below 1.
+
+    bits (bits): of a weight
+    sigmas (standard deviations): where a row is clipped; 0 takes its largest magnitude instead and clips nothing
+    tensors: which are rounded, by role, each matrix of a stack by itself; `embedding` is the head too; vectors, norms and
+        gates never are
+    start (of training): the fraction from which on weights are rounded
     """
 
     source = "Bengio et al. 2013, arXiv 1308.3432 (straight-through); openai/parameter-golf #549, #1718"

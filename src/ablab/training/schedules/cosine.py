@@ -13,7 +13,10 @@ LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over b
 class Cosine(Schedule):
     """Linear warm-up, then half a cosine from the peak to min_lr at the end of the budget.
 
-    `warmup` is a fraction of the budget, `min_lr` a fraction of the peak. Raises ValueError for numbers outside [0, 1).
+    Raises ValueError for numbers outside [0, 1).
+
+    warmup (of the budget): how long the rise takes
+    min_lr (of the peak): where it ends
     """
 
     source = "Loshchilov and Hutter 2017, arXiv 1608.03983"

@@ -13,8 +13,12 @@ LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over b
 class Wsd(Schedule):
     """Linear warm-up, a plateau at the peak, then a fall to min_lr.
 
-    `warmup` and `warmdown` are fractions of the budget; `min_lr` is a fraction of the peak; `shape` is the fall's: "linear",
-    or "sqrt" for 1 - sqrt. Raises ValueError for fractions outside [0, 1] or that overlap.
+    Raises ValueError for fractions outside [0, 1] or that overlap.
+
+    warmup (of the budget): how long the rise takes
+    warmdown (of the budget): how long the fall takes
+    min_lr (of the peak): where it ends
+    shape: of the fall: linear, or sqrt for 1 - sqrt
     """
 
     source = "Hu et al. 2024 (MiniCPM), arXiv 2404.06395"

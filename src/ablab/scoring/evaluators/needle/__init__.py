@@ -26,15 +26,20 @@ SMALL = 50_000  # tokens forwarded, where the budget is left to ablab: this up t
 class Needle(Evaluator):
     """Long-context probe: random segments copied at lags (Olsson 2209.11895), a ranked passkey in real text (2305.16300).
 
-    And two tiers on ordinary held-out text: natural recall (rare pairs that come again, as in Zoology 2312.04927) and context
-    gain (against the last `short` tokens alone, as LongPPL 2410.23771 asks).
+    And two tiers on ordinary held-out text: natural recall (rare pairs that come again, as in Zoology 2312.04927) and
+    context gain (against the last `short` tokens alone, as LongPPL 2410.23771 asks).
 
     A probe never decides. Every arm and seed sees the same items: they depend on the corpus, the lengths and the settings.
-    lengths: of passkey rows, default those of seq_len / 4, / 2 and whole that hold a needle; depths: where the needle
-    stands, 0 the start; items: at most per cell, fewer where tokens_budget is spent; candidates: values ranked; lags: of
-    the copies, default powers of two and the longest that fits; tokens_budget: most tokens forwarded. natural_tokens: most
-    tokens forwarded for the two tiers of ordinary text, on top (default a fifth of the probe's; 0 leaves them out); short:
-    tokens of a short window, default 256, at most a quarter of seq_len.
+
+    lengths (tokens): of passkey rows; default: those of seq_len / 4, / 2 and whole that hold a needle
+    depths: where in a row the needle stands, from 0 (the start) to 1
+    items: at most per cell, fewer where tokens_budget is spent
+    candidates: values that are ranked
+    lags (tokens): of the copies; default: powers of two and the longest that fits
+    tokens_budget (tokens): most that are forwarded; default: 1,000 seq_len, or 50,000 up to a seq_len of 512
+    natural_tokens (tokens): most that are forwarded for the two tiers of ordinary text, on top; 0 leaves them out; default:
+        a fifth of the probe's
+    short (tokens): of a short window; default: 256, at most a quarter of seq_len
     """
 
     source = "Mohtashami and Jaggi 2023, arXiv 2305.16300; Olsson et al. 2022, arXiv 2209.11895"
