@@ -22,7 +22,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "loss.spans.group_rows": ("untested", "a miniature's groups have a row"),
     "compress.rtn.small": ("untested", "scales with the matrices"),
     "compress.gptq.small": ("untested", "scales with the matrices"),
-    "compress.gptq.block": ("inert", "columns per product: speed alone"),
+    "compress.gptq.solver.block": ("inert", "columns per product: speed alone"),
     "evaluate.disjoint.documents": ("untested", "a miniature has few"),
     "evaluate.sliding.documents": ("untested", "a miniature has few"),
     "evaluate.streaming.documents": ("untested", "a miniature has few"),
@@ -70,7 +70,7 @@ def test_a_setting_acts_or_is_said_to_be_untested_or_is_refused_for_a_reason(lev
     slot, _, name = lever.partition(".")
     found = every_setting.answers(tmp_path, slot, name)
     assert found == {setting: expected(f"{lever}.{setting}") for setting in found}
-    assert {f"{lever}.{setting}" for setting in SLOTS[slot].settings(name)} - every_setting.ELSEWHERE.keys() == {
+    assert {f"{lever}.{setting}" for setting in every_setting.known(slot, name)} - every_setting.ELSEWHERE.keys() == {
         f"{lever}.{setting}" for setting in found
     }
 
