@@ -90,9 +90,13 @@ class Bundle:
 def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = False) -> dict[str, Any]:
     """Write the bundle of a study that was judged (`answer`) to the file `to`; returns its index.
 
-    weights: with the trained weights of every run. GateFailed where no training has ended, and where a script that stages
-    count lies outside the study's folder.
+    weights: with the trained weights of every run. GateFailed where no training has ended, where a script that stages count
+    lies outside the study's folder, and where levers do.
     """
+    if plan.study.levers:
+        fault = f"uses levers from outside ablab ({', '.join(plan.study.levers)}), whose code a bundle does not carry"
+        cure = "hand over the study, its lever files and its runs folder; or make it one of ablab's own"
+        raise GateFailed(Fault(plan.study.path.name, fault, cure))
     runs = [_run(run) for run in plan.runs.values() if plan.store.trained(run.train_key) is not None]
     if not runs:
         fault = "no training of it has ended: there is nothing to bundle"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ablab.core.fault import Fault, Refused, did_you_mean
+from ablab.core.fault import Fault, InvalidStudy, Refused, did_you_mean
 from ablab.core.setting import Setting, describe
 from ablab.core.slot import Lever, Slot
 
@@ -23,12 +24,17 @@ def slots() -> dict[str, Slot[Lever]]:
 
 
 def table(only: str | None = None, lever: str | None = None) -> dict[str, Any]:
-    """{slot: {lever: {summary, source, settings: {name: {type, unit, default, shown, meaning}}}}}, of one slot or one lever.
+    """{slot: {lever: {summary, source, from, settings: {name: {type, unit, default, shown, meaning}}}}}, of a slot or lever.
 
     Settings of a sub-choice follow it as `table.setting`; `shown` is the default in words. UnknownSlot where `only` names no
     slot, or `lever` no lever of it.
     """
+    from ablab.study import outside
+
     known = slots()
+    _, faults = outside.named([], Path())
+    if faults:
+        raise UnknownSlot(faults)
     if only is not None and only not in known:
         raise UnknownSlot(Fault("ablab levers", f"no slot is called '{only}'", did_you_mean(only, list(known))))
     if only is not None and lever is not None and lever not in known[only].names:
@@ -39,6 +45,7 @@ def table(only: str | None = None, lever: str | None = None) -> dict[str, Any]:
             name: {
                 "summary": slot.summary(name),
                 "source": slot.source(name),
+                "from": origin.called if (origin := slot.origin(name)) else "",
                 "settings": {path: _facts(one) for path, one in slot.listed(name).items()},
             }
             for name in slot.names
@@ -70,6 +77,8 @@ def show(rows: dict[str, Any], console: Any, *, whole: bool = False) -> None:
         say(0, (slot, "bold"))
         for lever, facts in found.items():
             say(2, (lever, "cyan"), (f"  {facts['summary']}", ""))
+            if facts["from"]:
+                say(6, (f"from outside: {facts['from']}", "yellow"))
             if facts["source"]:
                 say(6, (facts["source"], "dim"))
             for name, one in facts["settings"].items():
@@ -77,3 +86,41 @@ def show(rows: dict[str, Any], console: Any, *, whole: bool = False) -> None:
                 say(6, (f"{name} = {one['shown']}  ", ""), (kind, "dim"))
                 if whole:
                     say(10, (one["meaning"], ""))
+
+
+def tested(files: list[Path], console: Any) -> int:
+    """Run the checks of `ablab.check.conformance` on the levers of these files, and say each; 4 where one does not hold."""
+    from rich.text import Text
+
+    from ablab.check import conformance
+    from ablab.core import grid
+    from ablab.study import outside
+
+    def say(mark: str, style: str, text: str) -> None:
+        grid.say(Text.assemble((mark, style), text), console, width=console.width, hang=8)
+
+    taken, faults = outside.named([str(file) for file in files], Path())
+    if faults:
+        raise InvalidStudy(faults)
+    where = {str(file.absolute()) for file in files} & taken.keys()
+    names = [
+        (slot.name, name)
+        for slot in slots().values()
+        for name in slot.names
+        if (origin := slot.origin(name)) and origin.called in where
+    ]
+    failed = 0
+    for found in conformance.of_levers(names):
+        failed += bool(found.fault)
+        said = f"{found.slot} {found.lever}: {found.check}"
+        say(
+            "no      " if found.fault else "holds   ",
+            "red" if found.fault else "green",
+            f"{said}{found.fault and ': '}{found.fault}",
+        )
+    say(
+        "",
+        "",
+        "at the default settings and small sizes; attention's oracles, decoding over a cache and GPUs are not part of this",
+    )
+    return 4 if failed else 0

@@ -174,11 +174,19 @@ def levers(
     lever: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One lever of it: what each setting means.")
     ] = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--test", metavar="FILE", help="Run what holds for every lever of its slot on those of this file."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Every lever by slot, with its settings and defaults; of one lever what each setting means."""
     from ablab.cli import levers as listing
 
+    if test:
+        raise typer.Exit(listing.tested(test, _console()))
     table = listing.table(slot, lever)
     if as_json:
         print_json(table)

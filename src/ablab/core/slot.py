@@ -15,6 +15,8 @@ import functools
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
@@ -39,6 +41,15 @@ class Sized(Lever):
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Settings that differ in a miniature: `full` and `small` are [model] at its own size and at the miniature's."""
         return {}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a lever from outside the package comes from: the file of a study, or of an entry point's module."""
+
+    called: str  # the path, or `entry point NAME`
+    path: Path
+    sha256: str
 
 
 L_co = TypeVar("L_co", bound=Lever, covariant=True)
@@ -67,6 +78,7 @@ class Slot(Generic[L_co]):
         self.lists = lists  # a list of levers composes (positions)
         self.aliases = dict(aliases or {})
         self.before = dict(before or {})
+        self._outside: dict[str, tuple[type[L_co], Origin]] = {}
 
     def __repr__(self) -> str:
         return f"Slot({self.name}: {', '.join(self.table)})"
@@ -83,12 +95,30 @@ class Slot(Generic[L_co]):
 
     def load(self, name: str) -> type[L_co]:
         """The class of lever `name`. KeyError where the table has no such lever, TypeError where it is none."""
+        if name in self._outside:
+            return self._outside[name][0]
         found = _load(self.package, name, self.table[name])
         if not issubclass(found, self.base):
             base = f"{self.base.__module__}.{self.base.__name__}"
             cure = f"write class {found.__name__}({self.base.__name__})"
             raise TypeError(f"{self.name} '{name}': {found.__name__} does not inherit {base}; {cure}")
         return found
+
+    def add(self, name: str, found: type[Lever], origin: Origin) -> None:
+        """Take in a lever from outside; one of the same origin takes the place of its earlier form.
+
+        ValueError where another lever has the name.
+        """
+        held = self.origin(name)
+        if name in self.table and (held is None or held.called != origin.called):
+            whose = f"in {held.called}" if held else "in ablab"
+            raise ValueError(f"'{name}' is a lever of {self.name} already, {whose}; give the class another `name`")
+        self.table[name] = found.__name__
+        self._outside[name] = (cast(type[L_co], found), origin)
+
+    def origin(self, name: str) -> Origin | None:
+        """Where lever `name` comes from, if from outside the package."""
+        return self._outside[name][1] if name in self._outside else None
 
     def settings(self, name: str) -> dict[str, Setting]:
         """The settings of lever `name`, from its constructor's keyword-only arguments."""
@@ -177,9 +207,13 @@ class Slot(Generic[L_co]):
         settings = {k: thawed(v, known[k].type if k in known else None) for k, v in choice.items() if k != "name"}
         return self.load(choice["name"])(*parts, **settings)
 
-    def revision(self, choice: Choice) -> int:
-        """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose."""
-        return self.load(choice["name"]).revision
+    def revision(self, choice: Choice) -> int | str:
+        """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose.
+
+        Of a lever from outside the sha256 of its file, too: nobody raises that by hand.
+        """
+        own, origin = self.load(choice["name"]).revision, self.origin(choice["name"])
+        return f"{own} of {origin.sha256}" if origin else own
 
 
 def _parts(setting: Setting | None) -> dict[str, Setting]:

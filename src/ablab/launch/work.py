@@ -18,6 +18,7 @@ from ablab.runs.store import Store, Where, train_key
 from ablab.runtime import machine, signals
 from ablab.runtime.lock import locked
 from ablab.runtime.signals import at_once
+from ablab.study import outside
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -44,6 +45,7 @@ def do(
     from ablab.training.mirrors import Mirrored
     from ablab.training.train import train
 
+    outside.again(run.levers)
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
     how: dict[str, Any] = {"seed": run.seed, "out": directory, **where.as_json(), "say": say}

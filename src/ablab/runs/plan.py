@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ class Run:
     score_keys: dict[str, str]
     study: str = ""  # with its scale; what dashboards show before arm and seed
     weights: str = ""  # sha256 of the file that they are taken from, where they were trained elsewhere
+    levers: dict[str, str] = field(default_factory=dict)  # from outside the package: where they lie, and their sha256
 
     @property
     def called(self) -> str:
@@ -108,6 +109,8 @@ def make(
     from ablab.training import memory
 
     machine.require(device)
+    for called, sha256 in study.levers.items():
+        say(f"levers of {called} are loaded, whose code is not ablab's (sha256 {sha256[:16]})")
     of_arm = corpora.prepared(study, store, say, recall)
     settings = [arm.settings for arm in study.with_baseline.values()]
     side_by_side = (
@@ -157,5 +160,7 @@ def _runs(
             corpus, asked = of_arm[name], arm.settings_of(nth)
             trained, taken = contents.key(asked, corpus=corpus.key, seed=seed, where=where)
             scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
-            runs[name, seed] = Run(name, seed, asked, store.data / corpus.key, trained, scores, study.called, taken)
+            runs[name, seed] = Run(
+                name, seed, asked, store.data / corpus.key, trained, scores, study.called, taken, study.levers
+            )
     return runs

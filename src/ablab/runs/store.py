@@ -157,7 +157,7 @@ def stage_asked(settings: Settings, stage: str) -> dict[str, Any]:
     return {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
 
 
-def revisions(settings: Settings) -> dict[str, int]:
+def revisions(settings: Settings) -> dict[str, int | str]:
     """Revision of every component that can change trained weights."""
     from ablab.data.batches import stream
     from ablab.model import decoder as model
@@ -165,7 +165,8 @@ def revisions(settings: Settings) -> dict[str, int]:
     from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
     from ablab.training import adopt, losses, optimizers, qats, schedules, train
 
-    found, asked = {"attend": attend.REVISION, "model": model.REVISION}, settings["train"]
+    asked = settings["train"]
+    found: dict[str, int | str] = {"attend": attend.REVISION, "model": model.REVISION}
     if asked["weights"]:
         found["adopt"] = adopt.REVISION
     else:
@@ -181,7 +182,7 @@ def revisions(settings: Settings) -> dict[str, int]:
     return found
 
 
-def _stage_revisions(asked: dict[str, Any]) -> dict[str, int]:
+def _stage_revisions(asked: dict[str, Any]) -> dict[str, int | str]:
     from ablab.artifact import codecs, compressors
     from ablab.artifact import pack as artifact
     from ablab.scoring import evaluators, stage

@@ -20,7 +20,7 @@ from typing import Any
 
 from ablab.core.fault import GateFailed
 from ablab.core.files import key_of, read_json, write_json
-from ablab.core.slot import Slot
+from ablab.core.slot import Origin, Slot
 from ablab.records.settings import Settings
 
 PACKAGE, ROOT = "ablab", Path(__file__).resolve().parents[1]
@@ -38,6 +38,8 @@ NEUTRAL = frozenset(
                  "report.shareable", "data.formats.located", "data.formats.index_writer")
 )  # fmt: skip
 Files = dict[str, str]
+OUTSIDE = "outside/"  # before the name of a file that is not of this package: levers that a study names
+_STRANGERS: dict[str, Origin] = {}  # those that this process has met
 
 
 def of_training(settings: Settings) -> Files:
@@ -86,16 +88,32 @@ def changes(kept: Mapping[str, str], now: Mapping[str, str], folder: Path | None
 
 def parts(name: str) -> dict[str, str]:
     """Hash of every function, method and rest of a class of a file of this package, and of the rest of the file."""
+    if name in _STRANGERS:
+        return {"its bytes": _STRANGERS[name].sha256[:DIGITS]}
     return dict(_read(name).parts)
 
 
 def _files(root: str, settings: Mapping[str, object]) -> Files:
     every = _reached(f"{PACKAGE}.{root}")
     slots = {slot.name: slot for module in every if isinstance(slot := _slot(module), Slot)}
+    strangers = {}
     for slot_name, choice in _chosen(settings):
         if slot_name in slots:
             every |= _reached(f"{slots[slot_name].package}.{choice}")
-    return {name: _hash(name) for name in sorted(map(_name, every - NEUTRAL))}
+            if origin := slots[slot_name].origin(choice):
+                strangers[f"{OUTSIDE}{origin.path.name}"] = origin
+                every |= _asked_by(origin.path)
+    _STRANGERS.update(strangers)
+    return {name: _hash(name) for name in sorted({*map(_name, every - NEUTRAL), *strangers})}
+
+
+def _asked_by(path: Path) -> set[str]:
+    """Every file of this package that a file from outside reaches."""
+    found = set[str]()
+    for of, names in _imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for module in {_defined(of, name) for name in names.values()} if names else {of}:
+            found |= _reached(module)
+    return found
 
 
 def _chosen(settings: object, at: str = "") -> Iterator[tuple[str, str]]:
@@ -213,7 +231,6 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, dict[str, str]]]:
             front += (inner for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt | ast.ExceptHandler))
 
 
-@functools.cache
 def _hash(name: str) -> str:
     return key_of(parts(name))[:DIGITS]
 

@@ -19,7 +19,7 @@ from ablab.study.record import BASELINE, Study
 from ablab.study.settings import staged
 from ablab.study.take import alike, name_fault, section, show, table
 
-TOP = ("study", "decision", "budget", "limits", "data", "model", "train", "stage", *NAMED)
+TOP = ("study", "levers", "decision", "budget", "limits", "data", "model", "train", "stage", *NAMED)
 MOST_ARMS = 256
 
 
@@ -60,7 +60,7 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
         tuple(base.settings["stage"]),
         path,
         source,
-        tuple(written.get("tie", ())),
+        tie=tuple(written.get("tie", ())),
     )
     return study, []
 

@@ -296,6 +296,15 @@ SECTIONS: dict[str, dict[str, Key]] = {
         ),
         "evaluate": Key(None, "weights to scores per document", slot="evaluate", example='"disjoint"'),
     },
+    "levers": {
+        "from": Key(
+            list[str],
+            "Python files that hold levers of their own, relative to the study file; their code is run (`docs/add_a_lever.md`)",
+            (),
+            shown="[]",
+            example='["my_levers.py"]',
+        ),
+    },
     "arm": {
         "on": Key(str, "the arm that this one is a diff of and is compared with", "baseline"),
         "because": Key(str, "why anyone would expect something", None, shown="none"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ablab.core.fault import Fault, InvalidStudy, did_you_mean
+from ablab.study import outside
 from ablab.study.assemble import assemble
 from ablab.study.preset import expanded
 from ablab.study.read import read, unfit
 from ablab.study.record import Study
-from ablab.study.take import name_fault, show, table
+from ablab.study.take import name_fault, section, show, table
 
 
 def load(path: Path, scale: str | None = None, *, folder: Path | None = None) -> Study:
@@ -25,6 +28,7 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     if any("nested deeper" in fault.fault for fault in impossible):
         raise _invalid(path, impossible)
     raw = expanded(raw, impossible)
+    taken = _outside(raw.pop("levers", None), path.parent, impossible)
     scales = list(table(raw.get("scale"), "scale", impossible))
     for name in scales:
         fault = name_fault(name, "a scale", "scale")
@@ -45,7 +49,17 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     faults = impossible + [fault for fault in faults if fault.place not in said]
     if faults or study is None:
         raise _invalid(path, faults)
-    return study
+    return replace(study, levers=outside.used(taken, [arm.settings for arm in study.with_baseline.values()]))
+
+
+def _outside(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, str]:
+    """Levers from outside, taken in before anything may name them: {where: sha256}."""
+    files = section("levers", raw, "levers", faults)["from"] or []
+    if not files and not outside.installed():
+        return {}
+    taken, found = outside.named(files, folder)
+    faults += found
+    return taken
 
 
 def _invalid(path: Path, faults: list[Fault]) -> InvalidStudy:

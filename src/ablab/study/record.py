@@ -76,6 +76,7 @@ class Study:
     stages: tuple[str, ...]
     path: Path
     source: str
+    levers: dict[str, str] = field(default_factory=dict)  # from outside: where they lie, and the sha256 of the file
     tie: tuple[str, ...] = ()  # decision.tie as the file writes it; decision["tie"] names arms
 
     @property

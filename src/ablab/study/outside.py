@@ -1,0 +1,158 @@
+"""Levers from outside the package: files that a study names, and modules of installed packages (group `ablab.levers`).
+
+A file is run once, by the bytes that its sha256 is taken of. Every class in it that inherits a slot's base is a lever of that
+slot, called by its attribute `name`, or by the class's own name in snake case.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import re
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.opened import read_whole
+from ablab.core.setting import settings_of
+from ablab.core.slot import Lever, Origin, Slot
+from ablab.records.settings import Settings
+from ablab.study.keys import SLOTS
+
+GROUP, ENTRY = "ablab.levers", "entry point "
+MOST_BYTES = 1 << 20
+EXAMPLE = "ablab.model.positions.position.Position"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+
+
+def named(files: list[str], folder: Path) -> tuple[dict[str, str], list[Fault]]:
+    """Take in the levers of these files (relative to `folder`) and of every entry point.
+
+    Returns {where: sha256} of what was taken in, and every fault.
+    """
+    taken, faults, names = dict[str, str](), list[Fault](), dict[str, Path]()
+    for asked in [*files, *installed()]:
+        place = "levers.from" if asked in files else asked
+        try:
+            origin, module = _entered(asked, folder)
+            if (other := names.setdefault(origin.path.name, origin.path)) != origin.path:
+                raise ValueError(f"{asked} and {other} have one name; rename one of them")
+            taken[origin.called] = origin.sha256
+            for slot, name, cls in levers(module):
+                slot.add(name, cls, origin)
+        except ValueError as error:
+            fault, _, cure = str(error).partition("; ")
+            faults.append(Fault(place, fault, cure))
+    return taken, faults
+
+
+def used(taken: Mapping[str, str], settings: Sequence[Settings]) -> dict[str, str]:
+    """Those of `taken` that a study names: its files, and entry points of which it uses a lever."""
+    origins = {slot.origin(name) for slot in SLOTS.values() for name in slot.names if name in _names(settings)}
+    called = {origin.called for origin in origins if origin}
+    return {where: sha256 for where, sha256 in taken.items() if not where.startswith(ENTRY) or where in called}
+
+
+def _names(value: object) -> set[str]:
+    """Every `name` anywhere in settings."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    own = {value["name"]} if isinstance(value, dict) and isinstance(value.get("name"), str) else set[str]()
+    return own.union(*(_names(one) for one in inner))
+
+
+def again(taken: Mapping[str, str]) -> None:
+    """Take in, in another process, what `named` took in. GateFailed where a file is no longer the same."""
+    for called, sha256 in taken.items():
+        try:
+            origin, module = _entered(called, Path())
+            for slot, name, cls in levers(module):
+                slot.add(name, cls, origin)
+        except ValueError as error:
+            fault, _, cure = str(error).partition("; ")
+            raise GateFailed(Fault(called, fault, cure)) from error
+        if origin.sha256 != sha256:
+            fault = "was changed while the study ran, and results are kept under what it was"
+            raise GateFailed(Fault(called, fault, "start the command again"))
+
+
+def levers(module: types.ModuleType) -> Iterator[tuple[Slot[Lever], str, type[Lever]]]:
+    """(slot, name, class) of every lever that a module declares. ValueError where there is none, or one is none."""
+    found = [
+        cls
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, Lever) and cls.__module__ == module.__name__
+        if not cls.__name__.startswith("_")
+    ]
+    if not found:
+        raise ValueError(f"holds no lever; write a class that inherits the base of its slot, such as {EXAMPLE}")
+    for cls in found:
+        slot = next((slot for slot in SLOTS.values() if issubclass(cls, slot.base)), None)
+        if slot is None:
+            raise ValueError(f"{cls.__name__} is of no slot; let it inherit the base of one, such as {EXAMPLE}")
+        name = vars(cls).get("name", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower())
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise ValueError(f"{cls.__name__}: {name!r} is no name of a lever; give `name` small letters, digits and _")
+        try:
+            settings_of(cast(type, cls))
+        except Exception as error:  # whatever an annotation of a stranger does
+            fault = f"{cls.__name__}: its constructor cannot be read ({error!r})"
+            raise ValueError(f"{fault}; give every keyword-only argument a type that the file imports") from error
+        yield slot, name, cls
+
+
+def installed() -> list[str]:
+    """What installed packages declare under the group `ablab.levers`."""
+    return [f"{ENTRY}{point.name}" for point in _points()]
+
+
+@functools.cache
+def _points() -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name))
+
+
+def _entered(asked: str, folder: Path) -> tuple[Origin, types.ModuleType]:
+    """The module of a file or of an entry point, and where it came from. ValueError ("fault; cure")."""
+    if asked.startswith(ENTRY):
+        point = next(point for point in _points() if f"{ENTRY}{point.name}" == asked)
+        try:
+            module: Any = point.load()
+        except Exception as error:
+            raise ValueError(f"cannot be loaded ({error!r}); mend or remove the package {point.value}") from error
+        if not isinstance(module, types.ModuleType) or module.__file__ is None:
+            raise ValueError(f"{point.value} is no module; let the entry point name the module that holds the levers")
+        path = Path(module.__file__)
+        return Origin(asked, path, hashlib.sha256(path.read_bytes()).hexdigest()), module
+    path = (folder / asked).absolute()
+    try:
+        text = read_whole(path, MOST_BYTES)
+    except OSError as error:
+        raise ValueError(
+            f"{asked} cannot be read ({error.strerror or error}); give a Python file beside the study"
+        ) from error
+    sha256 = hashlib.sha256(text).hexdigest()
+    return Origin(str(path), path, sha256), _run(path, text, sha256)
+
+
+def _run(path: Path, text: bytes, sha256: str) -> types.ModuleType:
+    """The module that these bytes make: run once in a process."""
+    name = f"ablab_outside_{path.stem}_{sha256[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # annotations are looked up there
+    try:
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
+    except Refused:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(
+            f"{path.name} cannot be loaded ({error!r}); mend it: python {path.name} shows where"
+        ) from error
+    return module

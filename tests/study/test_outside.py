@@ -1,0 +1,168 @@
+"""Levers from outside the package: a study names a file, its hash is in every key, and nothing of ours moves for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import tiny
+from tests.study.written import BASE
+
+from ablab.check import conformance
+from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.runs import store
+from ablab.runs.store import Where
+from ablab.runtime import source
+from ablab.study import load, outside
+from ablab.study.keys import SLOTS
+
+CUBED = '''"""A lever of our own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ablab.model.mlps.mlp import Mlp
+from ablab.model.parts.linear import Linear
+from ablab.model.shape import Shape
+from ablab.scoring.evaluators.disjoint import Disjoint
+from ablab.training.schedules.schedule import Schedule
+
+
+class Cubed(Mlp):
+    """down(relu(up x)^3)."""
+
+    def __init__(self, shape: Shape, *, ratio: float = 2.0) -> None:
+        super().__init__()
+        self.up_proj = Linear(shape.d_model, round(ratio * shape.d_model), std=shape.init_std)
+        self.down_proj = Linear(round(ratio * shape.d_model), shape.d_model, std=shape.out_std)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(self.up_proj(x_BTD).relu() ** 3)
+
+
+class InHalves(Disjoint):
+    """Disjoint windows of half the length."""
+
+    name = "halves"
+
+
+class _Hidden(Schedule):
+    """No lever: its name begins with an underscore."""
+'''
+WHERE = Where("cpu", "fp32", "lift", 2)
+
+
+@pytest.fixture(autouse=True)
+def afterwards() -> Iterator[None]:
+    """Take out again what a test took in."""
+    before = {name: (dict(slot.table), dict(slot._outside)) for name, slot in SLOTS.items()}
+    yield
+    for name, slot in SLOTS.items():
+        slot.table, slot._outside = before[name]
+
+
+def study(folder: Path, levers: str | None = CUBED, arm: str = "") -> Any:
+    text = BASE + arm
+    if levers is not None:
+        (folder / "my_levers.py").write_text(levers)
+        text = 'levers.from = ["my_levers.py"]\n' + text
+    (folder / "study.toml").write_text(text)
+    return load(folder / "study.toml")
+
+
+def key(settings: dict[str, Any]) -> str:
+    return store.train_key(settings, corpus="c", seed=0, where=WHERE)
+
+
+ARM = '\n[arm.own]\nmodel.mlp = "cubed"\n'
+
+
+def test_a_file_is_part_of_the_keys_of_what_it_takes_part_in_and_of_nothing_else(tmp_path: Path) -> None:
+    keys = []
+    # A comment will do: nobody raises a stranger's revision.
+    for levers in (CUBED, CUBED.replace("A lever", "Another lever")):
+        found = study(tmp_path, levers, ARM)
+        assert list(found.levers) == [str(tmp_path / "my_levers.py")]
+        stage = {**found.baseline.settings["stage"]["pre_quant"], "evaluate": tiny.choice(SLOTS["evaluate"], "halves")}
+        halved = {**found.baseline.settings, "stage": {"s": stage}}
+        keys.append(
+            (key(found.baseline.settings), key(found.arms["own"].settings), store.score_key(halved, "s", trained="t"))
+        )
+    alone = key(study(tmp_path, None).baseline.settings)
+    assert keys[0][0] == keys[1][0] == alone
+    assert keys[0][1] != keys[1][1] and keys[0][2] != keys[1][2]
+
+
+def test_the_sources_of_a_training_name_the_file(tmp_path: Path) -> None:
+    found = study(tmp_path, CUBED, ARM)
+    made_by = source.of_training(found.arms["own"].settings)
+    assert "outside/my_levers.py" in made_by and "outside/my_levers.py" not in source.of_training(
+        found.baseline.settings
+    )
+    source.keep(tmp_path, made_by)
+    assert source.changes(made_by, made_by, tmp_path) == []
+
+
+def test_another_process_takes_in_the_same_or_stops(tmp_path: Path) -> None:
+    found = study(tmp_path, CUBED, ARM)
+    outside.again(found.levers)
+    (tmp_path / "my_levers.py").write_text(CUBED + "\n# later\n")
+    with pytest.raises(GateFailed, match=r"was changed while the study ran.*; start the command again"):
+        outside.again(found.levers)
+    (tmp_path / "my_levers.py").unlink()
+    with pytest.raises(GateFailed, match="cannot be read"):
+        outside.again(found.levers)
+
+
+@pytest.mark.parametrize(
+    ("levers", "said"),
+    [
+        ("x = 1\n", "holds no lever; write a class that inherits the base of its slot"),
+        ("import nothing_of_this_name\n", "my_levers.py cannot be loaded (ModuleNotFoundError"),
+        ("class Broken(\n", "my_levers.py cannot be loaded (SyntaxError"),
+        ("from ablab.core.slot import Lever\nclass Odd(Lever):\n    pass\n", "Odd is of no slot; let it inherit"),
+        (CUBED.replace("class Cubed", "class Swiglu"), "'swiglu' is a lever of mlp already, in ablab; give the"),
+        (CUBED.replace('"halves"', '"No Name"'), "InHalves: 'No Name' is no name of a lever"),
+        (CUBED.replace("ratio: float", "ratio: Nothing"), "Cubed: its constructor cannot be read (NameError"),
+    ],
+    ids=["empty", "import", "syntax", "no slot", "taken", "name", "annotation"],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, levers: str, said: str) -> None:
+    with pytest.raises(InvalidStudy) as raised:
+        study(tmp_path, levers)
+    assert said in str(raised.value) and "levers.from: " in str(raised.value)
+
+
+def test_a_file_that_is_not_there_and_two_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text('levers.from = ["no.py"]\n' + BASE)
+    with pytest.raises(
+        InvalidStudy, match=r"levers.from: no.py cannot be read .*; give a Python file beside the study"
+    ):
+        load(tmp_path / "study.toml")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(CUBED.replace("Cubed", f"Cubed{folder.upper()}"))
+    (tmp_path / "study.toml").write_text('levers.from = ["a/mine.py", "b/mine.py"]\n' + BASE)
+    with pytest.raises(InvalidStudy, match="have one name; rename one of them"):
+        load(tmp_path / "study.toml")
+
+
+def test_the_checks_hold_for_a_lever_that_keeps_the_rules_and_catch_one_that_does_not(tmp_path: Path) -> None:
+    study(tmp_path, CUBED)
+    assert [found.fault for found in conformance.of_levers([("mlp", "cubed")])] == ["", "", ""]
+    wrong = CUBED.replace("self.up_proj(x_BTD).relu()", "self.up_proj(x_BTD.roll(-1, 1)).relu()")
+    study(tmp_path, wrong)
+    faults = [found.fault for found in conformance.of_levers([("mlp", "cubed")])]
+    assert re.match(r"a token at place 20 moves a hidden state before it by ", faults[0])
+    assert faults[1] == "a document of 5 tokens is another one when it stands behind 0 tokens of others"
+    torch_own = CUBED.replace("parts.linear import Linear", "parts.linear import Linear\nfrom torch import nn").replace(
+        "self.up_proj = Linear(shape.d_model, round(ratio * shape.d_model), std=shape.init_std)",
+        "self.up_proj = nn.Linear(shape.d_model, round(ratio * shape.d_model))",
+    )
+    study(tmp_path, torch_own)
+    faults = [found.fault for found in conformance.of_levers([("mlp", "cubed")])]
+    assert all("use ablab.model.parts.linear.Linear(" in fault for fault in faults)
