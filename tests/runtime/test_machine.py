@@ -48,12 +48,12 @@ def big(seq_len: int = 512, rows: int = 64, **model: Any) -> dict[str, Any]:
     return tiny.settings(model=sizes, batch_tokens=rows * seq_len)
 
 
-def fit(settings: list[dict[str, Any]], memory: int, vocab_size: int = 257) -> int:
-    return memory.fit_micro_rows(settings, memory_bytes=memory, vocab_size=vocab_size)
+def fit(settings: list[dict[str, Any]], memory_bytes: int, vocab_size: int = 257) -> int:
+    return memory.fit_micro_rows(settings, memory_bytes=memory_bytes, vocab_size=vocab_size)
 
 
 def test_micro_rows_follow_memory_and_the_largest_arm() -> None:
-    sizes = [fit([big()], memory) for memory in (1 << 20, 1 << 30, 4 << 30, 1 << 40)]
+    sizes = [fit([big()], held) for held in (1 << 20, 1 << 30, 4 << 30, 1 << 40)]
     assert sizes[0] == 1 and sizes == sorted(sizes) and sizes[1] < sizes[-1] == 64
     assert all(n & (n - 1) == 0 for n in sizes)
     assert fit([big()], 16 << 30, vocab_size=200_000) == 64, (
