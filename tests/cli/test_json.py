@@ -19,9 +19,10 @@ from ablab.bundle import audit as auditor
 from ablab.bundle import findings
 from ablab.check import miniature
 from ablab.cli import main as cli
-from ablab.cli import mirror as mirror_command
+from ablab.cli import sample
 from ablab.data.formats.shards import write_shard
 from ablab.data.harmony import crew
+from ablab.launch import study as lab
 from ablab.runs import plan as planning
 
 MEGATRON = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "2", "--seq-length", "64")
@@ -89,13 +90,12 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "small.toml").write_text(SMALL)
     texts = [f"Text number {number} counts to {number * number}. " * 6 for number in range(80)]
     (tmp_path / "small.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    monkeypatch.setattr(cli, "_checked", lambda plan: True)
+    monkeypatch.setattr(lab, "_rehearsed", lambda plan, mark: True)
+    monkeypatch.setattr(lab.Lab, "_began", lambda *_: "cpu")
     monkeypatch.setattr(miniature, "check", rehearsed)
     monkeypatch.setattr(crew, "make", here)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    for module in (sys.modules["ablab.cli.sample"], mirror_command):
-        monkeypatch.setattr(module, "began_here", lambda *_: plan)
-    monkeypatch.setattr(sys.modules["ablab.cli.sample"], "continued", lambda *_, **__: {"samples": []})
+    monkeypatch.setattr(sample, "continued", lambda *_, **__: {"samples": []})
     monkeypatch.setattr(auditor, "audit", lambda *_, **__: findings.Audit("a key", held=["every digest"]))
     write_shard(tmp_path / "shard.bin", [1, 2, 3, 2, 1])
     monkeypatch.chdir(tmp_path)

@@ -15,13 +15,15 @@ from typer.testing import CliRunner
 from ablab.cli import main as cli
 from ablab.core import making, places
 from ablab.core.fault import GateFailed
+from ablab.runs import plan as planning
 from ablab.runs.plan import Plan
 
 
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     plan = made.fill(made.plan(tmp_path))
-    monkeypatch.setattr(cli, "_plan", lambda *_, **__: plan)
+    monkeypatch.setattr(planning, "make", lambda *_, **__: plan)
+    monkeypatch.chdir(tmp_path)
     return plan
 
 

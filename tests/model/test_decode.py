@@ -426,7 +426,8 @@ class Plans:
         settings = {"model": tiny.model(**levers), "train": {"salt": ""}}
         decoder = build(settings["model"], vocab_size=257, seed=0, device="cpu")
         arm = SimpleNamespace(settings=settings)
-        self.study = SimpleNamespace(path=Path("study.toml"), baseline=arm, arms={"other": arm})
+        every = {"baseline": arm, "other": arm}
+        self.study = SimpleNamespace(path=Path("study.toml"), baseline=arm, arms={"other": arm}, with_baseline=every)
         self.seeds = list(statuses)
         self.where = SimpleNamespace(precision="fp32", executor="lift", device="cpu")
         self.store = SimpleNamespace(train=lambda key: where / key, trained=lambda key: self._done(statuses[int(key)]))
@@ -485,7 +486,7 @@ def test_sample_ends_with_the_document(tmp_path: Path) -> None:
 def test_what_cannot_be_sampled(tmp_path: Path, arm: str, seed: int | None, said: str) -> None:
     plan: Any = Plans(tmp_path, {0: None, 1: "diverged"})
     with pytest.raises(Refused) as raised:
-        sample._trained(plan, arm, seed, sample._again(Path("study.toml"), "tiny", Path("runs")))
+        sample._trained(plan, arm, seed, "do `ablab run study.toml --scale tiny` first")
     assert str(raised.value) == said
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ablab.cli.options import Json, Scale, StudyFile
 from ablab.core import places
 from ablab.core.files import print_json
 
@@ -25,7 +26,7 @@ def explain(
     name: Annotated[str, typer.Option(help="The arm's name, with --arm-of.")] = "megatron",
     scale: Annotated[str | None, typer.Option(help="A scale of that study.")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study's tables, or the arm.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
     """What Megatron flags really do, layer by layer, and the study that says the same."""
     from ablab.bridges.megatron import shown
@@ -53,14 +54,14 @@ def explain(
 
 
 def export(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
+    study: StudyFile,
     to: Annotated[Literal["megatron", "golf"], typer.Option(help="Whose: megatron (the vpMoE fork) or golf.")],
     arm: Annotated[
         str | None, typer.Argument(metavar="[ARM]", help="An arm, or baseline; --arm says the same.")
     ] = None,
     arm_named: Annotated[str | None, typer.Option("--arm", metavar="ARM", help="An arm, or baseline.")] = None,
-    scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    scale: Scale = None,
+    as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="golf: the folder to write.")] = None,
     runs: Annotated[Path | None, typer.Option(help="golf: where the study's runs lie.", show_default="runs")] = None,
     device: Annotated[
@@ -114,14 +115,10 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
 
 
 def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, device: str, **who: Any) -> list[Path]:
-    from ablab import study as studies
     from ablab.bridges.golf import export as golf
-    from ablab.runs import plan
-    from ablab.runs.store import Store
+    from ablab.launch.study import Lab
 
-    store = Store(runs)
-    made = plan.make(studies.load(study, scale), store, device=device, computes=False, say=lambda _: None)
-    return list(golf.export(made, arm, places.real(out), **who))
+    return list(golf.export(Lab(study, scale, runs, device).plan(computes=False), arm, places.real(out), **who))
 
 
 def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablab.cli.options import Json
 from ablab.core.files import print_json
 from ablab.core.plain import plain
 from ablab.core.streams import styled
@@ -25,7 +26,6 @@ build = typer.Typer(help="Make token files.", no_args_is_help=True, rich_markup_
 data.add_typer(build, name="build")
 
 PLAIN_SECONDS = 10.0  # between two plain lines of progress
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Place = Annotated[Path, typer.Argument(metavar="PLACE", help="A .bin/.idx prefix, a shard, or the folder of a build.")]
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from ablab.cli.options import Json, console
 from ablab.core.fault import Fault, InvalidStudy, Refused, did_you_mean
+from ablab.core.files import print_json
 from ablab.core.setting import Setting, describe
 from ablab.core.slot import Lever, Slot
 
@@ -124,3 +128,26 @@ def tested(files: list[Path], console: Any) -> int:
         "at the default settings and small sizes; attention's oracles, decoding over a cache and GPUs are not part of this",
     )
     return 4 if failed else 0
+
+
+def levers(
+    slot: Annotated[str | None, typer.Argument(metavar="[SLOT]", help="One slot, e.g. position.")] = None,
+    lever: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One lever of it: what each setting means.")
+    ] = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--test", metavar="FILE", help="Run what holds for every lever of its slot on those of this file."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Every lever by slot, with its settings and defaults; of one lever what each setting means."""
+    if test:
+        raise typer.Exit(tested(test, console()))
+    rows = table(slot, lever)
+    if as_json:
+        print_json(rows)
+    else:
+        show(rows, console(), whole=lever is not None)

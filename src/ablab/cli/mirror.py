@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablab.cli.sample import began_here
+from ablab.cli.options import Json, Out, Scale, StudyFile, known_mirrors
 from ablab.core.files import print_json
 
 if TYPE_CHECKING:
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
 
 
 def mirror(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
-    mirror: Annotated[list[str], typer.Option(help="tensorboard or wandb (repeatable).")],
-    scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
-    out: Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    study: StudyFile,
+    mirror: Annotated[list[str], typer.Option(help="tensorboard or wandb (repeatable).", callback=known_mirrors)],
+    scale: Scale = None,
+    out: Out = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """Send a dashboard what it has not got of the metrics: it was slow, away or not asked while the runs were made."""
+    from ablab.launch.study import Lab, aside
     from ablab.training import mirrors
 
     for name in mirror:
-        if name not in mirrors.MODULES:
-            raise typer.BadParameter(
-                f"no mirror is called '{name}'; known: {', '.join(mirrors.MODULES)}", param_hint="--mirror"
-            )
         mirrors.check(name)
-    plan, rows = began_here(study, scale, out), list[dict[str, Any]]()
+    plan = Lab(study, scale, out, device=None).plan(computes=False, recall=aside)
+    rows = list[dict[str, Any]]()
     runs = {run.train_key: run for run in reversed(plan.runs.values()) if not run.settings["train"]["weights"]}
     for name in mirror:
         for run in reversed(runs.values()):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ablab.core.plain import plain
 from ablab.core.streams import styled
+from ablab.launch.board import Progress
+from ablab.launch.lines import lines
 from ablab.runs.plan import Plan, Run
 
-Take = Callable[[str, Run | None, str], None]
-QUIET_SECONDS = 30  # between two plain lines about one run
 BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and text
 
 
 @contextmanager
-def show(plan: Plan, *, quiet: bool) -> Iterator[Take]:
+def show(plan: Plan, *, quiet: bool) -> Iterator[Progress]:
     """Yield `take(kind, run, text)`; kinds are start, say, wait and later (for another process), and how a run ended."""
     if quiet:
         yield lambda kind, run, text: None
@@ -26,37 +26,11 @@ def show(plan: Plan, *, quiet: bool) -> Iterator[Take]:
         with _live(plan) as take:
             yield take
     else:
-        yield _plain()
-
-
-def _plain() -> Take:
-    spoken: dict[tuple[str, int], float] = {}
-    began: dict[tuple[str, int], float] = {}
-
-    def take(kind: str, run: Run | None, text: str) -> None:
-        assert run is not None
-        key, now = (run.arm, run.seed), time.monotonic()
-        if kind == "say" and not text.startswith(("step ", "stage ")):
-            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)  # not progress: something that a person must know
-        elif kind == "say":
-            if now - spoken.get(key, now) < QUIET_SECONDS:
-                spoken.setdefault(key, now)
-                return
-            spoken[key] = now
-            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
-        elif kind == "start":
-            began[key] = spoken[key] = now
-        elif kind == "wait":
-            print(f"{run.arm}, seed {run.seed}: {text}", flush=True)
-        elif kind != "later":
-            fault = f": {text.strip().splitlines()[-1]}" if text.strip() else ""
-            print(f"{run.arm}, seed {run.seed}: {kind} in {now - began[key]:.1f} s{fault}", flush=True)
-
-    return take
+        yield lines(functools.partial(print, flush=True))
 
 
 @contextmanager
-def _live(plan: Plan) -> Iterator[Take]:
+def _live(plan: Plan) -> Iterator[Progress]:
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

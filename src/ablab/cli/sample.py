@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ablab.cli.options import Json, Out, Scale, StudyFile
 from ablab.core.files import print_json
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def sample(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
+    study: StudyFile,
     arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm, or baseline.")],
     prompt: Annotated[list[str], typer.Option(help="Text to continue (repeatable: one batch).")],
     tokens: Annotated[int, typer.Option(min=1, help="New tokens of each.")] = 128,
@@ -28,16 +29,19 @@ def sample(
     top_p: Annotated[float | None, typer.Option(help="Only the fewest that hold this share.")] = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed; the first that is trained.")] = None,
     draw: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    scale: Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")] = None,
-    out: Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    scale: Scale = None,
+    out: Out = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """What the trained weights of an arm write, by cached decoding, to a document's end at most."""
+    from ablab.launch.study import Lab, aside
+
     for text in prompt:
         if not text:
             raise typer.BadParameter("a prompt is empty; give some text", param_hint="--prompt")
-    plan = began_here(study, scale, out)
-    run = _trained(plan, arm, seed, _again(study, scale, out))
+    lab = Lab(study, scale, out, device=None)
+    plan = lab.plan(computes=False, recall=aside)
+    run = _trained(plan, arm, seed, lab.again)
     _say_what_changed(plan, run)
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
     try:
@@ -117,34 +121,6 @@ def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[in
     return [renderer.render_prompt([Message("user", prompt, None)]) for prompt in prompts], [RETURN, EOD]
 
 
-def began_here(path: Path, scale: str | None, out: Path) -> Plan:
-    """The study where it was trained: on the device that it began with."""
-    import torch
-
-    from ablab import study as studies
-    from ablab.core.fault import Fault, GateFailed
-    from ablab.core.files import read_json
-    from ablab.records.run import Executed
-    from ablab.runs import plan
-    from ablab.runs.store import Store
-
-    study, store = studies.load(path, scale), Store(out)
-    began = store.study(study.name, scale) / "where.json"
-    if not began.exists():
-        raise GateFailed(Fault(str(began), "is missing: this study never ran here", _again(path, scale, out)))
-    device = str(read_json(began, form=Executed)["device"])
-    if device != "cpu" and not torch.cuda.is_available():
-        raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
-    return plan.make(
-        study,
-        store,
-        device=device,
-        computes=False,
-        say=lambda _: None,
-        recall=lambda text: print(text, file=sys.stderr),
-    )
-
-
 def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
     """The arm's run under `seed`, or the first that is trained."""
     from ablab.core.fault import Fault, GateFailed, InvalidStudy, did_you_mean
@@ -173,8 +149,3 @@ def _say_what_changed(plan: Plan, run: Run) -> None:
     done, here = plan.store.trained(run.train_key), source.of_training(run.settings)
     if done and (differences := changed.code(done, {"source": here}, plan.store.train(run.train_key))):
         print(f"warning: these weights were made by other code: {'; '.join(differences)}", file=sys.stderr)
-
-
-def _again(path: Path, scale: str | None, out: Path) -> str:
-    scaled, stored = f" --scale {scale}" if scale else "", "" if out == Path("runs") else f" --out {out}"
-    return f"do `ablab run {path}{scaled}{stored}` first"

@@ -9,10 +9,13 @@ process of this machine, and could as well write outside itself: against that no
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from ablab.core.fault import Fault, GateFailed, Halted
@@ -97,6 +100,17 @@ def unwritable(
         if error.errno == errno.ENOSPC and (path.is_file() or not path.exists()):  # of a device nothing is known
             fault += f", {_free(path):,} are free"
     return Halted(Fault(str(path), fault, f"free space or choose {elsewhere}, then run again"))
+
+
+@contextlib.contextmanager
+def full_disk_said() -> Iterator[None]:
+    """Say a full disk as Halted where no one in the block could name it better: scratch of this program's or a library's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise unwritable(Path(error.filename or tempfile.gettempdir()), error) from error
 
 
 def _free(path: Path) -> int:

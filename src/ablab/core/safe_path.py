@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import types
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ablab.core.fault import Fault, GateFailed
 
 VARIABLE = "PYTHONSAFEPATH"  # with it `python -c` and `python -m` leave their folder out of sys.path (Python 3.11)
+_own_program = False  # whether this process is a command of ours, not a caller's script or notebook
 
 
 def leave_folder() -> None:
@@ -18,6 +20,8 @@ def leave_folder() -> None:
     Kept where ablab itself lies there: then it is the folder of the code that runs anyway. What Python imports before it
     runs a program by `python -m` is beyond reach of the program: there, `python -P -m` does the same from the start.
     """
+    global _own_program
+    _own_program = True
     os.environ[VARIABLE] = "1"
     own = str(Path(__file__).resolve().parents[2])
     try:
@@ -37,11 +41,14 @@ def start(process: BaseProcess) -> None:
     if sys.flags.ignore_environment and not sys.flags.safe_path:
         fault = "runs with -E: processes that it starts would import modules from the current folder"
         raise GateFailed(Fault("python", fault, "start it with -P or -I, or without -E"))
-    before = os.environ.get(VARIABLE)
+    before, program = os.environ.get(VARIABLE), sys.modules["__main__"]
     os.environ[VARIABLE] = "1"
+    if not _own_program:  # a child imports the program of its parent, and a caller's script would call us once more
+        sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         process.start()
     finally:
+        sys.modules["__main__"] = program
         if before is None:
             del os.environ[VARIABLE]
         else:

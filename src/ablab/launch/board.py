@@ -9,6 +9,7 @@ from typing import Any
 
 from ablab.core.fault import Fault, GateFailed, Halted
 from ablab.runs import given_up
+from ablab.runs.look import Kept
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import append_line
 from ablab.runtime import lock
@@ -24,6 +25,7 @@ class Board:
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self.plan, self.progress, self.waits = plan, progress, False
+        self.kept = Kept()  # records that were read: of the next look only what is new is
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.alone: set[tuple[str, int]] = set()  # runs that did not fit beside others
         self.refusals: set[str] = set()

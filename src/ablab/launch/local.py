@@ -176,7 +176,8 @@ def _hand_out(plan: Plan, workers: list[Worker], how: How, board: Board) -> None
     running = [w.run for w in workers if w.run is not None]
     busy = set().union(*(run.steps for run in running))
     board.waits = False
-    for run in collect.wanted(plan, collect.bank(plan)):
+    look = plan.look(board.kept)
+    for run in collect.wanted(look, collect.bank(look)):
         if len(running) >= how.jobs or any(board.is_alone(one) for one in running):
             return
         if any(key in busy and not board.made(run, key) for key in run.steps):

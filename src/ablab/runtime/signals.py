@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,9 +20,28 @@ _at_once = 0
 
 
 def heed(handler: Handler) -> dict[signal.Signals, Any]:
-    """From now on `handler` hears every signal that asks to end; returns the handlers before, for `restore`."""
+    """From now on `handler` hears every signal that asks to end; returns the handlers before, for `restore`.
+
+    None in a thread, which Python lets hear nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     heeded = [one for one in STOPS if not (one in QUIET and signal.getsignal(one) is signal.SIG_IGN)]
     return {one: signal.signal(one, handler) for one in heeded}
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Within the block every signal that asks to end raises Interrupted. Only a process's first thread hears of signals."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    previous = heed(interrupt)
+    try:
+        yield
+    finally:
+        restore(previous)
 
 
 def restore(previous: dict[signal.Signals, Any]) -> None:

@@ -1,0 +1,67 @@
+"""Options and arguments that several commands have, each defined once; what is wrong with a word is said before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _device(device: str | None) -> str | None:
+    """typer.BadParameter where runs are made on no such device; whether this machine has it, the plan finds out."""
+    if device is not None and device.split(":")[0] not in ("cpu", "cuda"):
+        raise typer.BadParameter(f"'{device}' is no device; known: cpu, cuda", param_hint="--device")
+    return device
+
+
+def _precision(asked: str | None) -> str | None:
+    if asked is not None:
+        from ablab.runtime import machine
+
+        try:
+            machine.precision("cpu", asked)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--precision") from None
+    return asked
+
+
+def known_mirrors(names: list[str] | None) -> list[str] | None:
+    """typer.BadParameter for a word that is no mirror."""
+    from ablab.training import mirrors
+
+    for name in names or []:
+        if name not in mirrors.MODULES:
+            raise typer.BadParameter(
+                f"no mirror is called '{name}'; known: {', '.join(mirrors.MODULES)}", param_hint="--mirror"
+            )
+    return names
+
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+Scale = Annotated[str | None, typer.Option(help="A named scale of the study, [scale.NAME].")]
+Out = Annotated[Path, typer.Option(help="Where corpora, runs and reports lie.")]
+Device = Annotated[str, typer.Option(help="Where runs are made: cpu or cuda.", callback=_device)]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="bf16 or fp32; by default bf16 where the hardware multiplies it.", callback=_precision),
+]
+Mirror = Annotated[
+    list[str] | None, typer.Option(help="Mirror metrics: tensorboard, wandb (repeatable).", callback=known_mirrors)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def say(text: str, hang: int = 2) -> None:
+    """Print a paragraph as wide as the terminal."""
+    from ablab.core import grid
+
+    screen = grid.console()
+    grid.say(text, screen, width=screen.width, hang=hang)
+
+
+def console() -> Any:
+    """Where tables are drawn."""
+    from ablab.core import grid
+
+    return grid.console()

@@ -1,0 +1,312 @@
+"""A study file on a store, and what is done with it: check, run, report. The commands and the Python API are this object."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablab.core import places
+from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.files import read_json, write_json
+from ablab.records.run import Executed
+from ablab.study.read import read
+
+if TYPE_CHECKING:
+    from ablab.launch.beside import Beside
+    from ablab.launch.board import Progress
+    from ablab.report.judged import Judged
+    from ablab.runs.plan import Plan
+    from ablab.runs.store import Store
+    from ablab.study import Study
+
+Say = Callable[[str], None]
+DEVICES = ("cpu", "cuda")
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def aside(text: str) -> None:
+    """Say on stderr what must be said beside an answer."""
+    print(text, file=sys.stderr)
+
+
+class GivenUp(GateFailed):
+    """Runs were given up; what the others came to is judged all the same."""
+
+    def __init__(self, faults: Sequence[Fault], judged: Judged) -> None:
+        super().__init__(faults)
+        self.judged = judged
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A study at a scale, the store `out`, and how it is executed. The file is read anew by every call.
+
+    device: cpu or cuda; None is the one that the study began with. precision: bf16 or fp32; None is what the study began
+    with, or what the hardware multiplies. Calls raise InvalidStudy and GateFailed with every fault found, Interrupted where
+    a signal (Ctrl-C) ended them; the same call then goes on. What a cure calls `--out DIR` is the argument out="DIR".
+    """
+
+    path: Path
+    scale: str | None = None
+    out: Path = Path("runs")
+    device: str | None = "cpu"
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("path", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+        read(self.path)  # a file that cannot be read is refused at once; what it asks, where the levers are needed
+
+    @property
+    def study(self) -> Study:
+        """The study in the file. InvalidStudy with every fault in it."""
+        from ablab.study import load
+
+        return load(self.path, self.scale)
+
+    @property
+    def store(self) -> Store:
+        """Where corpora, runs and reports lie."""
+        from ablab.runs.store import Store
+
+        return Store(self.out)
+
+    def plan(self, *, computes: bool = True, say: Say = silent, recall: Say | None = None) -> Plan:
+        """Make the study concrete: its data prepared, its execution resolved, every run keyed (`ablab.runs.plan.make`)."""
+        from ablab.judging.collect import measurable
+        from ablab.runs import plan
+        from ablab.runtime import machine
+
+        study, store = self.study, self.store
+        device = self._began(study, store) if self.device is None else self.device
+        if device.split(":")[0] not in DEVICES:
+            raise GateFailed(Fault("device", f"'{device}' is no device", f"choose {' or '.join(DEVICES)}"))
+        if self.precision not in (None, *machine.PRECISIONS):
+            cure = f"choose {' or '.join(machine.PRECISIONS)}"
+            raise GateFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
+        how: dict[str, Any] = {"device": device, "precision": self.precision, "computes": computes}
+        made = plan.make(study, store, **how, say=say, recall=recall)
+        measurable(made)
+        return made
+
+    def check(self, say: Say = silent) -> dict[str, Any]:
+        """Return what each arm changes and costs, what the study can show, and how a miniature of every arm fared.
+
+        GateFailed for arms that change nothing and stages that break a rule.
+        """
+        from ablab.check.facts import facts
+
+        with _ending_well():
+            return facts(self.plan(say=say), say=say)
+
+    def run(
+        self,
+        *,
+        jobs: int | None = None,
+        until: float | None = None,
+        mirrors: Sequence[str] = (),
+        allow_changed_code: bool = False,
+        try_again: bool = False,
+        say: Say = print,
+        progress: Callable[[Plan], AbstractContextManager[Progress]] | None = None,
+    ) -> Judged:
+        """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself.
+
+        jobs: runs side by side. until: seconds from now, after which it ends resumable. mirrors: tensorboard, wandb.
+        allow_changed_code: take what other code has made; the page says so. try_again: also runs that were out of memory.
+        say: hears lines for people. progress(plan): hears of runs instead, as a context (`ablab.launch.lines`).
+
+        Raises GivenUp, behind the report, where runs were given up; Interrupted after checkpoints at a signal or at `until`.
+        """
+        from ablab.core.streams import unfinished
+        from ablab.judging import shelf
+        from ablab.launch import local
+        from ablab.launch.lines import lines
+        from ablab.runs.jobs import default_jobs
+        from ablab.runtime.lock import locked
+        from ablab.training import mirrors as boards
+
+        deadline = None if until is None else time.monotonic() + until
+        if unknown := [name for name in mirrors if name not in boards.MODULES]:
+            raise GateFailed(Fault("mirrors", f"'{unknown[0]}' is no mirror", f"known: {', '.join(boards.MODULES)}"))
+        with _ending_well(), unfinished():
+            plan = self.plan(say=say)
+            shelf.one_of_its_name(plan.directory)
+            with locked(plan.directory) as held:
+                _begin(plan, say, allow_changed_code=allow_changed_code, try_again=try_again)
+
+                def here() -> None:
+                    held.check()
+                    page.check()
+
+                shown = contextlib.nullcontext(lines(say)) if progress is None else progress(plan)
+                with shown as take, _page_kept(plan) as page:
+                    local.execute(
+                        plan,
+                        jobs=jobs or default_jobs(plan),
+                        mirrors=tuple(mirrors),
+                        allow_changed=allow_changed_code,
+                        until=deadline,
+                        progress=take,
+                        after_each=page.ask,
+                        here=here,
+                    )
+                    page.close(drop=True)  # judged once more below, every record read anew
+                held.check()
+                judged = conclude(plan)
+        if faults := _given_up(plan):
+            raise GivenUp(faults, judged)
+        return judged
+
+    def report(self, page: Path | str | None = None, recall: Say = aside) -> Judged:
+        """Judge what exists now and write the report; works at any moment, also while the study runs.
+
+        page: another folder for it; nothing is then written into the store. GateFailed where the finished page of another
+        version of the study lies there. recall: hears of data that are gone, of which what the store has is taken.
+        """
+        from ablab.judging import shelf
+
+        with _ending_well():
+            plan = self.plan(computes=False, recall=recall).look()
+            if page is not None:
+                return conclude(plan, shelf.free(plan, Path(page)))
+            shelf.guard(plan)
+            try:
+                return conclude(plan)
+            except Halted as error:
+                cure = "or have the page written elsewhere and nothing here: --page DIR"
+                raise Halted(Fault(one.place, one.fault, f"{one.cure}, {cure}") for one in error.faults) from error
+
+    @property
+    def verdict(self) -> Judged:
+        """What was judged last. GateFailed where nothing was, or another version of the study."""
+        from ablab.judging import shelf
+        from ablab.report.judged import Judged
+
+        study = self.study
+        folder = self.store.study(study.name, study.scale)
+        found = shelf.lying(folder)
+        if found is None:
+            place = str(folder / "verdict.json")
+            raise GateFailed(
+                Fault(place, "is missing: nothing of this study was judged here", "call run() or report()")
+            )
+        plan = self.plan(computes=False, recall=aside)
+        if found.get("version") != shelf.version(plan):
+            since = shelf.since(plan, found)
+            raise GateFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
+        return Judged(found, folder)
+
+    def _began(self, study: Study, store: Store) -> str:
+        """The device that the study began with. GateFailed where it never ran here, or that device is not here."""
+        import torch
+
+        began = store.study(study.name, self.scale) / "where.json"
+        if not began.exists():
+            raise GateFailed(Fault(str(began), "is missing: this study never ran here", self.again))
+        device = str(read_json(began, form=Executed)["device"])
+        if device != "cpu" and not torch.cuda.is_available():
+            raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
+        return device
+
+    @property
+    def again(self) -> str:
+        """The cure of a study that has not run: the command that runs it."""
+        scaled, stored = f" --scale {self.scale}" if self.scale else "", f" --out {self.out}"
+        return f"do `ablab run {self.path}{scaled}{'' if self.out == Path('runs') else stored}` first"
+
+
+def conclude(plan: Plan, to: Path | None = None) -> Judged:
+    """Judge a plan and write its page; to: another folder for it than the study's own."""
+    from ablab import report
+    from ablab.judging import judge
+    from ablab.report.judged import Judged
+
+    answer, folder = judge.conclude(plan, to), to or plan.directory
+    report.write(answer, folder)
+    return Judged(answer, folder)
+
+
+@contextlib.contextmanager
+def _ending_well() -> Iterator[None]:
+    """Within the block signals that ask to end raise Interrupted, and a disk that is full is said as such."""
+    from ablab.runtime import signals
+
+    with signals.interrupting(), places.full_disk_said():
+        yield
+
+
+@contextlib.contextmanager
+def _page_kept(plan: Plan) -> Iterator[Beside]:
+    """The page of what there is, written by a thread of its own whenever it is asked; what it read stays read."""
+    from ablab.launch.beside import Beside
+    from ablab.runs.look import Kept
+
+    kept = Kept()
+    page = Beside(lambda: conclude(plan.look(kept)))
+    try:
+        yield page
+    finally:
+        page.close()
+
+
+def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -> None:
+    """All that comes before the first run: the rule on record, what a person must know, and the rehearsal."""
+    from ablab.check import miniature
+    from ablab.judging import history, judge, sources
+    from ablab.launch import board
+
+    _say_what_lies_there(plan, say)
+    if not allow_changed_code:
+        sources.guard(plan)
+    history.begin(plan)  # the decision is on record before any result
+    for note in judge.notes(plan):
+        say(note if note.startswith("warning") else f"note: {note}")
+    beyond, mark = list[str](), {"study": plan.study.key, "source": sources.key(plan)}
+    if not _rehearsed(plan, mark):
+        miniature.check(plan, say, beyond)
+        if not beyond:
+            write_json(plan.directory / "checked.json", mark)
+    board.begin(plan, say, try_again=try_again, beyond=beyond)
+
+
+def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:
+    try:
+        return bool(read_json(plan.directory / "checked.json") == mark)
+    except GateFailed:
+        return False  # a note of this program's to itself: without it the check is made again
+
+
+def _say_what_lies_there(plan: Plan, say: Say) -> None:
+    """Another version's page under this name goes to `earlier/` when this one has something to show: said beforehand."""
+    from ablab.judging import shelf
+
+    other = shelf.lying(plan.directory)
+    if other is not None and other.get("version") != shelf.version(plan):
+        at = plan.directory / "earlier"
+        say(f"note: {plan.directory} holds the page of another version of this study: {shelf.since(plan, other)}")
+        say(f"note: with the first result of this one, that page moves to {at}")
+
+
+def _given_up(plan: Plan) -> list[Fault]:
+    from ablab.runs import given_up
+
+    whole = f"the whole fault stands in {plan.directory / 'ledger.jsonl'}"
+    again = {given_up.OUT_OF_MEMORY: "run again with --try-again to try it again"}
+    return [
+        Fault(
+            f"{row['arm']}, seed {row['seed']}",
+            f"given up: {row['fault'].strip().splitlines()[-1]}",
+            f"{whole}; {again.get(row.get('kind', ''), 'run again to try again')}",
+        )
+        for row in given_up.failures(plan)
+    ]

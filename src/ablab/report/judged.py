@@ -1,0 +1,81 @@
+"""A study's answer in a notebook: a table on the screen, a data frame for whoever computes further."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablab.core.fault import Fault, GateFailed, to_install
+
+if TYPE_CHECKING:
+    import pandas
+
+# Of an arm's row, what is one number or one word each.
+COLUMNS = ("on", "word", "delta", "low", "high", "seeds", "p", "more_seeds", "mean")
+PAID = ("bytes", "parameters", "tokens_per_second", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What verdict.json says (`answer`), and the folder that it and the pages lie in."""
+
+    answer: dict[str, Any]
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Every arm's word by its name, without the baseline."""
+        return {arm["name"]: arm["word"] for arm in self.answer["arms"] if arm["on"] is not None}
+
+    @property
+    def winner(self) -> str | None:
+        """The arm that won, or None."""
+        winner = self.answer["winner"]
+        return None if winner is None else str(winner)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a row per arm, the baseline first, indexed by its name. GateFailed where pandas is not installed.
+
+        word, delta (to `on`, in the deciding metric), low and high (of its interval), seeds, p and more_seeds as
+        verdict.json has them, mean (the arm's own level), and what it costs: bytes, parameters, tokens_per_second,
+        train_seconds.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise GateFailed(Fault("to_frame()", "pandas is not installed", to_install("pandas"))) from error
+        rows = [
+            {**{key: arm.get(key) for key in COLUMNS}, **{key: arm["cost"].get(key) for key in PAID}}
+            for arm in self.answer["arms"]
+        ]
+        names = pandas.Index([arm["name"] for arm in self.answer["arms"]], name="arm")
+        return pandas.DataFrame(rows, index=names, columns=[*COLUMNS, *PAID])
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name} {word}" for name, word in self.words.items())
+        return f"<{self.answer['study']}: {words}; {self.page}>"
+
+    def _repr_html_(self) -> str:
+        """The sentence and the verdict's table, for notebooks; everything that a file may have said is escaped."""
+        from markupsafe import Markup, escape
+
+        from ablab.report import prose, tables
+        from ablab.report.view import View
+        from ablab.report.words import Html
+
+        view = View(self.answer)
+        table = tables.verdict_table(view, Html())
+        cell = Markup("<{0} style='text-align:left;vertical-align:top'>{1}</{0}>").format
+        head = Markup("").join(cell("th", title) for title, _ in table.head)
+        rows = [Markup("").join(cell("td", one) for one in row) for row in table.rows]
+        body = Markup("").join(Markup("<tr>{}</tr>").format(row) for row in rows)
+        said = [Markup("<p><b>{}:</b> {}</p>").format(head, text) for _, head, text in prose.warnings(view)]
+        answer = Markup("<p>{}</p>").format(prose.answer(view))
+        drawn = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+        return str(Markup("").join([*said, answer, drawn, Markup("<p>{}</p>").format(escape(self.page))]))
