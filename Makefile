@@ -37,6 +37,7 @@ bench: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/python bench/ttt.py
 	$(BIN)/python bench/eval_only.py
 	$(BIN)/python bench/price.py
+	$(BIN)/python bench/judging.py
 
 clean:
 	rm -rf $(VENV) runs
