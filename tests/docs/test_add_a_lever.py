@@ -11,8 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_a_lever.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.S)
+INSIDE, OUTSIDE = PAGE.split("## 4. ")
+
+
+def blocks(language: str, page: str = INSIDE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.S)
 
 
 def test_the_page_works(tmp_path: Path) -> None:
@@ -38,9 +41,20 @@ def test_the_page_works(tmp_path: Path) -> None:
     assert passed and int(passed[1]) >= 10, "the conformance suite takes the lever up unasked"
 
 
-def follow(command: list[str], where: Path) -> str:
+def test_levers_outside_the_package_work(tmp_path: Path) -> None:
+    (levers,), (study,), (commands,) = (blocks(language, OUTSIDE) for language in ("python", "toml", "console"))
+    (tmp_path / "my_levers.py").write_text(levers)
+    (tmp_path / "own.toml").write_text(study)
+    tested, checked = (follow(line[2:].split(), tmp_path, ROOT / "src") for line in commands.splitlines())
+    said = [line for line in tested.splitlines() if line.startswith(("holds", "no"))]
+    assert len(said) == 5 and all(line.startswith("holds") for line in said), tested
+    assert "my_levers.py are loaded, whose code is not ablab's" in checked
+    assert "model.mlp: relu2 -> cubed" in checked
+
+
+def follow(command: list[str], where: Path, source: Path | None = None) -> str:
     module = {"ablab": "ablab.cli.main", "pytest": "pytest"}[command[0]]
-    environment = {**os.environ, "PYTHONPATH": str(where / "src"), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(source or where / "src"), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", module, *command[1:]], cwd=where, env=environment, capture_output=True, text=True
     )
