@@ -11,9 +11,10 @@ from tests import finished_store as made
 
 from ablab.core.forms import misfit
 from ablab.judging.judge import conclude
-from ablab.records.answer import Kept
+from ablab.records.answer import Answer, Kept
 from ablab.records.result import Result
 from ablab.records.run import Trained
+from ablab.report import html, markdown
 
 FORMS: dict[str, type] = {"done.json": Trained, "result.json": Result, "verdict.json": Kept}
 
@@ -22,8 +23,14 @@ FORMS: dict[str, type] = {"done.json": Trained, "result.json": Result, "verdict.
 def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """The records of a finished and judged store, by the name of their file."""
     plan = made.fill(made.plan(tmp_path_factory.mktemp("records")))
-    conclude(plan)
+    answer = conclude(plan)
+    assert misfit(answer, Answer) == "" and html.page(answer) and markdown.page(answer)
     return {name: [json.loads(p.read_text()) for p in plan.store.root.rglob(name)] for name in FORMS}
+
+
+def test_a_verdict_is_of_the_form_that_the_report_reads(held: dict[str, list[dict[str, Any]]]) -> None:
+    for verdict in held["verdict.json"]:
+        assert misfit(verdict, Answer) == "" and verdict.keys() >= {"arms", "runs", "stages", "bands", "looks", "data"}
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from ablab.report import costs, curves, depth, figures, gaps, probes, prose, records, tables, words
-from ablab.report.view import View, listing, mapping, note_text
+from ablab.report.view import View, listing, mapping
 
 STYLE = words.Html()
 SECTIONS = (
@@ -122,7 +122,7 @@ def arm_notes(view: View) -> list[str]:
     notes = [*view.notes, *([] if view.verdict.get("exploratory") else prose.pooled(view))]
     for arm in view.arms:
         notes += [
-            f"{words.clean(arm['name'], words.NAME)}: {note_text(n)}"
+            f"{words.clean(arm['name'], words.NAME)}: {words.clean(n)}"
             for n in listing(arm.get("notes"))
             if n != "waiting"
         ]

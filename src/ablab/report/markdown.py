@@ -109,7 +109,7 @@ def _needle_table(view: View) -> Table | None:
         lengths, depths = numbers(passkey.get("lengths")), numbers(passkey.get("depths"))
         cells = []
         for key in ("score", "acc"):
-            grid = grid_of(passkey.get(key, passkey.get(f"{key}_grid")), len(lengths), len(depths)) or []
+            grid = grid_of(passkey.get(key), len(lengths), len(depths)) or []
             flat = [v for row in grid for v in row if v is not None]
             cells.append(sum(flat) / len(flat) if flat else None)
         gains = [v for v in numbers(induction.get("values")) if v is not None]

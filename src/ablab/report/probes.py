@@ -74,7 +74,7 @@ def _grid(part: dict[str, Any]) -> tuple[list[float], list[float], list[list[flo
     """Lengths, depths and the scores of a passkey map; None where there is none."""
     lengths = [v for v in numbers(part.get("lengths")) if v is not None]
     depths = [v for v in numbers(part.get("depths")) if v is not None]
-    grid = grid_of(part.get("score", part.get("score_grid")), len(lengths), len(depths))
+    grid = grid_of(part.get("score"), len(lengths), len(depths))
     return (lengths, depths, grid) if grid is not None and lengths and depths else None
 
 

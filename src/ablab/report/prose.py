@@ -10,7 +10,7 @@ from typing import Any
 from ablab.records.answer import FEWEST_DOCUMENTS, NEVER, POWER
 from ablab.report import words
 from ablab.report.tables import price_text
-from ablab.report.view import View, listing, mapping, note_text
+from ablab.report.view import View, listing, mapping
 from ablab.report.words import Style, num
 
 
@@ -44,7 +44,7 @@ def warnings(view: View) -> list[tuple[str, str, str]]:
     for arm in view.rivals:
         word = view.word(arm)
         if word in BROKEN:
-            why = "; ".join(note_text(n) for n in listing(arm.get("notes")))
+            why = "; ".join(words.clean(n) for n in listing(arm.get("notes")))
             said = f"{_broken(view, arm)} {words.clean(arm['name'], words.NAME)}" + (f" ({why})" if why else "")
             found.append((word, word.capitalize(), said))
     for arm in view.arms:
@@ -109,22 +109,15 @@ def inversions(view: View) -> list[str]:
     """Arms that are better at one stage and worse at another, one sentence each, in plain text."""
     found = []
     for arm in view.rivals:
-        raw, name = arm.get("inversions"), words.clean(arm["name"], words.NAME)
-        named = isinstance(raw, dict) and "stage" not in raw
-        items = [{"stage": k, "kind": v} for k, v in mapping(raw).items()] if named else listing(raw)
-        found += [f"{name}: {words.clean(item)}" for item in items if not isinstance(item, dict)]
-        turns = [item for item in items if isinstance(item, dict)]
-        if turns:
+        name = words.clean(arm["name"], words.NAME)
+        if turns := listing(arm.get("inversions")):
             found.append(f"{name} changes sides {_turned(view, arm, turns)}. The word speaks about {view.stage} only.")
     return found
 
 
 def _turned(view: View, arm: dict[str, Any], turns: list[dict[str, Any]]) -> str:
     """`between pre_quant (-0.0123) and sliding (+0.0092 nats/token): shown`; of several turns alike, the stages by side."""
-    read = [
-        (words.clean(t.get("first") or (view.stages or [view.stage])[0]), words.clean(t.get("stage", "?")), _kind(t))
-        for t in turns
-    ]
+    read = [(words.clean(t["first"]), words.clean(t["stage"]), _kind(t)) for t in turns]
     deltas = {s: num(mapping(mapping(arm.get("stages")).get(s)).get("delta")) for pair in read for s in pair[:2]}
     if len(read) > 1 and len({kind for _, _, kind in read}) == 1 and all(deltas.values()):
         sides = {
@@ -141,8 +134,7 @@ def _turned(view: View, arm: dict[str, Any], turns: list[dict[str, Any]]) -> str
 
 
 def _kind(turn: dict[str, Any]) -> str:
-    kind = words.clean(next((turn[k] for k in ("kind", "status", "word", "strength") if turn.get(k)), "likely"))
-    return kind + (", for these weights" if turn.get("over") == "documents" else "")
+    return words.clean(turn["kind"]) + (", for these weights" if turn.get("over") == "documents" else "")
 
 
 MOST_DECIMALS = 9
@@ -167,7 +159,7 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
     low, high, n, mde = num(arm.get("low")), num(arm.get("high")), num(arm.get("seeds")), num(arm.get("mde"))
     out: list[str] = []
     if word in ("invalid", "unstable"):
-        why = "; ".join(note_text(x) for x in listing(arm.get("notes"))) or "see the ledger"
+        why = "; ".join(words.clean(x) for x in listing(arm.get("notes"))) or "see the ledger"
         out.append(
             f"{style.text(why)}. "
             + (
@@ -225,7 +217,7 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
 
 def _price_sentence(arm: dict[str, Any], style: Style) -> str:
     more, chance = num(arm.get("more_seeds")), num(arm.get("chance"))
-    price, notes = price_text(arm.get("price")), [note_text(note) for note in listing(arm.get("notes"))]
+    price, notes = price_text(arm.get("price")), [words.clean(note) for note in listing(arm.get("notes"))]
     if NEVER in notes:
         later = f"; {words.plural(int(more), 'more seed')} to its next look" if more else ""
         return f"It diverged once, so {NEVER}{later}. A cure of the divergence is another arm."

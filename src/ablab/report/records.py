@@ -8,7 +8,7 @@ from typing import Any
 
 from ablab.report import words
 from ablab.report.tables import Table
-from ablab.report.view import View, listing, mapping, mean_of, note_text
+from ablab.report.view import View, listing, mapping, mean_of
 from ablab.report.words import DASH, Style
 
 
@@ -116,7 +116,7 @@ def decision_table(view: View, style: Style) -> Table | None:
 
 
 def _said(value: Any) -> str:
-    return "; ".join(note_text(v) for v in listing(value))
+    return "; ".join(words.clean(v) for v in listing(value))
 
 
 def _flat(decision: dict[str, Any]) -> dict[str, Any]:

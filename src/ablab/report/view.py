@@ -1,9 +1,12 @@
-"""A verdict as the report reads it: every part may be missing, every number may be null."""
+"""A verdict as the report reads it: of the form that judging writes, or refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ablab.core.fault import Fault, GateFailed
+from ablab.core.forms import misfit
+from ablab.records.answer import Answer
 from ablab.report.words import UNITS, clean, decimals_for, num, scrub
 
 Series = dict[float, dict[int, float]]  # tokens -> seed -> value
@@ -26,10 +29,18 @@ def numbers(value: Any) -> list[float | None]:
     return [num(v) for v in listing(value)]
 
 
+def refused(place: str, fault: str) -> GateFailed:
+    """The refusal of a verdict that judging did not write like this."""
+    here = "verdict.json" + (f": {place}" if place else "")
+    return GateFailed(Fault(here, fault, "do `ablab report` on the study file: it is judged anew from its runs"))
+
+
 class View:
-    """Tolerant reading of verdict.json; nothing here changes a number."""
+    """A verdict of the form `Answer`; GateFailed for another one. Nothing here changes a number."""
 
     def __init__(self, verdict: dict[str, Any]) -> None:
+        if said := misfit(verdict, Answer):
+            raise refused("", said)
         verdict = scrub(verdict)
         self.verdict: dict[str, Any] = verdict
         self.arms: list[dict[str, Any]] = [
@@ -47,7 +58,7 @@ class View:
         self.confidence = num(verdict.get("confidence")) or 0.95
         self.looks = [int(n) for n in numbers(verdict.get("looks")) if n is not None]
         self.weights = [w for w in numbers(verdict.get("weights")) if w is not None]
-        self.notes = [note_text(n) for n in listing(verdict.get("notes"))]
+        self.notes = [clean(n) for n in listing(verdict.get("notes"))]
 
     # arms
     def word(self, arm: dict[str, Any]) -> str:
@@ -89,17 +100,16 @@ class View:
     def steps(self) -> dict[str, dict[str, dict[str, Any]]]:
         """arm -> stage -> the step from the stage below: {before, gap, gap_low, gap_high, delta, low, high, over}.
 
-        Verdicts that know no steps have gaps from the first stage; the baseline's own is then taken from its runs.
+        Verdicts of before there were steps have gaps from the first stage; the baseline's own is then taken from its runs.
         """
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for arm in self.arms:
-            named, first = mapping(arm.get("steps")), self.stages[0] if self.stages else ""
-            own = {stage: mapping(step) for stage, step in named.items() if mapping(step).get("before")}
-            if not own and not named:
+            own = arm.get("steps")
+            if own is None:
                 kept = {s: mapping(g) for s, g in mapping(arm.get("gaps")).items()}
                 if not kept and arm["name"] == self.baseline:
                     kept = {s: {"gap": gap} for s in self.stages[1:] if (gap := self._gap(arm["name"], s)) is not None}
-                own = {stage: {"before": first, **gap} for stage, gap in kept.items()}
+                own = {stage: {"before": self.stages[0], **gap} for stage, gap in kept.items()}
             if own:
                 found[arm["name"]] = own
         return found
@@ -232,7 +242,7 @@ class View:
             return "at its floor: no arm prefers the true key to the distractors"
         if below and not any(below):
             return "at its ceiling: every arm finds the key"
-        everywhere = self.notes + [note_text(n) for a in self.arms for n in listing(a.get("notes"))]
+        everywhere = self.notes + [clean(n) for a in self.arms for n in listing(a.get("notes"))]
         if any("uninformative" in note for note in everywhere):
             return "at its floor or ceiling over the seeds"
         return None
@@ -243,13 +253,6 @@ class View:
         return {name: mapping(found[name]) for name in order if mapping(found[name])}
 
 
-def note_text(note: Any) -> str:
-    """A note as one text, whatever its shape."""
-    if isinstance(note, dict):
-        return clean(note.get("text") or ", ".join(f"{k}: {v}" for k, v in note.items()))
-    return clean(note)
-
-
 def mean_of(value: Any) -> float | None:
     """The mean of every finite number in a nest of lists."""
     if isinstance(value, list):
@@ -258,14 +261,14 @@ def mean_of(value: Any) -> float | None:
     return num(value)
 
 
-def grid_of(value: Any, rows: int, columns: int) -> list[list[float | None]] | None:
-    """`value` as rows x columns; a transposed grid is turned; None if it has neither shape."""
+def grid_of(value: object, rows: int, columns: int) -> list[list[float | None]] | None:
+    """`value` as rows x columns, None where there is none; GateFailed for another shape."""
+    if value is None:
+        return None
     grid = [numbers(line) for line in listing(value)]
-    if len(grid) == rows and all(len(line) == columns for line in grid):
-        return grid
-    if len(grid) == columns and all(len(line) == rows for line in grid):
-        return [[grid[j][i] for j in range(columns)] for i in range(rows)]
-    return None
+    if len(grid) != rows or any(len(line) != columns for line in grid):
+        raise refused("needle", f"holds a map that is not of {rows} lengths and {columns} depths")
+    return grid
 
 
 def _points(run: dict[str, Any]) -> dict[float, float]:
@@ -280,16 +283,17 @@ def _points(run: dict[str, Any]) -> dict[float, float]:
 
 def _band(band: dict[str, Any]) -> tuple[list[float], list[float | None]] | None:
     values = numbers(band.get("nats_per_token"))
-    edges = [e for e in numbers(band.get("edges")) if e is not None]
-    if len(edges) == len(values) and edges:
-        edges = [0.0, *edges] if edges[0] > 0 else [*edges, edges[-1] * 2 or 1.0]
-    increasing = all(a < b for a, b in zip(edges, edges[1:]))
-    ok = values and len(edges) == len(values) + 1 and increasing and any(v is not None for v in values)
-    return (edges, values) if ok else None
+    return (_edges(band, "nats_per_token"), values) if any(value is not None for value in values) else None
+
+
+def _edges(band: dict[str, Any], key: str) -> list[float]:
+    """The edges of the bands of `key`, rising from 0 or more; GateFailed where they are not one more than the bands."""
+    edges: list[float] = band["edges"]
+    if len(edges) != len(band[key]) + 1 or min(edges) < 0 or any(a >= b for a, b in zip(edges, edges[1:])):
+        raise refused("bands", f"holds {len(band[key])} bands of {key} between the edges {edges}")
+    return edges
 
 
 def _counts(band: dict[str, Any], key: str) -> tuple[list[float], list[float]] | None:
     counts = [max(v, 0.0) for v in numbers(band.get(key)) if v is not None]
-    edges = [e for e in numbers(band.get("edges")) if e is not None]
-    rising = all(a < b for a, b in zip(edges, edges[1:])) and min(edges, default=-1.0) >= 0
-    return (edges, counts) if rising and len(edges) == len(counts) + 1 and sum(counts) > 0 else None
+    return (_edges(band, key), counts) if sum(counts) > 0 else None
