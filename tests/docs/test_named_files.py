@@ -23,6 +23,7 @@ OTHERS = {
     *("megatron/core/datasets/indexed_dataset.py", "scripts/datasets/build_synth_kd_v1.py"),
     *("json/decoder.py", "pydoc_data/topics.py", "src/ablab/model/positions/learned_slopes.py", "learned_slopes.py"),
 }
+GROUPS = {"ablab.levers"}  # of entry points
 FILE = re.compile(r"(?<![\w/.{*<-])((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml|jinja|css))\b(?!\w)")
 MODULE = re.compile(r"(?<![\w/.-])ablab((?:\.[A-Za-z_]\w*)+)")
 
@@ -56,8 +57,10 @@ def lost_modules(text: str) -> Iterator[str]:
         while rest and ((at / rest[0]).is_dir() or (at / f"{rest[0]}.py").is_file()):
             at = at / rest.pop(0)
         file = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
-        if rest and not re.search(
-            rf"(?m)\b(def|class) {rest[0]}\b|^{rest[0]}\b|import .*\b{rest[0]}\b", file.read_text()
+        if (
+            found[0] not in GROUPS
+            and rest
+            and not re.search(rf"(?m)\b(def|class) {rest[0]}\b|^{rest[0]}\b|import .*\b{rest[0]}\b", file.read_text())
         ):
             yield found[0]
 
