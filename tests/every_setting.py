@@ -101,6 +101,7 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
     },
     "evaluate.ttt_lora": {
         "": {**FIT, **LORA},
+        "chunk": {**FIT, **LORA, "chunk": 64},  # a miniature takes a quarter, 8 at least
         **{f"adapters.{name}": {**FIT, **LORA, "adapters": {name: value}} for name, value in (
             ("rank", 2), ("alpha", 4.0), ("targets", ["attn"]))},
         **{f"optimizer.{name}": {**FIT, "chunk": 16, "optimizer": {"lr": 0.01, name: value}} for name, value in (
