@@ -18,7 +18,7 @@ PROGRAMS = [path for folder in ("src", "bench", "tests") for path in (ROOT / fol
 BASES = (ROOT, SOURCE, ROOT / "tests", *(path for path in SOURCE.iterdir() if path.is_dir()))
 # Of other programs, of a reader, of a study's folder, or invented on the spot.
 OTHERS = {
-    *("study.toml", "mine.toml", "my_levers.py", "report.md", "configs/vpmoe.toml"),
+    *("study.toml", "mine.toml", "own.toml", "my_levers.py", "report.md", "configs/vpmoe.toml"),
     *("pretrain_gpt.py", "train_gpt.py", "scripts/param_count_megatron.py", "render_vpmoe_megatron_args.py"),
     *("megatron/core/datasets/indexed_dataset.py", "scripts/datasets/build_synth_kd_v1.py"),
     *("json/decoder.py", "pydoc_data/topics.py", "src/ablab/model/positions/learned_slopes.py", "learned_slopes.py"),
