@@ -49,7 +49,7 @@ class Copy:
 
 def forget() -> None:
     """Read files again, as another process would."""
-    for read in (source._read, source._path, source._name, source._reached, source._hash):
+    for read in (source._read, source._path, source._name, source._reached, source._own_hash):
         read.cache_clear()
 
 

@@ -232,6 +232,11 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _hash(name: str) -> str:
+    return key_of(parts(name))[:DIGITS] if name in _STRANGERS else _own_hash(name)
+
+
+@functools.cache
+def _own_hash(name: str) -> str:
     return key_of(parts(name))[:DIGITS]
 
 
