@@ -377,6 +377,7 @@ def test_whatever_one_row_raises_is_that_rows_fault(tmp_path: Path, inline, monk
 CRASH = """
 import os, signal, sys
 from pathlib import Path
+from ablab.core import safe_path
 from ablab.data.harmony import render
 from ablab.data.harmony.build import build
 true = render.Renderer.render
@@ -384,8 +385,9 @@ def dies(self, messages):
     if messages[0].text == "die":
         os.kill(os.getpid(), signal.SIGSEGV) if sys.argv[3] == "signal" else os._exit(1)
     return true(self, messages)
-render.Renderer.render = dies  # a spawned worker runs this file again
+render.Renderer.render = dies  # a spawned worker runs this file again, as that of a command
 if __name__ == "__main__":
+    safe_path.leave_folder()
     build([sys.argv[1]], Path(sys.argv[2]), max_bad=1, rows_per_shard=5, workers=2, check_every=0)
 """
 
