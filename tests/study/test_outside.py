@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,3 +170,63 @@ def test_the_checks_hold_for_a_lever_that_keeps_the_rules_and_catch_one_that_doe
     study(tmp_path, torch_own)
     faults = [found.fault for found in conformance.of_levers([("mlp", "cubed")])]
     assert all("use ablab.model.parts.linear.Linear(" in fault for fault in faults)
+
+
+STUDY = """
+study = { name = "outside", question = "Does a cube help?" }
+decision = { matters = 0.01, seeds = 2 }
+budget = { tokens = 1024, batch_tokens = 512 }
+data = { source = "mock" }
+model = { layers = "G", d_model = 16, n_heads = 1, seq_len = 64, global = { position = "nope" } }
+train = { optimizer = "adamw" }
+stage = { pre_quant = { evaluate = "disjoint" } }
+[levers]
+from = ["my_levers.py"]
+[arm.cubed]
+model.mlp = "cubed"
+[arm.packaged]
+model.mlp = "quartic"
+"""
+
+
+def package(folder: Path) -> None:
+    """An installed package whose entry point declares a lever."""
+    (folder / "fourth.py").write_text(CUBED.replace("Cubed", "Quartic").replace("** 3", "** 4").replace("halves", "h4"))
+    told = folder / "fourth-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: fourth\nVersion: 1.0\n")
+    (told / "entry_points.txt").write_text("[ablab.levers]\nfourth = fourth\n")
+
+
+def test_workers_take_them_in_from_files_and_packages_and_a_bundle_refuses_them(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    package(tmp_path / "site")
+    (tmp_path / "my_levers.py").write_text(CUBED)
+    (tmp_path / "study.toml").write_text(STUDY)
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+
+    def ablab(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "ablab.cli", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        )
+
+    listed = ablab("levers")
+    assert listed.returncode == 0 and "quartic" in listed.stdout and "entry point fourth" in listed.stdout
+    done = ablab("run", "study.toml", "--jobs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert {run["arm"]: run["status"] for run in answer["runs"]} == dict.fromkeys(
+        ("baseline", "cubed", "packaged"), "done"
+    )
+    levels = {run["arm"]: run["metrics"] for run in answer["runs"] if run["seed"] == 0}
+    assert levels["cubed"] != levels["packaged"] != levels["baseline"]
+    refused = ablab("bundle", "study.toml")
+    assert refused.returncode == 4 and "whose code a bundle does not carry" in refused.stderr, refused.stderr
+    assert not list(tmp_path.glob("*.zip"))
+    (tmp_path / "my_levers.py").write_text(CUBED.replace("** 3", "** 5"))  # another lever: nothing of it is reused
+    (tmp_path / "study.toml").write_text(STUDY.replace('[arm.packaged]\nmodel.mlp = "quartic"\n', ""))
+    again = ablab("run", "study.toml", "--jobs", "1", "--json")
+    assert again.returncode == 0, again.stderr
+    other = {run["arm"]: run["metrics"] for run in json.loads(again.stdout)["runs"] if run["seed"] == 0}
+    assert other["baseline"] == levels["baseline"] and other["cubed"] != levels["cubed"]
