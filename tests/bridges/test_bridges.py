@@ -24,7 +24,7 @@ from ablab.bridges.megatron.export import ORDER, export
 from ablab.bridges.megatron.flags import FLAGS
 from ablab.bridges.megatron.parse import parse, words
 from ablab.cli import main as cli
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.toml import written
 from ablab.study import load
 
@@ -503,7 +503,7 @@ def with_(path: str, value: Any) -> dict[str, Any]:
 )
 def test_what_the_fork_cannot_do_is_refused(path: str, value: Any, text: str) -> None:
     assert export(canonical(WHOLE), "x").argv
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         export(canonical(with_(path, value)), "x")
     assert text in str(refused.value) and refused.value.exit_code == 4
     assert all(fault.place.startswith("arm x: ") and fault.cure for fault in refused.value.faults)
@@ -523,7 +523,7 @@ def test_where_the_fork_adds_normuons_eps() -> None:
 def test_a_rate_of_the_head_alone_that_the_fork_has_not() -> None:
     tree = with_("train.optimizer", {"name": "adamw", "head_lr": 0.1})
     tree["model"]["tied"] = False
-    with pytest.raises(GateFailed, match="one learning rate for embedding and head"):
+    with pytest.raises(CheckFailed, match="one learning rate for embedding and head"):
         export(canonical(tree), "x")
 
 
@@ -536,7 +536,7 @@ def test_an_expert_model_that_the_fork_has_not() -> None:
     ):
         tree = with_("model.mlp", mixture)
         tree["model"]["router"] = router
-        with pytest.raises(GateFailed, match=text):
+        with pytest.raises(CheckFailed, match=text):
             export(canonical(tree), "x")
 
 
@@ -571,9 +571,9 @@ def test_an_arm_of_the_committed_study(tmp_path: Path) -> None:
     ]
     only = arm(words("--window-size 127,0 --window-attn-skip-freq 4 --no-rope-freq 4 --grape-a"), study, "run_b")
     assert only.splitlines() == ["[arm.run_b]", 'model.global.position = "grape_a"']
-    with pytest.raises(GateFailed, match="changes nothing"):
+    with pytest.raises(CheckFailed, match="changes nothing"):
         arm(words("--seq-length 4096 --window-size 127,0"), study, "same")
-    with pytest.raises(GateFailed, match="4 layers; the baseline has 12"):
+    with pytest.raises(CheckFailed, match="4 layers; the baseline has 12"):
         arm(words("--num-layers 4"), study, "short")
 
 

@@ -20,7 +20,7 @@ from ablab.bridges.megatron.blends import Blend, blend
 from ablab.bridges.megatron.explain import Explanation, explain, missing
 from ablab.bridges.megatron.export import export
 from ablab.bridges.megatron.parse import words
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.toml import written
 from ablab.study import load
 
@@ -327,7 +327,7 @@ def test_a_sentencepiece_model_keeps_its_rows() -> None:
 )
 def test_what_the_fork_cannot_do_with_data(sections: dict[str, Any], text: str) -> None:
     assert export(canonical(WHOLE), "x").argv
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         export(with_(**sections), "x")
     assert text in str(refused.value) and all(fault.cure for fault in refused.value.faults)
 
@@ -335,7 +335,7 @@ def test_what_the_fork_cannot_do_with_data(sections: dict[str, Any], text: str) 
 def test_order_needs_a_held_out_file() -> None:
     tree = json.loads(json.dumps(WHOLE))
     del tree["data"]["valid_source"]
-    with pytest.raises(GateFailed, match="its order needs the whole file; give valid_source"):
+    with pytest.raises(CheckFailed, match="its order needs the whole file; give valid_source"):
         export(canonical(tree), "x")
     del tree["data"]["order"]
     found = export(canonical(tree), "x")
@@ -352,7 +352,7 @@ def test_files_that_are_here(tmp_path: Path) -> None:
     assert after(found.argv, "--train-data-path") == train
     assert after(found.argv, "--valid-data-path") == [str(tmp_path / "valid/shard_00000_tokens")]
     assert not any("no file here" in one.text for one in found.notes)
-    with pytest.raises(GateFailed, match="only with --synth-kd-data, which weighs spans"):
+    with pytest.raises(CheckFailed, match="only with --synth-kd-data, which weighs spans"):
         export(canonical({**WHOLE, "data": built}), "x")
     listed = {"source": str(tmp_path / "*/*_tokens*"), "valid_source": str(tmp_path / "valid/shard_00000_tokens.bin")}
     found = export(with_(data={**listed, "order": "chunks"}, train={"loss": "spans"}), "x")
@@ -402,7 +402,7 @@ def test_an_arm_with_another_loss(tmp_path: Path) -> None:
     assert lines("--kd-span-weight-final 2") == ['train.loss = { name = "spans", final = 2.0 }']
     assert lines("--micro-batch-size 1") == ['train.loss = { name = "spans", group_rows = 1 }']
     assert lines("--global-batch-size 1") == ["budget.batch_tokens = 16"]
-    with pytest.raises(GateFailed, match="changes nothing"):
+    with pytest.raises(CheckFailed, match="changes nothing"):
         lines("--synth-kd-data --micro-batch-size 2 --train-data-path /d/other_tokens")
     file.write_text(STUDY.replace("loss = {", "# loss = {").replace('"mean"', '"spans"'))
     study = load(file)

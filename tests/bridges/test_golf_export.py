@@ -15,7 +15,7 @@ from tests import finished_store as made
 from ablab.bridges.golf import entry
 from ablab.bridges.golf import export as golf
 from ablab.cli import main as cli
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.judging import judge
 from ablab.runs import plan as planning
 
@@ -259,7 +259,7 @@ def test_a_log_that_lacks_steps_is_no_log(tmp_path: Path, rows: str | None) -> N
         path.write_text(rows)
     lost = 8 if rows is None or "a" in rows[:12] else 7
     with pytest.raises(
-        GateFailed, match=f"metrics.jsonl: lacks {lost} of 8 steps of a finished run; delete .* made again"
+        CheckFailed, match=f"metrics.jsonl: lacks {lost} of 8 steps of a finished run; delete .* made again"
     ):
         golf.export(plan, "int5", tmp_path / "out", **WHO)
     assert not (tmp_path / "out").exists()
@@ -277,7 +277,7 @@ def test_refusals(tmp_path: Path) -> None:
         if arm == "int5" and stage == "sliding":
             result["gates"] = ["C3 score before update: 3 targets were learned from before they were scored"]
 
-    assert "arm int5: is invalid (gate violated by int5" in refused(tmp_path / "c", GateFailed, change=violated)
+    assert "arm int5: is invalid (gate violated by int5" in refused(tmp_path / "c", CheckFailed, change=violated)
 
     def diverged(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
         if arm == "int5" and stage == "sliding":
@@ -285,17 +285,17 @@ def test_refusals(tmp_path: Path) -> None:
             result["metrics"] = {"nats_per_token": None, "bits_per_byte": None}
             result["diverged"] = "the loss is not finite"
 
-    said = refused(tmp_path / "d", GateFailed, change=diverged)
+    said = refused(tmp_path / "d", CheckFailed, change=diverged)
     assert "diverged at stage 'sliding' (the loss is not finite); decide at a stage that it reaches" in said
     plan = made.plan(tmp_path / "e")
     with pytest.raises(
-        GateFailed, match=r"9 runs are not finished \(baseline seed 0, .* and 5 more\); let `ablab run`"
+        CheckFailed, match=r"9 runs are not finished \(baseline seed 0, .* and 5 more\); let `ablab run`"
     ):
         golf.export(plan, "int5", tmp_path / "e/out", **WHO)
     made.fill(plan)
     (tmp_path / "e/out").mkdir()
     (tmp_path / "e/out/README.md").write_text("mine")
-    with pytest.raises(GateFailed, match=r"out: is there already; name a folder that is not"):
+    with pytest.raises(CheckFailed, match=r"out: is there already; name a folder that is not"):
         golf.export(plan, "int5", tmp_path / "e/out", **WHO)
     assert (tmp_path / "e/out/README.md").read_text() == "mine"
 

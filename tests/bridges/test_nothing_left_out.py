@@ -12,7 +12,7 @@ from tests.bridged import canonical
 
 from ablab.bridges.megatron.export import UNSAID, export
 from ablab.bridges.noted import Noted, unread
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 from ablab.study.settings import settings
 
@@ -55,7 +55,7 @@ def test_a_setting_that_the_exporter_does_not_know_is_refused() -> None:
             if place.split(".")[0] in UNSAID:
                 continue
             table["new"] = new
-            with pytest.raises(GateFailed) as refused:
+            with pytest.raises(CheckFailed) as refused:
                 export(arm, "x")
             assert [fault.place for fault in refused.value.faults] == [f"arm x: {place}.new"]
             assert repr(new) in str(refused.value) and "train this arm in ablab" in str(refused.value)
@@ -104,7 +104,7 @@ def test_a_lever_is_said_with_all_its_settings_or_refused_by_name(slot: str, nam
         return
     try:
         export(arm, "x")
-    except GateFailed as refused:
+    except CheckFailed as refused:
         assert "no flag says" not in str(refused)
 
 

@@ -23,7 +23,7 @@ from ablab.bundle import audit as auditor
 from ablab.bundle import retrain
 from ablab.bundle import write as bundle
 from ablab.cli import main as cli
-from ablab.core.fault import GateFailed, Refused
+from ablab.core.fault import CheckFailed, Refused
 from ablab.data.formats.located import sealed
 from ablab.judging import history, judge
 from ablab.launch import work
@@ -265,7 +265,7 @@ def test_a_flipped_byte_a_cut_and_another_index_are_refused(done: tuple[Plan, Pa
     written({**index, "commit": "another"}, members, tmp_path / "index.zip")
     written(sealed({**index, "format": 2}), members, tmp_path / "format.zip")
     for one in sorted(tmp_path.glob("*.zip")):
-        with pytest.raises(GateFailed) as refused:
+        with pytest.raises(CheckFailed) as refused:
             auditor.audit(one, tmp_path / one.stem, say=lambda _: None)
         assert str(refused.value).startswith(str(one)), one.name
 
@@ -286,7 +286,7 @@ def test_a_flipped_byte_a_cut_and_another_index_are_refused(done: tuple[Plan, Pa
 def test_no_member_is_written_outside(done: tuple[Plan, Path], tmp_path: Path, name: str) -> None:
     _, path = done
     other = forged(path, tmp_path / "other.zip", lambda members: members.update({name: b"written"}))
-    with pytest.raises(GateFailed, match="lists a member that no bundle has"):
+    with pytest.raises(CheckFailed, match="lists a member that no bundle has"):
         auditor.audit(other, tmp_path / "audit", say=lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.zip"]
 
@@ -298,12 +298,12 @@ def test_a_member_that_expands_beyond_what_the_index_says_is_not_read_to_its_end
     name = next(name for name in members if name.endswith("metrics.jsonl"))
     other = written(index, {**members, name: bytes(64 << 20)}, tmp_path / "other.zip")
     assert other.stat().st_size < 1 << 20
-    with pytest.raises(GateFailed, match="is not the file that was bundled"):
+    with pytest.raises(CheckFailed, match="is not the file that was bundled"):
         auditor.audit(other, tmp_path / "audit", say=lambda _: None)
     largest = max(path.stat().st_size for path in (tmp_path / "audit").rglob("*") if path.is_file())
     assert largest <= max(one["size"] for one in index["members"].values())
     huge = {key: dict(told, size=1 << 50) if key == name else told for key, told in index["members"].items()}
-    with pytest.raises(GateFailed, match="would take more than"):
+    with pytest.raises(CheckFailed, match="would take more than"):
         auditor.audit(written(sealed({**index, "members": huge}), members, tmp_path / "huge.zip"), tmp_path / "b")
 
 
@@ -371,7 +371,7 @@ def test_the_commands(done: tuple[Plan, Path], tmp_path: Path, monkeypatch: pyte
     assert call(cli.app, ["audit", "mine.zip", "--data", "nowhere"]).exit_code == 2
     forged(path, tmp_path / "other.zip", lambda members: winner(members, plan))
     broken = call(cli.app, ["audit", "other.zip"])
-    assert isinstance(broken.exception, GateFailed) and "broken   judged again, winner" in broken.stdout
+    assert isinstance(broken.exception, CheckFailed) and "broken   judged again, winner" in broken.stdout
 
 
 def test_weights_trained_elsewhere_are_known_by_their_hash(done: tuple[Plan, Path], tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_a_study_that_was_never_run_has_nothing_to_bundle(
     monkeypatch.chdir(tmp_path)
     asked = ["bundle", str(done[0].study.path), "--out", str(tmp_path / "empty")]
     found = CliRunner().invoke(cli.app, asked)
-    assert isinstance(found.exception, GateFailed) and "no training of it has ended" in str(found.exception)
+    assert isinstance(found.exception, CheckFailed) and "no training of it has ended" in str(found.exception)
     assert not list(tmp_path.glob("*.zip"))
 
 

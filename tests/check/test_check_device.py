@@ -11,7 +11,7 @@ from tests.study.written import edited, read
 
 from ablab.check import timing
 from ablab.cli import main as cli
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.judging import price
 from ablab.runs import plan as planning
 from ablab.runs.store import Store
@@ -33,7 +33,7 @@ def test_without_cuda_check_ends_with_code_4_and_says_why(tmp_path, monkeypatch,
     monkeypatch.setattr(sys, "argv", ["ablab", *flags])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == GateFailed.exit_code == 4
+    assert ended.value.code == CheckFailed.exit_code == 4
     assert "error: --device cuda: torch" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists(), "nothing is prepared for a device that is not there"
 

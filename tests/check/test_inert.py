@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ablab.check import miniature
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.runs import plan as planning
 from ablab.runs.store import Store
 from ablab.study import load
@@ -190,7 +190,7 @@ INERT: dict[str, tuple[dict[str, str], str]] = {
 def test_what_nothing_reads_is_refused(case: str, tmp_path: Path) -> None:
     beside, arm = INERT[case]
     with pytest.raises(
-        GateFailed, match="arm 'other' changes nothing: weights, losses and scores equal those of the base"
+        CheckFailed, match="arm 'other' changes nothing: weights, losses and scores equal those of the base"
     ):
         checked(tmp_path, f"[arm.other]\n{arm}\n", **beside)
 

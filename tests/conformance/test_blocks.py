@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ablab.check import miniature
 from ablab.check.shrink import shrink
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.model import blocks, gates, skips
 from ablab.model.decoder import Decoder, build, order, skeleton
 from ablab.model.embeddings import slot as embeddings
@@ -226,5 +226,5 @@ def test_a_miniature_that_no_tensor_can_hold_is_refused(monkeypatch: pytest.Monk
         corpus=lambda _: tiny.corpus(),
     )
     monkeypatch.setattr(miniature, "_one", too_large)
-    with pytest.raises(GateFailed, match="baseline: even its miniature does not fit into memory; make it smaller"):
+    with pytest.raises(CheckFailed, match="baseline: even its miniature does not fit into memory; make it smaller"):
         miniature.outcomes(plan, lambda _: None)

@@ -19,7 +19,7 @@ from ablab.artifact import bits, codecs, container, row_order
 from ablab.artifact import pack as artifact
 from ablab.artifact.arrays import Part
 from ablab.artifact.codecs import lzma
-from ablab.core.fault import GateFailed, to_install
+from ablab.core.fault import CheckFailed, to_install
 from ablab.core.rng import stream
 
 LEVERS = codecs.slot.names
@@ -236,9 +236,9 @@ def test_a_missing_library_is_named_with_its_cure(name: str, library: str, monke
     blob = build(name).encode([codes(4, 4)], {})
     monkeypatch.setitem(sys.modules, library, None)
     said = f"^codec {library}: the library {library} is not installed; {re.escape(to_install(library))}$"
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         build(name).encode([codes(4, 4)], {})
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         artifact.unpack(blob)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests import tiny
 from tests.conformance.held_out import Lag, Recall, Stand, corpus_of, text_corpus
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
 from ablab.model import inference
@@ -294,7 +294,7 @@ def test_gates_sample_rows_with_several_documents(corpus: Corpus) -> None:
 
 
 def test_gates_need_something_to_score() -> None:
-    with pytest.raises(GateFailed, match="data: the first 16 validation documents are empty; remove empty documents"):
+    with pytest.raises(CheckFailed, match="data: the first 16 validation documents are empty; remove empty documents"):
         gates.sample(corpus_of([0] * 20), SEQ_LEN)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests import tiny
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import byte_check
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.training.learner import Learner
@@ -75,7 +75,7 @@ def test_rows_that_count_other_bytes_than_the_corpus_stop_the_run(
 
     monkeypatch.setattr(Learner, "__init__", other)
     with pytest.raises(
-        GateFailed, match=r"the scores imply .* bytes, the held-out text has .* \(ratio 2\.0000\); token files"
+        CheckFailed, match=r"the scores imply .* bytes, the held-out text has .* \(ratio 2\.0000\); token files"
     ):
         train(tiny.settings(), corpus, seed=0, out=tmp_path, say=lambda _: None, **HOW)
     assert not (tmp_path / "done.json").exists()
@@ -92,7 +92,7 @@ def test_weights_that_know_the_text_before_training_stop_the_run(
     monkeypatch.setattr(Learner, "corpus_of_test", corpus, raising=False)
     monkeypatch.setattr(Learner, "validate", knowing)
     with pytest.raises(
-        GateFailed, match=r"scores 0\.5000 nats per token before its first step, where ln V = 3\.4965; its"
+        CheckFailed, match=r"scores 0\.5000 nats per token before its first step, where ln V = 3\.4965; its"
     ):
         train(tiny.settings(), corpus, seed=0, out=tmp_path, say=lambda _: None, **HOW)
 
@@ -102,7 +102,7 @@ def test_a_whole_corpus_counted_twice_is_not_what_the_study_declares() -> None:
 
     corpus = tiny.corpus()
     checks.whole_text(corpus.valid.n_scored_bytes, corpus.valid.n_scored_bytes)
-    with pytest.raises(GateFailed, match=r"\(ratio 2\.0000\)"):
+    with pytest.raises(CheckFailed, match=r"\(ratio 2\.0000\)"):
         checks.whole_text(doubled(corpus, 2).valid.n_scored_bytes, corpus.valid.n_scored_bytes)
     assert np.array_equal(doubled(corpus, 2).valid.marks, corpus.valid.marks)
 

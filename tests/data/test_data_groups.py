@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from tests.data.tiny import settings, texts
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import prepare
 from ablab.data.corpus import groups
 from ablab.data.corpus.corpus import Corpus
@@ -110,7 +110,7 @@ def test_groups_are_no_part_of_the_corpus_and_are_kept(tmp_path: Path) -> None:
     assert again.groups is not None and np.array_equal(again.groups.numbers, grouped.groups.numbers)
     assert kept.stat().st_mtime_ns == stamp
     kept.write_text(kept.read_text().replace("site 1", "site 2"))
-    with pytest.raises(GateFailed, match=r"groups/.*json: was changed after it was written .*; delete it to have"):
+    with pytest.raises(CheckFailed, match=r"groups/.*json: was changed after it was written .*; delete it to have"):
         made(tmp_path, path, groups="site")
     kept.unlink()  # the cure
     again = made(tmp_path, path, groups="site")
@@ -166,7 +166,7 @@ def test_what_cannot_be_grouped_is_refused(source: str, by: str, said: str, tmp_
     for name, site in (("null", None), ("list", ["a"]), ("one", "s")):
         lines(tmp_path / f"{name}.jsonl", [{**row, "site": site} for row in ROWS])
     named = source if source in ("mock", "python") else str(tmp_path / source)
-    with pytest.raises((InvalidStudy, GateFailed), match=said):
+    with pytest.raises((InvalidStudy, CheckFailed), match=said):
         made(tmp_path, named, groups=by)
 
 

@@ -13,7 +13,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.inputs import Inputs
 from ablab.data.sources.find import find
 from ablab.data.sources.hub import located, named
@@ -60,7 +60,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         written.write_table(table)
     for name in ("a.parquet", "a.arrow"):
         [source] = find([str(tmp_path / name)], "text").texts
-        with pytest.raises(GateFailed, match="has 2 columns 'text'; write it with one"):
+        with pytest.raises(CheckFailed, match="has 2 columns 'text'; write it with one"):
             list(source.documents())
 
 
@@ -69,11 +69,11 @@ def test_a_missing_column_and_a_damaged_file_are_named(tmp_path: Path) -> None:
     table = pa.table({"body": ["x"]})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
-    with pytest.raises(GateFailed, match=r"hf:a: has no column 'text'; set data\.text_field; known: body"):
+    with pytest.raises(CheckFailed, match=r"hf:a: has no column 'text'; set data\.text_field; known: body"):
         list(Arrow(path, "hf:a").documents())
     assert len(Arrow(path, "hf:a").describe(Inputs(tmp_path / "i.json"))["sha256"]) == 64
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(GateFailed, match=r"hf:a: cannot be read at row 0 .*; fetch or write the file again"):
+    with pytest.raises(CheckFailed, match=r"hf:a: cannot be read at row 0 .*; fetch or write the file again"):
         list(Arrow(path, "hf:a", "body").documents())
 
 

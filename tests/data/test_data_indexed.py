@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.formats import index_file
 from ablab.data.formats.indexed import (
     Indexed,
@@ -47,7 +47,7 @@ def example(tmp_path: Path) -> Path:
 
 
 def said(prefix: Path) -> str:
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         open_indexed(prefix)
     (fault,) = caught.value.faults
     assert Path(fault.place).parent == prefix.parent and fault.cure
@@ -219,14 +219,14 @@ def test_no_flipped_bit_and_no_cut_of_an_index_passes_for_other_tokens(example: 
         idx.write_bytes(data)
         try:
             found = open_indexed(example)
-        except GateFailed:
+        except CheckFailed:
             continue
         passed.add(tuple(found.documents.tolist()))
         assert found.tokens.tolist() == wanted and found.lengths.tolist() == [3, 2, 4]
     assert passed == {(0, 0, 3), (0, 3, 3)}
     for size in range(len(index)):
         idx.write_bytes(index[:size])
-        with pytest.raises(GateFailed):
+        with pytest.raises(CheckFailed):
             open_indexed(example)
 
 
@@ -243,7 +243,7 @@ def test_modes_of_text_are_passed_over_and_images_refused(example: Path) -> None
 
 
 def refused(prefix: Path, dtype: str, ids: list[int], vocab_size: int | None = None) -> str:
-    with pytest.raises(GateFailed) as caught, IndexedWriter(prefix, dtype, vocab_size=vocab_size) as writer:
+    with pytest.raises(CheckFailed) as caught, IndexedWriter(prefix, dtype, vocab_size=vocab_size) as writer:
         writer.add([1, 2])
         writer.end_document()
         writer.add(ids)
@@ -280,7 +280,7 @@ def test_only_integers_in_one_dimension_are_ids(tmp_path: Path) -> None:
 
 
 def test_a_document_left_open_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match="2 sequences belong to no document; call end_document"):  # noqa: SIM117
+    with pytest.raises(CheckFailed, match="2 sequences belong to no document; call end_document"):  # noqa: SIM117
         with IndexedWriter(tmp_path / "a", np.int32) as writer:
             writer.add([1])
             writer.end_document()
@@ -306,7 +306,7 @@ def test_an_error_of_the_caller_stays_his(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(GateFailed, match=r"/file: cannot be written \(.*\); make it writable or choose another place"):  # noqa: SIM117
+    with pytest.raises(CheckFailed, match=r"/file: cannot be written \(.*\); make it writable or choose another place"):  # noqa: SIM117
         with IndexedWriter(tmp_path / "file" / "a", np.int32):
             pass
 
@@ -315,7 +315,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
-        with pytest.raises(GateFailed, match=r"a.bin: .*\(File too large\): at least 131,072 bytes are needed; free"):  # noqa: SIM117
+        with pytest.raises(CheckFailed, match=r"a.bin: .*\(File too large\): at least 131,072 bytes are needed; free"):  # noqa: SIM117
             with IndexedWriter(tmp_path / "a", np.int64) as writer:
                 writer.add(np.zeros(1 << 14, np.int64))
                 writer.end_document()
@@ -338,7 +338,7 @@ def test_sidecars_are_found_by_name(example: Path) -> None:
     found = open_sidecars(tokens)
     assert found is not None and [side[2].tolist() for side in found] == [[1, 1, 1, 0], [1, 1, 2, 0]]
     example.with_name("a_span.idx").unlink()
-    with pytest.raises(GateFailed, match=r"a_span.idx: is missing"):
+    with pytest.raises(CheckFailed, match=r"a_span.idx: is missing"):
         open_sidecars(tokens)
 
 
@@ -353,7 +353,7 @@ def test_sidecars_are_found_by_name(example: Path) -> None:
 )
 def test_a_sidecar_one_token_short_is_named(example: Path, mask: list[list[list[int]]], fault: str) -> None:
     tokens = with_sidecars(example, mask)
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         check_sidecars(tokens, [open_indexed(example.with_name("a_lossmask"))])
     place = example.with_name("a_lossmask.idx")
     assert str(caught.value) == f"{place}: {fault}; build a_tokens and its sidecars again, together"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from tests.data.built import EOD, write_dataset, write_prefix
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.formats.indexed import IndexedWriter
 from ablab.data.formats.shards import write_shard
 from ablab.data.look import inspect as inspecting
@@ -58,7 +58,7 @@ def test_a_folder_counts_its_splits(tmp_path: Path) -> None:
     assert (valid["shards"], valid["documents"], valid["spans"]["final"]) == (1, 1, 1)
     sample = facts["sample"]
     assert (sample["split"], sample["file"], sample["tokens"]) == ("train", "shard_00001_tokens", 3)
-    with pytest.raises(GateFailed, match="has no document 3: there are 3; count from 0"):
+    with pytest.raises(CheckFailed, match="has no document 3: there are 3; count from 0"):
         inspect(out, document=3)
     text = printed(facts)
     assert text.startswith(
@@ -127,7 +127,7 @@ def test_labels_that_mean_nothing_are_shown_as_unknown(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_is_trained_needs_its_file(tmp_path: Path) -> None:
     wanted = "tokenizer sentencepiece: learns its pieces from texts; name the .model file .*: --tokenizer FILE.model"
-    with pytest.raises(GateFailed, match=wanted):
+    with pytest.raises(CheckFailed, match=wanted):
         inspect(written(tmp_path / "a", "abc"), tokenizer="sentencepiece")
 
 
@@ -156,7 +156,7 @@ def test_without_a_tokenizer_the_ids_are_shown(tmp_path: Path, monkeypatch: pyte
     assert "(token ids; name a tokenizer to see text)\n" in printed(facts) and "256 97 98 99\n" in printed(facts)
     missing = {"name": "o200k_harmony", "vocab": str(tmp_path / "none")}
     out = write_dataset(tmp_path / "out")
-    with pytest.raises(GateFailed, match=r"^tokenizer o200k_harmony: .*none.*data vocab"):
+    with pytest.raises(CheckFailed, match=r"^tokenizer o200k_harmony: .*none.*data vocab"):
         inspect(out, tokenizer=missing)
     table = O200kHarmony.table
     monkeypatch.setattr(O200kHarmony, "table", lambda _: table(O200kHarmony(vocab=missing["vocab"])))
@@ -164,7 +164,7 @@ def test_without_a_tokenizer_the_ids_are_shown(tmp_path: Path, monkeypatch: pyte
     note = facts["sample"]["note"]
     assert note.startswith("token ids, as the text cannot be shown: tokenizer o200k_harmony: ") and "data vocab" in note
     assert facts["sample"]["runs"][0]["parts"] == [[False, "5 6"]]
-    with pytest.raises(GateFailed, match="no tokenizer is called 'byte'; did you mean 'bytes'"):
+    with pytest.raises(CheckFailed, match="no tokenizer is called 'byte'; did you mean 'bytes'"):
         inspect(tmp_path / "out", tokenizer="byte")
 
 
@@ -200,7 +200,7 @@ def test_files_without_labels_or_tokens(tmp_path: Path) -> None:
     assert inspect(tmp_path / "p", document=1)["sample"]["tokens"] == 0
     with IndexedWriter(tmp_path / "e", np.uint16):
         pass
-    with pytest.raises(GateFailed, match="has no document 0: there are 0"):
+    with pytest.raises(CheckFailed, match="has no document 0: there are 0"):
         inspect(tmp_path / "e")
 
 
@@ -235,7 +235,7 @@ def test_labels_of_some_shards_only_are_not_counted_for_all(tmp_path: Path) -> N
 def test_broken_data_is_refused(tmp_path: Path) -> None:
     out = write_dataset(tmp_path / "out")
     (out / "train/shard_00001_span.idx").unlink()
-    with pytest.raises(GateFailed, match=r"shard_00001_span.idx: is missing"):
+    with pytest.raises(CheckFailed, match=r"shard_00001_span.idx: is missing"):
         inspect(out)
-    with pytest.raises(GateFailed, match="is no prefix"):
+    with pytest.raises(CheckFailed, match="is no prefix"):
         inspect(tmp_path / "none")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tests.data.tiny import settings
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import Corpus, prepare
 from ablab.data.formats.indexed import IndexedWriter
 from ablab.data.formats.shards import write_shard
@@ -59,7 +59,7 @@ def test_a_headerless_file_of_another_type_is_refused_and_the_cure_makes_it_righ
 ) -> None:
     right = made(tmp_path, plain(tmp_path / "a.bin", "<u2", TRAIN), plain(tmp_path / "b.bin", "<u2", VALID))
     files = plain(tmp_path / "t.bin", kind, TRAIN), plain(tmp_path / "v.bin", kind, VALID)
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         made(tmp_path, *files)
     assert said in str(refused.value)
     command = refused.value.faults[0].cure.partition("python -P -c ")[2]
@@ -82,7 +82,7 @@ def test_a_golf_header_before_wider_tokens_is_not_believed(tmp_path: Path) -> No
     ):
         header[:3] = 20240520, 1, count
         (tmp_path / "t.bin").write_bytes(header.tobytes() + wide)
-        with pytest.raises(GateFailed, match=said):
+        with pytest.raises(CheckFailed, match=said):
             made(tmp_path, tmp_path / "t.bin", plain(tmp_path / "v.bin", "<u2", VALID))
         assert any(said in str(fault) for fault in verify(tmp_path / "t.bin"))
 
@@ -92,15 +92,15 @@ def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
 
     ids = np.random.default_rng(0).integers(0, 200_000, 4000)
     for kind, bits in (("<u4", 32), (">u4", 32), ("<i8", 64), (">i8", 64)):
-        with pytest.raises(GateFailed, match=f"these are tokens of {bits} bits, with ids above 65,535"):
+        with pytest.raises(CheckFailed, match=f"these are tokens of {bits} bits, with ids above 65,535"):
             right_width(tmp_path, np.frombuffer(ids.astype(kind).tobytes(), "<u2"))
     for kind in ("<f4", "<f8", ">f4"):
         with pytest.raises(
-            GateFailed, match=r"holds floating-point numbers .*; write them as a Megatron prefix of int32"
+            CheckFailed, match=r"holds floating-point numbers .*; write them as a Megatron prefix of int32"
         ):
             right_width(tmp_path, np.frombuffer(ids.astype(kind).tobytes(), "<u2"))
     padded = np.where(np.arange(4000) % 9 == 0, -1, ids).astype("<i4")  # labels that are ignored
-    with pytest.raises(GateFailed, match="these are tokens of 32 bits, with ids above 65,535"):
+    with pytest.raises(CheckFailed, match="these are tokens of 32 bits, with ids above 65,535"):
         right_width(tmp_path, np.frombuffer(padded.tobytes(), "<u2"))
 
 
@@ -108,7 +108,7 @@ def test_32_bits_are_seen_where_ids_go_beyond_16(tmp_path: Path) -> None:
 def test_tokens_saved_as_floats_are_called_so_and_the_cure_makes_them_right(tmp_path: Path, kind: str) -> None:
     ids = TRAIN
     file, valid = plain(tmp_path / "t.bin", kind, ids), plain(tmp_path / "v.bin", "<u2", VALID)
-    with pytest.raises(GateFailed, match=rf"holds floating-point numbers \(float{8 * int(kind[2])}") as refused:
+    with pytest.raises(CheckFailed, match=rf"holds floating-point numbers \(float{8 * int(kind[2])}") as refused:
         made(tmp_path, file, valid)
     command = (
         refused.value.faults[0].cure.partition("python -P -c ")[2].replace("OLD NEW", f"{file} {tmp_path / 'new.bin'}")
@@ -120,7 +120,7 @@ def test_tokens_saved_as_floats_are_called_so_and_the_cure_makes_them_right(tmp_
 def test_three_tokens_of_32_bits_are_seen(tmp_path: Path) -> None:
     for kind, said in (("<u4", "of 32 bits"), (">u4", "of 32 bits, big endian"), ("<i8", "of 64 bits")):
         valid = plain(tmp_path / "v.bin", kind, np.array([Bytes.bos_id, 65, 66]))
-        with pytest.raises(GateFailed, match=f"these are tokens {said}"):
+        with pytest.raises(CheckFailed, match=f"these are tokens {said}"):
             made(tmp_path, plain(tmp_path / "t.bin", "<u2", TRAIN), valid)
 
 
@@ -157,7 +157,7 @@ def test_what_is_no_text_is_called_what_it_is(tmp_path: Path, name: str, suffix:
     content, said = SAID[name]
     (tmp_path / f"v.{suffix}").write_bytes(content)
     (tmp_path / "t.txt").write_text("A text that is learned from.")
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         made(tmp_path, tmp_path / "t.txt", tmp_path / f"v.{suffix}")
     assert f"v.{suffix}: {said}" in str(refused.value)
     (tmp_path / f"v.{suffix}").rename(tmp_path / "bare")
@@ -184,7 +184,7 @@ def test_rows_that_were_filled_up_are_called_so(tmp_path: Path) -> None:
     for content, line, start in ((2 * row + bytes(5000), 3, 40), (row + bytes(99) + row, 2, 20)):
         (tmp_path / "t.jsonl").write_bytes(content)
         with pytest.raises(
-            GateFailed, match=rf"line {line}: has [\d,]+ zero bytes from byte {start} of the file on: filled"
+            CheckFailed, match=rf"line {line}: has [\d,]+ zero bytes from byte {start} of the file on: filled"
         ):
             made(tmp_path, tmp_path / "t.jsonl", tmp_path / "v.txt")
 
@@ -248,7 +248,7 @@ def test_a_bin_that_holds_something_else_is_called_what_it_is(tmp_path: Path, ki
     write, said = OTHERS[kind]
     write(tmp_path / "t.bin")
     plain(tmp_path / "v.bin", "<u2", VALID)
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         made(tmp_path, tmp_path / "t.bin", tmp_path / "v.bin")
     assert said in str(refused.value) and refused.value.faults[0].cure
     assert any(said.split(";")[0] in str(fault) for fault in verify(tmp_path / "t.bin"))
@@ -258,7 +258,7 @@ def test_the_cure_for_an_array_of_numpy_works(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", TRAIN.astype("<u2"))
     (tmp_path / "t.npy").rename(tmp_path / "t.bin")
     plain(tmp_path / "v.bin", "<u2", VALID)
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         made(tmp_path, tmp_path / "t.bin", tmp_path / "v.bin")
     command = refused.value.faults[0].cure.partition("python -P -c ")[2].replace("NEW.bin", str(tmp_path / "new.bin"))
     subprocess.run(f"{shlex.quote(sys.executable)} -P -c {command}", shell=True, check=True)
@@ -287,7 +287,7 @@ def test_zeros_in_place_of_tokens_are_refused(tmp_path: Path, shape: str, where:
         write_shard(path, ids, plain=shape == "plain")
     plain(tmp_path / "v.bin", "<u2", VALID)
     valid = tmp_path / "v.bin"
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         made(tmp_path, path, valid)
     assert any(said in str(fault) for fault in verify(path))
     assert len(made(tmp_path, plain(tmp_path / "whole.bin", "<u2", TRAIN), valid).documents) == 200
@@ -328,7 +328,7 @@ def test_zeros_that_are_masked_are_padding(tmp_path: Path) -> None:
     ids, loss = TRAIN.astype("<i4"), np.ones(len(TRAIN), np.uint8)
     ids[-500:] = loss[-500:] = 0
     no_zeros(tmp_path, ids, loss)
-    with pytest.raises(GateFailed, match="ends in 500 zeros"):
+    with pytest.raises(CheckFailed, match="ends in 500 zeros"):
         no_zeros(tmp_path, ids, np.ones(len(TRAIN), np.uint8))
 
 
@@ -342,5 +342,5 @@ def test_a_shard_without_bos_is_no_single_document(tmp_path: Path, golf: bool, s
         write_shard(tmp_path / f"{name}.bin", values, plain=not golf)
     count = {"train": 200, "valid": 40}[side]
     said = rf"{side}\.bin: BOS \(id 256\) occurs nowhere in its .*; it begins with id 1, which it holds {count} times; name"
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         made(tmp_path, tmp_path / "train.bin", tmp_path / "valid.bin")

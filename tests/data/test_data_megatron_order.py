@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.batches import megatron_index
 from ablab.data.batches.megatron_order import (
     DatasetOrder,
@@ -222,11 +222,11 @@ def test_what_an_end_of_document_resets() -> None:
 
 def test_too_little_data_and_wrong_settings_are_refused(tmp_path: Path, five: Indexed) -> None:
     with pytest.raises(
-        GateFailed, match=r"five.bin: has 24 tokens in 5 sequences, no sample of 24 \+ 1; give more data"
+        CheckFailed, match=r"five.bin: has 24 tokens in 5 sequences, no sample of 24 \+ 1; give more data"
     ):
         DatasetOrder(five, 24)
     assert len(DatasetOrder(five, 23)) == 1
-    with pytest.raises(GateFailed, match=r"has 0 tokens in 0 sequences"):
+    with pytest.raises(CheckFailed, match=r"has 0 tokens in 0 sequences"):
         MegatronOrder([five], seq_len=4, split=(0.0, 0.01))
     with pytest.raises(ValueError, match="seq_len = 0"):
         DatasetOrder(five, 0)

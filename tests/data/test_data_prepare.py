@@ -16,7 +16,7 @@ import pytest
 from tests.data.tiny import settings, texts
 
 import ablab
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import Corpus, open_corpus, prepare
 from ablab.data.corpus import build, checks, corpus
 from ablab.data.corpus.build import prepare_found
@@ -117,7 +117,7 @@ def test_the_validation_set_is_capped_by_whole_documents(make: Make) -> None:
     ],
 )  # fmt: skip
 def test_a_corpus_too_small_is_refused(make: Make, documents: list[str], changed: dict, message: str) -> None:
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         make(documents, **changed)
     assert message in str(caught.value)
 
@@ -165,7 +165,7 @@ def test_nothing_half_made_is_left(make: Make, tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         patch.setattr(build.Writer, "finish", full)
-        with pytest.raises(GateFailed, match=r"\(No space left on device\): at least [\d,]+ bytes are needed"):
+        with pytest.raises(CheckFailed, match=r"\(No space left on device\): at least [\d,]+ bytes are needed"):
             make(texts(40))
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
     make(texts(40))
@@ -173,7 +173,7 @@ def test_nothing_half_made_is_left(make: Make, tmp_path: Path, monkeypatch: pyte
 
 def test_an_unwritable_root_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(GateFailed, match="cannot be written"):
+    with pytest.raises(CheckFailed, match="cannot be written"):
         prepare(settings("mock"), tmp_path / "out", say=quiet)
 
 
@@ -191,7 +191,7 @@ def test_changed_files_are_named(made_once: Path, name: str, harm: str, tmp_path
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(raw if harm == "flip" else raw[:-1])
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         open_corpus(folder)
     assert str(folder / name) in str(caught.value)
     assert f"delete {folder} to have the data prepared again" in str(caught.value)
@@ -201,21 +201,21 @@ def test_swapped_extra_and_edited_files_are_named(made_once: Path, tmp_path: Pat
     for file in made_once.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "train2.tokens").write_bytes(b"x")
-    with pytest.raises(GateFailed, match=r"train2\.tokens: is not listed in the manifest"):
+    with pytest.raises(CheckFailed, match=r"train2\.tokens: is not listed in the manifest"):
         open_corpus(tmp_path)
     (tmp_path / "train2.tokens").unlink()
     a, b = (tmp_path / "train.tokens").read_bytes(), (tmp_path / "valid.tokens").read_bytes()
     (tmp_path / "train.tokens").write_bytes(b)
     (tmp_path / "valid.tokens").write_bytes(a)
-    with pytest.raises(GateFailed, match=r"train\.tokens: is not what the manifest says \(sha256 differs\)"):
+    with pytest.raises(CheckFailed, match=r"train\.tokens: is not what the manifest says \(sha256 differs\)"):
         open_corpus(tmp_path)
     manifest = json.loads((made_once / "manifest.json").read_text())
     manifest["counts"]["train_tokens"] += 1
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(GateFailed, match=r"manifest\.json: was changed after it was written"):
+    with pytest.raises(CheckFailed, match=r"manifest\.json: was changed after it was written"):
         open_corpus(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(GateFailed, match=r"manifest\.json: cannot be read"):
+    with pytest.raises(CheckFailed, match=r"manifest\.json: cannot be read"):
         open_corpus(tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
             for i, text in enumerate(texts(30)):
                 yield f"moving:{i}", text + ("" if self.reads == 1 or i != 7 else "!")
 
-    with pytest.raises(GateFailed, match="moving:7: changed while it was read; run again when nothing writes to it"):
+    with pytest.raises(CheckFailed, match="moving:7: changed while it was read; run again when nothing writes to it"):
         prepare_found(Found(texts=[Moving()]), settings("moving"), tmp_path, quiet)
 
 
@@ -285,28 +285,28 @@ def test_a_tokenizer_that_miscounts_is_caught(make: Make, monkeypatch: pytest.Mo
 
     real = Bytes.encode
     monkeypatch.setattr(Bytes, "encode", lambda self, text: (real(self, text)[0], real(self, text)[1] * 2))
-    with pytest.raises(GateFailed, match=r"0000\.txt: the tokens count \d+ bytes where .* \(ratio 2\.0000\)"):
+    with pytest.raises(CheckFailed, match=r"0000\.txt: the tokens count \d+ bytes where .* \(ratio 2\.0000\)"):
         make(texts(40))
 
 
 def test_gates() -> None:
     one = np.ones(3, np.int32)
     checks.bytes_accounted(one, b"abc", b"abc", "a")
-    with pytest.raises(GateFailed, match="a: the tokens decode to another text from byte 2 on; repair the tokenizer"):
+    with pytest.raises(CheckFailed, match="a: the tokens decode to another text from byte 2 on; repair the tokenizer"):
         checks.bytes_accounted(one, b"abx", b"abc", "a")
-    with pytest.raises(GateFailed, match="from byte 2 on"):
+    with pytest.raises(CheckFailed, match="from byte 2 on"):
         checks.bytes_accounted(one, b"ab", b"abc", "a")
     checks.ids_in_range(np.array([], int), 257, 256, "a")
     for wrong in (-1, 257, 70_000):
         with pytest.raises(
-            GateFailed, match=f"a: token id {wrong} is outside the vocabulary of 257; tokens and tokenizer"
+            CheckFailed, match=f"a: token id {wrong} is outside the vocabulary of 257; tokens and tokenizer"
         ):
             checks.ids_in_range(np.array([5, wrong]), 257, 256, "a")
-    with pytest.raises(GateFailed, match=r"a: the text yields BOS \(id 256\)"):
+    with pytest.raises(CheckFailed, match=r"a: the text yields BOS \(id 256\)"):
         checks.ids_in_range(np.array([5, 256]), 257, 256, "a")
     checks.no_leak([b"a"], [b"b"])
     with pytest.raises(
-        GateFailed, match=r"data: 1 of 4 validation documents \(25\.0 %\) are also in the training split"
+        CheckFailed, match=r"data: 1 of 4 validation documents \(25\.0 %\) are also in the training split"
     ):
         checks.no_leak([b"a", b"x"], [b"a", b"b", b"c", b"d"])
 
@@ -318,7 +318,7 @@ def test_a_leak_stops_prepare(make: Make, monkeypatch: pytest.MonkeyPatch) -> No
         return roles  # duplicates kept, so one copy may land on each side
 
     monkeypatch.setattr("ablab.data.corpus.split.roles_of", leaking)
-    with pytest.raises(GateFailed, match="are also in the training split"):
+    with pytest.raises(CheckFailed, match="are also in the training split"):
         make([*texts(10), *texts(10)])
 
 
@@ -356,7 +356,7 @@ def test_sentencepiece_is_trained_on_the_training_split_only(make: Make, monkeyp
 
 
 def test_a_vocabulary_too_large_names_the_setting(make: Make) -> None:
-    with pytest.raises(GateFailed, match=r"data\.tokenizer: vocab_size = 8000 is too large .* set vocab_size <= \d+"):
+    with pytest.raises(CheckFailed, match=r"data\.tokenizer: vocab_size = 8000 is too large .* set vocab_size <= \d+"):
         make(texts(60), tokenizer={"name": "sentencepiece", "vocab_size": 8000})
 
 

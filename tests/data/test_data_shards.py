@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.formats.indexed import IndexedWriter
 from ablab.data.formats.shards import bytes_path, bytes_sidecar, is_golf, read_shard, write_shard
 
@@ -20,7 +20,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def said(path: Path) -> str:
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         read_shard(path)
     (fault,) = caught.value.faults
     assert fault.place == str(path) and fault.cure
@@ -105,7 +105,7 @@ def test_half_of_a_megatron_prefix_is_not_read_as_uint16(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("odd", [65536, -1])
 def test_ids_beyond_uint16_are_refused(tmp_path: Path, odd: int) -> None:
-    with pytest.raises(GateFailed, match=f"cannot hold the token id {odd}: shards are uint16; use a vocabulary"):
+    with pytest.raises(CheckFailed, match=f"cannot hold the token id {odd}: shards are uint16; use a vocabulary"):
         write_shard(tmp_path / "a.bin", [0, odd])
     assert list(tmp_path.iterdir()) == []
 
@@ -125,9 +125,9 @@ def test_byte_sidecars(shard: Path) -> None:
     assert sizes is not None and sizes.dtype == np.uint16 and sizes.tolist() == [0, 4, 3]
     write_shard(side, [0, 4], plain=True)
     with pytest.raises(
-        GateFailed, match=r"_bytes_000000.bin: has 2 counts, fineweb_val_000000.bin has 3 tokens; write"
+        CheckFailed, match=r"_bytes_000000.bin: has 2 counts, fineweb_val_000000.bin has 3 tokens; write"
     ):
         bytes_sidecar(shard)
     side.write_bytes(b"")
-    with pytest.raises(GateFailed, match=r"_bytes_000000.bin: is empty"):
+    with pytest.raises(CheckFailed, match=r"_bytes_000000.bin: is empty"):
         bytes_sidecar(shard)

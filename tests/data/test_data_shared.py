@@ -11,7 +11,7 @@ import pytest
 from tests.data.test_data_tokenised import masked, megatron, shard
 from tests.data.tiny import settings
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.rng import stream
 from ablab.data import Corpus, prepare
 from ablab.data.corpus.verbatim import Verbatim
@@ -60,7 +60,7 @@ def test_a_held_out_part_that_is_mostly_trained_on_is_refused(tmp_path: Path) ->
         said = (
             rf"{count} of 100 validation documents \({share} %\) are also in the training split; name a held-out part"
         )
-        with pytest.raises(GateFailed, match=said):
+        with pytest.raises(CheckFailed, match=said):
             made(tmp_path, train, valid)
 
 
@@ -75,7 +75,7 @@ def test_a_part_cut_from_the_training_text_is_seen(tmp_path: Path) -> None:
     for name, cut in (("a", whole[5_000:12_345]), ("b", whole[-7_000:]), ("c", words(999, 10) + whole[777:9_000])):
         (tmp_path / f"{name}.txt").write_text(cut)
         with pytest.raises(
-            GateFailed, match=r"1 of 1 validation documents \(100\.0 %\) are also in the training split"
+            CheckFailed, match=r"1 of 1 validation documents \(100\.0 %\) are also in the training split"
         ):
             made(tmp_path, tmp_path / "train.txt", tmp_path / f"{name}.txt")
     (tmp_path / "d.txt").write_text(words(1000, 900) + whole[:1_000])  # a quotation is no cut
@@ -124,7 +124,7 @@ def test_documents_cut_from_training_documents_are_refused(tmp_path: Path, kind:
     train, new = written("t", DOCS), [words(1000 + i, 40) for i in range(20)]
     count = len(CUTS[how])
     with pytest.raises(
-        GateFailed, match=rf"{count} of {count} validation documents \(100\.0 %\) are also in the training"
+        CheckFailed, match=rf"{count} of {count} validation documents \(100\.0 %\) are also in the training"
     ):
         made(tmp_path, train, written("v", CUTS[how]))
     counts = made(tmp_path, train, written("w", [*CUTS[how][:3], *new])).manifest["counts"]
@@ -133,10 +133,10 @@ def test_documents_cut_from_training_documents_are_refused(tmp_path: Path, kind:
 
 def test_documents_joined_to_one_and_a_window_of_one_long_document_are_refused(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("\n\n".join(DOCS[-40:]))
-    with pytest.raises(GateFailed, match="1 of 1 validation documents"):
+    with pytest.raises(CheckFailed, match="1 of 1 validation documents"):
         made(tmp_path, lines(tmp_path / "t.jsonl", DOCS), tmp_path / "v.txt")
     whole = " ".join(DOCS)
-    with pytest.raises(GateFailed, match="1 of 1 validation documents"):
+    with pytest.raises(CheckFailed, match="1 of 1 validation documents"):
         made(tmp_path, shard(tmp_path / "t.bin", [whole]), shard(tmp_path / "v.bin", [whole[20_000:60_000]]))
 
 
@@ -153,7 +153,7 @@ def test_a_split_by_content_scores_no_near_copy_of_what_is_trained_on(tmp_path: 
         return prepare(settings(str(source), valid_fraction=0.1), tmp_path / "out", said.append)
 
     copied = [f"Title: x\n{text}" for text in DOCS]
-    with pytest.raises(GateFailed, match=r"data\.source: \d+ of \d+ held-out documents .* word for word, in training"):
+    with pytest.raises(CheckFailed, match=r"data\.source: \d+ of \d+ held-out documents .* word for word, in training"):
         asked([*DOCS, *copied], [])
     said: list[str] = []
     plain = asked(DOCS, said)
@@ -197,7 +197,7 @@ def test_a_text_file_with_separators_is_many_documents(tmp_path: Path, separator
     corpus = made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", **changed)
     assert len(corpus.documents) == 50
     assert sorted(corpus.tokenizer.decode(one.ids) for one in corpus.valid) == sorted(stories[50:])
-    with pytest.raises(GateFailed, match="10 of 10 validation documents"):
+    with pytest.raises(CheckFailed, match="10 of 10 validation documents"):
         made(tmp_path, tmp_path / "t.txt", tmp_path / "leak.txt", **changed)
     whole = made(tmp_path, tmp_path / "t.txt", tmp_path / "v.txt", text_separator="")
     assert (len(whole.documents), len(whole.valid)) == (1, 1) and whole.key != corpus.key
@@ -226,17 +226,17 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     for kind in ("utf-16", "utf-16-le", "utf-16-be"):
         for name, reader in (("b.txt", TextFile), ("b.jsonl", JsonLines)):
             (tmp_path / name).write_bytes((row + "\n").encode(kind))
-            with pytest.raises(GateFailed, match=rf"{name}: is UTF-16.*; convert it to UTF-8: iconv -f UTF-16"):
+            with pytest.raises(CheckFailed, match=rf"{name}: is UTF-16.*; convert it to UTF-8: iconv -f UTF-16"):
                 list(reader(tmp_path / name).documents())
 
 
 def test_a_key_that_stands_twice_and_a_text_filled_with_zeros_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "meta": 1, "meta": 2}\n{"text": "b", "text": "c"}\n')
-    with pytest.raises(GateFailed, match=r"line 2: has the field 'text' more than once; keep one"):
+    with pytest.raises(CheckFailed, match=r"line 2: has the field 'text' more than once; keep one"):
         list(JsonLines(tmp_path / "a.jsonl").documents())
     (tmp_path / "a.txt").write_bytes(b"text" + bytes(100))
     with pytest.raises(
-        GateFailed, match=r"a\.txt: ends in 100 zero bytes: filled up, not written; copy the file again"
+        CheckFailed, match=r"a\.txt: ends in 100 zero bytes: filled up, not written; copy the file again"
     ):
         list(TextFile(tmp_path / "a.txt").documents())
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.files import sha256_file
 from ablab.core.inputs import Inputs
 from ablab.data.sources import mock
@@ -30,7 +30,7 @@ def test_a_text_file_is_one_document_unchanged(tmp_path: Path) -> None:
 
 def test_text_that_is_no_utf8_names_the_byte(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"caf\xc3\xa9 \xff")
-    with pytest.raises(GateFailed, match=r"a\.txt: is no UTF-8 at byte 6 .*; convert the file to UTF-8"):
+    with pytest.raises(CheckFailed, match=r"a\.txt: is no UTF-8 at byte 6 .*; convert the file to UTF-8"):
         given(TextFile(tmp_path / "a.txt"))
 
 
@@ -57,7 +57,7 @@ def test_json_lines(tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text":"ok"}\n' + line + b"\n")
-    with pytest.raises(GateFailed, match=message):
+    with pytest.raises(CheckFailed, match=message):
         given(JsonLines(tmp_path / "a.jsonl"))
 
 
@@ -79,21 +79,21 @@ def test_parquet_text_that_is_no_utf8_names_the_row(tmp_path: Path) -> None:
     path.write_bytes(bytes(raw))
     entries = Parquet(path).documents()
     assert next(entries)[1] == rows[0]
-    with pytest.raises(GateFailed, match=r"a\.parquet: cannot be read at row 3999 .*; fetch or write the file again"):
+    with pytest.raises(CheckFailed, match=r"a\.parquet: cannot be read at row 3999 .*; fetch or write the file again"):
         list(entries)
 
 
 def test_parquet_faults(tmp_path: Path) -> None:
     pq.write_table(pa.table({"texts": ["a"], "n": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(GateFailed, match=r"has no column 'text'; set data.text_field; did you mean 'texts'\?"):
+    with pytest.raises(CheckFailed, match=r"has no column 'text'; set data.text_field; did you mean 'texts'\?"):
         given(Parquet(tmp_path / "a.parquet"))
-    with pytest.raises(GateFailed, match=r"a\.parquet: row 0: 'n' is int, not a string"):
+    with pytest.raises(CheckFailed, match=r"a\.parquet: row 0: 'n' is int, not a string"):
         given(Parquet(tmp_path / "a.parquet", "n"))
     pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "b.parquet")
-    with pytest.raises(GateFailed, match=r"b\.parquet: row 1: 'text' is missing, not a string"):
+    with pytest.raises(CheckFailed, match=r"b\.parquet: row 1: 'text' is missing, not a string"):
         given(Parquet(tmp_path / "b.parquet"))
     (tmp_path / "c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
-    with pytest.raises(GateFailed, match=r"c\.parquet: cannot be read at row 0"):
+    with pytest.raises(CheckFailed, match=r"c\.parquet: cannot be read at row 0"):
         given(Parquet(tmp_path / "c.parquet"))
 
 
@@ -245,7 +245,7 @@ def test_a_broken_memo_only_costs_time(tmp_path: Path, broken: str) -> None:
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match=r"gone\.txt: cannot be read \(No such file or directory\); check the file"):
+    with pytest.raises(CheckFailed, match=r"gone\.txt: cannot be read \(No such file or directory\); check the file"):
         Inputs(tmp_path / "inputs.json").sha256(tmp_path / "gone.txt")
-    with pytest.raises(GateFailed, match=r"gone\.txt: cannot be read"):
+    with pytest.raises(CheckFailed, match=r"gone\.txt: cannot be read"):
         given(TextFile(tmp_path / "gone.txt"))

@@ -11,7 +11,7 @@ import pytest
 from tests.data.built import seal, write_dataset
 from tests.data.tiny import settings, texts
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.files import read_json
 from ablab.data import Corpus, Stream, open_corpus, prepare, valid_rows
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Tokens
@@ -153,7 +153,7 @@ def test_labels_and_byte_counts_are_no_tokens(tmp_path: Path) -> None:
         ):
             made(tmp_path, named, valid=train)
     silent = masked(tmp_path, "s", [([5, 6, 7, 8], [0, 0, 0, 0])] * 3)
-    with pytest.raises(GateFailed, match="masks every training token: nothing would be learned; check the masks"):
+    with pytest.raises(CheckFailed, match="masks every training token: nothing would be learned; check the masks"):
         made(tmp_path, silent, valid=masked(tmp_path, "v", [([9, 6, 7, 8], [0, 0, 0, 1])]))
 
 
@@ -169,7 +169,7 @@ def test_marks_survive_the_split(tmp_path: Path) -> None:
 def test_a_document_on_both_sides_stops_the_run(tmp_path: Path) -> None:
     every = [text for text in texts(30) if text]
     shard(tmp_path / "t.bin", every), shard(tmp_path / "v.bin", [every[4], "never seen", every[9]])
-    with pytest.raises(GateFailed, match=r"2 of 3 validation documents \(66\.7 %\) are also in the training split"):
+    with pytest.raises(CheckFailed, match=r"2 of 3 validation documents \(66\.7 %\) are also in the training split"):
         made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "v.bin")
 
 
@@ -177,7 +177,7 @@ def test_the_same_for_text(tmp_path: Path) -> None:
     for name, text in (("t1", "one"), ("t2", "two"), ("v1", "two"), ("v2", "three")):
         (tmp_path / f"{name}.txt").write_text(text)
     (tmp_path / "v2.txt").write_text("3")
-    with pytest.raises(GateFailed, match=r"1 of 2 validation documents \(50\.0 %\) are also in the training split"):
+    with pytest.raises(CheckFailed, match=r"1 of 2 validation documents \(50\.0 %\) are also in the training split"):
         made(tmp_path, f"{tmp_path}/t*.txt", valid=f"{tmp_path}/v*.txt")
 
 
@@ -192,7 +192,7 @@ def test_named_held_out_text_is_all_held_out(tmp_path: Path) -> None:
 def test_ids_beyond_the_vocabulary_are_named(tmp_path: Path) -> None:
     write_shard(tmp_path / "t.bin", np.array([BOS, 1, 300, 2]))
     with pytest.raises(
-        GateFailed, match=r"t\.bin: token id 300 is outside the tokenizer's vocabulary of 257; name the"
+        CheckFailed, match=r"t\.bin: token id 300 is outside the tokenizer's vocabulary of 257; name the"
     ):
         made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "t.bin")
 
@@ -215,17 +215,17 @@ def test_sidecars_of_bytes_are_what_is_counted(tmp_path: Path) -> None:
         (right * 0 + 1, r"byte sidecar: charges bytes to BOS, which stands for no text"),
     ):
         write_shard(tmp_path / "fineweb_val_bytes_0.bin", sizes)
-        with pytest.raises(GateFailed, match=said):
+        with pytest.raises(CheckFailed, match=said):
             made(tmp_path, tmp_path / "fineweb_train_0.bin", valid=valid)
     write_shard(tmp_path / "fineweb_val_bytes_0.bin", sizes[:-1])
-    with pytest.raises(GateFailed, match=f"has {count - 1} counts, {valid.name} has {count} tokens"):
+    with pytest.raises(CheckFailed, match=f"has {count - 1} counts, {valid.name} has {count} tokens"):
         made(tmp_path, tmp_path / "fineweb_train_0.bin", valid=valid)
 
 
 def test_declared_bytes_are_held_against_the_text(tmp_path: Path) -> None:
     shard(tmp_path / "t.bin", [f"some text {i}" for i in range(9)]), shard(tmp_path / "v.bin", ["held out"])
     made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "v.bin", valid_text_bytes=8)
-    with pytest.raises(GateFailed, match=r"holds 8 bytes of text, the study says 7 \(ratio 1\.1429\); bits per byte"):
+    with pytest.raises(CheckFailed, match=r"holds 8 bytes of text, the study says 7 \(ratio 1\.1429\); bits per byte"):
         made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "v.bin", valid_text_bytes=7)
 
 
@@ -235,12 +235,12 @@ def test_a_changed_token_file_makes_another_corpus_and_never_an_old_one(tmp_path
     first = made(tmp_path, path, valid=tmp_path / "v.bin")
     shard(path, [f"other text {i}" for i in range(9)])
     with pytest.raises(
-        GateFailed, match=r"t\.bin: is not the file that corpus [0-9a-f]{8} was made from \(sha256 differs\)"
+        CheckFailed, match=r"t\.bin: is not the file that corpus [0-9a-f]{8} was made from \(sha256 differs\)"
     ):
         open_corpus(first.path)
     assert made(tmp_path, path, valid=tmp_path / "v.bin").key != first.key
     path.unlink()
-    with pytest.raises(GateFailed, match=r"t\.bin: is not the file that corpus \w+ was made from \(it is missing\)"):
+    with pytest.raises(CheckFailed, match=r"t\.bin: is not the file that corpus \w+ was made from \(it is missing\)"):
         open_corpus(first.path)
 
 
@@ -280,13 +280,15 @@ def test_labels_that_mean_nothing_are_named(tmp_path: Path, end: str, value: int
     data = bytearray((tmp_path / f"t_{end}.bin").read_bytes())
     data[2] = value
     (tmp_path / f"t_{end}.bin").write_bytes(data)
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         made(tmp_path, train, valid=masked(tmp_path, "v", [([9, 6, 7, 8], [0, 0, 0, 1])]))
 
 
 def test_tokens_of_a_type_too_small_for_the_vocabulary_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "t.bin", np.arange(50))
-    with pytest.raises(GateFailed, match=r"t\.bin: has uint16 tokens, too small for a vocabulary of 201,088; name the"):
+    with pytest.raises(
+        CheckFailed, match=r"t\.bin: has uint16 tokens, too small for a vocabulary of 201,088; name the"
+    ):
         tokenizer = {"name": "o200k_harmony", "vocab": ""}
         made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "t.bin", tokenizer=tokenizer)
 
@@ -310,7 +312,7 @@ def test_a_build_that_held_nothing_out_is_not_split_in_silence(tmp_path: Path) -
         file.unlink()
     seal(folder, manifest)
     with pytest.raises(
-        GateFailed, match=r"data\.source: has an empty held-out part: there is nothing to score; build it"
+        CheckFailed, match=r"data\.source: has an empty held-out part: there is nothing to score; build it"
     ):
         made(tmp_path, folder, tokenizer={"name": "o200k_harmony", "vocab": ""})
 
@@ -344,7 +346,7 @@ def test_what_cannot_be_meant_is_said_at_once(tmp_path: Path) -> None:
 def test_a_tokenizer_to_be_trained_has_no_text_there(tmp_path: Path) -> None:
     shard(tmp_path / "t.bin", ["a text"])
     with pytest.raises(
-        GateFailed, match=r"'sentencepiece' would be trained, and token files hold no text; name the model"
+        CheckFailed, match=r"'sentencepiece' would be trained, and token files hold no text; name the model"
     ):
         tokenizer = {"name": "sentencepiece", "vocab_size": 300, "model": ""}
         made(tmp_path, tmp_path / "t.bin", valid=tmp_path / "t.bin", tokenizer=tokenizer)
@@ -353,5 +355,5 @@ def test_a_tokenizer_to_be_trained_has_no_text_there(tmp_path: Path) -> None:
 def test_masked_and_unmasked_files_do_not_mix(tmp_path: Path) -> None:
     one = masked(tmp_path, "t", [([5, 6, 7], [0, 1, 2])] * 4)
     shutil.copy(f"{one}.bin", tmp_path / "plain.bin"), shutil.copy(f"{one}.idx", tmp_path / "plain.idx")
-    with pytest.raises(GateFailed, match="some files have loss masks and spans beside them, others have none"):
+    with pytest.raises(CheckFailed, match="some files have loss masks and spans beside them, others have none"):
         made(tmp_path, one, tmp_path / "plain", valid=one)

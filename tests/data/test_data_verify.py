@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.data.built import EOD, reseal, seal, write_dataset, write_prefix
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
 from ablab.data.formats.located import harmony_manifest, sealed, shards_of
 from ablab.data.formats.shards import write_shard
@@ -109,7 +109,7 @@ def test_a_manifest_is_only_read_as_it_was_written(dataset: Path, edit: Callable
     file.write_text(json.dumps(manifest))
     fault = "manifest.json: was changed after it was written (its digest differs)"
     for place in (dataset, dataset / "train/shard_00000"):
-        with pytest.raises(GateFailed, match=re.escape(f"{fault}; build the dataset again")):
+        with pytest.raises(CheckFailed, match=re.escape(f"{fault}; build the dataset again")):
             inspect(place)
         assert any(fault in one for one in said(place))
 
@@ -119,7 +119,7 @@ def test_a_manifest_with_a_number_that_is_none_is_not_read(dataset: Path) -> Non
     manifest = read_json(file)
     manifest["spans"]["final"] = float("nan")
     file.write_text(json.dumps(manifest))
-    with pytest.raises(GateFailed, match=r"manifest\.json: cannot be read \(holds NaN, which is no JSON\)"):
+    with pytest.raises(CheckFailed, match=r"manifest\.json: cannot be read \(holds NaN, which is no JSON\)"):
         inspect(dataset)
 
 
@@ -165,7 +165,7 @@ def test_a_manifest_of_another_shape_is_refused(dataset: Path) -> None:
     for value, fault in cases:
         write_json(file, sealed(value) if isinstance(value, dict) else value)
         assert said(dataset) == [f"manifest.json: {fault}"]
-        with pytest.raises(GateFailed, match=re.escape(f"manifest.json: {fault}; ")):
+        with pytest.raises(CheckFailed, match=re.escape(f"manifest.json: {fault}; ")):
             shards_of(harmony_manifest(file), file)
     file.write_text("{")
     (found,) = said(dataset)
@@ -286,7 +286,7 @@ def test_only_bin_files_are_shards(tmp_path: Path, name: str) -> None:
     (fault,) = verify(path)
     assert fault.fault == f"has the suffix '{path.suffix}', which no token file has"
     assert fault.cure == "name a .bin shard, a .bin/.idx prefix, or the folder of a build"
-    with pytest.raises(GateFailed, match="which no token file has"):
+    with pytest.raises(CheckFailed, match="which no token file has"):
         inspect(path)
 
 

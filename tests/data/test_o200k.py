@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.mixed import texts
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import vocabulary
 from ablab.data.tokenizers import o200k_harmony, slot
 from ablab.data.tokenizers.o200k_harmony import LONG_SPACE, SPECIAL, VOCAB_SIZE, O200kHarmony
@@ -165,7 +165,7 @@ def test_a_saved_tokenizer_of_another_kind_or_size_is_refused(tmp_path: Path) ->
         with pytest.raises(ValueError, match=f"{wrong}|holds no o200k_harmony"):
             O200kHarmony.load(file)
     file.write_text(file.read_text()[:20])
-    with pytest.raises(GateFailed, match="cannot be read"):
+    with pytest.raises(CheckFailed, match="cannot be read"):
         O200kHarmony.load(file)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import vocabulary
 from ablab.data.vocabulary import NAME, SHA1_NAME, SHA256, SIZE, default_path, install, ranks, read
 
@@ -64,10 +64,10 @@ def test_where_it_lies() -> None:
 
 
 def test_a_place_that_cannot_be_written_names_the_option_that_is_there(tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match=f"is a folder; name a file in it: --to {tmp_path / NAME}$"):
+    with pytest.raises(CheckFailed, match=f"is a folder; name a file in it: --to {tmp_path / NAME}$"):
         install(str(default_path()), tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(GateFailed, match=r"cannot be written \(.*\); make it writable or choose another --to$"):
+    with pytest.raises(CheckFailed, match=r"cannot be written \(.*\); make it writable or choose another --to$"):
         install(str(default_path()), tmp_path / "file" / "vocab")
 
 

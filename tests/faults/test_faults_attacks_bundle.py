@@ -20,7 +20,7 @@ from ablab.bundle import audit as auditor
 from ablab.bundle import retrain
 from ablab.bundle import write as bundle
 from ablab.cli import main as cli
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.formats.located import sealed
 from ablab.judging import history, judge
 from ablab.launch import work
@@ -197,7 +197,7 @@ def test_no_number_of_threads_takes_the_machine_down(done: Plan, tmp_path: Path,
             record(plan.store.train(run.train_key) / "done.json", lambda held: held.update(threads=threads))
 
     if not isinstance(threads, int):  # no record at all: nothing is judged or bundled with it
-        with pytest.raises(GateFailed, match=f"holds {threads!r} for threads, where a whole number belongs"):
+        with pytest.raises(CheckFailed, match=f"holds {threads!r} for threads, where a whole number belongs"):
             forged(done, tmp_path / "study", change)
         return
     path = forged(done, tmp_path / "study", change)
@@ -230,7 +230,7 @@ def test_a_place_where_nothing_runs_is_refused(done: Plan, tmp_path: Path) -> No
     bundle.write(done, json.loads((done.directory / "verdict.json").read_text()), path)
     for where in ({"device": "../x"}, {"device": "meta"}, {"device": "cuda:"}, {"micro_rows": 0}):
         rewritten(path, tmp_path / "other.zip", lambda index, where=where: index["where"].update(where))
-        with pytest.raises(GateFailed, match="which nothing here can"):
+        with pytest.raises(CheckFailed, match="which nothing here can"):
             auditor.audit(tmp_path / "other.zip", tmp_path / "b" / str(where.values()), say=lambda _: None)
 
 
@@ -267,7 +267,7 @@ def test_nothing_of_this_machine_is_bundled_behind_a_link(done: Plan, tmp_path: 
         else:
             (folder / file).unlink()
             (folder / file).symlink_to(secret)
-        with pytest.raises(GateFailed, match=r"is a link, lies behind one|is no name of a file"):
+        with pytest.raises(CheckFailed, match=r"is a link, lies behind one|is no name of a file"):
             bundle.write(plan, answer, tmp_path / f"{at}.zip", weights=True)
         assert not (tmp_path / f"{at}.zip").exists()
 
@@ -281,7 +281,7 @@ def test_a_script_behind_a_link_is_not_bundled(tmp_path: Path) -> None:
     (tmp_path / "study" / "study.toml").write_text(text)
     study = load(tmp_path / "study" / "study.toml")
     plan = Plan(study, Store(tmp_path / "runs"), None, {}, {})  # type: ignore[arg-type]
-    with pytest.raises(GateFailed, match="leads out of the study's folder"):
+    with pytest.raises(CheckFailed, match="leads out of the study's folder"):
         list(bundle._scripts(plan))
 
 
@@ -353,5 +353,5 @@ def test_an_archive_that_is_no_bundle_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], said: str
 ) -> None:
     monkeypatch.setattr(bundle, "FREE", 1 << 20)
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         auditor.audit(make(tmp_path / "x.zip"), tmp_path / "audit", say=lambda _: None)

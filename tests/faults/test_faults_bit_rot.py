@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import open_corpus, prepare
 from ablab.data.formats.shards import write_shard
 
@@ -91,7 +91,7 @@ def test_other_bytes_under_the_same_size_and_time_are_found(
     assert (folder / "store" / "inputs.json").exists() == settled
     change(folder)
     with pytest.raises(
-        GateFailed, match=r"x_train_1\.bin: is not the file that corpus .* was made from \(sha256 differs\)"
+        CheckFailed, match=r"x_train_1\.bin: is not the file that corpus .* was made from \(sha256 differs\)"
     ):
         open_corpus(path)
     said: list[str] = []

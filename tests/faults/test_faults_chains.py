@@ -14,7 +14,7 @@ from tests import finished_store
 
 from ablab import report as reporting
 from ablab.core import chain
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import write_json
 from ablab.data.formats.located import sealed
 from ablab.judging import judge
@@ -188,7 +188,7 @@ def test_scores_are_held_against_the_result(tmp_path: Path) -> None:
     result = {"scores": scores.save(tmp_path), "metrics": scores.metrics}
     assert Scores.load(tmp_path, result).metrics == scores.metrics
     with pytest.raises(
-        GateFailed, match=r"scores\.npz: does not come to what result\.json says of it \(nats_per_token 1\.0, "
+        CheckFailed, match=r"scores\.npz: does not come to what result\.json says of it \(nats_per_token 1\.0, "
     ):
         Scores.load(tmp_path, {**result, "metrics": {**scores.metrics, "nats_per_token": 1.0}})
 

@@ -16,7 +16,7 @@ import pytest
 from tests import finished_store as made
 from tests import tiny
 
-from ablab.core.fault import GateFailed, Interrupted
+from ablab.core.fault import CheckFailed, Interrupted
 from ablab.core.files import read_json, write_json
 from ablab.data.formats.located import sealed
 from ablab.judging import judge, sources
@@ -131,7 +131,7 @@ def test_a_run_is_not_resumed_by_other_code(tmp_path: Path, copy: Copy) -> None:
     copy.edit("training/optimizers/adamw.py", "def build(", "def other(self) -> None: ...\n\n    def build(")
     files = r"model/mlps/relu2.py \(Relu2.forward\); training/optimizers/adamw.py \(AdamW.other\)"
     with pytest.raises(
-        GateFailed, match=rf"its checkpoint of step 7 was made otherwise: {files}; put that back.*{changed.FLAG}"
+        CheckFailed, match=rf"its checkpoint of step 7 was made otherwise: {files}; put that back.*{changed.FLAG}"
     ):
         run(out)
     said: list[str] = []
@@ -149,7 +149,7 @@ def test_a_run_is_not_resumed_by_another_torch_or_on_another_machine(
     here, kind = machine.kind(), machine.kind
     chip, _, version = here.rpartition(", torch ")
     monkeypatch.setattr(machine, "kind", lambda device="cpu": f"another chip, torch {version}9")
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         run(tmp_path)
     assert f"torch {version} became {version}9; the machine {chip} became another chip" in str(raised.value)
     monkeypatch.setattr(machine, "kind", kind)
@@ -174,11 +174,11 @@ def test_a_finished_run_of_other_code_is_not_taken_for_this_one(tmp_path: Path, 
     first = run(out)
     assert run(out) == first
     copy.edit("model/mlps/relu2.py", DOWN, "3.0 * self.down_proj(")
-    with pytest.raises(GateFailed, match=r"it was made otherwise: model/mlps/relu2.py \(Relu2.forward\)"):
+    with pytest.raises(CheckFailed, match=r"it was made otherwise: model/mlps/relu2.py \(Relu2.forward\)"):
         run(out)
     (out / source.DETAILS).unlink()
     with pytest.raises(
-        GateFailed, match=r"it was made otherwise: model/mlps/relu2.py; put"
+        CheckFailed, match=r"it was made otherwise: model/mlps/relu2.py; put"
     ):  # the functions are not known
         run(out)
     assert run(out, allow_changed=True) == first
@@ -194,7 +194,7 @@ def test_run_refuses_and_the_page_says_what_changed(tmp_path: Path, copy: Copy) 
     assert sources.notes(plan) == []
     sources.guard(plan)
     copy.edit("model/mlps/relu2.py", DOWN, "3.0 * self.down_proj(")
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         sources.guard(plan)
     [fault] = raised.value.faults
     n = len(

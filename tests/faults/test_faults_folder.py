@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ablab.core import safe_path
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.runtime import provenance
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -110,7 +110,7 @@ def test_a_python_that_cannot_be_told_starts_no_child(monkeypatch: pytest.Monkey
         ignore_environment, safe_path = 1, False
 
     monkeypatch.setattr(sys, "flags", Flags())
-    with pytest.raises(GateFailed, match="-E"):
+    with pytest.raises(CheckFailed, match="-E"):
         safe_path.start(None)  # type: ignore[arg-type]
 
 

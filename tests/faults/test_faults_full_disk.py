@@ -21,7 +21,7 @@ from tests import finished_store as made
 import ablab
 from ablab import report as reporting
 from ablab.core import chain, places
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
 from ablab.data import prepare
 from ablab.data.formats.indexed import IndexedWriter, open_indexed
@@ -164,7 +164,7 @@ def test_f05_a_full_disk_is_said_and_loses_nothing(name: str, tmp_path: Path) ->
     case, folder = CASES[name], tmp_path / "runs"
     folder.mkdir()
     room, before = case.begun(folder), state(folder)
-    with full(room), pytest.raises(GateFailed) as raised:
+    with full(room), pytest.raises(CheckFailed) as raised:
         case.act(folder)
     [fault] = raised.value.faults
     assert raised.value.exit_code == 4 and fault.place.startswith(str(folder)) and fault.place.endswith(case.names)
@@ -186,20 +186,20 @@ def test_f05_the_earlier_state_is_what_is_read_afterwards(tmp_path: Path) -> Non
     for name in ("a row of a ledger", "a checkpoint", "an index"):
         folder = tmp_path / name
         folder.mkdir()
-        with full(CASES[name].begun(folder)), pytest.raises(GateFailed):
+        with full(CASES[name].begun(folder)), pytest.raises(CheckFailed):
             CASES[name].act(folder)
     assert rows_of(tmp_path / "a row of a ledger/rows.jsonl") == ROWS
     said: list[str] = []
     header, _ = checkpoint.newest(tmp_path / "a checkpoint", fit=lambda header: "", say=said.append) or ({}, {})
     assert header["step"] == 1 and not said
     assert len(open_indexed(tmp_path / "an index/a").lengths) == 1 and size(tmp_path / "an index/a.bin") == 4 * 8
-    with full(CASES["a report"].begun(tmp_path)), pytest.raises(GateFailed):
+    with full(CASES["a report"].begun(tmp_path)), pytest.raises(CheckFailed):
         CASES["a report"].act(tmp_path)
     assert read_json(tmp_path / "runs/studies/stages/verdict.json", "arms")["arms"]
     assert (tmp_path / "runs/studies/stages/report.html").read_text().endswith("</html>\n")
     shard = tmp_path / "s.bin"
     write_shard(shard, np.arange(9))
-    with full(64), pytest.raises(GateFailed):
+    with full(64), pytest.raises(CheckFailed):
         write_shard(shard, np.arange(4000))
     assert read_shard(shard).tolist() == list(range(9))
 
@@ -220,7 +220,7 @@ def test_f05_half_a_line_is_never_left(taken: int, tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(places.os, "write", write)
         with pytest.raises(
-            GateFailed, match=r"rows.jsonl: cannot be written \(No space.*\): 118 bytes are needed, [\d,]+ are free"
+            CheckFailed, match=r"rows.jsonl: cannot be written \(No space.*\): 118 bytes are needed, [\d,]+ are free"
         ):
             append_line(path, ROWS[1])
     assert path.read_bytes() == before

@@ -55,4 +55,4 @@ def test_an_arrow_file_whose_offsets_lead_out_of_it_is_refused(tmp_path: Path) -
     )
     command = [sys.executable, "-P", "-c", read, str(tmp_path / "a.arrow")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
-    assert done.returncode == 1 and "GateFailed" in done.stderr and "offset" in done.stderr, done
+    assert done.returncode == 1 and "CheckFailed" in done.stderr and "offset" in done.stderr, done

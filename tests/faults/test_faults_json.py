@@ -13,7 +13,7 @@ import torch
 from tests import finished_store
 
 from ablab.core import strict_json
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.core.forms import misfit
 from ablab.core.inputs import Inputs
@@ -44,7 +44,7 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 def test_a_record_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.json").write_bytes(ODD[kind])
-    with pytest.raises(GateFailed, match="cannot be read"):
+    with pytest.raises(CheckFailed, match="cannot be read"):
         read_json(tmp_path / "a.json")
 
 
@@ -52,16 +52,16 @@ def test_a_record_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "zero.json").symlink_to("/dev/zero")
     for name, what in (("pipe", "is no file but a pipe"), ("zero", "is no file but a device")):
-        with pytest.raises(GateFailed, match=what):
+        with pytest.raises(CheckFailed, match=what):
             read_json(tmp_path / f"{name}.json")
-        with pytest.raises(GateFailed, match=what):
+        with pytest.raises(CheckFailed, match=what):
             read_lines(tmp_path / f"{name}.json")
 
 
 def test_a_record_larger_than_any_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a.json").open("wb") as file:
         file.truncate(1 << 40)  # a terabyte without a byte on the disk
-    with pytest.raises(GateFailed, match="more than the"):
+    with pytest.raises(CheckFailed, match="more than the"):
         read_json(tmp_path / "a.json")
 
 
@@ -160,7 +160,7 @@ def test_a_record_of_other_types_under_its_own_digest_is_refused(tmp_path: Path,
     run = next(iter(plan.runs.values()))
     path = plan.store.train(run.train_key) / "done.json"
     path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **change})))
-    with pytest.raises(GateFailed, match=r"where .* belongs"):
+    with pytest.raises(CheckFailed, match=r"where .* belongs"):
         plan.store.trained(run.train_key)
 
 
@@ -170,7 +170,7 @@ def test_odd_notes_of_the_program_to_itself_are_refused_or_lost(tmp_path: Path) 
     for value in ({}, [[]], [{"arm": [], "seed": 0, "fault": "x"}], DEEP):
         text = value if isinstance(value, str) else json.dumps(value)
         (plan.directory / "failed.json").write_text(text)
-        with pytest.raises(GateFailed, match=r"failed\.json"):
+        with pytest.raises(CheckFailed, match=r"failed\.json"):
             failures(plan)
     (tmp_path / "inputs.json").write_text(DEEP)
     assert len(Inputs(tmp_path / "inputs.json").sha256(plan.directory / "failed.json")) == 64

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from ablab import report as reporting
 from ablab.cli.main import app
 from ablab.core import places
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import write_atomic, write_json
 from ablab.data import prepare
 from ablab.data.formats.indexed import IndexedWriter
@@ -80,14 +80,14 @@ def test_f27_no_write_follows_a_link(how: str, outside: Path, tmp_path: Path) ->
     store.mkdir()
     name = "lock" if how == "lock" else "file"
     (store / name).symlink_to(outside / "precious.txt")
-    with pytest.raises(GateFailed, match=f"{name}: is a link that leads to .*precious.txt, and nothing is written"):
+    with pytest.raises(CheckFailed, match=f"{name}: is a link that leads to .*precious.txt, and nothing is written"):
         WRITES[how](store / name)
     (store / name).unlink()
     (store / name).symlink_to(outside / "new.txt")  # which is not there yet: a write would make it
-    with pytest.raises(GateFailed, match="is a link"):
+    with pytest.raises(CheckFailed, match="is a link"):
         WRITES[how](store / name)
     (store / "folder").symlink_to(outside)
-    with pytest.raises(GateFailed, match=r"lies behind the link .*folder that leads to"):
+    with pytest.raises(CheckFailed, match=r"lies behind the link .*folder that leads to"):
         WRITES[how](store / "folder" / "deeper" / name)
     (store / name).unlink()
     WRITES[how](store / name)  # the cure
@@ -97,28 +97,28 @@ def test_f27_no_write_follows_a_link(how: str, outside: Path, tmp_path: Path) ->
 def test_f27_what_is_extended_is_a_file_of_its_own(how: str, outside: Path, tmp_path: Path) -> None:
     path = tmp_path / ("lock" if how == "lock" else "rows.jsonl")
     os.link(outside / "precious.txt", path)
-    with pytest.raises(GateFailed, match=r"is one of 2 names of the same file \(hard links\)") as raised:
+    with pytest.raises(CheckFailed, match=r"is one of 2 names of the same file \(hard links\)") as raised:
         WRITES[how](path)
     assert os.system(raised.value.faults[0].cure.partition(": ")[2]) == 0  # the cure
     WRITES[how](path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(GateFailed, match=r"is no regular file|No such device"):  # at once: it waits for no reader
+    with pytest.raises(CheckFailed, match=r"is no regular file|No such device"):  # at once: it waits for no reader
         WRITES[how](path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(GateFailed, match="Is a directory"):
+    with pytest.raises(CheckFailed, match="Is a directory"):
         WRITES[how](path)
 
 
 def test_f27_an_index_of_tokens_follows_no_link(outside: Path, tmp_path: Path) -> None:
     for name in ("a.bin", "a.idx"):
         (tmp_path / name).symlink_to(outside / "precious.txt")
-        with pytest.raises(GateFailed, match="is a link"), IndexedWriter(tmp_path / "a", np.int32):
+        with pytest.raises(CheckFailed, match="is a link"), IndexedWriter(tmp_path / "a", np.int32):
             pass
         (tmp_path / name).unlink()
     (tmp_path / "train").symlink_to(outside)
-    with pytest.raises(GateFailed, match="lies behind the link"), IndexedWriter(tmp_path / "train" / "a", np.int32):
+    with pytest.raises(CheckFailed, match="lies behind the link"), IndexedWriter(tmp_path / "train" / "a", np.int32):
         pass
 
 
@@ -132,7 +132,7 @@ def test_f27_a_run_writes_nothing_through_a_strangers_store(
     link.parent.mkdir(parents=True)
     link.symlink_to(outside / "precious.txt" if link.suffix or link.name == "lock" else outside)
     done = CliRunner().invoke(app, ["run", str(path), "--out", str(tmp_path / "runs")])
-    assert isinstance(done.exception, GateFailed), done.output
+    assert isinstance(done.exception, CheckFailed), done.output
     assert f"{link}" in str(done.exception) and "nothing is written through a link" in str(done.exception)
 
 
@@ -146,10 +146,10 @@ def test_f27_a_report_writes_nothing_through_a_strangers_store(name: str, outsid
     if name == "earlier":  # a page of another version lies there, which would move
         other = {"arms": [], "decided_by": "the end", "version": "another"}
         write_json(plan.directory / "verdict.json", other)
-        with pytest.raises(GateFailed, match="nothing is written through a link"):
+        with pytest.raises(CheckFailed, match="nothing is written through a link"):
             shelf.make_room(plan)
         return
-    with pytest.raises(GateFailed, match="nothing is written through a link"):
+    with pytest.raises(CheckFailed, match="nothing is written through a link"):
         reporting.write(judge.conclude(plan), plan.directory)
 
 
@@ -176,7 +176,7 @@ def test_f27_nothing_is_swept_behind_a_link(outside: Path, tmp_path: Path, monke
         if (out / name).exists():
             (out / name).rename(tmp_path / f"moved_{name}")
         (out / name).symlink_to(outside)
-        with pytest.raises(GateFailed, match="nothing is written through a link"):
+        with pytest.raises(CheckFailed, match="nothing is written through a link"):
             harmony.build([str(tmp_path / "rows.jsonl")], out, workers=1, valid_fraction=0.5)
     store = Store(tmp_path / "runs")
     store.root.mkdir()
@@ -186,7 +186,7 @@ def test_f27_nothing_is_swept_behind_a_link(outside: Path, tmp_path: Path, monke
     os.utime(outside / ".old.part", (0, 0))
     settings = {"source": ["mock"], "valid_source": None, "valid_text_bytes": None, "text_field": "text", "order": "chunks",
                 "tokenizer": {"name": "bytes"}, "valid_fraction": 0.01, "valid_bytes": 1000, "weights": None}  # fmt: skip
-    with pytest.raises(GateFailed, match="link"):
+    with pytest.raises(CheckFailed, match="link"):
         prepare(settings, store.data, say=lambda _: None)
     assert (outside / ".old.part").is_dir()
     (outside / ".old.part").rmdir()

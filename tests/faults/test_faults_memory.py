@@ -14,7 +14,7 @@ import torch
 from tests import finished_store as made
 from tests.faults.test_faults_changed_code import STUDY
 
-from ablab.core.fault import Fault, GateFailed, Halted, InUse, OutOfMemory
+from ablab.core.fault import CheckFailed, Fault, Halted, InUse, OutOfMemory
 from ablab.judging import collect
 from ablab.judging.judge import conclude
 from ablab.launch import work
@@ -87,7 +87,7 @@ def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: planning.P
     table.ended(plan.runs["wide", 0], "refused", "a.bin: is torn", seconds=1.0, alone=True)
     table.ended(plan.runs["int5", 0], "refused", "b.bin: is torn", seconds=1.0, alone=True)
     assert ("baseline", 0) in left(plan) and ("wide", 0) not in left(plan)
-    with pytest.raises(GateFailed, match=r"a\.bin: is torn"):
+    with pytest.raises(CheckFailed, match=r"a\.bin: is torn"):
         table.ended(plan.runs["baseline", 0], "refused", "a.bin: is torn", seconds=1.0, alone=True)
     with pytest.raises(Halted, match="baseline, seed 1: runs: no space"):
         table.ended(plan.runs["baseline", 1], "halted", "runs: no space", seconds=1.0, alone=True)
@@ -102,7 +102,7 @@ def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: planning.P
         (OSError(12, "Cannot allocate memory"), "memory"),
         (OutOfMemory(Fault("x", "out of memory with 4 rows", machine.MORE_MEMORY)), "memory"),
         (RuntimeError("shapes differ"), "failed"),
-        (GateFailed(Fault("x", "is torn")), "refused"),
+        (CheckFailed(Fault("x", "is torn")), "refused"),
         (Halted(Fault("x", "is gone")), "halted"),
         (InUse(Fault("x", "is in use"), "pid 3"), "in use"),
     ],
@@ -112,7 +112,7 @@ def test_what_an_error_of_a_worker_means(error: Exception, kind: str) -> None:
     if kind == "memory":
         assert machine.MORE_MEMORY in work._outcome(error)[1]
     if machine.ran_out(error):
-        refused = GateFailed(Fault("weights", "cannot be read"))
+        refused = CheckFailed(Fault("weights", "cannot be read"))
         refused.__cause__ = error
         assert work._outcome(refused)[0] == "memory", "a file that does not fit into memory is not torn"
 

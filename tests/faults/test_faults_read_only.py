@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ablab.cli import main as cli
 from ablab.core import making, places
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.runs import plan as planning
 from ablab.runs.plan import Plan
 
@@ -63,7 +63,7 @@ def test_f06_a_read_only_store_is_reported_from(
     with monkeypatch.context() as patch:
         read_only(finished.store.root, patch)
         done = ablab()
-        assert isinstance(done.exception, GateFailed)
+        assert isinstance(done.exception, CheckFailed)
         assert "cannot be written (Read-only file system); make it writable or choose another --out" in str(
             done.exception
         )
@@ -93,7 +93,7 @@ def test_f06_the_page_of_another_study_is_not_written_over(finished: Plan, tmp_p
     other = {"study": "other", "version": "v", "arms": [], "decided_by": "the end"}
     (tmp_path / "pages/verdict.json").write_text(json.dumps(other))
     done = ablab("--page", str(tmp_path / "pages"))
-    assert isinstance(done.exception, GateFailed) and "name another folder" in str(done.exception)
+    assert isinstance(done.exception, CheckFailed) and "name another folder" in str(done.exception)
     assert json.loads((tmp_path / "pages/verdict.json").read_text()) == other
     assert ablab("--page", str(tmp_path / "others")).exit_code == 0
     assert ablab("--page", str(tmp_path / "others")).exit_code == 0  # its own it may write again

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.core.files import write_json
 from ablab.data import Corpus, open_corpus, prepare
 from ablab.data.corpus import build, stretches
@@ -58,7 +58,7 @@ def test_training_without_a_target_is_refused(train: list[int], tmp_path: Path) 
     shards(tmp_path, train, [BOS, *text(100)])
     for _ in range(2):  # and again, from the store
         with pytest.raises(
-            GateFailed, match=f"data.source: holds no training token with a target: {len(train)} tokens, "
+            CheckFailed, match=f"data.source: holds no training token with a target: {len(train)} tokens, "
         ):
             made(tmp_path)
 
@@ -94,7 +94,7 @@ def in_pieces(v: list[int]) -> list[int]:
 def test_held_out_text_inside_training_is_refused(inside: Callable[[list[int]], list[int]], tmp_path: Path) -> None:
     v = text(4000)
     shards(tmp_path, inside(v), [BOS, *v])
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         made(tmp_path)
     assert "in training" in str(caught.value) or "in the training split" in str(caught.value)
 
@@ -102,14 +102,14 @@ def test_held_out_text_inside_training_is_refused(inside: Callable[[list[int]], 
 def test_no_bos_anywhere_is_refused(tmp_path: Path) -> None:
     v = [32 if i % 7 == 0 else c for i, c in enumerate(text(2000))]
     shards(tmp_path, text(6000) + v + text(100), v, plain=True)
-    with pytest.raises(GateFailed, match=r"BOS .* occurs nowhere"):
+    with pytest.raises(CheckFailed, match=r"BOS .* occurs nowhere"):
         made(tmp_path)
 
 
 def test_the_share_in_pieces_is_said_with_its_numbers(tmp_path: Path) -> None:
     v = text(4000)
     shards(tmp_path, in_pieces(v), [BOS, *v])
-    with pytest.raises(GateFailed) as caught:
+    with pytest.raises(CheckFailed) as caught:
         made(tmp_path)
     assert str(caught.value) == (
         "data.source: 37.5 % of the held-out text (30 of 80 stretches of 50 tokens) stands word for word in training; "
@@ -151,7 +151,7 @@ def test_a_manifest_that_names_no_tokenizer_of_ours_is_refused(name: str, tmp_pa
     tokenizer = corpus.manifest["tokenizer"] | {"choice": {"name": name}}
     manifest = corpus.manifest | {"tokenizer": tokenizer}
     write_json(corpus.path / "manifest.json", manifest | {"digest": digest_of_manifest(manifest)})
-    with pytest.raises(GateFailed, match=f"names the tokenizer '{name}', which this ablab does not have"):
+    with pytest.raises(CheckFailed, match=f"names the tokenizer '{name}', which this ablab does not have"):
         open_corpus(corpus.path)
 
 
@@ -257,7 +257,7 @@ def test_a_sidecar_that_lies_is_refused_with_the_ratio(rule: str, model: Callabl
         np.where((np.arange(len(right)) % 50 == 1) & (right > 0), 1000, right),
     ):
         write_shard(side, lie.astype(np.int64))
-        with pytest.raises(GateFailed, match=r"byte sidecar: .*\(ratio \d+\.\d{4}") as caught:
+        with pytest.raises(CheckFailed, match=r"byte sidecar: .*\(ratio \d+\.\d{4}") as caught:
             made(tmp_path, tokenizer)
         assert "bits per byte would be wrong by that ratio" in str(caught.value)
 
@@ -280,12 +280,12 @@ def test_bytes_moved_from_one_kind_of_token_to_another_are_found_though_the_whol
         np.where(np.arange(1000) < 300, 8, 5), length, yes, no
     )  # of letters, by whose most common count nothing shows
     told.add(np.where(np.arange(1000) < 900, 4, 5), length, no, no)
-    with pytest.raises(GateFailed, match=r"5,900 bytes of plain letters where there are 5,000 \(ratio 1\.1800\)"):
+    with pytest.raises(CheckFailed, match=r"5,900 bytes of plain letters where there are 5,000 \(ratio 1\.1800\)"):
         told.check("side")
     told = Told(squeezes=False)
     told.add(length, length, yes, no)
     told.add(np.full(100, 4), np.full(100, 3), yes[:100], no[:100])  # pieces of three letters alone are counted wrongly
-    with pytest.raises(GateFailed, match="4 bytes for most pieces of 3 letters"):
+    with pytest.raises(CheckFailed, match="4 bytes for most pieces of 3 letters"):
         told.check("side")
     told = Told(squeezes=False)
     told.add(length, length, yes, no)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 import ablab
 from ablab.core import grid, streams
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.plain import plain
 from ablab.data import prepare
 
@@ -49,7 +49,7 @@ def test_f28_what_commands_a_terminal_is_spelled_out() -> None:
         and plain("words\n\tin \u2003lines \u00b1 \u00e9 \u4e2d") == "words\n\tin \u2003lines \u00b1 \u00e9 \u4e2d"
     )
     assert str(Fault(EVIL, EVIL, EVIL)) == f"{SPELT}: {SPELT}; {SPELT}"
-    assert str(GateFailed(Fault("p", EVIL))) == f"p: {SPELT}"
+    assert str(CheckFailed(Fault("p", EVIL))) == f"p: {SPELT}"
 
 
 @pytest.mark.parametrize("colour", [False, True])
@@ -144,7 +144,7 @@ def test_f05_a_print_that_fails_is_not_blamed_on_the_data(tmp_path: Path, monkey
     (tmp_path / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = {"source": [str(tmp_path / "text.jsonl")], "valid_source": None, "valid_text_bytes": None, "order": "chunks",
              "text_field": "text", "tokenizer": {"name": "bytes"}, "valid_fraction": 0.2, "valid_bytes": 2000}  # fmt: skip
-    with monkeypatch.context() as patch, pytest.raises(GateFailed) as raised:
+    with monkeypatch.context() as patch, pytest.raises(CheckFailed) as raised:
         patch.setattr(sys, "stdout", streams.Outlet(Full(), "stdout"))  # type: ignore[arg-type]
         prepare(asked, tmp_path / "runs")
     assert raised.value.faults[0].place == "standard output (/dev/stdout)"

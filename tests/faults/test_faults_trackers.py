@@ -20,7 +20,7 @@ from tests import tiny
 from tests.faults.test_faults_changed_code import STUDY
 
 from ablab.cli import mirror as mirror_command
-from ablab.core.fault import GateFailed, Interrupted
+from ablab.core.fault import CheckFailed, Interrupted
 from ablab.runtime.lock import locked
 from ablab.training import mirrors
 from ablab.training.mirrors import Copy, Mirrored
@@ -181,7 +181,7 @@ def test_the_command_sends_what_is_missing_and_goes_on_where_it_failed(tmp_path:
         raise ConnectionError("401")
 
     tracker.log = refused  # type: ignore[method-assign]
-    with pytest.raises(GateFailed, match=r"mirror wandb: wide, seed 1: stopped \(401\); run the same command"):
+    with pytest.raises(CheckFailed, match=r"mirror wandb: wide, seed 1: stopped \(401\); run the same command"):
         mirror_command._sent(plan, plan.runs["wide", 1], "wandb")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.training.adopt.found import read
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.weight": torch.ones(3, dtype=torch.bfloat16)}
@@ -33,19 +33,19 @@ def archive(path: Path, content: bytes, method: int = zipfile.ZIP_STORED, more: 
 
 
 def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match="nested into itself without end"):
+    with pytest.raises(CheckFailed, match="nested into itself without end"):
         read(archive(tmp_path / "a.pt", doubled(60)))
     old = io.BytesIO()
     torch.save(STATE, old, _use_new_zipfile_serialization=False)
     start = old.getvalue()[: old.getvalue().index(b"ctorch")]
     magic = start[: start.index(b"\x19.") + 2]
     (tmp_path / "old.pt").write_bytes(magic + pickle.dumps(1001, 2) + doubled(60) + doubled(60) + doubled(60))
-    with pytest.raises(GateFailed, match="nested into itself without end"):
+    with pytest.raises(CheckFailed, match="nested into itself without end"):
         read(tmp_path / "old.pt")
 
 
 def test_a_zip_that_grows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match="is a compressed zip"):
+    with pytest.raises(CheckFailed, match="is a compressed zip"):
         read(archive(tmp_path / "a.pt", pickle.dumps({}, 2), zipfile.ZIP_DEFLATED, more=1 << 24))
 
 
@@ -63,7 +63,7 @@ def test_a_tar_with_a_pipe_in_it_is_refused(tmp_path: Path) -> None:
         data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
         path.write_bytes(data)
         assert tarfile.is_tarfile(path)
-        with pytest.raises(GateFailed):
+        with pytest.raises(CheckFailed):
             read(path)
 
 
@@ -73,7 +73,7 @@ def test_what_torch_writes_is_read(tmp_path: Path, zipped: bool, protocol: int) 
     torch.save(STATE, tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     try:
         found = read(tmp_path / "a.pt").tensors
-    except GateFailed as refused:  # torch's restricted reader itself knows no later protocols
+    except CheckFailed as refused:  # torch's restricted reader itself knows no later protocols
         assert protocol > 2 and "nested" not in str(refused)
         return
     assert all(torch.equal(found[name], tensor) for name, tensor in STATE.items())

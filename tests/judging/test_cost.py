@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests import finished_store as made
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.formats.located import sealed
 from ablab.judging import collect, cost, judge
 from ablab.report import costs as costs_of
@@ -228,7 +228,7 @@ def test_a_run_whose_numbers_were_changed_is_not_believed(tmp_path: Path) -> Non
     path.write_text(whole.replace('"seconds": 640.0', '"seconds": 64.0'))
     assert path.read_text() != whole
     with pytest.raises(
-        GateFailed, match=r"done\.json: was changed after it was written .*; delete .* to have the run made"
+        CheckFailed, match=r"done\.json: was changed after it was written .*; delete .* to have the run made"
     ):
         judge.conclude(plan)
 

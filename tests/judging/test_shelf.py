@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ablab import report as reporting
 from ablab.cli.main import app
-from ablab.core.fault import GateFailed, Refused
+from ablab.core.fault import CheckFailed, Refused
 from ablab.judging import judge, shelf
 from ablab.runs import plan as planning
 from ablab.runs.corpora import _memo
@@ -99,7 +99,7 @@ def test_a_report_on_other_data_leaves_the_finished_page(tmp_path: Path) -> None
     before = (plan.directory / "report.html").read_text()
     texts(tmp_path, 41)
     said = CliRunner().invoke(app, ["report", str(tmp_path / "study.toml"), "--out", str(tmp_path / "runs")])
-    assert isinstance(said.exception, GateFailed) and "the finished page of another version" in str(said.exception)
+    assert isinstance(said.exception, CheckFailed) and "the finished page of another version" in str(said.exception)
     [old], [new] = plan.corpora, real(tmp_path).corpora
     told = re.search(r"the data changed: (.*?) \(it had (.*?)\)", str(said.exception))
     assert told and f"corpus {new[:8]}" in told[1] and f"corpus {old[:8]}" in told[2] and old != new
@@ -117,11 +117,11 @@ def test_a_report_on_other_data_leaves_the_finished_page(tmp_path: Path) -> None
 def test_a_report_of_an_edited_study_says_which_line_it_was(tmp_path: Path) -> None:
     written(made.plan(tmp_path, ONE))
     edited = made.plan(tmp_path, ONE.replace("model.d_model = 40", "model.d_model = 48"))
-    with pytest.raises(GateFailed, match=r"became `model.d_model = 48` \(it was `model.d_model = 40`\)"):
+    with pytest.raises(CheckFailed, match=r"became `model.d_model = 48` \(it was `model.d_model = 40`\)"):
         shelf.guard(edited)
     revised = made.plan(tmp_path, ONE)
     runs = {spot: type(run)(**{**vars(run), "train_key": run.train_key[::-1]}) for spot, run in revised.runs.items()}
-    with pytest.raises(GateFailed, match="its runs have other keys: a component of ablab was revised"):
+    with pytest.raises(CheckFailed, match="its runs have other keys: a component of ablab was revised"):
         shelf.guard(Plan(**{**vars(revised), "runs": runs}))
 
 

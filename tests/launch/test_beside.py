@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.launch.beside import Beside
 
 
@@ -56,10 +56,10 @@ def test_a_thread_that_was_never_asked_ends() -> None:
 
 def test_what_the_work_raises_is_raised_where_it_is_looked_for() -> None:
     def full() -> None:
-        raise GateFailed(Fault("verdict.json", "cannot be written"))
+        raise CheckFailed(Fault("verdict.json", "cannot be written"))
 
     beside = Beside(full)
     beside.ask()
     beside.close()
-    with pytest.raises(GateFailed, match=r"verdict\.json: cannot be written"):
+    with pytest.raises(CheckFailed, match=r"verdict\.json: cannot be written"):
         beside.check()

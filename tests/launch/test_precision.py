@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.judging import judge
 from ablab.launch import work
@@ -82,7 +82,7 @@ def test_no_two_precisions_share_a_result(made: Any, tmp_path: Path) -> None:
 def test_fp32_goes_on_anywhere_and_bf16_elsewhere_where_it_is_asked_for(made: Any) -> None:
     began = made("fp32")
     assert made("bf16").where == began.where, "fp32 is on every machine"
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         made("bf16", "bf16")
     text = (
         f"{began.directory / 'where.json'}: this study began with fp32 by lift on cpu, not with bf16 by lift on cpu; "
@@ -91,7 +91,7 @@ def test_fp32_goes_on_anywhere_and_bf16_elsewhere_where_it_is_asked_for(made: An
     assert str(raised.value) == text + cure
     (began.directory / "where.json").unlink()
     began = made("bf16")
-    with pytest.raises(GateFailed, match=r"began with bf16 by .*, not with fp32 .* go on with --precision bf16, "):
+    with pytest.raises(CheckFailed, match=r"began with bf16 by .*, not with fp32 .* go on with --precision bf16, "):
         made("fp32")
     assert made("fp32", "bf16").where == began.where
     assert made("fp32", computes=False).where == began.where, "reading computes nothing"

@@ -17,7 +17,7 @@ from tests import finished_store as made
 
 import ablab
 from ablab.check import facts, miniature
-from ablab.core.fault import GateFailed, Halted, Interrupted, InvalidStudy
+from ablab.core.fault import CheckFailed, Halted, Interrupted, InvalidStudy
 from ablab.judging import judge
 from ablab.launch import study as launched
 from ablab.launch.study import Lab
@@ -85,16 +85,16 @@ def test_a_study_that_means_nothing_is_refused_with_every_fault(lab: Lab) -> Non
     ],
 )
 def test_a_word_that_names_nothing_is_refused(lab: Lab, how: dict[str, Any], said: str) -> None:
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         ablab.load(lab.path, **how).report()
     assert str(refused.value) == said
-    with pytest.raises(GateFailed, match="mirrors: 'vane' is no mirror; known: tensorboard, wandb"):
+    with pytest.raises(CheckFailed, match="mirrors: 'vane' is no mirror; known: tensorboard, wandb"):
         lab.run(mirrors=["vane"])
 
 
 def test_a_study_is_checked_run_and_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the first run is judged, the next one is given out."""
-    with pytest.raises(GateFailed, match=r"verdict\.json: is missing: nothing of this study was judged here"):
+    with pytest.raises(CheckFailed, match=r"verdict\.json: is missing: nothing of this study was judged here"):
         _ = lab.verdict
     started, conclude, during = threading.Event(), judge.conclude, list[str]()
 
@@ -125,7 +125,7 @@ def test_a_study_is_checked_run_and_reported(lab: Lab, monkeypatch: pytest.Monke
     elsewhere = lab.report("page")
     assert elsewhere.page == Path("page/report.html") and elsewhere.page.is_file()
     lab.path.write_text(STUDY.replace("d_model = 24", "d_model = 32"))
-    with pytest.raises(GateFailed, match=r"is of another version: line 10 of the study file became"):
+    with pytest.raises(CheckFailed, match=r"is of another version: line 10 of the study file became"):
         _ = lab.verdict
 
 
@@ -187,7 +187,7 @@ def test_the_verdict_is_a_frame(judged: Judged) -> None:
 
 def test_without_pandas_it_says_what_to_install(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(GateFailed, match=r"to_frame\(\): pandas is not installed; .* -m pip install pandas"):
+    with pytest.raises(CheckFailed, match=r"to_frame\(\): pandas is not installed; .* -m pip install pandas"):
         judged.to_frame()
 
 

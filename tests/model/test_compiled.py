@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.model import compiled
 from ablab.model.decoder import build
 from ablab.runs.store import Where, resolve_where
@@ -72,15 +72,15 @@ def test_a_number_of_rows_that_nobody_wrote_is_refused(tmp_path, value):
     ask = {"device": "cpu", "precision": "fp32", "executor": "lift", "micro_rows": 4}
     resolve_where(path, compiled=False, **ask)
     path.write_text(path.read_text().replace('"micro_rows": 4', f'"micro_rows": {value}'))
-    with pytest.raises(GateFailed, match=r"where\.json: holds .*micro_rows.*; delete it"):
+    with pytest.raises(CheckFailed, match=r"where\.json: holds .*micro_rows.*; delete it"):
         resolve_where(path, compiled=False, **ask)
 
 
 def test_a_device_that_is_not_there_is_refused():
     machine.require("cpu")
-    with pytest.raises(GateFailed, match="--device: 'gpu' names no device; choose cpu or cuda"):
+    with pytest.raises(CheckFailed, match="--device: 'gpu' names no device; choose cpu or cuda"):
         machine.require("gpu")
-    with pytest.raises(GateFailed, match="--device: runs are not made on 'meta'; choose cpu or cuda"):
+    with pytest.raises(CheckFailed, match="--device: runs are not made on 'meta'; choose cpu or cuda"):
         machine.require("meta")
 
 
@@ -88,6 +88,6 @@ def test_without_cuda_the_refusal_says_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for version, why in ((None, "was built without CUDA"), ("13.0", "sees no GPU")):
         monkeypatch.setattr(torch.version, "cuda", version)
-        with pytest.raises(GateFailed, match=f"--device cuda: torch .* {why}; run where there is one") as refused:
+        with pytest.raises(CheckFailed, match=f"--device cuda: torch .* {why}; run where there is one") as refused:
             machine.require("cuda")
         assert refused.value.exit_code == 4

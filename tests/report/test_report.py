@@ -22,7 +22,7 @@ from rich.console import Console
 from tests import staged
 
 from ablab import report
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.forms import misfit
 from ablab.records.answer import Answer
 from ablab.report import depth, markdown, prose, tables, words
@@ -276,7 +276,7 @@ def everything(verdict: dict[str, Any]) -> str:
 def test_a_part_that_is_missing_or_null_is_refused_or_left_out(verdict: dict[str, Any], key: str) -> None:
     for changed in ({k: v for k, v in verdict.items() if k != key}, verdict | {key: None}):
         if key in misfit(changed, Answer):
-            with pytest.raises(GateFailed, match=rf"verdict.json: .*{key}.*; do `ablab report`"):
+            with pytest.raises(CheckFailed, match=rf"verdict.json: .*{key}.*; do `ablab report`"):
                 View(changed)
         else:
             everything(changed)
@@ -285,12 +285,12 @@ def test_a_part_that_is_missing_or_null_is_refused_or_left_out(verdict: dict[str
 def test_shapes_that_nothing_writes_are_refused(verdict: dict[str, Any]) -> None:
     arm, band = verdict["arms"][1], verdict["bands"]["pre_quant"]["grape_a"]
     for change in ({"inversions": {"post_quant": "shown"}}, {"inversions": ["x"]}, {"notes": "x"}, {"steps": None}):
-        with pytest.raises(GateFailed, match=f"arms.1..{next(iter(change))}"):
+        with pytest.raises(CheckFailed, match=f"arms.1..{next(iter(change))}"):
             View(verdict | {"arms": [verdict["arms"][0], arm | change]})
     for edges in (band["edges"][:-1], band["edges"][1:], band["edges"][::-1]):
-        with pytest.raises(GateFailed, match=r"verdict.json: bands: holds .* between the edges"):
+        with pytest.raises(CheckFailed, match=r"verdict.json: bands: holds .* between the edges"):
             View(verdict | {"bands": {"pre_quant": {"grape_a": band | {"edges": edges}}}}).bands()
-    with pytest.raises(GateFailed, match="needle: holds a map that is not of 3 lengths and 2 depths"):
+    with pytest.raises(CheckFailed, match="needle: holds a map that is not of 3 lengths and 2 depths"):
         grid_of([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]], 3, 2)
 
 
@@ -305,7 +305,7 @@ def test_any_number_of_an_arm_may_be_missing(verdict: dict[str, Any], key: str) 
 
 def test_empty_verdict() -> None:
     assert "Nothing has been judged yet." in everything({"arms": []})
-    with pytest.raises(GateFailed, match="does not hold arms"):
+    with pytest.raises(CheckFailed, match="does not hold arms"):
         View({})
 
 
@@ -822,7 +822,7 @@ def test_the_terminal_says_how_every_arm_stands_at_every_stage(staged_verdict: d
 def test_new_parts_of_a_verdict_may_be_missing_or_odd(staged_verdict: dict[str, Any], key: str) -> None:
     everything({name: value for name, value in staged_verdict.items() if name != key})
     for odd in (None, {"x": None}):
-        with pytest.raises(GateFailed, match=f"verdict.json: holds .* for {key}"):
+        with pytest.raises(CheckFailed, match=f"verdict.json: holds .* for {key}"):
             View(staged_verdict | {key: odd})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ablab.check import timing
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.judging import judge, price
 from ablab.launch import work
 from ablab.runs import plan
@@ -99,7 +99,7 @@ def test_a_result_that_is_not_what_its_stage_wrote_is_refused(kind: str, tmp_pat
     text = path.read_text()
     path.write_text(other.read_text() if kind == "another" else text.replace('"bytes": ', '"bytes": 1'))
     said = "is of another stage" if kind == "another" else "was changed after it was written"
-    with pytest.raises(GateFailed, match=f"result.json: {said}.*; delete .* to have the stage run again"):
+    with pytest.raises(CheckFailed, match=f"result.json: {said}.*; delete .* to have the stage run again"):
         judge.conclude(made)
     path.write_text(text)
     assert made.store.scored(run.score_keys["sliding"])

@@ -12,7 +12,7 @@ import pytest
 from tests import finished_store as made
 
 from ablab.core import opened
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.judging import collect, judge
 from ablab.runs.look import Kept, Look
 from ablab.runs.plan import Plan
@@ -95,7 +95,7 @@ def test_a_later_look_reads_what_is_new_alone(plan: Plan, reads: Counter[Path]) 
     other = plan.store.score(plan.runs["wide", 0].score_keys["ttt"]) / "result.json"
     result.unlink()
     result.write_bytes(other.read_bytes())
-    with pytest.raises(GateFailed, match="is of another stage"):
+    with pytest.raises(CheckFailed, match="is of another stage"):
         collect.collect(plan.look(kept))
     assert set(reads) == {result}
     assert before.store.scored(key), "an earlier look stands"
@@ -105,12 +105,12 @@ def test_a_record_that_rots_is_refused_by_the_next_look(plan: Plan) -> None:
     kept, done = Kept(), plan.store.train(plan.runs["wide", 1].train_key) / "done.json"
     collect.collect(plan.look(kept))
     done.write_text(json.dumps({**json.loads(done.read_text()), "seconds": 1.0}))
-    with pytest.raises(GateFailed, match="was changed after it was written"):
+    with pytest.raises(CheckFailed, match="was changed after it was written"):
         collect.collect(plan.look(kept))
 
 
 def test_scores_that_are_missing_are_refused(plan: Plan) -> None:
     key = plan.runs["int5", 0].score_keys["sliding"]
     (plan.store.score(key) / "scores.npz").unlink()
-    with pytest.raises(GateFailed, match=r"scores\.npz: cannot be read"):
+    with pytest.raises(CheckFailed, match=r"scores\.npz: cannot be read"):
         collect.collect(plan)

@@ -15,7 +15,7 @@ import torch
 from tests import tiny
 
 from ablab.artifact import container
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.launch import local, work
 from ablab.runtime import machine, signals
 from ablab.training import memory
@@ -130,7 +130,7 @@ def test_omp_num_threads_bounds_what_jobs_divide(
 @pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", ","])
 def test_an_omp_num_threads_that_is_no_number_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         machine.threads(1)
     said = f"OMP_NUM_THREADS: '{asked}' is no number of threads; set a whole number from 1 on, or unset it"
     assert str(refused.value) == said

@@ -16,7 +16,7 @@ from tests.conformance.held_out import stages, text_corpus
 from ablab.artifact import codecs, compressors
 from ablab.artifact import pack as artifact
 from ablab.artifact.compressors.calibration import Calibration
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder, build
 from ablab.scoring import stage
@@ -113,7 +113,7 @@ def test_code_counts_to_the_artifact(weights: Path, corpus: Corpus, tmp_path: Pa
     assert result["code_bytes"] == artifact.code_bytes(tmp_path / "train.py") > 0
     assert result["bytes"] == result["model_bytes"] + result["code_bytes"]
     settings["stage"]["one"]["code"] = str(tmp_path / "none.py")
-    with pytest.raises(GateFailed, match=r"stage.one.code: .*none.py"):
+    with pytest.raises(CheckFailed, match=r"stage.one.code: .*none.py"):
         run("one", weights, corpus, settings)
 
 
@@ -157,7 +157,7 @@ def test_damaged_bytes_of_another_stage_are_refused(kind: str, weights: Path, co
         "flipped": blob[:99] + bytes([blob[99] ^ 1]) + blob[100:],
     }
     path.write_bytes(bad[kind])
-    with pytest.raises(GateFailed, match=r"stage 'again' would not evaluate the bytes that stage 'pre' counted"):
+    with pytest.raises(CheckFailed, match=r"stage 'again' would not evaluate the bytes that stage 'pre' counted"):
         run("again", weights, corpus)
 
 
@@ -229,7 +229,7 @@ def test_after_refuses_other_bytes(weights: Path, corpus: Corpus) -> None:
     run("pre", weights, corpus)
     blob = weights.parent / "pre" / "blob"
     blob.write_bytes(packed({"name": "keep"}, {k: v + 1 for k, v in load_file(weights).items()}))
-    with pytest.raises(GateFailed, match="stage 'again' would not evaluate the bytes that stage 'pre' counted"):
+    with pytest.raises(CheckFailed, match="stage 'again' would not evaluate the bytes that stage 'pre' counted"):
         run("again", weights, corpus)
     assert not (weights.parent / "again").exists()
 
@@ -255,7 +255,7 @@ def test_a_chain_of_after_ends_at_its_root(weights: Path, corpus: Corpus) -> Non
 )
 def test_broken_chains_are_refused(table: dict[str, str], text: str, weights: Path, corpus: Corpus) -> None:
     settings = asked(**{name: {"after": after, "evaluate": "disjoint"} for name, after in table.items()})
-    with pytest.raises(GateFailed, match=text):
+    with pytest.raises(CheckFailed, match=text):
         run("a", weights, corpus, settings)
 
 
@@ -332,7 +332,7 @@ def test_scores_that_are_not_those_scored(how: str, weights: Path, corpus: Corpu
     else:
         path.unlink()
     fault = "cannot be read" if how == "missing" else "is not the file that was scored"
-    with pytest.raises(GateFailed, match=rf"scores\.npz: {fault}.*; delete .*pre to have the stage run again"):
+    with pytest.raises(CheckFailed, match=rf"scores\.npz: {fault}.*; delete .*pre to have the stage run again"):
         read_stage(out)
 
 
@@ -340,7 +340,7 @@ def test_a_result_cut_short_is_named(weights: Path, corpus: Corpus) -> None:
     run("pre", weights, corpus)
     path = weights.parent / "pre" / "result.json"
     path.write_text(path.read_text()[:50])
-    with pytest.raises(GateFailed, match=r"result\.json: cannot be read .*; delete it to have it made again"):
+    with pytest.raises(CheckFailed, match=r"result\.json: cannot be read .*; delete it to have it made again"):
         read_stage(weights.parent / "pre")
 
 
@@ -351,7 +351,7 @@ def test_weights_that_cannot_be_read(how: str, weights: Path, corpus: Corpus) ->
     else:
         weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(
-        GateFailed, match=r"weights\.safetensors: cannot be read .*; delete its directory to train again"
+        CheckFailed, match=r"weights\.safetensors: cannot be read .*; delete its directory to train again"
     ):
         run("pre", weights, corpus)
 
@@ -360,7 +360,7 @@ def test_weights_that_cannot_be_read(how: str, weights: Path, corpus: Corpus) ->
 def test_weights_of_another_tokenizer_are_not_scored(weights: Path, corpus: Corpus, made: str, said: str) -> None:
     save_file(load_file(weights), weights, {"tokenizer": made} if made else None)
     with pytest.raises(
-        GateFailed, match=rf"weights.safetensors: {said}.*this corpus has {corpus.fingerprint[:12]}; score"
+        CheckFailed, match=rf"weights.safetensors: {said}.*this corpus has {corpus.fingerprint[:12]}; score"
     ):
         run("pre", weights, corpus)
 
@@ -369,13 +369,13 @@ def test_weights_of_another_model(weights: Path, corpus: Corpus) -> None:
     tensors = load_file(weights)
     tensors["strange"] = tensors.pop("final_norm.weight")
     keep(tensors, weights, corpus)
-    with pytest.raises(GateFailed, match=r"the weights are of another model .*final_norm\.weight.*strange"):
+    with pytest.raises(CheckFailed, match=r"the weights are of another model .*final_norm\.weight.*strange"):
         run("pre", weights, corpus)
 
 
 def test_settings_that_do_not_fit_name_the_stage(weights: Path, corpus: Corpus) -> None:
     settings = asked(far={"evaluate": {"name": "needle", "lengths": [4096]}})
-    with pytest.raises(GateFailed, match=r"stage\.far\.evaluate: needle: lengths: 4096 is more than seq_len 64; give"):
+    with pytest.raises(CheckFailed, match=r"stage\.far\.evaluate: needle: lengths: 4096 is more than seq_len 64; give"):
         run("far", weights, corpus, settings)
 
 
@@ -407,7 +407,7 @@ def test_scores_come_back_as_saved(tmp_path: Path) -> None:
 def test_scores_that_hold_something_else(tmp_path: Path) -> None:
     np.savez(tmp_path / "scores.npz", nats=np.zeros(2))
     digest = hashlib.sha256((tmp_path / "scores.npz").read_bytes()).hexdigest()
-    with pytest.raises(GateFailed, match="does not hold scores"):
+    with pytest.raises(CheckFailed, match="does not hold scores"):
         Scores.load(tmp_path, {"scores": {"sha256": digest}})
 
 
@@ -416,7 +416,7 @@ def test_scores_with_a_pickle_are_refused(tmp_path: Path) -> None:
         tmp_path / "scores.npz", nats=np.array([{}], dtype=object), tokens=np.zeros(1), bytes=np.zeros(1), json=b"{}"
     )
     digest = hashlib.sha256((tmp_path / "scores.npz").read_bytes()).hexdigest()
-    with pytest.raises(GateFailed, match="does not hold scores"):
+    with pytest.raises(CheckFailed, match="does not hold scores"):
         Scores.load(tmp_path, {"scores": {"sha256": digest}})
 
 

@@ -16,7 +16,7 @@ from tests import tiny
 from tests.study.written import BASE
 
 from ablab.check import conformance
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.runs import store
 from ablab.runs.store import Where
 from ablab.runtime import source
@@ -115,10 +115,10 @@ def test_another_process_takes_in_the_same_or_stops(tmp_path: Path) -> None:
     found = study(tmp_path, CUBED, ARM)
     outside.again(found.levers)
     (tmp_path / "my_levers.py").write_text(CUBED + "\n# later\n")
-    with pytest.raises(GateFailed, match=r"was changed while the study ran.*; start the command again"):
+    with pytest.raises(CheckFailed, match=r"was changed while the study ran.*; start the command again"):
         outside.again(found.levers)
     (tmp_path / "my_levers.py").unlink()
-    with pytest.raises(GateFailed, match="cannot be read"):
+    with pytest.raises(CheckFailed, match="cannot be read"):
         outside.again(found.levers)
 
 

@@ -23,7 +23,7 @@ from ablab.check import facts as check
 from ablab.check import miniature
 from ablab.check.facts import readable
 from ablab.cli.main import app
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import sha256_file
 from ablab.core.forms import misfit
 from ablab.core.rng import stream
@@ -62,7 +62,7 @@ def adopted(file: Path, out: Path, **changed: Any) -> dict[str, Any]:
 
 def refused(file: Path, out: Path, **changed: Any) -> str:
     """What is said against a file, its path taken off."""
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         adopted(file, out, **changed)
     assert not (out / "done.json").exists() and not (out / "weights.safetensors").exists()
     text = str(raised.value)
@@ -106,7 +106,7 @@ def test_a_finished_adoption_is_not_made_again(trained: Path, tmp_path: Path) ->
     stamp = (tmp_path / "weights.safetensors").stat().st_mtime_ns
     assert adopted(trained / "weights.safetensors", tmp_path) == first
     assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == stamp
-    with pytest.raises(GateFailed, match="is of a run with other settings"):
+    with pytest.raises(CheckFailed, match="is of a run with other settings"):
         adopt(asked(trained / "weights.safetensors"), tiny.corpus(), out=tmp_path, **{**HOW, "seed": 1})
 
 
@@ -245,7 +245,7 @@ def test_a_bit_that_flipped_in_a_torch_file_is_found(trained: Path, tmp_path: Pa
         file.write_bytes(flipped)
         try:
             now = read_file(file).tensors
-        except GateFailed as error:
+        except CheckFailed as error:
             refusals += "is damaged: final/" in str(error)
         else:  # in what no reader looks at
             assert now.keys() == weights.keys() and all(torch.equal(weights[n], now[n]) for n in now)
@@ -427,16 +427,16 @@ def test_a_final_model_is_adopted_and_another_scheme_of_positions_is_not(tmp_pat
     now = load_file(tmp_path / "out" / "weights.safetensors")
     assert torch.equal(now["layers.3.residual.parts.0.first_D"], theirs["blocks.3.resid_mix"][1])
     turning = tiny.settings(model=golf_model(**SMALL, position="grape_m"), weights=settings["train"]["weights"])
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         adopt(turning, tiny.corpus(), out=tmp_path / "other", **HOW)
     said = 'holds weights of parameter-golf, which turn by fixed frequencies; set position = "rope"'
     assert str(raised.value) == f"{tmp_path / 'final_model.pt'}: {said}"
     wide = tiny.settings(model=golf_model(**{**SMALL, "n_heads": 8}), weights=settings["train"]["weights"])
-    with pytest.raises(GateFailed, match=r"holds weights of another model: layers\.0\.attn\.projection"):
+    with pytest.raises(CheckFailed, match=r"holds weights of another model: layers\.0\.attn\.projection"):
         adopt(wide, tiny.corpus(), out=tmp_path / "other", **HOW)
     torch.save({**theirs, "blocks.3.resid_mix": torch.tensor(1.0)}, tmp_path / "final_model.pt")
     with pytest.raises(
-        GateFailed, match=r"blocks\.3\.resid_mix is a single number, where parameter-golf has 2 rows; give"
+        CheckFailed, match=r"blocks\.3\.resid_mix is a single number, where parameter-golf has 2 rows; give"
     ):
         adopt(settings, tiny.corpus(), out=tmp_path / "other", **HOW)
 
@@ -643,7 +643,7 @@ def test_one_file_under_two_seeds_is_one_run_twice(made: tuple[Path, dict[int, f
     plan = plan_of(folder, 'weights = ["0.safetensors", "copy.safetensors"]', "[arm.capped]\nmodel.softcap = 2.0\n")
     [row] = [row for row in everything(plan)["arms"] if row["name"] == "capped"]
     assert row["word"] == "invalid" and "score every document exactly alike: the same run twice, or" in row["notes"][0]
-    with pytest.raises(GateFailed) as raised:  # a check says so before anything is evaluated
+    with pytest.raises(CheckFailed) as raised:  # a check says so before anything is evaluated
         readable(plan)
     assert str(raised.value) == (
         f"{folder / 'copy.safetensors'}: holds the very weights of {folder / '0.safetensors'}: "
@@ -657,12 +657,12 @@ def test_a_file_that_changes_or_is_missing_stops_the_study(made: tuple[Path, dic
     plan = plan_of(folder, 'weights = ["moving.safetensors"]', "[arm.capped]\nmodel.softcap = 2.0\n", seeds=1)
     (folder / "moving.safetensors").write_bytes((folder / "1.safetensors").read_bytes())
     one = plan.runs["baseline", 0]
-    with pytest.raises(GateFailed, match="changed after the runs were planned; start the study again"):
+    with pytest.raises(CheckFailed, match="changed after the runs were planned; start the study again"):
         do(one, store=plan.store, where=plan.where, mirrors=(), stop=lambda: False, say=lambda _: None)
     again = plan_of(folder, 'weights = ["moving.safetensors"]', "[arm.capped]\nmodel.softcap = 2.0\n", seeds=1)
     assert again.runs["baseline", 0].train_key != one.train_key, "keys follow the content"
     (folder / "moving.safetensors").unlink()
-    with pytest.raises(GateFailed, match="cannot be read"):
+    with pytest.raises(CheckFailed, match="cannot be read"):
         plan_of(folder, 'weights = ["moving.safetensors"]', "[arm.capped]\nmodel.softcap = 2.0\n", seeds=1)
 
 
@@ -678,7 +678,7 @@ def test_a_report_needs_no_file_of_weights(made: tuple[Path, dict[int, float]], 
     assert plan_of(tmp_path, FILES, arms).runs["baseline", 0].train_key != plan.runs["baseline", 0].train_key
     for seed in (0, 1):
         (tmp_path / f"{seed}.safetensors").unlink()
-    with pytest.raises(GateFailed, match="cannot be read"):  # what runs needs them
+    with pytest.raises(CheckFailed, match="cannot be read"):  # what runs needs them
         plan_of(tmp_path, FILES, arms)
     said: list[str] = []
     again = planning.make(plan.study, plan.store, say=lambda _: None, recall=said.append)
@@ -706,7 +706,7 @@ def test_a_check_trains_miniatures_and_asks_for_no_money(made: tuple[Path, dict[
 def test_a_check_reads_the_files(made: tuple[Path, dict[int, float]]) -> None:
     folder, _ = made
     plan = plan_of(folder, FILES, "[arm.wide]\nmodel.n_kv_heads = 2\n")
-    with pytest.raises(GateFailed, match=r"holds weights of another model: layers\.0\.attn\.projection\.k_proj"):
+    with pytest.raises(CheckFailed, match=r"holds weights of another model: layers\.0\.attn\.projection\.k_proj"):
         readable(plan)
 
 
@@ -720,7 +720,7 @@ def test_what_only_training_hears_of_changes_nothing_in_weights_from_files(made:
         (folder / "study.toml").write_text(text.replace("[model]\n", gained))
         plan = planning.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
         if train == FILES:
-            with pytest.raises(GateFailed, match="arm 'gain' changes nothing"):
+            with pytest.raises(CheckFailed, match="arm 'gain' changes nothing"):
                 miniature.check(plan, lambda _: None)
         else:
             assert miniature.check(plan, lambda _: None)

@@ -22,7 +22,7 @@ from tests import tiny
 from tests.golden import make_tiny_losses
 
 from ablab.core import places
-from ablab.core.fault import GateFailed, Interrupted, InvalidStudy, to_install
+from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
 from ablab.core.files import sha256_file
 from ablab.runtime.lock import locked
 from ablab.training import learner as learner_module
@@ -95,12 +95,12 @@ def test_a_finished_run_is_not_made_again_and_damage_is_seen(whole: Path, tmp_pa
     assert run(whole)["seconds"] == json.loads((whole / "done.json").read_text())["seconds"]
     for name in ("done.json", "weights.safetensors"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
-    with pytest.raises(GateFailed, match="is of a run with other settings, data, seed"):
+    with pytest.raises(CheckFailed, match="is of a run with other settings, data, seed"):
         run(tmp_path, seed=1)
     damaged = bytearray((tmp_path / "weights.safetensors").read_bytes())
     damaged[-3] ^= 1
     (tmp_path / "weights.safetensors").write_bytes(damaged)
-    with pytest.raises(GateFailed, match=r"does not match the sha256 in done\.json"):
+    with pytest.raises(CheckFailed, match=r"does not match the sha256 in done\.json"):
         run(tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tmp_path, stop=after(3))
     for how in ({"seed": 1}, {"precision": "fp64"}, {"micro_rows": 2}, {"settings": tiny.settings(clip=2.0)}):
-        with pytest.raises(GateFailed) as raised:
+        with pytest.raises(CheckFailed) as raised:
             run(tmp_path, **how)
         fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
         assert str(raised.value) == f"{tmp_path}: {fault}; choose another directory, or delete this one"
@@ -238,7 +238,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(GateFailed) as raised:
+    with locked(tmp_path), pytest.raises(CheckFailed) as raised:
         run(tmp_path)
     assert str(raised.value).startswith(f"{tmp_path}: is in use by pid {os.getpid()} on ")
     assert " since 2" in str(raised.value) and str(raised.value).endswith("; wait for it, or stop it")
@@ -252,7 +252,7 @@ def test_a_disk_that_refuses_leaves_the_earlier_state(
         run(tmp_path, stop=after(6))
     with monkeypatch.context() as patch:
         patch.setattr(places, "os", FullDisk())
-        with pytest.raises(GateFailed) as raised:
+        with pytest.raises(CheckFailed) as raised:
             run(tmp_path)
     path, cure = tmp_path / "metrics.jsonl", "free space or choose another --out, then run again"
     told = rf"{path}: cannot be written \(No space left on device\): \d+ bytes are needed, [\d,]+ are free; {cure}"
@@ -261,7 +261,7 @@ def test_a_disk_that_refuses_leaves_the_earlier_state(
     assert same(whole, tmp_path)
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(GateFailed, match="cannot be written"):
+    with pytest.raises(CheckFailed, match="cannot be written"):
         run(blocked / "run")
 
 
@@ -443,7 +443,7 @@ def test_out_of_memory_is_said_with_a_hint(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Learner, "gradients", hungry)
     with pytest.raises(
-        GateFailed, match="out of memory with 4 rows per micro-batch; run on a machine with more memory"
+        CheckFailed, match="out of memory with 4 rows per micro-batch; run on a machine with more memory"
     ):
         run(tmp_path)
 
@@ -465,11 +465,11 @@ class Broken:
 
 
 def test_mirrors_may_fail_but_must_be_there(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         run(tmp_path / "a", mirrors=Mirrored(("wandbb",)))
     assert str(raised.value) == "mirrors: no mirror is called 'wandbb'; known: tensorboard, wandb"
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(GateFailed) as raised:
+    with pytest.raises(CheckFailed) as raised:
         run(tmp_path / "a", mirrors=Mirrored(("wandb",)))
     assert str(raised.value) == f"mirrors: wandb is not installed; {to_install('wandb')}"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type("Module", (), {"SummaryWriter": Broken}))

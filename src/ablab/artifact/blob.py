@@ -12,7 +12,7 @@ import torch
 
 from ablab.artifact import pack as artifact
 from ablab.artifact.compressors.calibration import Calibration
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json
 from ablab.core.opened import read_whole
 from ablab.data import Corpus
@@ -67,9 +67,9 @@ def root(settings: Settings, name: str) -> str:
     while (after := settings["stage"][chain[-1]]["after"]) is not None:
         place = f"stage.{chain[-1]}.after"
         if after not in settings["stage"]:
-            raise GateFailed(Fault(place, f"there is no stage '{after}'", f"known: {', '.join(settings['stage'])}"))
+            raise CheckFailed(Fault(place, f"there is no stage '{after}'", f"known: {', '.join(settings['stage'])}"))
         if after in chain:
-            raise GateFailed(Fault(place, f"'{after}' stands after itself", "break the circle"))
+            raise CheckFailed(Fault(place, f"'{after}' stands after itself", "break the circle"))
         chain.append(after)
     return chain[-1]
 
@@ -93,7 +93,7 @@ def packed(
     """The bytes of stage `name`: those that the root stage left, else packed here; they must be the bytes that it counted.
 
     weights(): as trained, read only where they must be packed. model(weights): the decoder with them, for a compressor
-    that calibrates. GateFailed where the bytes are not those, or cannot be made.
+    that calibrates. CheckFailed where the bytes are not those, or cannot be made.
     """
     at = root(settings, name)
     stage, directory = settings["stage"][at], blobs.get(at) if at != name else None
@@ -108,7 +108,7 @@ def packed(
     blob = Blob(content, report, _code(stage, at), at)
     if result is not None and directory is not None and blob.sha256 != result["blob"]:
         fault = f"stage '{name}' would not evaluate the bytes that stage '{at}' counted (sha256 differs)"
-        raise GateFailed(Fault(str(kept), fault, f"delete {directory} to have it made again"))
+        raise CheckFailed(Fault(str(kept), fault, f"delete {directory} to have it made again"))
     return blob
 
 
@@ -117,7 +117,7 @@ def _kept(blob: Path) -> bytes:
         return read_whole(blob)
     except OSError as error:
         fault = f"cannot be read ({error.strerror or error})"
-        raise GateFailed(Fault(str(blob), fault, f"delete {blob.parent} to have it made again")) from error
+        raise CheckFailed(Fault(str(blob), fault, f"delete {blob.parent} to have it made again")) from error
 
 
 def _pack(
@@ -138,17 +138,17 @@ def _pack(
     try:
         content, report = artifact.pack(stage["compress"], stage["codec"], dict(weights), calibration)
     except ValueError as error:
-        raise GateFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
+        raise CheckFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
     learned = ["C3 score before update: compression read held-out text"] if sealed.read else []
     return content, cast(Artifact, {**report, "gates": learned})
 
 
 def unpacked(blob: Blob) -> dict[str, torch.Tensor]:
-    """The weights again. GateFailed where the bytes do not give any."""
+    """The weights again. CheckFailed where the bytes do not give any."""
     try:
         return artifact.unpack(blob.content)
     except ValueError as error:
-        raise GateFailed(Fault(f"stage.{blob.root}.compress", *str(error).split("; ", 1))) from error
+        raise CheckFailed(Fault(f"stage.{blob.root}.compress", *str(error).split("; ", 1))) from error
 
 
 def _code(stage: StageSettings, name: str) -> int:
@@ -157,4 +157,4 @@ def _code(stage: StageSettings, name: str) -> int:
     try:
         return artifact.code_bytes(Path(stage["code"]))
     except ValueError as error:
-        raise GateFailed(Fault(f"stage.{name}.code", *str(error).split("; ", 1))) from error
+        raise CheckFailed(Fault(f"stage.{name}.code", *str(error).split("; ", 1))) from error

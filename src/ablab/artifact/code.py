@@ -83,7 +83,7 @@ def wrapped(source: str) -> bytes:
 
 
 def wrappers(source: str) -> dict[str, bytes]:
-    """The file of each codec: stub, and the compressed source in base85. GateFailed where brotli is not installed."""
+    """The file of each codec: stub, and the compressed source in base85. CheckFailed where brotli is not installed."""
     plain, brotli = source.encode(), imported("brotli")
     packed = {
         "lzma": min((_lzma(plain, lc, pb) for lc in (0, 2, 3, 4) for pb in (0, 2)), key=len),

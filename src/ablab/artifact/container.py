@@ -19,7 +19,7 @@ import numpy as np
 
 from ablab.artifact.arrays import Part
 from ablab.artifact.layout import PACKED, SORTED, TURNED, Form, Layout, interleaved, lay, restore, sizes, streams
-from ablab.core.fault import Fault, GateFailed, Interrupted, Refused, to_install
+from ablab.core.fault import CheckFailed, Fault, Interrupted, Refused, to_install
 from ablab.core.forms import misfit
 from ablab.core.strict_json import record
 
@@ -94,11 +94,11 @@ def _side_by_side(compress: Compress, plain: Sequence[bytes]) -> list[bytes]:
 
 
 def imported(name: str) -> ModuleType:
-    """The module of a compression library. GateFailed, with the command that installs it, where it is missing."""
+    """The module of a compression library. CheckFailed, with the command that installs it, where it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise GateFailed(Fault(f"codec {name}", f"the library {name} is not installed", to_install(name))) from error
+        raise CheckFailed(Fault(f"codec {name}", f"the library {name} is not installed", to_install(name))) from error
 
 
 def codec_of(blob: bytes) -> str:

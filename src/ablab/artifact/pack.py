@@ -41,7 +41,7 @@ def unpack(blob: bytes) -> Weights:
     """The weights: exact names, shapes and types, each time the same.
 
     Raises ValueError "packed weights ...; pack them again" for bytes that are cut short, altered, or of another kind.
-    GateFailed where the codec's library is missing.
+    CheckFailed where the codec's library is missing.
     """
     try:
         name = container.codec_of(blob)

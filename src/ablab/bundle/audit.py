@@ -17,7 +17,7 @@ from ablab.bundle.findings import Audit
 from ablab.bundle.write import Bundle
 from ablab.core import chain
 from ablab.core.differences import close, different, shown
-from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.files import key_of, read_json, write_json
 from ablab.core.opened import read_whole
 from ablab.data.corpus.corpus import Corpus, Valid, read_manifest
@@ -71,7 +71,7 @@ def audit(
     their key, and one finished training is made again: the bundle's own digest and `salt` choose which. On the kind of
     machine that made it, with the same threads, it must agree bit for bit; elsewhere to `tolerance` (of the deciding metric;
     by default half of the study's `matters`).
-    GateFailed where the file is no bundle, was changed, or was made by another version of ablab.
+    CheckFailed where the file is no bundle, was changed, or was made by another version of ablab.
     """
     bundle = bundles.opened(path)
     found = Audit(bundle.key)
@@ -285,5 +285,5 @@ def _pages(plan: Plan) -> list[str]:
     return found
 
 
-def _other(bundle: Bundle, fault: str) -> GateFailed:
-    return GateFailed(Fault(str(bundle.path), fault, "ask for the bundle again"))
+def _other(bundle: Bundle, fault: str) -> CheckFailed:
+    return CheckFailed(Fault(str(bundle.path), fault, "ask for the bundle again"))

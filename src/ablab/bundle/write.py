@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ablab.core import chain
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic, key_of, sha256_file
 from ablab.core.opened import opened as opened_file
 from ablab.core.opened import read_whole
@@ -66,7 +66,7 @@ class Bundle:
         return str(self.index["digest"])
 
     def extract(self, name: str, to: Path) -> None:
-        """Write a member to the file `to`, checked against the index. GateFailed where it is another one."""
+        """Write a member to the file `to`, checked against the index. CheckFailed where it is another one."""
         told, digest, left = self.index["members"][name], hashlib.sha256(), 0
         to.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -90,17 +90,17 @@ class Bundle:
 def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = False) -> dict[str, Any]:
     """Write the bundle of a study that was judged (`answer`) to the file `to`; returns its index.
 
-    weights: with the trained weights of every run. GateFailed where no training has ended, where a script that stages count
+    weights: with the trained weights of every run. CheckFailed where no training has ended, where a script that stages count
     lies outside the study's folder, and where levers do.
     """
     if plan.study.levers:
         fault = f"uses levers from outside ablab ({', '.join(plan.study.levers)}), whose code a bundle does not carry"
         cure = "hand over the study, its lever files and its runs folder; or make it one of ablab's own"
-        raise GateFailed(Fault(plan.study.path.name, fault, cure))
+        raise CheckFailed(Fault(plan.study.path.name, fault, cure))
     runs = [_run(run) for run in plan.runs.values() if plan.store.trained(run.train_key) is not None]
     if not runs:
         fault = "no training of it has ended: there is nothing to bundle"
-        raise GateFailed(
+        raise CheckFailed(
             Fault(plan.study.path.name, fault, "do `ablab run` first, or name the --out that it was run in")
         )
     members = dict(_members(plan, answer, weights))
@@ -130,9 +130,9 @@ def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = Fa
 
 
 def opened(path: Path) -> Bundle:
-    """Open a bundle: its index is whole, and every member is a plain name of a bounded size. GateFailed otherwise."""
+    """Open a bundle: its index is whole, and every member is a plain name of a bounded size. CheckFailed otherwise."""
     if not path.is_file():
-        raise GateFailed(Fault(str(path), "is no file", "give the file that `ablab bundle` wrote"))
+        raise CheckFailed(Fault(str(path), "is no file", "give the file that `ablab bundle` wrote"))
     try:
         archive = zipfile.ZipFile(path)
         infos = archive.infolist()
@@ -154,7 +154,7 @@ def opened(path: Path) -> Bundle:
             path, f"is of format {found!r}, and this ablab reads {FORMAT}", "audit it with the ablab that wrote it"
         )
     if (fault := changed(index, path, _AGAIN)) is not None:
-        raise GateFailed(fault)
+        raise CheckFailed(fault)
     _check_index(path, index, [info.filename for info in infos])
     return Bundle(path, index, archive)
 
@@ -243,7 +243,7 @@ def _scripts(plan: Plan) -> Iterator[tuple[str, bytes | Path]]:
             fault = (
                 "is counted by a stage and lies outside of the study's folder, or has a name that no bundle can keep"
             )
-            raise GateFailed(Fault(script, fault, "move it beside the study file"))
+            raise CheckFailed(Fault(script, fault, "move it beside the study file"))
         if not Path(script).resolve().is_relative_to(folder.resolve()):
             raise _other_file(Path(script), "is a link that leads out of the study's folder")
         yield name, read_whole(Path(script))
@@ -291,7 +291,7 @@ def _files(folder: Path, name: str, files: list[str]) -> Iterator[tuple[str, byt
 
 
 def _own(path: Path) -> Path:
-    """A file of the store or the study that goes into the bundle as it is. GateFailed for a link, or what is no file.
+    """A file of the store or the study that goes into the bundle as it is. CheckFailed for a link, or what is no file.
 
     Store and study may be a stranger's, and a bundle is passed on: behind a link may lie whatever else this user can read.
     """
@@ -301,8 +301,8 @@ def _own(path: Path) -> Path:
     return path
 
 
-def _other_file(path: Path, fault: str) -> GateFailed:
-    return GateFailed(Fault(str(path), fault, "put the file itself there, or remove it"))
+def _other_file(path: Path, fault: str) -> CheckFailed:
+    return CheckFailed(Fault(str(path), fault, "put the file itself there, or remove it"))
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -345,5 +345,5 @@ def _lines(rows: Any) -> bytes:
     return "".join(found).encode()
 
 
-def _broken(path: Path, fault: str, cure: str = _AGAIN) -> GateFailed:
-    return GateFailed(Fault(str(path), fault, cure))
+def _broken(path: Path, fault: str, cure: str = _AGAIN) -> CheckFailed:
+    return CheckFailed(Fault(str(path), fault, cure))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ablab.artifact import pack as artifact
-from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.rng import Draw, stream
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.model.decoder import Decoder, build
@@ -113,7 +113,7 @@ def checks(slot: str, name: str) -> dict[str, Callable[[], str]]:
 
 
 def settings(slot: str, name: str) -> Settings:
-    """Settings of a small study with this lever in its place. GateFailed where the lever refuses them."""
+    """Settings of a small study with this lever in its place. CheckFailed where the lever refuses them."""
     raw = tomllib.loads(STUDY)
     if slot in TRAINING:
         raw["train"] = {slot: name}
@@ -123,7 +123,7 @@ def settings(slot: str, name: str) -> Settings:
             raw["model"]["mlp"] = {"name": "moe", "n_experts": 4}
     study, faults = assemble(raw, None, Path("conformance.toml"), STUDY)
     if study is None:
-        raise GateFailed(faults)
+        raise CheckFailed(faults)
     return study.baseline.settings
 
 
@@ -287,7 +287,7 @@ def corpus(count: int = 60) -> Corpus:
 def _choice(slot: str, name: str) -> dict[str, Any]:
     choice, faults = SLOTS[slot].coerce(name, slot)
     if faults:
-        raise GateFailed(Fault(f"{slot} {name}", fault.fault, fault.cure) for fault in faults)
+        raise CheckFailed(Fault(f"{slot} {name}", fault.fault, fault.cure) for fault in faults)
     return cast(dict[str, Any], choice)
 
 

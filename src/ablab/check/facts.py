@@ -17,7 +17,7 @@ from ablab.study.record import BASELINE
 
 
 def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Everything `check` found, JSON-able. Raises GateFailed for inert arms and illegal stages."""
+    """Everything `check` found, JSON-able. Raises CheckFailed for inert arms and illegal stages."""
     from ablab.check import timing
     from ablab.judging.judge import notes
 
@@ -51,7 +51,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
 def readable(plan: Plan) -> None:
     """Read every file of weights trained elsewhere, as a run would.
 
-    Raises GateFailed for one that does not fit, and for two seeds of an arm whose files have the same content.
+    Raises CheckFailed for one that does not fit, and for two seeds of an arm whose files have the same content.
     """
     from pathlib import Path
 
@@ -67,7 +67,7 @@ def readable(plan: Plan) -> None:
 def _own_content(plan: Plan) -> None:
     from pathlib import Path
 
-    from ablab.core.fault import Fault, GateFailed
+    from ablab.core.fault import CheckFailed, Fault
     from ablab.core.inputs import Inputs
 
     known = Inputs(plan.store.data / "inputs.json")  # hashed already when the runs were planned
@@ -77,7 +77,7 @@ def _own_content(plan: Plan) -> None:
             first, other = seen.setdefault((arm, known.sha256(Path(file))), (seed, file))
             if first != seed:
                 fault = f"holds the very weights of {other}: seeds {first} and {seed} of {arm} would be one run twice"
-                raise GateFailed(Fault(file, fault, "give each seed its own"))
+                raise CheckFailed(Fault(file, fault, "give each seed its own"))
 
 
 def reach(plan: Plan) -> dict[str, Any]:

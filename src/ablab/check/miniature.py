@@ -18,7 +18,7 @@ from ablab.check import full_size
 from ablab.check import inert as changes
 from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
 from ablab.core import making
-from ablab.core.fault import Fault, GateFailed, OutOfMemory, Refused
+from ablab.core.fault import CheckFailed, Fault, OutOfMemory, Refused
 from ablab.core.files import key_of
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan
@@ -122,18 +122,18 @@ def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] |
     for name, settings in small.small.items():
         try:
             found[name] = small.of(name)
-        except (GateFailed, RuntimeError, MemoryError) as error:
+        except (CheckFailed, RuntimeError, MemoryError) as error:
             if machine.ran_out(error) or isinstance(error, OutOfMemory):
                 fault = "even its miniature does not fit into memory"
                 if beyond is None or name == BASELINE:  # without the baseline nothing is compared
-                    raise GateFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
+                    raise CheckFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
                 beyond.append(name)
                 say(f"note: {name}: {fault}")
                 continue
-            if not isinstance(error, GateFailed):
+            if not isinstance(error, CheckFailed):
                 raise
             small_size = f"at its miniature's sizes (seq_len {settings['model']['seq_len']})"
-            raise GateFailed(
+            raise CheckFailed(
                 Fault(f"{file}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure) for one in error.faults
             ) from error
         say(f"miniature {name}: {found[name].text}")
@@ -143,7 +143,7 @@ def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] |
 
 
 def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | None = None) -> dict[str, Outcome]:
-    """Run every miniature; raises GateFailed for inert arms and for stages that violate a gate.
+    """Run every miniature; raises CheckFailed for inert arms and for stages that violate a gate.
 
     beyond: takes the arms for which there is not even so much memory; without it, and for the baseline, that is refused.
     Raises InvalidStudy for what only the full size shows (`full_size`).
@@ -168,7 +168,7 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
     for name, outcome in found.items():
         faults += [Fault(f"{file}: {name}", gate, "this stage is not legal") for gate in outcome.gates]
     if faults:
-        raise GateFailed(faults)
+        raise CheckFailed(faults)
     return found
 
 

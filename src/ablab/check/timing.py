@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ablab.artifact import blob as packing
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of
 from ablab.core.slot import Choice
 from ablab.data import Corpus, ValidRows
@@ -275,7 +275,7 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dic
             if key not in memo:
                 memo[key] = _evaluation(chosen["evaluate"], model, corpus, settings, where.precision)
             found[name] = (packed if root == name else 0.0) + unpacked + checked + memo[key]
-        except (GateFailed, ValueError):
+        except (CheckFailed, ValueError):
             continue
     return found
 

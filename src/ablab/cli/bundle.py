@@ -64,7 +64,7 @@ def audit(
     """Check every digest of a bundle, judge it again from its scores, and with --data train one of its runs again."""
     from ablab.bundle import audit as auditor
     from ablab.core import making
-    from ablab.core.fault import Fault, GateFailed
+    from ablab.core.fault import CheckFailed, Fault
     from ablab.launch.study import silent
 
     hung = functools.partial(say, hang=9)
@@ -85,4 +85,4 @@ def audit(
                 hung(f"{mark}  {text}")
     if found.broken:
         cure = "ask whoever made it, and believe nothing that rests on it"
-        raise GateFailed(Fault(str(bundle), f"{len(found.broken)} checks do not hold", cure))
+        raise CheckFailed(Fault(str(bundle), f"{len(found.broken)} checks do not hold", cure))

@@ -117,7 +117,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check structure, ids, masks and sha256 of everything at PLACE. Exit code 4 where something is wrong."""
-    from ablab.core.fault import GateFailed
+    from ablab.core.fault import CheckFailed
     from ablab.data.look.verify import verify as verified
 
     with _busy(quiet=as_json) as tell:
@@ -128,7 +128,7 @@ def verify(
     if as_json:
         print_json({"place": str(place), "faults": [fault.__dict__ for fault in faults], "warnings": warnings})
     if faults:
-        raise GateFailed(faults)
+        raise CheckFailed(faults)
     if not as_json:
         print(f"{place}: all is well")
 
@@ -142,7 +142,7 @@ def vocab(
     as_json: Json = False,
 ) -> None:
     """Install the o200k vocabulary file. Wherever it comes from, its sha256 decides."""
-    from ablab.core.fault import Fault, GateFailed
+    from ablab.core.fault import CheckFailed, Fault
     from ablab.data import vocabulary
 
     said: list[str] = []
@@ -150,7 +150,7 @@ def vocab(
         path = vocabulary.install(origin, to, say=said.append if as_json else print)
     except ValueError as error:
         fault, _, cure = str(error).rpartition("; ")
-        raise GateFailed(Fault("vocab", fault, cure)) from None
+        raise CheckFailed(Fault("vocab", fault, cure)) from None
     if as_json:
         print_json({"path": str(path), "sha256": vocabulary.SHA256, "said": said})
 

@@ -31,7 +31,7 @@ app.add_typer(data, name="data")
 
 
 def main() -> None:
-    """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 gate failed, 75 interrupted, 141 unread."""
+    """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 check failed, 75 interrupted, 141 unread."""
     from ablab.core import places, streams
     from ablab.core.fault import Refused
     from ablab.core.safe_path import leave_folder

@@ -45,8 +45,8 @@ def mirror(
 
 
 def _sent(plan: Plan, run: Run, name: str) -> dict[str, Any]:
-    """Send one run's rows; how many. GateFailed where the dashboard does not take them: what it took is remembered."""
-    from ablab.core.fault import Fault, GateFailed, InUse
+    """Send one run's rows; how many. CheckFailed where the dashboard does not take them: what it took is remembered."""
+    from ablab.core.fault import CheckFailed, Fault, InUse
     from ablab.runtime.lock import locked
     from ablab.training.mirrors import Copy, Mirrored
 
@@ -65,7 +65,7 @@ def _sent(plan: Plan, run: Run, name: str) -> dict[str, Any]:
                 end()
             except Exception as error:
                 place = f"mirror {name}: {run.arm}, seed {run.seed}"
-                raise GateFailed(
+                raise CheckFailed(
                     Fault(place, f"stopped ({error})", "run the same command to go on from there")
                 ) from error
             return {"rows": sent, "note": ""}

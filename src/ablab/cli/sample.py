@@ -123,7 +123,7 @@ def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[in
 
 def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
     """The arm's run under `seed`, or the first that is trained."""
-    from ablab.core.fault import Fault, GateFailed, InvalidStudy, did_you_mean
+    from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 
     known = list(plan.study.with_baseline)
     if arm not in known:
@@ -136,11 +136,11 @@ def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
         if done and done["status"] == "done":
             return plan.runs[arm, each]
         if done and seed is not None:
-            raise GateFailed(
+            raise CheckFailed(
                 Fault(f"{arm}, seed {seed}", f"has no weights: it {done['status']}", "choose another seed")
             )
     which = "no seed is" if seed is None else f"seed {seed} is not"
-    raise GateFailed(Fault(f"{plan.study.path.name}: {arm}", f"{which} trained yet", cure))
+    raise CheckFailed(Fault(f"{plan.study.path.name}: {arm}", f"{which} trained yet", cure))
 
 
 def _say_what_changed(plan: Plan, run: Run) -> None:

@@ -41,17 +41,17 @@ class InvalidStudy(Refused):
     exit_code = 3
 
 
-class GateFailed(Refused):
-    """A gate is violated: data, checkpoint, store, or an arm that changes nothing. Exit code 4."""
+class CheckFailed(Refused):
+    """A check does not hold: of data, a checkpoint, a store, or of an arm that changes nothing. Exit code 4."""
 
     exit_code = 4
 
 
-class Halted(GateFailed):
+class Halted(CheckFailed):
     """What every other run would meet as well: a disk that is full or cannot be written, a folder that is gone."""
 
 
-class InUse(GateFailed):
+class InUse(CheckFailed):
     """Another process holds what this one wants; `holder` says which. It may be waited for."""
 
     def __init__(self, fault: Fault, holder: str) -> None:
@@ -59,7 +59,7 @@ class InUse(GateFailed):
         self.holder = holder
 
 
-class OutOfMemory(GateFailed):
+class OutOfMemory(CheckFailed):
     """A run needs more memory than there is. Other runs may fit."""
 
 

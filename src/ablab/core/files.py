@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from ablab.core import making, places
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.forms import misfit
 from ablab.core.opened import NoFile, opened, read_whole
 from ablab.core.strict_json import MOST, record
@@ -23,7 +23,7 @@ T = TypeVar("T")
 def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and takes the name, on failure it is removed.
 
-    needed: the bytes that it is to take, more: at least those; a full disk is told with them. Raises GateFailed where the
+    needed: the bytes that it is to take, more: at least those; a full disk is told with them. Raises CheckFailed where the
     disk is full or read-only, or the path leads through a link; the old file, if any, is untouched.
     """
     places.check(path)
@@ -74,19 +74,19 @@ def read_json(path: Path, *keys: str, form: type[T]) -> T: ...
 def read_json(path: Path, *keys: str, form: type = object) -> object:
     """Read JSON; with `keys`, an object that has them all; of `form` (ablab.core.forms).
 
-    A missing, truncated or corrupt file, one of another form, or what is no file raises GateFailed with its path.
+    A missing, truncated or corrupt file, one of another form, or what is no file raises CheckFailed with its path.
     """
     cure = "delete it to have it made again"
     try:
         value = record(read_whole(path, MOST))
     except NoFile as error:
-        raise GateFailed(Fault(str(path), str(error.strerror), cure)) from error
+        raise CheckFailed(Fault(str(path), str(error.strerror), cure)) from error
     except (OSError, ValueError) as error:
-        raise GateFailed(Fault(str(path), f"cannot be read ({error})", cure)) from error
+        raise CheckFailed(Fault(str(path), f"cannot be read ({error})", cure)) from error
     if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
-        raise GateFailed(Fault(str(path), f"does not hold {', '.join(keys)}", cure))
+        raise CheckFailed(Fault(str(path), f"does not hold {', '.join(keys)}", cure))
     if said := misfit(value, form):
-        raise GateFailed(Fault(str(path), said, cure))
+        raise CheckFailed(Fault(str(path), said, cure))
     return value
 
 

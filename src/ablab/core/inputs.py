@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.core.files import sha256_file, write_atomic
 from ablab.core.forms import misfit
 from ablab.core.opened import read_whole
@@ -35,7 +35,7 @@ class Inputs:
         self._known = _load(path)
 
     def sha256(self, file: Path) -> str:
-        """sha256 of `file`'s content. GateFailed where it cannot be read or changes meanwhile."""
+        """sha256 of `file`'s content. CheckFailed where it cannot be read or changes meanwhile."""
         try:
             name, stamp = str(file.resolve()), stamp_of(file)
             known = self._known.get(name)
@@ -43,9 +43,9 @@ class Inputs:
                 return str(known[-1])
             digest, after = sha256_file(file), stamp_of(file)
         except OSError as error:
-            raise GateFailed(Fault(str(file), f"cannot be read ({error.strerror})", "check the file")) from error
+            raise CheckFailed(Fault(str(file), f"cannot be read ({error.strerror})", "check the file")) from error
         if after != stamp:
-            raise GateFailed(Fault(str(file), "changed while it was read", "run again when nothing writes to it"))
+            raise CheckFailed(Fault(str(file), "changed while it was read", "run again when nothing writes to it"))
         if time.time_ns() - max(stamp[1], stamp[3]) > _FRESH_NS:
             self._new[name] = [*stamp, digest]
         return digest

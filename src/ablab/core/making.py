@@ -38,7 +38,7 @@ def folder(root: Path, prefix: str, suffix: str = "", *, among: str = "") -> Ite
 
     Folders of dead makers are removed before: those named with `among` (the prefix where it is "") and `suffix`. One that
     holds something and no lock is taken for an older version's in a folder of this program's own (there is a suffix), and
-    left alone among everybody's temporary files, where it may be anybody's. GateFailed where `root` is or lies behind a link,
+    left alone among everybody's temporary files, where it may be anybody's. CheckFailed where `root` is or lies behind a link,
     or cannot be written.
     """
     places.folder(root)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.fault import CheckFailed, Fault, Halted
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -30,17 +30,17 @@ def real(path: Path) -> Path:
 
 
 def check(path: Path) -> None:
-    """Refuse a path that is a link or leads through one. GateFailed naming the link and where it leads."""
+    """Refuse a path that is a link or leads through one. CheckFailed naming the link and where it leads."""
     path = path.absolute()
     for part in (path, *path.parents):
         if part.is_symlink():
             told = "is a link" if part == path else f"lies behind the link {part}"
             fault = f"{told} that leads to {part.readlink()}, and nothing is written through a link"
-            raise GateFailed(Fault(str(path), fault, "remove the link, or name the place that it leads to"))
+            raise CheckFailed(Fault(str(path), fault, "remove the link, or name the place that it leads to"))
 
 
 def folder(path: Path, *, elsewhere: str = "another --out") -> Path:
-    """Make a folder with all above it; returns it. GateFailed for a link among them, and where it cannot be made."""
+    """Make a folder with all above it; returns it. CheckFailed for a link among them, and where it cannot be made."""
     check(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def folder(path: Path, *, elsewhere: str = "another --out") -> Path:
 def opened(path: Path, flags: int) -> int:
     """A descriptor of a file of this program's own, made with its folder where it is missing (flags: with os.O_CREAT).
 
-    GateFailed for a link, a pipe, a device, a folder and a file that has a second name, and where it cannot be opened.
+    CheckFailed for a link, a pipe, a device, a folder and a file that has a second name, and where it cannot be opened.
     """
     check(path)
     folder(path.parent)
@@ -67,10 +67,10 @@ def opened(path: Path, flags: int) -> int:
         return handle
     os.close(handle)
     if not stat.S_ISREG(found.st_mode):
-        raise GateFailed(Fault(str(path), "is no regular file", "move it away"))
+        raise CheckFailed(Fault(str(path), "is no regular file", "move it away"))
     fault = f"is one of {found.st_nlink} names of the same file (hard links), and the others would change with it"
     own, new = shlex.quote(str(path)), shlex.quote(f"{path}.new")
-    raise GateFailed(Fault(str(path), fault, f"give it bytes of its own: cp {own} {new} && mv {new} {own}"))
+    raise CheckFailed(Fault(str(path), fault, f"give it bytes of its own: cp {own} {new} && mv {new} {own}"))
 
 
 def extend(handle: int, data: bytes) -> None:

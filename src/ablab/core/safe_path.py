@@ -8,7 +8,7 @@ import types
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 
 VARIABLE = "PYTHONSAFEPATH"  # with it `python -c` and `python -m` leave their folder out of sys.path (Python 3.11)
 _own_program = False  # whether this process is a command of ours, not a caller's script or notebook
@@ -36,11 +36,11 @@ def start(process: BaseProcess) -> None:
     """Start a process of multiprocessing's `spawn` whose first imports (pickle, socket, ...) are the interpreter's own.
 
     multiprocessing gives a child the parent's sys.path only after the child has imported them, with the current folder
-    ahead of all others. GateFailed where Python was told not to look at its environment: the child would not either.
+    ahead of all others. CheckFailed where Python was told not to look at its environment: the child would not either.
     """
     if sys.flags.ignore_environment and not sys.flags.safe_path:
         fault = "runs with -E: processes that it starts would import modules from the current folder"
-        raise GateFailed(Fault("python", fault, "start it with -P or -I, or without -E"))
+        raise CheckFailed(Fault("python", fault, "start it with -P or -I, or without -E"))
     before, program = os.environ.get(VARIABLE), sys.modules["__main__"]
     os.environ[VARIABLE] = "1"
     if not _own_program:  # a child imports the program of its parent, and a caller's script would call us once more

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ablab.core import places
-from ablab.core.fault import Fault, GateFailed, Interrupted, Refused
+from ablab.core.fault import CheckFailed, Fault, Interrupted, Refused
 from ablab.core.plain import plain
 
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
@@ -41,7 +41,7 @@ class Outlet:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write and flush. GateFailed where there is no room; Unheard where nobody reads."""
+        """Write and flush. CheckFailed where there is no room; Unheard where nobody reads."""
         if not isinstance(text, str):
             raise TypeError(f"{self._name} takes text, not {type(text).__name__}")
         if not text:  # a probe; of a full device not even that is taken
@@ -69,7 +69,7 @@ class Outlet:
             raise Unheard from None
         told = places.unwritable(place, error, needed).faults[0].fault
         cure = "free space, or send it elsewhere, then run again"
-        raise GateFailed(Fault(f"{NAMES[self._name]} ({place})", told, cure)) from None
+        raise CheckFailed(Fault(f"{NAMES[self._name]} ({place})", told, cure)) from None
 
     def _place(self) -> Path:
         """The file behind the stream, where the system tells."""

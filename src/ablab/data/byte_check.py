@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.corpus.corpus import Corpus, Valid
 
 TOLERANCE = 1e-9  # relative; sums are fp64
@@ -39,19 +39,19 @@ def told(metrics: Mapping[str, float | None], valid: Valid) -> list[str]:
 def untrained(metrics: Mapping[str, float], corpus: Corpus, *, place: str) -> dict[str, float | None]:
     """What a model scored before its first step, beside ln V: a fingerprint of tokens, bytes and vocabulary.
 
-    GateFailed where it knows the text already (weights are not random, or scores see their targets), or where the bytes
+    CheckFailed where it knows the text already (weights are not random, or scores see their targets), or where the bytes
     do not agree. There is no upper bound: wide initial weights score far above ln V and are a choice, not a fault.
     """
     valid, uniform = corpus.valid, math.log(corpus.vocab_size)
     if wrong := told(metrics, valid):
-        raise GateFailed(
+        raise CheckFailed(
             Fault(place, wrong[0], "token files and byte counts do not belong together; prepare the data again")
         )
     if metrics["nats_per_token"] < KNOWS * uniform:
         fault = (
             f"scores {metrics['nats_per_token']:.4f} nats per token before its first step, where ln V = {uniform:.4f}"
         )
-        raise GateFailed(Fault(place, fault, "its weights are not random, or a score sees its own target"))
+        raise CheckFailed(Fault(place, fault, "its weights are not random, or a score sees its own target"))
     per_byte = uniform * valid.n_targets / (math.log(2) * valid.n_scored_bytes) if valid.n_scored_bytes else None
     return {
         "nats_per_token": metrics["nats_per_token"],

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ablab.core import places, streams
-from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.files import write_atomic
 from ablab.core.kinds import what_is
 from ablab.core.opened import opened
@@ -86,11 +86,11 @@ def install(origin: str | None = None, to: Path | None = None, say: Callable[[st
     None: nothing to do where the right file is there; else the folders that tiktoken and openai-harmony use, then the
     publisher's URL. A file that is not the right one is never installed.
 
-    Errors: ValueError with every place tried and what was wrong there; GateFailed where `to` cannot be written.
+    Errors: ValueError with every place tried and what was wrong there; CheckFailed where `to` cannot be written.
     """
     to = to or default_path()
     if to.is_dir():
-        raise GateFailed(Fault(str(to), "is a folder", f"name a file in it: --to {shlex.quote(str(to / NAME))}"))
+        raise CheckFailed(Fault(str(to), "is a folder", f"name a file in it: --to {shlex.quote(str(to / NAME))}"))
     if origin is None and to.is_file() and not _fault(_bytes_at(to)):
         say(f"{to} is there already")
         return to
@@ -108,9 +108,9 @@ def install(origin: str | None = None, to: Path | None = None, say: Callable[[st
 def _write(to: Path, data: bytes) -> None:
     try:
         write_atomic(places.real(to), data)
-    except GateFailed as error:
+    except CheckFailed as error:
         told = [Fault(one.place, one.fault, one.cure.replace("--out", "--to")) for one in error.faults]
-        raise GateFailed(told) from error
+        raise CheckFailed(told) from error
 
 
 def _usual_places() -> list[str]:

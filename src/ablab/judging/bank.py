@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import fits
 from ablab.records.answer import Banked, Kept
@@ -14,7 +14,7 @@ from ablab.runs.store import stage_asked
 from ablab.study.record import BASELINE
 from ablab.verdict import Bank
 
-WORDS = ("better", "worse", "equivalent", "inconclusive")  # an arm that diverges or breaks a gate has another spread
+WORDS = ("better", "worse", "equivalent", "inconclusive")  # an arm that diverges or breaks a rule has another spread
 PAIRS = 3  # two pairs of a lucky draw would weigh as much as they please
 ELSEWHERE = ("data.", "budget.", "train.weights")  # what makes a pair of other tokens: it shares less noise
 
@@ -42,7 +42,7 @@ def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Banked]]:
             continue
         try:
             other = read_json(path)
-        except GateFailed:
+        except CheckFailed:
             continue  # planning only: a file that cannot be read plans nothing
         if fits(other, Kept) and other.get("fingerprint") == wanted:
             yield from ((str(path.parent), row) for row in other["arms"] if fits(row, Banked) and _fits(row))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ablab import verdict
-from ablab.core.fault import Fault, GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.judging import cost, history, price
 from ablab.judging.bank import pooled
 from ablab.runs.given_up import failures
@@ -147,13 +147,13 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
                 stages[stage] = _documents(scores.of_metric(metric), plan.corpus(run).groups)
             except KeyError as error:
                 place, fault = str(plan.store.score(key)), f"stage '{stage}' has no {metric}"
-                raise GateFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
+                raise CheckFailed(Fault(place, fault, "choose another metric, or evaluate disjoint")) from error
     points = [(row.get("tokens"), row.get(metric)) for row in done["trajectory"]]
     trajectory = [(float(tokens), float(value)) for tokens, value in points if tokens is not None and value is not None]
     if len(trajectory) < len(points):
         lies = plan.store.train(run.train_key)
         cure = f"delete {lies} to have the run made again"
-        raise GateFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure))
+        raise CheckFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure))
     seconds = done["seconds"] if done["steps"] else None
     return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
 
@@ -181,7 +181,7 @@ def _hash_at(directory: Path, step: int) -> str | None:
         if row.get("step") == step and "token_hash" in row:
             return str(row["token_hash"])
     fault = f"has no row of step {step}, so the tokens of this run cannot be compared"
-    raise GateFailed(Fault(str(directory / "metrics.jsonl"), fault, f"delete {directory} to have the run made again"))
+    raise CheckFailed(Fault(str(directory / "metrics.jsonl"), fault, f"delete {directory} to have the run made again"))
 
 
 def bank(plan: Plan) -> Bank | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from ablab.core import chain
-from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.files import read_json
 from ablab.core.opened import opened
 from ablab.core.strict_json import MOST
@@ -69,5 +69,5 @@ def _looked(path: Path, **how: Any) -> tuple[list[str], str, int]:
             lines: Iterator[bytes] = iter(lambda: file.readline(MOST), b"")
             said, last, count = chain.check(lines, **how)
     except OSError as error:
-        raise GateFailed(Fault(str(path), f"cannot be read ({error})", "move it away, or make it readable")) from error
+        raise CheckFailed(Fault(str(path), f"cannot be read ({error})", "move it away, or make it readable")) from error
     return [f"{path}: {line}" for line in said], last, count

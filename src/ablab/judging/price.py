@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import score_key, train_key
@@ -148,7 +148,7 @@ def timings(plan: Plan, end: End = "seconds") -> dict[str, float]:
             if _file(plan).exists()
             else {"seconds": {}}
         )
-    except GateFailed:
+    except CheckFailed:
         return {}  # a note of this program's to itself: without it prices are unknown until something has run
     kept = found.get(end, {})
     if not isinstance(kept, dict):

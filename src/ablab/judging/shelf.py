@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ablab.core import places
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import fits
 from ablab.core.opened import read_whole
@@ -42,7 +42,7 @@ def lying(folder: Path) -> dict[str, Any] | None:
     """The verdict in a folder; None where there is none, or none that can be read: it would be made again."""
     try:
         found = read_json(folder / "verdict.json", form=Kept)
-    except GateFailed:
+    except CheckFailed:
         return None
     return dict(found)
 
@@ -59,7 +59,7 @@ def guard(plan: Plan) -> None:
         f"{len(missing)} runs to the next look are missing"
     )
     cure = f"put back what changed, or do `ablab run` first: the page then moves to {_place(plan, other)}"
-    raise GateFailed(Fault(str(plan.directory / "report.html"), fault, cure))
+    raise CheckFailed(Fault(str(plan.directory / "report.html"), fault, cure))
 
 
 def one_of_its_name(folder: Path) -> None:
@@ -67,16 +67,16 @@ def one_of_its_name(folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name and other.name.lower() == folder.name.lower():
             fault = "differs from the study's name by case alone, which many disks do not tell apart"
-            raise GateFailed(Fault(str(other), fault, "rename the study, or choose another --out"))
+            raise CheckFailed(Fault(str(other), fault, "rename the study, or choose another --out"))
 
 
 def free(plan: Plan, to: Path) -> Path:
-    """The folder `to` that a person named, its links followed. GateFailed where another study's page lies there."""
+    """The folder `to` that a person named, its links followed. CheckFailed where another study's page lies there."""
     to = places.real(to)
     other = lying(to)
     if other is not None and (other.get("study"), other.get("version")) != (plan.study.name, version(plan)):
         fault = f"holds the page of another study or version ({other.get('study')}, judged {_when(other)})"
-        raise GateFailed(Fault(str(to), fault, "name another folder"))
+        raise CheckFailed(Fault(str(to), fault, "name another folder"))
     return to
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json
 from ablab.records.run import Checkpoint, MadeBy, Trained
 from ablab.runs.plan import Plan, Run
@@ -59,7 +59,7 @@ def guard(plan: Plan) -> None:
         )
         faults.append(Fault(f"study {plan.study.name}", fault, cure))
     if faults:
-        raise GateFailed(faults)
+        raise CheckFailed(faults)
 
 
 def notes(plan: Plan) -> list[str]:
@@ -118,7 +118,7 @@ def _headers(folder: Path) -> Iterator[Checkpoint]:
         try:
             yield read_json(path, "step", "identity")
             return
-        except GateFailed:
+        except CheckFailed:
             continue
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.runs import given_up
 from ablab.runs.look import Kept
 from ablab.runs.plan import Plan, Run
@@ -100,9 +100,9 @@ class Board:
             given_up.give_up(self.plan, run, text)
 
     def _refuse(self, run: Run, text: str) -> None:
-        """Give up one run; GateFailed where another one was refused in the same words: it is the fault of neither."""
+        """Give up one run; CheckFailed where another one was refused in the same words: it is the fault of neither."""
         if text in self.refusals:
-            raise GateFailed(Fault(f"{run.arm}, seed {run.seed}", text))
+            raise CheckFailed(Fault(f"{run.arm}, seed {run.seed}", text))
         self.refusals.add(text)
         given_up.give_up(self.plan, run, text)
 

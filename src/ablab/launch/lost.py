@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, read_lines
@@ -21,7 +21,7 @@ def lost(store: Store, run: Run) -> str:
         try:
             kept = int(read_json(path, "step")["step"])
             break
-        except (GateFailed, TypeError, ValueError):
+        except (CheckFailed, TypeError, ValueError):
             continue
     made = max(
         (row["step"] for row in read_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int)), default=0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablab.core import places
-from ablab.core.fault import Fault, GateFailed, Halted
+from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.core.files import read_json, write_json
 from ablab.records.run import Executed
 from ablab.study.read import read
@@ -38,7 +38,7 @@ def aside(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-class GivenUp(GateFailed):
+class GivenUp(CheckFailed):
     """Runs were given up; what the others came to is judged all the same."""
 
     def __init__(self, faults: Sequence[Fault], judged: Judged) -> None:
@@ -51,7 +51,7 @@ class Lab:
     """A study at a scale, the store `out`, and how it is executed. The file is read anew by every call.
 
     device: cpu or cuda; None is the one that the study began with. precision: bf16 or fp32; None is what the study began
-    with, or what the hardware multiplies. Calls raise InvalidStudy and GateFailed with every fault found, Interrupted where
+    with, or what the hardware multiplies. Calls raise InvalidStudy and CheckFailed with every fault found, Interrupted where
     a signal (Ctrl-C) ended them; the same call then goes on. What a cure calls `--out DIR` is the argument out="DIR".
     """
 
@@ -89,10 +89,10 @@ class Lab:
         study, store = self.study, self.store
         device = self._began(study, store) if self.device is None else self.device
         if device.split(":")[0] not in DEVICES:
-            raise GateFailed(Fault("device", f"'{device}' is no device", f"choose {' or '.join(DEVICES)}"))
+            raise CheckFailed(Fault("device", f"'{device}' is no device", f"choose {' or '.join(DEVICES)}"))
         if self.precision not in (None, *machine.PRECISIONS):
             cure = f"choose {' or '.join(machine.PRECISIONS)}"
-            raise GateFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
+            raise CheckFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
         how: dict[str, Any] = {"device": device, "precision": self.precision, "computes": computes}
         made = plan.make(study, store, **how, say=say, recall=recall)
         measurable(made)
@@ -101,7 +101,7 @@ class Lab:
     def check(self, say: Say = silent) -> dict[str, Any]:
         """Return what each arm changes and costs, what the study can show, and how a miniature of every arm fared.
 
-        GateFailed for arms that change nothing and stages that break a rule.
+        CheckFailed for arms that change nothing and stages that break a rule.
         """
         from ablab.check.facts import facts
 
@@ -137,7 +137,7 @@ class Lab:
 
         deadline = None if until is None else time.monotonic() + until
         if unknown := [name for name in mirrors if name not in boards.MODULES]:
-            raise GateFailed(Fault("mirrors", f"'{unknown[0]}' is no mirror", f"known: {', '.join(boards.MODULES)}"))
+            raise CheckFailed(Fault("mirrors", f"'{unknown[0]}' is no mirror", f"known: {', '.join(boards.MODULES)}"))
         with _ending_well(), unfinished():
             plan = self.plan(say=say)
             shelf.one_of_its_name(plan.directory)
@@ -170,7 +170,7 @@ class Lab:
     def report(self, page: Path | str | None = None, recall: Say = aside) -> Judged:
         """Judge what exists now and write the report; works at any moment, also while the study runs.
 
-        page: another folder for it; nothing is then written into the store. GateFailed where the finished page of another
+        page: another folder for it; nothing is then written into the store. CheckFailed where the finished page of another
         version of the study lies there. recall: hears of data that are gone, of which what the store has is taken.
         """
         from ablab.judging import shelf
@@ -188,7 +188,7 @@ class Lab:
 
     @property
     def verdict(self) -> Judged:
-        """What was judged last. GateFailed where nothing was, or another version of the study."""
+        """What was judged last. CheckFailed where nothing was, or another version of the study."""
         from ablab.judging import shelf
         from ablab.report.judged import Judged
 
@@ -197,25 +197,25 @@ class Lab:
         found = shelf.lying(folder)
         if found is None:
             place = str(folder / "verdict.json")
-            raise GateFailed(
+            raise CheckFailed(
                 Fault(place, "is missing: nothing of this study was judged here", "call run() or report()")
             )
         plan = self.plan(computes=False, recall=aside)
         if found.get("version") != shelf.version(plan):
             since = shelf.since(plan, found)
-            raise GateFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
+            raise CheckFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
         return Judged(found, folder)
 
     def _began(self, study: Study, store: Store) -> str:
-        """The device that the study began with. GateFailed where it never ran here, or that device is not here."""
+        """The device that the study began with. CheckFailed where it never ran here, or that device is not here."""
         import torch
 
         began = store.study(study.name, self.scale) / "where.json"
         if not began.exists():
-            raise GateFailed(Fault(str(began), "is missing: this study never ran here", self.again))
+            raise CheckFailed(Fault(str(began), "is missing: this study never ran here", self.again))
         device = str(read_json(began, form=Executed)["device"])
         if device != "cpu" and not torch.cuda.is_available():
-            raise GateFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
+            raise CheckFailed(Fault(str(began), f"this study trains on {device}, which is not here", "go where it ran"))
         return device
 
     @property
@@ -282,7 +282,7 @@ def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -
 def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:
     try:
         return bool(read_json(plan.directory / "checked.json") == mark)
-    except GateFailed:
+    except CheckFailed:
         return False  # a note of this program's to itself: without it the check is made again
 
 

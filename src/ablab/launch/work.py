@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab.core.fault import Fault, GateFailed, Halted, Interrupted, InUse, OutOfMemory, Refused
+from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.core.files import sha256_file
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, Where, train_key
@@ -38,7 +38,7 @@ def do(
 ) -> str:
     """Bring `run` to its end; returns `done` or `diverged`.
 
-    Raises Interrupted after a checkpoint where `stop()` turned true, GateFailed where a file is wrong or in use.
+    Raises Interrupted after a checkpoint where `stop()` turned true, CheckFailed where a file is wrong or in use.
     """
     from ablab.data import open_corpus
     from ablab.training.adopt import adopt
@@ -97,7 +97,7 @@ def _unchanged(run: Run, where: Where) -> None:
     [file] = run.settings["train"]["weights"] or []
     found = sha256_file(Path(file)) if Path(file).is_file() else ""
     if train_key(run.settings, corpus=run.corpus.name, seed=run.seed, where=where, weights=found) != run.train_key:
-        raise GateFailed(Fault(file, "changed after the runs were planned", "start the study again"))
+        raise CheckFailed(Fault(file, "changed after the runs were planned", "start the study again"))
 
 
 def serve(

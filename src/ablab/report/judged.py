@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab.core.fault import Fault, GateFailed, to_install
+from ablab.core.fault import CheckFailed, Fault, to_install
 
 if TYPE_CHECKING:
     import pandas
@@ -40,7 +40,7 @@ class Judged:
         return None if winner is None else str(winner)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return a row per arm, the baseline first, indexed by its name. GateFailed where pandas is not installed.
+        """Return a row per arm, the baseline first, indexed by its name. CheckFailed where pandas is not installed.
 
         word, delta (to `on`, in the deciding metric), low and high (of its interval), seeds, p and more_seeds as
         verdict.json has them, mean (the arm's own level), and what it costs: bytes, parameters, tokens_per_second,
@@ -49,7 +49,7 @@ class Judged:
         try:
             import pandas
         except ImportError as error:
-            raise GateFailed(Fault("to_frame()", "pandas is not installed", to_install("pandas"))) from error
+            raise CheckFailed(Fault("to_frame()", "pandas is not installed", to_install("pandas"))) from error
         rows = [
             {**{key: arm.get(key) for key in COLUMNS}, **{key: arm["cost"].get(key) for key in PAID}}
             for arm in self.answer["arms"]

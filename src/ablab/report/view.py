@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.forms import misfit
 from ablab.records.answer import Answer
 from ablab.report.words import UNITS, clean, decimals_for, num, scrub
@@ -29,14 +29,14 @@ def numbers(value: Any) -> list[float | None]:
     return [num(v) for v in listing(value)]
 
 
-def refused(place: str, fault: str) -> GateFailed:
+def refused(place: str, fault: str) -> CheckFailed:
     """The refusal of a verdict that judging did not write like this."""
     here = "verdict.json" + (f": {place}" if place else "")
-    return GateFailed(Fault(here, fault, "do `ablab report` on the study file: it is judged anew from its runs"))
+    return CheckFailed(Fault(here, fault, "do `ablab report` on the study file: it is judged anew from its runs"))
 
 
 class View:
-    """A verdict of the form `Answer`; GateFailed for another one. Nothing here changes a number."""
+    """A verdict of the form `Answer`; CheckFailed for another one. Nothing here changes a number."""
 
     def __init__(self, verdict: dict[str, Any]) -> None:
         if said := misfit(verdict, Answer):
@@ -262,7 +262,7 @@ def mean_of(value: Any) -> float | None:
 
 
 def grid_of(value: object, rows: int, columns: int) -> list[list[float | None]] | None:
-    """`value` as rows x columns, None where there is none; GateFailed for another shape."""
+    """`value` as rows x columns, None where there is none; CheckFailed for another shape."""
     if value is None:
         return None
     grid = [numbers(line) for line in listing(value)]
@@ -287,7 +287,7 @@ def _band(band: dict[str, Any]) -> tuple[list[float], list[float | None]] | None
 
 
 def _edges(band: dict[str, Any], key: str) -> list[float]:
-    """The edges of the bands of `key`, rising from 0 or more; GateFailed where they are not one more than the bands."""
+    """The edges of the bands of `key`, rising from 0 or more; CheckFailed where they are not one more than the bands."""
     edges: list[float] = band["edges"]
     if len(edges) != len(band[key]) + 1 or min(edges) < 0 or any(a >= b for a, b in zip(edges, edges[1:])):
         raise refused("bands", f"holds {len(band[key])} bands of {key} between the edges {edges}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ablab.core.fault import GateFailed, Refused
+from ablab.core.fault import CheckFailed, Refused
 from ablab.core.files import read_json, write_json
 from ablab.core.inputs import Inputs
 from ablab.records.settings import Settings
@@ -72,7 +72,7 @@ def _load(path: Path) -> dict[str, list[str]]:
     """The memo; nothing where it is lost or damaged, and then files that are gone cannot be recalled."""
     try:
         found = read_json(path)
-    except GateFailed:
+    except CheckFailed:
         return {}
     whole = isinstance(found, dict) and all(
         isinstance(held, list) and all(isinstance(one, str) for one in held) for held in found.values()

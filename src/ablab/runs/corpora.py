@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed, InvalidStudy, Refused
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy, Refused
 from ablab.core.files import key_of, read_json, write_json
 from ablab.records.settings import DataSettings
 
@@ -26,7 +26,7 @@ def prepared(
 
     recall: says so where a source cannot be read and the store's corpus of it is taken; without it that is refused.
 
-    Raises GateFailed where there is too little text or a stage's script cannot be counted, InvalidStudy where the data do
+    Raises CheckFailed where there is too little text or a stage's script cannot be counted, InvalidStudy where the data do
     not fit what the study asks.
     """
     from ablab.data.batches.megatron_stream import unfit
@@ -42,7 +42,7 @@ def prepared(
                 say(f"data: {few}")
         if known[asked].n_train < (span := chosen["span"]):
             fault = f"{known[asked].n_train:,} training tokens do not fill one chunk of {span:,} (the longest seq_len)"
-            raise GateFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
+            raise CheckFailed(Fault(f"{study.path.name}: data.source", fault, "add text or lower seq_len"))
         if missing := _missing_span(known[asked], study.decision["metric"]):
             place = f"{study.path.name}: decision.metric"
             raise InvalidStudy(Fault(place, missing, "choose nats_per_token or bits_per_byte, or data with spans"))
@@ -147,7 +147,7 @@ def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
 def _memo(path: Path) -> dict[str, list[str]]:
     try:
         found = read_json(path)
-    except GateFailed:
+    except CheckFailed:
         return {}  # lost: data that is gone cannot be recalled, all else goes on
     if not isinstance(found, dict):
         return {}
@@ -166,7 +166,7 @@ def _code(study: Study, arm: Arm) -> None:
                 code_bytes(Path(stage["code"]))
         except ValueError as error:
             place = f"{study.path.name}: stage.{name}.code"
-            raise GateFailed(Fault(place, *str(error).split("; ", 1))) from error
+            raise CheckFailed(Fault(place, *str(error).split("; ", 1))) from error
 
 
 def _missing_span(corpus: Corpus, metric: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json, write_json
 from ablab.core.forms import misfit
 from ablab.records.run import GivenUp
@@ -53,5 +53,5 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
     path = plan.directory / "failed.json"
     rows = read_json(path) if path.exists() else []
     if misfit(rows, list[GivenUp]):
-        raise GateFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
+        raise CheckFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
     return list(rows)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ablab.core import chain, places
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file, write_json
 from ablab.core.forms import fits
 from ablab.core.opened import NoFile, opened
@@ -91,12 +91,12 @@ class Store:
         return self.once(path, "done", lambda: read_sealed(path, form=Trained, cure=cure))
 
     def scored(self, key: str) -> Result | None:
-        """The finished stage under `key`, or None. GateFailed where the file is not what the stage wrote there."""
+        """The finished stage under `key`, or None. CheckFailed where the file is not what the stage wrote there."""
         path = self.score(key) / "result.json"
         return self.once(path, "result", lambda: _result(path, key))
 
     def scores(self, key: str, result: Result) -> Scores:
-        """The scores of the finished stage under `key` whose record is `result`. GateFailed where they are not there."""
+        """The scores of the finished stage under `key` whose record is `result`. CheckFailed where they are not there."""
         from ablab.scoring.scores import FILE, Scores
 
         folder = self.score(key)
@@ -120,7 +120,7 @@ def _result(path: Path, key: str) -> Result:
     cure = f"delete {path.parent} to have the stage run again"
     result = read_sealed(path, form=Result, cure=cure)
     if result["key"] != key:
-        raise GateFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
+        raise CheckFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
     return result
 
 
@@ -195,7 +195,7 @@ def _stage_revisions(asked: dict[str, Any]) -> dict[str, int | str]:
 def append_line(path: Path, row: Mapping[str, object]) -> None:
     """Append one JSON line, whole or not at all, by one process at a time; a row torn by a crash is repaired first.
 
-    GateFailed where the disk is full, with the bytes needed: the lines before it stay as they were.
+    CheckFailed where the disk is full, with the bytes needed: the lines before it stay as they were.
     """
     line = (json.dumps(row, allow_nan=False) + "\n").encode()
     handle = places.opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -251,7 +251,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                     rows += [row] if isinstance(row, dict) else []
     except OSError as error:
         said = error.strerror if isinstance(error, NoFile) else f"cannot be read ({error})"
-        raise GateFailed(Fault(str(path), str(said), "move it away, or make it readable")) from error
+        raise CheckFailed(Fault(str(path), str(said), "move it away, or make it readable")) from error
     return rows
 
 
@@ -263,7 +263,7 @@ def read_decisions(path: Path) -> list[Asked]:
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
     """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
 
-    Raises GateFailed where the study began otherwise.
+    Raises CheckFailed where the study began otherwise.
     """
     here = Where(device, precision, executor, micro_rows, compiled)
     if not path.exists():
@@ -272,7 +272,7 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     found = read_json(path, form=Executed)
     if found["micro_rows"] < 1:
         fault = f"holds micro_rows = {found['micro_rows']}, which nothing here wrote"
-        raise GateFailed(Fault(str(path), fault, "delete it to have it made again"))
+        raise CheckFailed(Fault(str(path), fault, "delete it to have it made again"))
     kept = Where.read(found)
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         began = f"{kept.precision} by {kept.executor} on {kept.device}"
@@ -280,5 +280,5 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
         cure = "go on where it began"
         if (kept.device, kept.executor) == (device, executor):
             cure = f"go on with --precision {kept.precision}, which is slow where it must be emulated"
-        raise GateFailed(Fault(str(path), fault, f"{cure}, or choose another --out"))
+        raise CheckFailed(Fault(str(path), fault, f"{cure}, or choose another --out"))
     return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.records.run import MadeBy
 from ablab.runtime import source
 
@@ -36,8 +36,8 @@ def since(kept: MadeBy, here: MadeBy, folder: Path) -> list[str]:
     return found
 
 
-def refused(place: Path, what: str, differences: Sequence[str]) -> GateFailed:
+def refused(place: Path, what: str, differences: Sequence[str]) -> CheckFailed:
     """The refusal of `what` in the folder `place`."""
     fault = f"{what} was made otherwise: {'; '.join(differences)}"
     cure = f"put that back as it was, delete {place} to have it made again, or take it as it is with {FLAG}"
-    return GateFailed(Fault(str(place), fault, cure))
+    return CheckFailed(Fault(str(place), fault, cure))

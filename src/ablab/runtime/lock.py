@@ -41,7 +41,7 @@ class Held:
 def locked(directory: Path) -> Iterator[Held]:
     """Hold `directory` for this process until the block ends. The death of the holder, of any kind, frees it.
 
-    Raises InUse naming the holder's host, process and start where another process holds it; GateFailed where the directory
+    Raises InUse naming the holder's host, process and start where another process holds it; CheckFailed where the directory
     cannot be written, and where it or its `lock` is a link.
     """
     handle = places.opened(directory / "lock", os.O_RDWR | os.O_CREAT)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 PRECISIONS = ("bf16", "fp32")  # of runs
@@ -31,17 +31,17 @@ MEMORY_SHARE = 0.5  # of what is free: other work, the allocator's slack, and th
 
 
 def require(device: str) -> None:
-    """Raise GateFailed where this machine, or this torch, has no such device."""
+    """Raise CheckFailed where this machine, or this torch, has no such device."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise GateFailed(Fault("--device", f"'{device}' names no device", "choose cpu or cuda")) from error
+        raise CheckFailed(Fault("--device", f"'{device}' names no device", "choose cpu or cuda")) from error
     if kind == "cuda" and not torch.cuda.is_available():
         built = "sees no GPU" if torch.version.cuda else "was built without CUDA"
         fault = f"torch {torch.__version__} {built}"
-        raise GateFailed(Fault("--device cuda", fault, "run where there is one, or choose --device cpu"))
+        raise CheckFailed(Fault("--device cuda", fault, "run where there is one, or choose --device cpu"))
     if kind not in ("cpu", "cuda"):
-        raise GateFailed(Fault("--device", f"runs are not made on '{kind}'", "choose cpu or cuda"))
+        raise CheckFailed(Fault("--device", f"runs are not made on '{kind}'", "choose cpu or cuda"))
 
 
 def precision(device: str, asked: str | None = None) -> str:
@@ -80,7 +80,7 @@ def cores() -> int:
 def threads_asked() -> int | None:
     """What OMP_NUM_THREADS asks for, of a list (one number per level of nesting) its first; None where it is not set.
 
-    GateFailed for what is no number of threads: OpenMP itself would go on with another one.
+    CheckFailed for what is no number of threads: OpenMP itself would go on with another one.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").strip()
     if not asked:
@@ -88,7 +88,7 @@ def threads_asked() -> int | None:
     first = asked.split(",")[0].strip()
     if not first.isdecimal() or int(first) < 1:
         fault, cure = f"'{asked}' is no number of threads", "set a whole number from 1 on, or unset it"
-        raise GateFailed(Fault("OMP_NUM_THREADS", fault, cure))
+        raise CheckFailed(Fault("OMP_NUM_THREADS", fault, cure))
     return int(first)
 
 

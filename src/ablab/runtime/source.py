@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json, write_json
 from ablab.core.slot import Origin, Slot
 from ablab.records.settings import Settings
@@ -243,7 +243,7 @@ def _own_hash(name: str) -> str:
 def _details(folder: Path | None) -> dict[str, dict[str, str]]:
     try:
         found = {} if folder is None else read_json(folder / DETAILS)
-    except GateFailed:
+    except CheckFailed:
         return {}
     return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import write_atomic
 from ablab.core.forms import misfit
 from ablab.core.opened import read_whole
@@ -110,7 +110,7 @@ class Scores:
 
     @classmethod
     def load(cls, directory: Path, result: Result) -> Scores:
-        """The scores that `result` (the stage's result.json) describes; GateFailed where the file is not that file."""
+        """The scores that `result` (the stage's result.json) describes; CheckFailed where the file is not that file."""
         path = directory / FILE
         try:
             blob = read_whole(path, MOST_BYTES)
@@ -188,5 +188,5 @@ def finite(value: object) -> Any:
     return value
 
 
-def _broken(path: Path, fault: str) -> GateFailed:
-    return GateFailed(Fault(str(path), fault, f"delete {path.parent} to have the stage run again"))
+def _broken(path: Path, fault: str) -> CheckFailed:
+    return CheckFailed(Fault(str(path), fault, f"delete {path.parent} to have the stage run again"))

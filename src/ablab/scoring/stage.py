@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from ablab.artifact import blob as packing
 from ablab.artifact.blob import BLOB, RESULT
 from ablab.artifact.compressors.digest import digest
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json, write_atomic, write_json
 from ablab.core.opened import opened
 from ablab.data import Corpus, byte_check
@@ -61,7 +61,7 @@ def run_stage(
     an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
     nothing is raised), checked, diverged (why scores mean nothing, or None), scores {file, sha256}, seconds, peak_bytes;
     source (`ablab.runtime.source`) and machine say what made it; key (the directory's name) and digest guard the rest.
-    GateFailed where a file is missing, damaged, or does not fit.
+    CheckFailed where a file is missing, damaged, or does not fit.
     """
     began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
     make = functools.partial(decoder_of, corpus=corpus, seed=seed, executor=executor, device=device)
@@ -158,7 +158,7 @@ def legal(
         try:
             more, seen = replay.check(evaluator, model, corpus, settings, **how)
         except ValueError as error:
-            raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+            raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
         violated, checked = violated + more, checked | seen
     return violated, checked
 
@@ -193,7 +193,7 @@ def _scored(evaluator: Evaluator, name: str, stage: StageSettings, *parts: Any, 
         found: Scores = evaluator(*parts, **how)
         return found
     except ValueError as error:
-        raise GateFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+        raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
 
 
 def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, Any]:
 
 
 def read_stage(out: Path) -> tuple[Result, Scores]:
-    """What `run_stage` left in `out`. GateFailed, naming the file, where one is missing, truncated or edited."""
+    """What `run_stage` left in `out`. CheckFailed, naming the file, where one is missing, truncated or edited."""
     result = read_json(out / RESULT, form=Result)
     return result, Scores.load(out, result)
 
@@ -210,7 +210,7 @@ def read_stage(out: Path) -> tuple[Result, Scores]:
 def trained_decoder(
     settings: Settings, weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
 ) -> Decoder:
-    """The decoder with the weights of a finished training, as they were trained. GateFailed where the file does not fit."""
+    """The decoder with the weights of a finished training, as they were trained. CheckFailed where the file does not fit."""
     return decoder_of(
         settings,
         _load(weights, corpus),
@@ -235,13 +235,13 @@ def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
             found = (file.metadata() or {}).get("tokenizer", "")
         loaded: dict[str, torch.Tensor] = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise GateFailed(
+        raise CheckFailed(
             Fault(str(weights), f"cannot be read ({error})", "delete its directory to train again")
         ) from error
     if found != corpus.fingerprint:
         made = f"made with the tokenizer {found[:12]}" if found else "made with no known tokenizer"
         fault = f"{made}, this corpus has {corpus.fingerprint[:12] or 'none'}"
-        raise GateFailed(Fault(str(weights), fault, "score them on text of their own tokenizer"))
+        raise CheckFailed(Fault(str(weights), fault, "score them on text of their own tokenizer"))
     return loaded
 
 
@@ -269,5 +269,5 @@ def decoder_of(
         model.load_state_dict(dict(unpacked), strict=True)
     except RuntimeError as error:
         fault = f"the weights are of another model ({' '.join(str(error).split())})"
-        raise GateFailed(Fault("stage", fault, "use the settings they were trained with")) from error
+        raise CheckFailed(Fault("stage", fault, "use the settings they were trained with")) from error
     return model

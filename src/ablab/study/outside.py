@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.opened import read_whole
 from ablab.core.setting import settings_of
 from ablab.core.slot import Lever, Origin, Slot
@@ -65,7 +65,7 @@ def _names(value: object) -> set[str]:
 
 
 def again(taken: Mapping[str, str]) -> None:
-    """Take in, in another process, what `named` took in. GateFailed where a file is no longer the same."""
+    """Take in, in another process, what `named` took in. CheckFailed where a file is no longer the same."""
     for called, sha256 in taken.items():
         try:
             origin, module = _entered(called, Path())
@@ -73,10 +73,10 @@ def again(taken: Mapping[str, str]) -> None:
                 slot.add(name, cls, origin)
         except ValueError as error:
             fault, _, cure = str(error).partition("; ")
-            raise GateFailed(Fault(called, fault, cure)) from error
+            raise CheckFailed(Fault(called, fault, cure)) from error
         if origin.sha256 != sha256:
             fault = "was changed while the study ran, and results are kept under what it was"
-            raise GateFailed(Fault(called, fault, "start the command again"))
+            raise CheckFailed(Fault(called, fault, "start the command again"))
 
 
 def levers(module: types.ModuleType) -> Iterator[tuple[Slot[Lever], str, type[Lever]]]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.core.files import atomic, canonical, read_json, sha256_file, write_json
 from ablab.core.forms import misfit
 from ablab.records.run import Checkpoint
@@ -26,7 +26,7 @@ KEPT = 2
 
 
 def save(out: Path, step: int, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
-    """Write the generation of `step`, then drop all but the newest two. GateFailed where the disk refuses; older ones stay."""
+    """Write the generation of `step`, then drop all but the newest two. CheckFailed where the disk refuses; older ones stay."""
     digest = save_tensors(out / f"checkpoint-{step:09d}.safetensors", tensors)
     body = {**header, "step": step, "sha256": digest}
     write_json(out / f"checkpoint-{step:09d}.json", {**body, "digest": _digest(body)})
@@ -50,7 +50,7 @@ def newest(
                 tensors = load_file(path.with_suffix(".safetensors"))
                 _drop(found[:passed])  # or they would count among the newest two from now on
                 return header, tensors
-        except (GateFailed, SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
+        except (CheckFailed, SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
             fault = f"cannot be read ({error})"
         say(f"{path.with_suffix('.safetensors')}: {fault}; going back one generation")
     if found:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ablab.core import places
-from ablab.core.fault import Fault, GateFailed, Refused, to_install
+from ablab.core.fault import CheckFailed, Fault, Refused, to_install
 from ablab.core.files import read_json, write_json
 from ablab.core.opened import opened
 from ablab.records.settings import Settings
@@ -214,12 +214,12 @@ def cure(name: str) -> str:
 
 
 def check(name: str) -> None:
-    """GateFailed for a name that is no mirror's, and for one that is not installed. Nothing is imported: that may hang."""
+    """CheckFailed for a name that is no mirror's, and for one that is not installed. Nothing is imported: that may hang."""
     if name not in MODULES:
-        raise GateFailed(Fault("mirrors", f"no mirror is called '{name}'", f"known: {', '.join(MODULES)}"))
+        raise CheckFailed(Fault("mirrors", f"no mirror is called '{name}'", f"known: {', '.join(MODULES)}"))
     loaded = sys.modules.get(MODULES[name], False)
     if loaded is None or (loaded is False and importlib.util.find_spec(PACKAGES[name]) is None):
-        raise GateFailed(Fault("mirrors", f"{name} is not installed", to_install(PACKAGES[name])))
+        raise CheckFailed(Fault("mirrors", f"{name} is not installed", to_install(PACKAGES[name])))
 
 
 def _all_rows(copy: Copy) -> Iterator[tuple[dict[str, Any], int]]:

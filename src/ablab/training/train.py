@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 
-from ablab.core.fault import Fault, GateFailed, Interrupted, OutOfMemory
+from ablab.core.fault import CheckFailed, Fault, Interrupted, OutOfMemory
 from ablab.core.files import key_of, sha256_file, write_json
 from ablab.data import Corpus, byte_check, chain
 from ablab.data.bands import band_edges, trained_in_bands
@@ -83,7 +83,7 @@ def train(
     layers go through torch.compile (`ablab.model.compiled`).
     allow_changed: take what other code made, go on with what it, another torch or machine began (`ablab.runtime.changed`).
     checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
-    Raises Interrupted after a checkpoint once stop() is true; GateFailed where `out` is in use, cannot be written, or holds
+    Raises Interrupted after a checkpoint once stop() is true; CheckFailed where `out` is in use, cannot be written, or holds
     another run or one of changed code; InvalidStudy for impossible sizes.
     """
     where = executed(device, precision, executor, micro_rows, compiled)
@@ -239,7 +239,7 @@ def _resume(
 ) -> tuple[Progress, int]:
     """Bring the learner to the newest whole checkpoint; its progress, and the bytes of metrics that belong to it.
 
-    Raises GateFailed where the checkpoint is of another run (another question gets another directory), or of other code than
+    Raises CheckFailed where the checkpoint is of another run (another question gets another directory), or of other code than
     is `here` and that is not allowed.
     """
     other: list[str] = []
@@ -247,7 +247,7 @@ def _resume(
     def fit(header: Checkpoint) -> str:
         if header["identity"] != identity:
             fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
-            raise _Another(GateFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
+            raise _Another(CheckFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
         other[:] = changed.since(header, here, out)
         if other and not allow_changed:
             raise _Another(changed.refused(out, f"its checkpoint of step {header['step']}", other))
@@ -280,25 +280,25 @@ def _resume(
 class _Another(Exception):
     """Carries a refusal past the search for a whole checkpoint, which passes over ordinary faults."""
 
-    def __init__(self, refused: GateFailed) -> None:
+    def __init__(self, refused: CheckFailed) -> None:
         self.refused = refused
 
 
 def finished(out: Path, identity: str, here: MadeBy, allow_changed: bool) -> Trained | None:
-    """done.json of this very run, its weights checked; None where it is not finished. GateFailed where other code made it."""
+    """done.json of this very run, its weights checked; None where it is not finished. CheckFailed where other code made it."""
     path = out / "done.json"
     if not path.exists():
         return None
     done = read_sealed(path, "identity", "weights", form=Trained, cure=f"delete {out} to have the run made again")
     if done["identity"] != identity:
         fault = "is of a run with other settings, data, seed, precision or micro-batch"
-        raise GateFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
+        raise CheckFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
     if (other := changed.code(done, here, out)) and not allow_changed:
         raise changed.refused(out, "it", other)
     for name, digest in done["weights"].items():
         if not (out / name).exists() or sha256_file(out / name) != digest:
             fault = "is missing or does not match the sha256 in done.json"
-            raise GateFailed(Fault(str(out / name), fault, f"delete {out} to have the run made again"))
+            raise CheckFailed(Fault(str(out / name), fault, f"delete {out} to have the run made again"))
     return done
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.data.harmony.building import SMALL, bad_rows, here, jsonl, quiet, synth
 
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data.harmony import crew
 from ablab.data.harmony.build import build
 from ablab.data.look.verify import verify
@@ -19,7 +19,7 @@ def inline(monkeypatch) -> None:
 
 
 def refused(out: Path, *sources: object, **settings: object) -> str:
-    with pytest.raises(GateFailed) as found:
+    with pytest.raises(CheckFailed) as found:
         build(list(map(str, sources)), out, **(SMALL | settings), say=quiet)  # type: ignore[arg-type]
     assert found.value.exit_code == 4
     return str(found.value)

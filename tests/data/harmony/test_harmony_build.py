@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tests.data.harmony.building import SMALL, bad_rows, digests, here, jsonl, quiet, synth
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.files import key_of
 from ablab.data.formats.indexed import check_sidecars, open_indexed, sidecars
 from ablab.data.harmony import crew, held, mock
@@ -121,7 +121,7 @@ def test_a_build_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monke
         said = child.stdout.readline() if child.stdout else ""
         child.send_signal(signal.SIGKILL)
     assert said == "held\n", "it ended before it could be killed"
-    with pytest.raises(GateFailed, match=r"is a folder without manifest\.json"):
+    with pytest.raises(CheckFailed, match=r"is a folder without manifest\.json"):
         raise verify_fault(out)
     seen: list[Progress] = []
     asked = {"rows_per_shard": 100, "valid_fraction": 0.1, "check_every": 0}
@@ -132,8 +132,8 @@ def test_a_build_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monke
     assert digests(out) == digests(tmp_path / "whole")
 
 
-def verify_fault(out: Path) -> GateFailed:
-    return GateFailed(verify(out))
+def verify_fault(out: Path) -> CheckFailed:
+    return CheckFailed(verify(out))
 
 
 def begin(tmp_path: Path, monkeypatch, *, units: int = 2) -> Path:
@@ -202,18 +202,18 @@ def test_what_a_killed_process_was_writing_is_swept_away(once: Path, tmp_path: P
 def test_a_build_is_not_finished_with_other_settings_or_inputs(tmp_path: Path, monkeypatch, inline) -> None:
     out = begin(tmp_path, monkeypatch)
     before = digests(out / "train")
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         build(["mock:300"], out, **(SMALL | {"valid_fraction": 0.2}), max_tokens=50, say=quiet)
     assert str(refused.value) == (
         f"{out}: was begun with valid_fraction 0.1, not 0.2; with max_tokens none, not 50; "
         "give the same again to go on, or choose another --out"
     )
-    with pytest.raises(GateFailed, match=r"was begun from another content of mock \(sha256 [0-9a-f]{12}, not"):
+    with pytest.raises(CheckFailed, match=r"was begun from another content of mock \(sha256 [0-9a-f]{12}, not"):
         build(["mock:301"], out, **SMALL, say=quiet)
-    with pytest.raises(GateFailed, match="was begun from 1 inputs, not 2"):
+    with pytest.raises(CheckFailed, match="was begun from 1 inputs, not 2"):
         build(["mock:300", "mock:10"], out, **SMALL, say=quiet)
     path = jsonl(tmp_path / "x.jsonl", synth(300))
-    with pytest.raises(GateFailed, match=r"was begun from mock where x\.jsonl is given now"):
+    with pytest.raises(CheckFailed, match=r"was begun from mock where x\.jsonl is given now"):
         build([str(path)], out, **SMALL, say=quiet)
     assert digests(out / "train") == before
 
@@ -223,7 +223,7 @@ def test_a_finished_build_is_answered_at_once_and_not_built_over(once: Path, inl
     manifest = build(["mock:300"], once, **SMALL, workers=3, say=said.append)
     assert said == [f"{once} is built already, from the same inputs with the same settings"]
     assert manifest == json.loads((once / "manifest.json").read_text())
-    with pytest.raises(GateFailed, match=r"was built with max_rows none, not 20"):
+    with pytest.raises(CheckFailed, match=r"was built with max_rows none, not 20"):
         build(["mock:300"], once, **SMALL, max_rows=20, say=quiet)
     assert digests(once) == before
 
@@ -233,23 +233,23 @@ def test_a_finished_build_that_lost_a_file_says_so(tmp_path: Path, inline) -> No
     build(["mock:20"], out, say=quiet)
     path = out / "train" / "shard_00000_span.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(GateFailed, match=r"shard_00000_span\.bin: has not the [\d,]+ bytes it had; delete"):
+    with pytest.raises(CheckFailed, match=r"shard_00000_span\.bin: has not the [\d,]+ bytes it had; delete"):
         build(["mock:20"], out, say=quiet)
     path.unlink()
-    with pytest.raises(GateFailed, match=r"shard_00000_span\.bin: is missing; delete .* and build again"):
+    with pytest.raises(CheckFailed, match=r"shard_00000_span\.bin: is missing; delete .* and build again"):
         build(["mock:20"], out, say=quiet)
 
 
 def test_a_place_with_other_things_is_left_alone(tmp_path: Path, inline) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("x")
-    with pytest.raises(GateFailed, match=r"out: holds other things \(thesis\.tex\); choose another --out"):
+    with pytest.raises(CheckFailed, match=r"out: holds other things \(thesis\.tex\); choose another --out"):
         build(["mock:20"], tmp_path / "out", say=quiet)
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "thesis.tex"]
     (tmp_path / "out" / "thesis.tex").rename(tmp_path / "out" / "train")
-    with pytest.raises(GateFailed, match=r"holds other things \(train\) and no build that was begun"):
+    with pytest.raises(CheckFailed, match=r"holds other things \(train\) and no build that was begun"):
         build(["mock:20"], tmp_path / "out", say=quiet)
-    with pytest.raises(GateFailed, match="is no folder"):
+    with pytest.raises(CheckFailed, match="is no folder"):
         build(["mock:20"], tmp_path / "out" / "train", say=quiet)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
 
@@ -261,21 +261,21 @@ def test_nothing_is_left_behind_by_a_build_that_never_began(tmp_path: Path) -> N
         build(["mock"], tmp_path / "out", valid_fraction=2, max_rows=0, check_every=-1, say=quiet)
     assert [fault.place for fault in refused.value.faults] == ["valid_fraction", "max_rows", "check_every"]
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(GateFailed, match=r"SOURCE: no row in empty\.jsonl; give files with rows"):
+    with pytest.raises(CheckFailed, match=r"SOURCE: no row in empty\.jsonl; give files with rows"):
         build([str(tmp_path / "empty.jsonl")], tmp_path / "out", say=quiet)
-    with pytest.raises(GateFailed, match=r"o200k_harmony: .*no\.tiktoken: the o200k vocabulary cannot be read"):
+    with pytest.raises(CheckFailed, match=r"o200k_harmony: .*no\.tiktoken: the o200k vocabulary cannot be read"):
         build(["mock"], tmp_path / "out", vocab=str(tmp_path / "no.tiktoken"), say=quiet)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_builds_at_one_place_are_refused(tmp_path: Path) -> None:
-    with locked(tmp_path / "out" / ".parts"), pytest.raises(GateFailed, match=f"is in use by pid {os.getpid()} on"):
+    with locked(tmp_path / "out" / ".parts"), pytest.raises(CheckFailed, match=f"is in use by pid {os.getpid()} on"):
         build(["mock:20"], tmp_path / "out", say=quiet)
 
 
 def test_failed_rows_are_set_aside_named_and_counted(tmp_path: Path, inline) -> None:
     source, out = jsonl(tmp_path / "x.jsonl", bad_rows()), tmp_path / "out"
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         build([str(source)], out, **SMALL, say=quiet)
     assert [str(fault) for fault in refused.value.faults] == [
         "x.jsonl: line 4 (id mock-3): message 0: the user text is empty",
@@ -284,7 +284,7 @@ def test_failed_rows_are_set_aside_named_and_counted(tmp_path: Path, inline) -> 
     ]
     assert len((out / "quarantine.jsonl").read_text().splitlines()) == 1
     first = (out / "train" / "shard_00000_tokens.bin").stat()
-    with pytest.raises(GateFailed, match="4 rows failed so far, 3 may"):
+    with pytest.raises(CheckFailed, match="4 rows failed so far, 3 may"):
         build([str(source)], out, **SMALL, max_bad=3, say=quiet)
     manifest = build([str(source)], out, **SMALL, max_bad=4, say=quiet)
     assert (out / "train" / "shard_00000_tokens.bin").stat().st_ino == first.st_ino  # not made again
@@ -311,7 +311,7 @@ def test_a_row_that_openai_harmony_renders_otherwise_fails_the_build(tmp_path: P
     monkeypatch.setattr(
         OfficialRenderer, "ids", lambda self, messages: [*true_ids(self, messages)[:-2], 200_007, 199_999]
     )
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         build(["mock:40"], tmp_path / "out", check_every=1, say=quiet)
     assert str(refused.value).startswith("mock: row 0 (id mock-0): openai-harmony gives other ids: [200007, 199999] at")
     assert "here [200002, 199999]; report it; --check-every 0 builds without the check" in str(refused.value)
@@ -322,7 +322,7 @@ def test_a_row_that_openai_harmony_renders_otherwise_fails_the_build(tmp_path: P
 
     monkeypatch.setattr(OfficialRenderer, "ids", refuse)
     with pytest.raises(
-        GateFailed, match=r"row 0 \(id mock-0\): is refused by openai-harmony \(not so\)(?s:.*)allow more"
+        CheckFailed, match=r"row 0 \(id mock-0\): is refused by openai-harmony \(not so\)(?s:.*)allow more"
     ):
         build(["mock:40"], tmp_path / "out", check_every=1, say=quiet)
 
@@ -342,7 +342,7 @@ def test_a_row_with_a_very_long_run_is_set_aside_and_the_build_goes_on(tmp_path:
     [listed] = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
     assert (listed["id"], listed["place"]) == ("mock-1", "x.jsonl: line 2")
     assert "bytes of" in listed["reason"] and listed["reason"].endswith("can be asked about is 65,536")
-    with pytest.raises(GateFailed, match=r"x\.jsonl: line 2 \(id mock-1\): message 0: from character"):
+    with pytest.raises(CheckFailed, match=r"x\.jsonl: line 2 \(id mock-1\): message 0: from character"):
         build([str(source)], tmp_path / "none", check_every=0, say=quiet)
 
 
@@ -435,7 +435,7 @@ def test_a_mark_or_a_key_that_stands_twice_costs_no_row_and_hides_none(tmp_path:
 def test_utf16_is_called_so_and_the_cure_makes_it_right(tmp_path: Path, inline, kind: str) -> None:
     path = jsonl(tmp_path / "x.jsonl", synth(20))
     path.write_bytes(path.read_text().encode(kind))
-    with pytest.raises(GateFailed, match=r"x\.jsonl: is UTF-16.*; convert it to UTF-8: iconv") as refused:
+    with pytest.raises(CheckFailed, match=r"x\.jsonl: is UTF-16.*; convert it to UTF-8: iconv") as refused:
         build([str(path)], tmp_path / "out", say=quiet)
     command = refused.value.faults[0].cure.partition(": ")[2].replace("NEW", str(tmp_path / "new.jsonl"))
     subprocess.run(command, shell=True, check=True)
@@ -445,7 +445,7 @@ def test_utf16_is_called_so_and_the_cure_makes_it_right(tmp_path: Path, inline, 
 def test_a_check_without_openai_harmony_says_what_to_install(tmp_path: Path, inline, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "openai_harmony", None)
     with pytest.raises(
-        GateFailed, match=r"'openai_harmony' is not installed; \S*python\S* -P -m pip install openai-harmony,"
+        CheckFailed, match=r"'openai_harmony' is not installed; \S*python\S* -P -m pip install openai-harmony,"
     ):
         build(["mock:40"], tmp_path / "out", check_every=1, say=quiet)
     said: list[str] = []
@@ -462,7 +462,7 @@ def test_long_conversations_are_cut_or_dropped_and_counted(tmp_path: Path, inlin
     built = open_indexed(tmp_path / "out" / "train" / "shard_00000_tokens")
     assert built.lengths.max() <= limit and verify(tmp_path / "out") == []
     cure = f"raise --max-tokens from 3 to {min(lengths)} or more, which the shortest has, and choose another --out or delete"
-    with pytest.raises(GateFailed, match=rf"no row is left: 0 failed, 80 were dropped as too long; {cure} this one$"):
+    with pytest.raises(CheckFailed, match=rf"no row is left: 0 failed, 80 were dropped as too long; {cure} this one$"):
         build(["mock:80"], tmp_path / "none", max_tokens=3, say=quiet)
     assert (tmp_path / "none" / "quarantine.jsonl").read_text() == ""
     cured = build(["mock:80"], tmp_path / "cured", max_tokens=min(lengths), valid_fraction=0, say=quiet)
@@ -473,7 +473,7 @@ def test_where_no_row_is_left_the_reasons_are_said(tmp_path: Path, inline) -> No
     rows = [row | {"query": "" if i % 3 else None} for i, row in enumerate(synth(30))]
     source = jsonl(tmp_path / "x.jsonl", rows)
     said = r"no row is left: 30 failed \(20 because: message 0: the user text is empty; 10 because: 'query' has no value\), 0"
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         build([str(source)], tmp_path / "out", max_bad=99, say=quiet)
 
 
@@ -515,7 +515,7 @@ def test_an_input_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch)
         path.write_text(path.read_text() + "\n")
 
     monkeypatch.setattr(crew, "make", changed)
-    with pytest.raises(GateFailed, match="SOURCE: changed while it was read"):
+    with pytest.raises(CheckFailed, match="SOURCE: changed while it was read"):
         build([str(path)], tmp_path / "out", say=quiet)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -526,7 +526,7 @@ def test_the_death_of_a_worker_is_said_and_costs_one_unit(tmp_path: Path) -> Non
             for child in multiprocessing.active_children():
                 child.kill()
 
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         build(["mock:1000"], tmp_path / "out", rows_per_shard=250, progress=kill, say=quiet)
     # It had unit 1 in hand and may have ended it by then, but nobody gave it another: unit 2 is only what it was asked next.
     found = re.search(

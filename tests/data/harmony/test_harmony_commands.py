@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ablab.cli import data as data_commands
 from ablab.cli.main import app
-from ablab.core.fault import GateFailed
+from ablab.core.fault import CheckFailed
 from ablab.data import vocabulary
 from ablab.data.harmony import crew
 from ablab.data.harmony.build import Progress
@@ -69,7 +69,7 @@ def test_inspect_and_verify_need_no_torch(built: tuple[Path, str], poisoned: dic
 def run(*words: object) -> tuple[int, str]:
     """The command in this process; its exit code where it ends by itself, 4 where main() would say so."""
     found = CliRunner().invoke(app, [str(word) for word in words])
-    if isinstance(found.exception, GateFailed):
+    if isinstance(found.exception, CheckFailed):
         return found.exception.exit_code, str(found.exception)
     return found.exit_code, found.output
 
@@ -81,7 +81,7 @@ def test_verify_names_a_changed_file_in_words_and_in_json(built: tuple[Path, str
     code, text = run("data", "verify", out)
     assert code == 4 and "shard_00000_span.bin: was changed: sha256" in text
     found = CliRunner().invoke(app, ["data", "verify", str(out), "--json"])
-    assert isinstance(found.exception, GateFailed) and str(found.exception) == text  # main() says it on stderr
+    assert isinstance(found.exception, CheckFailed) and str(found.exception) == text  # main() says it on stderr
     assert "shard_00000_span.bin" in json.loads(found.stdout)["faults"][0]["place"]
     code, text = run("data", "verify", built[0], "--json")
     assert (code, json.loads(text)) == (0, {"place": str(built[0]), "faults": [], "warnings": []})

@@ -13,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from ablab.core.fault import GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.data.harmony import held, mock, readers, rows
@@ -151,13 +151,13 @@ def test_messages_may_be_a_list_under_messages_or_json_already(tmp_path: Path) -
 def test_a_missing_column_is_named_with_those_present(tmp_path: Path) -> None:
     columns = {name: value for name, value in SYNTH.items() if name not in ("synth_id", "query")}
     path = parquet(tmp_path / "x.parquet", columns | {"prompt": ["a", "b", "c"]})
-    with pytest.raises(GateFailed) as refused:
+    with pytest.raises(CheckFailed) as refused:
         one(path)
     assert str(refused.value) == (
         f"{path}: has no column 'synth_id', 'query'; it has synthetic_reasoning, synthetic_answer, prompt; "
         "give synth_id, query, synthetic_reasoning, synthetic_answer, or messages_json (with synth_id or id)"
     )
-    with pytest.raises(GateFailed, match=r"has no field 'synth_id', 'query'.*; it has text;"):
+    with pytest.raises(CheckFailed, match=r"has no field 'synth_id', 'query'.*; it has text;"):
         one(lines(tmp_path / "x.jsonl", {"text": "a"}))
 
 
@@ -200,7 +200,7 @@ def test_a_broken_first_line_is_set_aside_like_any_other(tmp_path: Path) -> None
     found = conversations(source)
     assert found[0][:2] == ("x.jsonl: line 2", None) and found[0][2].startswith("is no JSON (")
     assert found[1:] == [("x.jsonl: line 3", None, "is no JSON object"), ("a", from_synth("1?", "r1", "1"))]
-    with pytest.raises(GateFailed, match=r"y\.jsonl: has no line that is a JSON object; give one object on each line"):
+    with pytest.raises(CheckFailed, match=r"y\.jsonl: has no line that is a JSON object; give one object on each line"):
         one(lines(tmp_path / "y.jsonl", "{half", "[1]"))
 
 
@@ -252,7 +252,7 @@ def test_a_glob_names_files_in_order(tmp_path: Path) -> None:
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path = parquet(tmp_path / "x.parquet", SYNTH)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(GateFailed, match=r"x\.parquet: cannot be read \(.*\); check the file, or fetch it again"):
+    with pytest.raises(CheckFailed, match=r"x\.parquet: cannot be read \(.*\); check the file, or fetch it again"):
         one(path)
     rows_of = {name: [text * 1000 for text in values] * 200 for name, values in SYNTH.items()}
     parquet(path, rows_of, compression="none", use_dictionary=False)
@@ -260,7 +260,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     spoilt = bytearray(path.read_bytes())
     spoilt[4:200] = bytes(196)  # the first page's header
     path.write_bytes(spoilt)
-    with pytest.raises(GateFailed, match=r"x\.parquet: cannot be read behind row 0 \("):
+    with pytest.raises(CheckFailed, match=r"x\.parquet: cannot be read behind row 0 \("):
         list(source.reader().rows(0, 600))
 
 
@@ -286,7 +286,7 @@ def test_a_dataset_of_the_hub_is_read_from_its_arrow_files(tmp_path: Path, monke
 def test_the_hub_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
-        GateFailed, match=r"needs the package 'datasets'.*; \S*python\S* -P -m pip install datasets, or give"
+        CheckFailed, match=r"needs the package 'datasets'.*; \S*python\S* -P -m pip install datasets, or give"
     ):
         find(["hf:some/set"], Inputs(tmp_path / "memo"))
 
@@ -298,13 +298,13 @@ def test_faults_of_the_hub_stand_where_the_source_was_written(place: str, monkey
 
     given = () if place == "SOURCE" else (place,)
     monkeypatch.setattr(datasets, "load_dataset", fails)
-    with pytest.raises(GateFailed, match=rf"^{place}: 'hf:some/set' cannot be loaded \(ConnectionError: no network\)"):
+    with pytest.raises(CheckFailed, match=rf"^{place}: 'hf:some/set' cannot be loaded \(ConnectionError: no network\)"):
         arrow_files("hf:some/set", *given)
     with pytest.raises(InvalidStudy, match=f"^{place}: 'hf:' names no dataset"):
         arrow_files("hf:", *given)
     kept = {"train": types.SimpleNamespace(cache_files=[], num_rows=3)}
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: kept)
-    with pytest.raises(GateFailed, match=f"^{place}: 'hf:some/set' is not kept in files"):
+    with pytest.raises(CheckFailed, match=f"^{place}: 'hf:some/set' is not kept in files"):
         arrow_files("hf:some/set", *given)
 
 

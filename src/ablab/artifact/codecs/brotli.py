@@ -13,7 +13,7 @@ from ablab.artifact.layout import Layout
 class Brotli(Codec):
     """Compresses with brotli: the smallest files of the usual codecs on codes of rounded weights, and the slowest.
 
-    How the numbers lie: ablab.artifact.layout. Raises ValueError for a quality or window out of range, GateFailed where the
+    How the numbers lie: ablab.artifact.layout. Raises ValueError for a quality or window out of range, CheckFailed where the
     library is missing. Source: RFC 7932; parameter-golf, PR #1394.
 
     quality: 0 to 11, the slowest and smallest

@@ -13,7 +13,7 @@ from ablab.artifact.layout import Layout
 class Zstd(Codec):
     """Compresses with zstd: fast to read, a little larger than brotli.
 
-    How the numbers lie: ablab.artifact.layout. Raises ValueError for a level out of range, GateFailed where the library is
+    How the numbers lie: ablab.artifact.layout. Raises ValueError for a level out of range, CheckFailed where the library is
     missing. Source: RFC 8878; parameter-golf.
 
     level: 1 to 22, the slowest and smallest

@@ -16,7 +16,7 @@ from ablab.bridges.golf import log as golf_log
 from ablab.bridges.golf import page as golf_page
 from ablab.bridges.golf.entry import METRIC, Entry, entry
 from ablab.bridges.golf.rules import compliance, evaluation_seconds
-from ablab.core.fault import Fault, GateFailed, InvalidStudy, did_you_mean
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 from ablab.core.files import write_atomic
 from ablab.judging import collect, judge
 from ablab.report.shareable import shareable
@@ -31,7 +31,7 @@ def export(
 ) -> list[Path]:
     """Write the folder `out` (new or empty) and return its files.
 
-    Raises InvalidStudy for a metric that is not bits per byte or an unknown arm, GateFailed where runs are missing, the arm
+    Raises InvalidStudy for a metric that is not bits per byte or an unknown arm, CheckFailed where runs are missing, the arm
     is invalid or diverged, or `out` holds something.
     """
     known = plan.study.with_baseline
@@ -41,7 +41,7 @@ def export(
         fault = f"{plan.study.decision['metric']} is not what parameter-golf compares"
         raise InvalidStudy(Fault(f"{plan.study.path.name}: decision.metric", fault, f'set metric = "{METRIC}"'))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise GateFailed(Fault(str(out), "is there already", "name a folder that is not"))
+        raise CheckFailed(Fault(str(out), "is there already", "name a folder that is not"))
     plan = plan.look()
     verdict = collect.judged(plan, collect.bank(plan))
     entries = {one: entry(plan, one) for one in known}
@@ -66,16 +66,16 @@ def _refuse(plan: Plan, verdict: Verdict, one: Entry) -> None:
     if missing:
         listed = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
         fault = f"{len(missing)} runs are not finished ({listed})"
-        raise GateFailed(Fault(file, fault, "let `ablab run` finish the study"))
+        raise CheckFailed(Fault(file, fault, "let `ablab run` finish the study"))
     if row.word == "invalid":
-        raise GateFailed(Fault(f"{file}: arm {one.arm}", f"is invalid ({'; '.join(row.notes)})", "mend the cause"))
+        raise CheckFailed(Fault(f"{file}: arm {one.arm}", f"is invalid ({'; '.join(row.notes)})", "mend the cause"))
     decider = plan.study.decision["stage"]
     if not one.done:
-        raise GateFailed(Fault(f"{file}: arm {one.arm}", "has no finished run", "run it, or name another arm"))
+        raise CheckFailed(Fault(f"{file}: arm {one.arm}", "has no finished run", "run it, or name another arm"))
     if len(one.values(decider)) < len(one.done) or not one.values(decider):
         why = next((r[decider]["diverged"] for r in one.results.values() if r[decider].get("diverged")), "no number")
         fault = f"diverged at stage '{decider}' ({why})"
-        raise GateFailed(Fault(f"{file}: arm {one.arm}", fault, "decide at a stage that it reaches"))
+        raise CheckFailed(Fault(f"{file}: arm {one.arm}", fault, "decide at a stage that it reaches"))
 
 
 def submission(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablab.bridges.golf.rules import evaluation_seconds
 from ablab.bridges.noted import Noted, unread
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.records.result import Result
 from ablab.report.shareable import shareable
 from ablab.runs.store import read_lines
@@ -54,14 +54,14 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
 
 
 def _rows(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """What the run wrote step by step. GateFailed where a step is missing: a log without it would look like one with it."""
+    """What the run wrote step by step. CheckFailed where a step is missing: a log without it would look like one with it."""
     rows = [row for row in read_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int)]
     known = {
         row["step"] for row in rows if isinstance(row.get("loss"), float) and isinstance(row.get("seconds"), float)
     }
     if lost := steps - len(known & {*range(1, steps + 1)}):
         fault = f"lacks {lost} of {steps} steps of a finished run"
-        raise GateFailed(Fault(str(folder / "metrics.jsonl"), fault, f"delete {folder} to have the run made again"))
+        raise CheckFailed(Fault(str(folder / "metrics.jsonl"), fault, f"delete {folder} to have the run made again"))
     return rows
 
 

@@ -14,7 +14,7 @@ from ablab.bridges.megatron.from_model import from_model
 from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.net import read
 from ablab.bridges.megatron.parse import parse
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.toml import dotted
 from ablab.study import Study
 from ablab.study.keys import IN_MODEL, SLOTS
@@ -67,7 +67,7 @@ ANCHORS = {  # a flag that begins its group anew: nothing else could say that th
 def arm(argv: list[str], study: Study, name: str) -> str:
     """`[arm.NAME]` with what `argv` says otherwise than the study's baseline. Flags not given are as the baseline has them.
 
-    Raises GateFailed where the flags cannot be said as a change of it, or change nothing.
+    Raises CheckFailed where the flags cannot be said as a change of it, or change nothing.
     """
     base = study.baseline.settings
     given = parse(argv)
@@ -77,7 +77,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
     net = read(parse([*_standing(base, [flag.name for flag in given.flags]), *argv]))
     refused = [*to_model.refusals(net), *to_train.refusals(net), *to_data.refusals(net)]
     if refused:
-        raise GateFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in refused)
+        raise CheckFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in refused)
     full = tree(net)
     wanted, faults = settings(
         {
@@ -89,7 +89,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
         Path(),
     )
     if faults:
-        raise GateFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in faults)
+        raise CheckFailed(Fault(f"arm {name}: {fault.place}", fault.fault, fault.cure) for fault in faults)
     if not any(flag.name == "--position-embedding-type" for flag in given.flags):
         _share(base["model"], wanted["model"])
     changes = {
@@ -99,7 +99,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
     }
     lines = dotted({section: change for section, change in changes.items() if change})
     if not lines:
-        raise GateFailed(Fault(f"arm {name}", "changes nothing: the baseline says the same", "give other flags"))
+        raise CheckFailed(Fault(f"arm {name}", "changes nothing: the baseline says the same", "give other flags"))
     together = ['together = "one command line of another program"'] if len(lines) > 1 else []
     return "\n".join([f"[arm.{name}]", *lines, *together])
 
@@ -139,7 +139,7 @@ def _model(base: Mapping[str, Any], wanted: Mapping[str, Any], touched: set[str]
     layers, others = base["layers"], wanted["layers"]
     if len(layers) != len(others):
         text = f"{len(others)} layers; the baseline has {len(layers)}"
-        raise GateFailed(Fault(f"arm {name}: --num-layers", text, "give as many, or change the study"))
+        raise CheckFailed(Fault(f"arm {name}: --num-layers", text, "give as many, or change the study"))
     for letter, kind in base["kinds"].items():
         there = [wanted["kinds"][other] for here, other in zip(layers, others) if here == letter]
         for slot in (*IN_MODEL, "window"):
@@ -147,11 +147,11 @@ def _model(base: Mapping[str, Any], wanted: Mapping[str, Any], touched: set[str]
                 continue
             if any(one[slot] != there[0][slot] for one in there):
                 text = f"gives the baseline's {kind['table']} layers two kinds of {slot}"
-                raise GateFailed(Fault(f"arm {name}", text, "split that layer kind in the study"))
+                raise CheckFailed(Fault(f"arm {name}", text, "split that layer kind in the study"))
             if there[0][slot] is None:
                 text = f"takes the {slot} from the baseline's {kind['table']} layers; an arm cannot remove a key"
                 cure = f"give them window = {base['seq_len']}" if slot == "window" else "split that layer kind"
-                raise GateFailed(Fault(f"arm {name}", text, cure))
+                raise CheckFailed(Fault(f"arm {name}", text, cure))
             out.setdefault(kind["table"], {})[slot] = _short(slot, kind[slot], there[0][slot])
     return out
 
@@ -181,9 +181,9 @@ def _new(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def study_tables(found: Explanation) -> str:
-    """The study's tables as TOML. Raises GateFailed where they would mean another thing than the flags."""
+    """The study's tables as TOML. Raises CheckFailed where they would mean another thing than the flags."""
     from ablab.core.toml import written
 
     if found.refused:
-        raise GateFailed(found.refused)
+        raise CheckFailed(found.refused)
     return written(found.tree)

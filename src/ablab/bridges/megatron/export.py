@@ -14,7 +14,7 @@ from ablab.bridges.megatron.from_model import from_model
 from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.noted import Noted, unread
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.study.take import show
 
 # The renderer's order (render_vpmoe_megatron_args.py), what it leaves to the caller behind it.
@@ -74,7 +74,7 @@ class Exported:
 def export(settings: Mapping[str, Any], arm: str, seed: int | None = None) -> Exported:
     """The flags of an arm's canonical settings (budget, data, model, train).
 
-    Raises GateFailed with everything that the fork cannot do, and with every setting of which nothing was said, each with its
+    Raises CheckFailed with everything that the fork cannot do, and with every setting of which nothing was said, each with its
     place and cure.
     """
     noted, faults = Noted(dict(settings)), list[Fault]()
@@ -83,7 +83,7 @@ def export(settings: Mapping[str, Any], arm: str, seed: int | None = None) -> Ex
     faults = faults or _left(noted)  # where a lever is refused, so are its settings
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
-        raise GateFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
+        raise CheckFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
     out["hidden-dropout"] = out["attention-dropout"] = ["0.0"]
     if seed:
         out["seed"] = [str(seed)]

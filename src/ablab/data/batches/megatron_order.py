@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.batches.megatron_index import (
     Resets,
     blend,
@@ -60,7 +60,7 @@ class Piece(NamedTuple):
 class DatasetOrder:
     """The samples of one dataset. `sequences`: which of its sequences are used (int32), in place of all of them.
 
-    `document_index`, `sample_index` and `shuffle_index` are Megatron's arrays. GateFailed for too few tokens.
+    `document_index`, `sample_index` and `shuffle_index` are Megatron's arrays. CheckFailed for too few tokens.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DatasetOrder:
         tokens = int(data.lengths[sequences].sum(dtype=np.int64))
         if tokens < 2 or (drop_last and num_samples is None and tokens <= seq_len):
             fault = f"has {tokens:,} tokens in {len(sequences):,} sequences, no sample of {seq_len:,} + 1"
-            raise GateFailed(Fault(str(paths(data.prefix)[0]), fault, "give more data or a smaller seq_len"))
+            raise CheckFailed(Fault(str(paths(data.prefix)[0]), fault, "give more data or a smaller seq_len"))
         self.epochs = n_epochs(tokens, seq_len, num_samples)
         apart = last_epoch_apart(tokens, self.epochs, seq_len, num_samples)
         rng = np.random.RandomState(seed)
@@ -187,7 +187,7 @@ class MegatronOrder:
             taken = int((self.dataset_index == i).sum())
             if taken > len(order):
                 fault = f"gives {len(order):,} samples, the blend asks for {taken:,}"
-                raise GateFailed(Fault(str(order.data.prefix), fault, "ask for more samples or other weights"))
+                raise CheckFailed(Fault(str(order.data.prefix), fault, "ask for more samples or other weights"))
 
 
 def sequences_of(data: Indexed, split: tuple[float, float]) -> np.ndarray:

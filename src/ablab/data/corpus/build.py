@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ablab.core import making, places
-from ablab.core.fault import Fault, GateFailed, Halted, InvalidStudy
+from ablab.core.fault import CheckFailed, Fault, Halted, InvalidStudy
 from ablab.core.files import key_of, sha256_file, write_json
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import kind_of
@@ -53,7 +53,7 @@ def prepare(data: DataSettings, root: Path, say: Say = print) -> Corpus:
     """The corpus of the settings `data` under `root`: opened where it exists, made where it does not.
 
     Its folder is named by a key over the sources' contents, the settings and the tokenizer's revision; it appears whole
-    or not at all, so processes may prepare it at once. InvalidStudy for settings, GateFailed for contents.
+    or not at all, so processes may prepare it at once. InvalidStudy for settings, CheckFailed for contents.
     """
     separator = data.get("text_separator", SEPARATOR)
     return prepare_found(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
@@ -185,7 +185,7 @@ def _relocate(path: Path, found: Found, described: dict[str, list[dict[str, Any]
 def _looked_at(corpus: Corpus, say: Say) -> Corpus:
     """The corpus, once it has something to learn from and little of its held-out text in training: kept in the manifest.
 
-    Looked at here and not while it is made, so that corpora made before are, too. GateFailed each time where it is not so.
+    Looked at here and not while it is made, so that corpora made before are, too. CheckFailed each time where it is not so.
     """
     if "looked_at" in corpus.manifest:
         return corpus
@@ -265,7 +265,7 @@ def _of_text(part: Path, sources: Found, data: DataSettings, say: Say) -> tuple[
         try:
             tokenizer.train(found.sample)
         except ValueError as error:
-            raise GateFailed(Fault("data.tokenizer", str(error))) from error
+            raise CheckFailed(Fault("data.tokenizer", str(error))) from error
         chars = sum(map(len, found.sample))
         say(f"data: tokenizer trained on {chars / 1e6:.1f} M characters in {time.monotonic() - begun:.1f} s")
     tokenizer.save(part / "tokenizer")
@@ -296,7 +296,7 @@ def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writ
             try:
                 ids, n_bytes = tokenizer.encode(text)
             except ValueError as error:
-                raise GateFailed(Fault(place, str(error))) from error
+                raise CheckFailed(Fault(place, str(error))) from error
             checks.ids_in_range(ids, tokenizer.vocab_size, tokenizer.bos_id, place)
             checks.bytes_accounted(n_bytes, tokenizer.to_bytes(ids), raw, place)
             if role == TRAIN:
@@ -335,10 +335,10 @@ def _check(data: DataSettings) -> None:
         raise InvalidStudy(faults)
 
 
-def _refused(error: OSError, part: Path, place: Path) -> GateFailed:
+def _refused(error: OSError, part: Path, place: Path) -> CheckFailed:
     """What could not be read or written while a corpus was made in `part`."""
     if error.filename is not None and not Path(error.filename).is_relative_to(place.parent):
-        return GateFailed(Fault(error.filename, f"cannot be read ({error.strerror})", "check the file"))
+        return CheckFailed(Fault(error.filename, f"cannot be read ({error.strerror})", "check the file"))
     written = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
     return places.unwritable(place, error, written, more=True)
 
@@ -356,5 +356,5 @@ def _publish(part: Path, place: Path) -> None:
             raise
 
 
-def _changed(place: str) -> GateFailed:
-    return GateFailed(Fault(place, "changed while it was read", "run again when nothing writes to it"))
+def _changed(place: str) -> CheckFailed:
+    return CheckFailed(Fault(place, "changed while it was read", "run again when nothing writes to it"))

@@ -1,4 +1,4 @@
-"""Gates of the data floor: each returns nothing, or raises GateFailed with place, fault and cure."""
+"""Gates of the data floor: each returns nothing, or raises CheckFailed with place, fault and cure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 
 
 def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data") -> None:
@@ -16,7 +16,7 @@ def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data")
     if leaked:
         share = 100 * len(leaked) / len(held)
         fault = f"{len(leaked)} of {len(held)} validation documents ({share:.1f} %) are also in the training split"
-        raise GateFailed(Fault(place, fault, "prepare the data again from sources that do not overlap"))
+        raise CheckFailed(Fault(place, fault, "prepare the data again from sources that do not overlap"))
 
 
 def something_to_learn(targets: int, tokens: int) -> str:
@@ -27,7 +27,7 @@ def something_to_learn(targets: int, tokens: int) -> str:
     if not targets:
         fault = f"holds no training token with a target: {tokens:,} tokens, each the first of its document or masked"
         cure = "give documents of two tokens and more; if BOS (data.tokenizer) is no document's beginning, name their tokenizer"
-        raise GateFailed(Fault("data.source", fault, cure))
+        raise CheckFailed(Fault("data.source", fault, cure))
     if 2 * targets < tokens:
         return f"data: warning: {targets:,} of {tokens:,} training tokens are targets; the others begin documents or are masked"
     return ""
@@ -42,7 +42,7 @@ def few_shared(shared: int, documents: int, size: int, of: int) -> None:
         share = 100 * shared / documents
         fault = f"{shared} of {documents} validation documents ({share:.1f} %) are also in the training split"
         cure = "name a held-out part that the training part does not contain; fewer shared documents are left out"
-        raise GateFailed(Fault("data.valid_source", fault, cure))
+        raise CheckFailed(Fault("data.valid_source", fault, cure))
 
 
 def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str) -> None:
@@ -51,11 +51,11 @@ def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str
     if counted != len(text):
         ratio = counted / max(len(text), 1)
         fault = f"the tokens count {counted} bytes where the text has {len(text)} (ratio {ratio:.4f})"
-        raise GateFailed(Fault(place, fault, "bits per byte would be wrong by that ratio; repair the tokenizer"))
+        raise CheckFailed(Fault(place, fault, "bits per byte would be wrong by that ratio; repair the tokenizer"))
     if rebuilt != text:
         at = next((i for i, (a, b) in enumerate(zip(rebuilt, text)) if a != b), min(len(rebuilt), len(text)))
         fault = f"the tokens decode to another text from byte {at} on"
-        raise GateFailed(Fault(place, fault, "repair the tokenizer"))
+        raise CheckFailed(Fault(place, fault, "repair the tokenizer"))
 
 
 def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> None:
@@ -66,9 +66,9 @@ def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> N
     if low < 0 or high >= vocab_size:
         wrong = low if low < 0 else high
         fault = f"token id {wrong} is outside the vocabulary of {vocab_size}"
-        raise GateFailed(Fault(place, fault, "tokens and tokenizer do not belong together; prepare the data again"))
+        raise CheckFailed(Fault(place, fault, "tokens and tokenizer do not belong together; prepare the data again"))
     if bool((ids == bos_id).any()):
-        raise GateFailed(Fault(place, f"the text yields BOS (id {bos_id})", "repair the tokenizer"))
+        raise CheckFailed(Fault(place, f"the text yields BOS (id {bos_id})", "repair the tokenizer"))
 
 
 def whole_text(found: int, wanted: int | None) -> None:
@@ -78,4 +78,4 @@ def whole_text(found: int, wanted: int | None) -> None:
             f"the held-out part holds {found:,} bytes of text, the study says {wanted:,} (ratio {found / wanted:.4f})"
         )
         cure = "bits per byte would be wrong by that ratio, or be of another text; check files and data.valid_bytes"
-        raise GateFailed(Fault("data.valid_text_bytes", fault, cure))
+        raise CheckFailed(Fault("data.valid_text_bytes", fault, cure))

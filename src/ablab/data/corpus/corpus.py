@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast, overload
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file
 from ablab.core.forms import misfit
 from ablab.core.inputs import Inputs
@@ -148,7 +148,7 @@ class Corpus:
 def open_corpus(path: Path) -> Corpus:
     """Open the corpus at `path` after checking every file against the manifest's sha256.
 
-    GateFailed, naming the file, where one is missing, changed, or not listed.
+    CheckFailed, naming the file, where one is missing, changed, or not listed.
     """
     manifest = read_manifest(path)
     for name, entry in manifest["files"].items():
@@ -180,7 +180,7 @@ def open_corpus(path: Path) -> Corpus:
 
 
 def _valid(path: Path, manifest: Manifest, token: np.dtype) -> Valid:
-    """The held-out documents. GateFailed where their files do not fit one another."""
+    """The held-out documents. CheckFailed where their files do not fit one another."""
     tokens, n_bytes = _mapped(path / "valid.tokens", token), _mapped(path / "valid.bytes", "<u2")
     starts, digests = _mapped(path / "valid.starts", "<i8").copy(), _mapped(path / "valid.digests", "u1").copy()
     marks = _mapped(path / "valid.marks", "u1").copy() if "valid.marks" in manifest["files"] else None
@@ -195,7 +195,7 @@ def _valid(path: Path, manifest: Manifest, token: np.dtype) -> Valid:
 
 
 def _fits(corpus: Corpus) -> None:
-    """GateFailed where starts or ids lie beyond what there is: an id beyond the vocabulary reads another row, or ends a run."""
+    """CheckFailed where starts or ids lie beyond what there is: such an id reads another row, or ends a run."""
     tokenizer, path = corpus.manifest["tokenizer"], corpus.path
     if not 0 < tokenizer["vocab_size"] <= MOST_TOKENS or not -1 <= tokenizer["bos_id"] < tokenizer["vocab_size"]:
         fault = f"names a vocabulary of {tokenizer['vocab_size']} with BOS {tokenizer['bos_id']}"
@@ -216,7 +216,7 @@ def _ascending(file: Path, starts: np.ndarray, end: int) -> None:
 
 
 def _mapped(file: Path, dtype: str | np.dtype) -> np.ndarray:
-    """All of a file, memory-mapped. GateFailed where it holds half a number."""
+    """All of a file, memory-mapped. CheckFailed where it holds half a number."""
     kind, size = np.dtype(dtype), file.stat().st_size
     if size % kind.itemsize:
         raise _broken(file, f"has {size:,} bytes, no whole number of {kind}")
@@ -242,7 +242,7 @@ def _training(path: Path, manifest: Manifest, token: np.dtype) -> tuple[np.ndarr
             if not here.is_file() or inputs.sha256(here) != file["sha256"]:
                 how = "sha256 differs" if here.is_file() else "it is missing"
                 fault = f"is not the file that corpus {manifest['key'][:8]} was made from ({how})"
-                raise GateFailed(
+                raise CheckFailed(
                     Fault(file["path"], fault, f"put it back, or delete {path} to have the data prepared again")
                 )
     inputs.save()
@@ -291,5 +291,5 @@ def _lever(manifest: Manifest) -> Any:
     return slot.load(manifest["tokenizer"]["choice"]["name"])
 
 
-def _broken(file: Path, fault: str) -> GateFailed:
-    return GateFailed(Fault(str(file), fault, f"delete {file.parent} to have the data prepared again"))
+def _broken(file: Path, fault: str) -> CheckFailed:
+    return CheckFailed(Fault(str(file), fault, f"delete {file.parent} to have the data prepared again"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, write_json
 from ablab.core.patterns import root_of
 from ablab.data.corpus.split import digest_of
@@ -61,7 +61,7 @@ def refused(found: Found, by: str) -> list[Fault]:
 def groups_of(corpus: str, digests: np.ndarray, by: str, found: Found, patterns: Sequence[str], data: Path) -> Groups:
     """The groups of the held-out documents with these digests (documents, 16), read off the sources once and then kept.
 
-    corpus: its key. patterns: what the study names as held out, or as source. GateFailed where a held-out document has no
+    corpus: its key. patterns: what the study names as held out, or as source. CheckFailed where a held-out document has no
     name of its group, or all are in one.
     """
     sources = found.held_texts or found.texts
@@ -75,7 +75,7 @@ def groups_of(corpus: str, digests: np.ndarray, by: str, found: Found, patterns:
     found_names = _names(sources, by, root, digests)
     if len(set(found_names)) < 2:
         fault = f"all {len(digests):,} held-out documents are of one group by {by} ({found_names[0]}): nothing is independent"
-        raise GateFailed(Fault(SETTING, fault, "remove it, hold out more, or name what tells documents apart"))
+        raise CheckFailed(Fault(SETTING, fault, "remove it, hold out more, or name what tells documents apart"))
     listed = list(dict.fromkeys(found_names))
     place = {name: number for number, name in enumerate(listed)}
     numbers = [place[name] for name in found_names]
@@ -100,10 +100,10 @@ def _opened(kept: Grouped, by: str, documents: int) -> Groups:
     numbers = np.array(kept["numbers"], np.int64)
     if numbers.shape != (documents,):
         fault = f"has groups of {numbers.size} held-out documents, and the corpus {kept['corpus']} has {documents}"
-        raise GateFailed(Fault(SETTING, fault, "delete the folder 'groups' of the store's data"))
+        raise CheckFailed(Fault(SETTING, fault, "delete the folder 'groups' of the store's data"))
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(kept["groups"]):
         fault = f"has documents of a group beyond the {len(kept['groups'])} that it names"
-        raise GateFailed(Fault(SETTING, fault, "delete the folder 'groups' of the store's data"))
+        raise CheckFailed(Fault(SETTING, fault, "delete the folder 'groups' of the store's data"))
     return Groups(by, numbers)
 
 
@@ -119,7 +119,7 @@ def _names(sources: Sequence[Source], by: str, root: Path, digests: np.ndarray) 
     out = []
     for digest in wanted:
         if taken[digest] == len(met[digest]):
-            raise GateFailed(
+            raise CheckFailed(
                 Fault(SETTING, "the sources changed while they were read", "run again when nothing writes")
             )
         out.append(met[digest][taken[digest]])
@@ -143,7 +143,7 @@ def _name(value: object, place: str, by: str) -> str:
     if isinstance(value, str | int):
         return str(value)
     what = "missing" if value is None else type(value).__name__
-    raise GateFailed(Fault(place, f"'{by}' is {what}, which names no group", "give it a name, or remove data.groups"))
+    raise CheckFailed(Fault(place, f"'{by}' is {what}, which names no group", "give it a name, or remove data.groups"))
 
 
 def _package(place: str) -> str:

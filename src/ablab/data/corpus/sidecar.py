@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.tokenizers.tokenizer import Tokenizer
 
 # Sidecars made by sentencepiece's own alignment to the original text (nmt_nfkc, nmt_nfkc_cf, nfkc; 80 files of Python's
@@ -47,7 +47,7 @@ class Told:
         np.add.at(self._counts, pairs, 1)
 
     def check(self, place: str) -> None:
-        """GateFailed, with the ratio, where the sidecar cannot be true."""
+        """CheckFailed, with the ratio, where the sidecar cannot be true."""
         if self._shown < FEW:
             return
         told, shown = self._inner.tolist()
@@ -68,7 +68,7 @@ class Told:
             fault += f" (ratio {ratio:.4f} over the whole text)"
         if fault:
             cure = "bits per byte would be wrong by that ratio; write it again from the text"
-            raise GateFailed(Fault(place, fault, cure))
+            raise CheckFailed(Fault(place, fault, cure))
 
 
 def told_by(tokenizer: Tokenizer) -> Told | None:

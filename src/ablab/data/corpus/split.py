@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.corpus import checks
 from ablab.data.corpus.verbatim import WIDTH, Verbatim
 from ablab.data.sources.sources import Source
@@ -81,14 +81,14 @@ class Copies:
         self._verbatim.train(values)
 
     def found(self, say: Callable[[str], object]) -> set[bytes]:
-        """The digests of the copies; GateFailed where they are more than half of the held-out part."""
+        """The digests of the copies; CheckFailed where they are more than half of the held-out part."""
         cuts, sizes = self._verbatim.cuts(common=False), np.array(self._sizes, np.int64)
         size, of = int(sizes[cuts].sum()), int(sizes.sum())
         what = f"{len(cuts):,} of {counted(len(sizes), 'held-out document')} ({100 * size / max(of, 1):.1f} % of their text)"
         if 2 * size > of:
             fault = f"{what} stand for the most part, word for word, in training documents: near copies"
             cure = "remove the copies from the sources, or name a held-out part of its own in data.valid_source"
-            raise GateFailed(Fault("data.source", fault, cure))
+            raise CheckFailed(Fault("data.source", fault, cure))
         if cuts:
             say(f"data: {what} stand for the most part, word for word, in training documents, and are left out")
         return {self._digests[number] for number in cuts}
@@ -117,11 +117,11 @@ def scan(
     say: Callable[[str], object],
     held: Sequence[Source] = (),
 ) -> Scan:
-    """Read everything once. Memory: 16 bytes per document plus the sample. GateFailed where a split would be empty.
+    """Read everything once. Memory: 16 bytes per document plus the sample. CheckFailed where a split would be empty.
 
     Where `held` names held-out sources, they are the validation split and `sources` the training split, whatever the
     documents' digests; a held-out document that is trained on too, as it is or word for word inside of a longer one, is
-    left out and counted, and GateFailed where that is more than half of them (in bytes).
+    left out and counted, and CheckFailed where that is more than half of them (in bytes).
     """
     threshold = 0 if held else int(valid_fraction * 2**64)
     thresholds = array("Q")
@@ -176,7 +176,9 @@ def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence
     """Take the role from held-out documents (from the `first` on) that are trained on too; how many there are."""
     trained = np.zeros(len(table) - first, bool)
     if len(trained) != len(sizes):
-        raise GateFailed(Fault("data.valid_source", "changed while it was read", "run again when nothing writes to it"))
+        raise CheckFailed(
+            Fault("data.valid_source", "changed while it was read", "run again when nothing writes to it")
+        )
     whole = np.ascontiguousarray(table).view("V16").ravel()
     trained[:] = np.isin(whole[first:].view("S16"), whole[:first].view("S16"))
     trained[list(cuts)] = True
@@ -213,15 +215,15 @@ def _check_roles(roles: np.ndarray, valid_fraction: float, named: bool) -> None:
     distinct, held = int((roles != DROPPED).sum()), int((roles == HELD).sum())
     if distinct < 2:
         what = "no document with text" if not distinct else "one distinct document only"
-        raise GateFailed(
+        raise CheckFailed(
             Fault("data.source", f"the sources hold {what}", "give at least two, to train and to validate")
         )
     if named and (not held or held == distinct):
         place, what = ("data.valid_source", "held-out") if not held else ("data.source", "training")
-        raise GateFailed(Fault(place, f"holds no {what} document with text", "give files with text"))
+        raise CheckFailed(Fault(place, f"holds no {what} document with text", "give files with text"))
     if not held:
         fault = f"none of {distinct} documents falls into the validation split of {valid_fraction:g}"
-        raise GateFailed(Fault("data.valid_fraction", fault, "raise data.valid_fraction or give more documents"))
+        raise CheckFailed(Fault("data.valid_fraction", fault, "raise data.valid_fraction or give more documents"))
     if held == distinct:
         fault = f"all {distinct} documents fall into the validation split of {valid_fraction:g}"
-        raise GateFailed(Fault("data.valid_fraction", fault, "lower data.valid_fraction or give more documents"))
+        raise CheckFailed(Fault("data.valid_fraction", fault, "lower data.valid_fraction or give more documents"))

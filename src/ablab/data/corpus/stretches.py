@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.data.corpus.verbatim import COMMON, PIECE, Seen, hashes
@@ -47,14 +47,14 @@ def share(valid: Valid, training: Iterable[np.ndarray]) -> tuple[int, int]:
 
 
 def check(many: int, found: int) -> str:
-    """What is to be said of a share; "" where there is none. GateFailed where it is more than MOST."""
+    """What is to be said of a share; "" where there is none. CheckFailed where it is more than MOST."""
     if not found:
         return ""
     part = f"{100 * found / many:.1f} % of the held-out text ({found:,} of {many:,} stretches of {WIDTH} tokens)"
     if many >= FEW and found > MOST * many:
         fault = f"{part} stands word for word in training; at most {100 * MOST:g} % may"
         cure = "take it out of the training sources, or name a held-out part that they do not contain"
-        raise GateFailed(Fault("data.source", fault, cure))
+        raise CheckFailed(Fault("data.source", fault, cure))
     return f"data: {part} also stands in training"
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.corpus import checks
 from ablab.data.corpus.sidecar import told_by
 from ablab.data.corpus.split import DROPPED, HELD, TRAIN, Copies, roles_of
@@ -34,27 +34,27 @@ Say = Callable[[str], object]
 def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
     """Write the corpus's files into `folder`; the tokenizer, and what the manifest says besides (dtype, counts, parts).
 
-    GateFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or
+    CheckFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or
     nothing is left to train or to score.
     """
     tokenizer = slot.build(data["tokenizer"])
     train, valid = found.parts, found.held_parts
     if tokenizer.trained:
         fault = f"'{data['tokenizer']['name']}' would be trained, and token files hold no text"
-        raise GateFailed(
+        raise CheckFailed(
             Fault("data.tokenizer", fault, 'name the model that made them: { name = ..., model = "FILE" }')
         )
     for part in (*train, *valid):
         if part.vocab_sha256 and part.vocab_sha256 != tokenizer.fingerprint:
             fault = f"was made with another tokenizer than {data['tokenizer']['name']} (sha256 differs)"
-            raise GateFailed(Fault(part.name, fault, "set data.tokenizer to the one in its manifest"))
+            raise CheckFailed(Fault(part.name, fault, "set data.tokenizer to the one in its manifest"))
     tokenizer.save(folder / "tokenizer")
     opened = [_open(part, tokenizer, say) for part in train]
     held = [_open(part, tokenizer, say) for part in valid]
     masked = {one.loss is not None for one in (*opened, *held)}
     if len(masked) > 1:
         fault = "some files have loss masks and spans beside them, others have none"
-        raise GateFailed(Fault("data.source", fault, "give files of one kind"))
+        raise CheckFailed(Fault("data.source", fault, "give files of one kind"))
     if tokenizer.rewrites and any(one.n_bytes is None for one in held or opened):
         say("data: this model normalises text, and bytes are counted on what it made of it, as its users do")
     writer = _Writer(folder, tokenizer, "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4", masked=True in masked)
@@ -64,23 +64,23 @@ def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tok
         cure = (
             "build it with a larger --valid-fraction, name data.valid_source, or name its prefixes to split by content"
         )
-        raise GateFailed(Fault("data.source", fault, cure))
+        raise CheckFailed(Fault("data.source", fault, cure))
     counts = _lay(opened, held, writer, built=built) if held else _copy(opened, data["valid_fraction"], writer, say)
     if held and (left_out := counts["also_trained_documents"]):
         many, how = "document is" if left_out == 1 else "documents are", " under another id" if built else ""
         say(f"data: {left_out:,} held-out {many} also trained on{how}, and left out")
     counts |= writer.finish(data["valid_bytes"])
     if any(one.loss is not None for one in opened) and not any(_trains(one) for one in opened):
-        raise GateFailed(
+        raise CheckFailed(
             Fault("data.source", "masks every training token: nothing would be learned", "check the masks")
         )
     for name in ("train_tokens", "valid_tokens"):
         if not counts[name]:
             part_of = "training" if name == "train_tokens" else "held-out"
-            raise GateFailed(Fault("data.source", f"holds no {part_of} document with a target", "give more documents"))
+            raise CheckFailed(Fault("data.source", f"holds no {part_of} document with a target", "give more documents"))
     if not counts["valid_bytes"]:
         fault = "no scored token of the held-out documents stands for a byte of text"
-        raise GateFailed(Fault("data.source", fault, "bits per byte would be infinite; check byte sidecars and masks"))
+        raise CheckFailed(Fault("data.source", fault, "bits per byte would be infinite; check byte sidecars and masks"))
     where = [] if not held else [{"path": part.name, "kind": part.kind} for part in train]
     return tokenizer, {"dtype": writer.dtype.str, "counts": counts, "parts": where}
 
@@ -88,7 +88,7 @@ def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tok
 def _open(part: Part, tokenizer: Tokenizer, say: Say) -> Opened:
     opened = part.open(tokenizer.bos_id)
     if not len(opened.tokens):
-        raise GateFailed(Fault(part.name, "holds no tokens", "leave it out"))
+        raise CheckFailed(Fault(part.name, "holds no tokens", "leave it out"))
     if part.kind == "shard":
         right_width(part.path, opened.tokens)  # a header may say what is not so
     low, high = highest(opened.tokens)
@@ -100,16 +100,16 @@ def _open(part: Part, tokenizer: Tokenizer, say: Say) -> Opened:
             fault += ", and with its bytes exchanged each lies inside: the tokens are big endian"
             cure = "write them little endian: python -P -c \"import numpy, sys; numpy.fromfile(sys.argv[1], '>u2')"
             cure += ".astype('<u2').tofile(sys.argv[2])\" OLD NEW"
-        raise GateFailed(Fault(part.name, fault, cure))
+        raise CheckFailed(Fault(part.name, fault, cure))
     if np.iinfo(opened.tokens.dtype).max < tokenizer.vocab_size - 1:
         fault = f"has {opened.tokens.dtype} tokens, too small for a vocabulary of {tokenizer.vocab_size:,}"
-        raise GateFailed(Fault(part.name, fault, "name the tokenizer that made the file, or build it again"))
+        raise CheckFailed(Fault(part.name, fault, "name the tokenizer that made the file, or build it again"))
     if opened.loss is not None and opened.span is not None:
         _check_labels(part, opened.loss, opened.span)
     if warning := no_zeros(part.tokens_file, opened.tokens, opened.loss):
         say(f"data: {warning}")
     if part.kind == "shard" and len(opened.starts) == 1 and int(opened.tokens[0]) != tokenizer.bos_id:
-        raise GateFailed(_without_bos(part, opened.tokens, tokenizer))
+        raise CheckFailed(_without_bos(part, opened.tokens, tokenizer))
     return opened
 
 
@@ -131,7 +131,7 @@ def _check_labels(part: Part, loss: np.ndarray, span: np.ndarray) -> None:
                 where = int(np.flatnonzero(wrong)[0])
                 said = f"loss {masks[where]} and span {spans[where]} at token {at + where:,}"
                 cure = "a loss mask is 0 or 1, a span 0, 1 or 2 and never masked; build the files again"
-                raise GateFailed(Fault(part.name.removesuffix("_tokens") + name, f"says {said}", cure))
+                raise CheckFailed(Fault(part.name.removesuffix("_tokens") + name, f"says {said}", cure))
 
 
 def _trains(one: Opened) -> bool:
@@ -336,7 +336,7 @@ class _Writer:
         told = None if one.n_bytes is None else np.asarray(one.n_bytes[here])
         if told is not None and told[ids == self.tokenizer.bos_id].any():
             fault = "charges bytes to BOS, which stands for no text"
-            raise GateFailed(Fault("data.valid_source: byte sidecar", fault, "write it again from the text"))
+            raise CheckFailed(Fault("data.valid_source: byte sidecar", fault, "write it again from the text"))
         rewrites = self.tokenizer.rewrites  # then only the sidecar knows the original text
         try:
             n_bytes = self.tokenizer.count(ids)
@@ -345,7 +345,7 @@ class _Writer:
             if told is not None and self.told is not None:
                 self.told.add(told, *self.tokenizer.shown(ids))
                 return told  # pieces that stand for other text than they show: this is what the sidecar is for
-            raise GateFailed(Fault("data.tokenizer", *str(error).split("; ", 1))) from error
+            raise CheckFailed(Fault("data.tokenizer", *str(error).split("; ", 1))) from error
         if told is not None and self.told is not None:
             self.told.add(told, *self.tokenizer.shown(ids))
         for name, found in (
@@ -356,5 +356,5 @@ class _Writer:
                 ratio = f"ratio {int(found.sum()) / max(1, whole):.4f}"
                 fault = f"a held-out document counts {int(found.sum())} bytes where its text has {whole} ({ratio})"
                 cure = "bits per byte would be wrong by that ratio; name the tokenizer that made the files"
-                raise GateFailed(Fault(name, fault, cure))
+                raise CheckFailed(Fault(name, fault, cure))
         return n_bytes if told is None else told

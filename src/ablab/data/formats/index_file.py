@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.kinds import instead
 from ablab.core.opened import opened
 
@@ -30,7 +30,7 @@ def paths(prefix: Path | str) -> tuple[Path, Path]:
 
 
 def read_header(path: Path) -> tuple[np.dtype, int, int]:
-    """dtype of the tokens, number of sequences, number of document starts. GateFailed where it is no such file."""
+    """dtype of the tokens, number of sequences, number of document starts. CheckFailed where it is no such file."""
     try:
         with opened(path) as file:
             raw = file.read(HEADER.size)
@@ -56,7 +56,7 @@ def read_header(path: Path) -> tuple[np.dtype, int, int]:
 
 
 def read_columns(path: Path, n: int, n_documents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """lengths, pointers, documents and modes (None where there are none). GateFailed where the size is another."""
+    """lengths, pointers, documents and modes (None where there are none). CheckFailed where the size is another."""
     size, needed = path.stat().st_size, HEADER.size + 12 * n + 8 * n_documents
     if size not in (needed, needed + n):
         relation = "truncated" if size < needed else "too long"
@@ -72,7 +72,7 @@ def read_columns(path: Path, n: int, n_documents: int) -> tuple[np.ndarray, np.n
 
 
 def check_documents(path: Path, documents: np.ndarray, n_sequences: int) -> None:
-    """Document starts go from 0 to the number of sequences and never back; else GateFailed."""
+    """Document starts go from 0 to the number of sequences and never back; else CheckFailed."""
     if documents[0] != 0 or documents[-1] != n_sequences:
         cure = "end the last document before the file is closed, then write it again"
         span = f"from {documents[0]} to {documents[-1]}, not from 0 to the {n_sequences} sequences"
@@ -118,6 +118,6 @@ def map_file(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray
         raise broken(path, f"cannot be read ({said})", "check the file and its rights") from error
 
 
-def broken(path: Path, fault: str, cure: str = _AGAIN) -> GateFailed:
+def broken(path: Path, fault: str, cure: str = _AGAIN) -> CheckFailed:
     """The error about one file."""
-    return GateFailed(Fault(str(path), fault, cure))
+    return CheckFailed(Fault(str(path), fault, cure))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ablab.core import making, places
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic
 from ablab.data.formats.index_file import CODES, HEADER, MAGIC, paths
 
@@ -25,7 +25,7 @@ def best_dtype(vocab_size: int) -> np.dtype:
 class IndexedWriter:
     """Writes PREFIX.bin and PREFIX.idx, byte for byte as Megatron's builder does; a context manager.
 
-    Both files appear at its end, .bin first, or not at all. `vocab_size`, where given, bounds every id. GateFailed for
+    Both files appear at its end, .bin first, or not at all. `vocab_size`, where given, bounds every id. CheckFailed for
     an id that the dtype or the vocabulary cannot hold, a document that was not ended, a file that cannot be written.
     """
 
@@ -141,9 +141,9 @@ class IndexedWriter:
         except OSError as error:
             raise self._unwritable(error, 0) from error
 
-    def _unwritable(self, error: OSError, further: int) -> GateFailed:
+    def _unwritable(self, error: OSError, further: int) -> CheckFailed:
         needed = (self.n_tokens + further) * self.dtype.itemsize
         return places.unwritable(paths(self.prefix)[0], error, needed, more=True, elsewhere="another place")
 
-    def _refuse(self, fault: str, cure: str) -> GateFailed:
-        return GateFailed(Fault(str(paths(self.prefix)[0]), fault, cure))
+    def _refuse(self, fault: str, cure: str) -> CheckFailed:
+        return CheckFailed(Fault(str(paths(self.prefix)[0]), fault, cure))

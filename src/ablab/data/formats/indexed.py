@@ -97,7 +97,7 @@ class Indexed:
 def open_indexed(prefix: Path | str) -> Indexed:
     """Open PREFIX.bin and PREFIX.idx (either name is taken too) after checking their whole structure.
 
-    GateFailed naming the file: missing, another magic, version or dtype, truncated or too long, pointers, lengths or
+    CheckFailed naming the file: missing, another magic, version or dtype, truncated or too long, pointers, lengths or
     documents that do not fit, .bin of another size, sequences that are no text.
     """
     prefix = bare(prefix)
@@ -145,7 +145,7 @@ def open_sidecars(tokens: Indexed) -> tuple[Indexed, Indexed] | None:
 
 
 def check_sidecars(tokens: Indexed, others: Iterable[Indexed]) -> None:
-    """Every sequence of every sidecar is as long as that of the tokens, and the documents are the same; else GateFailed."""
+    """Every sequence of every sidecar is as long as that of the tokens, and the documents are the same; else CheckFailed."""
     for other in others:
         idx = paths(other.prefix)[1]
         cure = f"build {tokens.prefix.name} and its sidecars again, together"

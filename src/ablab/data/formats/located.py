@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import misfit
 from ablab.data.formats.indexed import bare, paths
@@ -29,7 +29,7 @@ class Located(NamedTuple):
 
 
 def locate(place: Path | str, *, whole: bool = True) -> Located:
-    """A prefix (with or without `_tokens`, .bin or .idx), a .bin shard, or the folder of a build. GateFailed for all else.
+    """A prefix (with or without `_tokens`, .bin or .idx), a .bin shard, or the folder of a build. CheckFailed for all else.
 
     A manifest that was changed after it was written is refused, unless not `whole`: who looks for all faults says so.
     """
@@ -37,7 +37,7 @@ def locate(place: Path | str, *, whole: bool = True) -> Located:
     if place.is_dir():
         if not (place / MANIFEST).is_file():
             cure = "name a prefix or a file in it, or a folder that `ablab data build` made"
-            raise GateFailed(Fault(str(place), f"is a folder without {MANIFEST}", cure))
+            raise CheckFailed(Fault(str(place), f"is a folder without {MANIFEST}", cure))
         return Located("folder", place, harmony_manifest(place / MANIFEST, whole=whole))
     prefix = bare(place)
     named_file = place.is_file()
@@ -50,27 +50,27 @@ def locate(place: Path | str, *, whole: bool = True) -> Located:
         return Located("shard", place)
     if named_file:
         cure = "name a .bin shard, a .bin/.idx prefix, or the folder of a build"
-        raise GateFailed(Fault(str(place), f"has the suffix '{place.suffix}', which no token file has", cure))
+        raise CheckFailed(Fault(str(place), f"has the suffix '{place.suffix}', which no token file has", cure))
     fault = f"is no prefix (there is no {prefix.name}.idx and no {prefix.name}_tokens.idx), no file and no folder"
-    raise GateFailed(Fault(str(place), fault, "check the path"))
+    raise CheckFailed(Fault(str(place), fault, "check the path"))
 
 
 def harmony_manifest(path: Path, *, whole: bool = True) -> dict[str, Any]:
-    """The manifest of a Harmony build. GateFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
+    """The manifest of a Harmony build. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
     manifest = read_json(path)
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
     if kind != "harmony":
         cure = "give the folder of `ablab data build harmony`, or a prefix or shard"
-        raise GateFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
+        raise CheckFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
     for key, inside in (("splits", _SPLITS), ("tokenizer", ("sha256",))):
         if not isinstance(manifest.get(key), dict) or not manifest[key].keys() >= set(inside):
-            raise GateFailed(Fault(str(path), f"does not hold {key} ({', '.join(inside)})", _AGAIN))
+            raise CheckFailed(Fault(str(path), f"does not hold {key} ({', '.join(inside)})", _AGAIN))
     if others := sorted(manifest["splits"].keys() - set(_SPLITS)):
-        raise GateFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", _AGAIN))
+        raise CheckFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", _AGAIN))
     if not isinstance(made := manifest["tokenizer"]["sha256"], str) or not made:
-        raise GateFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", _AGAIN))
+        raise CheckFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", _AGAIN))
     if whole and (fault := changed(manifest, path)):
-        raise GateFailed(fault)
+        raise CheckFailed(fault)
     return dict(manifest)
 
 
@@ -94,28 +94,28 @@ def changed(record: Mapping[str, object], path: Path, cure: str = _AGAIN) -> Fau
 
 
 def read_sealed(path: Path, *keys: str, cure: str, form: type[R]) -> R:
-    """A record that was written sealed, has `keys` and is of `form`. GateFailed where it is not as it was written."""
+    """A record that was written sealed, has `keys` and is of `form`. CheckFailed where it is not as it was written."""
     record: R = read_json(path, *keys, "digest")
     if fault := changed(record, path, cure):
-        raise GateFailed(fault)
+        raise CheckFailed(fault)
     if said := misfit(record, form):
-        raise GateFailed(Fault(str(path), said, cure))
+        raise CheckFailed(Fault(str(path), said, cure))
     return record
 
 
 def shards_of(manifest: dict[str, Any], path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(split, shard) in the manifest's order. GateFailed where an entry is not complete, or names what is not in the folder."""
+    """(split, shard) in the manifest's order. CheckFailed where an entry is not complete or names what is not in it."""
     found = []
     for split, entry in manifest["splits"].items():
         if not isinstance(entry, dict) or not isinstance(entry.get("shards"), list):
-            raise GateFailed(Fault(str(path), f"lists no shards of {split}", _AGAIN))
+            raise CheckFailed(Fault(str(path), f"lists no shards of {split}", _AGAIN))
         for shard in entry["shards"]:
             if not _complete(shard):
                 fault = f"has a shard of {split} without name, rows, tokens and files"
-                raise GateFailed(Fault(str(path), fault, _AGAIN))
+                raise CheckFailed(Fault(str(path), fault, _AGAIN))
             for name in (shard["name"], *shard["files"]):
                 if leaves(name):
-                    raise GateFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", _AGAIN))
+                    raise CheckFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", _AGAIN))
             found.append((split, shard))
     return found
 
@@ -143,7 +143,7 @@ def _manifest_above(path: Path, whole: bool) -> dict[str, Any] | None:
     """That of the build a prefix lies in; None where there is none, or only a file of that name."""
     try:
         manifest = read_json(path)
-    except GateFailed:
+    except CheckFailed:
         return None
     ours = isinstance(manifest, dict) and manifest.get("kind") == "harmony"
     return harmony_manifest(path, whole=whole) if ours else None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import answer, kind_of
@@ -65,19 +65,19 @@ class Part:
         """What the manifest says: every file with its size and sha256, and one hash over all of them."""
         if gone := sorted(path for path in self.built if not Path(path).is_file()):
             cure = "build it again; `ablab data verify` says more"
-            raise GateFailed(Fault(gone[0], "is missing, and the build's manifest lists it", cure))
+            raise CheckFailed(Fault(gone[0], "is missing, and the build's manifest lists it", cure))
         listed = [{"path": str(p), "sha256": inputs.sha256(p), "size": p.stat().st_size} for p in self.files]
         for one in listed:
             if self.built.get(str(one["path"]), one["sha256"]) != one["sha256"]:
                 cure = "build it again; `ablab data verify` says more"
-                raise GateFailed(
+                raise CheckFailed(
                     Fault(str(one["path"]), "is not what the build's manifest says (sha256 differs)", cure)
                 )
         digest = hashlib.sha256(canonical([one["sha256"] for one in listed]).encode()).hexdigest()
         return {"source": self.name, "kind": self.kind, "sha256": digest, "files": listed}
 
     def open(self, bos_id: int | None) -> Opened:
-        """Read in place. GateFailed where it is damaged.
+        """Read in place. CheckFailed where it is damaged.
 
         Documents of shards begin at `bos_id`, and at the file's beginning; they are not looked for where it is None.
         """

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic
 from ablab.core.kinds import instead, text_of
 from ablab.core.opened import opened
@@ -27,14 +27,14 @@ _AGAIN = "copy or write the file again"
 
 
 def is_golf(path: Path) -> bool:
-    """Whether the file begins with the magic number of golf shards. GateFailed where it cannot be read."""
+    """Whether the file begins with the magic number of golf shards. CheckFailed where it cannot be read."""
     return _first(path) == MAGIC
 
 
 def read_shard(path: Path) -> np.ndarray:
     """The tokens of a golf shard or of a plain .bin of uint16: uint16 (tokens,), memory-mapped.
 
-    GateFailed, with the sizes: empty, truncated, longer than its header says, half a token, another version or format.
+    CheckFailed, with the sizes: empty, truncated, longer than its header says, half a token, another version or format.
     """
     first = _first(path)
     if path.suffix == ".bin" and path.with_suffix(".idx").exists():
@@ -72,7 +72,7 @@ def read_shard(path: Path) -> np.ndarray:
 
 
 def _no_other(path: Path, first: int, size: int) -> None:
-    """GateFailed where a file without our magic is not headerless either."""
+    """CheckFailed where a file without our magic is not headerless either."""
     if (other := instead(path, allowed=("utf16",))) is not None:
         raise _broken(path, other.what, other.cure)
     if (text := text_of(path)) and size >= _TEXT:
@@ -97,7 +97,7 @@ def bytes_path(path: Path) -> Path | None:
 def bytes_sidecar(path: Path) -> np.ndarray | None:
     """Bytes of original text per token of the validation shard `path`: uint16, memory-mapped; None where there is none.
 
-    GateFailed where it is broken or does not count as many tokens as the shard.
+    CheckFailed where it is broken or does not count as many tokens as the shard.
     """
     side = bytes_path(path)
     if side is None or not side.exists():
@@ -112,7 +112,7 @@ def bytes_sidecar(path: Path) -> np.ndarray | None:
 def write_shard(path: Path, tokens: Any, *, plain: bool = False) -> None:
     """Write uint16 tokens as a golf shard, or without a header where `plain`; whole or not at all.
 
-    GateFailed for ids that uint16 cannot hold, or more tokens than the header can count.
+    CheckFailed for ids that uint16 cannot hold, or more tokens than the header can count.
     """
     values = np.asarray(tokens)
     if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):
@@ -154,5 +154,5 @@ def _first(path: Path) -> int:
     return int.from_bytes(raw, "little") if len(raw) == 4 else 0
 
 
-def _broken(path: Path, fault: str, cure: str = _AGAIN) -> GateFailed:
-    return GateFailed(Fault(str(path), fault, cure))
+def _broken(path: Path, fault: str, cure: str = _AGAIN) -> CheckFailed:
+    return CheckFailed(Fault(str(path), fault, cure))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablab.core import places
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import write_atomic
 from ablab.core.inputs import Inputs, stamp_of
 from ablab.core.opened import opened
@@ -61,7 +61,7 @@ def build(
     rows_per_shard: by default a 64th of the rows, within 2048 and 65536. check_every: about one row in so many is rendered
     by openai-harmony too; 0 for none. vocab: the vocabulary file, where it is not the installed one.
 
-    Errors: InvalidStudy for settings and names; GateFailed for contents, other settings than it was begun with, too many
+    Errors: InvalidStudy for settings and names; CheckFailed for contents, other settings than it was begun with, too many
     failed rows, and where another process builds there. Whatever stops it, finished units are kept.
     """
     asked = settings(valid_fraction, max_rows, max_tokens, rows_per_shard, check_every)
@@ -122,7 +122,7 @@ def _make(
     crew.make(job, wanted.units, workers, hear)
 
 
-def _too_many(job: Job, wanted: Plan, bad: int, max_bad: int) -> GateFailed:
+def _too_many(job: Job, wanted: Plan, bad: int, max_bad: int) -> CheckFailed:
     listed = job.out / "quarantine.jsonl"
     write_atomic(listed, b"".join(quarantined(job, wanted)))
     with listed.open() as lines:
@@ -132,7 +132,7 @@ def _too_many(job: Job, wanted: Plan, bad: int, max_bad: int) -> GateFailed:
     fault = f"{bad:,} {'row' if bad == 1 else 'rows'} failed so far, {allowed} may"
     cure = f"allow more with --max-bad (what is finished is kept), or repair them (all so far: {listed}) and choose another"
     cure += " --out, or delete this one"
-    return GateFailed([*faults, Fault("max_bad", fault, cure)])
+    return CheckFailed([*faults, Fault("max_bad", fault, cure)])
 
 
 def _as_many_bad(out: Path, manifest: dict[str, Any], max_bad: int) -> None:
@@ -142,7 +142,7 @@ def _as_many_bad(out: Path, manifest: dict[str, Any], max_bad: int) -> None:
         allowed = "none" if max_bad == 0 else f"{max_bad:,}"
         fault = f"{bad:,} {'row' if bad == 1 else 'rows'} failed when {out} was built, {allowed} may now"
         cure = f"allow them with --max-bad {bad}, or repair them (all of them: {out / 'quarantine.jsonl'}) and choose another"
-        raise GateFailed(Fault("max_bad", fault, f"{cure} --out, or delete this one"))
+        raise CheckFailed(Fault("max_bad", fault, f"{cure} --out, or delete this one"))
 
 
 def quarantined(job: Job, wanted: Plan) -> Iterator[bytes]:
@@ -161,11 +161,11 @@ def _id(value: str | None) -> str:
 def _no_strangers(out: Path) -> None:
     """Refuse a place with other things in it before even a lock is laid there."""
     if out.exists() and not out.is_dir():
-        raise GateFailed(Fault(str(out), "is no folder", "choose another --out"))
+        raise CheckFailed(Fault(str(out), "is no folder", "choose another --out"))
     odd = strangers(out, OURS) if out.exists() else []
     if odd:
         fault = f"holds other things ({', '.join(odd[:5])})"
-        raise GateFailed(Fault(str(out), fault, "choose another --out, or empty it"))
+        raise CheckFailed(Fault(str(out), fault, "choose another --out, or empty it"))
 
 
 def _leave(out: Path, fresh: bool) -> None:
@@ -182,7 +182,9 @@ def _stamps(wanted: Plan) -> list[list[int]]:
 
 def _unchanged(wanted: Plan, stamps: list[list[int]]) -> None:
     if _stamps(wanted) != stamps:
-        raise GateFailed(Fault("SOURCE", "changed while it was read", "delete --out and run again when nothing writes"))
+        raise CheckFailed(
+            Fault("SOURCE", "changed while it was read", "delete --out and run again when nothing writes")
+        )
 
 
 def _notes(manifest: dict[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ablab.core import safe_path
-from ablab.core.fault import Fault, GateFailed, Refused
+from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.data.harmony.unit import Builder, Job, Unit, finished
 from ablab.runtime import signals
 
@@ -26,7 +26,7 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
 
     `hear(kind, value)` takes: progress (rows, tokens), damaged (text; made again), kept (record; made by an earlier
     build), done (record). What it raises ends the build; units being made are then lost, finished ones are not.
-    A row at which a worker crashes twice is set aside, and its unit is made again without it. GateFailed where a worker
+    A row at which a worker crashes twice is set aside, and its unit is made again without it. CheckFailed where a worker
     refuses a file, is killed, or dies elsewhere.
     """
     left, crew, crashes = list(reversed(units)), list[_Worker](), Counter[tuple[int, int]]()
@@ -50,7 +50,7 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
                     )
                     continue
                 if kind == "refused":
-                    raise GateFailed(value)
+                    raise CheckFailed(value)
                 if kind == "failed":
                     raise RuntimeError(f"unit {worker.unit}: {value}")
                 if kind in ("kept", "done"):

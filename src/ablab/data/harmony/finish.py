@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic, read_json, write_json
 from ablab.core.opened import read_whole
 from ablab.data.formats.indexed import IndexedWriter, open_indexed
@@ -28,7 +28,7 @@ REASONS = 3  # that an error names where no row is left
 def finish(wanted: Plan, job: Job) -> dict[str, Any]:
     """Write what is left to write once every unit has its record; the manifest, which says that all is there, last.
 
-    GateFailed where no row is left to write.
+    CheckFailed where no row is left to write.
     """
     listed = job.out / "quarantine.jsonl"
     bad = [one for unit in wanted.units if (one := job.quarantine(unit)).exists()]
@@ -37,7 +37,7 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
             file.write(read_whole(one))
     records = [read_json(job.record(unit), "files", *COUNTS) for unit in wanted.units]
     if not any(record["train_rows"] + record["valid_rows"] for record in records):
-        raise GateFailed(_nothing_left(listed, records, wanted.settings.max_tokens))
+        raise CheckFailed(_nothing_left(listed, records, wanted.settings.max_tokens))
     train = [_train(job, unit, record) for unit, record in zip(wanted.units, records) if record["train_rows"]]
     valid = list(_valid(job, wanted, records))
     manifest = _manifest(wanted, job, records, {"train": train, "valid": valid})

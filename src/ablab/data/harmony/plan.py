@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.core import places
-from ablab.core.fault import Fault, GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import read_json, write_json
 from ablab.core.inputs import Inputs
 from ablab.data.formats.located import changed, sealed
@@ -85,12 +85,12 @@ class Plan:
 
 
 def plan(asked: Settings, sources: Sequence[str], inputs: Inputs) -> Plan:
-    """Find the inputs and cut their rows. GateFailed where they hold no row; errors as rows.find."""
+    """Find the inputs and cut their rows. CheckFailed where they hold no row; errors as rows.find."""
     found = find(sources, inputs)
     inputs.save()
     total = sum(one.rows for one in found)
     if not total:
-        raise GateFailed(Fault("SOURCE", f"no row in {', '.join(one.name for one in found)}", "give files with rows"))
+        raise CheckFailed(Fault("SOURCE", f"no row in {', '.join(one.name for one in found)}", "give files with rows"))
     rows = total if asked.max_rows is None else min(total, asked.max_rows)
     # By the rows alone, so that files do not depend on the machine: enough units for many workers, few files for many rows.
     per_shard = asked.rows_per_shard or min(MOST, max(LEAST, math.ceil(rows / SHARES)))
@@ -107,7 +107,7 @@ def plan(asked: Settings, sources: Sequence[str], inputs: Inputs) -> Plan:
 def settle(out: Path, wanted: Plan) -> dict[str, Any] | None:
     """Make sure that `out` is empty, or of this very build. Returns the manifest where it is finished.
 
-    GateFailed naming what differs, or what else lies there. The caller holds the lock.
+    CheckFailed naming what differs, or what else lies there. The caller holds the lock.
     """
     if (out / "manifest.json").exists():
         manifest = _read(out, out / "manifest.json", "kind", "identity", "splits", "quarantined")
@@ -123,25 +123,25 @@ def settle(out: Path, wanted: Plan) -> dict[str, Any] | None:
         odd = strangers(out, {PARTS})
         if odd:
             fault = f"holds other things ({', '.join(odd[:5])}) and no build that was begun"
-            raise GateFailed(Fault(str(out), fault, "choose another --out, or empty it"))
+            raise CheckFailed(Fault(str(out), fault, "choose another --out, or empty it"))
         write_json(begun, sealed(wanted.identity))
     sweep(out)
     return None
 
 
 def _read(out: Path, path: Path, *keys: str) -> dict[str, Any]:
-    """A record of a build, as it was written. GateFailed with a cure that can be followed: it is not made again alone."""
+    """A record of a build, as it was written. CheckFailed with a cure that can be followed: it is not made again alone."""
     cure = f"delete {out} with all in it and build again, or choose another --out"
     try:
         record: dict[str, Any] = read_json(path)
-    except GateFailed as error:
-        raise GateFailed(Fault(str(path), error.faults[0].fault, cure)) from error
+    except CheckFailed as error:
+        raise CheckFailed(Fault(str(path), error.faults[0].fault, cure)) from error
     if isinstance(record, dict) and record.get("kind", "harmony") != "harmony":
-        raise GateFailed(Fault(str(out), "holds another kind of dataset", "choose another --out"))
+        raise CheckFailed(Fault(str(out), "holds another kind of dataset", "choose another --out"))
     if missing := [key for key in keys if not isinstance(record, dict) or key not in record]:
-        raise GateFailed(Fault(str(path), f"does not hold {', '.join(missing)}", cure))
+        raise CheckFailed(Fault(str(path), f"does not hold {', '.join(missing)}", cure))
     if fault := changed(record, path, cure):
-        raise GateFailed(fault)
+        raise CheckFailed(fault)
     return record
 
 
@@ -154,7 +154,7 @@ def _whole(out: Path, manifest: dict[str, Any]) -> None:
                     fault = (
                         "is missing" if not (out / name).is_file() else f"has not the {entry['size']:,} bytes it had"
                     )
-                    raise GateFailed(Fault(str(out / name), fault, f"delete {out} and build again"))
+                    raise CheckFailed(Fault(str(out / name), fault, f"delete {out} and build again"))
 
 
 def strangers(out: Path, known: set[str]) -> list[str]:
@@ -188,7 +188,7 @@ def _same(out: Path, before: dict[str, Any], now: dict[str, Any], how: str) -> N
             faults.append(f"with {name} {before[name]}, not {now[name]}")
     if faults:
         cure = "give the same again to go on, or choose another --out"
-        raise GateFailed(Fault(str(out), f"{how} {'; '.join(faults)}", cure))
+        raise CheckFailed(Fault(str(out), f"{how} {'; '.join(faults)}", cure))
 
 
 def _other_inputs(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:

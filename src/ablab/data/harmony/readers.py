@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.opened import lines
 from ablab.core.opened import opened as regular
 from ablab.core.strict_json import blank, loads, repeated
@@ -61,7 +61,7 @@ class _Tables:
                 yield from enumerate(zip(*columns), first)
         except (pyarrow.ArrowException, OSError) as error:
             fault = f"cannot be read behind row {max(self._at, start)} ({' '.join(str(error).split())})"
-            raise GateFailed(Fault(self._name, fault, "fetch or write the file again")) from error
+            raise CheckFailed(Fault(self._name, fault, "fetch or write the file again")) from error
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         group = bisect_right(self._begins, start) - 1
@@ -205,7 +205,7 @@ def _cell(value: Any, field: str) -> Any:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read line by line. GateFailed where it is none, or a line of it never ends."""
+    """A file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
     try:
         with regular(path) as file:
             yield file
@@ -213,6 +213,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise unreadable(str(path), error) from error
 
 
-def unreadable(name: str, error: Exception) -> GateFailed:
+def unreadable(name: str, error: Exception) -> CheckFailed:
     fault = f"cannot be read ({' '.join(str(error).split())})"
-    return GateFailed(Fault(name, fault, "check the file, or fetch it again"))
+    return CheckFailed(Fault(name, fault, "check the file, or fetch it again"))

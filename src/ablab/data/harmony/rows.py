@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab.core.fault import Fault, GateFailed, InvalidStudy
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import answer, instead, no_text
@@ -117,7 +117,7 @@ def content_id(value: object) -> str:
 def find(sources: Sequence[str], inputs: Inputs) -> list[Input]:
     """The inputs that `sources` name, in the order given; a glob's files sorted.
 
-    InvalidStudy for a name that matches nothing or has no reader; GateFailed for a file without the fields, or damaged.
+    InvalidStudy for a name that matches nothing or has no reader; CheckFailed for a file without the fields, or damaged.
     """
     found: list[Input] = []
     faults: list[Fault] = []
@@ -187,14 +187,14 @@ def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
                 names, rows = table.names, sum(map(len, table.batches))
     except (pyarrow.ArrowException, OSError) as error:
         if (other := instead(path, allowed=(kind,))) is not None:
-            raise GateFailed(Fault(str(path), other.what, other.cure)) from None
+            raise CheckFailed(Fault(str(path), other.what, other.cure)) from None
         raise readers.unreadable(str(path), error) from error
     return Input(name, path.resolve(), kind, _fields(names, str(path), "column"), rows, inputs.sha256(path))
 
 
 def _jsonl(path: Path, inputs: Inputs) -> Input:
     if (other := no_text(path) or answer(path)) is not None:
-        raise GateFailed(Fault(str(path), other.what, other.cure))
+        raise CheckFailed(Fault(str(path), other.what, other.cure))
     digest = inputs.sha256(path)
     rows, marks = readers.scan_lines(path)
     fields = _fields(_first_names(path), str(path), "field") if rows else SYNTH
@@ -211,19 +211,19 @@ def _first_names(path: Path) -> list[str]:
                 continue  # set aside like any other line that is no JSON
             if isinstance(record, dict):
                 return list(record)
-    raise GateFailed(Fault(str(path), "has no line that is a JSON object", "give one object on each line"))
+    raise CheckFailed(Fault(str(path), "has no line that is a JSON object", "give one object on each line"))
 
 
 def _fields(names: Sequence[str], place: str, word: str) -> tuple[str, ...]:
     if twice := sorted({name for name in (*SYNTH, MESSAGES, "id") if names.count(name) > 1}):
-        raise GateFailed(Fault(place, f"has more than one {word} '{twice[0]}'", "write it with one"))
+        raise CheckFailed(Fault(place, f"has more than one {word} '{twice[0]}'", "write it with one"))
     if MESSAGES in names:
         return next((name for name in ("synth_id", "id") if name in names), ""), MESSAGES
     missing = [f"'{name}'" for name in SYNTH if name not in names]
     if missing:
         fault = f"has no {word} {', '.join(missing)}; it has {', '.join(names) or 'none'}"
         cure = f"give {', '.join(SYNTH)}, or {MESSAGES} (with synth_id or id)"
-        raise GateFailed(Fault(place, fault, cure))
+        raise CheckFailed(Fault(place, fault, cure))
     return SYNTH
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed, Refused, to_install
+from ablab.core.fault import CheckFailed, Fault, Refused, to_install
 from ablab.core.files import read_json, sha256_file, write_atomic, write_json
 from ablab.data import vocabulary
 from ablab.data.formats.indexed import IndexedWriter
@@ -91,7 +91,7 @@ def finished(job: Job, unit: Unit) -> tuple[dict[str, Any] | None, str]:
         return None, ""
     try:
         record: dict[str, Any] = read_json(path, "files", *COUNTS)
-    except GateFailed as error:
+    except CheckFailed as error:
         return None, str(error.faults[0])
     if changed(record, path):
         return None, f"{path.name} was changed after it was written"
@@ -126,7 +126,7 @@ class Builder:
         """Write a unit's files and its record. `tell` hears of rows read and tokens made since it was last told.
 
         `fatal` rows are set aside unseen: each has ended a worker. `at` is told each row before it is looked at.
-        GateFailed where a file cannot be read or written, or a checked row has other ids than openai-harmony's.
+        CheckFailed where a file cannot be read or written, or a checked row has other ids than openai-harmony's.
         """
         counts, bad = _Counts(), list[str]()
         self.job.record(unit).unlink(missing_ok=True)
@@ -195,7 +195,7 @@ class Builder:
             raise BadRow(str(error), row_id) from None
         except MemoryError as error:
             cure = "give the machine more, or fewer --workers; or take the row out"
-            raise GateFailed(Fault(source.place(number), "needs more memory than there is", cure)) from error
+            raise CheckFailed(Fault(source.place(number), "needs more memory than there is", cure)) from error
         except BaseException as error:  # a panic of compiled code is no Exception
             said = " ".join(str(error).split())[:300]
             raise BadRow(f"cannot be rendered ({type(error).__name__}: {said})", row_id) from None
@@ -221,7 +221,7 @@ class Builder:
             except ModuleNotFoundError as error:
                 fault = f"cannot be checked: the package '{error.name}' is not installed"
                 cure = f"{to_install('openai-harmony')}, or build with --check-every 0"
-                raise GateFailed(Fault(place, fault, cure)) from None
+                raise CheckFailed(Fault(place, fault, cure)) from None
         ours = rendered.tokens.tolist()
         try:
             theirs = self._official.ids(messages)
@@ -233,7 +233,7 @@ class Builder:
             where = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
             fault = f"openai-harmony gives other ids: {theirs[where : where + 3]} at token {where}, here "
             cure = "report it; --check-every 0 builds without the check"
-            raise GateFailed(Fault(place, f"{fault}{ours[where : where + 3]}", cure))
+            raise CheckFailed(Fault(place, f"{fault}{ours[where : where + 3]}", cure))
 
     def _finish(self, unit: Unit, counts: _Counts, splits: dict[str, _Split], bad: list[str]) -> dict[str, Any]:
         job, files = self.job, [file for split in splits.values() for file in split.files()]
@@ -259,13 +259,13 @@ class Builder:
 
 
 def vocabulary_at(vocab: str) -> Path:
-    """The vocabulary file ("": the installed one), its hash checked. GateFailed where it is missing or wrong."""
+    """The vocabulary file ("": the installed one), its hash checked. CheckFailed where it is missing or wrong."""
     path = Path(vocab) if vocab else vocabulary.default_path()
     try:
         vocabulary.read(path)
     except ValueError as error:
         fault, _, cure = str(error).partition("; ")
-        raise GateFailed(Fault("o200k_harmony", fault, cure)) from None
+        raise CheckFailed(Fault("o200k_harmony", fault, cure)) from None
     return path
 
 

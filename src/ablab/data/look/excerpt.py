@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.tokenizers.tokenizer import Tokenizer
 
 MARKS = ("not trained", "reasoning", "final", "trained", "unknown")  # unknown: a label that means nothing
@@ -72,7 +72,7 @@ class Decoder:
 def decoder(tokenizer: Any, manifest: dict[str, Any] | None) -> Decoder:
     """The decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
 
-    GateFailed where what was given cannot be used; a build's own that cannot be read becomes a note.
+    CheckFailed where what was given cannot be used; a build's own that cannot be read becomes a note.
     """
     if tokenizer is None and manifest is None:
         return Decoder(None, "token ids; name a tokenizer to see text")
@@ -80,7 +80,7 @@ def decoder(tokenizer: Any, manifest: dict[str, Any] | None) -> Decoder:
         name = (manifest or {})["tokenizer"].get("name")
         try:
             return Decoder(_built(name))
-        except GateFailed as error:
+        except CheckFailed as error:
             return Decoder(None, f"token ids, as the text cannot be shown: {error}")
     return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else cast(Tokenizer, tokenizer))
 
@@ -92,7 +92,7 @@ def _built(asked: Any) -> Tokenizer:
         asked = {"name": "sentencepiece", "model": asked}
     choice, faults = slot.coerce(asked, "tokenizer")
     if faults:
-        raise GateFailed(faults)
+        raise CheckFailed(faults)
     try:
         words = slot.build(choice)
         if words.trained:
@@ -102,7 +102,7 @@ def _built(asked: Any) -> Tokenizer:
         words.to_bytes([0])  # reads the vocabulary, where there is one
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         fault, _, cure = str(error).partition("; ")
-        raise GateFailed(Fault(f"tokenizer {choice['name']}", fault, cure)) from error
+        raise CheckFailed(Fault(f"tokenizer {choice['name']}", fault, cure)) from error
     return words
 
 

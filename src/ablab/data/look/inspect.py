@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars
 from ablab.data.formats.located import MANIFEST, Located, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_sidecar, is_golf, read_shard
@@ -27,7 +27,7 @@ def inspect(place: Path | str, *, document: int = 0, tokenizer: Any = None, limi
     """Facts about the data at `place` (see locate), JSON-able: counts, lengths, tokens per span, and one document.
 
     `tokenizer`: a lever's name, its settings or the lever itself, to show text; a build's own is used where none is
-    given. GateFailed where the data is broken or has no such document.
+    given. CheckFailed where the data is broken or has no such document.
     """
     found = locate(place)
     words = decoder(tokenizer, found.manifest)
@@ -46,7 +46,7 @@ def _folder(found: Located, document: int, words: Decoder, limit: int) -> dict[s
         listed[split].append(prefix_of(found.path, split, shard))
     full = [split for split, prefixes in listed.items() if prefixes]
     if not full:
-        raise GateFailed(Fault(str(found.path / MANIFEST), "lists no shard", "build the dataset again"))
+        raise CheckFailed(Fault(str(found.path / MANIFEST), "lists no shard", "build the dataset again"))
     facts = {split: _prefixes(prefixes, document, words, limit, split == full[0]) for split, prefixes in listed.items()}
     sample = facts[full[0]].pop("sample")
     kept = ("config_hash", "inputs", "split", "quarantined", "dropped", "truncated", "digest")
@@ -164,7 +164,7 @@ def _shard(path: Path, document: int, words: Decoder, limit: int) -> dict[str, A
 
 def _checked(document: int, count: int, place: str) -> int:
     if not 0 <= document < count:
-        raise GateFailed(Fault(place, f"has no document {document}: there are {count:,}", "count from 0"))
+        raise CheckFailed(Fault(place, f"has no document {document}: there are {count:,}", "count from 0"))
     return document
 
 

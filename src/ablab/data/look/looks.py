@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 
 _PIECE = 1 << 24  # tokens looked through at once
 _FEW = 8  # tokens of which nothing but zeros at every second place is concluded
@@ -47,7 +47,7 @@ def _floats(tokens: np.ndarray) -> str | None:
 
 
 def right_width(path: Path, tokens: np.ndarray) -> None:
-    """GateFailed where 16-bit `tokens` are the halves or quarters of wider ones."""
+    """CheckFailed where 16-bit `tokens` are the halves or quarters of wider ones."""
     if len(tokens) < 4 or (len(tokens) < _FEW and len(tokens) % 2):  # so few are looked at where halves come in pairs
         return
     if len(tokens) >= _FEW and (kind := _floats(tokens)) is not None:
@@ -55,12 +55,12 @@ def right_width(path: Path, tokens: np.ndarray) -> None:
         cure = f'write them as uint16: python -P -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
         if float(tokens[: len(tokens) // 4 * 4].view(kind).max()) >= 1 << 16:
             cure = "write them as a Megatron prefix of int32, and name that"
-        raise GateFailed(Fault(str(path), f"holds floating-point numbers ({name}), all of them whole", cure))
+        raise CheckFailed(Fault(str(path), f"holds floating-point numbers ({name}), all of them whole", cure))
     full = (_any(tokens, 0), _any(tokens, 1), _any(tokens, 2), _any(tokens, 3))
     if full in _ZEROS:
         fault, kind = _ZEROS[full]
         cure = f'write them as uint16: python -P -c "import numpy, sys; {_NARROW.format(kind)}" OLD NEW'
-        raise GateFailed(Fault(str(path), fault, cure))
+        raise CheckFailed(Fault(str(path), fault, cure))
     wide = full in ((True, True, False, False), (False, False, True, True))
     if (
         len(tokens) >= _FEW
@@ -70,11 +70,13 @@ def right_width(path: Path, tokens: np.ndarray) -> None:
         fault = (
             f"small and large values take turns: these are tokens of {64 if wide else 32} bits, with ids above 65,535"
         )
-        raise GateFailed(Fault(str(path), fault, "write them as a Megatron prefix, which says its type, and name that"))
+        raise CheckFailed(
+            Fault(str(path), fault, "write them as a Megatron prefix, which says its type, and name that")
+        )
 
 
 def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> str:
-    """GateFailed where tokens end in zeros, or have a disk page of them: a copy or a write that broke off.
+    """CheckFailed where tokens end in zeros, or have a disk page of them: a copy or a write that broke off.
 
     Returns a warning where they end in a few, which a text may do (0 is "!" in one vocabulary, a document's end in another):
     where 0 stands nowhere else, or never so often in a row. "" where nothing is odd. Zeros that `loss` masks are padding.
@@ -100,10 +102,10 @@ def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> 
             if run < len(tokens)
             else "is nothing but zeros"
         )
-        raise GateFailed(Fault(str(path), f"{what}: filled up, not written", cure))
+        raise CheckFailed(Fault(str(path), f"{what}: filled up, not written", cure))
     if longest >= _HOLE:
         fault = f"has {longest:,} zeros from token {where:,} on: a hole that was filled up, not written"
-        raise GateFailed(Fault(str(path), fault, cure))
+        raise CheckFailed(Fault(str(path), fault, cure))
     if not run or run == len(tokens) or (longest and (run < _FEW or run <= longest)):
         return ""
     many = "1 zero" if run == 1 else f"{run} zeros"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import sha256_file
 from ablab.core.opened import lines, opened
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars, paths
@@ -46,7 +46,7 @@ def verify(
             return [*([above] if above else []), *_prefix(found.path, vocab_size, eod, tell)[0]]
         assert found.manifest is not None
         return _folder(found.path, found.manifest, vocab_size, eod, tell)
-    except GateFailed as error:
+    except CheckFailed as error:
         return list(error.faults)
 
 
@@ -59,7 +59,7 @@ def _shard(path: Path, vocab_size: int | None, tell: Tell, warn: Tell) -> list[F
         tell(side.name)
         try:
             bytes_sidecar(path)
-        except GateFailed as error:
+        except CheckFailed as error:
             faults += error.faults
     return faults
 
@@ -76,7 +76,7 @@ def _prefix(prefix: Path, vocab_size: int | None, eod: int | None, tell: Tell) -
         faults += _ends(path, tokens, starts, eod)
     try:
         sides = open_sidecars(tokens)
-    except GateFailed as error:
+    except CheckFailed as error:
         return [*faults, *error.faults], counts
     if sides is None:
         missing = f"has no {prefix.name.removesuffix('_tokens')}_lossmask and _span beside it"
@@ -91,7 +91,7 @@ def _looks(path: Path, tokens: np.ndarray, *, shard: bool, warn: Tell = lambda _
             right_width(path, tokens)
         if warning := no_zeros(path, tokens):
             warn(warning)
-    except GateFailed as error:
+    except CheckFailed as error:
         yield from error.faults
 
 
@@ -160,7 +160,7 @@ def _folder(folder: Path, manifest: dict[str, Any], vocab_size: int | None, eod:
     totals: dict[str, dict[str, int]] = {split: {} for split in manifest["splits"]}
     try:
         shards = shards_of(manifest, path)
-    except GateFailed as error:
+    except CheckFailed as error:
         return [*faults, *error.faults]
     for split, shard in shards:
         listed |= shard["files"]
@@ -170,7 +170,7 @@ def _folder(folder: Path, manifest: dict[str, Any], vocab_size: int | None, eod:
         prefix = prefix_of(folder, split, shard)
         try:
             found, counts = _prefix(prefix, vocab_size, eod, tell)
-        except GateFailed as error:
+        except CheckFailed as error:
             faults += error.faults
             continue
         faults += found

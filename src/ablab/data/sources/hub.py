@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablab.core.fault import Fault, GateFailed, InvalidStudy, to_install
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy, to_install
 from ablab.core.files import canonical
 from ablab.core.inputs import stamp_of
 from ablab.data.formats import arrow
@@ -69,7 +69,7 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
     """The rows of Arrow files that `source` (see named) stands for, in order; the split is `train` by default.
 
     A split may be sliced and joined as in the library: train[:100], train[90%:], train+validation. `place`, which errors
-    name, is where it was written. GateFailed where the library is missing or cannot load it, or no row is named.
+    name, is where it was written. CheckFailed where the library is missing or cannot load it, or no row is named.
     """
     one = named(source, place)
     try:
@@ -77,7 +77,7 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
     except ModuleNotFoundError as error:
         cure = f"{to_install('datasets')}, or give .parquet files"
         fault = f"'{source}' needs the package '{error.name}', which is not installed"
-        raise GateFailed(Fault(place, fault, cure)) from None
+        raise CheckFailed(Fault(place, fault, cure)) from None
     try:
         wanted = datasets.ReadInstruction.from_spec(one.split or "train")
     except (ValueError, AssertionError):
@@ -87,13 +87,13 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
         pieces = wanted.to_absolute({split: table.num_rows for split, table in loaded.items()})
     except (ValueError, AssertionError):
         fault = f"'{source}' has no split '{one.split or 'train'}'; it has {', '.join(loaded)}"
-        raise GateFailed(Fault(place, fault, _SLICES)) from None
+        raise CheckFailed(Fault(place, fault, _SLICES)) from None
     found: list[Rows] = []
     for piece in pieces:
         found += _cut(loaded[piece.splitname], piece.from_ or 0, piece.to, one, source, place)
     if not found:
         rows = ", ".join(f"{table.num_rows:,} in {split}" for split, table in loaded.items())
-        raise GateFailed(Fault(place, f"'{source}' names no row: there are {rows}", "name rows that exist"))
+        raise CheckFailed(Fault(place, f"'{source}' names no row: there are {rows}", "name rows that exist"))
     return found
 
 
@@ -102,7 +102,7 @@ def _loaded(datasets: Any, one: Named, source: str, place: str) -> dict[str, Any
     local = Path(one.name).is_dir()
     if local and glob.has_magic(str(Path(one.name).resolve())):
         cure = f"rename the folder, or name its files: '{one.name}/*.parquet' (.jsonl, .arrow, .txt)"
-        raise GateFailed(Fault(place, f"'{source}': the library takes the folder's name for a pattern", cure))
+        raise CheckFailed(Fault(place, f"'{source}': the library takes the folder's name for a pattern", cure))
     # of a folder's files the library remembers times alone: another file of that time would not be read
     kept = str(Path(datasets.config.HF_DATASETS_CACHE) / "ablab" / _stamps(Path(one.name))) if local else None
     try:
@@ -114,12 +114,12 @@ def _loaded(datasets: Any, one: Named, source: str, place: str) -> dict[str, Any
         configs = re.search(r"Config name is missing.*?\[(.*?)\]", said) or re.search(r"Available: \[(.*?)\]", said)
         if configs is None:
             fault = f"'{source}' cannot be loaded ({type(error).__name__}: {said[:300]})"
-            raise GateFailed(Fault(place, fault, "check the name, the split and the network")) from error
+            raise CheckFailed(Fault(place, fault, "check the name, the split and the network")) from error
         known = [config.strip().strip("'\"") for config in configs[1].split(",")]
         what = f"has no configuration '{one.config}'" if one.config else f"has {len(known)} configurations"
         first = f"hf:{one.name}{'@' * bool(one.revision)}{one.revision}#{known[0]}{':' * bool(one.split)}{one.split}"
         fault = f"'{source}' {what}; known: {', '.join(known[:20])}"
-        raise GateFailed(Fault(place, fault, f'name one behind #: "{first}"')) from None
+        raise CheckFailed(Fault(place, fault, f'name one behind #: "{first}"')) from None
 
 
 def _cut(table: Any, start: int, stop: int, one: Named, source: str, place: str) -> list[Rows]:
@@ -136,7 +136,7 @@ def _cut(table: Any, start: int, stop: int, one: Named, source: str, place: str)
     if first != table.num_rows:
         fault = f"'{source}' is not kept in files" if not paths else f"'{source}' has {first:,} rows in its files, "
         fault += f"{table.num_rows:,} by the library" if paths else ""
-        raise GateFailed(Fault(place, fault, "save it as .parquet and name that"))
+        raise CheckFailed(Fault(place, fault, "save it as .parquet and name that"))
     return found
 
 

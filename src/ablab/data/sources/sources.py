@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from ablab.core.fault import Fault, GateFailed, did_you_mean
+from ablab.core.fault import CheckFailed, Fault, did_you_mean
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import answer, instead, no_text
@@ -112,7 +112,7 @@ class PythonLibrary:
 class TextFile:
     """A .txt file: one document, or those between `separator`s, without the line breaks at their ends.
 
-    A byte-order mark at its beginning is left out. GateFailed at the first byte that is no UTF-8, and where the file ends
+    A byte-order mark at its beginning is left out. CheckFailed at the first byte that is no UTF-8, and where the file ends
     in zeros, or is something else than text.
     """
 
@@ -130,10 +130,10 @@ class TextFile:
         raw = _read(self.path)
         _no_other(self.path, ("html",))  # pages may be what is learned
         if (said := answer(self.path)) is not None:
-            raise GateFailed(Fault(self.name, said.what, said.cure))
+            raise CheckFailed(Fault(self.name, said.what, said.cure))
         if (zeros := len(raw) - len(raw.rstrip(b"\0"))) >= ZEROS:
             fault = f"ends in {zeros:,} zero bytes: filled up, not written"
-            raise GateFailed(Fault(self.name, fault, "copy the file again, or cut them off"))
+            raise CheckFailed(Fault(self.name, fault, "copy the file again, or cut them off"))
         text = _decode(raw, self.path, 0).removeprefix("\ufeff")
         if not self.separator or self.separator not in text:
             yield self.name, text
@@ -164,7 +164,7 @@ class JsonLines:
         """(place, value of `field`) of every row; `setting` is what names the field in the study."""
         _no_other(self.path)
         if (said := answer(self.path)) is not None:
-            raise GateFailed(Fault(self.name, said.what, said.cure))
+            raise CheckFailed(Fault(self.name, said.what, said.cure))
         offset = 0
         with _opened(self.path) as file:
             for number, raw in enumerate(lines(file, self.path), 1):
@@ -174,7 +174,7 @@ class JsonLines:
                     fault = (
                         f"has {zeros:,} zero bytes from byte {offset + hole:,} of the file on: filled up, not written"
                     )
-                    raise GateFailed(Fault(place, fault, "copy the file again, or cut them off"))
+                    raise CheckFailed(Fault(place, fault, "copy the file again, or cut them off"))
                 line = _decode(raw, self.path, offset)
                 offset += len(raw)
                 if not blank(raw):
@@ -186,15 +186,15 @@ def _field(line: str, place: str, field: str, setting: str) -> object:
     try:
         record = loads(line)
     except ValueError as error:
-        raise GateFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
+        raise CheckFailed(Fault(place, f"is no JSON ({error})", "repair or remove the line")) from None
     if not isinstance(record, dict):
-        raise GateFailed(Fault(place, "is no JSON object", f'write {{"{field}": "..."}}'))
+        raise CheckFailed(Fault(place, "is no JSON object", f'write {{"{field}": "..."}}'))
     if field not in record:
         cure = f"set {setting}; {did_you_mean(field, list(record))}"
-        raise GateFailed(Fault(place, f"has no field '{field}'", cure))
+        raise CheckFailed(Fault(place, f"has no field '{field}'", cure))
     if repeated(record, field):
         fault = f"has the field '{field}' more than once"
-        raise GateFailed(Fault(place, fault, "keep one; which one is meant cannot be known"))
+        raise CheckFailed(Fault(place, fault, "keep one; which one is meant cannot be known"))
     return record[field]
 
 
@@ -308,43 +308,43 @@ def _topics() -> list[tuple[str, str]]:
 
 
 def _column(names: Sequence[str], field: str, name: str, setting: str) -> None:
-    """GateFailed unless a table has one column `field`."""
+    """CheckFailed unless a table has one column `field`."""
     if field not in names:
         cure = f"set {setting}; {did_you_mean(field, names)}"
-        raise GateFailed(Fault(name, f"has no column '{field}'", cure))
+        raise CheckFailed(Fault(name, f"has no column '{field}'", cure))
     if names.count(field) > 1:
         fault = f"has {names.count(field)} columns '{field}'"
-        raise GateFailed(Fault(name, fault, "write it with one; which one is meant cannot be known"))
+        raise CheckFailed(Fault(name, fault, "write it with one; which one is meant cannot be known"))
 
 
-def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) -> GateFailed:
+def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) -> CheckFailed:
     """What a table is that is no table, or where its reading ended."""
     if (other := instead(path, allowed=(path.suffix[1:],))) is not None:
-        return GateFailed(Fault(name, other.what, other.cure))
-    return GateFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
+        return CheckFailed(Fault(name, other.what, other.cure))
+    return CheckFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
 
 
 def _no_other(path: Path, allowed: Sequence[str] = ()) -> None:
-    """GateFailed where a file of text is something else."""
+    """CheckFailed where a file of text is something else."""
     if (other := no_text(path, allowed)) is not None:
-        raise GateFailed(Fault(str(path), other.what, other.cure))
+        raise CheckFailed(Fault(str(path), other.what, other.cure))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read line by line. GateFailed where it is none, or a line of it never ends."""
+    """A file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
     try:
         with opened(path) as file:
             yield file
     except OSError as error:
-        raise GateFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
+        raise CheckFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return read_whole(path)
     except OSError as error:
-        raise GateFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
+        raise CheckFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
 
 
 def _decode(raw: bytes, path: Path, offset: int) -> str:
@@ -352,16 +352,16 @@ def _decode(raw: bytes, path: Path, offset: int) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         fault = f"is no UTF-8 at byte {offset + error.start} ({error.reason})"
-        raise GateFailed(Fault(str(path), fault, "convert the file to UTF-8")) from None
+        raise CheckFailed(Fault(str(path), fault, "convert the file to UTF-8")) from None
 
 
 def _text(value: object, place: str, field: str) -> str:
     if not isinstance(value, str):
         fault = f"'{field}' is {'missing' if value is None else type(value).__name__}, not a string"
-        raise GateFailed(Fault(place, fault, "repair or remove the document"))
+        raise CheckFailed(Fault(place, fault, "repair or remove the document"))
     try:
         value.encode()
     except UnicodeEncodeError as error:
         fault = f"'{field}' holds a lone surrogate at character {error.start}"
-        raise GateFailed(Fault(place, fault, "repair or remove the document")) from None
+        raise CheckFailed(Fault(place, fault, "repair or remove the document")) from None
     return value

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ablab.core import rng
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.data import Corpus, ValidRows, valid_rows
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
@@ -123,7 +123,7 @@ def sample(corpus: Corpus, seq_len: int) -> ValidRows:
     rows = valid_rows(dataclasses.replace(few, valid=valid), seq_len, windows=2)  # so that windows stand beside others
     if not len(rows):
         fault = f"the first {SAMPLE_DOCUMENTS} validation documents are empty"
-        raise GateFailed(Fault("data", fault, "remove empty documents from the sources"))
+        raise CheckFailed(Fault("data", fault, "remove empty documents from the sources"))
     several = np.array([len(np.unique(ids[scored])) > 1 for ids, scored in zip(rows.ids_RT, rows.targets_RT >= 0)])
     order = rng.stream(0, "gates", corpus.key, "rows").permutation(len(rows))
     packed = [int(row) for row in order if several[row]][: ROWS // 2]

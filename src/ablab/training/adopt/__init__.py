@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, sha256_file, write_json
 from ablab.data import Corpus
 from ablab.data.formats.located import sealed
@@ -47,7 +47,7 @@ def adopt(
 
     Returns what done.json holds: the keys of a training's, with no steps, tokens, seconds or trajectory, the token hash
     "adopted:SHA256", and `adopted` {file, sha256, names, tokenizer, notes}. Arguments are those of `train`.
-    GateFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
+    CheckFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
     """
     [file] = map(Path, settings["train"]["weights"] or ())
     where = executed(device, precision, executor, micro_rows, compiled)
@@ -124,7 +124,7 @@ def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> 
     found = read(file)
     if found.tokenizer and found.tokenizer != corpus.fingerprint:
         fault = f"made with the tokenizer {found.tokenizer[:12]}, this corpus has {corpus.fingerprint[:12] or 'none'}"
-        raise GateFailed(Fault(str(file), fault, "score them on text of their own tokenizer"))
+        raise CheckFailed(Fault(str(file), fault, "score them on text of their own tokenizer"))
     notes = list(found.notes)
     if not found.tokenizer:
         notes.append("its tokenizer is not known: that it made these tokens is taken on trust, bytes are audited")
@@ -134,7 +134,7 @@ def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> 
             found.tensors = golf.own(found.tensors, decoder)
         except ValueError as error:
             fault, _, cure = str(error).partition("; ")
-            raise GateFailed(Fault(str(file), fault, cure)) from error
+            raise CheckFailed(Fault(str(file), fault, cure)) from error
         found.names, notes = "golf", notes + golf.notes(settings["model"])
     try:
         if found.names == "own":
@@ -143,7 +143,7 @@ def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> 
         found.tensors, copies = without_copies(found.tensors, bool(settings["model"]["tied"]))
     except ValueError as error:
         fault, _, cure = str(error).rpartition("; ")
-        raise GateFailed(Fault(str(file), fault, cure)) from None
+        raise CheckFailed(Fault(str(file), fault, cure)) from None
     notes += copies
     found.tensors = _checked(found.tensors, decoder, file, machine.dtype_of(precision))
     return found, notes, decoder
@@ -157,16 +157,16 @@ def _checked(tensors: Mapping[str, Tensor], decoder: Decoder, file: Path, dtype:
         cure = "use the settings they were trained with"
         if near := closest(wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()):
             faults.append(f"closest are {near}")
-        raise GateFailed(Fault(str(file), f"holds weights of another model: {'; '.join(faults)}", cure))
+        raise CheckFailed(Fault(str(file), f"holds weights of another model: {'; '.join(faults)}", cure))
     done: dict[str, Tensor] = {}
     for name, like in wanted.items():
         tensor = tensors[name].detach().cpu()
         if tensor.is_floating_point() != like.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise GateFailed(Fault(str(file), f"{name} is {kind}: packed or rounded weights", "give the trained ones"))
+            raise CheckFailed(Fault(str(file), f"{name} is {kind}: packed or rounded weights", "give the trained ones"))
         cast = tensor.to(dtype if like.is_floating_point() else like.dtype, copy=True)
         if (lost := _lost(tensor, cast)) is not None:
-            raise GateFailed(Fault(str(file), f"{name} {lost[0]}", lost[1]))
+            raise CheckFailed(Fault(str(file), f"{name} {lost[0]}", lost[1]))
         done[name] = cast
     return done
 
@@ -207,4 +207,4 @@ def _sha256(file: Path) -> str:
     try:
         return sha256_file(file)
     except OSError as error:
-        raise GateFailed(Fault(str(file), f"cannot be read ({error.strerror})", "check train.weights")) from error
+        raise CheckFailed(Fault(str(file), f"cannot be read ({error.strerror})", "check train.weights")) from error

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ablab.core.fault import Fault, GateFailed, Interrupted, Refused
+from ablab.core.fault import CheckFailed, Fault, Interrupted, Refused
 from ablab.core.kinds import text_of
 from ablab.core.opened import opened
 from ablab.model.parts.tensors import oddity
@@ -43,7 +43,7 @@ class Found:
 def read(file: Path) -> Found:
     """The tensors of a file by name, on the CPU.
 
-    GateFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers,
+    CheckFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers,
     and where it is something else (see strange).
     """
     weights_at(file)
@@ -62,7 +62,7 @@ def read(file: Path) -> Found:
     except (Refused, Interrupted):
         raise
     except Exception as error:  # torch, zipfile and safetensors each have their own faults for damaged bytes
-        raise GateFailed(_unread(file, error)) from error
+        raise CheckFailed(_unread(file, error)) from error
     return _plain(loaded, file)
 
 
@@ -78,21 +78,21 @@ def _unread(file: Path, error: Exception) -> Fault:
 
 
 def _whole(file: Path) -> None:
-    """GateFailed where an entry of torch's zip differs from its checksum: torch itself does not look."""
+    """CheckFailed where an entry of torch's zip differs from its checksum: torch itself does not look."""
     with zipfile.ZipFile(file) as archive:
         if said := in_zip(archive, file.stat().st_size):
-            raise GateFailed(Fault(str(file), said, SAFE))
+            raise CheckFailed(Fault(str(file), said, SAFE))
         broken = archive.testzip()
     if broken is not None:
         fault = f"is damaged: {broken} differs from the checksum that the file carries"
-        raise GateFailed(Fault(str(file), fault, "copy the file again, or save the weights anew, with checksums"))
+        raise CheckFailed(Fault(str(file), fault, "copy the file again, or save the weights anew, with checksums"))
 
 
 def _finite(file: Path) -> None:
-    """GateFailed where an old file of torch holds what would be read without end."""
+    """CheckFailed where an old file of torch holds what would be read without end."""
     with opened(file) as begun:
         if said := in_legacy(begun):
-            raise GateFailed(Fault(str(file), said, SAFE))
+            raise CheckFailed(Fault(str(file), said, SAFE))
 
 
 def _safetensors(file: Path) -> Found:
@@ -113,10 +113,10 @@ def _plain(loaded: Any, file: Path) -> Found:
         notes.append(f"its '{key}' was taken" + (f", {', '.join(others)} left" if others else ""))
         loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
-        raise GateFailed(Fault(str(file), f"holds {_kind(loaded)} and no state_dict", SAFE))
+        raise CheckFailed(Fault(str(file), f"holds {_kind(loaded)} and no state_dict", SAFE))
     odd = [f"{name} ({_kind(value)})" for name, value in loaded.items() if not isinstance(value, Tensor)]
     if odd:
-        raise GateFailed(Fault(str(file), f"holds more than tensors: {', '.join(odd[:4])}", SAFE))
+        raise CheckFailed(Fault(str(file), f"holds more than tensors: {', '.join(odd[:4])}", SAFE))
     tensors = _dense({str(name): tensor for name, tensor in loaded.items()}, file)
     return Found(_own(tensors, file), notes=notes)
 
@@ -127,20 +127,20 @@ def _own(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
         return unwrapped(tensors)
     except ValueError as error:
         fault, _, cure = str(error).rpartition("; ")
-        raise GateFailed(Fault(str(file), fault, cure)) from None
+        raise CheckFailed(Fault(str(file), fault, cure)) from None
 
 
 def _dense(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The same. GateFailed for the first that is sparse, nested, quantised or meta, or of a type that is no plain number."""
+    """The same. CheckFailed for the first that is sparse, nested, quantised or meta, or of a type that is no plain number."""
     for name, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
         if odd := oddity(tensor):
-            raise GateFailed(Fault(str(file), f"{name} is {odd}", "give the numbers themselves, densely"))
+            raise CheckFailed(Fault(str(file), f"{name} is {odd}", "give the numbers themselves, densely"))
         if tensor.is_floating_point() and kind not in FLOATS:
-            raise GateFailed(Fault(str(file), f"{name} is {kind}: packed or rounded weights", "give the trained ones"))
+            raise CheckFailed(Fault(str(file), f"{name} is {kind}: packed or rounded weights", "give the trained ones"))
         if kind.startswith(NO_NUMBERS):
             fault = f"{name} is {kind}, which no model here has"
-            raise GateFailed(Fault(str(file), fault, "give weights of real numbers"))
+            raise CheckFailed(Fault(str(file), fault, "give weights of real numbers"))
     return tensors
 
 

@@ -6,7 +6,7 @@ import shlex
 import zipfile
 from pathlib import Path
 
-from ablab.core.fault import Fault, GateFailed
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.kinds import ANYWHERE, answer, kind_of
 from ablab.core.opened import no_file, opened
 
@@ -49,9 +49,9 @@ def strange(path: Path) -> Fault | None:
 
 
 def weights_at(path: Path) -> Path:
-    """`path`. GateFailed where it is something else than weights."""
+    """`path`. CheckFailed where it is something else than weights."""
     if (other := strange(path)) is not None:
-        raise GateFailed(other)
+        raise CheckFailed(other)
     return path
 
 
