@@ -9,9 +9,7 @@ import os
 import platform
 import resource
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -67,7 +65,7 @@ def dtype_of(name: str) -> torch.dtype:
     return known[name]
 
 
-def autocast(name: str, device: str) -> AbstractContextManager[Any]:
+def autocast(name: str, device: str) -> torch.autocast:
     """The context of a forward pass under a precision: bf16 autocast, or nothing."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=name == "bf16")
 
@@ -138,7 +136,7 @@ def kind(device: str = "cpu") -> str:
     return f"{chip}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
-def describe(device: str = "cpu") -> dict[str, Any]:
+def describe(device: str = "cpu") -> dict[str, object]:
     """Provenance for reports: machine type, versions, threads."""
     import numpy as np
 

@@ -8,18 +8,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
 
 from ablab.core.fault import Interrupted
 
 # What asks a process to end: a person, `kill`, a terminal that closes, and what schedulers send ahead of their own end.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 QUIET = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # stay ignored where the caller had them ignored, as nohup does
-Handler = Callable[[int, Any], Any]
+Handler = Callable[[int, FrameType | None], object]
 _at_once = 0
 
 
-def heed(handler: Handler) -> dict[signal.Signals, Any]:
+def heed(handler: Handler) -> dict[signal.Signals, Handler | int | None]:
     """From now on `handler` hears every signal that asks to end; returns the handlers before, for `restore`.
 
     None in a thread, which Python lets hear nothing.
@@ -44,7 +44,7 @@ def interrupting() -> Iterator[None]:
         restore(previous)
 
 
-def restore(previous: dict[signal.Signals, Any]) -> None:
+def restore(previous: dict[signal.Signals, Handler | int | None]) -> None:
     """Put the handlers back."""
     for number, handler in previous.items():
         signal.signal(number, handler)

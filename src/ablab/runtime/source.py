@@ -16,7 +16,6 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json, write_json
@@ -162,7 +161,7 @@ def _defined(module: str, name: str) -> str:
     return module
 
 
-def _slot(module: str) -> Any:
+def _slot(module: str) -> object:
     path = _path(module)
     return (
         getattr(importlib.import_module(module), "slot", None)
@@ -202,8 +201,8 @@ def _read(name: str) -> _Source:
     return _Source(hashes, list(_imports(tree)))
 
 
-def _parts(tree: ast.Module) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+def _parts(tree: ast.Module) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = {}
     for node in _bare(tree.body):
         if isinstance(node, ast.ClassDef):
             found.setdefault(node.name, []).append([node.bases, node.keywords, node.decorator_list])
@@ -258,14 +257,14 @@ def _bare(body: list[ast.stmt]) -> list[ast.stmt]:
     return [node for node in body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
 
 
-def _spell(value: Any) -> str:
+def _spell(value: object) -> str:
     """One spelling of a syntax tree, the same in every version of Python: fields that are empty or not there say nothing."""
     said: list[str] = []
     _say(value, said.append)
     return "".join(said)
 
 
-def _say(value: Any, put: Callable[[str], None]) -> None:
+def _say(value: object, put: Callable[[str], None]) -> None:
     if isinstance(value, list):
         put("[")
         for one in _bare(value) if value and isinstance(value[0], ast.stmt) else value:
