@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from ablab.records.result import Artifact
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +27,8 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A compressor's whole output: the arrays, `meta` (JSON, what restoring needs) and `report` (JSON, what a reader wants).
-
-    `report` is not in the artifact.
-    """
+    """A compressor's whole output: the arrays, `meta` (JSON, what restoring needs), and `report`, not in the artifact."""
 
     parts: list[Part]
-    meta: dict[str, Any] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, object] = field(default_factory=dict)
+    report: Artifact = field(default_factory=Artifact)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict
 
 import torch
 
@@ -34,7 +34,7 @@ class Sealed(Valid):
         super().__init__(valid.tokens, valid.n_bytes, valid.starts[:-1], valid.digests, valid.marks)
         self.read = False
 
-    def __getattribute__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> object:
         if name in ("tokens", "n_bytes", "starts", "digests", "marks"):
             self.__dict__["read"] = True
         return super().__getattribute__(name)
@@ -140,7 +140,7 @@ def _pack(
     except ValueError as error:
         raise CheckFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
     learned = ["C3 score before update: compression read held-out text"] if sealed.read else []
-    return content, cast(Artifact, {**report, "gates": learned})
+    return content, {**report, "gates": learned}
 
 
 def unpacked(blob: Blob) -> dict[str, torch.Tensor]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
 from ablab.artifact.arrays import Part
 from ablab.artifact.layout import PACKED, SORTED, TURNED, Form, Layout, interleaved, lay, restore, sizes, streams
 from ablab.core.fault import CheckFailed, Fault, Interrupted, Refused, to_install
-from ablab.core.forms import misfit
+from ablab.core.forms import fits, misfit
 from ablab.core.strict_json import record
 
 MAGIC, VERSION = b"ablab", 1
@@ -31,6 +31,7 @@ FREE, MOST_RATIO = (
 MOST_HEADER = 1 << 26  # bytes of a header, a description of a million arrays
 MOST_PARTS = 1 << 20  # arrays of an artifact; a stream belongs to at least one
 MOST_DIMENSIONS = 32
+T = TypeVar("T")
 Compress = Callable[[bytes], bytes]
 Expand = Callable[[memoryview, int], bytes | memoryview]  # (encoded, decoded length) -> decoded, never longer
 FOREIGN = (  # first bytes of what people put in an artifact's place
@@ -60,7 +61,7 @@ class Told(TypedDict):
     meta: object
 
 
-def write(codec: str, parts: Sequence[Part], meta: dict[str, Any], layout: Layout, compress: Compress) -> bytes:
+def write(codec: str, parts: Sequence[Part], meta: Mapping[str, object], layout: Layout, compress: Compress) -> bytes:
     """The artifact. Streams are compressed side by side on the cores; the bytes do not depend on how many there are.
 
     Raises ValueError where two parts have one name, meta is no JSON, or a part holds no plain numbers.
@@ -113,7 +114,7 @@ def codec_of(blob: bytes) -> str:
     return bytes(blob[at + 1 : at + 1 + blob[at]]).decode("ascii", errors="replace")
 
 
-def read(blob: bytes, expand: Expand) -> tuple[list[Part], dict[str, Any]]:
+def read(blob: bytes, expand: Expand) -> tuple[list[Part], object]:
     """The parts and `meta`, as they were written. ValueError, to be read after "packed weights", for damaged bytes."""
     codec_of(blob)
     try:
@@ -125,7 +126,7 @@ def read(blob: bytes, expand: Expand) -> tuple[list[Part], dict[str, Any]]:
         raise ValueError(f"are damaged or cut short ({said})") from error
 
 
-def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], dict[str, Any]]:
+def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], object]:
     begin = len(MAGIC) + 33
     at = begin + 1 + blob[begin]
     n_header, at = _read_varint(blob, at)
@@ -179,21 +180,20 @@ def _forms(told: Told) -> tuple[list[Form], list[str]]:
     count = len(told["names"])
     if count > MOST_PARTS or len(set(told["names"])) < count:
         raise ValueError("their header names too many arrays, or two by one name")
-    columns = [_column(told[key], count) for key in ("types", "shapes", "bits", "done", "groups")]
-    forms = [Form(kind, tuple(shape), bits, done) for kind, shape, bits, done, _ in zip(*columns)]
-    if not all(isinstance(group, str) for group in columns[4]):
-        raise ValueError("an array is of no group")
+    kinds, shapes = _column(told["types"], count, list[str]), _column(told["shapes"], count, list[list[int]])
+    widths, done = _column(told["bits"], count, list[int | None]), _column(told["done"], count, list[int])
+    forms = [Form(kind, tuple(shape), *how) for kind, shape, how in zip(kinds, shapes, zip(widths, done))]
     for form in set(forms):
         numbers = [*form.shape, form.done, *([] if form.bits is None else [form.bits])]
-        if not (isinstance(form.type, str) and len(form.type) <= 4 and np.dtype(form.type).kind in "biufc"):
-            raise ValueError(f"an array is of the type {str(form.type)[:20]!a}")
-        if len(form.shape) > MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in numbers) or form.done > 15:
+        if len(form.type) > 4 or np.dtype(form.type).kind not in "biufc":
+            raise ValueError(f"an array is of the type {form.type[:20]!a}")
+        if len(form.shape) > MOST_DIMENSIONS or any(n < 0 for n in numbers) or form.done > 15:
             raise ValueError("an array has a shape that none has")
         if form.done & PACKED and not 0 < (form.bits or 0) < 8 * np.dtype(form.type).itemsize:
             raise ValueError(f"an array has codes of {form.bits} bits")
         if (form.done & (TURNED | SORTED) and len(form.shape) < 2) or (form.bits or 0) > 64:
             raise ValueError("an array is not laid as any is")
-    return forms, columns[4]
+    return forms, _column(told["groups"], count, list[str])
 
 
 def _parts(parts: list[Part], forms: Sequence[Form], grouped: bool, plain: Sequence[bytes | memoryview]) -> list[Part]:
@@ -223,7 +223,7 @@ def _expanded(encoded: memoryview, n_encoded: int, n_decoded: int, expand: Expan
 def _header(
     parts: Sequence[Part],
     forms: Sequence[Form],
-    meta: dict[str, Any],
+    meta: Mapping[str, object],
     grouped: bool,
     plain: Sequence[bytes],
     encoded: Sequence[bytes],
@@ -245,10 +245,9 @@ def _header(
         raise ValueError(f"what belongs to the packed weights is no JSON ({error}); give plain values") from error
 
 
-def _table(values: Sequence[Any]) -> list[Any]:
+def _table(values: Sequence[object]) -> list[list[object]]:
     """[distinct values, place of each in them]; the places are left out where all are equal."""
-    distinct: list[Any] = []
-    places = {}
+    distinct, places = list[object](), dict[str, int]()
     for value in values:
         if (word := json.dumps(value)) not in places:
             places[word] = len(distinct)
@@ -256,9 +255,11 @@ def _table(values: Sequence[Any]) -> list[Any]:
     return [distinct, [places[json.dumps(value)] for value in values] if len(distinct) > 1 else []]
 
 
-def _column(table: list[Any], count: int) -> list[Any]:
+def _column(table: list[list[object]], count: int, form: type[list[T]]) -> list[T]:
     distinct, places = table
-    if any(type(i) is not int or not 0 <= i < len(distinct) for i in places) or len(places) not in (0, count):
+    if not fits(distinct, form) or not fits(places, list[int]):
+        raise ValueError("their header has a column of other values")
+    if any(not 0 <= i < len(distinct) for i in places) or len(places) not in (0, count):
         raise ValueError("their header has a column of another length")
     if not places and len(distinct) != 1 and count:
         raise ValueError("their header has a column without a value")

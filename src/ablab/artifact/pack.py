@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ablab.artifact import code as script
 from ablab.artifact import codecs, compressors, container
-from ablab.artifact.arrays import Packed
+from ablab.artifact.arrays import Packed, Part
 from ablab.core.fault import Interrupted, Refused
 from ablab.core.slot import Choice
+from ablab.records.result import Artifact
+
+if TYPE_CHECKING:
+    from ablab.artifact.compressors.calibration import Calibration
 
 REVISION = 1  # raised whenever bytes or weights that this file makes change on purpose
 Weights = dict[str, torch.Tensor]
@@ -19,22 +24,23 @@ BAND = (1.00, 1.05)  # of file over prediction: what a good codec reaches on cod
 FEWEST = 100_000  # codes; of fewer, header and scales decide the size, and the ratio says nothing
 
 
-def pack(compress: Choice, codec: Choice, weights: Weights, calibration: Any = None) -> tuple[bytes, dict[str, object]]:
+def pack(
+    compress: Choice, codec: Choice, weights: Weights, calibration: Calibration | None = None
+) -> tuple[bytes, Artifact]:
     """The artifact, whose size is `len` of it, and its account: the same bytes for the same weights in any order.
 
-    report: what the compressor reports (schemes {name: {tensors, numbers, bytes before the codec}}, predicted_bytes,
-    notes, ...), raw_bytes of the weights as given, codec, ratio (file over prediction, None without one).
     Raises ValueError ("fault; cure") where the compressor or the codec cannot take the weights.
     """
     packed = compressors.slot.build(compress).quantise(weights, calibration)
     meta = {"compress": compress["name"], "meta": packed.meta}
     blob = codecs.slot.build(codec).encode(packed.parts, meta)
-    report = {"schemes": {}, "predicted_bytes": None, "notes": [], "hadamard": [], "lqer": [], **packed.report}
+    report: Artifact = {"schemes": {}, "predicted_bytes": None, "notes": [], "hadamard": [], "lqer": []}
+    report |= packed.report
     predicted = report["predicted_bytes"]
     ratio = len(blob) / predicted if predicted else None
     notes = [*report["notes"], *_outside(ratio, packed, codec["name"])]
     raw = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-    return blob, report | {"ratio": ratio, "raw_bytes": raw, "codec": codec["name"], "notes": notes}
+    return blob, {**report, "ratio": ratio, "raw_bytes": raw, "codec": codec["name"], "notes": notes}
 
 
 def unpack(blob: bytes) -> Weights:
@@ -67,7 +73,7 @@ def code_bytes(path: Path) -> int:
     return len(script.wrapped(script.minified(script.read(path))))
 
 
-def _restored(name: str, parts: list[Any], meta: dict[str, Any]) -> Weights:
+def _restored(name: str, parts: list[Part], meta: Mapping[str, object]) -> Weights:
     try:
         return compressors.slot.load(name).restore(parts, meta)
     except (Refused, Interrupted):

@@ -38,9 +38,14 @@ class Saved(TypedDict):
 
 
 class Artifact(TypedDict, total=False):
-    """The account of packed weights, of which more is shown than is read; ratio: bytes over what their entropy predicts."""
+    """The account of packed weights: schemes {name: {tensors, numbers, bytes before the codec}}; predicted_bytes by the entropy
+    of the codes, and ratio, bytes over it, or None; a row for each tensor that was turned (hadamard) or has factors (lqer)."""
 
     schemes: dict[str, dict[str, object]]
+    predicted_bytes: float | None
+    notes: list[str]
+    hadamard: list[dict[str, object]]
+    lqer: list[dict[str, object]]
     ratio: float | None
     raw_bytes: int
     codec: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from ablab.artifact import container
 from ablab.artifact.arrays import Part
@@ -46,7 +46,7 @@ class Brotli(Codec):
         self.quality, self.window = quality, window
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
-    def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
+    def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
         """The artifact; `len` of it is its size. The same bytes for the same parts."""
         library = container.imported("brotli")
 

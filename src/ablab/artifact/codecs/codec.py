@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from ablab.artifact.arrays import Part
 from ablab.core.slot import Lever
@@ -11,7 +11,7 @@ from ablab.core.slot import Lever
 class Codec(Lever):
     """Makes the bytes that count; `ablab.artifact.container.write` lays the arrays and heads them with the codec's name."""
 
-    def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
+    def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
         """The artifact; `len` of it is its size. The same bytes for the same parts."""
         raise NotImplementedError(f"{type(self).__name__} has no `encode`")
 

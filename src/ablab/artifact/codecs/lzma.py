@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import lzma  # the standard library's: imports are absolute
-from typing import Any
+from collections.abc import Mapping
 
 from ablab.artifact import container
 from ablab.artifact.arrays import Part
@@ -52,7 +52,7 @@ class Lzma(Codec):
         self.level = level
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
-    def encode(self, parts: list[Part], meta: dict[str, Any]) -> bytes:
+    def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
         """The artifact; `len` of it is its size. The same bytes for the same parts."""
 
         def compress(plain: bytes) -> bytes:
@@ -74,6 +74,6 @@ class Lzma(Codec):
         return plain
 
 
-def _filter(size: int) -> dict[str, Any]:
+def _filter(size: int) -> dict[str, int]:
     """The dictionary is no larger than the content, and known from its length alone."""
     return {"id": lzma.FILTER_LZMA2, "dict_size": min(max(1 << (size - 1).bit_length() if size else 0, LEAST), MOST)}

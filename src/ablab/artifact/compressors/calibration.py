@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +83,7 @@ class _Sums:
     def __init__(self) -> None:
         self.squares: dict[str, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
-        self._last: tuple[Any, Any, tuple[Tensor, Tensor]] | None = None
+        self._last: tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]] | None = None
 
     def add(self, name: str, x: Tensor, ends_E: Tensor | None = None) -> None:
         """Inputs (..., d_in) of matrix `name`; of a stack, sorted by expert with `ends_E` the running count of rows."""
@@ -130,7 +129,7 @@ def _square(x_NC: Tensor) -> Tensor:
 def _watched(model: Decoder, sums: _Sums) -> Iterator[None]:
     """Every matrix of the model hands its inputs to `sums`."""
 
-    def watch(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
+    def watch(name: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
         return lambda _, given: sums.add(f"{name}.weight", *given[:2])
 
     parts = [(name, part) for name, part in model.named_modules() if isinstance(part, Linear | Stacked)]

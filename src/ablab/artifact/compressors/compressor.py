@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ablab.artifact.arrays import Packed, Part
 from ablab.core.slot import Sized
+
+if TYPE_CHECKING:
+    from ablab.artifact.compressors.calibration import Calibration
 
 Weights = dict[str, Tensor]
 
@@ -15,14 +19,14 @@ Weights = dict[str, Tensor]
 class Compressor(Sized):
     """Chooses the numbers of an artifact, of which a codec makes bytes."""
 
-    def quantise(self, weights: Weights, calibration: Any = None) -> Packed:
+    def quantise(self, weights: Weights, calibration: Calibration | None = None) -> Packed:
         """The parts, what restoring needs, and the report; the same for the same weights in any order.
 
-        calibration: `ablab.artifact.compressors.calibration.Calibration` within a study. Raises ValueError ("fault; cure").
+        calibration: within a study. Raises ValueError ("fault; cure").
         """
         raise NotImplementedError(f"{type(self).__name__} has no `quantise`")
 
     @staticmethod
-    def restore(parts: list[Part], meta: dict[str, Any]) -> Weights:
+    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
         """The weights that are left, from nothing but the parts and `meta`: names, shapes and types as they were."""
         raise NotImplementedError("the compressor has no `restore`")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors import against, bounds, corrections, hadamard, quantised
@@ -98,6 +97,6 @@ class Gptq(Compressor):
         return quantised.pack(weights, coded, self.passthrough, notes, hadamard=rows, lqer=factors)
 
     @staticmethod
-    def restore(parts: list[Part], meta: Mapping[str, Any]) -> Weights:
+    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
         """The weights that are left: names, shapes and types as they were."""
         return quantised.restore(parts, meta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ import torch
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import refuse_odd
+from ablab.core.forms import fits, misfit
+from ablab.records.result import Artifact
 
 Weights = dict[str, torch.Tensor]
 SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of types that numpy lacks
@@ -20,7 +22,7 @@ class Keep(Compressor):
 
     source = "ablab"
 
-    def quantise(self, weights: Weights, calibration: Any = None) -> Packed:
+    def quantise(self, weights: Weights, calibration: object = None) -> Packed:
         """Every tensor as an array, names sorted; types that numpy lacks (bfloat16, float8) as integers of their width.
 
         Raises ValueError for a tensor that is sparse, nested, quantised, or without numbers (meta).
@@ -40,12 +42,15 @@ class Keep(Compressor):
             found["tensors"] += 1
             found["numbers"] += tensor.numel()
             found["bytes"] += tensor.numel() * tensor.element_size()
-        return Packed(parts, {"types": foreign} if foreign else {}, {"schemes": counted, "predicted_bytes": None})
+        report: Artifact = {"schemes": {kind: {**found} for kind, found in counted.items()}, "predicted_bytes": None}
+        return Packed(parts, {"types": foreign} if foreign else {}, report)
 
     @staticmethod
-    def restore(parts: list[Part], meta: dict[str, Any]) -> Weights:
+    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
         """The weights, bit for bit, in memory of their own."""
         foreign, weights = meta.get("types", {}), {}
+        if not fits(foreign, dict[str, str]):
+            raise ValueError(misfit(foreign, dict[str, str]))
         for part in parts:
             array = part.array if part.array.flags.writeable else np.array(part.array)
             tensor = torch.from_numpy(array)

@@ -1,7 +1,7 @@
 """What compressors of few bits have in common: which tensors are matrices, their codes as parts, the way back, the report.
 
 Parts of a tensor `X`: `X` (codes, or the numbers where it is kept), `X:scale`, and of its low-rank factors `X:a`, `X:a_scale`,
-`X:b`, `X:b_scale`. A tensor with a scale is codes times scale. meta: `dtypes` of tensors that were not fp32, `rotated` names.
+`X:b`, `X:b_scale`. A tensor with a scale is codes times scale.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -27,9 +27,12 @@ from ablab.artifact.compressors.passthrough import (
     refuse_odd,
     to_numpy,
 )
+from ablab.core.forms import fits, misfit
 from ablab.model.parts.rounding import LEAST, Per, codes, kept, most, scales
+from ablab.records.result import Artifact
 
 Weights = dict[str, Tensor]
+Row = dict[str, object]  # of the report, about a tensor
 ROUNDED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 GROUPS = {
     "attn_q": ("q_proj", "a_q", "b_q"),
@@ -39,6 +42,13 @@ GROUPS = {
     "mlp_out": ("down_proj",),
     "embedding": ("embed", "lm_head"),
 }
+
+
+class Meta(TypedDict):
+    """What restoring needs: the types of tensors that were not fp32, and which have rotated inputs."""
+
+    dtypes: dict[str, str]
+    rotated: list[str]
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,12 @@ def nearest(name: str, w: Tensor, rule: Rule, scheme: str, signs: Tensor | None 
 
 
 def pack(
-    weights: Mapping[str, Tensor], coded: Mapping[str, Coded], policy: Policy, notes: list[str], **tables: Any
+    weights: Mapping[str, Tensor],
+    coded: Mapping[str, Coded],
+    policy: Policy,
+    notes: list[str],
+    hadamard: list[Row],
+    lqer: list[Row],
 ) -> Packed:
     """Codes, and everything else as the policy keeps it, in the order of the names; the report counts them."""
     if odd := [name for name in sorted(weights) if ":" in name]:
@@ -159,10 +174,12 @@ def pack(
             predicted = None if predicted is None else predicted + _size(made)
         parts += made
     dtypes = {n: str(t.dtype).removeprefix("torch.") for n, t in sorted(weights.items()) if t.dtype != torch.float32}
-    meta = {"dtypes": {n: kind for n, kind in dtypes.items() if weights[n].is_floating_point()}}
-    meta["rotated"] = [name for name in sorted(coded) if coded[name].signs is not None]  # type: ignore[assignment]
-    report = {"schemes": schemes.table(), "predicted_bytes": predicted, "notes": notes, "hadamard": [], "lqer": []}
-    return Packed(parts, meta, report | tables)
+    meta = {
+        "dtypes": {n: kind for n, kind in dtypes.items() if weights[n].is_floating_point()},
+        "rotated": [name for name in sorted(coded) if coded[name].signs is not None],
+    }
+    report: Artifact = {"schemes": schemes.table(), "predicted_bytes": predicted, "notes": notes}
+    return Packed(parts, meta, report | {"hadamard": hadamard, "lqer": lqer})
 
 
 def _lost(weights: Mapping[str, Tensor], coded: Mapping[str, Coded]) -> list[str]:
@@ -231,7 +248,7 @@ class _Schemes:
     """How many tensors, numbers and bytes each scheme holds. Factors come on top of tensors counted elsewhere."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, dict[str, int]] = {}
 
     def add(self, scheme: str, name: str, numbers: int, size: int) -> None:
         row = self.rows.setdefault(scheme, {"tensors": 0, "numbers": 0, "bytes": 0})
@@ -239,16 +256,18 @@ class _Schemes:
         row["numbers"] += numbers
         row["bytes"] += size
 
-    def table(self) -> dict[str, dict[str, Any]]:
-        return dict(sorted(self.rows.items()))
+    def table(self) -> dict[str, Row]:
+        return {scheme: {**row} for scheme, row in sorted(self.rows.items())}
 
 
 def _size(parts: list[Part]) -> int:
     return sum(part.array.nbytes for part in parts)
 
 
-def restore(parts: list[Part], meta: Mapping[str, Any]) -> Weights:
+def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
     """The tensors again, sorted by name, in the types that they had: the same bits each time, on any machine."""
+    if not fits(meta, Meta):
+        raise ValueError(misfit(meta, Meta))
     arrays = {part.name: part.array for part in parts}
     found = {}
     for name in sorted(name for name in arrays if ":" not in name):

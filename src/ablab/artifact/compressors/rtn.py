@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors import bounds, corrections, hadamard, quantised
@@ -54,7 +53,7 @@ class Rtn(Compressor):
         """The settings for a smaller model: the same tensors are rounded."""
         return bounds.smaller(choice, full, small)
 
-    def quantise(self, weights: Weights, calibration: Any = None) -> Packed:
+    def quantise(self, weights: Weights, calibration: object = None) -> Packed:
         """The parts, what restoring needs, and the report."""
         quantised.refuse_nonfinite(weights)
         coded, rows, odd = {}, [], []
@@ -74,6 +73,6 @@ class Rtn(Compressor):
         return quantised.pack(weights, coded, self.passthrough, notes, hadamard=rows, lqer=factors)
 
     @staticmethod
-    def restore(parts: list[Part], meta: Mapping[str, Any]) -> Weights:
+    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
         """The weights that are left: names, shapes and types as they were."""
         return quantised.restore(parts, meta)
