@@ -7,20 +7,53 @@ from typing import NotRequired, TypedDict
 from ablab.records.run import MadeBy
 
 
-class Bands(TypedDict):
-    """Nats and scored tokens by position in the window; band i is [edges[i], edges[i + 1])."""
+class Bands(TypedDict, total=False):
+    """Nats and scored tokens by position in the window; band i is [edges[i], edges[i + 1]). A probe has none."""
 
-    edges: list[int]
+    edges: list[float]
     nats: list[float | None]
-    tokens: list[int]
+    tokens: list[float]
 
 
-class Probe(TypedDict):
+class Passkey(TypedDict):
+    """Scores of a passkey by length and depth: rows are lengths."""
+
+    lengths: list[float]
+    depths: list[float]
+    score: list[list[float | None]]
+    acc: NotRequired[list[list[float | None]]]
+
+
+class Induction(TypedDict):
+    """Nats saved on a repeated segment, by lag."""
+
+    lags: list[float]
+    values: list[float | None]
+    local_reach: NotRequired[float]
+
+
+class Curve(TypedDict):
+    """Nats saved with their standard errors: by the distance to what came before, or by the position in the document (in
+    bins: one longer than values); short: tokens of the context beside which it is a gain."""
+
+    values: list[float | None]
+    se: list[float | None]
+    distances: NotRequired[list[float]]
+    positions: NotRequired[list[float]]
+    short: NotRequired[float]
+
+
+class Probe(TypedDict, total=False):
     """What an evaluator that does not decide found; more of it than these is shown as it is."""
 
-    score: NotRequired[float | None]
-    acc: NotRequired[float | None]
-    passkey: NotRequired[dict[str, object]]
+    score: float | None
+    acc: float | None
+    above_floor: bool
+    below_ceiling: bool
+    passkey: Passkey
+    induction: Induction
+    natural: Curve
+    gain: Curve
 
 
 class Extra(TypedDict):
@@ -37,18 +70,50 @@ class Saved(TypedDict):
     sha256: str
 
 
-class Artifact(TypedDict, total=False):
-    """The account of packed weights: schemes {name: {tensors, numbers, bytes before the codec}}; predicted_bytes by the entropy
-    of the codes, and ratio, bytes over it, or None; a row for each tensor that was turned (hadamard) or has factors (lqer)."""
+class Scheme(TypedDict):
+    """What is packed under a scheme; bytes are those before the codec."""
 
-    schemes: dict[str, dict[str, object]]
+    tensors: int
+    numbers: int
+    bytes: int
+
+
+class Rotated(TypedDict):
+    """What a Hadamard rotation did to a tensor; mse: of rounding to nearest, by the name of its bits."""
+
+    name: str
+    kurtosis_before: float | None
+    kurtosis_after: float | None
+    mse_before: dict[str, float | None]
+    mse_after: dict[str, float | None]
+    error_before: float | None
+    error_after: float | None
+    kept: bool
+
+
+class Corrected(TypedDict):
+    """What low-rank factors gave back of a tensor: the norm of its error, and the error of its layer's output."""
+
+    name: str
+    rank: int
+    error_before: float | None
+    error_after: float | None
+    layer_before: NotRequired[float | None]
+    layer_after: NotRequired[float | None]
+
+
+class Artifact(TypedDict, total=False):
+    """The account of packed weights; predicted_bytes by the entropy of the codes, and ratio, bytes over it, or None; a row
+    for each tensor that was rotated (hadamard) or has factors (lqer)."""
+
+    schemes: dict[str, Scheme]
     predicted_bytes: float | None
-    notes: list[str]
-    hadamard: list[dict[str, object]]
-    lqer: list[dict[str, object]]
     ratio: float | None
     raw_bytes: int
     codec: str
+    notes: list[str]
+    hadamard: list[Rotated]
+    lqer: list[Corrected]
     gates: list[str]
 
 
@@ -59,7 +124,7 @@ class Result(MadeBy):
     metrics: dict[str, float | None]
     bytes: int
     gates: list[str]
-    bands: dict[str, list[float | None]]
+    bands: Bands
     probe: Probe | None
     seconds: float
     scores: Saved

@@ -43,6 +43,23 @@ class Validated(TypedDict, total=False):
     whole: bool
 
 
+class Load(TypedDict, total=False):
+    """How a step's choices were spread over experts: cv and largest load in percent, entropy in nats."""
+
+    cv_pct: float
+    entropy: float
+    max_load_pct: float
+    dead: int
+    bias_range: float | None
+    layer: str
+
+
+class Routing(Load, total=False):
+    """Health of the mixtures at the last step: the worst and the mean over layers; nothing where there are none."""
+
+    layers: list[Load]
+
+
 class Rounded(TypedDict):
     """Steps whose passes saw rounded weights, and how many tensors those were."""
 
@@ -100,7 +117,7 @@ class Trained(MadeBy):
     weights: dict[str, str]
     untrained: dict[str, float | None]
     fault: NotRequired[str | None]
-    routing: NotRequired[dict[str, object]]
+    routing: NotRequired[Routing]
     positions: NotRequired[Positions | None]
     validated: NotRequired[Validated]
     parameters: NotRequired[dict[str, int]]

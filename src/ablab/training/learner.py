@@ -18,6 +18,7 @@ from ablab.data.spans import SPANS, metric_of
 from ablab.model.compiled import compile_layers
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.routing import Aux
+from ablab.records.run import Routing
 from ablab.records.settings import Settings
 from ablab.runtime import machine
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
@@ -72,7 +73,7 @@ class Learner:
             executor=executor,
         )
         self.aux = Aux()  # of one step; health is that of the mixtures at the last step, empty where there is none
-        self.health: dict[str, Any] = {}
+        self.health: Routing = {}
         if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
             raise InvalidStudy(torn)
         if compiled:

@@ -10,7 +10,8 @@ from torch import Tensor
 from ablab.artifact.compressors import hadamard, lqer
 from ablab.artifact.compressors.bounds import Lqer
 from ablab.artifact.compressors.lqer import Factors
-from ablab.artifact.compressors.quantised import Coded, Row
+from ablab.artifact.compressors.quantised import Coded
+from ablab.records.result import Corrected, Rotated
 
 
 def error(w: Tensor, one: Coded, hessian: Tensor | None) -> float:
@@ -21,17 +22,17 @@ def error(w: Tensor, one: Coded, hessian: Tensor | None) -> float:
     return float(((off @ hessian.double().to(off.device)) * off).sum())
 
 
-def turned(name: str, w: Tensor, plain: Coded, rotated: Coded, hessian: Tensor | None) -> tuple[Coded, Row]:
+def turned(name: str, w: Tensor, plain: Coded, rotated: Coded, hessian: Tensor | None) -> tuple[Coded, Rotated]:
     """The better of the two by `error`, and the row of the report that says why."""
     assert rotated.signs is not None
     before, after = error(w, plain, hessian), error(w, rotated, hessian)
     spun, rule = hadamard.rotated(w.cpu(), rotated.signs.cpu()), plain.rule
-    row: Row = {
+    row: Rotated = {
         "name": name,
         "kurtosis_before": hadamard.kurtosis(w),
         "kurtosis_after": hadamard.kurtosis(spun),
-        "mse_before": hadamard.errors(w, rule.sigmas, rule.per),
-        "mse_after": hadamard.errors(spun, rule.sigmas, rule.per),
+        "mse_before": {**hadamard.errors(w, rule.sigmas, rule.per)},
+        "mse_after": {**hadamard.errors(spun, rule.sigmas, rule.per)},
         "error_before": before,
         "error_after": after,
         "kept": after < before,
@@ -44,7 +45,7 @@ def factored(
     weights: Mapping[str, Tensor],
     asked: Lqer,
     hessians: Mapping[str, Tensor] | None = None,
-) -> tuple[dict[str, Coded], list[Row]]:
+) -> tuple[dict[str, Coded], list[Corrected]]:
     """Low-rank factors for the asked number of tensors of largest |W - Q|_F, and a row of the report for each, largest first.
 
     They are kept whatever they do: two bits may take more than they give, and then the row says so.
@@ -60,7 +61,7 @@ def factored(
         factors = Factors(*(part.to(old.codes.device) for part in lqer.factors(off, asked.rank)))
         found[name] = new = replace(old, factors=factors)
         after = float((weights[name].double().cpu() - new.value().cpu()).norm())
-        row: Row = {"name": name, "rank": factors.a.shape[-1], "error_before": sizes[name], "error_after": after}
+        row: Corrected = {"name": name, "rank": factors.a.shape[-1], "error_before": sizes[name], "error_after": after}
         if hessians and name in hessians:
             row["layer_before"] = error(weights[name], old, hessians[name])
             row["layer_after"] = error(weights[name], new, hessians[name])

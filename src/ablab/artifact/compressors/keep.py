@@ -11,7 +11,7 @@ from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import refuse_odd
 from ablab.core.forms import fits, misfit
-from ablab.records.result import Artifact
+from ablab.records.result import Artifact, Scheme
 
 Weights = dict[str, torch.Tensor]
 SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of types that numpy lacks
@@ -27,7 +27,7 @@ class Keep(Compressor):
 
         Raises ValueError for a tensor that is sparse, nested, quantised, or without numbers (meta).
         """
-        parts, foreign, counted = [], {}, dict[str, dict[str, int]]()
+        parts, foreign, counted = [], {}, dict[str, Scheme]()
         for name in sorted(weights):
             refuse_odd(name, weights[name])
             tensor = weights[name].detach().cpu().resolve_conj().resolve_neg().contiguous()
@@ -42,7 +42,7 @@ class Keep(Compressor):
             found["tensors"] += 1
             found["numbers"] += tensor.numel()
             found["bytes"] += tensor.numel() * tensor.element_size()
-        report: Artifact = {"schemes": {kind: {**found} for kind, found in counted.items()}, "predicted_bytes": None}
+        report: Artifact = {"schemes": counted, "predicted_bytes": None}
         return Packed(parts, {"types": foreign} if foreign else {}, report)
 
     @staticmethod

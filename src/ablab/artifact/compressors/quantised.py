@@ -29,10 +29,9 @@ from ablab.artifact.compressors.passthrough import (
 )
 from ablab.core.forms import fits, misfit
 from ablab.model.parts.rounding import LEAST, Per, codes, kept, most, scales
-from ablab.records.result import Artifact
+from ablab.records.result import Artifact, Corrected, Rotated, Scheme
 
 Weights = dict[str, Tensor]
-Row = dict[str, object]  # of the report, about a tensor
 ROUNDED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 GROUPS = {
     "attn_q": ("q_proj", "a_q", "b_q"),
@@ -153,8 +152,8 @@ def pack(
     coded: Mapping[str, Coded],
     policy: Policy,
     notes: list[str],
-    hadamard: list[Row],
-    lqer: list[Row],
+    hadamard: list[Rotated],
+    lqer: list[Corrected],
 ) -> Packed:
     """Codes, and everything else as the policy keeps it, in the order of the names; the report counts them."""
     if odd := [name for name in sorted(weights) if ":" in name]:
@@ -178,8 +177,8 @@ def pack(
         "dtypes": {n: kind for n, kind in dtypes.items() if weights[n].is_floating_point()},
         "rotated": [name for name in sorted(coded) if coded[name].signs is not None],
     }
-    report: Artifact = {"schemes": schemes.table(), "predicted_bytes": predicted, "notes": notes}
-    return Packed(parts, meta, report | {"hadamard": hadamard, "lqer": lqer})
+    counts: Artifact = {"schemes": schemes.table(), "predicted_bytes": predicted, "notes": notes}
+    return Packed(parts, meta, {**counts, "hadamard": hadamard, "lqer": lqer})
 
 
 def _lost(weights: Mapping[str, Tensor], coded: Mapping[str, Coded]) -> list[str]:
@@ -248,7 +247,7 @@ class _Schemes:
     """How many tensors, numbers and bytes each scheme holds. Factors come on top of tensors counted elsewhere."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, int]] = {}
+        self.rows: dict[str, Scheme] = {}
 
     def add(self, scheme: str, name: str, numbers: int, size: int) -> None:
         row = self.rows.setdefault(scheme, {"tensors": 0, "numbers": 0, "bytes": 0})
@@ -256,8 +255,8 @@ class _Schemes:
         row["numbers"] += numbers
         row["bytes"] += size
 
-    def table(self) -> dict[str, Row]:
-        return {scheme: {**row} for scheme, row in sorted(self.rows.items())}
+    def table(self) -> dict[str, Scheme]:
+        return dict(sorted(self.rows.items()))
 
 
 def _size(parts: list[Part]) -> int:

@@ -5,12 +5,14 @@ Names: B rows, T tokens of a row, N tokens, E experts, K experts per token.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ablab.records.run import Load, Routing
 
 
 class Routed(NamedTuple):
@@ -111,12 +113,12 @@ class Aux:
         for router, counts_E in self.counts.items():
             router.after_step(counts_E)
 
-    def health(self, model: nn.Module) -> dict[str, Any]:
+    def health(self, model: nn.Module) -> Routing:
         """How the step's choices were spread: the worst and the mean over layers, and `layers`, one row per mixture.
 
         Empty where nothing was counted.
         """
-        layers, counted = [], {id(router): (router, counts_E) for router, counts_E in self.counts.items()}
+        layers, counted = list[Load](), {id(router): (router, counts_E) for router, counts_E in self.counts.items()}
         for path, module in model.named_modules():
             if id(module) in counted:
                 router, counts_E = counted[id(module)]
@@ -126,7 +128,7 @@ class Aux:
         return {**aggregate(layers), "layers": layers} if layers else {}
 
 
-def load(counts_E: Tensor) -> dict[str, float]:
+def load(counts_E: Tensor) -> Load:
     """Health of one mixture: population cv of the load in percent, its entropy in nats, the largest share in percent,
     experts without a row."""
     counts = counts_E.cpu().numpy().astype(np.float64)
@@ -140,9 +142,9 @@ def load(counts_E: Tensor) -> dict[str, float]:
     }
 
 
-def aggregate(layers: list[dict[str, Any]]) -> dict[str, Any]:
+def aggregate(layers: list[Load]) -> Routing:
     """Over layers: mean cv and entropy, largest load and bias range, dead experts in all."""
-    ranges = [row["bias_range"] for row in layers if row["bias_range"] is not None]
+    ranges = [moved for row in layers if (moved := row["bias_range"]) is not None]
     return {
         "cv_pct": sum(row["cv_pct"] for row in layers) / len(layers),
         "entropy": sum(row["entropy"] for row in layers) / len(layers),
