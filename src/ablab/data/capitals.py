@@ -58,7 +58,7 @@ class Case:
         return text.replace(" " + TITLE, TITLE + " ").replace(" " + ALLCAPS, ALLCAPS + " ")
 
     def restore(self, text: str) -> str:
-        """The text that `lower` made `text` from. Any text decodes: an operator without its letter is dropped."""
+        """The text that `lower` made `text` from. Every text decodes: an operator without its letter is dropped."""
         return self._marked.sub(self._restored, text) if self.operator.search(text) else text
 
     def widths(self, text: str) -> tuple[np.ndarray, np.ndarray]:

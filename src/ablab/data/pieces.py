@@ -8,13 +8,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ablab.core.kinds import no_model
 from ablab.core.opened import read_whole
 from ablab.data import capitals
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 MOST_BYTES = 1 << 28  # of a model; those of a million pieces have 20 MB
 SPACE = "\u2581"  # how SentencePiece writes a space
@@ -110,13 +113,13 @@ class Pieces:
     def __init__(self, model: bytes) -> None:
         try:
             found = list(_fields(model))
-            texts, kinds = _table(value for number, value in found if number == 1)
+            texts, kinds = _table(_raw(value) for number, value in found if number == 1)
             trainer, normalizer, back = (_message(found, number) for number in (2, 3, 5))
             if not (texts and trainer and normalizer):
                 raise ValueError("cut between two pieces")
-            bos = trainer.get(46, b"<s>").decode()
-            self.normalizer = normalizer.get(1, b"").decode() or "unnamed"
-        except (IndexError, KeyError, TypeError, AttributeError, ValueError):
+            bos = _raw(trainer.get(46, b"<s>")).decode()
+            self.normalizer = _raw(normalizer.get(1, b"")).decode() or "unnamed"
+        except (IndexError, KeyError, ValueError):
             raise ValueError(f"holds no SentencePiece model, or only a part of one; {_AGAIN}") from None
         self.model, self.vocab_size, self.dummy_prefix = model, len(texts), bool(normalizer.get(3, 1))
         suffix = self.dummy_prefix and trainer.get(24, 0)
@@ -211,7 +214,7 @@ class Pieces:
         return out
 
     @functools.cached_property
-    def _processor(self) -> Any:
+    def _processor(self) -> SentencePieceProcessor:
         import sentencepiece
 
         try:
@@ -264,22 +267,28 @@ def _bytes_of(text: str, kind: int) -> bytes:
     return bytes([int(text[3:5], 16)]) if kind == _BYTE else text.replace(SPACE, " ").encode()
 
 
-def _table(pieces: Iterable[Any]) -> tuple[list[str], np.ndarray]:
+def _table(pieces: Iterable[bytes]) -> tuple[list[str], np.ndarray]:
     """Texts and types of the pieces, by id."""
     texts, kinds = [], []
     for piece in pieces:
         fields = dict(_fields(piece))
-        texts.append(fields[1].decode())
+        texts.append(_raw(fields[1]).decode())
         kinds.append(fields.get(3, 1))
     return texts, np.array(kinds, np.int64)
 
 
-def _message(fields: list[tuple[int, Any]], number: int) -> dict[int, Any]:
-    return {k: v for field, value in fields if field == number for k, v in _fields(value)}
+def _message(fields: list[tuple[int, int | bytes]], number: int) -> dict[int, int | bytes]:
+    return {k: v for field, value in fields if field == number for k, v in _fields(_raw(value))}
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value (an integer, or bytes) of each field of a protocol buffer message."""
+def _raw(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a number where text belongs")
+    return value
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field of a protocol buffer message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)

@@ -10,14 +10,19 @@ class InputFile(TypedDict):
 
     path: str
     sha256: str
+    size: NotRequired[int]
 
 
 class Input(TypedDict):
-    """A source; of the interpreter's own library `files` is how many it was."""
+    """A source, and a hash of all that it holds; of the interpreter's own library `files` is how many it was."""
 
+    source: str
+    sha256: str
     files: NotRequired[int | list[InputFile]]
-    source: NotRequired[object]
-    sha256: NotRequired[object]
+    kind: NotRequired[str]
+    topics: NotRequired[int]
+    python: NotRequired[str]
+    rows: NotRequired[list[int]]
 
 
 class Chosen(TypedDict):
@@ -65,7 +70,15 @@ class Made(TypedDict, total=False):
     sources: dict[str, object]
 
 
-class Manifest(TypedDict):
+class Laid(TypedDict):
+    """The token files of a corpus: their dtype, what they count, and those that lie elsewhere."""
+
+    dtype: str
+    counts: dict[str, int]
+    parts: list[Piece]
+
+
+class Manifest(Laid):
     """manifest.json; key is the hash of identity, digest that of all else in it."""
 
     key: str
@@ -73,9 +86,6 @@ class Manifest(TypedDict):
     inputs: list[Input]
     tokenizer: MadeWith
     files: dict[str, File]
-    parts: list[Piece]
-    dtype: str
-    counts: dict[str, object]
     digest: str
     looked_at: NotRequired[Looked]
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,7 @@ from ablab.data.sources.renewed import renewed
 from ablab.data.sources.sources import SEPARATOR, Source, TextFile
 from ablab.data.tokenizers import slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
-from ablab.records.corpus import Looked, Manifest
+from ablab.records.corpus import Input, Laid, Looked, Manifest
 from ablab.records.settings import DataSettings
 
 VALID_FRACTION, TEXT_FIELD = 0.01, "text"  # what the study file means where it says nothing
@@ -165,7 +164,7 @@ def _cut(file: TextFile) -> bool:
     return len(list(islice(file.documents(), 2))) > 1
 
 
-def _described(found: Found, inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
+def _described(found: Found, inputs: Inputs) -> dict[str, list[Input]]:
     """What the manifest says of every source, by what it is for."""
     return {
         "train": [source.describe(inputs) for source in found.texts or found.parts],
@@ -173,7 +172,7 @@ def _described(found: Found, inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _relocate(path: Path, found: Found, described: dict[str, list[dict[str, Any]]]) -> None:
+def _relocate(path: Path, found: Found, described: dict[str, list[Input]]) -> None:
     """Token files that lie elsewhere now, with the same content: the corpus that is read in place learns where."""
     manifest = read_manifest(path)
     here = [{"path": part.name, "kind": part.kind} for part in found.parts]
@@ -207,7 +206,7 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
     return dataclasses.replace(corpus, manifest=manifest)
 
 
-def _by_content(choice: Choice, inputs: Inputs) -> dict[str, Any]:
+def _by_content(choice: Choice, inputs: Inputs) -> Choice:
     """A tokenizer's choice with every file named by what it holds."""
     named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}
     for path, file in named.items():
@@ -220,9 +219,9 @@ def _by_content(choice: Choice, inputs: Inputs) -> dict[str, Any]:
 def _build(
     part: Path,
     key: str,
-    identity: dict[str, Any],
+    identity: dict[str, object],
     found: Found,
-    described: dict[str, list[dict[str, Any]]],
+    described: dict[str, list[Input]],
     data: DataSettings,
     say: Say,
 ) -> None:
@@ -250,7 +249,7 @@ def _build(
     )
 
 
-def _of_text(part: Path, sources: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
+def _of_text(part: Path, sources: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
     """Train the tokenizer, write the token files; what the manifest says of them."""
     if told := _pages(_text_files(sources)):
         say(told)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast, overload
 
 import numpy as np
 
@@ -142,7 +142,7 @@ class Corpus:
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
-        return cast(Tokenizer, _lever(self.manifest).load(self.path / "tokenizer"))
+        return _lever(self.manifest).load(self.path / "tokenizer")
 
 
 def open_corpus(path: Path) -> Corpus:
@@ -287,7 +287,7 @@ def digest_of_manifest(manifest: Mapping[str, object]) -> str:
     return key_of({name: value for name, value in manifest.items() if name != "digest"})
 
 
-def _lever(manifest: Manifest) -> Any:
+def _lever(manifest: Manifest) -> type[Tokenizer]:
     return slot.load(manifest["tokenizer"]["choice"]["name"])
 
 

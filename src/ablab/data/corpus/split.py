@@ -12,7 +12,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
@@ -106,7 +105,7 @@ class Scan:
     digests: np.ndarray  # (documents, 16) uint8
     roles: np.ndarray  # DROPPED (duplicate), TRAIN or HELD
     sample: list[str] = field(default_factory=list)
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     copies: Copies | None = None  # of a split by content; the second reading shows it the training documents
 
 

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from ablab.data.look.looks import no_zeros, right_width, swapped
 from ablab.data.sources.find import Found
 from ablab.data.tokenizers import slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
+from ablab.records.corpus import Laid, Piece
 from ablab.records.settings import DataSettings
 
 _PIECE = 1 << 24  # labels looked through at once
@@ -31,7 +32,7 @@ FORMAT = 2  # raised when the same files and settings would give another corpus
 Say = Callable[[str], object]
 
 
-def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
+def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
     """Write the corpus's files into `folder`; the tokenizer, and what the manifest says besides (dtype, counts, parts).
 
     CheckFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or
@@ -81,7 +82,7 @@ def build(folder: Path, found: Found, data: DataSettings, say: Say) -> tuple[Tok
     if not counts["valid_bytes"]:
         fault = "no scored token of the held-out documents stands for a byte of text"
         raise CheckFailed(Fault("data.source", fault, "bits per byte would be infinite; check byte sidecars and masks"))
-    where = [] if not held else [{"path": part.name, "kind": part.kind} for part in train]
+    where: list[Piece] = [] if not held else [{"path": part.name, "kind": part.kind} for part in train]
     return tokenizer, {"dtype": writer.dtype.str, "counts": counts, "parts": where}
 
 
@@ -284,7 +285,7 @@ class _Writer:
         before, self._held = len(self._held), [entry for entry in self._held if entry[0] not in digests]
         return before - len(self._held)
 
-    def finish(self, valid_bytes: int) -> dict[str, Any]:
+    def finish(self, valid_bytes: int) -> dict[str, int]:
         """Take held-out documents in hash order while they fit, write what is left, and count."""
         if self.told is not None:
             self.told.check("data.valid_source: byte sidecar")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ablab.core.opened import opened as regular
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 _FILE = b"ARROW1"  # what begins the file format; a stream begins with a length
 
@@ -16,7 +19,7 @@ class Opened(NamedTuple):
     """`names` of the columns in order, and the record batches."""
 
     names: list[str]
-    batches: Iterator[Any]
+    batches: Iterator[RecordBatch]
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def opened(path: Path) -> Iterator[Opened]:
                 yield Opened(stream.schema.names, map(_sound, stream))
 
 
-def _sound(batch: Any) -> Any:
+def _sound(batch: RecordBatch) -> RecordBatch:
     """A record batch whose offsets and indices lie within its buffers; pyarrow.ArrowInvalid else.
 
     The library itself does not look, and reads wherever in memory they point. Text is not decoded here: a value that is no

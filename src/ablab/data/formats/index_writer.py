@@ -7,7 +7,7 @@ import os
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ablab.core import making, places
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic
 from ablab.data.formats.index_file import CODES, HEADER, MAGIC, paths
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 
 def best_dtype(vocab_size: int) -> np.dtype:
@@ -29,7 +32,7 @@ class IndexedWriter:
     an id that the dtype or the vocabulary cannot hold, a document that was not ended, a file that cannot be written.
     """
 
-    def __init__(self, prefix: Path | str, dtype: Any, *, vocab_size: int | None = None) -> None:
+    def __init__(self, prefix: Path | str, dtype: DTypeLike, *, vocab_size: int | None = None) -> None:
         self.prefix, self.dtype, self.vocab_size = Path(prefix), np.dtype(dtype).newbyteorder("<"), vocab_size
         self._code = {name: code for code, name in CODES.items()}.get(self.dtype.name, 0)
         if self.dtype.kind not in "iu" or not self._code:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ablab.core.kinds import answer, kind_of
 from ablab.data.formats.indexed import bare, open_indexed, open_sidecars, paths, sidecars
 from ablab.data.formats.located import MANIFEST, harmony_manifest, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_path, bytes_sidecar, read_shard
+from ablab.records.corpus import Input, InputFile
 
 _PIECE = 1 << 24  # tokens looked through at once
 _SIDECARS = ("_lossmask", "_span")
@@ -61,18 +62,18 @@ class Part:
             found += paths(prefix)
         return found
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         """What the manifest says: every file with its size and sha256, and one hash over all of them."""
         if gone := sorted(path for path in self.built if not Path(path).is_file()):
             cure = "build it again; `ablab data verify` says more"
             raise CheckFailed(Fault(gone[0], "is missing, and the build's manifest lists it", cure))
-        listed = [{"path": str(p), "sha256": inputs.sha256(p), "size": p.stat().st_size} for p in self.files]
+        listed: list[InputFile] = [
+            {"path": str(p), "sha256": inputs.sha256(p), "size": p.stat().st_size} for p in self.files
+        ]
         for one in listed:
-            if self.built.get(str(one["path"]), one["sha256"]) != one["sha256"]:
+            if self.built.get(one["path"], one["sha256"]) != one["sha256"]:
                 cure = "build it again; `ablab data verify` says more"
-                raise CheckFailed(
-                    Fault(str(one["path"]), "is not what the build's manifest says (sha256 differs)", cure)
-                )
+                raise CheckFailed(Fault(one["path"], "is not what the build's manifest says (sha256 differs)", cure))
         digest = hashlib.sha256(canonical([one["sha256"] for one in listed]).encode()).hexdigest()
         return {"source": self.name, "kind": self.kind, "sha256": digest, "files": listed}
 

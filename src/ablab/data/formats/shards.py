@@ -7,8 +7,8 @@ for every token, the bytes of original text that it stands for (PR 1729 of param
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def bytes_sidecar(path: Path) -> np.ndarray | None:
     return sizes
 
 
-def write_shard(path: Path, tokens: Any, *, plain: bool = False) -> None:
+def write_shard(path: Path, tokens: Sequence[int] | np.ndarray, *, plain: bool = False) -> None:
     """Write uint16 tokens as a golf shard, or without a header where `plain`; whole or not at all.
 
     CheckFailed for ids that uint16 cannot hold, or more tokens than the header can count.

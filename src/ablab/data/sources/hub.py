@@ -6,12 +6,16 @@ import glob
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy, to_install
 from ablab.core.files import canonical
 from ablab.core.inputs import stamp_of
 from ablab.data.formats import arrow
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _FORM = 'write "hf:NAME[@REVISION][#CONFIGURATION][:SPLIT]"'
 _SLICES = 'write a split, a slice of it ("train[:100]", "train[90%:]", "train[10:20]"), or several joined by +'
@@ -97,7 +101,7 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
     return found
 
 
-def _loaded(datasets: Any, one: Named, source: str, place: str) -> dict[str, Any]:
+def _loaded(datasets: ModuleType, one: Named, source: str, place: str) -> dict[str, Dataset]:
     """Every split of the dataset; the library prepares all of them anyway."""
     local = Path(one.name).is_dir()
     if local and glob.has_magic(str(Path(one.name).resolve())):
@@ -122,7 +126,7 @@ def _loaded(datasets: Any, one: Named, source: str, place: str) -> dict[str, Any
         raise CheckFailed(Fault(place, fault, f'name one behind #: "{first}"')) from None
 
 
-def _cut(table: Any, start: int, stop: int, one: Named, source: str, place: str) -> list[Rows]:
+def _cut(table: Dataset, start: int, stop: int, one: Named, source: str, place: str) -> list[Rows]:
     """Rows `start` to `stop` of a split, file by file."""
     paths = [Path(entry["filename"]) for entry in table.cache_files]
     shown = Path(one.name).name if Path(one.name).exists() else one.name

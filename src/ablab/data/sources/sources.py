@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from ablab.core.fault import CheckFailed, Fault, did_you_mean
 from ablab.core.files import canonical
@@ -25,6 +25,7 @@ from ablab.core.opened import lines, opened, read_whole
 from ablab.core.strict_json import blank, loads, repeated
 from ablab.data.formats import arrow
 from ablab.data.sources import mock
+from ablab.records.corpus import Input
 
 Entry = tuple[str, str | None]
 TEXT_FIELD = "data.text_field"  # what names the field of the text in a study
@@ -39,7 +40,7 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         """What the manifest says about it; `sha256` covers the whole content."""
         ...
 
@@ -74,7 +75,7 @@ class PythonLibrary:
     name: str = "python"
     held: Held = SHORT_FILES
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         root = _library()
         listed = [[name, inputs.sha256(root / name)] for name in self._files()]
         topics = [[name, hashlib.sha256(text.encode()).hexdigest()] for name, text in _topics()]
@@ -123,7 +124,7 @@ class TextFile:
     def name(self) -> str:
         return str(self.path)
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
@@ -153,7 +154,7 @@ class JsonLines:
     def name(self) -> str:
         return str(self.path)
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
@@ -209,7 +210,7 @@ class Parquet:
     def name(self) -> str:
         return str(self.path)
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
@@ -247,7 +248,7 @@ class Arrow:
     text_field: str = "text"
     rows: tuple[int, int] | None = None
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         digest = inputs.sha256(self.path)
         if self.rows is None:
             return {"source": self.name, "sha256": digest}
@@ -284,7 +285,7 @@ class Mock:
 
     name: str = "mock"
 
-    def describe(self, inputs: Inputs) -> dict[str, Any]:
+    def describe(self, inputs: Inputs) -> Input:
         digest = hashlib.sha256()
         for text in mock.documents():
             digest.update(text.encode() + b"\0")
