@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_a_lever.md").read_text(encoding="utf-8")
 
@@ -41,10 +43,11 @@ def test_the_page_works(tmp_path: Path) -> None:
     assert passed and int(passed[1]) >= 10, "the conformance suite takes the lever up unasked"
 
 
-def test_levers_outside_the_package_work(tmp_path: Path) -> None:
+def test_levers_outside_the_package_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (levers,), (study,), (commands,) = (blocks(language, OUTSIDE) for language in ("python", "toml", "console"))
     (tmp_path / "my_levers.py").write_text(levers)
     (tmp_path / "own.toml").write_text(study)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     tested, checked = (follow(line[2:].split(), tmp_path, ROOT / "src") for line in commands.splitlines())
     said = [line for line in tested.splitlines() if line.startswith(("holds", "no"))]
     assert len(said) == 5 and all(line.startswith("holds") for line in said), tested

@@ -20,7 +20,7 @@ from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.runs import store
 from ablab.runs.store import Where
 from ablab.runtime import source
-from ablab.study import load, outside
+from ablab.study import load, outside, trusted
 from ablab.study.keys import SLOTS
 
 CUBED = '''"""A lever of our own."""
@@ -61,8 +61,9 @@ WHERE = Where("cpu", "fp32", "lift", 2)
 
 
 @pytest.fixture(autouse=True)
-def afterwards() -> Iterator[None]:
-    """Take out again what a test took in."""
+def afterwards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take out again what a test took in; what it allows is noted in a folder of its own."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     before = {name: (dict(slot.table), dict(slot._outside)) for name, slot in SLOTS.items()}
     yield
     for name, slot in SLOTS.items():
@@ -73,6 +74,7 @@ def study(folder: Path, levers: str | None = CUBED, arm: str = "") -> Any:
     text = BASE + arm
     if levers is not None:
         (folder / "my_levers.py").write_text(levers)
+        trusted.allow(folder / "my_levers.py")
         text = 'levers.from = ["my_levers.py"]\n' + text
     (folder / "study.toml").write_text(text)
     return load(folder / "study.toml")
@@ -144,12 +146,13 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, levers: str, said: st
 def test_a_file_that_is_not_there_and_two_of_one_name(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text('levers.from = ["no.py"]\n' + BASE)
     with pytest.raises(
-        InvalidStudy, match=r"levers.from: no.py cannot be read .*; give a Python file beside the study"
+        InvalidStudy, match=r"levers.from: .*no.py cannot be read .*; give a Python file beside the study"
     ):
         load(tmp_path / "study.toml")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(CUBED.replace("Cubed", f"Cubed{folder.upper()}"))
+        trusted.allow(tmp_path / folder / "mine.py")
     (tmp_path / "study.toml").write_text('levers.from = ["a/mine.py", "b/mine.py"]\n' + BASE)
     with pytest.raises(InvalidStudy, match="have one name; rename one of them"):
         load(tmp_path / "study.toml")
@@ -213,6 +216,7 @@ def test_workers_take_them_in_from_files_and_packages_and_a_bundle_refuses_them(
 
     listed = ablab("levers")
     assert listed.returncode == 0 and "quartic" in listed.stdout and "entry point fourth" in listed.stdout
+    assert ablab("levers", "--trust", "my_levers.py").returncode == 0
     done = ablab("run", "study.toml", "--jobs", "2", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -226,6 +230,8 @@ def test_workers_take_them_in_from_files_and_packages_and_a_bundle_refuses_them(
     assert not list(tmp_path.glob("*.zip"))
     (tmp_path / "my_levers.py").write_text(CUBED.replace("** 3", "** 5"))  # another lever: nothing of it is reused
     (tmp_path / "study.toml").write_text(STUDY.replace('[arm.packaged]\nmodel.mlp = "quartic"\n', ""))
+    assert ablab("run", "study.toml").returncode == 4
+    assert ablab("levers", "--trust", "my_levers.py").returncode == 0
     again = ablab("run", "study.toml", "--jobs", "1", "--json")
     assert again.returncode == 0, again.stderr
     other = {run["arm"]: run["metrics"] for run in json.loads(again.stdout)["runs"] if run["seed"] == 0}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablab.cli.options import Json, console
+from ablab.cli.options import Json, console, say
 from ablab.core.fault import Fault, InvalidStudy, Refused, did_you_mean
 from ablab.core.files import print_json
 from ablab.core.setting import Setting, describe
 from ablab.core.slot import Lever, Slot
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ablab.check.conformance import Found
 
 
 class UnknownSlot(Refused):
@@ -74,60 +82,66 @@ def show(rows: dict[str, Any], console: Any, *, whole: bool = False) -> None:
 
     from ablab.core import grid
 
-    def say(indent: int, *parts: tuple[str, str]) -> None:
+    def line(indent: int, *parts: tuple[str, str]) -> None:
         grid.say(Text.assemble(*parts), console, width=console.width, indent=indent, hang=4)
 
     for slot, found in rows.items():
-        say(0, (slot, "bold"))
+        line(0, (slot, "bold"))
         for lever, facts in found.items():
-            say(2, (lever, "cyan"), (f"  {facts['summary']}", ""))
+            line(2, (lever, "cyan"), (f"  {facts['summary']}", ""))
             if facts["from"]:
-                say(6, (f"from outside: {facts['from']}", "yellow"))
+                line(6, (f"from outside: {facts['from']}", "yellow"))
             if facts["source"]:
-                say(6, (facts["source"], "dim"))
+                line(6, (facts["source"], "dim"))
             for name, one in facts["settings"].items():
                 kind = one["type"] + (f", in {one['unit']}" if one["unit"] else "")
-                say(6, (f"{name} = {one['shown']}  ", ""), (kind, "dim"))
+                line(6, (f"{name} = {one['shown']}  ", ""), (kind, "dim"))
                 if whole:
-                    say(10, (one["meaning"], ""))
+                    line(10, (one["meaning"], ""))
 
 
-def tested(files: list[Path], console: Any) -> int:
-    """Run the checks of `ablab.check.conformance` on the levers of these files, and say each; 4 where one does not hold."""
-    from rich.text import Text
+def allow(files: list[Path]) -> list[dict[str, str]]:
+    """Let a study name these files from now on: {file, sha256, note}, note: what to remove to take that back."""
+    from ablab.study import trusted
 
+    noted = [(file, *trusted.allow(file)) for file in files]
+    return [{"file": str(file.absolute()), "sha256": sha256, "note": str(note)} for file, sha256, note in noted]
+
+
+def tested(files: list[Path]) -> Iterator[Found]:
+    """Run the checks of `ablab.check.conformance` on the levers of these files; whoever asks for that trusts them."""
     from ablab.check import conformance
-    from ablab.core import grid
     from ablab.study import outside
 
-    def say(mark: str, style: str, text: str) -> None:
-        grid.say(Text.assemble((mark, style), text), console, width=console.width, hang=8)
-
-    taken, faults = outside.named([str(file) for file in files], Path())
+    where = {row["file"] for row in allow(files)}
+    _, faults = outside.named(sorted(where), Path())
     if faults:
         raise InvalidStudy(faults)
-    where = {str(file.absolute()) for file in files} & taken.keys()
-    names = [
-        (slot.name, name)
-        for slot in slots().values()
-        for name in slot.names
-        if (origin := slot.origin(name)) and origin.called in where
-    ]
-    failed = 0
-    for found in conformance.of_levers(names):
-        failed += bool(found.fault)
-        said = f"{found.slot} {found.lever}: {found.check}"
-        say(
-            "no      " if found.fault else "holds   ",
-            "red" if found.fault else "green",
-            f"{said}{found.fault and ': '}{found.fault}",
-        )
-    say(
-        "",
-        "",
-        "at the default settings and small sizes; attention's oracles, decoding over a cache and GPUs are not part of this",
+    return conformance.of_levers(
+        [
+            (slot.name, name)
+            for slot in slots().values()
+            for name in slot.names
+            if (origin := slot.origin(name)) and origin.called in where
+        ]
     )
-    return 4 if failed else 0
+
+
+def show_tested(found: Iterator[Found], console: Console) -> bool:
+    """Print each check as it is made; returns whether all hold."""
+    from rich.text import Text
+
+    from ablab.core import grid
+
+    hold = True
+    for one in found:
+        hold &= not one.fault
+        mark = ("no      ", "red") if one.fault else ("holds   ", "green")
+        said = f"{one.slot} {one.lever}: {one.check}{one.fault and ': '}{one.fault}"
+        grid.say(Text.assemble(mark, said), console, width=console.width, hang=8)
+    said = "at the default settings and small sizes; attention's oracles, decoding over a cache and GPUs are not part of this"
+    grid.say(Text(said), console, width=console.width)
+    return hold
 
 
 def levers(
@@ -137,15 +151,31 @@ def levers(
     ] = None,
     test: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--test", metavar="FILE", help="Run what holds for every lever of its slot on those of this file."
-        ),
+        typer.Option("--test", metavar="FILE", help="Trust this file; run on its levers what holds for all."),
+    ] = None,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option("--trust", metavar="FILE", help="Let studies that name this file run these bytes."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Every lever by slot, with its settings and defaults; of one lever what each setting means."""
+    if bool(slot) + bool(test) + bool(trust) > 1:
+        raise typer.BadParameter("SLOT, --test and --trust are three commands; give one of them")
     if test:
-        raise typer.Exit(tested(test, console()))
+        found = tested(test)
+        if as_json:
+            checks = [dataclasses.asdict(one) for one in found]
+            print_json(checks)
+            raise typer.Exit(4 if any(check["fault"] for check in checks) else 0)
+        raise typer.Exit(0 if show_tested(found, console()) else 4)
+    if trust:
+        noted = allow(trust)
+        for row in [] if as_json else noted:
+            say(f"{row['file']} may run (sha256 {row['sha256']}); to take it back: rm {shlex.quote(row['note'])}")
+        if as_json:
+            print_json(noted)
+        return
     rows = table(slot, lever)
     if as_json:
         print_json(rows)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ablab.core.fault import Fault, InvalidStudy, did_you_mean
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 from ablab.study import outside
 from ablab.study.assemble import assemble
 from ablab.study.preset import expanded
@@ -19,7 +18,8 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     """The study in the file at `path`, at `scale` if one is named. folder: what its paths are relative to, if not its own.
 
     Every scale of the file is checked, whichever is asked for. Raises InvalidStudy with all faults at once, each with
-    the file's name, the place, what is wrong and the cure.
+    the file's name, the place, what is wrong and the cure; CheckFailed where it names a file of levers that the user did not
+    allow to run (`ablab.study.trusted`).
     """
     path = Path(path)
     source, raw = read(path)
@@ -28,7 +28,7 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     if any("nested deeper" in fault.fault for fault in impossible):
         raise _invalid(path, impossible)
     raw = expanded(raw, impossible)
-    taken = _outside(raw.pop("levers", None), path.parent, impossible)
+    taken = _outside(raw.pop("levers", None), path, impossible)
     scales = list(table(raw.get("scale"), "scale", impossible))
     for name in scales:
         fault = name_fault(name, "a scale", "scale")
@@ -52,12 +52,15 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     return replace(study, levers=outside.used(taken, [arm.settings for arm in study.with_baseline.values()]))
 
 
-def _outside(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, str]:
-    """Levers from outside, taken in before anything may name them: {where: sha256}."""
+def _outside(raw: object, path: Path, faults: list[Fault]) -> dict[str, str]:
+    """Levers from outside, taken in before anything may name them: {where: sha256}. CheckFailed for what may not run."""
     files = section("levers", raw, "levers", faults)["from"] or []
     if not files and not outside.installed():
         return {}
-    taken, found = outside.named(files, folder)
+    try:
+        taken, found = outside.named(files, path.parent)
+    except CheckFailed as error:
+        raise CheckFailed(Fault(f"{path.name}: {one.place}", one.fault, one.cure) for one in error.faults) from None
     faults += found
     return taken
 

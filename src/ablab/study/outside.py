@@ -1,7 +1,8 @@
 """Levers from outside the package: files that a study names, and modules of installed packages (group `ablab.levers`).
 
-A file is run once, by the bytes that its sha256 is taken of. Every class in it that inherits a slot's base is a lever of that
-slot, called by its attribute `name`, or by the class's own name in snake case.
+A file is run once, by the bytes that its sha256 is taken of, and only where the user allowed these (`ablab.study.trusted`).
+Every class in it that inherits a slot's base is a lever of that slot, called by its attribute `name`, or by the class's own
+name in snake case.
 """
 
 from __future__ import annotations
@@ -10,44 +11,70 @@ import functools
 import hashlib
 import importlib.metadata
 import re
+import shlex
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ablab.core.fault import CheckFailed, Fault, Refused
-from ablab.core.opened import read_whole
 from ablab.core.setting import settings_of
 from ablab.core.slot import Lever, Origin, Slot
 from ablab.records.settings import Settings
+from ablab.study import trusted
 from ablab.study.keys import SLOTS
 
-GROUP, ENTRY = "ablab.levers", "entry point "
-MOST_BYTES = 1 << 20
+GROUP, ENTRY, FROM = "ablab.levers", "entry point ", "levers.from"
 EXAMPLE = "ablab.model.positions.position.Position"
+_CHANGED = "was changed while the study ran, and results are kept under what it was; start the command again"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
 def named(files: list[str], folder: Path) -> tuple[dict[str, str], list[Fault]]:
     """Take in the levers of these files (relative to `folder`) and of every entry point.
 
-    Returns {where: sha256} of what was taken in, and every fault.
+    Returns {where: sha256} of what was taken in, and every fault. CheckFailed before anything is run, where a file was never
+    allowed to: each with its sha256.
     """
     taken, faults, names = dict[str, str](), list[Fault](), dict[str, Path]()
-    for asked in [*files, *installed()]:
-        place = "levers.from" if asked in files else asked
+    for called in [*_allowed(files, folder, faults), *installed()]:
         try:
-            origin, module = _entered(asked, folder)
+            origin, module = _entered(called)
             if (other := names.setdefault(origin.path.name, origin.path)) != origin.path:
-                raise ValueError(f"{asked} and {other} have one name; rename one of them")
+                raise ValueError(f"{called} and {other} have one name; rename one of them")
             taken[origin.called] = origin.sha256
             for slot, name, cls in levers(module):
                 slot.add(name, cls, origin)
         except ValueError as error:
-            fault, _, cure = str(error).partition("; ")
-            faults.append(Fault(place, fault, cure))
+            faults.append(_fault(called if called.startswith(ENTRY) else FROM, error))
     return taken, faults
+
+
+def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
+    """The absolute paths of these files. CheckFailed naming every one that was not allowed to run."""
+    found, refused = list[str](), list[Fault]()
+    for asked in files:
+        path = (folder / asked).absolute()
+        try:
+            _, sha256 = trusted.read(path)
+        except ValueError as error:
+            faults.append(_fault(FROM, error))
+            continue
+        found.append(str(path))
+        if not trusted.allows(sha256):
+            fault = f"{path} is code, and these bytes were never allowed to run (sha256 {sha256})"
+            refused.append(
+                Fault(FROM, fault, f"read the file, then allow it: ablab levers --trust {shlex.quote(str(path))}")
+            )
+    if refused:
+        raise CheckFailed(refused)
+    return found
+
+
+def _fault(place: str, error: ValueError) -> Fault:
+    fault, _, cure = str(error).partition("; ")
+    return Fault(place, fault, cure)
 
 
 def used(taken: Mapping[str, str], settings: Sequence[Settings]) -> dict[str, str]:
@@ -65,18 +92,14 @@ def _names(value: object) -> set[str]:
 
 
 def again(taken: Mapping[str, str]) -> None:
-    """Take in, in another process, what `named` took in. CheckFailed where a file is no longer the same."""
+    """Take in, in another process, what `named` took in. CheckFailed, unrun, where a file is no longer the same."""
     for called, sha256 in taken.items():
         try:
-            origin, module = _entered(called, Path())
+            origin, module = _entered(called, sha256)
             for slot, name, cls in levers(module):
                 slot.add(name, cls, origin)
         except ValueError as error:
-            fault, _, cure = str(error).partition("; ")
-            raise CheckFailed(Fault(called, fault, cure)) from error
-        if origin.sha256 != sha256:
-            fault = "was changed while the study ran, and results are kept under what it was"
-            raise CheckFailed(Fault(called, fault, "start the command again"))
+            raise CheckFailed(_fault(called, error)) from error
 
 
 def levers(module: types.ModuleType) -> Iterator[tuple[Slot[Lever], str, type[Lever]]]:
@@ -114,27 +137,35 @@ def _points() -> tuple[importlib.metadata.EntryPoint, ...]:
     return tuple(sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name))
 
 
-def _entered(asked: str, folder: Path) -> tuple[Origin, types.ModuleType]:
-    """The module of a file or of an entry point, and where it came from. ValueError ("fault; cure")."""
-    if asked.startswith(ENTRY):
-        point = next(point for point in _points() if f"{ENTRY}{point.name}" == asked)
-        try:
-            module: Any = point.load()
-        except Exception as error:
-            raise ValueError(f"cannot be loaded ({error!r}); mend or remove the package {point.value}") from error
-        if not isinstance(module, types.ModuleType) or module.__file__ is None:
-            raise ValueError(f"{point.value} is no module; let the entry point name the module that holds the levers")
-        path = Path(module.__file__)
-        return Origin(asked, path, hashlib.sha256(path.read_bytes()).hexdigest()), module
-    path = (folder / asked).absolute()
+def _entered(called: str, sha256: str | None = None) -> tuple[Origin, types.ModuleType]:
+    """The module of an entry point or of a file's absolute path, and where it came from. ValueError ("fault; cure").
+
+    sha256: what the bytes must be; None: a file's must be allowed.
+    """
+    if called.startswith(ENTRY):
+        return _loaded(called, sha256)
+    path = Path(called)
+    text, found = trusted.read(path)
+    if found != sha256 if sha256 else not trusted.allows(found):
+        raise ValueError(_CHANGED)
+    return Origin(called, path, found), _run(path, text, found)
+
+
+def _loaded(called: str, sha256: str | None) -> tuple[Origin, types.ModuleType]:
+    point = next((point for point in _points() if f"{ENTRY}{point.name}" == called), None)
+    if point is None:
+        raise ValueError("is of no installed package; install it where the study runs")
     try:
-        text = read_whole(path, MOST_BYTES)
-    except OSError as error:
-        raise ValueError(
-            f"{asked} cannot be read ({error.strerror or error}); give a Python file beside the study"
-        ) from error
-    sha256 = hashlib.sha256(text).hexdigest()
-    return Origin(str(path), path, sha256), _run(path, text, sha256)
+        module: object = point.load()
+    except Exception as error:
+        raise ValueError(f"cannot be loaded ({error!r}); mend or remove the package {point.value}") from error
+    if not isinstance(module, types.ModuleType) or module.__file__ is None:
+        raise ValueError(f"{point.value} is no module; let the entry point name the module that holds the levers")
+    path = Path(module.__file__)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if sha256 not in (None, found):
+        raise ValueError(_CHANGED)
+    return Origin(called, path, found), module
 
 
 def _run(path: Path, text: bytes, sha256: str) -> types.ModuleType:

@@ -31,8 +31,8 @@ table is the table's first setting: `bits = 6` is `bits = {{ default = 6 }}`.
 """
 _SECTIONS = {
     "study": "## [study]\n",
-    "levers": "## [levers]\n\nA study runs this code, and it may do whatever you may: read the files of a study that "
-    "is not yours. Their\nsha256 is part of the key of everything that they take part in.\n",
+    "levers": "## [levers]\n\nThis code may do whatever you may, so it runs only once you have allowed it: read it, then "
+    "`ablab levers --trust FILE`.\nAny edit asks again. Its sha256 is part of the key of everything that it takes part in.\n",
     "decision": "## [decision]\n\nWritten before any result. The report lists every decision that was ever judged on these "
     "runs, on the same contrasts\n(arm and reference by their settings, whatever seeds, salt or names) or on this baseline.\n",
     "seeds": '### decision.seeds\n\nA probe needs `keep`; `"2 sigma"` needs a probe.\n',
