@@ -225,7 +225,8 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     trained = train_key(like, corpus=corpus.key, seed=0, where=Where(micro_rows=rows, **how))
     out = store.train(trained)
     done = train(like, corpus, seed=0, out=out, micro_rows=rows, stop=lambda: False, say=lambda _: None, **how)
-    losses = [row["loss"] for row in read_lines(out / "metrics.jsonl") if "loss" in row]
+    told = (row.get("loss") for row in read_lines(out / "metrics.jsonl"))
+    losses = [loss for loss in told if isinstance(loss, int | float)]
     if done["status"] != "done":
         return Outcome(settings, {}, losses, {}, [], str(done["fault"]))
     scores: dict[str, list[float]] = {}

@@ -7,10 +7,10 @@ in another file as well: of a run's metrics in its done.json, of the study's own
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from ablab.core import chain
 from ablab.core.fault import CheckFailed, Fault, Refused
@@ -60,14 +60,14 @@ def _kept(plan: Plan) -> dict[str, End]:
     return {}
 
 
-def _looked(path: Path, **how: Any) -> tuple[list[str], str, int]:
+def _looked(path: Path, *, aside: Collection[str] = (), end: str = "") -> tuple[list[str], str, int]:
     """As `chain.check`, with the file's name before each line."""
     if not path.exists():
-        return ([f"{path}: is missing"] if how.get("end") else []), "", 0
+        return ([f"{path}: is missing"] if end else []), "", 0
     try:
         with opened(path) as file:
             lines: Iterator[bytes] = iter(lambda: file.readline(MOST), b"")
-            said, last, count = chain.check(lines, **how)
+            said, last, count = chain.check(lines, aside=aside, end=end)
     except OSError as error:
         raise CheckFailed(Fault(str(path), f"cannot be read ({error})", "move it away, or make it readable")) from error
     return [f"{path}: {line}" for line in said], last, count

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
@@ -86,33 +86,54 @@ def _training(run: Run, known: float | None) -> float | None:
     return known if known is not None or seconds is None else float(seconds)
 
 
-def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
-    """The price of the study from `start` to `at_most` seeds of every arm, less what exists.
+class Bound(TypedDict):
+    """What so many seeds of every arm cost, less what exists: trainings (runs), stages (evaluations), and steps one after
+    another. wall_seconds: as `ablab run` does them, so many side by side as it does by default (`jobs`). fastest, slowest: the
+    seconds if every step took what its fastest or its slowest sample did. None: something was never timed."""
 
-    runs (trainings), evaluations (stages), tokens, seconds and hours of the steps one after another, and wall_seconds: as
-    `ablab run` does them, so many side by side as it does by default (`jobs`). fastest, slowest: the seconds if every step took
-    what its fastest or its slowest sample did.
-    """
+    runs: int
+    evaluations: int
+    tokens: float | None
+    seconds: float | None
+    fastest: float | None
+    slowest: float | None
+    hours: float | None
+    wall_seconds: float | None
+    jobs: int
+
+
+class RunTime(TypedDict):
+    """Seconds of one run of an arm: train_seconds (validations included), stage_seconds, and all of it; None: unknown.
+    spread_per_run: all of it as the fastest and as the slowest sample of every step says."""
+
+    train_seconds: float | None
+    stage_seconds: dict[str, float | None]
+    seconds_per_run: float | None
+    spread_per_run: list[float | None]
+
+
+def bounds(plan: Plan) -> dict[str, Bound]:
+    """The price of the study from `start` to `at_most` seeds of every arm."""
     from ablab.runs.jobs import default_jobs
 
     plan = plan.look()
     declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
-    ends = {end: work(plan, end) for end in ENDS if end != "seconds"}
+    fastest, slowest = work(plan, "fastest"), work(plan, "slowest")
     counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
-    found = {}
+    found = dict[str, Bound]()
     for bound, n in counts.items():
         chosen = set(plan.seeds[:n])
         asked = {key: one for key, one in steps.items() if key[1] in chosen}
         price = total(step for one in asked.values() for step in one)
         waiting = sum(any(not step.done for step in one) for one in asked.values())
         side_by_side = max(1, min(jobs, waiting))
-        spread = {str(end): total(step for key in asked for step in one[key]).seconds for end, one in ends.items()}
         found[bound] = {
             "runs": price.runs,
             "evaluations": price.evaluations,
             "tokens": price.tokens,
             "seconds": price.seconds,
-            **spread,
+            "fastest": total(step for key in asked for step in fastest[key]).seconds,
+            "slowest": total(step for key in asked for step in slowest[key]).seconds,
             "hours": None if price.seconds is None else price.seconds / 3600,
             "wall_seconds": None if price.seconds is None else price.seconds / side_by_side,
             "jobs": side_by_side,
@@ -120,11 +141,8 @@ def bounds(plan: Plan) -> dict[str, dict[str, Any]]:
     return found
 
 
-def of_run(plan: Plan, arm: str) -> dict[str, Any]:
-    """Seconds of one run of an arm: train_seconds (validations included), stage_seconds, and all of it; None: unknown.
-
-    spread_per_run: all of it as the fastest and as the slowest sample of every step says.
-    """
+def of_run(plan: Plan, arm: str) -> RunTime:
+    """What one run of an arm takes."""
     trained, each, whole = _of_run(plan, arm, "seconds")
     spread = [_of_run(plan, arm, end)[2] for end in ENDS if end != "seconds"]
     return {"train_seconds": trained, "stage_seconds": each, "seconds_per_run": whole, "spread_per_run": spread}

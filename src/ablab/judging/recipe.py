@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ablab.core.files import key_of
 from ablab.core.inputs import Inputs
@@ -29,8 +28,8 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
         **{key: settings["data"][key] for key in ("order", "weights")},
     }
     model = _unnamed(settings["model"])
-    trained: dict[str, Any] = {"data": data, "model": model, "budget": settings["budget"]}
-    trained["train"] = {key: value for key, value in settings["train"].items() if key not in IDLE}
+    train = {key: value for key, value in settings["train"].items() if key not in IDLE}
+    trained: dict[str, object] = {"data": data, "model": model, "budget": settings["budget"], "train": train}
     if files := settings["train"]["weights"]:
         own = [plan.runs[name, seed].weights for seed in plan.seeds]
         inputs = Inputs(plan.store.data / "inputs.json")
@@ -38,20 +37,18 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
         trained = {"data": data, "model": model, "weights": contents}
     asked = stage_asked(settings, stage)
     kinds, windows = settings["model"]["kinds"], asked["windows"] or {}
-    asked["windows"] = (
-        [windows.get(kinds[letter]["table"]) for letter in settings["model"]["layers"]] if windows else None
-    )
-    return key_of(_rounded([trained, asked]))
+    each = [windows.get(kinds[letter]["table"]) for letter in settings["model"]["layers"]] if windows else None
+    return key_of(_rounded([trained, {**asked, "windows": each}]))
 
 
-def _unnamed(model: ModelSettings) -> dict[str, Any]:
+def _unnamed(model: ModelSettings) -> dict[str, object]:
     """A model by what each layer is: the letters and names of layer kinds, and how layers share them, are the file's own."""
     kinds = {letter: {k: v for k, v in kind.items() if k != "table"} for letter, kind in model["kinds"].items()}
     bare = {key: value for key, value in model.items() if key != "kinds"}
     return {**bare, "layers": [kinds[letter] for letter in model["layers"]]}
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     """Settings with every number that is not whole to DIGITS significant digits: one in the next digit asks nothing new."""
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}

@@ -23,9 +23,8 @@ def lost(store: Store, run: Run) -> str:
             break
         except (CheckFailed, TypeError, ValueError):
             continue
-    made = max(
-        (row["step"] for row in read_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int)), default=0
-    )
+    steps = (row.get("step") for row in read_lines(folder / "metrics.jsonl"))
+    made = max((step for step in steps if isinstance(step, int)), default=0)
     if made <= kept:
         return ""
     n = made - kept

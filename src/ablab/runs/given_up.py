@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json, write_json
-from ablab.core.forms import misfit
+from ablab.core.forms import fits
 from ablab.records.run import GivenUp
 from ablab.runs.plan import Plan, Run
-
-if TYPE_CHECKING:
-    pass
-
 
 OUT_OF_MEMORY = "out of memory"
 
 
-def failures(plan: Plan) -> list[dict[str, Any]]:
+def failures(plan: Plan) -> list[GivenUp]:
     """Runs of this plan given up for infrastructure.
 
     `failed.json` lies under the study's name, which an edited study has too: rows of runs with other keys are not meant.
@@ -28,7 +22,7 @@ def failures(plan: Plan) -> list[dict[str, Any]]:
 
 def give_up(plan: Plan, run: Run, fault: str, kind: str = "") -> None:
     """Put a run on the list of those that were given up; kind: OUT_OF_MEMORY, which another try by itself does not mend."""
-    row = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps), "kind": kind}
+    row: GivenUp = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps), "kind": kind}
     write_json(plan.directory / "failed.json", [*_given_up(plan), row])
 
 
@@ -49,9 +43,9 @@ def try_again(plan: Plan, *, all_of_them: bool = True) -> None:
     write_json(plan.directory / "failed.json", [row for row in every if row not in mine])
 
 
-def _given_up(plan: Plan) -> list[dict[str, Any]]:
+def _given_up(plan: Plan) -> list[GivenUp]:
     path = plan.directory / "failed.json"
-    rows = read_json(path) if path.exists() else []
-    if misfit(rows, list[GivenUp]):
+    rows: object = read_json(path) if path.exists() else []
+    if not fits(rows, list[GivenUp]):
         raise CheckFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
-    return list(rows)
+    return rows

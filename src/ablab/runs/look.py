@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ablab.runs.store import Store
 
+T = TypeVar("T")
 Stamp = tuple[int, int, int]  # inode, size and time: a file written anew has another one, for it is another file
 
 
@@ -24,13 +25,14 @@ class Kept:
         self._lock = threading.Lock()
         self._known: dict[tuple[Path, str], tuple[Stamp, Any]] = {}
 
-    def get(self, path: Path, what: str, stamp: Stamp, reader: Callable[[], Any]) -> Any:
+    def get(self, path: Path, what: str, stamp: Stamp, reader: Callable[[], T]) -> T:
         """What `reader` gives of the file `path`, or gave for another look. What it raises is not kept."""
         with self._lock:  # one reads, and whoever waits takes what it read
             known = self._known.get((path, what))
             if known is None or known[0] != stamp:
                 known = self._known[path, what] = (stamp, reader())
-            return known[1]
+            found: T = known[1]
+            return found
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Look(Store):
         stamp = self._stamp(path)
         return None if stamp is None else stamp[2] / 1e9
 
-    def once(self, path: Path, what: str, reader: Callable[[], Any]) -> Any:
+    def once(self, path: Path, what: str, reader: Callable[[], T]) -> T | None:
         if (path, what) not in self._seen:
             stamp = self._stamp(path)
             self._seen[path, what] = None if stamp is None else self.kept.get(path, what, stamp, reader)
-        return self._seen[path, what]
+        found: T | None = self._seen[path, what]
+        return found
 
     def _stamp(self, path: Path) -> Stamp | None:
         """None of a file that was not there when this look first asked for it."""

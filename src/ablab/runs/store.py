@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NotRequired, TypedDict, TypeVar
 
 from ablab.core import chain, places
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file, write_json
 from ablab.core.forms import fits
 from ablab.core.opened import NoFile, opened
+from ablab.core.slot import Choice
 from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
 from ablab.records.result import Result
@@ -145,16 +146,34 @@ def score_key(settings: Settings, stage: str, *, trained: str) -> str:
     return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
 
 
-def stage_asked(settings: Settings, stage: str) -> dict[str, Any]:
-    """What one stage asks: how weights are packed, at the stage that it stands on if it stands on one, and evaluated."""
+class StageAsked(TypedDict):
+    """What one stage asks: how weights are packed, at the stage that it stands on if it stands on one, and evaluated.
+
+    code: the sha256 of a script whose bytes count, None where it is gone. windows: of layer kinds by their names.
+    """
+
+    compress: Choice
+    codec: Choice
+    evaluate: Choice
+    windows: dict[str, int] | None
+    code: NotRequired[str | None]
+
+
+def stage_asked(settings: Settings, stage: str) -> StageAsked:
+    """What a stage asks, of the settings."""
     here, root = settings["stage"][stage], settings["stage"][stage]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]
-    packed: dict[str, object] = {"compress": root["compress"], "codec": root["codec"]}
+    asked: StageAsked = {
+        "compress": root["compress"],
+        "codec": root["codec"],
+        "evaluate": here["evaluate"],
+        "windows": here["windows"] or None,
+    }
     if root["code"] is not None:
         code = Path(root["code"])
-        packed["code"] = sha256_file(code) if code.is_file() else None
-    return {**packed, "evaluate": here["evaluate"], "windows": here["windows"] or None}
+        asked["code"] = sha256_file(code) if code.is_file() else None
+    return asked
 
 
 def revisions(settings: Settings) -> dict[str, int | str]:
@@ -182,14 +201,18 @@ def revisions(settings: Settings) -> dict[str, int | str]:
     return found
 
 
-def _stage_revisions(asked: dict[str, Any]) -> dict[str, int | str]:
+def _stage_revisions(asked: StageAsked) -> dict[str, int | str]:
     from ablab.artifact import codecs, compressors
     from ablab.artifact import pack as artifact
     from ablab.scoring import evaluators, stage
 
-    slots = {"compress": compressors.slot, "codec": codecs.slot, "evaluate": evaluators.slot}
-    own = {name: slot.revision(asked[name]) for name, slot in slots.items()}
-    return {"stage": stage.REVISION, "artifact": artifact.REVISION, **own}
+    return {
+        "stage": stage.REVISION,
+        "artifact": artifact.REVISION,
+        "compress": compressors.slot.revision(asked["compress"]),
+        "codec": codecs.slot.revision(asked["codec"]),
+        "evaluate": evaluators.slot.revision(asked["evaluate"]),
+    }
 
 
 def append_line(path: Path, row: Mapping[str, object]) -> None:
@@ -238,7 +261,7 @@ def _last(handle: int) -> bytes:
     return whole[whole.rfind(b"\n") + 1 :]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, object]]:
     """Rows of a JSON-lines file; lines that are no JSON object (a crash while writing) are left out."""
     if not path.exists():
         return []
