@@ -11,8 +11,6 @@ their own.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +33,7 @@ class Cache:
     """
 
     def __init__(self, decoder: Decoder, room: int = FIRST_ROOM) -> None:
-        self.carry: Any = None
+        self.carry: object = None
         self.length = 0
         self.memories = [Memory(self, attention, room) for attention in _met(decoder)]
         self.stretch: Stretch
@@ -69,12 +67,12 @@ class Memory:
 
     def __init__(self, cache: Cache, attention: Attention, room: int) -> None:
         self.cache, self.attention, self.room = cache, attention, room
-        self.carry: Any = None
+        self.carry: object = None
         self.factored = factored(attention)
         self._kept: dict[str, Kept] = {}
-        self._places: Any = None
+        self._places: object = None
 
-    def attend(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, columns: Columns | None, p: Any) -> Tensor:
+    def attend(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, columns: Columns | None, p: object) -> Tensor:
         """out_BTHK of the stretch at hand, which is kept for later ones.
 
         The first stretch takes the executor of training; whatever meets earlier columns takes the cached one.
@@ -105,7 +103,7 @@ class Memory:
 
     def _piece(
         self, rows: slice, keys: slice, q: Tensor, seen: tuple[Tensor, ...], columns: Columns | None,
-        w_BGSr: Tensor | None, p: Any, places: Any,
+        w_BGSr: Tensor | None, p: object, places: object,
     ) -> Tensor:  # fmt: skip
         """out_BTHK of some queries over the kept columns that they may see."""
         own, stretch = self.attention, self.cache.stretch
@@ -128,7 +126,7 @@ class Memory:
             self._kept[name] = Kept(2, self.attention.window, self.room)
         return self._kept[name].extend(x, start)
 
-    def _extend_places(self, p: Any, start: int) -> Any:
+    def _extend_places(self, p: object, start: int) -> object:
         if self._places is None:
             self._places = across(lambda _: Kept(1, self.attention.window, self.room), p)
         return across(lambda x, kept: kept.extend(x, start), p, self._places)
@@ -136,7 +134,8 @@ class Memory:
 
 def _met(decoder: Decoder) -> list[Attention]:
     """The attention of every layer that a pass meets, loops unrolled."""
-    return [cast(Any, decoder.layers[i]).attn for i in decoder.order]
+    layers = decoder.stack()
+    return [layers[i].attn for i in decoder.order]
 
 
 def factored(attention: Attention) -> bool:
@@ -158,7 +157,7 @@ def factored(attention: Attention) -> bool:
     return out
 
 
-def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """a_k (B, R, T, G), b_k (B, R, T, K), a_v, b_v as they are kept, in k's type.
 
     The norm's scale is one number for a token and group and goes into a_k; its weight goes into b_k, which is then

@@ -7,8 +7,6 @@ is no longer a graph than one of them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ablab.model.attention.attend import attend
@@ -32,10 +30,10 @@ def compile_layers(model: Decoder, *, backend: str = "inductor") -> None:
     """
     import torch._dynamo.config
 
-    settings: Any = torch._dynamo.config
+    settings = torch._dynamo.config
     settings.recompile_limit = settings.accumulated_recompile_limit = MOST_COMPILED
     settings.fail_on_recompile_limit_hit = True
-    outside: Any = torch.compiler.disable(attend)
+    outside = torch.compiler.disable(attend)
     for layer in model.layers:
         assert isinstance(layer, Layer)
         layer.attn.core = outside

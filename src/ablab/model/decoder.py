@@ -6,7 +6,7 @@ One forward serves training, evaluation and decoding. Shapes are suffixes: B bat
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from ablab.model import embeddings, skips
 from ablab.model.attention.attend import Documents
 from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.embeddings.composed import Composed as Embeddings
-from ablab.model.layer import Layer, Pass, build_lever, build_levers, build_position
+from ablab.model.layer import Layer, Pass, Remembering, build_lever, build_levers, build_position
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.norm import NORMS
 from ablab.model.parts.part import Part
@@ -98,7 +98,9 @@ class Decoder(nn.Module):
         """The layers in the order that a forward pass meets them now."""
         return self.looped if self.looping else self.straight
 
-    def forward(self, tokens_BT: Tensor, ids_BT: Tensor, aux: Aux | None = None, cache: Any = None) -> Tensor:
+    def forward(
+        self, tokens_BT: Tensor, ids_BT: Tensor, aux: Aux | None = None, cache: Remembering | None = None
+    ) -> Tensor:
         """Hidden states after the final norm, (B, T, D). `ids_BT` says which document each token belongs to.
 
         aux collects what mixtures lose and count; cache holds what earlier stretches left (`ablab.model.cache`).
@@ -222,7 +224,7 @@ def skeleton(model: ModelSettings, *, vocab_size: int, executor: str = "lift") -
     return decoder
 
 
-def order(n_layers: int, loops: list[Any]) -> list[int]:
+def order(n_layers: int, loops: list[list[int]]) -> list[int]:
     """The layers by number as one forward pass meets them: those of a loop (first, end, passes) again and again."""
     met, at = list[int](), 0
     for first, end, passes in loops:

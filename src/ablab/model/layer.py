@@ -5,7 +5,7 @@ Shapes are suffixes: B batch, T query positions, D d_model, H query heads, G key
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -32,9 +32,19 @@ L = TypeVar("L", bound=Lever)
 class Memory(Protocol):
     """What one layer remembers of earlier stretches of text while decoding; `ablab.model.cache` has it."""
 
-    carry: Any
+    carry: object
 
-    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, columns: Columns | None, p: Any) -> Tensor: ...
+    def attend(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, columns: Columns | None, p: object) -> Tensor: ...
+
+
+class Remembering(Protocol):
+    """What all layers remember (`ablab.model.cache.Cache`)."""
+
+    carry: object
+
+    @property
+    def memories(self) -> Sequence[Memory]: ...
+    def documents(self, ids_BT: Tensor) -> Any: ...  # the stretch at hand, which has Documents' places
 
 
 @dataclass
@@ -47,12 +57,12 @@ class Pass:
     documents: Documents
     x0_BTD: Tensor
     aux: Aux | None = None
-    memories: list[Any] | None = None
+    memories: Sequence[Memory] | None = None
     step: int = 0
     first_BTGK: Tensor | None = None
 
     @property
-    def memory(self) -> Any:
+    def memory(self) -> Memory | None:
         """The memory of the layer at hand; None where nothing is decoded."""
         return None if self.memories is None else self.memories[self.step]
 
@@ -166,7 +176,9 @@ def build_lever(slot: Slot[L], choice: Choice, shape: Shape, place: str) -> L:
         raise InvalidStudy(Fault(f"{place}.{slot.name}", f"{choice['name']}: {fault}", cure)) from error
 
 
-def build_levers(slot: Slot[L], composed: Callable[[list[L]], L], choice: Any, shape: Shape, place: str) -> L:
+def build_levers(
+    slot: Slot[L], composed: Callable[[list[L]], L], choice: Choice | list[Choice], shape: Shape, place: str
+) -> L:
     """One lever, or several composed where the choice is a list."""
     if not isinstance(choice, list):
         return build_lever(slot, choice, shape, place)
@@ -178,7 +190,7 @@ def build_levers(slot: Slot[L], composed: Callable[[list[L]], L], choice: Any, s
         raise InvalidStudy(Fault(f"{place}.{slot.name}", fault, cure)) from error
 
 
-def build_position(choice: Any, shape: Shape, place: str) -> Position:
+def build_position(choice: Choice | list[Choice], shape: Shape, place: str) -> Position:
     """The position of a layer. Raises InvalidStudy where a part of a list would be shared by the whole network."""
     if isinstance(choice, list) and any(part.get("share") == "net" for part in choice):
         fault = 'a part with share = "net" stands in a list'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ablab.model.attention.choice import choice
@@ -53,26 +51,18 @@ def attend(
     """
     _check(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, sink_H)
     scale = q_BTHK.shape[-1] ** -0.5 if scale is None else scale
-    ask: dict[str, Any] = {
-        "window": window,
-        "documents": documents,
-        "columns": columns,
-        "bias": bias,
-        "sink_H": sink_H,
-        "scale": scale,
-    }
     if executor not in EXECUTORS:
         raise ValueError(f"no attention executor is called '{executor}'; known: {', '.join(EXECUTORS)}")
     if executor != "reference" and q_BTHK.device.type not in EXECUTORS[executor]:
         raise ValueError(f"executor '{executor}' does not run on '{q_BTHK.device.type}'; use 'reference'")
     if bias is not None and executor not in PAIRWISE:
         raise ValueError(f"executor '{executor}' takes no pairwise bias; use {' or '.join(PAIRWISE)}")
-    if executor not in PAIRWISE:
-        del ask["bias"]
-    by: dict[str, Any] = {"lift": lift, "flex": flex, "reference": reference}
+    given = (q_BTHK, k_BSGK, v_BSGK)
     with _as_given(q_BTHK):
-        out: torch.Tensor = by[executor](q_BTHK, k_BSGK, v_BSGK, **ask)
-    return out
+        if executor == "flex":
+            return flex(*given, window=window, documents=documents, columns=columns, sink_H=sink_H, scale=scale)
+        run = lift if executor == "lift" else reference
+        return run(*given, window=window, documents=documents, columns=columns, bias=bias, sink_H=sink_H, scale=scale)
 
 
 def _as_given(q: torch.Tensor) -> torch.autocast:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Documents:
         self.pos_BT = place - torch.where(first, place, 0).cummax(1).values
         self.segment_BT = first.flatten().cumsum(0).view(self.shape) - 1
         self._blocks: dict[tuple[int, int, torch.dtype], Blocks] = {}
-        self.masks: dict[int | None, object] = {}  # of `flex`, by window
+        self.masks: dict[int | None, BlockMask] = {}  # of `flex`, by window
 
     @functools.cached_property
     def starts(self) -> torch.Tensor:

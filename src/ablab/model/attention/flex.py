@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from torch import Tensor
 from ablab.model.attention.documents import Documents
 from ablab.model.attention.lifted import lifted
 from ablab.model.parts.columns import Columns
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128  # queries and keys of a mask's block: the kernel's own default
 SMALLEST_HEAD = 16  # channels: a matrix product of the compiled kernel takes no fewer
@@ -55,7 +58,7 @@ def flex(
     return out.transpose(1, 2)
 
 
-def mask(documents: Documents, window: int | None) -> Any:
+def mask(documents: Documents, window: int | None) -> BlockMask:
     """The BlockMask of these documents under this window; made once for each window, then kept with the documents."""
     if window not in documents.masks:
         documents.masks[window] = _mask(documents.segment_BT, window)
@@ -70,7 +73,7 @@ def _centres(w_BSGr: Tensor, documents: Documents) -> Tensor:
     return w.gather(1, first[:, :, None, None].expand(w.shape))
 
 
-def _mask(segment_BT: Tensor, window: int | None) -> Any:
+def _mask(segment_BT: Tensor, window: int | None) -> BlockMask:
     from torch.nn.attention.flex_attention import BlockMask
 
     length = segment_BT.shape[1]
@@ -92,9 +95,10 @@ def _mask(segment_BT: Tensor, window: int | None) -> Any:
         every = every & (last[:, None] - first < window)
     counts, places = _listed(some & ~every)
     whole_counts, whole_places = _listed(every)
-    return BlockMask.from_kv_blocks(
+    made: BlockMask = BlockMask.from_kv_blocks(
         counts, places, whole_counts, whole_places, BLOCK_SIZE=BLOCK, mask_mod=seen, seq_lengths=(length, length)
     )
+    return made
 
 
 def _listed(met_Bij: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +107,7 @@ def _listed(met_Bij: Tensor) -> tuple[Tensor, Tensor]:
     return met_Bij.sum(-1, dtype=torch.int32)[:, None], order.to(torch.int32)[:, None]
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, blocks: Any, scale: float) -> tuple[Tensor, Tensor]:
+def _fused(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, scale: float) -> tuple[Tensor, Tensor]:
     """out and its log-sum-exp (natural) of (B, H, T, K)."""
     from torch.nn.attention.flex_attention import AuxRequest
 

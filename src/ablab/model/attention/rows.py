@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
@@ -52,7 +50,12 @@ def rows(
 
 
 def _rows(
-    some: Any, block: int, bias: Pairwise, sink_H: torch.Tensor | None, window: int | None, scale: float
+    some: tuple[object, object, object, object, object, torch.Tensor],
+    block: int,
+    bias: Pairwise,
+    sink_H: torch.Tensor | None,
+    window: int | None,
+    scale: float,
 ) -> torch.Tensor:
     """A few rows of the batch, block by block."""
     first_BT = some[5]
@@ -70,7 +73,7 @@ def _rows(
 
 
 def _block(
-    held: Any,
+    held: tuple[object, ...],
     low: int,
     n: int,
     block: int,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from ablab.model.embeddings.embedding import Embedding
+
+Carries = tuple[object, ...]  # of each part
 
 
 class Composed(Embedding):
@@ -19,7 +20,9 @@ class Composed(Embedding):
         known = [part.reach for part in parts if part.reach is not None]
         self.reach = sum(known) if len(known) == len(parts) else None
 
-    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
+    def forward(
+        self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Carries | None = None
+    ) -> tuple[Tensor, Carries]:
         carries = []
         for part, had in zip(self.parts, carry or (None,) * len(self.parts), strict=True):
             x_BTD, has = part(x_BTD, tokens_BT, pos_BT, had)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,7 @@ class Learned(Embedding):
         self.rows = shape.seq_len
         self.table = Table(shape.seq_len, shape.d_model, std=shape.init_std)
 
-    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: object = None) -> tuple[Tensor, None]:
         if not torch.compiler.is_compiling():  # compiled, the lookup raises
             self.within(int(pos_BT.max()))
         return x_BTD + self.table(pos_BT).to(x_BTD.dtype), None

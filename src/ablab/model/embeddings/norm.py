@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from ablab.model.embeddings.embedding import Embedding
@@ -21,5 +19,5 @@ class BareNorm(Embedding):
         super().__init__()
         self.norm = Bare(shape.d_model, shape.norm_eps)
 
-    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: object = None) -> tuple[Tensor, None]:
         return self.norm(x_BTD), None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from ablab.core.slot import Sized
 from ablab.model.parts.part import Part
+from ablab.model.parts.routing import Chooser
 
 
 class Mlp(Part, Sized):
@@ -18,7 +17,7 @@ class Mlp(Part, Sized):
 
     routed = False
     n_experts = 0
-    router: Any
+    router: Chooser | None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """What is added to the stream."""

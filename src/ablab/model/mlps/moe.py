@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.grouped import Sorted, by_expert, collect, spread
 from ablab.model.parts.linear import Linear, Stacked
 from ablab.model.parts.part import Part
-from ablab.model.parts.routing import Aux, Routed, balance, squared_mass
+from ablab.model.parts.routing import Aux, Chooser, Routed, balance, squared_mass
 from ablab.model.shape import Shape
 
 Activation = Literal["relu2", "leaky_relu2", "gelu", "swiglu", "gptoss_swiglu"]
@@ -60,37 +60,38 @@ class Moe(Mlp):
         self.experts = _Experts(shape, n_experts, _width("ratio", ratio, shape.d_model), activation)
         always = _width("shared", shared, shape.d_model) if shared else 0
         self.shared = _Always(shape, always, activation) if always else None
-        self.router: Any = None
+        self.router = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
         """The router that arrives says which share of the experts a token uses: arithmetic is counted by it."""
         super().__setattr__(name, value)
-        if name == "router" and value is not None:
+        if name == "router" and self.router is not None:
             for part in self.experts.children():
-                part.used = value.top_k / self.n_experts
+                assert isinstance(part, Stacked)
+                part.used = self.router.top_k / self.n_experts
 
     def forward(self, x_BTD: Tensor, aux: Aux | None = None) -> Tensor:
         if self.router is None:
             raise RuntimeError("a mixture needs a router before it is called; the model sets it")
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        routed: Routed = self.router(x_ND)
+        routed = self.router(x_ND)
         rows = by_expert(routed.experts_NK, self.n_experts)
         y_BTD = self.experts(x_ND, routed.weights_NK, rows).view(x_BTD.shape)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
         if aux is not None:
-            self._tell(aux, routed, rows, x_BTD.shape[-2])
+            self._tell(aux, self.router, routed, rows, x_BTD.shape[-2])
         out: Tensor = y_BTD
         return out
 
-    def _tell(self, aux: Aux, routed: Routed, rows: Sorted, length: int) -> None:
+    def _tell(self, aux: Aux, router: Chooser, routed: Routed, rows: Sorted, length: int) -> None:
         """Counts and losses of this pass."""
-        aux.count(self.router, rows.counts_E)
+        aux.count(router, rows.counts_E)
         if self.balance == "sequence" and self.balance_weight:
             shares_BTE = routed.shares_NE.unflatten(0, (-1, length))
-            aux.row(self.balance_weight * balance(shares_BTE, self.router.top_k).sum())
+            aux.row(self.balance_weight * balance(shares_BTE, router.top_k).sum())
         if self.whole_batch:
-            aux.whole(self.balance_weight * balance(routed.shares_NE[None], self.router.top_k).sum())
+            aux.whole(self.balance_weight * balance(routed.shares_NE[None], router.top_k).sum())
         if self.z_loss:
             aux.token(self.z_loss * squared_mass(routed.logits_NE))
 

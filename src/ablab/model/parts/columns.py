@@ -48,14 +48,14 @@ class Pairwise:
     """
 
     of: Callable[[Any, Any], torch.Tensor]
-    place: Any
+    place: object
 
     def block(self, rows: slice, keys: slice) -> torch.Tensor:
         """The bias_BHTS of the queries `rows` over the keys `keys`."""
         return self.of(cut(self.place, rows), cut(self.place, keys))
 
 
-def cut(place: Any, length: slice) -> Any:
+def cut(place: object, length: slice) -> object:
     """The places of some of the tokens: every tensor of `place` along its second axis."""
     return across(lambda x: x[:, length], place)
 

@@ -27,6 +27,10 @@ class Routed(NamedTuple):
 class Chooser(Protocol):
     """What is counted: a router."""
 
+    top_k: int
+
+    def __call__(self, x_ND: Tensor) -> Routed: ...
+
     def after_step(self, counts_E: Tensor) -> None: ...
 
     def bias_range(self) -> float | None: ...

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from ablab.model.parts.columns import Columns, joined
 from ablab.model.positions.position import Position
+
+Places = tuple[object, ...]  # of each part
 
 
 class Composed(Position):
@@ -32,18 +34,18 @@ class Composed(Position):
         self.pairwise = any(part.pairwise for part in parts)
         self.needs_length = any(part.needs_length for part in parts)
 
-    def place(self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: Any = None) -> tuple[Any, Any]:
+    def place(self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: Places | None = None) -> tuple[Places, Places]:
         """One place for each part."""
         carries = carry or (None,) * len(self.parts)
         done = [part.place(x_BTD, pos_BT, c) for part, c in self._with(carries)]
         return tuple(p for p, _ in done), tuple(c for _, c in done)
 
-    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: Places) -> tuple[torch.Tensor, torch.Tensor]:
         for part, place in self._with(p):
             q_BTHK, k_BTGK = part.rotate(q_BTHK, k_BTGK, place)
         return q_BTHK, k_BTGK
 
-    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: Any) -> Columns | None:
+    def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: Places) -> Columns | None:
         found = [part.columns(q_BTHK, k_BTGK, place) for part, place in self._with(p)]
         several = [columns for columns in found if columns is not None]
         return joined(several) if several else None
@@ -53,7 +55,7 @@ class Composed(Position):
         """Every part treats all heads alike, if it turns them at all."""
         return all(part.alike for part in self._each())
 
-    def bias(self, p_query: Any, p_key: Any) -> torch.Tensor:
+    def bias(self, p_query: Places, p_key: Places) -> torch.Tensor:
         """The sum of the pairwise parts' biases; only where `pairwise`."""
         parts = zip(self._each(), p_query, p_key, strict=True)
         several = [part.bias(query, key) for part, query, key in parts if part.pairwise]
@@ -62,5 +64,5 @@ class Composed(Position):
     def _each(self) -> list[Position]:
         return cast(list[Position], list(self.parts))
 
-    def _with(self, each: Any) -> list[tuple[Position, Any]]:
+    def _with(self, each: Places) -> list[tuple[Position, object]]:
         return list(zip(self._each(), each, strict=True))

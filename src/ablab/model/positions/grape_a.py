@@ -13,7 +13,7 @@ from ablab.model.shape import Shape
 class GrapeA(Position):
     """Linear distance bias -slope_h (i - j), not learned.
 
-    Any number of heads: the slopes of the next lower power of two, then every second one of the next higher. The bias
+    For whatever number of heads: the slopes of the next lower power of two, then every second one of the next higher. The bias
     factorises into (slope_h) x (j): grouped keys stay shared.
 
     slope_scale: multiplies every slope; 0 is refused (that is nope)
