@@ -140,6 +140,25 @@ class Trained(MadeBy):
     digest: NotRequired[str]
 
 
+class Progressed(TypedDict, total=False):
+    """What a run had come to at a checkpoint: the fields of `ablab.training.train.Progress`."""
+
+    step: int
+    tokens: int
+    seconds: float
+    token_hash: str
+    recent: list[float]
+    spikes: int
+    trajectory: list[dict[str, float | None]]
+    hashes: list[list[int | str]]
+    machines: list[str]
+    untrained: dict[str, float | None]
+    positions: list[int]
+    rounded: int
+    resumed: list[Resumed]
+    validate_seconds: float
+
+
 class Checkpoint(MadeBy):
     """checkpoint-STEP.json: what of a run's state is no tensor; sha256 is that of the tensors' file."""
 
@@ -148,7 +167,7 @@ class Checkpoint(MadeBy):
     digest: str
     identity: NotRequired[str]
     metrics_bytes: NotRequired[int]
-    progress: NotRequired[dict[str, object]]
+    progress: NotRequired[Progressed]
 
 
 class GivenUp(TypedDict):

@@ -19,7 +19,7 @@ from ablab.model.compiled import compile_layers
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.routing import Aux
 from ablab.records.run import Routing
-from ablab.records.settings import Settings
+from ablab.records.settings import DataSettings, Settings
 from ablab.runtime import machine
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
 from ablab.training.stability import nonfinite
@@ -98,15 +98,21 @@ class Learner:
             fault = "weighs spans, and no token of this data lies in one"
             raise InvalidStudy(Fault("train.loss", fault, 'use data with span files, or loss = "mean"'))
 
-    def _stream(self, corpus: Corpus, data: Mapping[str, Any], seed: int, seq_len: int) -> Stream | MegatronStream:
+    def _stream(self, corpus: Corpus, data: DataSettings, seed: int, seq_len: int) -> Stream | MegatronStream:
         """The training batches, in the order that the settings name."""
-        sizes: dict[str, Any] = {"seed": seed, "batch_tokens": self.batch_tokens, "seq_len": seq_len}
+        batch_tokens = self.batch_tokens
         if data["order"] == "chunks":
-            return Stream(corpus, span=data["span"], **sizes)
+            return Stream(corpus, seed=seed, batch_tokens=batch_tokens, seq_len=seq_len, span=data["span"])
         if self.steps is None:
             raise ValueError("Megatron's order needs to know how many rows are read; give budget.tokens")
-        n_rows = self.steps * self.batch_tokens // seq_len
-        return MegatronStream(corpus, weights=data["weights"], n_rows=n_rows, **sizes)
+        return MegatronStream(
+            corpus,
+            seed=seed,
+            batch_tokens=batch_tokens,
+            seq_len=seq_len,
+            weights=data["weights"],
+            n_rows=self.steps * batch_tokens // seq_len,
+        )
 
     def spent(self, step: int, seconds: float) -> float:
         """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""

@@ -47,13 +47,13 @@ class Stack:
         at = 0
         for p, count in zip(members, self.counts, strict=True):
             self.starts.append(at)
-            where: Any = at if p.dim() == 2 else slice(at, at + count)
+            where = at if p.dim() == 2 else slice(at, at + count)
             self.views.append({k: stack[where] for k, stack in self.state.items()})
             at += count
         # A row of elementwise work reads the type of the state, so chunks are sized by it.
         self.chunk = chunk(rows, cols, torch.empty(0, dtype=wide, device=first.device))
 
-    def adopt(self, found: Mapping[Tensor, dict[str, Any]]) -> None:
+    def adopt(self, found: Mapping[Tensor, dict[str, Tensor]]) -> None:
         """Take in state that was put there by others (a checkpoint), and leave views of the stack in its place."""
         for p, views in zip(self.members, self.views, strict=True):
             mine = found[p]
@@ -141,7 +141,7 @@ class Matrices(torch.optim.Optimizer):
         self.rest = torch.optim.AdamW(rest, betas=betas, eps=eps, fused=True) if rest else None
         self.stacks: list[tuple[dict[str, Any], Stack]] = []
         for group in self.param_groups:
-            by_shape: dict[Any, list[nn.Parameter]] = {}
+            by_shape: dict[tuple[torch.Size, torch.dtype, torch.device], list[nn.Parameter]] = {}
             for p in group["params"] if group["role"] == "matrix" else ():
                 by_shape.setdefault((p.shape[-2:], p.dtype, p.device), []).append(p)
             for ((rows, cols), *_), members in by_shape.items():

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from types import ModuleType
+from typing import TypedDict
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, Refused, to_install
@@ -34,8 +35,8 @@ PATIENCE = (
 )
 HURRY = 0.5  # the same where the run was asked to stop: its checkpoint is written, and a scheduler waits
 KEEP_EVERY = 5.0  # seconds: so much is sent twice after a kill, which dashboards take for the same
-Row = Mapping[str, Any]
-Started = tuple[Callable[[Row], None], Callable[[], Any]]  # how to write a row, how to end
+Row = Mapping[str, object]
+Started = tuple[Callable[[int, Row], None], Callable[[], object]]  # how to write a row, how to end
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ class Copy:
 
     def start(self) -> Started:
         """Begin, or go on with, the dashboard's run."""
-        first = next((int(row["step"]) for row, _ in self.rows() if "step" in row), self.step + 1)
+        first = next((step for step, _, _ in self.rows()), self.step + 1)
         begin = _tensorboard if self.name == "tensorboard" else _wandb
         module = importlib.import_module(MODULES[self.name])
         return begin(module, self.asked, self.out, self.settings, max(first, self.step + 1))
 
-    def rows(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Every row that was not sent, and the place in the file behind it."""
+    def rows(self) -> Iterator[tuple[int, Row, int]]:
+        """Step and content of every row that was not sent, and the place in the file behind it."""
         at, size = self.bytes, AT_ONCE
         with opened(self.file) as file:
             while True:
@@ -93,15 +94,15 @@ class Copy:
                         row = json.loads(line)
                     except ValueError:
                         continue
-                    if isinstance(row, dict) and isinstance(row.get("step"), int):
-                        yield row, at
+                    if isinstance(row, dict) and isinstance(step := row.get("step"), int):
+                        yield step, row, at
 
-    def send(self, write: Callable[[Row], None]) -> int:
+    def send(self, write: Callable[[int, Row], None]) -> int:
         """Send what there is; how many rows that was."""
         count = 0
-        for row, at in self.rows():
-            write(row)
-            self.bytes, self.step = at, row["step"]
+        for step, row, at in self.rows():
+            write(step, row)
+            self.bytes, self.step = at, step
             count += 1
             if time.monotonic() - self.kept >= KEEP_EVERY:
                 self.keep()
@@ -129,7 +130,7 @@ class Copy:
             return 0, 0
         step = int(memo["step"])
         if size < memo["bytes"]:
-            step = max((row["step"] for row, _ in _all_rows(self)), default=0)
+            step = max((step for step, _, _ in _all_rows(self)), default=0)
         return max(0, min(int(memo["bytes"]), size)), step
 
 
@@ -222,7 +223,7 @@ def check(name: str) -> None:
         raise CheckFailed(Fault("mirrors", f"{name} is not installed", to_install(PACKAGES[name])))
 
 
-def _all_rows(copy: Copy) -> Iterator[tuple[dict[str, Any], int]]:
+def _all_rows(copy: Copy) -> Iterator[tuple[int, Row, int]]:
     copy.bytes = 0
     yield from copy.rows()
 
@@ -231,28 +232,28 @@ def _numbers(row: Row) -> dict[str, float]:
     return {k: v for k, v in row.items() if isinstance(v, int | float) and k not in ("step", "tokens")}
 
 
-def _tensorboard(module: Any, asked: Mirrored, out: Path, settings: Settings, step: int) -> Started:
+def _tensorboard(module: ModuleType, asked: Mirrored, out: Path, settings: Settings, step: int) -> Started:
     folder = out / "tensorboard" if asked.boards is None else asked.boards / (asked.called or out.name)
     writer = module.SummaryWriter(str(places.folder(folder)), purge_step=step)
     writer.add_text("settings", f"```\n{json.dumps(settings, indent=1)}\n```", step)
 
-    def write(row: Row) -> None:
+    def write(step: int, row: Row) -> None:
         for key, value in _numbers(row).items():
-            writer.add_scalar(key, value, row["step"])
+            writer.add_scalar(key, value, step)
         if "loss" not in row:
             writer.flush()
 
     return write, writer.close
 
 
-def _wandb(module: Any, asked: Mirrored, out: Path, settings: Settings, step: int) -> Started:
+def _wandb(module: ModuleType, asked: Mirrored, out: Path, settings: Settings, step: int) -> Started:
     # The directory's name is the run's identity, so a resumed run goes on under the same id, whatever it is called.
     called = asked.called or out.name
     places.folder(out / "wandb")  # W&B makes its own folder and links below it, and looks at nothing that lies there
     named = {"id": out.name, "name": called, "group": called.partition("/")[0]}
     run = module.init(project="ablab", **named, resume="allow", dir=str(out), config=dict(settings))
 
-    def write(row: Row) -> None:
-        run.log({**_numbers(row), "tokens": row["tokens"]}, step=row["step"])
+    def write(step: int, row: Row) -> None:
+        run.log({**_numbers(row), "tokens": row["tokens"]}, step=step)
 
     return write, run.finish

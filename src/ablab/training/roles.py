@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
+
+
+class Rule(TypedDict):
+    """Peak learning rate and decay."""
+
+    lr: float
+    decay: float
+
+
+class Ruled(Rule):
+    """Those of a parameter that has a role."""
+
+    role: str
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class Rates:
     other_decay: float
     by_role: Mapping[str, float | None] = field(default_factory=dict)
 
-    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
+    def rule(self, role: str, ndim: int = 2) -> Rule:
         """Peak learning rate and decay of a role; `ndim` is the parameter's number of dimensions."""
         if role == "matrix" and ndim >= 2:
             return {"lr": self.lr, "decay": self.decay}
@@ -36,7 +49,7 @@ class Rates:
         flat = ndim < 2 or role == "scalar"
         return {"lr": self.other if rate is None else rate, "decay": 0.0 if flat else self.other_decay}
 
-    def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, Ruled]:
         """Role, peak learning rate and decay of every parameter, by name: what `ablab check` prints.
 
         Raises ValueError where parameters and roles do not name the same things.
@@ -51,7 +64,7 @@ class Rates:
         Each keeps its peak rate as `peak` and its decay as `decay`, beside what moves during training: `lr`, `weight_decay`
         and `spent`, the fraction of training behind the step, which the loop sets.
         """
-        groups: dict[Any, dict[str, Any]] = {}
+        groups: dict[tuple[str, float], dict[str, Any]] = {}  # torch's own form of them
         for name, rule in self.rules(parameters, roles).items():
             role = "scalar" if rule["role"] == "matrix" and parameters[name].dim() < 2 else rule["role"]
             blank = {"params": [], "role": role, "lr": rule["lr"], "peak": rule["lr"], "spent": 0.0}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -58,6 +58,14 @@ class Progress:
     rounded: int = 0  # steps whose passes saw rounded weights
     resumed: list[Resumed] = field(default_factory=list)  # where it went on by other code or on another machine
     validate_seconds: float = 0.0  # of scoring a part of the held-out text, before the first step and on the way
+
+
+class _How(TypedDict):
+    """What a sitting asks: whether to stop, where to say how it goes, how often to save."""
+
+    stop: Callable[[], bool]
+    say: Say
+    every: float
 
 
 def train(
@@ -105,7 +113,7 @@ def train(
         mirror = Mirrors(mirrors, out, settings=settings, say=say)
 
         try:
-            how = {"stop": stop, "say": say, "every": checkpoint_every}
+            how: _How = {"stop": stop, "say": say, "every": checkpoint_every}
             patience = HURRY
             fault = _sitting(learner, progress, metrics, mirror, out, {"identity": identity, **here}, **how)
             patience = PATIENCE
@@ -138,7 +146,7 @@ def _sitting(
     mirror: Mirrors,
     out: Path,
     header: Mapping[str, object],
-    **how: Any,
+    **how: Unpack[_How],
 ) -> str:
     """Score the weights as they were drawn, once, and step to the end of the budget (`_loop`); its answer."""
 
@@ -158,7 +166,7 @@ def _sitting(
     return fault
 
 
-def _identity(settings: Settings, corpus: Corpus, how: Mapping[str, Any]) -> str:
+def _identity(settings: Settings, corpus: Corpus, how: Mapping[str, object]) -> str:
     """Of what a directory holds: another question gets another one."""
     asked = {k: settings[k] for k in ("budget", "model", "train")}
     data = {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")}
@@ -265,7 +273,7 @@ def _resume(
         return Progress(machines=[machine.kind(learner.device)]), 0
     header, tensors = found
     learner.restore(tensors)
-    progress = Progress(**cast(dict[str, Any], header["progress"]))
+    progress = Progress(**header["progress"])
     if here["machine"] not in progress.machines:
         progress.machines.append(here["machine"])
     if "source" not in header:

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -102,16 +101,17 @@ def _safetensors(file: Path) -> Found:
     return Found(_own(_dense(tensors, file), file), tokenizer)
 
 
-def _plain(loaded: Any, file: Path) -> Found:
+def _plain(loaded: object, file: Path) -> Found:
     """A state_dict, alone or nested in a checkpoint, with the prefixes of torch's wrappers taken off."""
     notes = []
     for _ in range(DEEP):
-        key = next((k for k in NESTED if isinstance(loaded, Mapping) and isinstance(loaded.get(k), Mapping)), None)
+        inside = loaded if isinstance(loaded, Mapping) else {}
+        key = next((k for k in NESTED if isinstance(inside.get(k), Mapping)), None)
         if key is None:
             break
-        others = sorted(str(other) for other in loaded if other != key)
+        others = sorted(str(other) for other in inside if other != key)
         notes.append(f"its '{key}' was taken" + (f", {', '.join(others)} left" if others else ""))
-        loaded = loaded[key]
+        loaded = inside[key]
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckFailed(Fault(str(file), f"holds {_kind(loaded)} and no state_dict", SAFE))
     odd = [f"{name} ({_kind(value)})" for name, value in loaded.items() if not isinstance(value, Tensor)]
@@ -144,5 +144,5 @@ def _dense(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "nothing" if isinstance(value, Mapping) else type(value).__name__

@@ -9,8 +9,7 @@ rotated channels change places, in the rows of queries and keys alike; and its n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -53,7 +52,7 @@ TEMPERATURE = "logit_temp"  # a number that their later scripts fit to the logit
 TURNED = ("attn.c_q.weight", "attn.c_k.weight")
 
 
-def fits(names: Mapping[str, Any]) -> bool:
+def fits(names: Collection[str]) -> bool:
     """Whether these are parameter-golf's names."""
     return "tok_emb.weight" in names and any(name.startswith("blocks.") for name in names)
 
@@ -115,7 +114,7 @@ def _no_temperature(value: Tensor) -> None:
 
 def _halves(weight: Tensor, decoder: Decoder, layer: int) -> Tensor:
     """Rows of every head with the two halves of the rotated channels exchanged."""
-    attn: Any = decoder.layers[layer].attn
+    attn = decoder.stack()[layer].attn
     if not attn.position.turns:
         return weight
     if not isinstance(attn.position, Rope):

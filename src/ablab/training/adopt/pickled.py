@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO
 
 MOST = 1 << 20  # parts of one value, those that are there twice counted twice; a tensor's description has about twenty
 MOST_STEPS = 1 << 25  # of a pickle; a tensor takes about 40
@@ -43,7 +43,7 @@ def in_legacy(file: BinaryIO) -> str:
     return next((said for _ in range(1 + PARTS) if (said := endless(file))), "")
 
 
-def endless(file: Any) -> str:
+def endless(file: IO[bytes]) -> str:
     """What is wrong with the next pickle of a file; "" for nothing. ValueError where it is none."""
     stack, memo = list[int](), dict[int, int]()
     for step, (op, told, _) in enumerate(pickletools.genops(file)):
@@ -58,14 +58,14 @@ def endless(file: Any) -> str:
     return ""
 
 
-def _take(name: str, told: Any, stack: list[int], memo: dict[int, int]) -> None:
+def _take(name: str, told: object, stack: list[int], memo: dict[int, int]) -> None:
     """Do one step with the number of parts in place of each value."""
     if name in _PUTS:
-        memo[int(told)] = stack[-1]
+        memo[_place(told)] = stack[-1]
     elif name == "MEMOIZE":
         memo[len(memo)] = stack[-1]
     elif name in _GETS:
-        stack.append(memo[int(told)])
+        stack.append(memo[_place(told)])
     elif name == "MARK":
         stack.append(_MARK)
     elif name in _TUPLES:
@@ -89,6 +89,11 @@ def _take(name: str, told: Any, stack: list[int], memo: dict[int, int]) -> None:
         stack.append(1)
     else:
         stack.append(1)
+
+
+def _place(told: object) -> int:
+    assert isinstance(told, int)  # of every step that has a place in the memo
+    return told
 
 
 def _to_mark(stack: list[int]) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ablab.core.slot import Sized
-from ablab.training.roles import Rates
+from ablab.training.roles import Rates, Rule, Ruled
 
 
 class Optimizer(Sized):
@@ -17,11 +16,11 @@ class Optimizer(Sized):
 
     rates: Rates
 
-    def rule(self, role: str, ndim: int = 2) -> dict[str, Any]:
+    def rule(self, role: str, ndim: int = 2) -> Rule:
         """Peak learning rate and decay of a role."""
         return self.rates.rule(role, ndim)
 
-    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, Ruled]:
         """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
         return self.rates.rules(parameters, roles)
 

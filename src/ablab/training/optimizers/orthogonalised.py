@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -69,7 +68,7 @@ class Orthogonalised(Optimizer, Update):
         self.orthogonaliser = orthogonaliser
         by_role = {"embedding": aux.embedding_lr, "head": aux.head_lr}
         self.rates = Rates(lr, decay.rate, lr if aux.lr is None else aux.lr, aux.decay, by_role)
-        self.rest: dict[str, Any] = {"betas": aux.betas, "eps": aux.eps, "taper": decay.taper}
+        self.taper, self.aux = decay.taper, aux
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
@@ -81,4 +80,5 @@ class Orthogonalised(Optimizer, Update):
 
         Raises ValueError where parameters and roles do not name the same things.
         """
-        return build(self.rates, self, parameters, roles, **self.rest)
+        betas, eps = self.aux.betas, self.aux.eps
+        return build(self.rates, self, parameters, roles, betas=betas, eps=eps, taper=self.taper)
