@@ -6,8 +6,7 @@ it was scored before anything learned from it follows from the ledger and the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -134,7 +133,7 @@ class Ledger:
             found.append(f"C3 score before update: {self._early} targets were learned from before they were scored")
         return found
 
-    def scores(self, edges: list[int], extra: dict[str, Any] | None = None) -> Scores:
+    def scores(self, edges: list[int], extra: Mapping[str, object] | None = None) -> Scores:
         """Everything added up per document. `edges`: of the position bands (see Scores). Nats are NaN after `diverge`."""
         valid = self.corpus.valid
         count = len(valid)

@@ -53,7 +53,7 @@ class Scores:
     tokens: np.ndarray
     bytes: np.ndarray
     bands: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    extra: dict[str, object] = dataclasses.field(default_factory=dict)
     gates: list[str] = dataclasses.field(default_factory=list)
     spans: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 

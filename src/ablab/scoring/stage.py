@@ -7,7 +7,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +22,7 @@ from ablab.data import Corpus, byte_check
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, build
 from ablab.records.result import Result
+from ablab.records.run import MadeBy
 from ablab.records.settings import Settings, StageSettings
 from ablab.runtime import machine, source
 from ablab.runtime.machine import Peak, dtype_of
@@ -100,21 +100,21 @@ def run_stage(
     return result
 
 
-def _made_by(out: Path, settings: Settings, name: str, device: str) -> dict[str, Any]:
+def _made_by(out: Path, settings: Settings, name: str, device: str) -> MadeBy:
     """The source, kept beside, and the machine."""
     made_by = source.of_stage(settings, name)
     source.keep(out, made_by)
     return {"source": made_by, "machine": machine.kind(device)}
 
 
-def _sizes(blob: packing.Blob) -> dict[str, Any]:
+def _sizes(blob: packing.Blob) -> dict[str, object]:
     """What the artifact comes to."""
     size = len(blob.content)
     parts = {"bytes": size + blob.code_bytes, "model_bytes": size, "code_bytes": blob.code_bytes}
     return {**parts, "blob": blob.sha256, "artifact": blob.report}
 
 
-def _scored_as(scores: Scores) -> dict[str, Any]:
+def _scored_as(scores: Scores) -> dict[str, object]:
     """What the scores come to."""
     found = {"metrics": scores.metrics, "gates": scores.gates, "bands": scores.bands}
     return {**found, "diverged": scores.extra.get("diverged")}
@@ -154,9 +154,10 @@ def legal(
     """What the model, and then the evaluator, violate; and the largest deviations seen."""
     violated, checked = gates.check(model, corpus, settings, precision=precision, executor=executor)
     if evaluator.decides:
-        how: dict[str, Any] = {"seed": seed, "precision": precision, "executor": executor}
         try:
-            more, seen = replay.check(evaluator, model, corpus, settings, **how)
+            more, seen = replay.check(
+                evaluator, model, corpus, settings, seed=seed, precision=precision, executor=executor
+            )
         except ValueError as error:
             raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
         violated, checked = violated + more, checked | seen
@@ -178,9 +179,11 @@ def _kept(
     """The scores, what they violate, the largest deviations, and the seconds that were spent on looking."""
 
     def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
-        how = {} if ledger is None else {"ledger": ledger}  # probes have none
         fresh = evaluators.slot.build(stage["evaluate"])
-        return _scored(fresh, name, stage, on, text, settings, seed=seed, precision=precision, **how)
+        try:
+            return fresh(on, text, settings, seed=seed, precision=precision, ledger=ledger)
+        except ValueError as error:
+            raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
 
     kept = Kept(model, corpus, evaluator, seed=seed, digest=digest)
     scores, began = kept.run(evaluate), time.perf_counter()
@@ -188,15 +191,7 @@ def _kept(
     return scores, told, seen, kept.calls.seconds + time.perf_counter() - began
 
 
-def _scored(evaluator: Evaluator, name: str, stage: StageSettings, *parts: Any, **how: Any) -> Scores:
-    try:
-        found: Scores = evaluator(*parts, **how)
-        return found
-    except ValueError as error:
-        raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
-
-
-def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, Any]:
+def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, object]:
     """What an evaluator wants to show, as a probe's or beside scores of the text."""
     return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
 

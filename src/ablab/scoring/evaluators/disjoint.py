@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ablab.data import Corpus, valid_rows
@@ -32,7 +30,7 @@ class Disjoint(Evaluator):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand every target's score to the ledger, window by window."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         rows = valid_rows(corpus, seq_len)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -72,7 +72,7 @@ class Evaluator(Lever):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand the score of every target of `corpus` to the ledger; what is returned is shown beside the scores (`extra`)."""
         raise NotImplementedError(f"{type(self).__name__} has no `score`")
 

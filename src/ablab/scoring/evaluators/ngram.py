@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +80,7 @@ class Ngram(Evaluator):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand every target's score to the ledger, then count it."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         alone_T, grams = np.full(len(corpus.valid.tokens), np.nan), self._grams(corpus)

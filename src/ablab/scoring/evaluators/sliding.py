@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ class Sliding(Evaluator):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand every target's score to the ledger, window by window."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         lengths = (np.diff(corpus.valid.starts) - 1).tolist()

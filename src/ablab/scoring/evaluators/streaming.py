@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -100,7 +100,7 @@ class Streaming(Evaluator):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand every target's score to the ledger, stretch by stretch."""
         trained = settings["model"]["seq_len"]
         stretch, runs = self.stretch or trained, self._runs(corpus)
@@ -110,7 +110,7 @@ class Streaming(Evaluator):
             for group in _groups([run for run in runs if run.length > stretch], stretch):
                 read += _read_on(model, corpus, group, stretch, ledger, device)
         restarts = sum(run.start > 0 for run in runs)
-        extra = {"restarts": restarts, "stretches": read, "longest": self.longest(settings, corpus)}
+        extra: dict[str, object] = {"restarts": restarts, "stretches": read, "longest": self.longest(settings, corpus)}
         if not restarts:
             return extra
         cut = sum(inputs > (self.cache or 0) for inputs in input_lengths(corpus))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from ablab.core.slot import Choice
 from ablab.data import Corpus
@@ -14,7 +14,7 @@ from ablab.runtime.machine import dtype_of
 from ablab.scoring.evaluators.evaluator import Evaluator, declared
 from ablab.scoring.evaluators.ttt import descent, lora
 from ablab.scoring.evaluators.ttt.descent import Descent, chunks, cosine, movable, split
-from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters, not_adapted
+from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters, Pairs, not_adapted
 from ablab.scoring.evaluators.ttt.side_by_side import SideBySide, groups
 from ablab.scoring.evaluators.ttt.watch import forfeit
 from ablab.scoring.ledger import Ledger
@@ -204,7 +204,7 @@ class TttLora(Evaluator):
         """The chunk that was asked for, or ablab's own."""
         return self.chunk or min(CHUNK, seq_len)
 
-    def _pairs(self, lengths: list[int]) -> dict[str, Any]:
+    def _pairs(self, lengths: list[int]) -> Pairs:
         """Which adapters there are, and how many documents have theirs at once."""
         asked = max(1, min(self.batch_documents, len(lengths)))
         rank, targets = self.adapters.rank or RANK, self.adapters.targets
@@ -212,7 +212,7 @@ class TttLora(Evaluator):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand every target's score to the ledger while adapters learn; the model is left alone: a copy adapts."""
         dtype_of(precision)
         seq_len, trained, lengths = self.window(settings), settings["model"]["seq_len"], input_lengths(corpus)

@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from ablab.core.slot import Choice
 from ablab.data import Corpus
@@ -166,7 +166,7 @@ class TttSgd(Evaluator):
 
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Hand every target's score to the ledger, chunk by chunk; the model is left alone: a copy adapts."""
         dtype_of(precision)
         seq_len, trained, lengths = self.window(settings), settings["model"]["seq_len"], input_lengths(corpus)

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ablab.core import rng
 from ablab.data import Corpus
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
+from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder
 from ablab.model.parts.linear import Linear
 from ablab.scoring.evaluators.evaluator import Evaluator
@@ -79,9 +80,9 @@ class Calls:
 @contextlib.contextmanager
 def repeating(model: Decoder, vocab_size: int, draw: np.random.Generator) -> Iterator[Calls]:
     """Make the first, and about every EVERYth, forward pass of `model` and of its copies again where it is made."""
-    calls, waiting = Calls(), dict[int, Any]()
+    calls, waiting = Calls(), dict[int, Cache | None]()
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(module: Decoder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("cache", args[3] if len(args) > 3 else None)
         number, calls.count = calls.count, calls.count + 1
         waiting.clear()
@@ -89,7 +90,7 @@ def repeating(model: Decoder, vocab_size: int, draw: np.random.Generator) -> Ite
             shared = {id(part): part for part in module.modules()}  # a cache knows the layers: they are not copied
             waiting[number] = copy.deepcopy(cache, shared) if cache is not None else None
 
-    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> None:
+    def after(module: Decoder, args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> None:
         if not waiting:
             return
         ((_, cache),) = waiting.items()
@@ -118,7 +119,14 @@ class _Again:
     """One forward pass that was made, and is made again otherwise."""
 
     def __init__(
-        self, module: Any, tokens: Tensor, ids: Tensor, hidden: Tensor, cache: Any, size: int, draw: np.random.Generator
+        self,
+        module: Decoder,
+        tokens: Tensor,
+        ids: Tensor,
+        hidden: Tensor,
+        cache: Cache | None,
+        size: int,
+        draw: np.random.Generator,
     ) -> None:
         self.module, self.tokens, self.ids, self.hidden = module, tokens, ids, hidden
         self.cache, self.size, self.draw = cache, size, draw
@@ -141,8 +149,7 @@ class _Again:
         tokens = self.tokens.cpu().numpy().ravel()
         other = (tokens + self.draw.integers(1, self.size, size=len(tokens))) % self.size
         given = torch.from_numpy(np.where(changed, other, tokens).reshape(rows, length)).to(self.tokens)
-        how = {} if self.cache is None else {"cache": self.cache}
-        again = self.module.forward(given, self.ids, **how)
+        again = self.module.forward(given, self.ids, None, self.cache)
         edges = (starts + cuts - 1)[(cuts > 0) & (cuts < sizes)]
         self._compare(found, np.flatnonzero(~changed), self.draw.permutation(edges)[:EDGES], again.flatten(0, 1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -144,7 +144,7 @@ class Needle(Evaluator):
         extra |= {"tokens": tokens, "items_hash": seen.hexdigest(), **natural}
         return Scores(np.zeros(0), np.zeros(0), np.zeros(0), extra=extra)
 
-    def _passkey(self, odds_LID: np.ndarray, hits_LID: np.ndarray, lengths: list[int]) -> dict[str, Any]:
+    def _passkey(self, odds_LID: np.ndarray, hits_LID: np.ndarray, lengths: list[int]) -> dict[str, object]:
         score_LID = odds_LID[..., :-1] - odds_LID[..., -1:]
         hit_LID = hits_LID[..., :-1]
         clusters = score_LID.mean(2).reshape(-1)  # depths of one item share its text: one number each

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from ablab.scoring.evaluators.needle import gain, natural
 
 def measure(
     model: Decoder, corpus: Corpus, seq_len: int, short: int, budget: int, device: torch.device
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """{"natural", "gain"}: half of the budget of tokens goes to rows of seq_len, half to windows of `short`.
 
     Nats saved, positive where far context helps. The bins of gain have equally many windows each, so that its mean is not

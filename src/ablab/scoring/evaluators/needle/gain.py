@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ablab.core import rng
@@ -54,7 +52,7 @@ def gain(
     windows: list[tuple[int, Cut]],
     short_WN: list[np.ndarray],
     edges: list[int],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Nats with the last tokens alone less nats with everything, by place in the row; positive where far context helps.
 
     full_RT: nats of each row by input; short_WN: of each window's run.

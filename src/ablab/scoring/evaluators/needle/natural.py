@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +91,7 @@ def distances(seq_len: int) -> list[int]:
     return [*edges, max(seq_len, 2)]
 
 
-def recall(nats_RT: list[np.ndarray], hits: list[Hits], edges: list[int]) -> dict[str, Any]:
+def recall(nats_RT: list[np.ndarray], hits: list[Hits], edges: list[int]) -> dict[str, object]:
     """Nats saved at hits against the first time of the same pair, by distance: means, standard errors, counts, nats there."""
     saved = [nats_T[h.first_N] - nats_T[h.at_N] for nats_T, h in zip(nats_RT, hits)]
     bins = [np.searchsorted(edges, h.distance_N, side="right") - 1 for h in hits]
@@ -100,7 +99,7 @@ def recall(nats_RT: list[np.ndarray], hits: list[Hits], edges: list[int]) -> dic
     return {"distances": edges, **means(saved, bins, len(edges) - 1), "nats": there["values"], "rows": len(hits)}
 
 
-def means(values_R: list[np.ndarray], bins_R: list[np.ndarray], n_bins: int) -> dict[str, Any]:
+def means(values_R: list[np.ndarray], bins_R: list[np.ndarray], n_bins: int) -> dict[str, object]:
     """Mean, standard error over rows (tokens of a row hang together) and count of each bin, and of all; NaN is left out.
 
     A mean is None where a bin is empty, an error where fewer than two rows are in it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +20,24 @@ from ablab.model.parts.linear import Gate, Linear, Stacked
 
 TARGETS = ("attn", "mlp", "head")
 MOST = 1 << 27  # numbers of all documents side by side; four blocks of so many are held
+
+
+class Pairs(TypedDict):
+    """Which adapters there are, and how many documents are to have theirs at once."""
+
+    targets: Sequence[str]
+    rank: int
+    documents: int
+    all_at_once: bool
+
+
+class AdamW(TypedDict):
+    """How they learn."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
 
 
 class Adapter:
@@ -55,7 +73,7 @@ class Adapters:
         scale: float,
         documents: int,
         all_at_once: bool = False,
-        **adamw: Any,
+        **adamw: Unpack[AdamW],
     ) -> None:
         self.adamw = adamw
         self.linears = matrices(model, targets)
@@ -184,7 +202,7 @@ def matrices(model: Decoder, targets: Sequence[str]) -> dict[str, tuple[Linear, 
     return {path: part for path, part in found.items() if part[1]}
 
 
-def plain(module: Any) -> bool:
+def plain(module: object) -> bool:
     """Whether a module is a matrix whose product adapters see: no gate, and no router (it has a forward of its own)."""
     return isinstance(module, Linear) and not isinstance(module, Gate) and type(module).forward is Linear.forward
 

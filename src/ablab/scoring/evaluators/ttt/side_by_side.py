@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -168,7 +167,7 @@ class SideBySide:
         nats, tokens = self.sums[number]
         self.sums[number] = nats + float(nats_N.sum()), tokens + len(nats_N)
 
-    def by_chunk(self) -> dict[str, list[Any]]:
+    def by_chunk(self) -> dict[str, list[int] | list[float]]:
         """Nats and tokens by how many chunks of its document a token's chunk had before it, in doubling bands."""
         edges = band_edges(max(1, len(self.sums)))
         parts = [self.sums[low:high] for low, high in zip(edges, edges[1:])]
