@@ -136,8 +136,8 @@ def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], object]:
         raise ValueError(f"their header claims to have {n_header} bytes")
     header = _expanded(blob[at:start], n_packed, n_header, expand)
     told = record(bytes(header))
-    if said := misfit(told, Told):
-        raise ValueError(f"their header {said}")
+    if not fits(told, Told):
+        raise ValueError(f"their header {misfit(told, Told)}")
     wanted = [_lengths(pair) for pair in told["streams"]]
     _bounded(sum(decoded for decoded, _ in wanted), len(blob))
     forms, groups = _forms(told)

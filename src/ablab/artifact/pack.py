@@ -12,7 +12,7 @@ from ablab.artifact import code as script
 from ablab.artifact import codecs, compressors, container
 from ablab.artifact.arrays import Packed, Part
 from ablab.core.fault import Interrupted, Refused
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_of
 from ablab.records.result import Artifact
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def pack(
 
     Raises ValueError ("fault; cure") where the compressor or the codec cannot take the weights.
     """
+    called = value_of(codec, "name", str)
     packed = compressors.slot.build(compress).quantise(weights, calibration)
     meta = {"compress": compress["name"], "meta": packed.meta}
     blob = codecs.slot.build(codec).encode(packed.parts, meta)
@@ -38,9 +39,9 @@ def pack(
     report |= packed.report
     predicted = report["predicted_bytes"]
     ratio = len(blob) / predicted if predicted else None
-    notes = [*report["notes"], *_outside(ratio, packed, codec["name"])]
+    notes = [*report["notes"], *_outside(ratio, packed, called)]
     raw = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-    return blob, {**report, "ratio": ratio, "raw_bytes": raw, "codec": codec["name"], "notes": notes}
+    return blob, {**report, "ratio": ratio, "raw_bytes": raw, "codec": called, "notes": notes}
 
 
 def unpack(blob: bytes) -> Weights:

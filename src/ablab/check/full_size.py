@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ablab.core.fault import Fault, InvalidStudy
+from ablab.core.slot import value_or_none
 from ablab.runs.plan import Plan
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def idle(plan: Plan) -> list[Fault]:
     for name, arm in plan.study.with_baseline.items():
         weights = dict(_decoder(plan, name).named_parameters())
         for stage, chosen in arm.settings["stage"].items():
-            small = chosen["compress"].get("small")
+            small = value_or_none(chosen["compress"], "small", int)
             if chosen["after"] is not None or small is None or matrices(weights, small):
                 continue
             largest = max(tensor.numel() for tensor in weights.values())

@@ -193,12 +193,14 @@ def _fitted(settings: Settings, corpus: Corpus) -> list[str]:
     from ablab.model.decoder import skeleton
 
     model, said = skeleton(settings["model"], vocab_size=corpus.vocab_size), []
+    plain, _ = evaluators.slot.one("disjoint", "")
+    assert plain is not None  # it needs no setting
     for name, stage in settings["stage"].items():
         try:
             evaluators.slot.build(stage["evaluate"]).fit(settings, corpus, model)
         except ValueError as error:
             asked = stage["evaluate"]["name"]
-            stage["evaluate"], _ = evaluators.slot.coerce("disjoint", "")
+            stage["evaluate"] = dict(plain)
             said.append(
                 f"stage {name}: {asked} was not tested, as it does not fit a text and a model this small: {error}"
             )

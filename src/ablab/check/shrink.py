@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from ablab.artifact import compressors
-from ablab.core.slot import Choice, Sized
+from ablab.core.slot import Choice, Sized, value_of
 from ablab.records.settings import BudgetSettings, ModelSettings, Settings, TrainSettings, chosen
 from ablab.scoring import evaluators
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
@@ -53,7 +53,7 @@ def shrink(settings: Settings, base: Settings, *, long: float, same_layers: bool
     small["train"]["validate_every"] = 10 * batch_tokens
     for stage in small["stage"].values():
         fit_evaluator(stage["evaluate"], settings["model"]["seq_len"], long)
-        fit = compressors.slot.load(stage["compress"]["name"]).miniature
+        fit = compressors.slot.load(value_of(stage["compress"], "name", str)).miniature
         stage["compress"] |= fit(stage["compress"], settings["model"], model)
         if windows := stage["windows"]:
             stage["windows"] = {table: size and max(2, round(size * long)) for table, size in windows.items()}
@@ -81,7 +81,7 @@ def _ema(decay: float, budget: BudgetSettings) -> float:
 
 def fit_evaluator(choice: Choice, seq_len: int, long: float) -> None:
     """Its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
-    fit = evaluators.slot.load(choice["name"]).miniature
+    fit = evaluators.slot.load(value_of(choice, "name", str)).miniature
     trained = "seq_len" in choice and choice["seq_len"] is None
     choice |= fit(choice | ({"seq_len": seq_len} if trained else {}), long) | ({"seq_len": None} if trained else {})
 

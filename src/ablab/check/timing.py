@@ -24,7 +24,7 @@ import torch
 from ablab.artifact import blob as packing
 from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_or_none
 from ablab.data import Corpus, ValidRows
 from ablab.data.corpus.corpus import Valid
 from ablab.judging import price
@@ -180,7 +180,8 @@ class _Timed:
 
 def _phases(settings: Settings) -> list[tuple[float, float]]:
     """(share of training, its middle) of stretches in which a step costs the same: loops and rounding begin on the way."""
-    begins = {settings["model"].get("loop_from") or 0.0, settings["train"]["qat"].get("start") or 0.0, 0.0}
+    rounding = value_or_none(settings["train"]["qat"], "start", float)
+    begins = {settings["model"].get("loop_from") or 0.0, rounding or 0.0, 0.0}
     edges = [*sorted(begins), 1.0]
     return [(end - begin, (begin + end) / 2) for begin, end in zip(edges, edges[1:])]
 
@@ -190,7 +191,7 @@ class _Steps:
 
     def __init__(self, learner: Learner, settings: Settings, spent: float, least: int) -> None:
         self.learner, self.spent, self.least = learner, spent, least
-        self.unit = settings["train"]["loss"].get("group_rows") or 1
+        self.unit = value_or_none(settings["train"]["loss"], "group_rows", int) or 1
         self.parts = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"] // self.unit
         self.number, self.count, self.samples = 0, 0, list[float]()
         self._one(self.unit)  # the first one allocates, and on a GPU compiles
@@ -310,10 +311,10 @@ def _evaluation(choice: Choice, model: Decoder, corpus: Corpus, settings: Settin
 
     evaluator = evaluators.slot.build(dict(choice))
     if not evaluator.decides:
-        most = int(choice.get("items") or 1)
+        most = value_or_none(choice, "items", int) or 1
         least = min(4, most)
         return _grown(lambda items: timed(_with(choice, "items", items), corpus), least, most)
-    whole = sample(corpus, choice.get("documents"))
+    whole = sample(corpus, value_or_none(choice, "documents", int))
     plain = _with(choice, "documents", None)
     return _grown(lambda tokens: timed(plain, _first(whole, tokens)), SMALL, len(whole.valid.tokens))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 CLOSE = 1e-9  # relative: numpy's and scipy's last digits differ between processors
 
 
-def different(before: Any, after: Any, place: str = "") -> list[str]:
+def different(before: object, after: object, place: str = "") -> list[str]:
     """Where two nests differ, numbers beyond CLOSE."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = dict.fromkeys([*before, *after])
@@ -20,15 +19,16 @@ def different(before: Any, after: Any, place: str = "") -> list[str]:
     return [f"{place} is {shown(after)} and was {shown(before)}"]
 
 
-def close(one: Any, other: Any) -> bool:
+def close(one: object, other: object) -> bool:
     """Whether two numbers are equal to CLOSE, or both None."""
-    if one is None or other is None or isinstance(one, bool) or isinstance(other, bool):
+    if isinstance(one, bool) or isinstance(other, bool):
         return one is other
-    numbers = isinstance(one, int | float) and isinstance(other, int | float)
-    return numbers and math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
+    return one is None and other is None
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value in at most 60 characters."""
     text = f"{value:.9g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

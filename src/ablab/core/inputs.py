@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.core.files import sha256_file, write_atomic
-from ablab.core.forms import misfit
+from ablab.core.forms import fits
 from ablab.core.opened import read_whole
 from ablab.core.strict_json import MOST, record
 
@@ -62,6 +62,8 @@ class Inputs:
 def _load(path: Path) -> dict[str, list[int | str]]:
     try:
         found = record(read_whole(path, MOST))
-        return {} if misfit(found, dict[str, list[int | str]]) or any(len(v) != 5 for v in found.values()) else found
+        if fits(found, dict[str, list[int | str]]) and all(len(v) == 5 for v in found.values()):
+            return found
+        return {}
     except (OSError, ValueError):
         return {}

@@ -22,8 +22,8 @@ class Setting:
     """One setting of a lever: its annotated type and default (`required` where there is none), and what it means."""
 
     name: str
-    type: Any
-    default: Any
+    type: object
+    default: object
     required: bool
     meaning: Meaning = UNSAID
 
@@ -68,12 +68,12 @@ def settings_of(cls: type) -> dict[str, Setting]:
     }
 
 
-def taken(setting: Setting, value: Any, place: str) -> tuple[Any, list[Fault]]:
+def taken(setting: Setting, value: object, place: str) -> tuple[object, list[Fault]]:
     """`value` as the setting wants it, and what is wrong with it; a sub-choice as a table of all its settings."""
     if not (parts := setting.parts):
         done, fault = coerce(value, setting.type, place)
         return done, [fault] if fault else []
-    given = dataclasses.asdict(value) if isinstance(value, setting.type) else opened(setting, value)
+    given = opened(setting, value)
     faults = [
         Fault(place, f"{setting.name} has no setting '{odd}'", did_you_mean(odd, list(parts)))
         for odd in given
@@ -86,12 +86,14 @@ def taken(setting: Setting, value: Any, place: str) -> tuple[Any, list[Fault]]:
     return out, faults
 
 
-def opened(setting: Setting, value: Any) -> dict[str, Any]:
-    """A sub-choice as a table: a value that is none is its first setting."""
+def opened(setting: Setting, value: object) -> dict[str, object]:
+    """A sub-choice as a table, which may be a default; a plain value is its first setting."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return dict(value) if isinstance(value, Mapping) else {next(iter(setting.parts)): value}
 
 
-def coerce(value: Any, wanted: Any, place: str) -> tuple[Any, Fault | None]:
+def coerce(value: object, wanted: object, place: str) -> tuple[object, Fault | None]:
     """`value` in the annotated type `wanted`, or the fault. Bool is no number; nan and inf are refused."""
     origin, options = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
@@ -129,7 +131,7 @@ def coerce(value: Any, wanted: Any, place: str) -> tuple[Any, Fault | None]:
     return None, Fault(place, f"{value!r} is {_article(value)}", f"give {describe(wanted)}")
 
 
-def describe(wanted: Any) -> str:
+def describe(wanted: object) -> str:
     """A type in words: `an integer`, `a number`, `true or false`, `a list of numbers`."""
     origin, options = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
@@ -141,7 +143,7 @@ def describe(wanted: Any) -> str:
     if dataclasses.is_dataclass(wanted):
         first = typing.get_type_hints(wanted)[dataclasses.fields(wanted)[0].name]
         return f"a table, or {describe(first)}"
-    words = {
+    words: dict[object, str] = {
         int: "an integer",
         float: "a number",
         bool: "true or false",
@@ -153,11 +155,11 @@ def describe(wanted: Any) -> str:
     return words.get(wanted, str(wanted))
 
 
-def _article(value: Any) -> str:
+def _article(value: object) -> str:
     return describe(type(value))
 
 
-def thawed(value: Any, wanted: Any) -> Any:
+def thawed(value: object, wanted: object) -> object:
     """A setting of a canonical choice as its constructor takes it: lists as tuples, a sub-choice as its dataclass."""
     if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
         hints = typing.get_type_hints(wanted)

@@ -17,14 +17,36 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, TypedDict, TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.core.forms import fits, misfit
 from ablab.core.setting import Setting, opened, settings_of, taken, thawed
 from ablab.core.spelling import Before, answer, respelled
 
-Sizes = Mapping[str, Any]  # the keys of [model]; their types stand in ablab.records.settings, above this room
-Choice = dict[str, Any]  # canonical lever: {"name": ..., every setting with its value}
+Choice = dict[str, object]  # canonical lever: {"name": ..., every setting with its value}
+T = TypeVar("T")
+
+
+class Sizes(TypedDict):
+    """What of [model] a lever's settings may go by; `layers` has a letter per layer."""
+
+    layers: str
+    d_model: int
+    head_dim: int
+
+
+def value_of(choice: Mapping[str, object], key: str, form: type[T]) -> T:
+    """A setting of a canonical choice (or its "name"). TypeError where it is not of the form (`ablab.core.forms`)."""
+    value = choice[key]
+    if fits(value, form):
+        return value
+    raise TypeError(f"a choice {misfit(value, form, key)}")
+
+
+def value_or_none(choice: Mapping[str, object], key: str, form: type[T]) -> T | None:
+    """The same where a lever may lack the setting, or have it without a value."""
+    return None if choice.get(key) is None else value_of(choice, key, form)
 
 
 class Lever:
@@ -140,16 +162,20 @@ class Slot(Generic[L_co]):
         """Where the lever comes from: class attribute `source`; nothing where it says nothing."""
         return self.load(name).source
 
-    def coerce(self, value: Any, place: str) -> tuple[Any, list[Fault]]:
-        """Canonical choice (a list of them where the slot composes) and every fault found in `value`.
+    def coerce(self, value: object, place: str) -> tuple[Choice | list[Choice] | None, list[Fault]]:
+        """Canonical choice (a list of them where the slot composes) and every fault found in `value`."""
+        if not (isinstance(value, list) and self.lists):
+            return self.one(value, place)
+        if not value:
+            return None, [Fault(place, "an empty list", f"name at least one {self.name}")]
+        done = [self.one(part, f"{place}[{i}]") for i, part in enumerate(value)]
+        return [choice for choice, _ in done if choice], [fault for _, faults in done for fault in faults]
+
+    def one(self, value: object, place: str) -> tuple[Choice | None, list[Fault]]:
+        """Canonical choice of one lever and every fault found in `value`.
 
         A string is short for {name = string}. Defaults are filled in, numbers take their annotated type.
         """
-        if isinstance(value, list) and self.lists:
-            if not value:
-                return None, [Fault(place, "an empty list", f"name at least one {self.name}")]
-            done = [self.coerce(part, f"{place}[{i}]") for i, part in enumerate(value)]
-            return [choice for choice, _ in done], [fault for _, faults in done for fault in faults]
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
@@ -166,7 +192,8 @@ class Slot(Generic[L_co]):
         if name not in self.table:
             cure = f"did you mean '{self.aliases[name]}'?" if name in self.aliases else did_you_mean(name, self.names)
             return None, [Fault(place, f"no {self.name} is called '{name}'", cure)]
-        known, faults, choice = self.settings(name), [], {"name": name}
+        known, faults = self.settings(name), list[Fault]()
+        choice: Choice = {"name": name}
         for given in value:
             if given != "name" and given not in known:
                 faults.append(Fault(place, f"{name} has no setting '{given}'", did_you_mean(given, list(known))))
@@ -180,7 +207,7 @@ class Slot(Generic[L_co]):
                 choice[setting.name], _ = taken(setting, setting.default, place)
         return choice, faults
 
-    def laid(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    def laid(self, old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
         """The settings of `new` over those of `old`, both of one lever as a study writes it; sub-choices merge alike."""
         out = {**old, **new}
         for key in old.keys() & new.keys():
@@ -193,7 +220,7 @@ class Slot(Generic[L_co]):
             out[key] = {**tables[0], **tables[1]} if len(tables) == 2 else out[key]
         return out
 
-    def _meant(self, value: Mapping[str, Any]) -> list[str]:
+    def _meant(self, value: Mapping[str, object]) -> list[str]:
         """The lever that a table names; any of them where it names none, as a diff of a lever does."""
         return [name for name in self.names if value.get("name") in (None, name)]
 
@@ -201,18 +228,20 @@ class Slot(Generic[L_co]):
         """The setting of the sub-choice `key` that a plain value stands for."""
         return next(iter(self.settings(lever)[key].parts))
 
-    def build(self, choice: Choice, *parts: Any) -> L_co:
+    def build(self, choice: Choice, *parts: object) -> L_co:
         """The lever itself: its class called with `parts` (usually a Shape) and the choice's settings."""
-        known = self.settings(choice["name"])
+        name = value_of(choice, "name", str)
+        known = self.settings(name)
         settings = {k: thawed(v, known[k].type if k in known else None) for k, v in choice.items() if k != "name"}
-        return self.load(choice["name"])(*parts, **settings)
+        return self.load(name)(*parts, **settings)
 
     def revision(self, choice: Choice) -> int | str:
         """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose.
 
         Of a lever from outside the sha256 of its file, too: nobody raises that by hand.
         """
-        own, origin = self.load(choice["name"]).revision, self.origin(choice["name"])
+        name = value_of(choice, "name", str)
+        own, origin = self.load(name).revision, self.origin(name)
         return f"{own} of {origin.sha256}" if origin else own
 
 

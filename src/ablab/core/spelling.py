@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ablab.core.fault import Fault
 from ablab.core.toml import spell
@@ -20,12 +19,12 @@ class Before:
 
     now: str
     moved: Mapping[str, str]
-    chose: Mapping[str, Any] = field(default_factory=dict)
+    chose: Mapping[str, object] = field(default_factory=dict)
 
 
 def respelled(
-    value: Mapping[str, Any], before: Sequence[Before], short: Callable[[str, str], str]
-) -> dict[str, Any] | None:
+    value: Mapping[str, object], before: Sequence[Before], short: Callable[[str, str], str]
+) -> dict[str, object] | None:
     """The lever's table as it is written today, or None where nothing in it is of an old spelling.
 
     before: what the lever's name has stood for, the first that fits is meant; short(lever, sub-choice): the setting that a
@@ -34,7 +33,7 @@ def respelled(
     meant = next((one for one in before if all(value.get(key) == word for key, word in one.chose.items())), None)
     if meant is None or (meant.now == value["name"] and not meant.moved.keys() & value.keys()):
         return None
-    new: dict[str, Any] = {
+    new: dict[str, object] = {
         "name": meant.now,
         **{k: v for k, v in value.items() if k != "name" and k not in meant.moved},
     }
@@ -50,7 +49,7 @@ def respelled(
     return new
 
 
-def answer(place: str, value: Mapping[str, Any], new: Mapping[str, Any]) -> Fault:
+def answer(place: str, value: Mapping[str, object], new: Mapping[str, object]) -> Fault:
     """The fault of an old spelling; its cure is the whole lever as it is written today."""
     old = [f"'{key}'" for key in value if key != "name" and key not in new]
     if value["name"] != new["name"]:

@@ -10,9 +10,9 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, Interrupted, Refused
@@ -37,7 +37,7 @@ class Outlet:
         self._stream, self._name, self._plain = stream, name, not styled
         self.styled = self if styled else Outlet(stream, name, styled=True)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -53,7 +53,7 @@ class Outlet:
             self._fail(error, len(text.encode(errors="replace")))
         return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         self.write("".join(lines))
 
     def flush(self) -> None:
@@ -108,6 +108,6 @@ def unfinished() -> Iterator[None]:
         raise Interrupted("what read the output has left") from None
 
 
-def styled() -> Any:
+def styled() -> TextIO | None:
     """stdout for what draws with escapes of its own; its text must be `plain` already."""
     return getattr(sys.stdout, "styled", None)

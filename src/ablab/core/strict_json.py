@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Callable
 
 BOM = b"\xef\xbb\xbf"  # what Windows programs put before UTF-8; joined files have it in their midst
 DEEPEST = 64  # arrays and objects within one another: what ablab writes has 10, and Python's parser ends at 1,000
@@ -17,18 +17,18 @@ _NO_BRACKET = re.compile(r"[^\[\]{}]+")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class Repeated(dict[str, Any]):
+class Repeated(dict[str, object]):
     """An object in which keys stand more than once: `twice` names them, the values are the last ones."""
 
     twice: tuple[str, ...] = ()
 
 
-def loads(text: str) -> Any:
+def loads(text: str) -> object:
     """What `text` holds, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST."""
     return _parsed(text.removeprefix("\ufeff"), object_pairs_hook=_object)
 
 
-def record(data: bytes) -> Any:
+def record(data: bytes) -> object:
     """What a file of ablab's own holds: UTF-8, finite numbers, whole characters. ValueError where it is anything else."""
     if len(data) > MOST:
         raise ValueError(f"has {len(data):,} bytes, more than the {MOST:,} that such a file may have")
@@ -47,12 +47,12 @@ def blank(raw: bytes) -> bool:
     return not raw.removeprefix(BOM).strip()
 
 
-def repeated(value: Any, name: str) -> bool:
+def repeated(value: object, name: str) -> bool:
     """Whether `value` is an object in which the key `name` stands more than once."""
     return isinstance(value, Repeated) and name in value.twice
 
 
-def repeated_inside(value: Any) -> str:
+def repeated_inside(value: object) -> str:
     """The first key that stands twice in an object anywhere inside `value`; "" where there is none."""
     left = [value]
     while left:
@@ -63,14 +63,22 @@ def repeated_inside(value: Any) -> str:
     return ""
 
 
-def _parsed(text: str, **how: Any) -> Any:
+def _parsed(
+    text: str,
+    *,
+    object_pairs_hook: Callable[[list[tuple[str, object]]], object] | None = None,
+    parse_constant: Callable[[str], object] | None = None,
+    parse_float: Callable[[str], float] | None = None,
+) -> object:
     opened = text.count("[") + text.count("{")
     if opened > CONTAINERS:
         raise ValueError(f"holds {opened:,} brackets, more than {CONTAINERS:,}")
     if opened > DEEPEST and _deep(text):
         raise ValueError(f"is nested deeper than {DEEPEST}")
     try:
-        return json.loads(text, **how)
+        return json.loads(
+            text, object_pairs_hook=object_pairs_hook, parse_constant=parse_constant, parse_float=parse_float
+        )
     except RecursionError:  # called from deep inside a program
         raise ValueError("is nested too deep") from None
 
@@ -85,7 +93,7 @@ def _deep(text: str) -> bool:
     return left.count("[") + left.count("{") > 0
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found

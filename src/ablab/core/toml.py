@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeGuard
 
 
-def written(tree: dict[str, Any], path: tuple[str, ...] = ()) -> str:
+def written(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> str:
     """`tree` as TOML. A table without a name (no lever) becomes a section; a layer kind may be an empty one."""
     plain = {key: value for key, value in tree.items() if not _section(value)}
     lines = [f"[{'.'.join(path)}]"] if path and (plain or not tree) else []
@@ -16,7 +17,7 @@ def written(tree: dict[str, Any], path: tuple[str, ...] = ()) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def dotted(tree: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+def dotted(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
     """`tree` as lines of dotted keys, as an arm writes its changes."""
     out = []
     for key, value in tree.items():
@@ -25,7 +26,7 @@ def dotted(tree: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     return out
 
 
-def spell(value: Any) -> str:
+def spell(value: object) -> str:
     """One value: numbers as Python writes them, long integers with underscores, levers inline."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {spell(part)}" for key, part in value.items()) + " }"
@@ -38,5 +39,5 @@ def spell(value: Any) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
-def _section(value: Any) -> bool:
+def _section(value: object) -> TypeGuard[dict[str, object]]:
     return isinstance(value, dict) and "name" not in value

@@ -17,7 +17,7 @@ import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import write_atomic
-from ablab.core.forms import misfit
+from ablab.core.forms import fits, misfit
 from ablab.core.opened import read_whole
 from ablab.core.strict_json import record
 from ablab.data.spans import SPANS, metric_of
@@ -121,8 +121,8 @@ class Scores:
         try:
             arrays = _arrays(blob)
             text = record(arrays["json"].tobytes())
-            if said := misfit(text, Text):
-                raise ValueError(said)
+            if not fits(text, Text):
+                raise ValueError(misfit(text, Text))
             spans = {
                 name: {k: arrays[f"{name}.{k}"] for k in ("nats", "tokens")}
                 for name in SPANS

@@ -13,7 +13,7 @@ from typing import Any
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.files import canonical
 from ablab.core.setting import coerce, describe
-from ablab.core.slot import Choice, Lever, Slot
+from ablab.core.slot import Choice, Lever, Slot, value_of
 from ablab.model.shape import Shape
 from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word
@@ -126,7 +126,7 @@ def _parted(text: str) -> tuple[str, str]:
 def _trial(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
     """What the lever's constructor says against these settings; nothing is allocated (meta device)."""
     choice: Choice = json.loads(text)
-    if shape is None and _wants_parts(slot.load(choice["name"])):
+    if shape is None and _wants_parts(slot.load(value_of(choice, "name", str))):
         return None
     try:
         if shape is None:

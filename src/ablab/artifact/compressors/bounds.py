@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ablab.artifact.compressors.quantised import Rule, kind
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.parts.rounding import Per, check_bits, check_sigmas
 
 
@@ -102,4 +102,4 @@ def check_small(small: int) -> None:
 
 def smaller(choice: Choice, full: Sizes, small: Sizes) -> Choice:
     """`small` for a model of another width: matrices shrink with the square of d_model, and must stay above it."""
-    return {"small": int(choice["small"] * (small["d_model"] / full["d_model"]) ** 2)}
+    return {"small": int(value_of(choice, "small", int) * (small["d_model"] / full["d_model"]) ** 2)}

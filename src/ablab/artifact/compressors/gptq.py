@@ -12,7 +12,7 @@ from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
 from ablab.artifact.compressors.solve import How
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 
 MINIATURE_TOKENS = 512
 
@@ -68,7 +68,7 @@ class Gptq(Compressor):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The settings for a smaller model: the same tensors are rounded, on a few hundred tokens."""
-        return {**bounds.smaller(choice, full, small), "tokens": min(choice["tokens"], MINIATURE_TOKENS)}
+        return {**bounds.smaller(choice, full, small), "tokens": min(value_of(choice, "tokens", int), MINIATURE_TOKENS)}
 
     def quantise(self, weights: Weights, calibration: Calibration | None = None) -> Packed:
         """The parts, what restoring needs, and the report."""

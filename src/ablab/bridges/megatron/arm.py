@@ -167,7 +167,7 @@ def _short(slot: str, before: Any, after: Any) -> Any:
     if not isinstance(after, dict) or slot not in SLOTS:
         return after
     same = isinstance(before, dict) and before["name"] == after["name"]
-    known = SLOTS[slot].coerce(after["name"], slot)[0] or {}
+    known = SLOTS[slot].one(after["name"], slot)[0] or {}
     rest = _new((before if same else known), after)
     rest.pop("name", None)
     return {"name": after["name"], **rest} if rest else after["name"]

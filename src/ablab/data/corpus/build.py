@@ -19,7 +19,7 @@ from ablab.core.files import key_of, sha256_file, write_json
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import kind_of
 from ablab.core.opened import no_file
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_of
 from ablab.data.corpus import checks, groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.corpus.split import HELD, TRAIN, Scan, counted, digest_of, scan
@@ -208,7 +208,8 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
 
 def _by_content(choice: Choice, inputs: Inputs) -> Choice:
     """A tokenizer's choice with every file named by what it holds."""
-    named = {path: choice[path] for path in slot.load(choice["name"]).paths if choice.get(path)}
+    paths = slot.load(value_of(choice, "name", str)).paths
+    named = {path: value_of(choice, path, str) for path in paths if choice.get(path)}
     for path, file in named.items():
         if not Path(file).is_file():
             said = no_file(file) or "is no file"

@@ -90,8 +90,8 @@ def _built(asked: Any) -> Tokenizer:
 
     if isinstance(asked, str) and asked.endswith(".model"):
         asked = {"name": "sentencepiece", "model": asked}
-    choice, faults = slot.coerce(asked, "tokenizer")
-    if faults:
+    choice, faults = slot.one(asked, "tokenizer")
+    if choice is None or faults:
         raise CheckFailed(faults)
     try:
         words = slot.build(choice)

@@ -8,11 +8,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
 from ablab.core.files import write_atomic
+from ablab.core.forms import fits, misfit
 from ablab.core.kinds import answer
 from ablab.core.opened import opened, read_whole
 from ablab.core.strict_json import record
@@ -126,6 +127,15 @@ class CaseOps(Tokenizer):
         return self._made
 
 
+class _Head(TypedDict):
+    """The first line of a file; sha256 is of rules, letters and the model behind it."""
+
+    tokenizer: str
+    rules: str
+    letters: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class _Made:
     """Pieces, and the `letters` that have two cases; `rules` are ours ("ablab") or "published"."""
@@ -164,6 +174,8 @@ class _Made:
         try:
             head, _, model = read_whole(path, pieces.MOST_BYTES).partition(b"\n")
             found = record(head)
+            if not fits(found, _Head):
+                raise ValueError(misfit(found, _Head))
             made = cls(pieces.Pieces(model), found["rules"], found["letters"])
             if found["tokenizer"] != "case_ops" or found["sha256"] != made._sha256():
                 raise ValueError("another tokenizer, or changed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 
@@ -32,7 +32,7 @@ class Parallel(Block):
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The layer at the same share of a smaller model's depth."""
         share = len(small["layers"]) / len(full["layers"])
-        return {"from_layer": min(len(small["layers"]) - 1, round(choice["from_layer"] * share))}
+        return {"from_layer": min(len(small["layers"]) - 1, round(value_of(choice, "from_layer", int) * share))}
 
     def forward(self, x_BTD: Tensor, enter: Branch, attn: Branch, mlp: Branch) -> Tensor:
         x_BTD = enter(x_BTD)

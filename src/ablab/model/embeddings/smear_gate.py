@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_or_none
 from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
@@ -55,7 +55,9 @@ class SmearGate(Embedding):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """As wide as a smaller model allows."""
-        return {} if choice["form"] == "channel" else {"width": min(choice["width"] or WIDTH, small["d_model"])}
+        if choice["form"] == "channel":
+            return {}
+        return {"width": min(value_or_none(choice, "width", int) or WIDTH, small["d_model"])}
 
     def init(self, draw: Draw) -> None:
         nn.init.constant_(self.mix, self.start)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
@@ -38,7 +38,7 @@ class AttnOutGate(OutputGate):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """As wide as a smaller model allows."""
-        return {} if choice["width"] == "all" else {"width": min(choice["width"], small["d_model"])}
+        return {} if choice["width"] == "all" else {"width": min(value_of(choice, "width", int), small["d_model"])}
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
         u_BTW = (raw_BTD if self.raw else x_BTD)[..., : self.width]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape
@@ -34,7 +34,7 @@ class SparseAttnGate(OutputGate):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """As wide as a smaller model allows."""
-        return {"width": min(choice["width"], small["d_model"])}
+        return {"width": min(value_of(choice, "width", int), small["d_model"])}
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
         gate_BTH = (self.scale * self.gate(x_BTD[..., : self.width])).sigmoid()

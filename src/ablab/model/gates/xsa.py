@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.shape import Shape
 
@@ -37,7 +37,7 @@ class Xsa(OutputGate):
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The same share of a smaller model's layers, at least one."""
         share = len(small["layers"]) / len(full["layers"])
-        return {} if choice["last"] is None else {"last": max(1, round(choice["last"] * share))}
+        return {} if choice["last"] is None else {"last": max(1, round(value_of(choice, "last", int) * share))}
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
         if not self.acts:

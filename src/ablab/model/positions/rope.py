@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ablab.core.rng import Draw
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.parts.rotation import frequencies, turn
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
@@ -70,8 +70,9 @@ class Rope(Position):
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """The nearest share of a narrower head that is pairs of channels; two pairs where there are two, as theta is no base
         of one."""
-        least = 4 if round(choice["fraction"] * full["head_dim"]) >= 4 and small["head_dim"] >= 4 else 2
-        return {"fraction": max(least, 2 * round(choice["fraction"] * small["head_dim"] / 2)) / small["head_dim"]}
+        fraction = value_of(choice, "fraction", float)
+        least = 4 if round(fraction * full["head_dim"]) >= 4 and small["head_dim"] >= 4 else 2
+        return {"fraction": max(least, 2 * round(fraction * small["head_dim"] / 2)) / small["head_dim"]}
 
     def rotate(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return turn(q_BTHK, k_BTGK, self.freq, p)

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import torch
 
-from ablab.core.slot import Choice, Lever
+from ablab.core.slot import Choice, Lever, value_or_none
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
 from ablab.model.decoder import Decoder
@@ -40,8 +40,8 @@ class Evaluator(Lever):
     def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these: all documents, windows in proportion."""
         small: Choice = {name: None for name in ("documents", "seq_len") if name in choice}
-        if choice.get("seq_len") is not None:
-            small["seq_len"] = max(4, round(choice["seq_len"] * long))
+        if (seq_len := value_or_none(choice, "seq_len", int)) is not None:
+            small["seq_len"] = max(4, round(seq_len * long))
         return small
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_of
 from ablab.data import Corpus
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder
@@ -70,7 +70,7 @@ class Ngram(Evaluator):
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these."""
-        return {**Evaluator.miniature(choice, long), "chunk": max(1, round(choice["chunk"] * long))}
+        return {**Evaluator.miniature(choice, long), "chunk": max(1, round(value_of(choice, "chunk", int) * long))}
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a window and some chunks are two thirds of that."""

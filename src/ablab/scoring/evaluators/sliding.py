@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_of, value_or_none
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.decoder import Decoder
@@ -44,8 +44,8 @@ class Sliding(Evaluator):
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these."""
-        small, stride = Evaluator.miniature(choice, long), max(1, round(choice["stride"] * long))
-        return {**small, "stride": stride if small["seq_len"] is None else min(stride, small["seq_len"])}
+        small, stride = Evaluator.miniature(choice, long), max(1, round(value_of(choice, "stride", int) * long))
+        return {**small, "stride": min(stride, value_or_none(small, "seq_len", int) or stride)}
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
         """The same on little text, and how many tokens of it: a document of three windows is two thirds of that."""

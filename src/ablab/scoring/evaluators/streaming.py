@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_or_none
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.cache import Cache
@@ -62,8 +62,9 @@ class Streaming(Evaluator):
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these."""
-        stretch = None if choice["stretch"] is None else max(1, round(choice["stretch"] * long))
-        cache = None if choice["cache"] is None else max(stretch or 4, round(choice["cache"] * long))
+        stretch, cache = value_or_none(choice, "stretch", int), value_or_none(choice, "cache", int)
+        stretch = None if stretch is None else max(1, round(stretch * long))
+        cache = None if cache is None else max(stretch or 4, round(cache * long))
         return {"documents": None, "stretch": stretch, "cache": cache}
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:

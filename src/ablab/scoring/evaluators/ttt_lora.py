@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_of, value_or_none
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
@@ -155,16 +155,19 @@ class TttLora(Evaluator):
     def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these; few, short steps."""
         small = Evaluator.miniature(choice, long)
-        own, rank = small["seq_len"] or SHORT, choice["adapters"]["rank"]
+        own = value_or_none(small, "seq_len", int) or SHORT
+        adapters, phases = (value_of(choice, part, dict[str, object]) for part in ("adapters", "phases"))
+        rank, chunk = value_or_none(adapters, "rank", int), value_or_none(choice, "chunk", int)
         small["chunk"] = min(own, CHUNK // 4)
-        if choice["chunk"] is not None:
-            small["chunk"] = min(own, SHORT, max(8, choice["chunk"] // 4))
+        if chunk is not None:
+            small["chunk"] = min(own, SHORT, max(8, chunk // 4))
         # Matrices of a miniature have as few as 8 rows; ablab's own rank is for any model, so 1 fits them all.
-        small["adapters"] = {**choice["adapters"], "rank": max(1, min(8, rank, round(rank * long))) if rank else 1}
-        if choice["reset"] == "b" and (choice["documents"] is None or choice["documents"] > choice["batch_documents"]):
+        small["adapters"] = {**adapters, "rank": max(1, min(8, rank, round(rank * long))) if rank else 1}
+        documents = value_or_none(choice, "documents", int)
+        if choice["reset"] == "b" and (documents is None or documents > value_of(choice, "batch_documents", int)):
             small["batch_documents"] = 1  # a miniature's few documents would all go side by side, and A go on to none
-        if choice["phases"]["count"]:
-            small["phases"] = {**choice["phases"], "count": 1, "prefix_documents": 1}
+        if phases["count"]:
+            small["phases"] = {**phases, "count": 1, "prefix_documents": 1}
         return small
 
     def rehearsal(self, settings: Settings) -> tuple[Self, int]:

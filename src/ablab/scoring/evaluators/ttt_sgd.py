@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from ablab.core.slot import Choice
+from ablab.core.slot import Choice, value_or_none
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
@@ -103,17 +103,18 @@ class TttSgd(Evaluator):
     def miniature(choice: Choice, long: float) -> Choice:
         """The settings for lengths that are `long` times these; few, short steps."""
         small = Evaluator.miniature(choice, long)
-        length, own = choice["seq_len"], small["seq_len"] or SHORT
-        if choice["stride"] is not None:
-            small["stride"] = max(1, round(choice["stride"] * long))
-        if choice["chunk"] is not None:
-            scaled = round(choice["chunk"] * long) if length is None else max(1, choice["chunk"] // length) * own
+        length, own = value_or_none(choice, "seq_len", int), value_or_none(small, "seq_len", int) or SHORT
+        chunk, batch, stride = (value_or_none(choice, key, int) for key in ("chunk", "batch_tokens", "stride"))
+        if stride is not None:
+            small["stride"] = max(1, round(stride * long))
+        if chunk is not None:
+            scaled = round(chunk * long) if length is None else max(1, chunk // length) * own
             # A longer chunk than 512 would leave one or two of a miniature's text; the default is then as many windows as fit.
             small["chunk"] = None if scaled > 512 else max(4, scaled)
-        if choice["batch_tokens"] is not None:
-            scaled = round(choice["batch_tokens"] * long)
+        if batch is not None:
+            scaled = round(batch * long)
             if length is not None:  # a window at least, a chunk at most
-                scaled = min(max(own, scaled), small.get("chunk") or max(own, scaled))
+                scaled = min(max(own, scaled), value_or_none(small, "chunk", int) or max(own, scaled))
             small["batch_tokens"] = max(4, scaled) if scaled <= 256 else None
         return small
 

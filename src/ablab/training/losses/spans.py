@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.data.spans import FINAL, REASONING
 from ablab.training.losses.loss import Loss
 
@@ -40,7 +40,7 @@ class Spans(Loss):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Groups of one row, where there are groups: a miniature's batch has fewer rows."""
-        return {"group_rows": min(1, choice["group_rows"])}
+        return {"group_rows": min(1, value_of(choice, "group_rows", int))}
 
     def weigh(self, targets_BT: Tensor, spans_BT: Tensor) -> tuple[Tensor | None, float]:
         """The weight of each target (fp64; 0 where there is none) and 1: the loss is the weighted sum of nats.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.training.matrices import Matrices, Update, build
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.orthogonal import Orthogonaliser
@@ -73,7 +73,7 @@ class Orthogonalised(Optimizer, Update):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Without `products`: a miniature is in fp64, where they do not act, and an arm of them is not inert for that."""
-        return {"orthogonaliser": {**choice["orthogonaliser"], "products": None}}
+        return {"orthogonaliser": {**value_of(choice, "orthogonaliser", dict[str, object]), "products": None}}
 
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> Matrices:
         """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.parts.rounding import check_bits, check_sigmas, rounded
 from ablab.training.qats.qat import Qat
 
@@ -51,7 +51,7 @@ class FakeQuant(Qat):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Early enough for a few steps."""
-        return {"start": min(choice["start"], LATEST)}
+        return {"start": min(value_of(choice, "start", float), LATEST)}
 
     def chosen(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> list[str]:
         """Names of the parameters that are rounded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.training.schedules.schedule import Schedule
 
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
@@ -31,7 +31,8 @@ class Cosine(Schedule):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Long enough for a step, where there is a warm-up at all."""
-        return {"warmup": choice["warmup"] and max(choice["warmup"], LEAST)}
+        warmup = value_of(choice, "warmup", float)
+        return {"warmup": warmup and max(warmup, LEAST)}
 
     def factor(self, progress: float) -> float:
         """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""

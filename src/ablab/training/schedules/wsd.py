@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ablab.core.slot import Choice, Sizes
+from ablab.core.slot import Choice, Sizes, value_of
 from ablab.training.schedules.schedule import Schedule
 
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first
@@ -43,10 +43,11 @@ class Wsd(Schedule):
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
         """Long enough for a step, where there is a warm-up or a warm-down at all."""
-        warmup = choice["warmup"] and max(choice["warmup"], LEAST)
-        if choice["warmdown"] and warmup > 1 - LEAST:
+        warmup, warmdown = value_of(choice, "warmup", float), value_of(choice, "warmdown", float)
+        warmup = warmup and max(warmup, LEAST)
+        if warmdown and warmup > 1 - LEAST:
             warmup = 1 - LEAST
-        return {"warmup": warmup, "warmdown": choice["warmdown"] and min(1 - warmup, max(choice["warmdown"], LEAST))}
+        return {"warmup": warmup, "warmdown": warmdown and min(1 - warmup, max(warmdown, LEAST))}
 
     def factor(self, progress: float) -> float:
         """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
