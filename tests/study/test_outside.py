@@ -134,13 +134,25 @@ def test_another_process_takes_in_the_same_or_stops(tmp_path: Path) -> None:
         (CUBED.replace("class Cubed", "class Swiglu"), "'swiglu' is a lever of mlp already, in ablab; give the"),
         (CUBED.replace('"halves"', '"No Name"'), "InHalves: 'No Name' is no name of a lever"),
         (CUBED.replace("ratio: float", "ratio: Nothing"), "Cubed: its constructor cannot be read (NameError"),
+        (CUBED.replace("def forward", "def foward"), "Cubed does not have `forward`, which ablab.model.mlps.mlp.Mlp leaves"),
     ],
-    ids=["empty", "import", "syntax", "no slot", "taken", "name", "annotation"],
+    ids=["empty", "import", "syntax", "no slot", "taken", "name", "annotation", "half"],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, levers: str, said: str) -> None:
     with pytest.raises(InvalidStudy) as raised:
         study(tmp_path, levers)
     assert said in str(raised.value) and "levers.from: " in str(raised.value)
+
+
+def test_half_a_lever_is_taken_in_once_its_cure_was_followed(tmp_path: Path) -> None:
+    half = CUBED.replace("def forward", "def foward")
+    with pytest.raises(InvalidStudy, match="write it in class Cubed, as Mlp describes it, or begin its name with _"):
+        study(tmp_path, half)
+    assert "cubed" not in SLOTS["mlp"].names
+    study(tmp_path, half.replace("class Cubed", "class _Cubed"))
+    assert "cubed" not in SLOTS["mlp"].names and "halves" in SLOTS["evaluate"].names
+    study(tmp_path, CUBED)
+    assert "cubed" in SLOTS["mlp"].names
 
 
 def test_a_file_that_is_not_there_and_two_of_one_name(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ class Lever:
     source: ClassVar[str] = ""  # where it comes from: a paper, a repository
     revision: ClassVar[int] = 1  # raised whenever its numbers change on purpose
 
+    @classmethod
+    def owed(cls) -> list[str]:
+        """What the base of its slot leaves to each lever (`abc.abstractmethod`) and this class does not have.
+
+        ABCMeta would refuse when a lever is built; a study's file is refused when it is read.
+        """
+        found = {name: inspect.getattr_static(cls, name) for name in dir(cls)}
+        return [name for name, value in found.items() if getattr(value, "__isabstractmethod__", False) is True]
+
 
 class Sized(Lever):
     """A lever whose settings may be sizes of the model or shares of the run."""
@@ -116,21 +125,21 @@ class Slot(Generic[L_co]):
         return cast(type[L_co], _load(self.package, *self._base.split(".")))
 
     def load(self, name: str) -> type[L_co]:
-        """The class of lever `name`. KeyError where the table has no such lever, TypeError where it is none."""
+        """The class of lever `name`. KeyError where the table has no such lever, TypeError where it is none, or half of one."""
         if name in self._outside:
             return self._outside[name][0]
         found = _load(self.package, name, self.table[name])
-        if not issubclass(found, self.base):
-            base = f"{self.base.__module__}.{self.base.__name__}"
-            cure = f"write class {found.__name__}({self.base.__name__})"
-            raise TypeError(f"{self.name} '{name}': {found.__name__} does not inherit {base}; {cure}")
-        return found
+        if said := _lacking(found, cast(type, self.base)):
+            raise TypeError(f"{self.name} '{name}': {said}")
+        return cast(type[L_co], found)
 
     def add(self, name: str, found: type[Lever], origin: Origin) -> None:
         """Take in a lever from outside; one of the same origin takes the place of its earlier form.
 
-        ValueError where another lever has the name.
+        ValueError where another lever has the name, and for a class that is no lever, or half of one.
         """
+        if said := _lacking(cast(type, found), cast(type, self.base)):
+            raise ValueError(f"{said}, or begin its name with _ where it is no lever")
         held = self.origin(name)
         if name in self.table and (held is None or held.called != origin.called):
             whose = f"in {held.called}" if held else "in ablab"
@@ -247,6 +256,19 @@ class Slot(Generic[L_co]):
 
 def _parts(setting: Setting | None) -> dict[str, Setting]:
     return setting.parts if setting else {}
+
+
+@functools.cache
+def _lacking(found: type, base: type[Lever]) -> str:
+    """What keeps a class from being a lever of the slot of `base` ("fault; cure"); "" for nothing."""
+    at = f"{base.__module__}.{base.__name__}"
+    if not issubclass(found, base):
+        return f"{found.__name__} does not inherit {at}; write class {found.__name__}({base.__name__})"
+    if not (owed := found.owed()):
+        return ""
+    them = "it" if len(owed) == 1 else "them"
+    fault = f"{found.__name__} does not have {', '.join(f'`{name}`' for name in owed)}, which {at} leaves to each lever"
+    return f"{fault}; write {them} in class {found.__name__}, as {base.__name__} describes {them}"
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 from ablab.artifact.arrays import Part
@@ -11,11 +12,11 @@ from ablab.core.slot import Lever
 class Codec(Lever):
     """Makes the bytes that count; `ablab.artifact.container.write` lays the arrays and heads them with the codec's name."""
 
+    @abstractmethod
     def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
         """The artifact; `len` of it is its size. The same bytes for the same parts."""
-        raise NotImplementedError(f"{type(self).__name__} has no `encode`")
 
     @staticmethod
+    @abstractmethod
     def expand(encoded: memoryview, size: int) -> bytes | memoryview:
         """Exactly `size` bytes. Raises ValueError for damaged ones; never makes many more."""
-        raise NotImplementedError("the codec has no `expand`")

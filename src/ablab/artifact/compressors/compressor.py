@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -19,14 +20,14 @@ Weights = dict[str, Tensor]
 class Compressor(Sized):
     """Chooses the numbers of an artifact, of which a codec makes bytes."""
 
+    @abstractmethod
     def quantise(self, weights: Weights, calibration: Calibration | None = None) -> Packed:
         """The parts, what restoring needs, and the report; the same for the same weights in any order.
 
         calibration: within a study. Raises ValueError ("fault; cure").
         """
-        raise NotImplementedError(f"{type(self).__name__} has no `quantise`")
 
     @staticmethod
+    @abstractmethod
     def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
         """The weights that are left, from nothing but the parts and `meta`: names, shapes and types as they were."""
-        raise NotImplementedError("the compressor has no `restore`")

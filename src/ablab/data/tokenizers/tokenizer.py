@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -18,14 +19,14 @@ class Tokenizer(Lever):
     trained: bool = False  # it learns from the training split
 
     @property
+    @abstractmethod
     def vocab_size(self) -> int:
         """Number of ids."""
-        raise NotImplementedError(f"{type(self).__name__} has no `vocab_size`")
 
     @property
+    @abstractmethod
     def bos_id(self) -> int:
         """The id that begins every document."""
-        raise NotImplementedError(f"{type(self).__name__} has no `bos_id`")
 
     @property
     def rewrites(self) -> bool:
@@ -46,38 +47,44 @@ class Tokenizer(Lever):
         """Of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands before."""
         raise NotImplementedError(f"{type(self).__name__} is hidden and has no `shown`")
 
+    @classmethod
+    def owed(cls) -> list[str]:
+        """`shown`, too, where it may be `hidden`."""
+        silent = cls.hidden is not Tokenizer.hidden and cls.shown is Tokenizer.shown
+        return [*super().owed(), *(["shown"] if silent else [])]
+
     def ready(self) -> None:
         """Read what must be read, now. ValueError, with the cure, where it is missing or wrong."""
 
     def train(self, texts: Iterable[str]) -> None:
         """Learn from `texts`; the same texts in the same order give the same tokenizer."""
 
+    @abstractmethod
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """ids (int32) and bytes of UTF-8 per token (int32). No BOS. ValueError for text that is no Unicode."""
-        raise NotImplementedError(f"{type(self).__name__} has no `encode`")
 
+    @abstractmethod
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Bytes of text per token (int32) of one document. ValueError on an id outside the vocabulary."""
-        raise NotImplementedError(f"{type(self).__name__} has no `count`")
 
+    @abstractmethod
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that the `ids` of one document stand for. ValueError on an id outside the vocabulary."""
-        raise NotImplementedError(f"{type(self).__name__} has no `to_bytes`")
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         return self.to_bytes(ids).decode(errors="replace")
 
     @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """sha256 of what it is: the saved file."""
-        raise NotImplementedError(f"{type(self).__name__} has no `fingerprint`")
 
+    @abstractmethod
     def save(self, path: Path) -> None:
         """Write the tokenizer to the file `path`."""
-        raise NotImplementedError(f"{type(self).__name__} has no `save`")
 
     @classmethod
+    @abstractmethod
     def load(cls, path: Path) -> Self:
         """The tokenizer saved at `path`. ValueError where it is of another."""
-        raise NotImplementedError(f"{cls.__name__} has no `load`")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import Tensor
 
 from ablab.core.slot import Sized
@@ -19,6 +21,6 @@ class Mlp(Part, Sized):
     n_experts = 0
     router: Chooser | None
 
+    @abstractmethod
     def forward(self, x_BTD: Tensor) -> Tensor:
         """What is added to the stream."""
-        raise NotImplementedError(f"{type(self).__name__} has no `forward`")

@@ -43,6 +43,11 @@ class Position(Part, Sized):
         """The additive part as low-rank columns."""
         return None
 
+    @classmethod
+    def owed(cls) -> list[str]:
+        """Its `bias`, too, where it is `pairwise`."""
+        return [*super().owed(), *(["bias"] if cls.pairwise and cls.bias is Position.bias else [])]
+
     def bias(self, p_query: Any, p_key: Any) -> Tensor:
         """(B|1, H, T, S), fp32 or fp64: of the queries at p_query over the keys at p_key; attention asks for blocks.
 

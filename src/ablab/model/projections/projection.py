@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import Tensor
 
 from ablab.core.slot import Sized
@@ -11,9 +13,9 @@ from ablab.model.parts.part import Part
 class Projection(Part, Sized):
     """x_BTD -> q_BTHK, k_BTGK, v_BTGK."""
 
+    @abstractmethod
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every token."""
-        raise NotImplementedError(f"{type(self).__name__} has no `forward`")
 
     def factors(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """a_k_BTGR, b_k_BTRK, a_v_BTGR, b_v_BTRK with k = a_k b_k and v = a_v b_v: what a decoder may keep instead of k, v.

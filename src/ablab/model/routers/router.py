@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import Tensor
 
 from ablab.core.slot import Sized
@@ -21,9 +23,9 @@ class Router(Linear, Sized):
         refuse(top_k, shape.n_experts)
         self.top_k = top_k
 
+    @abstractmethod
     def forward(self, x_ND: Tensor) -> Routed:  # type: ignore[override]
         """The chosen experts of N tokens and their weights."""
-        raise NotImplementedError(f"{type(self).__name__} has no `forward`")
 
     def after_step(self, counts_E: Tensor) -> None:
         """Hear how many rows each expert got in one optimizer step, over all its micro-batches and processes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
@@ -53,6 +54,11 @@ class Evaluator(Lever):
         longest = max(input_lengths(corpus, self.documents), default=0)
         within(settings, corpus, model, min(self.window(settings), longest))
 
+    @classmethod
+    def owed(cls) -> list[str]:
+        """Nothing where it is called in a way of its own, as a probe may be."""
+        return super().owed() if cls.__call__ is Evaluator.__call__ else []
+
     def __call__(
         self,
         model: Decoder,
@@ -70,11 +76,11 @@ class Evaluator(Lever):
         extra = self.score(model, corpus, ledger, settings, precision)
         return ledger.scores(band_edges(self.longest(settings, corpus)), extra)
 
+    @abstractmethod
     def score(
         self, model: Decoder, corpus: Corpus, ledger: Ledger, settings: Settings, precision: str
     ) -> dict[str, object]:
         """Hand the score of every target of `corpus` to the ledger; what is returned is shown beside the scores (`extra`)."""
-        raise NotImplementedError(f"{type(self).__name__} has no `score`")
 
     def window(self, settings: Settings) -> int:
         """Tokens of a window: `seq_len`, or the trained length."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -24,9 +25,9 @@ class Optimizer(Sized):
         """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
         return self.rates.rules(parameters, roles)
 
+    @abstractmethod
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
 
         Raises ValueError where parameters and roles do not name the same things.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no `build`")
