@@ -75,10 +75,10 @@ def test_a_documents_marks_are_of_the_tokens_that_are_learned(tmp_path: Path) ->
     runs = facts["sample"]["runs"]
     assert [(run["mark"], run["tokens"]) for run in runs] == [("not trained", 5), ("reasoning", 6), ("final", 4)]
     assert [part for run in runs for part in run["parts"]] == [
-        [True, "<|bos|>"],
-        [False, "ask\n"],
-        [False, "think\n"],
-        [False, "say."],
+        (True, "<|bos|>"),
+        (False, "ask\n"),
+        (False, "think\n"),
+        (False, "say."),
     ]
     assert printed(facts).split("\n\n")[1] == (
         "document 0 of a_tokens: 15 tokens\n"
@@ -163,7 +163,7 @@ def test_without_a_tokenizer_the_ids_are_shown(tmp_path: Path, monkeypatch: pyte
     facts = inspect(out)  # nobody asked for text: the numbers are worth showing, and what is missing is said
     note = facts["sample"]["note"]
     assert note.startswith("token ids, as the text cannot be shown: tokenizer o200k_harmony: ") and "data vocab" in note
-    assert facts["sample"]["runs"][0]["parts"] == [[False, "5 6"]]
+    assert facts["sample"]["runs"][0]["parts"] == [(False, "5 6")]
     with pytest.raises(CheckFailed, match="no tokenizer is called 'byte'; did you mean 'bytes'"):
         inspect(tmp_path / "out", tokenizer="byte")
 
@@ -171,7 +171,7 @@ def test_without_a_tokenizer_the_ids_are_shown(tmp_path: Path, monkeypatch: pyte
 def test_ids_beyond_the_vocabulary_are_said(tmp_path: Path) -> None:
     write_prefix(tmp_path / "a", [([65, 300, 0], [0, 0, 0])])
     parts = inspect(tmp_path / "a", tokenizer="bytes")["sample"]["runs"][0]["parts"]
-    assert parts == [[False, "A"], [True, "<|300: beyond the vocabulary|>"], [False, "\\x00"]]
+    assert parts == [(False, "A"), (True, "<|300: beyond the vocabulary|>"), (False, "\\x00")]
 
 
 def test_a_piece_that_is_a_space_is_no_control_token(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_piece_that_is_a_space_is_no_control_token(tmp_path: Path) -> None:
 
     write_prefix(tmp_path / "a", [([256, 32, 65, 32, 66], [0] * 5)])
     parts = inspect(tmp_path / "a", tokenizer=Dummy())["sample"]["runs"][0]["parts"]
-    assert parts == [[True, "<|bos|>"], [False, "A B"]]
+    assert parts == [(True, "<|bos|>"), (False, "A B")]
 
 
 def test_files_without_labels_or_tokens(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_golf_shards_and_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_shard(tmp_path / "fineweb_val_bytes_000000.bin", [0, 1, 2, 0, 1])
     facts = inspect(path, tokenizer="bytes", document=1)
     assert (facts["kind"], facts["documents"], facts["tokens"], facts["bytes"]) == ("golf", 2, 5, 4)
-    assert facts["sample"]["runs"][0]["parts"] == [[True, "<|bos|>"], [False, "!"]]
+    assert facts["sample"]["runs"][0]["parts"] == [(True, "<|bos|>"), (False, "!")]
     text = printed(facts)
     assert f"{path}: golf shard\n  2 documents, 5 tokens, uint16, largest id 256\n" in text
     assert "  byte sidecar: 4 bytes of text, 1.2500 tokens per byte\n" in text

@@ -152,15 +152,18 @@ def test_a_manifest_of_another_shape_is_refused(dataset: Path) -> None:
     cases = [
         ({"kind": "corpus"}, "is of kind 'corpus', not 'harmony'"),
         ([], "is of kind None, not 'harmony'"),
-        ({"kind": "harmony", "tokenizer": {}}, "does not hold splits (train, valid)"),
-        ({**manifest, "splits": {"train": {}}}, "does not hold splits (train, valid)"),
-        ({**manifest, "splits": {**manifest["splits"], "../x": {}}}, "holds the split '../x'; known: train, valid"),
-        ({**manifest, "tokenizer": {"name": "x"}}, "does not hold tokenizer (sha256)"),
+        ({"kind": "harmony", "tokenizer": {}}, "does not hold splits"),
+        ({**manifest, "splits": {"train": manifest["splits"]["train"]}}, "does not hold splits (train, valid)"),
+        (
+            {**manifest, "splits": {**manifest["splits"], "../x": manifest["splits"]["train"]}},
+            "holds the split '../x'; known: train, valid",
+        ),
+        ({**manifest, "tokenizer": {"name": "x"}}, "does not hold tokenizer.sha256"),
         ({**manifest, "tokenizer": {"sha256": ""}}, "names no sha256 of the tokenizer that made it"),
-        ({**manifest, "splits": {"train": {}, "valid": {}}}, "lists no shards of train"),
+        ({**manifest, "splits": {"train": {}, "valid": {}}}, "does not hold splits.train.rows"),
         (outside, "lists '../../etc', which lies outside of the folder"),
         (absolute, "lists '/etc/passwd', which lies outside of the folder"),
-        (nameless, "has a shard of train without name, rows, tokens and files"),
+        (nameless, "does not hold splits.train.shards[0].rows"),
     ]
     for value, fault in cases:
         write_json(file, sealed(value) if isinstance(value, dict) else value)

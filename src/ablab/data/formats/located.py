@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Literal, NamedTuple, TypeVar, cast
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json
-from ablab.core.forms import misfit
+from ablab.core.forms import fits, misfit
 from ablab.data.formats.indexed import bare, paths
+from ablab.records.harmony import Manifest, Shard
 
 R = TypeVar("R", bound=Mapping[str, object])
 MANIFEST = "manifest.json"
@@ -25,7 +26,7 @@ class Located(NamedTuple):
 
     kind: Literal["megatron", "shard", "folder"]
     path: Path
-    manifest: dict[str, Any] | None = None
+    manifest: Manifest | None = None
 
 
 def locate(place: Path | str, *, whole: bool = True) -> Located:
@@ -55,23 +56,24 @@ def locate(place: Path | str, *, whole: bool = True) -> Located:
     raise CheckFailed(Fault(str(place), fault, "check the path"))
 
 
-def harmony_manifest(path: Path, *, whole: bool = True) -> dict[str, Any]:
+def harmony_manifest(path: Path, *, whole: bool = True) -> Manifest:
     """The manifest of a Harmony build. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
-    manifest = read_json(path)
-    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    found: object = read_json(path)
+    kind = found.get("kind") if isinstance(found, dict) else None
     if kind != "harmony":
         cure = "give the folder of `ablab data build harmony`, or a prefix or shard"
         raise CheckFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
-    for key, inside in (("splits", _SPLITS), ("tokenizer", ("sha256",))):
-        if not isinstance(manifest.get(key), dict) or not manifest[key].keys() >= set(inside):
-            raise CheckFailed(Fault(str(path), f"does not hold {key} ({', '.join(inside)})", _AGAIN))
-    if others := sorted(manifest["splits"].keys() - set(_SPLITS)):
+    if not fits(found, Manifest):
+        raise CheckFailed(Fault(str(path), misfit(found, Manifest), _AGAIN))
+    if found["splits"].keys() < set(_SPLITS):
+        raise CheckFailed(Fault(str(path), f"does not hold splits ({', '.join(_SPLITS)})", _AGAIN))
+    if others := sorted(found["splits"].keys() - set(_SPLITS)):
         raise CheckFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", _AGAIN))
-    if not isinstance(made := manifest["tokenizer"]["sha256"], str) or not made:
+    if not found["tokenizer"]["sha256"]:
         raise CheckFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", _AGAIN))
-    if whole and (fault := changed(manifest, path)):
+    if whole and (fault := changed(found, path)):
         raise CheckFailed(fault)
-    return dict(manifest)
+    return found
 
 
 def sealed(record: R) -> R:
@@ -103,16 +105,11 @@ def read_sealed(path: Path, *keys: str, cure: str, form: type[R]) -> R:
     return record
 
 
-def shards_of(manifest: dict[str, Any], path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(split, shard) in the manifest's order. CheckFailed where an entry is not complete or names what is not in it."""
+def shards_of(manifest: Manifest, path: Path) -> list[tuple[str, Shard]]:
+    """(split, shard) in the manifest's order. CheckFailed where an entry names what is not in the folder."""
     found = []
     for split, entry in manifest["splits"].items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("shards"), list):
-            raise CheckFailed(Fault(str(path), f"lists no shards of {split}", _AGAIN))
         for shard in entry["shards"]:
-            if not _complete(shard):
-                fault = f"has a shard of {split} without name, rows, tokens and files"
-                raise CheckFailed(Fault(str(path), fault, _AGAIN))
             for name in (shard["name"], *shard["files"]):
                 if leaves(name):
                     raise CheckFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", _AGAIN))
@@ -125,21 +122,12 @@ def leaves(name: str) -> bool:
     return Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
 
 
-def prefix_of(folder: Path, split: str, shard: dict[str, Any]) -> Path:
+def prefix_of(folder: Path, split: str, shard: Shard) -> Path:
     """The token prefix of a shard of a build."""
     return folder / split / f"{shard['name']}_tokens"
 
 
-def _complete(shard: Any) -> bool:
-    if not isinstance(shard, dict) or not isinstance(shard.get("files"), dict) or not shard.get("name"):
-        return False
-    entries = [one if isinstance(one, dict) else {} for one in shard["files"].values()]
-    numbers = [shard.get("rows"), shard.get("tokens"), *(one.get("size") for one in entries)]
-    words = [shard["name"], *(one.get("sha256") for one in entries)]
-    return all(type(one) is int for one in numbers) and all(isinstance(one, str) for one in words)
-
-
-def _manifest_above(path: Path, whole: bool) -> dict[str, Any] | None:
+def _manifest_above(path: Path, whole: bool) -> Manifest | None:
     """That of the build a prefix lies in; None where there is none, or only a file of that name."""
     try:
         manifest = read_json(path)

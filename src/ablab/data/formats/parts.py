@@ -141,8 +141,8 @@ def _built(folder: Path, place: str) -> tuple[list[Part], list[Part]] | Fault:
     manifest = harmony_manifest(file)
     found: dict[str, list[Part]] = {"train": [], "valid": []}
     for split, shard in shards_of(manifest, file):
-        listed = {str(folder / name): str(one["sha256"]) for name, one in shard["files"].items()}
-        made = str(manifest["tokenizer"]["sha256"])
+        listed = {str(folder / name): one["sha256"] for name, one in shard["files"].items()}
+        made = manifest["tokenizer"]["sha256"]
         found[split].append(Part(prefix_of(folder, split, shard), "megatron", made, listed))
     return found["train"], found["valid"]
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TypedDict
 
 import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
+from ablab.core.slot import Choice
 from ablab.data.tokenizers.tokenizer import Tokenizer
+from ablab.records.harmony import Manifest
 
 MARKS = ("not trained", "reasoning", "final", "trained", "unknown")  # unknown: a label that means nothing
+
+
+class Shown(TypedDict):
+    """A run for readers. `parts`: (is it a control token, text)."""
+
+    mark: str
+    tokens: int
+    parts: list[tuple[bool, str]]
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,9 @@ class Run:
     tokens: int
     parts: tuple[tuple[bool, str], ...]
 
-    def facts(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"mark": self.mark, "tokens": self.tokens, "parts": [list(part) for part in self.parts]}
+    def shown(self) -> Shown:
+        """The run as JSON writes it."""
+        return {"mark": self.mark, "tokens": self.tokens, "parts": list(self.parts)}
 
 
 @dataclass
@@ -69,23 +79,22 @@ class Decoder:
         return "<|bos|>" if token == self.words.bos_id else f"<|{token}|>"
 
 
-def decoder(tokenizer: Any, manifest: dict[str, Any] | None) -> Decoder:
+def decoder(tokenizer: str | Choice | Tokenizer | None, manifest: Manifest | None) -> Decoder:
     """The decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
 
     CheckFailed where what was given cannot be used; a build's own that cannot be read becomes a note.
     """
-    if tokenizer is None and manifest is None:
+    if tokenizer is not None:
+        return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else tokenizer)
+    if manifest is None:
         return Decoder(None, "token ids; name a tokenizer to see text")
-    if tokenizer is None:
-        name = (manifest or {})["tokenizer"].get("name")
-        try:
-            return Decoder(_built(name))
-        except CheckFailed as error:
-            return Decoder(None, f"token ids, as the text cannot be shown: {error}")
-    return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else cast(Tokenizer, tokenizer))
+    try:
+        return Decoder(_built(manifest["tokenizer"].get("name")))
+    except CheckFailed as error:
+        return Decoder(None, f"token ids, as the text cannot be shown: {error}")
 
 
-def _built(asked: Any) -> Tokenizer:
+def _built(asked: str | Choice | None) -> Tokenizer:
     from ablab.data.tokenizers import slot
 
     if isinstance(asked, str) and asked.endswith(".model"):

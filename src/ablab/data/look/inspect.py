@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
+from ablab.core.slot import Choice
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars
-from ablab.data.formats.located import MANIFEST, Located, locate, prefix_of, shards_of
+from ablab.data.formats.located import MANIFEST, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_sidecar, is_golf, read_shard
 from ablab.data.look.excerpt import MARKS, Decoder, Run, decoder, runs
 from ablab.data.look.looks import right_width
-from ablab.data.look.shown import show
+from ablab.data.look.shown import Files, Folder, Numbers, Sample, show
 from ablab.data.spans import NAMES
+from ablab.data.tokenizers.tokenizer import Tokenizer
+from ablab.records.harmony import Manifest, Told
 
 __all__ = ["inspect", "show"]
 LIMIT = 1000  # tokens of the document that are shown
@@ -23,7 +26,9 @@ _QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
 _PIECE = 1 << 22
 
 
-def inspect(place: Path | str, *, document: int = 0, tokenizer: Any = None, limit: int = LIMIT) -> dict[str, Any]:
+def inspect(
+    place: Path | str, *, document: int = 0, tokenizer: str | Choice | Tokenizer | None = None, limit: int = LIMIT
+) -> Files | Folder:
     """Facts about the data at `place` (see locate), JSON-able: counts, lengths, tokens per span, and one document.
 
     `tokenizer`: a lever's name, its settings or the lever itself, to show text; a build's own is used where none is
@@ -36,25 +41,24 @@ def inspect(place: Path | str, *, document: int = 0, tokenizer: Any = None, limi
     if found.kind == "megatron":
         facts = _prefixes([found.path], document, words, limit)
         return {"kind": "megatron", "place": str(found.path), **facts}
-    return _folder(found, document, words, limit)
+    assert found.manifest is not None
+    return _folder(found.path, found.manifest, document, words, limit)
 
 
-def _folder(found: Located, document: int, words: Decoder, limit: int) -> dict[str, Any]:
-    manifest = found.manifest or {}
+def _folder(folder: Path, manifest: Manifest, document: int, words: Decoder, limit: int) -> Folder:
     listed: dict[str, list[Path]] = {split: [] for split in manifest["splits"]}
-    for split, shard in shards_of(manifest, found.path / MANIFEST):
-        listed[split].append(prefix_of(found.path, split, shard))
+    for split, shard in shards_of(manifest, folder / MANIFEST):
+        listed[split].append(prefix_of(folder, split, shard))
     full = [split for split, prefixes in listed.items() if prefixes]
     if not full:
-        raise CheckFailed(Fault(str(found.path / MANIFEST), "lists no shard", "build the dataset again"))
+        raise CheckFailed(Fault(str(folder / MANIFEST), "lists no shard", "build the dataset again"))
     facts = {split: _prefixes(prefixes, document, words, limit, split == full[0]) for split, prefixes in listed.items()}
     sample = facts[full[0]].pop("sample")
-    kept = ("config_hash", "inputs", "split", "quarantined", "dropped", "truncated", "digest")
-    about = {name: manifest[name] for name in kept if name in manifest}
-    made = {name: manifest["tokenizer"].get(name) for name in ("name", "sha256", "vocab_size")}
+    about = cast(Told, {name: value for name, value in manifest.items() if name in Told.__annotations__})
+    made: dict[str, object] = {name: manifest["tokenizer"].get(name) for name in ("name", "sha256", "vocab_size")}
     return {
         "kind": "harmony",
-        "place": str(found.path),
+        "place": str(folder),
         "tokenizer": made,
         **about,
         "splits": facts,
@@ -62,14 +66,12 @@ def _folder(found: Located, document: int, words: Decoder, limit: int) -> dict[s
     }
 
 
-def _prefixes(
-    prefixes: Sequence[Path], document: int, words: Decoder, limit: int, with_sample: bool = True
-) -> dict[str, Any]:
+def _prefixes(prefixes: Sequence[Path], document: int, words: Decoder, limit: int, with_sample: bool = True) -> Numbers:
     """Facts of one or more prefixes together."""
     datas = [open_indexed(prefix) for prefix in prefixes]
     sides = [open_sidecars(data) for data in datas]
     lengths = [np.diff(data.document_starts()) for data in datas]
-    facts: dict[str, Any] = {
+    facts: Numbers = {
         "shards": len(datas),
         "documents": sum(data.n_documents for data in datas),
         "sequences": sum(map(len, datas)),
@@ -102,7 +104,7 @@ def _sample(
     document: int,
     words: Decoder,
     limit: int,
-) -> dict[str, Any]:
+) -> Sample:
     at = _checked(document, sum(data.n_documents for data in datas), str(datas[0].prefix))
     which = 0
     while at >= datas[which].n_documents:
@@ -119,9 +121,7 @@ def _sample(
     return _shown(document, datas[which].prefix.name, ids, marks, words, limit)
 
 
-def _shown(
-    document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Decoder, limit: int
-) -> dict[str, Any]:
+def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Decoder, limit: int) -> Sample:
     cut = max(0, min(limit, len(ids)))
     found: list[Run] = runs(ids[:cut], None if marks is None else marks[:cut], words)
     return {
@@ -132,14 +132,14 @@ def _shown(
         "ids": ids[:8].tolist(),
         "marked": marks is not None,
         "note": words.note,
-        "runs": [run.facts() for run in found],
+        "runs": [run.shown() for run in found],
     }
 
 
-def _shard(path: Path, document: int, words: Decoder, limit: int) -> dict[str, Any]:
+def _shard(path: Path, document: int, words: Decoder, limit: int) -> Files:
     tokens, sizes = read_shard(path), bytes_sidecar(path)
     right_width(path, tokens)  # what is shown otherwise are halves of tokens
-    facts: dict[str, Any] = {
+    facts: Files = {
         "kind": "golf" if is_golf(path) else "plain",
         "place": str(path),
         "documents": None,  # a shard does not say where documents begin; a tokenizer's BOS does

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NotRequired, TypedDict, final
 
 from rich.console import Console
 from rich.text import Text
@@ -10,6 +10,8 @@ from rich.text import Text
 from ablab.core import grid
 from ablab.core.plain import plain
 from ablab.data.corpus.split import counted
+from ablab.data.look.excerpt import Shown
+from ablab.records.harmony import Told
 
 WIDTH = 100
 COLOURS = {
@@ -22,7 +24,58 @@ COLOURS = {
 }
 
 
-def show(facts: dict[str, Any], console: Console) -> None:
+class Sample(TypedDict):
+    """One document: its first ids, and as text in runs of one mark. `note` says why that is not its text."""
+
+    document: int
+    file: str
+    tokens: int
+    shown: int
+    ids: list[int]
+    marked: bool
+    note: str
+    runs: list[Shown]
+    split: NotRequired[str]
+
+
+class Numbers(TypedDict):
+    """Token files counted. `documents` None: not known without a tokenizer; `trained` and `spans`: tokens as targets."""
+
+    documents: int | None
+    tokens: int
+    dtype: list[str]
+    largest_id: int
+    shards: NotRequired[int]
+    sequences: NotRequired[int]
+    lengths: NotRequired[dict[str, float]]
+    modes: NotRequired[str]
+    trained: NotRequired[int]
+    spans: NotRequired[dict[str, int]]
+    warnings: NotRequired[list[str]]
+    bytes: NotRequired[int]
+    sample: NotRequired[Sample]
+
+
+@final
+class Files(Numbers):
+    """Of a prefix or a shard."""
+
+    kind: str
+    place: str
+
+
+@final
+class Folder(Told):
+    """Of a build."""
+
+    kind: str
+    place: str
+    tokenizer: dict[str, object]
+    splits: dict[str, Numbers]
+    sample: Sample
+
+
+def show(facts: Files | Folder, console: Console) -> None:
     """Print what inspect() found. Colours mark what is trained on a terminal that has them; else each line says it."""
     coloured = console.is_terminal and not console.no_color
     for line in _lines(facts):
@@ -49,7 +102,7 @@ def show(facts: dict[str, Any], console: Console) -> None:
             _say(console, Text(f"{run['mark']:<{width}} | {line}".rstrip() if width else line))
 
 
-def _legend(sample: dict[str, Any], coloured: bool) -> Text:
+def _legend(sample: Sample, coloured: bool) -> Text:
     marks = list(dict.fromkeys(run["mark"] for run in sample["runs"]))
     counts = {mark: sum(run["tokens"] for run in sample["runs"] if run["mark"] == mark) for mark in marks}
     text = Text("tokens as targets: ")
@@ -63,7 +116,7 @@ def _legend(sample: dict[str, Any], coloured: bool) -> Text:
     return text
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
+def _lines(facts: Files | Folder) -> list[str]:
     kinds = {
         "harmony": "Harmony dataset",
         "megatron": "Megatron token files",
@@ -75,9 +128,12 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         return lines + [f"  {line}" for line in _numbers(facts)]
     made = facts["tokenizer"]
     lines.append(f"  tokenizer {made['name']}, {_whole(made['vocab_size'])} ids, sha256 {str(made['sha256'])[:12]}")
-    for name in ("quarantined", "dropped", "truncated"):
-        if facts.get(name):
-            lines.append(f"  {facts[name]:,} row{'s' if facts[name] != 1 else ''} {name}")
+    odd = {
+        "quarantined": facts.get("quarantined"),
+        "dropped": facts.get("dropped"),
+        "truncated": facts.get("truncated"),
+    }
+    lines += [f"  {count:,} row{'s' if count != 1 else ''} {name}" for name, count in odd.items() if count]
     for split, entry in facts["splits"].items():
         lines.append(f"  {split}: {entry['shards']:,} shard{'s' if entry['shards'] != 1 else ''}")
         if entry["shards"]:
@@ -85,7 +141,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _numbers(facts: dict[str, Any]) -> list[str]:
+def _numbers(facts: Numbers) -> list[str]:
     documents = facts["documents"]
     counts = [counted(documents, "document") if documents is not None else "documents unknown without a tokenizer"]
     if "sequences" in facts and facts["sequences"] != documents:
@@ -107,7 +163,7 @@ def _numbers(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _whole(value: Any) -> str:
+def _whole(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import sha256_file
+from ablab.core.forms import fits
 from ablab.core.opened import lines, opened
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars, paths
 from ablab.data.formats.located import MANIFEST, changed, leaves, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.data.look.looks import no_zeros, right_width
 from ablab.data.spans import NAMES
+from ablab.records.corpus import File
+from ablab.records.harmony import Encoder, Manifest, Quarantine, Shard, Split
 
 EOD = {"o200k_harmony": 199_999}
 _PIECE = 1 << 22  # tokens looked at a time
@@ -37,10 +39,10 @@ def verify(
         found = locate(place, whole=False)
         if found.kind == "shard":
             return _shard(found.path, vocab_size, tell, warn)
-        made = found.manifest["tokenizer"] if found.manifest else {}
-        eod = EOD.get(str(made.get("name")))
-        if vocab_size is None and isinstance(made.get("vocab_size"), int):
-            vocab_size = made["vocab_size"]
+        made = found.manifest["tokenizer"] if found.manifest else Encoder(sha256="")
+        eod = EOD.get(made.get("name", ""))
+        if vocab_size is None:
+            vocab_size = made.get("vocab_size")
         if found.kind == "megatron":
             above = found.manifest and changed(found.manifest, found.path.parent.parent / MANIFEST)
             return [*([above] if above else []), *_prefix(found.path, vocab_size, eod, tell)[0]]
@@ -153,10 +155,10 @@ def _labels(sides: tuple[Indexed, Indexed], starts: np.ndarray) -> tuple[list[Fa
     return faults, {f"span_{name}": int(count) for name, count in zip(NAMES, counts)}
 
 
-def _folder(folder: Path, manifest: dict[str, Any], vocab_size: int | None, eod: int | None, tell: Tell) -> list[Fault]:
+def _folder(folder: Path, manifest: Manifest, vocab_size: int | None, eod: int | None, tell: Tell) -> list[Fault]:
     path = folder / MANIFEST
     faults = [fault] if (fault := changed(manifest, path)) else []
-    listed: dict[str, Any] = {}
+    listed: dict[str, File] = {}
     totals: dict[str, dict[str, int]] = {split: {} for split in manifest["splits"]}
     try:
         shards = shards_of(manifest, path)
@@ -189,7 +191,7 @@ def _folder(folder: Path, manifest: dict[str, Any], vocab_size: int | None, eod:
     return faults
 
 
-def _files(folder: Path, entries: dict[str, Any], tell: Tell) -> Iterator[Fault]:
+def _files(folder: Path, entries: Mapping[str, File], tell: Tell) -> Iterator[Fault]:
     for name, entry in entries.items():
         file = folder / name
         if leaves(name):
@@ -207,26 +209,22 @@ def _files(folder: Path, entries: dict[str, Any], tell: Tell) -> Iterator[Fault]
                 yield Fault(str(file), fault, "copy it again, or build again")
 
 
-def _counted(place: Path, said: dict[str, Any], counts: dict[str, int], what: str = "") -> Iterator[Fault]:
-    for name, words in (("rows", "documents"), ("tokens", "tokens")):
-        if said.get(name) != counts.get(name, 0):
-            yield Fault(
-                str(place), f"{what}has {counts.get(name, 0):,} {words}, the manifest says {said.get(name)}", _AGAIN
-            )
+def _counted(place: Path, said: Shard | Split, counts: dict[str, int], what: str = "") -> Iterator[Fault]:
+    for name, words, told in (("rows", "documents", said["rows"]), ("tokens", "tokens", said["tokens"])):
+        if told != counts.get(name, 0):
+            yield Fault(str(place), f"{what}has {counts.get(name, 0):,} {words}, the manifest says {told}", _AGAIN)
 
 
-def _spans(path: Path, manifest: dict[str, Any], totals: dict[str, dict[str, int]]) -> Iterator[Fault]:
-    spans = manifest.get("spans")
-    for name, said in spans.items() if isinstance(spans, dict) else ():
+def _spans(path: Path, manifest: Manifest, totals: dict[str, dict[str, int]]) -> Iterator[Fault]:
+    for name, said in manifest.get("spans", {}).items():
         found = sum(total.get(f"span_{name}", 0) for total in totals.values())
         if found != said:
             yield Fault(str(path), f"has {found:,} tokens of {name}, the manifest says {said}", _AGAIN)
 
 
-def _quarantine(folder: Path, manifest: dict[str, Any], tell: Tell) -> Iterator[Fault]:
+def _quarantine(folder: Path, manifest: Manifest, tell: Tell) -> Iterator[Fault]:
     entry = manifest.get("quarantine")
-    kinds = {"name": str, "size": int, "sha256": str}
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in kinds.items()):
+    if not fits(entry, Quarantine):
         yield Fault(str(folder / MANIFEST), "does not list the quarantine with name, size and sha256", _AGAIN)
         return
     file = folder / entry["name"]
