@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from ablab.core.streams import styled
 
 if TYPE_CHECKING:
     from ablab.data.harmony.build import Progress
+    from ablab.records.harmony import Built
 
 data = typer.Typer(help="Make, show and check token files.", no_args_is_help=True, rich_markup_mode=None)
 build = typer.Typer(help="Make token files.", no_args_is_help=True, rich_markup_mode=None)
@@ -237,7 +238,7 @@ def _line(progress: Progress) -> str:
     return f"{done}, {progress.tokens / 1e6:,.1f} M tokens, {speed / 1e6:.2f} M tokens/s"
 
 
-def _summary(manifest: dict[str, Any], out: Path, last: Progress | None, seconds: float) -> Iterator[str]:
+def _summary(manifest: Built, out: Path, last: Progress | None, seconds: float) -> Iterator[str]:
     splits = manifest["splits"]
     rows, tokens = (sum(split[name] for split in splits.values()) for name in ("rows", "tokens"))
     shards = sum(len(split["shards"]) for split in splits.values())

@@ -6,7 +6,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from ablab.records.corpus import File
 
-Count = Literal["train_rows", "train_tokens", "valid_rows", "valid_tokens", "reasoning", "final", "bad", "dropped",
+Counted = Literal["train_rows", "train_tokens", "valid_rows", "valid_tokens", "reasoning", "final", "bad", "dropped",
                 "truncated", "checked"]  # fmt: skip
 
 
@@ -35,7 +35,7 @@ class Encoder(TypedDict):
     vocab_size: NotRequired[int]
 
 
-class Source(TypedDict):
+class RowsFile(TypedDict):
     """A file of rows that a build read; fields: their names; first: its row that is row 0 here."""
 
     name: str
@@ -53,11 +53,11 @@ class Divided(TypedDict):
     threshold: int
 
 
-class Told(TypedDict, total=False):
+class Carried(TypedDict, total=False):
     """What of a manifest is shown as it stands."""
 
     config_hash: str
-    inputs: list[Source]
+    inputs: list[RowsFile]
     split: Divided
     quarantined: int
     dropped: int
@@ -71,7 +71,7 @@ class Quarantine(File):
     name: str
 
 
-class Manifest(Told):
+class HarmonyManifest(Carried):
     """manifest.json, as who reads the token files of a build relies on it."""
 
     kind: str
@@ -81,27 +81,27 @@ class Manifest(Told):
     quarantine: NotRequired[object]
 
 
-class Identity(TypedDict):
+class BuildIdentity(TypedDict):
     """What two builds must share to give the same files; plan.json of one that was begun."""
 
     format: int
     settings: dict[str, float | None]
-    inputs: list[Source]
+    inputs: list[RowsFile]
     tokenizer: str
     digest: NotRequired[str]
 
 
-class Built(Manifest):
+class Built(HarmonyManifest):
     """manifest.json, as who made it relies on it."""
 
-    identity: Identity
+    identity: BuildIdentity
     rows: int
     checked: int
     config: dict[str, object]
     renderer: dict[str, object]
 
 
-class Unit(TypedDict):
+class Finished(TypedDict):
     """What a slice of the rows came to; shortest_dropped: tokens of the shortest row that was dropped as too long."""
 
     unit: int

@@ -55,7 +55,7 @@ def test_rows_that_all_failed_are_listed_where_the_error_says(tmp_path: Path) ->
     ("spoil", "fault"),
     [
         (lambda text: "", r"plan.json: cannot be read"),
-        (lambda text: "[]", r"plan.json: does not hold format, settings"),
+        (lambda text: "[]", r"plan.json: holds list for its content, where an object belongs"),
         (lambda text: text.replace('"max_tokens": null', '"max_tokens": 7'), r"plan.json: was changed after it was wr"),
         (lambda text: text.replace('"inputs"', '"outputs"'), r"plan.json: does not hold inputs"),
     ],

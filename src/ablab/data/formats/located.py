@@ -10,7 +10,7 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import fits, misfit
 from ablab.data.formats.indexed import bare, paths
-from ablab.records.harmony import Manifest, Shard
+from ablab.records.harmony import HarmonyManifest, Shard
 
 R = TypeVar("R", bound=Mapping[str, object])
 MANIFEST = "manifest.json"
@@ -26,7 +26,7 @@ class Located(NamedTuple):
 
     kind: Literal["megatron", "shard", "folder"]
     path: Path
-    manifest: Manifest | None = None
+    manifest: HarmonyManifest | None = None
 
 
 def locate(place: Path | str, *, whole: bool = True) -> Located:
@@ -56,15 +56,15 @@ def locate(place: Path | str, *, whole: bool = True) -> Located:
     raise CheckFailed(Fault(str(place), fault, "check the path"))
 
 
-def harmony_manifest(path: Path, *, whole: bool = True) -> Manifest:
+def harmony_manifest(path: Path, *, whole: bool = True) -> HarmonyManifest:
     """The manifest of a Harmony build. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
     found: object = read_json(path)
     kind = found.get("kind") if isinstance(found, dict) else None
     if kind != "harmony":
         cure = "give the folder of `ablab data build harmony`, or a prefix or shard"
         raise CheckFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
-    if not fits(found, Manifest):
-        raise CheckFailed(Fault(str(path), misfit(found, Manifest), _AGAIN))
+    if not fits(found, HarmonyManifest):
+        raise CheckFailed(Fault(str(path), misfit(found, HarmonyManifest), _AGAIN))
     if found["splits"].keys() < set(_SPLITS):
         raise CheckFailed(Fault(str(path), f"does not hold splits ({', '.join(_SPLITS)})", _AGAIN))
     if others := sorted(found["splits"].keys() - set(_SPLITS)):
@@ -105,7 +105,7 @@ def read_sealed(path: Path, *keys: str, cure: str, form: type[R]) -> R:
     return record
 
 
-def shards_of(manifest: Manifest, path: Path) -> list[tuple[str, Shard]]:
+def shards_of(manifest: HarmonyManifest, path: Path) -> list[tuple[str, Shard]]:
     """(split, shard) in the manifest's order. CheckFailed where an entry names what is not in the folder."""
     found = []
     for split, entry in manifest["splits"].items():
@@ -127,7 +127,7 @@ def prefix_of(folder: Path, split: str, shard: Shard) -> Path:
     return folder / split / f"{shard['name']}_tokens"
 
 
-def _manifest_above(path: Path, whole: bool) -> Manifest | None:
+def _manifest_above(path: Path, whole: bool) -> HarmonyManifest | None:
     """That of the build a prefix lies in; None where there is none, or only a file of that name."""
     try:
         manifest = read_json(path)

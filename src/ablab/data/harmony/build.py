@@ -22,6 +22,7 @@ from ablab.data.harmony import crew
 from ablab.data.harmony.finish import finish
 from ablab.data.harmony.plan import CHECK_EVERY, OURS, Plan, plan, settings, settle, strangers, sweep
 from ablab.data.harmony.unit import PARTS, Job, vocabulary_at
+from ablab.records.harmony import Built
 from ablab.runtime.lock import locked
 
 SHOWN = 5  # failed rows that an error names
@@ -53,7 +54,7 @@ def build(
     vocab: str = "",
     say: Callable[[str], object] = print,
     progress: Callable[[Progress], object] = lambda progress: None,
-) -> dict[str, Any]:
+) -> Built:
     """Build `out` from `source` (see rows.find), or finish it where it was begun; returns its manifest.
 
     Rows with a hash of their id below valid_fraction are held out (see held). max_rows: only the first rows. max_tokens:
@@ -135,7 +136,7 @@ def _too_many(job: Job, wanted: Plan, bad: int, max_bad: int) -> CheckFailed:
     return CheckFailed([*faults, Fault("max_bad", fault, cure)])
 
 
-def _as_many_bad(out: Path, manifest: dict[str, Any], max_bad: int) -> None:
+def _as_many_bad(out: Path, manifest: Built, max_bad: int) -> None:
     """Refuse a finished build with more failed rows than may be now."""
     bad = manifest["quarantined"]
     if bad > max_bad:
@@ -187,7 +188,7 @@ def _unchanged(wanted: Plan, stamps: list[list[int]]) -> None:
         )
 
 
-def _notes(manifest: dict[str, Any]) -> Iterator[str]:
+def _notes(manifest: Built) -> Iterator[str]:
     fraction = manifest["split"]["valid_fraction"]
     for name, other, asked in (("valid", "train", 0), ("train", "valid", 1)):  # none at all may be what was asked for
         if not manifest["splits"][name]["rows"] and fraction != asked:

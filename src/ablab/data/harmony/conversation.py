@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 Role = Literal["system", "developer", "user", "assistant"]
 Channel = Literal["analysis", "final"]
@@ -93,7 +93,7 @@ def from_synth(query: str, reasoning: str, answer: str) -> tuple[Message, ...]:
     )
 
 
-def from_messages(value: Any) -> tuple[Message, ...]:
+def from_messages(value: object) -> tuple[Message, ...]:
     """A list of {"role", "content"[, "channel"][, "thinking"]}, or {"messages": that list}, as messages. Not checked.
 
     `content` is text, or a list of one part: {"type": "text"}, or openai-harmony's "system_content" (identity, dates,
@@ -111,7 +111,7 @@ def from_messages(value: Any) -> tuple[Message, ...]:
     return tuple(message for k, one in enumerate(value) for message in _from_dict(k, one))
 
 
-def _from_dict(k: int, value: Any) -> Iterable[Message]:
+def _from_dict(k: int, value: object) -> Iterable[Message]:
     if not isinstance(value, dict):
         raise BadConversation(f"message {k} is {_kind(value)}, not an object with role and content")
     for name in ("role", "content"):
@@ -130,7 +130,7 @@ def _from_dict(k: int, value: Any) -> Iterable[Message]:
     return [Message(role, _text(k, role, thinking), "analysis"), Message(role, text, channel or "final")]
 
 
-def _text(k: int, role: str, content: Any) -> str:
+def _text(k: int, role: str, content: object) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -186,5 +186,5 @@ def _written_out(part: str) -> str:
     return "\n\n".join(sections)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), repr(value)[:40])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +20,16 @@ from ablab.data.harmony import held
 from ablab.data.harmony.plan import Plan
 from ablab.data.harmony.unit import COUNTS, KINDS, Job, Unit, entry_of
 from ablab.data.tokenizers.o200k_harmony import O200kHarmony
+from ablab.records.harmony import Built, Counted, Finished, Quarantine, Shard
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 PIECE = 4096  # documents copied at a time
 REASONS = 3  # that an error names where no row is left
 
 
-def finish(wanted: Plan, job: Job) -> dict[str, Any]:
+def finish(wanted: Plan, job: Job) -> Built:
     """Write what is left to write once every unit has its record; the manifest, which says that all is there, last.
 
     CheckFailed where no row is left to write.
@@ -35,21 +39,19 @@ def finish(wanted: Plan, job: Job) -> dict[str, Any]:
     with atomic(listed, sum(one.stat().st_size for one in bad)) as part, part.open("wb") as file:
         for one in bad:
             file.write(read_whole(one))
-    records = [read_json(job.record(unit), "files", *COUNTS) for unit in wanted.units]
+    records = [read_json(job.record(unit), form=Finished) for unit in wanted.units]
     if not any(record["train_rows"] + record["valid_rows"] for record in records):
         raise CheckFailed(_nothing_left(listed, records, wanted.settings.max_tokens))
     train = [_train(job, unit, record) for unit, record in zip(wanted.units, records) if record["train_rows"]]
     valid = list(_valid(job, wanted, records))
-    manifest = _manifest(wanted, job, records, {"train": train, "valid": valid})
-    manifest["quarantine"] = {"name": listed.name, **entry_of(listed)}
-    manifest = sealed(manifest)
+    manifest = sealed(_manifest(wanted, job, records, train, valid, {"name": listed.name, **entry_of(listed)}))
     write_json(job.out / "manifest.json", manifest)
     return manifest
 
 
-def _nothing_left(listed: Path, records: Sequence[dict[str, Any]], max_tokens: int | None) -> Fault:
+def _nothing_left(listed: Path, records: Sequence[Finished], max_tokens: int | None) -> Fault:
     """Why no row is left: the commonest reasons, and what would leave one."""
-    bad, dropped = (sum(record[name] for record in records) for name in ("bad", "dropped"))
+    bad, dropped = sum(record["bad"] for record in records), sum(record["dropped"] for record in records)
     with listed.open(encoding="utf-8") as lines:
         reasons = Counter(json.loads(line)["reason"] for line in lines).most_common(REASONS)
     why = "; ".join(f"{count:,} because: {reason}" for reason, count in reasons)
@@ -62,11 +64,11 @@ def _nothing_left(listed: Path, records: Sequence[dict[str, Any]], max_tokens: i
 
 
 def _manifest(
-    wanted: Plan, job: Job, records: Sequence[dict[str, Any]], shards: dict[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
+    wanted: Plan, job: Job, records: Sequence[Finished], train: list[Shard], valid: list[Shard], quarantine: Quarantine
+) -> Built:
     asked = wanted.settings
     config = held.config(asked.valid_fraction, O200kHarmony.eod_id)
-    count = {name: sum(record[name] for record in records) for name in COUNTS}
+    count: dict[Counted, int] = {name: sum(record[name] for record in records) for name in COUNTS}
     return {
         "kind": "harmony",
         "config": config,
@@ -80,24 +82,27 @@ def _manifest(
         "inputs": [{"name": one.name, "sha256": one.sha256, "rows": one.rows} for one in wanted.inputs],
         "split": {"rule": held.RULE, "valid_fraction": asked.valid_fraction, "threshold": job.threshold},
         "splits": {
-            name: {"rows": count[f"{name}_rows"], "tokens": count[f"{name}_tokens"], "shards": found}
-            for name, found in shards.items()
+            "train": {"rows": count["train_rows"], "tokens": count["train_tokens"], "shards": train},
+            "valid": {"rows": count["valid_rows"], "tokens": count["valid_tokens"], "shards": valid},
         },
-        "spans": {name: count[name] for name in ("reasoning", "final")},
+        "spans": {"reasoning": count["reasoning"], "final": count["final"]},
         "rows": wanted.rows,
         "quarantined": count["bad"],
-        **{name: count[name] for name in ("dropped", "truncated", "checked")},
+        "dropped": count["dropped"],
+        "truncated": count["truncated"],
+        "checked": count["checked"],
         "identity": wanted.identity,
+        "quarantine": quarantine,
     }
 
 
-def _train(job: Job, unit: Unit, record: dict[str, Any]) -> dict[str, Any]:
+def _train(job: Job, unit: Unit, record: Finished) -> Shard:
     files = {name: entry for name, entry in record["files"].items() if name.startswith("train/")}
     shard = job.shard(unit, "train").name
     return {"name": shard, "rows": record["train_rows"], "tokens": record["train_tokens"], "files": files}
 
 
-def _valid(job: Job, wanted: Plan, records: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _valid(job: Job, wanted: Plan, records: Sequence[Finished]) -> Iterator[Shard]:
     """Held-out parts of units, in order, in as few shards as have no more rows than a shard may have."""
     groups: list[list[int]] = []
     rows = 0
@@ -118,11 +123,16 @@ def _valid(job: Job, wanted: Plan, records: Sequence[dict[str, Any]]) -> Iterato
             for kind in KINDS
             for end in ("bin", "idx")
         }
-        counted = {name: sum(records[index][f"valid_{name}"] for index in group) for name in ("rows", "tokens")}
-        yield {"name": prefix.name, **counted, "files": files}
+        tokens = sum(records[index]["valid_tokens"] for index in group)
+        yield {
+            "name": prefix.name,
+            "rows": sum(records[i]["valid_rows"] for i in group),
+            "tokens": tokens,
+            "files": files,
+        }
 
 
-def _merge(parts: Sequence[Path], to: Path, dtype: Any) -> None:
+def _merge(parts: Sequence[Path], to: Path, dtype: DTypeLike) -> None:
     with ExitStack() as stack:
         writer = stack.enter_context(IndexedWriter(to, dtype))
         for part in map(open_indexed, parts):

@@ -6,7 +6,6 @@ import hashlib
 import math
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any
 
 from ablab.core.files import canonical
 
@@ -25,7 +24,7 @@ def threshold(valid_fraction: float) -> int:
     return int(Decimal(str(valid_fraction)) * (1 << 64))
 
 
-def config(valid_fraction: float, eod_id: int) -> dict[str, Any]:
+def config(valid_fraction: float, eod_id: int) -> dict[str, object]:
     """What the vpMoE project writes about its builds under the same name, field by field."""
     return {
         "valid_fraction": valid_fraction,
@@ -37,6 +36,6 @@ def config(valid_fraction: float, eod_id: int) -> dict[str, Any]:
     }
 
 
-def config_hash(found: dict[str, Any]) -> str:
+def config_hash(found: dict[str, object]) -> str:
     """sha256 of the compact, sorted JSON of `config`: equal to theirs for equal settings."""
     return hashlib.sha256(canonical(found).encode()).hexdigest()

@@ -7,11 +7,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ablab.data.vocabulary import default_path, read
 
 if TYPE_CHECKING:
+    from openai_harmony import Message as TheirMessage
+
     from ablab.data.harmony.conversation import Message
 
 EOD = 199_999
@@ -29,7 +32,7 @@ class OfficialRenderer:
 
         path = vocab_path or default_path()
         read(vocab_path)  # openai-harmony would fetch the file where it finds none: ours is checked first
-        self._library: Any = openai_harmony
+        self._library: ModuleType = openai_harmony
         with _found_at(path):
             self._encoding = openai_harmony.load_harmony_encoding(openai_harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
         self._keep_all = openai_harmony.RenderConversationConfig(auto_drop_analysis=False)
@@ -44,7 +47,7 @@ class OfficialRenderer:
         """The ids of one message alone, ended with <|end|>."""
         return list(self._encoding.render(self.message(message)))
 
-    def message(self, message: Message) -> Any:
+    def message(self, message: Message) -> TheirMessage:
         """`message` as openai-harmony's own."""
         made = self._library.Message.from_role_and_content(self._library.Role(message.role), message.text)
         return made if message.channel is None else made.with_channel(message.channel)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import read_json, write_json
+from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
 from ablab.data.formats.located import changed, sealed
 from ablab.data.harmony import held
 from ablab.data.harmony.rows import Input, find
 from ablab.data.harmony.unit import PARTS, Job, Unit
 from ablab.data.vocabulary import SHA256
+from ablab.records.harmony import BuildIdentity, Built, RowsFile
 
+R = TypeVar("R", Built, BuildIdentity)
 FORMAT = 2  # raised when the same inputs and settings would give other files
 CHECK_EVERY = 256
 LEAST, MOST, SHARES = 2048, 65_536, 64
@@ -68,11 +71,11 @@ class Plan:
     rows: int  # that are read, at most max_rows
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> BuildIdentity:
         """What two builds must share to give the same files."""
         return {
             "format": FORMAT,
-            "settings": dict(self.settings.__dict__),
+            "settings": asdict(self.settings),
             "inputs": [one.identity for one in self.inputs],
             "tokenizer": SHA256,
         }
@@ -104,20 +107,20 @@ def plan(asked: Settings, sources: Sequence[str], inputs: Inputs) -> Plan:
     return Plan(replace(asked, rows_per_shard=per_shard), tuple(found), tuple(units), rows)
 
 
-def settle(out: Path, wanted: Plan) -> dict[str, Any] | None:
+def settle(out: Path, wanted: Plan) -> Built | None:
     """Make sure that `out` is empty, or of this very build. Returns the manifest where it is finished.
 
     CheckFailed naming what differs, or what else lies there. The caller holds the lock.
     """
     if (out / "manifest.json").exists():
-        manifest = _read(out, out / "manifest.json", "kind", "identity", "splits", "quarantined")
+        manifest = _read(out, out / "manifest.json", Built)
         _same(out, manifest["identity"], wanted.identity, "was built")
         _whole(out, manifest)
         shutil.rmtree(out / PARTS, ignore_errors=True)  # left where a build was killed at its very end
         return manifest
     begun = out / PARTS / "plan.json"
     if begun.exists():
-        before = _read(out, begun, "format", "settings", "inputs", "tokenizer")
+        before = _read(out, begun, BuildIdentity)
         _same(out, before, wanted.identity, "was begun")
     else:
         odd = strangers(out, {PARTS})
@@ -129,23 +132,23 @@ def settle(out: Path, wanted: Plan) -> dict[str, Any] | None:
     return None
 
 
-def _read(out: Path, path: Path, *keys: str) -> dict[str, Any]:
+def _read(out: Path, path: Path, form: type[R]) -> R:
     """A record of a build, as it was written. CheckFailed with a cure that can be followed: it is not made again alone."""
     cure = f"delete {out} with all in it and build again, or choose another --out"
     try:
-        record: dict[str, Any] = read_json(path)
+        record: object = read_json(path)
     except CheckFailed as error:
         raise CheckFailed(Fault(str(path), error.faults[0].fault, cure)) from error
     if isinstance(record, dict) and record.get("kind", "harmony") != "harmony":
         raise CheckFailed(Fault(str(out), "holds another kind of dataset", "choose another --out"))
-    if missing := [key for key in keys if not isinstance(record, dict) or key not in record]:
-        raise CheckFailed(Fault(str(path), f"does not hold {', '.join(missing)}", cure))
+    if not fits(record, form):
+        raise CheckFailed(Fault(str(path), misfit(record, form), cure))
     if fault := changed(record, path, cure):
         raise CheckFailed(fault)
     return record
 
 
-def _whole(out: Path, manifest: dict[str, Any]) -> None:
+def _whole(out: Path, manifest: Built) -> None:
     """Names and sizes only: `ablab data verify` reads the files."""
     for split in manifest["splits"].values():
         for shard in split["shards"]:
@@ -176,22 +179,25 @@ def _half(path: Path) -> bool:
     return path.name.endswith(".part") and path.name.startswith((".manifest.json.", ".quarantine.jsonl."))
 
 
-def _same(out: Path, before: dict[str, Any], now: dict[str, Any], how: str) -> None:
+def _same(out: Path, before: BuildIdentity, now: BuildIdentity, how: str) -> None:
     faults = [
         f"with {name} {_shown(before['settings'].get(name))}, not {_shown(value)}"
         for name, value in now["settings"].items()
         if before["settings"].get(name) != value
     ]
     faults += _other_inputs(before["inputs"], now["inputs"])
-    for name in ("format", "tokenizer"):
-        if before[name] != now[name]:
-            faults.append(f"with {name} {before[name]}, not {now[name]}")
+    for name, old, new in (
+        ("format", before["format"], now["format"]),
+        ("tokenizer", before["tokenizer"], now["tokenizer"]),
+    ):
+        if old != new:
+            faults.append(f"with {name} {old}, not {new}")
     if faults:
         cure = "give the same again to go on, or choose another --out"
         raise CheckFailed(Fault(str(out), f"{how} {'; '.join(faults)}", cure))
 
 
-def _other_inputs(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
+def _other_inputs(before: list[RowsFile], now: list[RowsFile]) -> list[str]:
     if len(before) != len(now):
         return [f"from {len(before)} inputs, not {len(now)}"]
     faults = []

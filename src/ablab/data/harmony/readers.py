@@ -1,4 +1,4 @@
-"""Any slice of the rows of a Parquet, Arrow or JSON lines file, or of the mock, with memory that does not grow.
+"""Slices of the rows of a Parquet, Arrow or JSON lines file, or of the mock, with memory that does not grow.
 
 A reader yields (row number, cells) for the fields it was given, in their order; a cell that cannot be read is Bad. Asked
 for slices in rising order it goes on where it stopped: a worker reads its file once, whatever slices it is handed.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.opened import lines
@@ -20,7 +20,12 @@ from ablab.core.strict_json import blank, loads, repeated
 from ablab.data.formats.arrow import opened
 from ablab.data.harmony import mock
 
-Cells = tuple[Any, ...]
+if TYPE_CHECKING:
+    from pyarrow import Array, RecordBatch
+
+    Batches = Iterator[tuple[int, RecordBatch]]  # each with the number of its first row
+
+Cells = tuple[object, ...]
 BATCH = 256
 MARK_EVERY = 1024  # rows between two places of a JSON lines file that a reader can jump to
 
@@ -46,10 +51,12 @@ class Mark(NamedTuple):
 class _Tables:
     """Slices out of a run of record batches that can be begun anew at certain rows."""
 
-    def __init__(self, name: str, fields: Sequence[str], begins: Sequence[int], open_at: Callable[[int], Any]) -> None:
+    def __init__(
+        self, name: str, fields: Sequence[str], begins: Sequence[int], open_at: Callable[[int], Batches]
+    ) -> None:
         self._name, self._fields, self._begins, self._open_at = name, fields, list(begins), open_at
-        self._source: Iterator[tuple[int, Any]] = iter(())
-        self._held: tuple[int, Any] | None = None
+        self._source: Batches = iter(())
+        self._held: tuple[int, RecordBatch] | None = None
         self._at = -1  # the row at which the next batch begins; -1: nothing is open
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Cells]]:
@@ -63,7 +70,7 @@ class _Tables:
             fault = f"cannot be read behind row {max(self._at, start)} ({' '.join(str(error).split())})"
             raise CheckFailed(Fault(self._name, fault, "fetch or write the file again")) from error
 
-    def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+    def _batches(self, start: int, stop: int) -> Batches:
         group = bisect_right(self._begins, start) - 1
         if self._at < 0 or (self._held or (self._at,))[0] > start or self._begins[group] > self._at:
             self._source, self._held = self._open_at(group), None
@@ -96,7 +103,7 @@ def parquet(path: Path, name: str, fields: Sequence[str]) -> Reader:
     for group in range(file.num_row_groups):
         begins.append(begins[-1] + file.metadata.row_group(group).num_rows)
 
-    def open_at(group: int) -> Iterator[tuple[int, Any]]:
+    def open_at(group: int) -> Batches:
         for one in range(group, file.num_row_groups):
             first = begins[one]
             # group by group: one iterator over all of them keeps what it has read
@@ -110,7 +117,7 @@ def parquet(path: Path, name: str, fields: Sequence[str]) -> Reader:
 def arrow(path: Path, name: str, fields: Sequence[str]) -> Reader:
     """Rows of an Arrow file, of either format; memory-mapped."""
 
-    def open_at(_: int) -> Iterator[tuple[int, Any]]:
+    def open_at(_: int) -> Batches:
         first = 0
         with opened(path) as table:
             for whole in table.batches:
@@ -188,17 +195,17 @@ def scan_lines(path: Path) -> tuple[int, tuple[Mark, ...]]:
     return rows, tuple(marks)
 
 
-def cells(column: Any, field: str) -> list[Any]:
+def cells(column: Array, field: str) -> list[object]:
     """A column's values; one that is no UTF-8 is Bad, and the others are kept."""
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:
-        return [_cell(value, field) for value in column]
+        return [_cell(column, at, field) for at in range(len(column))]
 
 
-def _cell(value: Any, field: str) -> Any:
+def _cell(column: Array, at: int, field: str) -> object:
     try:
-        return value.as_py()
+        return column[at].as_py()
     except UnicodeDecodeError as error:
         return Bad(f"'{field}' is no UTF-8 at byte {error.start}")
 

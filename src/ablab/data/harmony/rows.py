@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import canonical
@@ -23,6 +23,7 @@ from ablab.core.strict_json import loads, repeated_inside
 from ablab.data.formats import arrow
 from ablab.data.harmony import mock, readers
 from ablab.data.harmony.readers import Bad, Cells, Mark, Reader
+from ablab.records.harmony import RowsFile
 
 if TYPE_CHECKING:
     from ablab.data.harmony.conversation import Message
@@ -54,10 +55,12 @@ class Input:
     first: int = 0  # the row of the file that is row 0 here
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> RowsFile:
         """What two builds must share to give the same files."""
-        found = {"name": self.name, "sha256": self.sha256, "rows": self.rows, "fields": list(self.fields)}
-        return found | ({"first": self.first} if self.first else {})
+        found: RowsFile = {"name": self.name, "sha256": self.sha256, "rows": self.rows, "fields": list(self.fields)}
+        if self.first:
+            found["first"] = self.first
+        return found
 
     def place(self, number: int) -> str:
         """What a person can find a row by; `number` as its reader gives it."""
@@ -98,14 +101,18 @@ class Input:
     def _messages(self, cells: Cells) -> tuple[Message, ...]:
         from ablab.data.harmony.conversation import from_messages, from_synth
 
+        texts: list[str] = []
         for field, cell in zip(self.fields[-len(cells) :], cells):
             if cell is None:
                 raise ValueError(f"'{field}' has no value")
             if isinstance(cell, Bad):
                 raise ValueError(cell.reason)
-            if field != MESSAGES and not isinstance(cell, str):
+            if field == MESSAGES:
+                return from_messages(_listed(cell))
+            if not isinstance(cell, str):
                 raise ValueError(f"'{field}' is {type(cell).__name__}, not a string")
-        return from_synth(*cells) if len(cells) == 3 else from_messages(_listed(cells[0]))
+            texts.append(cell)
+        return from_synth(*texts)
 
 
 def content_id(value: object) -> str:
@@ -241,7 +248,7 @@ def _id(cell: object, field: str) -> str:
     return row_id
 
 
-def _listed(value: object) -> Any:
+def _listed(value: object) -> object:
     """What a cell of messages_json holds: JSON text, or what was read already."""
     if isinstance(value, str):
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from ablab.data.harmony.held import hash_of
 from ablab.data.harmony.render import Renderer
 from ablab.data.harmony.rows import BadRow, Input
 from ablab.data.tokenizers.o200k_harmony import O200kHarmony
+from ablab.records.corpus import File
+from ablab.records.harmony import Counted, Finished
 
 if TYPE_CHECKING:
     from ablab.data.harmony.conversation import Message
@@ -46,8 +48,7 @@ class Place(Protocol):
     value: int
 
 
-COUNTS: tuple[str, ...] = ("train_rows", "train_tokens", "valid_rows", "valid_tokens")
-COUNTS += ("reasoning", "final", "bad", "dropped", "truncated", "checked")
+COUNTS: tuple[Counted, ...] = get_args(Counted)
 
 
 class Unit(NamedTuple):
@@ -84,13 +85,13 @@ class Job:
         return self.out / PARTS / f"bad_{unit.number:05d}.jsonl"
 
 
-def finished(job: Job, unit: Unit) -> tuple[dict[str, Any] | None, str]:
+def finished(job: Job, unit: Unit) -> tuple[Finished | None, str]:
     """A unit's record where all its files are what it says; else None, and what is damaged ("" if it was never made)."""
     path = job.record(unit)
     if not path.exists():
         return None, ""
     try:
-        record: dict[str, Any] = read_json(path, "files", *COUNTS)
+        record = read_json(path, form=Finished)
     except CheckFailed as error:
         return None, str(error.faults[0])
     if changed(record, path):
@@ -122,7 +123,7 @@ class Builder:
         *,
         fatal: Collection[int] = (),
         at: Place | None = None,
-    ) -> dict[str, Any]:
+    ) -> Finished:
         """Write a unit's files and its record. `tell` hears of rows read and tokens made since it was last told.
 
         `fatal` rows are set aside unseen: each has ended a worker. `at` is told each row before it is looked at.
@@ -235,25 +236,28 @@ class Builder:
             cure = "report it; --check-every 0 builds without the check"
             raise CheckFailed(Fault(place, f"{fault}{ours[where : where + 3]}", cure))
 
-    def _finish(self, unit: Unit, counts: _Counts, splits: dict[str, _Split], bad: list[str]) -> dict[str, Any]:
+    def _finish(self, unit: Unit, counts: _Counts, splits: dict[str, _Split], bad: list[str]) -> Finished:
         job, files = self.job, [file for split in splits.values() for file in split.files()]
         if bad:
             write_atomic(job.quarantine(unit), "".join(bad))
             files.append(job.quarantine(unit))
-        record = sealed(
-            {
-                "unit": unit.number,
-                **{f"{name}_rows": split.rows for name, split in splits.items()},
-                **{f"{name}_tokens": split.tokens for name, split in splits.items()},
-                **{name: sum(getattr(split, name) for split in splits.values()) for name in ("reasoning", "final")},
-                "bad": len(bad),
-                "dropped": counts.dropped,
-                "shortest_dropped": counts.shortest,
-                "truncated": counts.truncated,
-                "checked": counts.checked,
-                "files": {file.relative_to(job.out).as_posix(): entry_of(file) for file in files},
-            }
-        )
+        train, valid = splits["train"], splits["valid"]
+        found: Finished = {
+            "unit": unit.number,
+            "train_rows": train.rows,
+            "valid_rows": valid.rows,
+            "train_tokens": train.tokens,
+            "valid_tokens": valid.tokens,
+            "reasoning": train.reasoning + valid.reasoning,
+            "final": train.final + valid.final,
+            "bad": len(bad),
+            "dropped": counts.dropped,
+            "shortest_dropped": counts.shortest,
+            "truncated": counts.truncated,
+            "checked": counts.checked,
+            "files": {file.relative_to(job.out).as_posix(): entry_of(file) for file in files},
+        }
+        record = sealed(found)
         write_json(job.record(unit), record)
         return record
 
@@ -269,7 +273,7 @@ def vocabulary_at(vocab: str) -> Path:
     return path
 
 
-def entry_of(file: Path) -> dict[str, Any]:
+def entry_of(file: Path) -> File:
     """What a record and the manifest say about a file."""
     return {"size": file.stat().st_size, "sha256": sha256_file(file)}
 

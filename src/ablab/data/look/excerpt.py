@@ -10,12 +10,12 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.slot import Choice
 from ablab.data.tokenizers.tokenizer import Tokenizer
-from ablab.records.harmony import Manifest
+from ablab.records.harmony import HarmonyManifest
 
 MARKS = ("not trained", "reasoning", "final", "trained", "unknown")  # unknown: a label that means nothing
 
 
-class Shown(TypedDict):
+class RunShown(TypedDict):
     """A run for readers. `parts`: (is it a control token, text)."""
 
     mark: str
@@ -31,7 +31,7 @@ class Run:
     tokens: int
     parts: tuple[tuple[bool, str], ...]
 
-    def shown(self) -> Shown:
+    def shown(self) -> RunShown:
         """The run as JSON writes it."""
         return {"mark": self.mark, "tokens": self.tokens, "parts": list(self.parts)}
 
@@ -79,7 +79,7 @@ class Decoder:
         return "<|bos|>" if token == self.words.bos_id else f"<|{token}|>"
 
 
-def decoder(tokenizer: str | Choice | Tokenizer | None, manifest: Manifest | None) -> Decoder:
+def decoder(tokenizer: str | Choice | Tokenizer | None, manifest: HarmonyManifest | None) -> Decoder:
     """The decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
 
     CheckFailed where what was given cannot be used; a build's own that cannot be read becomes a note.

@@ -15,10 +15,10 @@ from ablab.data.formats.located import MANIFEST, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_sidecar, is_golf, read_shard
 from ablab.data.look.excerpt import MARKS, Decoder, Run, decoder, runs
 from ablab.data.look.looks import right_width
-from ablab.data.look.shown import Files, Folder, Numbers, Sample, show
+from ablab.data.look.shown import BuildFacts, Excerpt, FileFacts, Numbers, show
 from ablab.data.spans import NAMES
 from ablab.data.tokenizers.tokenizer import Tokenizer
-from ablab.records.harmony import Manifest, Told
+from ablab.records.harmony import Carried, HarmonyManifest
 
 __all__ = ["inspect", "show"]
 LIMIT = 1000  # tokens of the document that are shown
@@ -28,7 +28,7 @@ _PIECE = 1 << 22
 
 def inspect(
     place: Path | str, *, document: int = 0, tokenizer: str | Choice | Tokenizer | None = None, limit: int = LIMIT
-) -> Files | Folder:
+) -> FileFacts | BuildFacts:
     """Facts about the data at `place` (see locate), JSON-able: counts, lengths, tokens per span, and one document.
 
     `tokenizer`: a lever's name, its settings or the lever itself, to show text; a build's own is used where none is
@@ -45,7 +45,7 @@ def inspect(
     return _folder(found.path, found.manifest, document, words, limit)
 
 
-def _folder(folder: Path, manifest: Manifest, document: int, words: Decoder, limit: int) -> Folder:
+def _folder(folder: Path, manifest: HarmonyManifest, document: int, words: Decoder, limit: int) -> BuildFacts:
     listed: dict[str, list[Path]] = {split: [] for split in manifest["splits"]}
     for split, shard in shards_of(manifest, folder / MANIFEST):
         listed[split].append(prefix_of(folder, split, shard))
@@ -54,7 +54,7 @@ def _folder(folder: Path, manifest: Manifest, document: int, words: Decoder, lim
         raise CheckFailed(Fault(str(folder / MANIFEST), "lists no shard", "build the dataset again"))
     facts = {split: _prefixes(prefixes, document, words, limit, split == full[0]) for split, prefixes in listed.items()}
     sample = facts[full[0]].pop("sample")
-    about = cast(Told, {name: value for name, value in manifest.items() if name in Told.__annotations__})
+    about = cast(Carried, {name: value for name, value in manifest.items() if name in Carried.__annotations__})
     made: dict[str, object] = {name: manifest["tokenizer"].get(name) for name in ("name", "sha256", "vocab_size")}
     return {
         "kind": "harmony",
@@ -104,7 +104,7 @@ def _sample(
     document: int,
     words: Decoder,
     limit: int,
-) -> Sample:
+) -> Excerpt:
     at = _checked(document, sum(data.n_documents for data in datas), str(datas[0].prefix))
     which = 0
     while at >= datas[which].n_documents:
@@ -121,7 +121,7 @@ def _sample(
     return _shown(document, datas[which].prefix.name, ids, marks, words, limit)
 
 
-def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Decoder, limit: int) -> Sample:
+def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Decoder, limit: int) -> Excerpt:
     cut = max(0, min(limit, len(ids)))
     found: list[Run] = runs(ids[:cut], None if marks is None else marks[:cut], words)
     return {
@@ -136,10 +136,10 @@ def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, 
     }
 
 
-def _shard(path: Path, document: int, words: Decoder, limit: int) -> Files:
+def _shard(path: Path, document: int, words: Decoder, limit: int) -> FileFacts:
     tokens, sizes = read_shard(path), bytes_sidecar(path)
     right_width(path, tokens)  # what is shown otherwise are halves of tokens
-    facts: Files = {
+    facts: FileFacts = {
         "kind": "golf" if is_golf(path) else "plain",
         "place": str(path),
         "documents": None,  # a shard does not say where documents begin; a tokenizer's BOS does

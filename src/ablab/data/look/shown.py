@@ -10,8 +10,8 @@ from rich.text import Text
 from ablab.core import grid
 from ablab.core.plain import plain
 from ablab.data.corpus.split import counted
-from ablab.data.look.excerpt import Shown
-from ablab.records.harmony import Told
+from ablab.data.look.excerpt import RunShown
+from ablab.records.harmony import Carried
 
 WIDTH = 100
 COLOURS = {
@@ -24,7 +24,7 @@ COLOURS = {
 }
 
 
-class Sample(TypedDict):
+class Excerpt(TypedDict):
     """One document: its first ids, and as text in runs of one mark. `note` says why that is not its text."""
 
     document: int
@@ -34,7 +34,7 @@ class Sample(TypedDict):
     ids: list[int]
     marked: bool
     note: str
-    runs: list[Shown]
+    runs: list[RunShown]
     split: NotRequired[str]
 
 
@@ -53,11 +53,11 @@ class Numbers(TypedDict):
     spans: NotRequired[dict[str, int]]
     warnings: NotRequired[list[str]]
     bytes: NotRequired[int]
-    sample: NotRequired[Sample]
+    sample: NotRequired[Excerpt]
 
 
 @final
-class Files(Numbers):
+class FileFacts(Numbers):
     """Of a prefix or a shard."""
 
     kind: str
@@ -65,17 +65,17 @@ class Files(Numbers):
 
 
 @final
-class Folder(Told):
+class BuildFacts(Carried):
     """Of a build."""
 
     kind: str
     place: str
     tokenizer: dict[str, object]
     splits: dict[str, Numbers]
-    sample: Sample
+    sample: Excerpt
 
 
-def show(facts: Files | Folder, console: Console) -> None:
+def show(facts: FileFacts | BuildFacts, console: Console) -> None:
     """Print what inspect() found. Colours mark what is trained on a terminal that has them; else each line says it."""
     coloured = console.is_terminal and not console.no_color
     for line in _lines(facts):
@@ -102,7 +102,7 @@ def show(facts: Files | Folder, console: Console) -> None:
             _say(console, Text(f"{run['mark']:<{width}} | {line}".rstrip() if width else line))
 
 
-def _legend(sample: Sample, coloured: bool) -> Text:
+def _legend(sample: Excerpt, coloured: bool) -> Text:
     marks = list(dict.fromkeys(run["mark"] for run in sample["runs"]))
     counts = {mark: sum(run["tokens"] for run in sample["runs"] if run["mark"] == mark) for mark in marks}
     text = Text("tokens as targets: ")
@@ -116,7 +116,7 @@ def _legend(sample: Sample, coloured: bool) -> Text:
     return text
 
 
-def _lines(facts: Files | Folder) -> list[str]:
+def _lines(facts: FileFacts | BuildFacts) -> list[str]:
     kinds = {
         "harmony": "Harmony dataset",
         "megatron": "Megatron token files",

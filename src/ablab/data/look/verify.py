@@ -17,7 +17,7 @@ from ablab.data.formats.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.data.look.looks import no_zeros, right_width
 from ablab.data.spans import NAMES
 from ablab.records.corpus import File
-from ablab.records.harmony import Encoder, Manifest, Quarantine, Shard, Split
+from ablab.records.harmony import Encoder, HarmonyManifest, Quarantine, Shard, Split
 
 EOD = {"o200k_harmony": 199_999}
 _PIECE = 1 << 22  # tokens looked at a time
@@ -155,7 +155,9 @@ def _labels(sides: tuple[Indexed, Indexed], starts: np.ndarray) -> tuple[list[Fa
     return faults, {f"span_{name}": int(count) for name, count in zip(NAMES, counts)}
 
 
-def _folder(folder: Path, manifest: Manifest, vocab_size: int | None, eod: int | None, tell: Tell) -> list[Fault]:
+def _folder(
+    folder: Path, manifest: HarmonyManifest, vocab_size: int | None, eod: int | None, tell: Tell
+) -> list[Fault]:
     path = folder / MANIFEST
     faults = [fault] if (fault := changed(manifest, path)) else []
     listed: dict[str, File] = {}
@@ -215,14 +217,14 @@ def _counted(place: Path, said: Shard | Split, counts: dict[str, int], what: str
             yield Fault(str(place), f"{what}has {counts.get(name, 0):,} {words}, the manifest says {told}", _AGAIN)
 
 
-def _spans(path: Path, manifest: Manifest, totals: dict[str, dict[str, int]]) -> Iterator[Fault]:
+def _spans(path: Path, manifest: HarmonyManifest, totals: dict[str, dict[str, int]]) -> Iterator[Fault]:
     for name, said in manifest.get("spans", {}).items():
         found = sum(total.get(f"span_{name}", 0) for total in totals.values())
         if found != said:
             yield Fault(str(path), f"has {found:,} tokens of {name}, the manifest says {said}", _AGAIN)
 
 
-def _quarantine(folder: Path, manifest: Manifest, tell: Tell) -> Iterator[Fault]:
+def _quarantine(folder: Path, manifest: HarmonyManifest, tell: Tell) -> Iterator[Fault]:
     entry = manifest.get("quarantine")
     if not fits(entry, Quarantine):
         yield Fault(str(folder / MANIFEST), "does not list the quarantine with name, size and sha256", _AGAIN)
