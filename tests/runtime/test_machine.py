@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +14,8 @@ from tests import tiny
 from ablab.artifact import container
 from ablab.core.fault import CheckFailed
 from ablab.launch import local, work
-from ablab.runtime import machine, signals
+from ablab.runs.store import Store, Where
+from ablab.runtime import machine
 from ablab.training import memory
 
 
@@ -117,12 +115,13 @@ def test_omp_num_threads_bounds_what_jobs_divide(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     given = []
 
-    def hand_out(plan: Any, workers: Any, how: Any, *rest: Any) -> None:
-        given.append(how.threads)
+    def hand_out(plan: Any, workers: Any, jobs: int, board: Any) -> None:
+        given.append(workers._own().threads)
 
     monkeypatch.setattr(local, "_hand_out", hand_out)
     with tempfile.TemporaryDirectory() as folder:
-        local.execute(SimpleNamespace(directory=Path(folder)), jobs=jobs, progress=print)  # type: ignore[arg-type]
+        plan = SimpleNamespace(directory=Path(folder), store=Store(Path(folder)), where=None)
+        local.execute(plan, jobs=jobs, progress=print)  # type: ignore[arg-type]
     assert given == [machine.threads(jobs)] == [each]
     assert machine.describe()["omp_num_threads"] == (int(asked.split(",")[0]) if asked else None)
 
@@ -139,23 +138,17 @@ def test_an_omp_num_threads_that_is_no_number_is_refused(asked: str, monkeypatch
 def test_a_worker_computes_with_the_threads_that_it_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its training says so in done.json; packing takes as many threads, and not every core of the machine."""
     before, seen = torch.get_num_threads(), []
-    ours, theirs = multiprocessing.Pipe()
-    ours.send(SimpleNamespace(study="", arm="a", seed=1))
 
     def do(run: Any, **how: Any) -> str:
         seen.append(torch.get_num_threads())
-        ours.close()
         return "done"
 
     monkeypatch.setattr(work, "do", do)
-    for name in ("die_with_parent", "heed", "let_in"):
-        monkeypatch.setattr(signals, name, lambda *_: None)
-    monkeypatch.setattr(os, "_exit", lambda code: None)
     monkeypatch.setattr(container, "ThreadPoolExecutor", lambda max_workers: seen.append(max_workers) or Inline())
+    terms = work.Terms(Store(tmp_path), Where("cpu", "fp32", "reference", 1), 3, (), False)
     try:
-        where = {"device": "cpu", "precision": "fp32", "executor": "reference", "micro_rows": 1}
-        with contextlib.suppress(OSError):  # nobody is left to hear the outcome
-            work.serve(theirs, os.getppid(), str(tmp_path), where, 3, (), False)
+        do_one = work.begin(terms, lambda: False)
+        assert do_one(SimpleNamespace(study="", arm="a", seed=1), print) == ("done", "")  # type: ignore[arg-type]
         assert container._side_by_side(lambda plain: plain, [b"a"] * 8) == [b"a"] * 8
     finally:
         torch.set_num_threads(before)

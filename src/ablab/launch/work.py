@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import signal
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, Out
 from ablab.core.files import sha256_file
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, Where, train_key
-from ablab.runtime import machine, signals
+from ablab.runtime import machine
 from ablab.runtime.lock import locked
 from ablab.runtime.signals import at_once
 from ablab.study import outside
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from ablab.data import Corpus
 
 Say = Callable[[str], None]
+Said = tuple[str, str]
 
 
 def do(
@@ -100,81 +99,37 @@ def _unchanged(run: Run, where: Where) -> None:
         raise CheckFailed(Fault(file, "changed after the runs were planned", "start the study again"))
 
 
-def serve(
-    conn: Any,
-    parent: int,
-    root: str,
-    where: dict[str, Any],
-    threads: int,
-    mirrors: tuple[str, ...],
-    allow_changed: bool,
-) -> None:
-    """A worker process: takes runs from `conn` until it closes, answers each with its outcome.
+@dataclass(frozen=True)
+class Terms:
+    """What is the same for all runs of one command."""
 
-    It dies with its parent (nobody would read its results), and turns signals into a checkpoint.
-    """
-    import os
+    store: Store
+    where: Where
+    threads: int
+    mirrors: tuple[str, ...]
+    allow_changed: bool
 
-    signals.die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
-    if os.getppid() != parent:
-        return
-    stopped = False
 
-    def ask_to_stop(number: int, _: object) -> None:
-        nonlocal stopped
-        if number == signal.SIGINT:
-            return  # the terminal sends it to the whole group; the parent decides
-        stopped = True
-        if signals.may_raise():
-            raise Interrupted
-
-    signals.heed(ask_to_stop)
-    signals.let_in()
-
+def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Said], None]], Said]:
+    """What a worker process does with a run (`ablab.runtime.workers`): answers with its outcome, (kind, text)."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(terms.threads)
+    how: dict[str, Any] = {"store": terms.store, "where": terms.where, "mirrors": terms.mirrors, "stop": stop}
 
-    def stop() -> bool:
-        return stopped or os.getppid() != parent
+    def do_one(run: Run, say: Callable[[Said], None]) -> Said:
+        def tell(text: str) -> None:
+            with suppress(OSError):  # a parent that is gone hears nothing; `stop` notices
+                say(("say", text))
 
-    do_one = functools.partial(
-        do, store=Store(Path(root)), where=Where(**where), mirrors=mirrors, stop=stop, allow_changed=allow_changed
-    )
-    try:
-        _take(conn, do_one, stop)
-    finally:
-        conn.close()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)  # all is written; the interpreter's own end takes seconds, for which a person would wait
-
-
-def _take(conn: Any, do_one: Callable[..., str], stop: Callable[[], bool]) -> None:
-    """Do what comes through `conn`, and answer with (outcome, text), until it closes or `stop()`."""
-
-    def say(text: str) -> None:
-        with suppress(OSError):  # a parent that is gone hears nothing; `stop` notices
-            conn.send(("say", text))
-
-    while not stop():
         try:
-            if not conn.poll(0.2):  # a blocking recv would sleep through SIGTERM
-                continue
-            run = conn.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            conn.send((do_one(run, say=say), ""))
-        except Interrupted:
-            with suppress(OSError):  # a parent that is gone has its checkpoint all the same
-                conn.send(("interrupted", ""))
-            return
+            return do(run, say=tell, allow_changed=terms.allow_changed, **how), ""
+        except Interrupted:  # a parent that is gone has its checkpoint all the same
+            return "interrupted", ""
         except Exception as error:
-            kind, text = _outcome(error)
-            conn.send((kind, text))
-            if kind == "memory":
-                return  # and what is still held of it goes with this process
+            return _outcome(error)
+
+    return do_one
 
 
 def _outcome(error: BaseException) -> tuple[str, str]:
