@@ -1,4 +1,4 @@
-"""What judging a study costs: `python bench/judging.py [--json PATH]`. A minute or two.
+"""What judging a study costs: `python bench/judging.py [--json PATH]`. Two to three minutes.
 
 A finished store of 128 and of 256 runs (five stages each) is judged three ways in one process, turn by turn: with a look that
 reads each record once, as `ablab run` and `ablab report` do at their end; with what an earlier look has read, as the page
