@@ -294,6 +294,24 @@ def test_a_model_that_learns_while_it_is_scored_is_named(
     assert "weights: the evaluation changed the model" in run("pre", weights, corpus)["gates"]
 
 
+def test_a_report_that_no_reader_would_take_is_refused_and_not_written(
+    weights: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, told = Disjoint.score, {"updates": "often"}
+    monkeypatch.setattr(Disjoint, "score", lambda *parts: {**real(*parts), **told})
+    with pytest.raises(CheckFailed) as raised:
+        run("pre", weights, corpus)
+    fault = "it holds 'often' for extra.updates, where a whole number belongs"
+    cure = "report that under another name, or as ablab.records.result has it"
+    said = "stage.pre: its evaluator or compressor reports what no result holds"
+    assert str(raised.value) == f"{said} ({fault}); {cure}"
+    assert not (weights.parent / "pre" / "result.json").exists()
+    told = {"how_often": "often"}
+    assert run("pre", weights, corpus)["extra"] == told
+    told = {"updates": 3}
+    assert run("pre", weights, corpus)["extra"] == read_stage(weights.parent / "pre")[1].extra == told
+
+
 def test_lost_documents_are_named(weights: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Disjoint.__call__
 

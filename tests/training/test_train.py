@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import pytest
 import torch
@@ -23,14 +23,16 @@ from tests.golden import make_tiny_losses
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
-from ablab.core.files import sha256_file
+from ablab.core.files import read_json, sha256_file, write_json
+from ablab.records.run import Progressed
 from ablab.runtime.lock import locked
 from ablab.training import learner as learner_module
+from ablab.training.checkpoint import _digest
 from ablab.training.learner import Learner
 from ablab.training.metrics import WALL
 from ablab.training.mirrors import Mirrored, cure
 from ablab.training.stability import Spikes
-from ablab.training.train import train
+from ablab.training.train import Progress, train
 
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
 
@@ -150,7 +152,7 @@ import json, os, pkgutil, signal, sys
 from pathlib import Path
 import torch
 import torch._dynamo  # what an optimizer's first step imports: once for all
-from ablab.training.train import train
+from ablab.training.train import Progress, train
 from tests import tiny
 
 def train_and_die(owner, name, at, late):
@@ -223,6 +225,22 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(whole: Path, tmp_path: Path
     said.clear()
     run(tmp_path, say=said.append)
     assert f"{tmp_path}: no checkpoint is whole; starting over" in said
+    assert same(whole, tmp_path)
+
+
+def test_a_checkpoint_whose_progress_is_of_another_shape_falls_back_and_says_so(whole: Path, tmp_path: Path) -> None:
+    assert get_type_hints(Progressed) == get_type_hints(Progress), "a header holds every field of Progress, in its type"
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop=after(9), checkpoint_every=0)
+    newest, _ = sorted(tmp_path.glob("checkpoint-*.json"), reverse=True)
+    header = read_json(newest)
+    body = {**header, "progress": {**header["progress"], "spikes": "none"}}
+    body.pop("digest")
+    write_json(newest, {**body, "digest": _digest(body)})
+    said: list[str] = []
+    run(tmp_path, say=said.append)
+    fault = f"{newest.name} holds 'none' for progress.spikes, where a whole number belongs"
+    assert said[:2] == [f"{newest.with_suffix('.safetensors')}: {fault}; going back one generation", "step 8: resumed"]
     assert same(whole, tmp_path)
 
 

@@ -17,6 +17,7 @@ from ablab.artifact.blob import BLOB, RESULT
 from ablab.artifact.compressors.digest import digest
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json, write_atomic, write_json
+from ablab.core.forms import fits, misfit
 from ablab.core.opened import opened
 from ablab.data import Corpus, byte_check
 from ablab.data.formats.located import sealed
@@ -95,7 +96,17 @@ def run_stage(
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
     found |= _made_by(out, settings, name, device)
-    result: Result = sealed(finite({**found, "key": out.name}))
+    return _written({**found, "key": out.name}, name, out)
+
+
+def _written(found: Mapping[str, object], name: str, out: Path) -> Result:
+    """The result, sealed, as result.json. CheckFailed where its reader would refuse it: a lever reported what none holds."""
+    result = sealed(finite(found))
+    if not fits(result, Result):
+        fault = f"its evaluator or compressor reports what no result holds (it {misfit(result, Result)})"
+        raise CheckFailed(
+            Fault(f"stage.{name}", fault, "report that under another name, or as ablab.records.result has it")
+        )
     write_json(out / RESULT, result)
     return result
 
