@@ -216,6 +216,6 @@ def _score(made: Plan, arm: str, seed: int, stage: str, change: Any) -> None:
 
 def _write(made: Plan, run: Run, stage: str, scores: Scores, result: dict[str, Any]) -> None:
     where, made_by = made.store.score(run.score_keys[stage]), source.of_stage(run.settings, stage)
-    base = {"gates": [], "probe": None, "seconds": 1.0, "bytes": 0, "diverged": None}
+    base = {"violations": [], "probe": None, "seconds": 1.0, "bytes": 0, "diverged": None}
     whole = {**base, **copy.deepcopy(result), "source": made_by, "scores": scores.save(where)}
     (where / "result.json").write_text(json.dumps(sealed({**finite(whole), "key": where.name})))

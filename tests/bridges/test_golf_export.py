@@ -1,4 +1,4 @@
-"""A study's arm as a submission folder: numbers from the runs, claims from the gates, logs that golf's own readers read."""
+"""A study's arm as a submission folder: numbers from the runs, claims from the checks, logs that golf's own readers read."""
 
 from __future__ import annotations
 
@@ -275,9 +275,9 @@ def test_refusals(tmp_path: Path) -> None:
 
     def violated(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
         if arm == "int5" and stage == "sliding":
-            result["gates"] = ["C3 score before update: 3 targets were learned from before they were scored"]
+            result["violations"] = ["C3 score before update: 3 targets were learned from before they were scored"]
 
-    assert "arm int5: is invalid (gate violated by int5" in refused(tmp_path / "c", CheckFailed, change=violated)
+    assert "arm int5: is invalid (rule violated by int5" in refused(tmp_path / "c", CheckFailed, change=violated)
 
     def diverged(arm: str, seed: int, stage: str, result: dict[str, Any], scores: Any) -> None:
         if arm == "int5" and stage == "sliding":

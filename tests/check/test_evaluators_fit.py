@@ -235,4 +235,4 @@ def test_an_empty_document_at_the_end_passes(name: str) -> None:
     sizes = {"sliding": {"stride": 8}}.get(name, {})
     lever = evaluators.slot.build(tiny.choice(evaluators.slot, {"name": name, **sizes}))
     found = lever(decoder, held([40, 0, 30, 0]), {"model": model}, seed=0, precision="fp64")
-    assert found.tokens.tolist() == [39, 0, 29, 0] and found.gates == []
+    assert found.tokens.tolist() == [39, 0, 29, 0] and found.violations == []

@@ -29,8 +29,7 @@ from ablab.scoring import evaluators, stage
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.legality import forward as gates
-from ablab.scoring.legality import replay
+from ablab.scoring.legality import forward, replay
 from ablab.scoring.scores import Scores
 from ablab.scoring.stage import run_stage
 
@@ -252,7 +251,7 @@ def test_a_smear_over_the_next_token_is_caught(share: float, precision: str, mod
     leaky.mixer.forward = smear
     found = violations(Disjoint(), leaky, corpus, precision=precision)
     assert "C1 causal: the distribution of a token depends on that token, by" in found[0]
-    found, _ = gates.check(leaky, corpus, ASKED, precision=precision, executor="lift")
+    found, _ = forward.check(leaky, corpus, ASKED, precision=precision, executor="lift")
     assert any(text.startswith("C1 causal: a later token changed moves an earlier nll by") for text in found)
 
 
@@ -302,9 +301,9 @@ class Scales(Disjoint):
 def test_a_stage_with_a_cheat_is_invalid(
     cheat: Any, said: str, tmp_path: Path, corpus: Corpus, model: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(tmp_path, corpus, model)["gates"] == []
+    assert run(tmp_path, corpus, model)["violations"] == []
     monkeypatch.setattr(stage.evaluators.slot, "build", lambda choice: cheat())
-    found = run(tmp_path, corpus, model)["gates"]
+    found = run(tmp_path, corpus, model)["violations"]
     assert any(re.search(said, text) for text in found), found
 
 
@@ -322,5 +321,5 @@ def test_training_before_compression_is_caught(
     monkeypatch.setattr(
         compressors.slot, "build", lambda choice: Adapts() if choice["name"] == "keep" else whole(choice)
     )
-    found = run(tmp_path, corpus, model)["gates"]
+    found = run(tmp_path, corpus, model)["violations"]
     assert found == ["C3 score before update: compression read held-out text"]

@@ -24,8 +24,7 @@ from ablab.scoring.evaluators import disjoint
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.evaluators.needle import Needle, induction, local_reach, passkey, wilson
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.legality import forward as gates
-from ablab.scoring.legality import replay
+from ablab.scoring.legality import forward, replay
 from ablab.scoring.scores import Scores
 
 LEVERS = evaluators.slot.names
@@ -114,7 +113,7 @@ def test_disjoint_equals_brute_force(corpus: Corpus) -> None:
         here = [v for place, values in places.items() if low <= place < high for v in values]
         assert found.bands["tokens"][i] == len(here)
         assert found.bands["nats"][i] == pytest.approx(sum(here), rel=1e-12)
-    assert found.gates == [] and gates.complete(found, corpus) == []
+    assert found.violations == [] and forward.complete(found, corpus) == []
     assert found.nats_per_token == pytest.approx(nats.sum() / corpus.valid.n_targets)
     assert found.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / found.bytes.sum())
 
@@ -139,8 +138,8 @@ def test_disjoint_takes_the_first_documents(corpus: Corpus) -> None:
     model = decoder(corpus)
     few, every = score(Disjoint(documents=3), model, corpus), score(Disjoint(), model, corpus)
     np.testing.assert_allclose(few.nats, every.nats[:3], rtol=1e-6)
-    assert few.gates == [] and gates.complete(few, corpus, 3) == []
-    assert gates.complete(few, corpus)[0] == f"tokens: 3 documents were scored, the corpus has {len(corpus.valid)}"
+    assert few.violations == [] and forward.complete(few, corpus, 3) == []
+    assert forward.complete(few, corpus)[0] == f"tokens: 3 documents were scored, the corpus has {len(corpus.valid)}"
     with pytest.raises(ValueError, match="documents = 0 scores nothing; give at least 1"):
         Disjoint(documents=0)
     more, there = len(corpus.valid) + 1, f"is more than the {len(corpus.valid)} held-out documents; give at most that"
@@ -154,7 +153,7 @@ def test_disjoint_takes_the_first_documents(corpus: Corpus) -> None:
 def test_disjoint_counts_every_target_once(lengths: list[int], seq_len: int) -> None:
     corpus = corpus_of(lengths)
     found = Disjoint()(Stand(tiny.VOCAB), corpus, {"model": {"seq_len": seq_len}}, seed=0, precision="fp32")  # type: ignore[arg-type]
-    assert found.tokens.tolist() == lengths and found.gates == [] and gates.complete(found, corpus) == []
+    assert found.tokens.tolist() == lengths and found.violations == [] and forward.complete(found, corpus) == []
     assert sum(found.bands["tokens"]) == sum(lengths)
     np.testing.assert_allclose(found.nats, np.array(lengths) * math.log(tiny.VOCAB), rtol=1e-6)
     if not sum(lengths):
@@ -183,7 +182,7 @@ def test_band_edges(seq_len: int, edges: list[int]) -> None:
     assert band_edges(seq_len) == edges
 
 
-# ---- gates: what is illegal is found
+# ---- checks: what is illegal is found
 
 
 class Leak(Decoder):
@@ -221,7 +220,7 @@ class Widening(Leak):
 def violations(kind: type[Decoder], corpus: Corpus, precision: str = "fp32", executor: str = "lift") -> list[str]:
     model = build(ASKED["model"], vocab_size=corpus.vocab_size, seed=1, executor=executor)
     model.__class__ = kind
-    return gates.check(model, corpus, ASKED, precision=precision, executor=executor)[0]
+    return forward.check(model, corpus, ASKED, precision=precision, executor=executor)[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -237,33 +236,33 @@ def test_gates_pass_a_legal_model(precision: str, corpus: Corpus) -> None:
 )
 def test_gates_name_what_is_violated(kind: type[Decoder], named: list[str], precision: str, corpus: Corpus) -> None:
     found = violations(kind, corpus, precision)
-    assert [gate.split(":")[0] for gate in found] == named
+    assert [violation.split(":")[0] for violation in found] == named
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
 @pytest.mark.parametrize("executor", ["lift", "reference"])
 @pytest.mark.parametrize("share", [0.1, 0.01, 1e-3, 1e-4, 1e-5])
 def test_no_precision_rounds_a_leak_away(share: float, executor: str, precision: str, corpus: Corpus) -> None:
-    """1% of the next token moves an nll by 1.6e-4 in fp32 and by 7e-6 in bf16, where the C1 gate once looked alone."""
+    """1% of the next token moves an nll by 1.6e-4 in fp32 and by 7e-6 in bf16, where the C1 check once looked alone."""
     kind = type("Little", (Leak,), {"share": share})
     found = violations(kind, corpus, precision, executor)
-    assert [gate.split(":")[0] for gate in found] == ["C1 causal"]
+    assert [violation.split(":")[0] for violation in found] == ["C1 causal"]
 
 
 def test_a_leak_that_only_bf16_has_is_found(corpus: Corpus) -> None:
     assert [violations(Widening, corpus, word) for word in ("fp32", "fp64")] == [[], []]
-    assert [gate.split(":")[0] for gate in violations(Widening, corpus, "bf16")] == ["C1 causal"]
+    assert [violation.split(":")[0] for violation in violations(Widening, corpus, "bf16")] == ["C1 causal"]
 
 
 def test_gates_find_the_sum_in_a_large_vocabulary(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "SUMMED_VOCABULARY", 10)
+    monkeypatch.setattr(forward, "SUMMED_VOCABULARY", 10)
     assert violations(Decoder, corpus) == []
-    assert [gate.split(":")[0] for gate in violations(Unnormalised, corpus)] == ["C2 scorer"]
+    assert [violation.split(":")[0] for violation in violations(Unnormalised, corpus)] == ["C2 scorer"]
 
 
 def test_gates_hold_bit_for_bit_in_the_reference_executor(corpus: Corpus) -> None:
     model = build(ASKED["model"], vocab_size=corpus.vocab_size, seed=1, executor="reference")
-    found, checked = gates.check(model, corpus, ASKED, precision="fp32", executor="reference")
+    found, checked = forward.check(model, corpus, ASKED, precision="fp32", executor="reference")
     assert found == [] and checked["causal"] == checked["documents"] == 0.0
 
 
@@ -274,38 +273,43 @@ def test_gates_of_a_mixture(kind: type[Decoder], named: list[str], executor: str
     kinds = {letter: tiny.kind(letter, None, mlp={"name": "moe", "n_experts": 4, "shared": 1.0}) for letter in "LG"}
     model = build(ASKED["model"] | {"kinds": kinds}, vocab_size=corpus.vocab_size, seed=1, executor=executor)
     model.__class__ = kind
-    found, _ = gates.check(model, corpus, ASKED, precision="fp32", executor=executor)
-    assert [gate.split(":")[0] for gate in found] == named and model.embed.weight.dtype == torch.float32
+    found, _ = forward.check(model, corpus, ASKED, precision="fp32", executor=executor)
+    assert [violation.split(":")[0] for violation in found] == named and model.embed.weight.dtype == torch.float32
 
 
 def test_gates_fail_on_nan(corpus: Corpus) -> None:
     model = decoder(corpus)
     with torch.no_grad():
         model.embed.weight.fill_(math.nan)
-    found = gates.check(model, corpus, ASKED, precision="fp32", executor="lift")[0]
-    assert [gate.split(":")[0] for gate in found] == ["C1 causal", "C1 documents", "C2 normalised", "C2 scorer"]
+    found = forward.check(model, corpus, ASKED, precision="fp32", executor="lift")[0]
+    assert [violation.split(":")[0] for violation in found] == [
+        "C1 causal",
+        "C1 documents",
+        "C2 normalised",
+        "C2 scorer",
+    ]
 
 
 def test_gates_sample_rows_with_several_documents(corpus: Corpus) -> None:
-    rows = gates.sample(corpus, SEQ_LEN)
-    assert len(rows) == gates.ROWS
+    rows = forward.sample(corpus, SEQ_LEN)
+    assert len(rows) == forward.ROWS
     windows = [len(np.unique(ids[targets >= 0])) for ids, targets in zip(rows.ids_RT, rows.targets_RT)]
-    assert sum(count > 1 for count in windows) >= gates.ROWS // 2
+    assert sum(count > 1 for count in windows) >= forward.ROWS // 2
 
 
 def test_gates_need_something_to_score() -> None:
     with pytest.raises(CheckFailed, match="data: the first 16 validation documents are empty; remove empty documents"):
-        gates.sample(corpus_of([0] * 20), SEQ_LEN)
+        forward.sample(corpus_of([0] * 20), SEQ_LEN)
 
 
 def test_a_target_scored_257_times_is_scored_more_than_once() -> None:
     ledger = Ledger(text := corpus_of([3]))
     for _ in range(257):
         ledger.score(np.zeros(3, int), np.arange(1, 4), np.zeros(3, int), np.ones(3))
-    assert ledger.gates() == ["C4 single pass: 0 targets were never scored, 3 more than once"]
+    assert ledger.violations() == ["C4 single pass: 0 targets were never scored, 3 more than once"]
     ledger = Ledger(text)
     ledger.score(np.zeros(4, int), np.array([1, 2, 3, 3]), np.zeros(4, int), np.ones(4))
-    assert ledger.gates() == ["C4 single pass: 0 targets were never scored, 1 more than once"]
+    assert ledger.violations() == ["C4 single pass: 0 targets were never scored, 1 more than once"]
 
 
 def test_missing_and_repeated_targets_are_named(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,8 +323,8 @@ def test_missing_and_repeated_targets_are_named(corpus: Corpus, monkeypatch: pyt
 
     monkeypatch.setattr(disjoint, "valid_rows", broken)
     found = score(Disjoint(), decoder(corpus), corpus)
-    assert found.gates == ["C4 single pass: 2 targets were never scored, 1 more than once"]
-    assert gates.complete(found, corpus)[0].startswith("tokens: ")
+    assert found.violations == ["C4 single pass: 2 targets were never scored, 1 more than once"]
+    assert forward.complete(found, corpus)[0].startswith("tokens: ")
 
 
 # ---- needle

@@ -74,7 +74,7 @@ def test_equals_dictionaries_of_counts(asked: dict[str, Any], carry: bool) -> No
     run(Disjoint(), model, corpus, plain)
     found = run(lever, model, corpus, mixed)
     np.testing.assert_allclose(mixed.trace(), by_hand(corpus, plain.trace(), lever), rtol=1e-12)
-    assert found.gates == [] and found.tokens.tolist() == LENGTHS and legal.complete(found, corpus) == []
+    assert found.violations == [] and found.tokens.tolist() == LENGTHS and legal.complete(found, corpus) == []
     assert found.extra["model_nats_per_token"] == pytest.approx(np.nanmean(plain.trace()), rel=1e-12)
     assert found.extra["updates"] == mixed.updates > 1 and 0 < found.extra["known"] < 1
 
@@ -88,7 +88,7 @@ def test_blocks_and_masks_do_not_matter(carry: bool, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "BLOCK", 10)
     found = run(lever, model, corpus, mixed)
     np.testing.assert_allclose(mixed.trace(), by_hand(corpus, plain.trace(), lever), rtol=1e-12)
-    assert found.gates == [] and legal.complete(found, corpus) == []
+    assert found.violations == [] and legal.complete(found, corpus) == []
 
 
 @pytest.mark.parametrize("carry", [False, True])
@@ -175,7 +175,7 @@ def test_a_replay_finds_counts_that_come_too_early() -> None:
     found, _ = replay.check(
         Early(weight=0.5), made("LG"), corpus_of([200, 150]), settings(), seed=0, precision="fp64", executor="lift"
     )
-    assert any(gate.startswith("C1 causal") for gate in found)
+    assert any(violation.startswith("C1 causal") for violation in found)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_impossible_settings_are_refused(asked: dict[str, Any], text: str) -> No
 def test_empty_documents_pass() -> None:
     for carry in (False, True):
         found = run(Ngram(carry=carry), made(), corpus_of([0, 0]))
-        assert found.tokens.tolist() == [0, 0] and found.gates == [] and found.extra["known"] is None
+        assert found.tokens.tolist() == [0, 0] and found.violations == [] and found.extra["known"] is None
 
 
 def test_a_rehearsal_learns_and_a_miniature_keeps_its_proportions() -> None:

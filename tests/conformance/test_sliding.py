@@ -85,7 +85,7 @@ def test_equals_one_window_at_a_time(stride: int, seq_len: int | None, layers: s
     length = seq_len or SEQ_LEN
     nats, places = by_hand(model, corpus, length, stride)
     np.testing.assert_allclose(found.nats, nats, rtol=1e-12)
-    assert found.tokens.tolist() == many and found.gates == [] and legal.complete(found, corpus) == []
+    assert found.tokens.tolist() == many and found.violations == [] and legal.complete(found, corpus) == []
     once = layers == "LL" and length - stride >= 2 * (WINDOW - 1)
     assert found.extra["way"] == ("one pass" if once else "windows")
     for i, (low, high) in enumerate(zip(found.bands["edges"], found.bands["edges"][1:])):
@@ -117,7 +117,7 @@ def test_masked_targets_are_context_only() -> None:
         model = made(layers)
         found = run(Sliding(stride=5), model, corpus)
         np.testing.assert_allclose(found.nats, by_hand(model, corpus, SEQ_LEN, 5)[0], rtol=1e-12)
-        assert found.gates == [] and legal.complete(found, corpus) == []
+        assert found.violations == [] and legal.complete(found, corpus) == []
 
 
 @given(st.lists(st.integers(0, 90), min_size=1, max_size=6), st.integers(1, 24), st.integers(0, 23))
@@ -125,7 +125,7 @@ def test_masked_targets_are_context_only() -> None:
 def test_every_target_is_scored_once(lengths: list[int], seq_len: int, less: int) -> None:
     stride, corpus = max(1, seq_len - less), corpus_of(lengths)
     found = run(Sliding(stride=stride, seq_len=seq_len), Stand(tiny.VOCAB), corpus, "fp32")
-    assert found.tokens.tolist() == lengths and found.gates == [] and legal.complete(found, corpus) == []
+    assert found.tokens.tolist() == lengths and found.violations == [] and legal.complete(found, corpus) == []
     np.testing.assert_allclose(found.nats, np.array(lengths) * math.log(tiny.VOCAB), rtol=1e-6)
     cuts_of = list(module.windows(lengths, seq_len, stride))
     assert len(cuts_of) == found.extra["windows"] == sum(n_windows(n, seq_len, stride) for n in lengths)
@@ -344,5 +344,7 @@ def test_a_tail_scored_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "windows", every_start)
     found = run(Sliding(stride=6), made("LG"), corpus_of([60]))
-    assert [gate.split(":")[0] for gate in found.gates] == ["C4 single pass"] and "more than once" in found.gates[0]
+    assert [violation.split(":")[0] for violation in found.violations] == [
+        "C4 single pass"
+    ] and "more than once" in found.violations[0]
     assert legal.complete(found, corpus_of([60]))[0].startswith("tokens: ")

@@ -46,7 +46,7 @@ def test_equals_one_long_forward(stretch: int | None, position: str) -> None:
     model, corpus = made("LGL", position=position, embedding=lever), corpus_of(LENGTHS)
     found = run(Streaming(stretch=stretch), model, corpus)
     np.testing.assert_allclose(found.nats, by_hand(model, corpus), rtol=1e-11)
-    assert found.tokens.tolist() == LENGTHS and found.gates == [] and legal.complete(found, corpus) == []
+    assert found.tokens.tolist() == LENGTHS and found.violations == [] and legal.complete(found, corpus) == []
     assert found.extra["restarts"] == 0 and found.extra["longest"] == 83 and "notes" not in found.extra
     assert found.extra["stretches"] == sum(-(-n // (stretch or SEQ_LEN)) for n in LENGTHS)
     edges = found.bands["edges"]
@@ -88,7 +88,7 @@ def test_masked_targets_are_context_only() -> None:
     corpus.valid.marks[7:40] = UNTRAINED
     found = run(Streaming(stretch=5), model, corpus)
     np.testing.assert_allclose(found.nats, by_hand(model, corpus), rtol=1e-11)
-    assert found.gates == [] and legal.complete(found, corpus) == []
+    assert found.violations == [] and legal.complete(found, corpus) == []
 
 
 def test_in_fp32_up_to_rounding() -> None:
@@ -104,7 +104,7 @@ def test_a_document_longer_than_the_cache_starts_afresh_and_says_so() -> None:
     model, corpus = made("LG"), corpus_of(LENGTHS)
     found = run(Streaming(stretch=10, cache=30), model, corpus)
     np.testing.assert_allclose(found.nats, by_hand(model, corpus, 30), rtol=1e-11)
-    assert found.extra["restarts"] == 5 and found.extra["longest"] == 30 and found.gates == []
+    assert found.extra["restarts"] == 5 and found.extra["longest"] == 30 and found.violations == []
     assert found.extra["notes"] == ["3 documents are longer than cache = 30: they start afresh there, 5 times in all"]
     assert not np.allclose(found.nats, run(Streaming(), model, corpus).nats, rtol=1e-9)
 
@@ -178,7 +178,7 @@ def test_a_cache_below_the_trained_length_is_refused_when_it_is_known() -> None:
 
 def test_empty_documents_pass() -> None:
     found = run(Streaming(), made(), corpus_of([0, 0, 0]))
-    assert found.tokens.tolist() == [0, 0, 0] and found.gates == [] and found.nats_per_token is None
+    assert found.tokens.tolist() == [0, 0, 0] and found.violations == [] and found.nats_per_token is None
 
 
 @pytest.mark.parametrize("asked, restarts", [({}, 0), ({"cache": 2048}, 1)])

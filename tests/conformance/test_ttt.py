@@ -66,7 +66,7 @@ def score(
 def traced(lever: Any, model: Decoder, corpus: Corpus = CORPUS, precision: str = "fp64") -> np.ndarray:
     ledger = Ledger(corpus)
     found = score(lever, model, corpus, precision, ledger=ledger)
-    assert found.gates == []
+    assert found.violations == []
     return ledger.trace()
 
 
@@ -214,7 +214,7 @@ def test_each_meeting_with_a_looped_layer_has_its_own_adapter() -> None:
     sizes = {path: (m.weight.shape, n) for path, (m, n) in matrices(model, ("attn",)).items()}
     assert found.extra["adapted"]["numbers"] == sum(3 * (a + b) * n for (a, b), n in sizes.values())
     still, plain = (score(ttt(**LORA | {"optimizer": lr}), model).nats for lr in (0.0, 1e-2))
-    assert not np.allclose(still, plain) and found.gates == []
+    assert not np.allclose(still, plain) and found.violations == []
 
 
 # ---- score first
@@ -238,7 +238,7 @@ def test_a_later_token_moves_no_earlier_score(lever: Any) -> None:
     for corpus in (CORPUS, replay.with_another_tail(CORPUS, turn)):
         ledgers.append(Ledger(corpus))
         score(lever, model, corpus, "fp32", ledger=ledgers[-1])
-        assert ledgers[-1].gates() == [] and ledgers[-1].updates > 2
+        assert ledgers[-1].violations() == [] and ledgers[-1].updates > 2
     still = replay.before(ledgers[0], CORPUS, turn)
     one, other = (ledger.trace() for ledger in ledgers)
     assert still.sum() > 60 and lengths[4] > 40
@@ -269,7 +269,7 @@ def test_learning_before_scoring_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(ttt_sgd, "scored", late)
     found = score(ttt(**SGD), decoder())
-    assert found.gates and found.gates[0].startswith("C3 score before update: ")
+    assert found.violations and found.violations[0].startswith("C3 score before update: ")
 
 
 def test_the_model_stays_as_it_was_and_the_seed_does_not_matter() -> None:
@@ -374,7 +374,7 @@ def test_mixtures_keep_their_routers_biases_and_experts() -> None:
     model = decoder(kinds=kinds)
     assert score(ttt(**SGD | {"optimizer": 0.0}), model).nats == pytest.approx(score(Disjoint(), model).nats, rel=1e-9)
     found = score(ttt(**LORA), model)
-    assert found.extra["not_adapted"] == "16 matrices of experts" and found.gates == []
+    assert found.extra["not_adapted"] == "16 matrices of experts" and found.violations == []
     assert sorted(path.split(".")[-1] for path in matrices(model, ("mlp",))) == [
         "down_proj",
         "down_proj",
@@ -402,7 +402,7 @@ def test_a_rate_that_is_too_high_is_unstable_and_complete(asked: dict[str, Any])
     model = decoder(torch.float32)
     found = score(ttt(**asked | {"optimizer": 1e3}), model, CORPUS, "fp32")
     assert "the weights before adapting have" in found.extra["diverged"] or "not finite" in found.extra["diverged"]
-    assert np.isnan(found.nats).all() and found.gates == []
+    assert np.isnan(found.nats).all() and found.violations == []
     assert found.tokens.tolist() == [len(ids) - 1 for ids, *_ in CORPUS.valid]
     assert found.bytes.tolist() == [int(n.sum()) for _, n, _ in CORPUS.valid]
     assert sum(found.bands["tokens"]) == found.tokens.sum()
@@ -418,7 +418,7 @@ def test_a_rehearsal_that_diverges_is_no_violation(asked: dict[str, Any]) -> Non
 
 def test_a_phase_that_diverges_is_said() -> None:
     found = score(ttt(**LORA, phases={"count": 1, "prefix_documents": 4, "lr": 1e6}), decoder())
-    assert "diverged" in found.extra and found.gates == []
+    assert "diverged" in found.extra and found.violations == []
 
 
 def test_divergence_is_told_from_hard_text() -> None:
@@ -448,7 +448,7 @@ def test_a_gradient_that_is_not_finite_is_said(monkeypatch: pytest.MonkeyPatch) 
     real = descent.loss_of
     monkeypatch.setattr(descent, "loss_of", lambda *parts: real(*parts) * math.nan)
     found = score(ttt(**SGD), decoder())
-    assert found.extra["diverged"] == "at chunk 1 of 4: the gradient norm is nan" and found.gates == []
+    assert found.extra["diverged"] == "at chunk 1 of 4: the gradient norm is nan" and found.violations == []
 
 
 # ---- sizes and bad input
@@ -475,21 +475,21 @@ def test_miniatures_and_rehearsals_can_be_built(choice: dict[str, Any]) -> None:
         found = score(rehearsed, decoder(), replay.excerpt(corpus, tokens))
         assert tokens <= 4 * (full["seq_len"] or 32) and found.extra["updates"] > 0
     found = evaluators.slot.build(small)(decoder(), corpus, {"model": {"seq_len": 32}}, seed=0, precision="fp64")
-    assert found.gates == [] and found.extra["updates"] > 0
+    assert found.violations == [] and found.extra["updates"] > 0
 
 
 def test_documents_take_a_sample() -> None:
     found = score(ttt(**LORA, documents=3), decoder())
-    assert len(found.nats) == 3 and found.gates == []
+    assert len(found.nats) == 3 and found.violations == []
 
 
 @pytest.mark.parametrize("lengths", [[0, 0, 0], [0, 1, 0], [5, 40, 0], [2]], ids=str)
 def test_documents_that_are_empty_or_shorter_than_a_chunk(lengths: list[int]) -> None:
     still = {} if max(lengths) > 16 else {"optimizer": 0.0}
     found = score(ttt(**LORA | {"chunk": 16} | still), decoder(), corpus_of(lengths))
-    assert found.tokens.tolist() == lengths and found.gates == [] and np.isfinite(found.nats).all()
+    assert found.tokens.tolist() == lengths and found.violations == [] and np.isfinite(found.nats).all()
     idle = score(ttt(**SGD | {"optimizer": 0.0}), decoder(), corpus_of(lengths))
-    assert idle.tokens.tolist() == lengths and idle.gates == []
+    assert idle.tokens.tolist() == lengths and idle.violations == []
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,10 @@ def smaller(plan: Plan) -> None:
 
 
 def lawless(plan: Plan) -> None:
-    """A gate that the arm never violated; taking one out is the same difference."""
-    of_sink(plan, lambda folder: record(folder / "result.json", lambda held: held.update(gates=["causal: sees on"])))
+    """A rule that the arm never violated; taking one out is the same difference."""
+    of_sink(
+        plan, lambda folder: record(folder / "result.json", lambda held: held.update(violations=["causal: sees on"]))
+    )
 
 
 def hidden(plan: Plan) -> None:
@@ -149,7 +151,7 @@ def shorter(plan: Plan) -> None:
     [
         (more_bytes, "other bytes of the documents were scored"),
         (smaller, "bytes is"),
-        (lawless, "gates are [] and were ['causal']"),
+        (lawless, "violations are [] and were ['causal']"),
         (hidden, "must not differ by a bit"),
         (apart, "groups the held-out documents"),
         (shorter, "trajectory[0].bits_per_byte"),

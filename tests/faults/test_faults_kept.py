@@ -1,4 +1,4 @@
-"""F21, F22: the gates look at the scores that are kept, in the batches, the precision and the calls that made them.
+"""F21, F22: the checks look at the scores that are kept, in the batches, the precision and the calls that made them.
 
 Each cheat is honest in every small evaluation that goes before, by its size, its shape, its precision or its number.
 """
@@ -92,7 +92,7 @@ SCORER = "C2 scorer: a kept score differs from its distribution by"
 
 
 def says(found: dict[str, Any], what: str) -> bool:
-    return any(gate.startswith(what) for gate in found["gates"])
+    return any(violation.startswith(what) for violation in found["violations"])
 
 
 @pytest.mark.parametrize("when", CONDITIONS)
@@ -101,20 +101,20 @@ def test_a_look_ahead_under_a_condition_is_seen_in_what_is_kept(
 ) -> None:
     leaks(monkeypatch, CONDITIONS[when])
     found = run(tmp_path, corpus)
-    assert says(found, LATER), found["gates"]
+    assert says(found, LATER), found["violations"]
 
 
 def test_a_look_ahead_of_bf16_alone_is_seen(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     leaks(monkeypatch, lambda tokens, hidden: autocast(tokens, hidden) and len(tokens) >= 16)
     found = run(tmp_path, corpus, precision="bf16")
-    assert says(found, LATER), found["gates"]
+    assert says(found, LATER), found["violations"]
 
 
 @pytest.mark.parametrize("dim", [1, 0])
 def test_a_leak_between_places_or_rows_that_begins_late_is_seen(
     dim: int, tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that the gates call before, and the first passes that are kept, are clean."""
+    """All that the checks call before, and the first passes that are kept, are clean."""
     monkeypatch.setattr(inference, "FORWARD_TOKENS", 64)
     leaks(monkeypatch, after(0), dim)
     before = []
@@ -124,15 +124,15 @@ def test_a_leak_between_places_or_rows_that_begins_late_is_seen(
     leaks(monkeypatch, after(before[0] + 20), dim)
     found = run(tmp_path, corpus)
     assert Counted.calls > before[0] + 100
-    assert found["gates"] and all("kept" in gate for gate in found["gates"]), found["gates"]
-    assert says(found, LATER), found["gates"]
+    assert found["violations"] and all("kept" in violation for violation in found["violations"]), found["violations"]
+    assert says(found, LATER), found["violations"]
 
 
 def test_every_second_pass_that_leaks_is_seen(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "FORWARD_TOKENS", 64)
     leaks(monkeypatch, lambda tokens, hidden: len(tokens) == 2 and Counted.calls % 2 == 0)
     found = run(tmp_path, corpus)
-    assert says(found, LATER), found["gates"]
+    assert says(found, LATER), found["violations"]
 
 
 def test_text_that_is_known_from_an_earlier_pass_is_seen(
@@ -152,7 +152,7 @@ def test_text_that_is_known_from_an_earlier_pass_is_seen(
 
     monkeypatch.setattr(Decoder, "forward", forward)
     found = run(tmp_path, corpus)
-    assert says(found, OWN) or says(found, AGAIN), found["gates"]
+    assert says(found, OWN) or says(found, AGAIN), found["violations"]
 
 
 def test_a_head_that_looks_ahead_over_many_places_is_seen(
@@ -164,7 +164,7 @@ def test_a_head_that_looks_ahead_over_many_places_is_seen(
 
     monkeypatch.setattr(Decoder, "logits", logits)
     found = run(tmp_path, corpus)
-    assert says(found, SCORER), found["gates"]
+    assert says(found, SCORER), found["violations"]
 
 
 def test_rows_that_are_normalised_together_are_seen(
@@ -176,7 +176,9 @@ def test_rows_that_are_normalised_together_are_seen(
 
     monkeypatch.setattr(Decoder, "forward", forward)
     found = run(tmp_path, corpus)
-    assert says(found, LATER) and says(found, "C1 alone: tokens read alone differ from those kept by"), found["gates"]
+    assert says(found, LATER) and says(found, "C1 alone: tokens read alone differ from those kept by"), found[
+        "violations"
+    ]
 
 
 # ---- evaluators that are honest in their rehearsal
@@ -203,7 +205,7 @@ class Flatters(Disjoint):
 
 
 class Beside(Disjoint):
-    """Scores where no gate sees it."""
+    """Scores where no check sees it."""
 
     def __call__(self, *parts: Any, **how: Any) -> Scores:
         return super().__call__(*parts, **(how | {"ledger": None}))
@@ -232,8 +234,8 @@ def test_an_evaluator_that_cheats_beyond_its_rehearsal_is_seen(
     evaluator, said = CAUGHT[cheat]
     monkeypatch.setattr(stage.evaluators.slot, "build", lambda choice: evaluator)
     found = run(tmp_path, corpus)
-    assert says(found, said), found["gates"]
-    assert not any(gate.startswith("rehearsal") for gate in found["gates"])
+    assert says(found, said), found["violations"]
+    assert not any(violation.startswith("rehearsal") for violation in found["violations"])
 
 
 # ---- honest ones pass
@@ -249,7 +251,7 @@ def test_every_evaluator_passes(asked: Any, precision: str, tmp_path: Path, corp
     if choice["name"] in ("ttt_sgd", "ttt_lora", "sliding"):
         choice |= evaluators.slot.load(choice["name"]).miniature(choice, SEQ_LEN / 2048)
     found = run(tmp_path, corpus, precision=precision, evaluate=choice)
-    assert found["gates"] == []
+    assert found["violations"] == []
     assert found["checked"]["kept_later"] == 0.0
     decides = {"kept_before", "kept_at", "kept_mass", "kept_score"} <= set(found["checked"])
     assert decides == (choice["name"] != "needle")

@@ -101,7 +101,7 @@ def test_margins_and_words_of_limits(tmp_path: Path) -> None:
     largest = 16_020 + 2 + made.CODE  # of the third seed: each must fit
     assert margins["bytes"] == {"limit": 16_000, "value": largest, "margin": 16_000 - largest}
     assert margins["seconds"] == {"limit": 600.0, "value": 640.0, "margin": -40.0}
-    assert margins["stage_seconds"]["value"] == 12.0  # packing and evaluating, not the gates
+    assert margins["stage_seconds"]["value"] == 12.0  # packing and evaluating, not the checks
     assert margins["memory"] == {"limit": 2_000_000_000, "value": 1_000_000_002, "margin": 999_999_998}
     assert cost.over_limits(plan, "wide") == (
         "bytes of the artifact 16,135 is 135 over the limit of 16,000; "

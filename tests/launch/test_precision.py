@@ -105,7 +105,7 @@ def test_a_study_runs_in_either_precision(asked: str, made: Any) -> None:
         work.do(run, store=found.store, where=found.where, mirrors=(), stop=lambda: False, say=lambda _: None)
     for run in found.runs.values():
         for key in run.score_keys.values():
-            assert read_json(found.store.score(key) / "result.json")["gates"] == []
+            assert read_json(found.store.score(key) / "result.json")["violations"] == []
     verdict = judge.conclude(found)
     assert verdict["environment"]["precision"] == asked
     assert {row["word"] for row in verdict["arms"]} <= {"baseline", "better", "worse", "equivalent", "inconclusive"}

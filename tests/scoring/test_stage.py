@@ -99,7 +99,7 @@ def test_a_file_scores_as_its_weights_did_in_memory(name: str, codec: str, weigh
     assert np.array_equal(read_stage(weights.parent / "one")[1].nats, in_memory.nats)
     assert np.array_equal(read_stage(weights.parent / "again")[1].nats, in_memory.nats)
     size = (weights.parent / "one" / "blob").stat().st_size
-    assert result["model_bytes"] == result["bytes"] == other["bytes"] == size and result["gates"] == []
+    assert result["model_bytes"] == result["bytes"] == other["bytes"] == size and result["violations"] == []
     assert result["artifact"] == other["artifact"] and result["artifact"]["raw_bytes"] > 0
     assert (name == "keep") == np.array_equal(
         in_memory.nats, Disjoint()(fresh(), corpus, settings, seed=1, precision="fp32").nats
@@ -142,7 +142,7 @@ def test_a_stage_whose_training_diverges_says_so(weights: Path, corpus: Corpus) 
     ttt = {"name": "ttt_sgd", "chunk": SEQ_LEN, "optimizer": {"lr": 1.0, "clip": 0.0}}
     result = run("wild", weights, corpus, asked(wild={"evaluate": ttt}))
     assert result["diverged"] and result["metrics"] == {"nats_per_token": None, "bits_per_byte": None}
-    assert result["gates"] == []
+    assert result["violations"] == []
     assert np.isnan(read_stage(weights.parent / "wild")[1].nats).all()
 
 
@@ -165,7 +165,7 @@ def test_result_says_everything(weights: Path, corpus: Corpus) -> None:
     result = run("pre", weights, corpus)
     out = weights.parent / "pre"
     assert json.loads((out / "result.json").read_text()) == result
-    assert result["gates"] == [] and result["probe"] is None and result["stage"] == "pre"
+    assert result["violations"] == [] and result["probe"] is None and result["stage"] == "pre"
     assert result["bytes"] == len(packed({"name": "keep"}, load_file(weights))) == (out / "blob").stat().st_size
     assert result["blob"] == hashlib.sha256((out / "blob").read_bytes()).hexdigest()
     assert result["seconds"] == pytest.approx(sum(result["timing"].values())) and result["peak_bytes"] > 1 << 20
@@ -191,14 +191,14 @@ def test_scores_do_not_depend_on_the_seed_of_the_stage(weights: Path, corpus: Co
 @pytest.mark.parametrize("precision, executor", [("bf16", "lift"), ("fp32", "reference"), ("fp64", "reference")])
 def test_precisions_and_executors_agree(precision: str, executor: str, weights: Path, corpus: Corpus) -> None:
     plain, other = run("pre", weights, corpus), run("pre", weights, corpus, precision=precision, executor=executor)
-    assert other["gates"] == [] and other["blob"] == plain["blob"]
+    assert other["violations"] == [] and other["blob"] == plain["blob"]
     close = 1e-2 if precision == "bf16" else 1e-6
     assert other["metrics"]["nats_per_token"] == pytest.approx(plain["metrics"]["nats_per_token"], rel=close)
 
 
 def test_probe_is_no_metric(weights: Path, corpus: Corpus) -> None:
     result = run("needle", weights, corpus)
-    assert result["metrics"] == {"nats_per_token": None, "bits_per_byte": None} and result["gates"] == []
+    assert result["metrics"] == {"nats_per_token": None, "bits_per_byte": None} and result["violations"] == []
     assert {"score", "acc", "induction", "passkey", "chance", "items"} <= result["probe"].keys()
     assert read_stage(weights.parent / "needle")[1].extra == result["probe"]
     assert not (weights.parent / "needle" / "blob").exists()  # no stage is built on it
@@ -242,7 +242,7 @@ def test_a_chain_of_after_ends_at_its_root(weights: Path, corpus: Corpus) -> Non
     )
     first = run("pre", weights, corpus, settings)
     third = run("c", weights, corpus, settings)
-    assert third["blob"] == first["blob"] and third["gates"] == []
+    assert third["blob"] == first["blob"] and third["violations"] == []
     assert len(read_stage(weights.parent / "c")[1].nats) == 2
 
 
@@ -259,7 +259,7 @@ def test_broken_chains_are_refused(table: dict[str, str], text: str, weights: Pa
         run("a", weights, corpus, settings)
 
 
-# ---- gates are words, not exceptions
+# ---- violations are words, not exceptions
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, kind: type[Decoder]) -> None:
@@ -277,9 +277,9 @@ def test_violations_are_returned(weights: Path, corpus: Corpus, monkeypatch: pyt
             return super().forward(tokens_BT, ids_BT, *rest) + self.embed(tokens_BT.roll(-1, 1))
 
     sabotage(monkeypatch, Future)
-    gates = run("pre", weights, corpus)["gates"]
-    assert gates[0].startswith("C1 causal: a later token changed moves an earlier nll by ")
-    assert read_stage(weights.parent / "pre")[1].gates == gates
+    violations = run("pre", weights, corpus)["violations"]
+    assert violations[0].startswith("C1 causal: a later token changed moves an earlier nll by ")
+    assert read_stage(weights.parent / "pre")[1].violations == violations
 
 
 def test_a_model_that_learns_while_it_is_scored_is_named(
@@ -291,7 +291,7 @@ def test_a_model_that_learns_while_it_is_scored_is_named(
             return super().nll(*batch)
 
     sabotage(monkeypatch, Learner)
-    assert "weights: the evaluation changed the model" in run("pre", weights, corpus)["gates"]
+    assert "weights: the evaluation changed the model" in run("pre", weights, corpus)["violations"]
 
 
 def test_a_report_that_no_reader_would_take_is_refused_and_not_written(
@@ -320,16 +320,16 @@ def test_lost_documents_are_named(weights: Path, corpus: Corpus, monkeypatch: py
         return Scores(found.nats, found.tokens - (np.arange(len(found.tokens)) == 3), found.bytes // 2)
 
     monkeypatch.setattr(Disjoint, "__call__", short)
-    gates = run("pre", weights, corpus)["gates"]
+    violations = run("pre", weights, corpus)["violations"]
     total = corpus.valid.n_targets
-    assert gates[0].startswith(f"tokens: {total - 1} were scored, the corpus has {total} (first at document 3: ")
-    assert gates[1].startswith("bytes: ")
+    assert violations[0].startswith(f"tokens: {total - 1} were scored, the corpus has {total} (first at document 3: ")
+    assert violations[1].startswith("bytes: ")
 
 
 def test_weights_that_are_not_finite_are_no_exception(weights: Path, corpus: Corpus) -> None:
     keep({k: v * float("nan") for k, v in load_file(weights).items()}, weights, corpus)
     result = run("pre", weights, corpus)
-    assert result["metrics"] == {"nats_per_token": None, "bits_per_byte": None} and result["gates"]
+    assert result["metrics"] == {"nats_per_token": None, "bits_per_byte": None} and result["violations"]
     assert np.isnan(read_stage(weights.parent / "pre")[1].nats).all()
 
 
@@ -418,7 +418,7 @@ def test_scores_come_back_as_saved(tmp_path: Path) -> None:
     assert scores.save(tmp_path) == saved
     back = Scores.load(tmp_path, {"scores": saved, "metrics": finite(scores.metrics)})
     assert np.array_equal(back.nats, scores.nats, equal_nan=True) and back.tokens.tolist() == [3, 0]
-    assert (back.bands, back.extra, back.gates) == (scores.bands, scores.extra, scores.gates)
+    assert (back.bands, back.extra, back.violations) == (scores.bands, scores.extra, scores.violations)
     assert (back.nats.dtype, back.tokens.dtype, back.bytes.dtype) == (np.float64, np.int64, np.int64)
 
 

@@ -42,7 +42,7 @@ def score(r, arm, seed, kind, tame, effect):
         seed,
         status,
         hash=r.choice([None, *"xxxxxxxxxxxxxxx", *([] if tame else "y")]),
-        gates=("causal",) if not tame and r.random() < 0.02 else (),
+        violations=("causal",) if not tame and r.random() < 0.02 else (),
         stages=stages,
         trajectory=r.choice([None, trajectory]),
         probe=r.choice([None, (number(r), r.random()), (number(r), number(r))]),
@@ -159,7 +159,7 @@ def test_wanted_makes_progress_and_ends(key):
 def test_more_runs_of_settled_arms_change_nothing(key):
     """Runs beyond what was asked for do not move a finished verdict, unless one of them shows a fault."""
     decision, specs, seeds, runs, bank, factorials = a_study(key)
-    runs = [r for r in runs if r.status == "done" and not r.gates]
+    runs = [r for r in runs if r.status == "done" and not r.violations]
     made: list[RunScore] = []
     known = {(r.arm, r.seed): r for r in runs}
     while missing := wanted(decision, specs, seeds, made, bank, factorials=factorials):

@@ -66,10 +66,10 @@ def test_one_diverged_baseline_seed_does_not_end_a_study():
 
 
 def test_precedence_of_faults():
-    diverged = {("a", 1): {"gates": ("normalised",)}}
+    diverged = {("a", 1): {"violations": ("normalised",)}}
     v = study((-0.01, "diverged", -0.01), parts=diverged)
-    assert (v.rows["a"].word, v.rows["a"].notes[0]) == ("invalid", "gate violated by a: normalised")
-    v = study({"a": V3, "b": V4}, parts={("base", 0): {"gates": ("causal",)}})
+    assert (v.rows["a"].word, v.rows["a"].notes[0]) == ("invalid", "rule violated by a: normalised")
+    v = study({"a": V3, "b": V4}, parts={("base", 0): {"violations": ("causal",)}})
     assert {v.rows[x].word for x in "ab"} == {"invalid"}
     v = study(("failed", "failed", "failed"))
     assert (v.rows["a"].word, v.rows["a"].notes[0]) == ("invalid", "all runs of a failed")

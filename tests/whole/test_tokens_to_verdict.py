@@ -94,7 +94,7 @@ def test_conversations_to_a_verdict_on_final_answers(tmp_path: Path) -> None:
     assert {"nats_per_token", "bits_per_byte", "nats_per_reasoning_token", "nats_per_final_token"} == set(
         result["metrics"]
     )
-    assert result["gates"] == []
+    assert result["violations"] == []
     said = command("sample", tmp_path / "study.toml", "baseline", "--prompt", "What is 1 + 2? <|end|>", "--tokens", 3,
                    "--out", tmp_path / "runs", "--json")  # fmt: skip
     assert json.loads(said)["samples"][0]["tokens"] <= 3

@@ -140,7 +140,7 @@ def _pack(
     except ValueError as error:
         raise CheckFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
     learned = ["C3 score before update: compression read held-out text"] if sealed.read else []
-    return content, {**report, "gates": learned}
+    return content, {**report, "violations": learned}
 
 
 def unpacked(blob: Blob) -> dict[str, torch.Tensor]:

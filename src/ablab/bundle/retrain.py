@@ -150,7 +150,7 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, 
 
     alike: whether code, machine, torch and threads are those of the bundle, so that every bit must agree, of the records too
     but for clocks. differences: of the stages' deciding metric. holds: bit for bit, or where not alike within the tolerance;
-    what is counted (steps, tokens, bytes of text, documents) must agree everywhere, and so must the gates.
+    what is counted (steps, tokens, bytes of text, documents) must agree everywhere, and so must the violations.
     """
     theirs, ours = plan.store.trained(run.train_key), store.trained(run.train_key)
     assert theirs is not None
@@ -173,7 +173,7 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, 
             f"stage {stage}: {text}" for text in (*_unlike(one, other, ("code_bytes",)), *_other(before, after))
         ]
         if _kinds(one) != _kinds(other):
-            counted.append(f"stage {stage}: gates are {_kinds(other)} and were {_kinds(one)}")
+            counted.append(f"stage {stage}: violations are {_kinds(other)} and were {_kinds(one)}")
         bits += [f"stage {stage}: {text}" for text in (*_unlike(one, other, None), *_bits(before, after))]
         pair = before.metrics.get(metric), after.metrics.get(metric)  # of the scores: a record may say anything
         if pair[0] is not None and pair[1] is not None:
@@ -219,8 +219,8 @@ def _bits(before: Scores, after: Scores) -> list[str]:
 
 
 def _kinds(result: Result) -> list[str]:
-    """Which gates a stage violated; what stands behind the colon holds numbers of the machine."""
-    return sorted({gate.partition(":")[0] for gate in result["gates"]})
+    """Which rules a stage violated; what stands behind the colon holds numbers of the machine."""
+    return sorted({violation.partition(":")[0] for violation in result["violations"]})
 
 
 def _first(found: list[str]) -> str:

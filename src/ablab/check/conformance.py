@@ -212,8 +212,8 @@ def strays(name: str) -> str:
         return "a second evaluation gives other scores"
     if not all(torch.equal(before[key], value) for key, value in model.state_dict().items()) or not model.training:
         return "the evaluation changed the model"
-    missed = lever.decides and one.gates
-    return "; ".join(one.gates) if missed else ""
+    missed = lever.decides and one.violations
+    return "; ".join(one.violations) if missed else ""
 
 
 def cheats(name: str) -> str:

@@ -46,7 +46,7 @@ class Outcome:
     weights: dict[str, torch.Tensor]
     losses: list[float]
     scores: dict[str, list[float]]
-    gates: list[str]
+    violations: list[str]
     fault: str = ""  # what was not finite, where training diverged
     untested: tuple[str, ...] = ()  # changed settings that a miniature of this size cannot tell from the reference's
 
@@ -143,7 +143,7 @@ def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] |
 
 
 def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | None = None) -> dict[str, Outcome]:
-    """Run every miniature; raises CheckFailed for inert arms and for stages that violate a gate.
+    """Run every miniature; raises CheckFailed for inert arms and for stages that violate a rule.
 
     beyond: takes the arms for which there is not even so much memory; without it, and for the baseline, that is refused.
     Raises InvalidStudy for what only the full size shows (`full_size`).
@@ -166,7 +166,7 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
             text = f"arm '{name}' changes nothing: weights, losses and scores equal those of {against} to {SAME:g}"
             faults.append(Fault(f"{file}: arm.{name}", text, "remove it, or change a setting that acts"))
     for name, outcome in found.items():
-        faults += [Fault(f"{file}: {name}", gate, "this stage is not legal") for gate in outcome.gates]
+        faults += [Fault(f"{file}: {name}", violation, "this stage is not legal") for violation in outcome.violations]
     if faults:
         raise CheckFailed(faults)
     return found
@@ -232,7 +232,7 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     if done["status"] != "done":
         return Outcome(settings, {}, losses, {}, [], str(done["fault"]))
     scores: dict[str, list[float]] = {}
-    gates: list[str] = []
+    violations: list[str] = []
     read = key_of({"weights": trained, "model": settings["model"]})
     blobs = {stage: store.score(score_key(settings, stage, trained=read)) for stage in settings["stage"]}
     for stage, place in blobs.items():
@@ -242,8 +242,8 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
         scores[stage] = [float(x) for x in Scores.load(place, result).nats]
         scores[stage] += _numbers(result["probe"])
         scores[stage] += [float(result["bytes"])]
-        gates += [f"{stage}: {gate}" for gate in result["gates"]]
-    return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, gates)
+        violations += [f"{stage}: {violation}" for violation in result["violations"]]
+    return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, violations)
 
 
 def _numbers(found: Any) -> list[float]:

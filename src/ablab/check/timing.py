@@ -240,7 +240,7 @@ def _validation(learner: Learner) -> float:
 
 
 def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dict[str, float]:
-    """Seconds of each of these stages: packing, the gates and the whole evaluation, with weights as they are drawn.
+    """Seconds of each of these stages: packing, the checks and the whole evaluation, with weights as they are drawn.
 
     A stage that refuses its text or settings is left out: the run says why. memo: what arms share is timed once.
     """
@@ -271,7 +271,7 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dic
             model = decoder(staging.windowed(settings, name), packing.unpacked(blob))
             unpacked = time.perf_counter() - began
             same = {**named, "evaluate": chosen["evaluate"], "windows": chosen["windows"]}
-            checked, _ = _once(memo, {**same, "gates": True}, functools.partial(_gates, plan, run, name, model))
+            checked, _ = _once(memo, {**same, "checks": True}, functools.partial(_checks, plan, run, name, model))
             key = key_of(same)
             if key not in memo:
                 memo[key] = _evaluation(chosen["evaluate"], model, corpus, settings, where.precision)
@@ -292,7 +292,7 @@ def _once(memo: dict[str, Any], asked: Mapping[str, Any], make: Callable[[], Any
     return found
 
 
-def _gates(plan: Plan, run: Run, name: str, model: Decoder) -> object:
+def _checks(plan: Plan, run: Run, name: str, model: Decoder) -> object:
     evaluator = evaluators.slot.build(run.settings["stage"][name]["evaluate"])
     where = plan.where
     stage = run.settings["stage"][name]

@@ -127,14 +127,14 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
     whole = common_step is None or not done["steps"]  # no steps: trained elsewhere
     token_hash = done["token_hash"] if whole else _hash_at(plan.store.train(run.train_key), common_step or 0)
     stages: dict[str, Documents | float] = {}
-    gates: list[str] = []
+    violations: list[str] = []
     faults: dict[str, str] = {}
     probe, metric = None, plan.study.decision["metric"]
     for stage, key in run.score_keys.items():
         result = plan.store.scored(key)
         if result is None:
             return absent
-        gates += [f"{stage}: {gate}" for gate in result["gates"]]
+        violations += [f"{stage}: {violation}" for violation in result["violations"]]
         if result.get("diverged"):
             faults[stage] = str(result["diverged"])
         if result["probe"]:
@@ -155,7 +155,9 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
         cure = f"delete {lies} to have the run made again"
         raise CheckFailed(Fault(str(lies / "done.json"), f"has a trajectory without {metric}", cure))
     seconds = done["seconds"] if done["steps"] else None
-    return RunScore(run.arm, run.seed, "done", token_hash, tuple(gates), stages, trajectory, probe, seconds, faults)
+    return RunScore(
+        run.arm, run.seed, "done", token_hash, tuple(violations), stages, trajectory, probe, seconds, faults
+    )
 
 
 def _documents(scored: tuple[np.ndarray, np.ndarray, np.ndarray], groups: Groups | None) -> Documents:

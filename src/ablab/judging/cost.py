@@ -221,7 +221,7 @@ def _free(more: float | None, *times: Ratio | None) -> bool | None:
 
 
 def _stage_time(stage: Mapping[str, float | None]) -> float | None:
-    """Packing and evaluating; the gates' own time is no cost of the arm. Results that do not tell them apart: all of it."""
+    """Packing and evaluating; the checks' own time is no cost of the arm. Results that do not tell them apart: all of it."""
     pack, evaluate = stage.get("pack"), stage.get("evaluate")
     return stage.get("seconds") if pack is None or evaluate is None else pack + evaluate
 

@@ -151,7 +151,7 @@ def _ledger_row(plan: Plan, run: Run, fault: str | None) -> dict[str, Any] | Non
         "tokens": done["tokens"],
         "seconds": done["seconds"],
         "tokens_per_second": done["tokens_per_second"],
-        "gates": [f"{stage}: {gate}" for stage, r in results.items() if r for gate in r["gates"]],
+        "violations": [f"{stage}: {violation}" for stage, r in results.items() if r for violation in r["violations"]],
         "routing": done.get("routing") or None,
         "key": run.train_key,
     }

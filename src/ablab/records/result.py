@@ -114,16 +114,16 @@ class Artifact(TypedDict, total=False):
     notes: list[str]
     hadamard: list[Rotated]
     lqer: list[Corrected]
-    gates: list[str]
+    violations: list[str]
 
 
 class Result(MadeBy):
-    """result.json. bytes: of the artifact, model and code; gates: rules that were violated, in words; diverged: why the scores
-    mean nothing, or None; key: the name of the directory that it was written into."""
+    """result.json. bytes: of the artifact, model and code; violations: rules that were violated, in words; diverged: why the
+    scores mean nothing, or None; key: the name of the directory that it was written into."""
 
     metrics: dict[str, float | None]
     bytes: int
-    gates: list[str]
+    violations: list[str]
     bands: Bands
     probe: Probe | None
     seconds: float
@@ -142,9 +142,16 @@ class Result(MadeBy):
     digest: NotRequired[str]
 
 
+def present(record: object) -> None:
+    """Give a result, or the text of its scores, today's names: before 2026-12 violations were called gates."""
+    for part in (record, record.get("artifact")) if isinstance(record, dict) else ():
+        if isinstance(part, dict) and "gates" in part:
+            part["violations"] = part.pop("gates")
+
+
 class Text(TypedDict):
     """What scores.npz holds besides numbers per document."""
 
     bands: dict[str, list[float | None]]
     extra: dict[str, object]
-    gates: list[str]
+    violations: list[str]

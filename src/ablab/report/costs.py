@@ -179,7 +179,7 @@ def stage_cost_table(view: View, style: Style) -> Table | None:
             cells.append(words.seconds(one.get("seconds")) + style.sub(over) + style.sub(parts) + style.sub(peak))
         rows.append([style.name(arm["name"]), *cells])
     note = (
-        "Time to pack and unpack, to check the gates, and to evaluate. On a CPU the peak is that of the whole process."
+        "Time to pack and unpack, to check the rules, and to evaluate. On a CPU the peak is that of the whole process."
     )
     return Table((("arm", "l"), *((stage, "r") for stage in stages)), rows, note)
 

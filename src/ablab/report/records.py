@@ -19,7 +19,7 @@ def ledger_table(view: View, style: Style) -> Table | None:
     rows, kinds = [], []
     for run in view.runs:
         status = words.clean(run.get("status") or "absent")
-        said = "; ".join(_said(run[k]) for k in ("fault", "gates", "reason") if run.get(k))
+        said = "; ".join(_said(run[k]) for k in ("fault", "violations", "reason") if run.get(k))
         rows.append(
             [
                 style.name(run.get("arm", "?")),

@@ -25,7 +25,7 @@ from ablab.core.opened import NoFile, opened
 from ablab.core.slot import Choice
 from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
-from ablab.records.result import Result
+from ablab.records.result import Result, present
 from ablab.records.run import Executed, Trained
 from ablab.records.settings import Settings, chosen
 
@@ -119,7 +119,7 @@ def _result(path: Path, key: str) -> Result:
     from ablab.data.formats.located import read_sealed
 
     cure = f"delete {path.parent} to have the stage run again"
-    result = read_sealed(path, form=Result, cure=cure)
+    result = read_sealed(path, form=Result, cure=cure, present=present)
     if result["key"] != key:
         raise CheckFailed(Fault(str(path), f"is of another stage ({result['key']})", cure))
     return result

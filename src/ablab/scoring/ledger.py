@@ -28,7 +28,7 @@ class Enough(Exception):
 class Ledger:
     """Takes scores of the held-out text of `corpus`; `scores()` adds them up.
 
-    watch: targets as (document, place) of which the whole distribution is kept, in `seen`: what the gates look at.
+    watch: targets as (document, place) of which the whole distribution is kept, in `seen`: what the checks look at.
     most: raise Enough once so many scores are there.
     """
 
@@ -120,7 +120,7 @@ class Ledger:
             found[at] = nats
         return found
 
-    def gates(self) -> list[str]:
+    def violations(self) -> list[str]:
         """Violations in words, normally none: single pass (C4), score before update (C3)."""
         wanted = self.corpus.valid.marks != UNTRAINED
         missed, again = int((wanted & ~self._once).sum()), int(self._again.sum())
@@ -151,7 +151,7 @@ class Ledger:
                 "nats": np.bincount(band, nats, len(edges) - 1).tolist(),
                 "tokens": np.bincount(band, minlength=len(edges) - 1).tolist(),
             },
-            gates=self.gates(),
+            violations=self.violations(),
             spans=self._by_span(document, nats, valid.marks[at]) if valid.spans else {},
             extra=dict(extra or {}),
         )

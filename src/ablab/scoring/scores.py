@@ -21,7 +21,7 @@ from ablab.core.forms import fits, misfit
 from ablab.core.opened import read_whole
 from ablab.core.strict_json import record
 from ablab.data.spans import SPANS, metric_of
-from ablab.records.result import Result, Text
+from ablab.records.result import Result, Text, present
 
 FILE = "scores.npz"
 MOST_BYTES = 1 << 30  # of a file of scores: 24 bytes a document, and 16 for each of its spans
@@ -45,7 +45,7 @@ class Scores:
     nats float64, tokens int64 and bytes int64: one entry per document, over its scored targets. `bands` splits the same
     nats by position in the window: {"edges": n + 1 numbers, "nats": n, "tokens": n}, band i is [edges[i], edges[i + 1]).
     `spans` splits them by what a target is for: {"reasoning": {"nats": (n,), "tokens": (n,)}, "final": ...}, nothing where
-    the text has no spans. `extra` holds what an evaluator wants to show; `gates` names the rules that it saw violated. A
+    the text has no spans. `extra` holds what an evaluator wants to show; `violations` names the rules that it saw violated. A
     probe that scores no documents leaves the three arrays empty.
     """
 
@@ -54,7 +54,7 @@ class Scores:
     bytes: np.ndarray
     bands: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
     extra: dict[str, object] = dataclasses.field(default_factory=dict)
-    gates: list[str] = dataclasses.field(default_factory=list)
+    violations: list[str] = dataclasses.field(default_factory=list)
     spans: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class Scores:
 
     def save(self, directory: Path) -> dict[str, str]:
         """Write `scores.npz` into `directory`, atomically. Returns {"file", "sha256"}, which `load` checks."""
-        text = {"bands": finite(self.bands), "extra": finite(self.extra), "gates": list(self.gates)}
+        text = {"bands": finite(self.bands), "extra": finite(self.extra), "violations": list(self.violations)}
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"nats": self.nats, "tokens": self.tokens, "bytes": self.bytes}
         arrays |= {f"{name}.{key}": array for name, part in self.spans.items() for key, array in part.items()}
@@ -121,6 +121,7 @@ class Scores:
         try:
             arrays = _arrays(blob)
             text = record(arrays["json"].tobytes())
+            present(text)
             if not fits(text, Text):
                 raise ValueError(misfit(text, Text))
             spans = {
@@ -129,7 +130,13 @@ class Scores:
                 if f"{name}.nats" in arrays
             }
             found = cls(
-                arrays["nats"], arrays["tokens"], arrays["bytes"], text["bands"], text["extra"], text["gates"], spans
+                arrays["nats"],
+                arrays["tokens"],
+                arrays["bytes"],
+                text["bands"],
+                text["extra"],
+                text["violations"],
+                spans,
             )
             counted = (found.tokens, found.bytes, *(part["tokens"] for part in spans.values()))
             if any(len(part) != len(found.tokens) for one in spans.values() for part in one.values()):

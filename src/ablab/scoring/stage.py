@@ -30,8 +30,7 @@ from ablab.runtime.machine import Peak, dtype_of
 from ablab.scoring import evaluators
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.legality import forward as gates
-from ablab.scoring.legality import replay
+from ablab.scoring.legality import forward, replay
 from ablab.scoring.legality.kept import Kept
 from ablab.scoring.scores import Scores, finite
 from ablab.scoring.subset import sample
@@ -59,7 +58,7 @@ def run_stage(
     here(): raises where `out` is gone, before anything is written.
     result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes (of the artifact: model_bytes, which is the
     size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
-    an evaluator that does not decide, else None), gates (rules that were violated, in words: they make the arm invalid,
+    an evaluator that does not decide, else None), violations (rules that were violated, in words: they make the arm invalid,
     nothing is raised), checked, diverged (why scores mean nothing, or None), scores {file, sha256}, seconds, peak_bytes;
     source (`ablab.runtime.source`) and machine say what made it; key (the directory's name) and digest guard the rest.
     CheckFailed where a file is missing, damaged, or does not fit.
@@ -86,9 +85,15 @@ def run_stage(
     )
     evaluated = time.perf_counter()
     checked |= seen
-    scores.gates = [*violated, *told, *blob.report.get("gates", []), *scores.gates, *_totals(evaluator, scores, corpus)]
+    scores.violations = [
+        *violated,
+        *told,
+        *blob.report.get("violations", []),
+        *scores.violations,
+        *_totals(evaluator, scores, corpus),
+    ]
     if digest(_tensors(model)) != before:
-        scores.gates.append("weights: the evaluation changed the model")
+        scores.violations.append("weights: the evaluation changed the model")
     here()
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
@@ -127,7 +132,7 @@ def _sizes(blob: packing.Blob) -> dict[str, object]:
 
 def _scored_as(scores: Scores) -> dict[str, object]:
     """What the scores come to."""
-    found = {"metrics": scores.metrics, "gates": scores.gates, "bands": scores.bands}
+    found = {"metrics": scores.metrics, "violations": scores.violations, "bands": scores.bands}
     return {**found, "diverged": scores.extra.get("diverged")}
 
 
@@ -136,7 +141,7 @@ def _totals(evaluator: Evaluator, scores: Scores, corpus: Corpus) -> list[str]:
     if not evaluator.decides:
         return []
     limit = evaluator.documents
-    return gates.complete(scores, corpus, limit) + byte_check.told(scores.metrics, sample(corpus, limit).valid)
+    return forward.complete(scores, corpus, limit) + byte_check.told(scores.metrics, sample(corpus, limit).valid)
 
 
 def windowed(settings: Settings, name: str) -> Settings:
@@ -163,7 +168,7 @@ def legal(
     executor: str,
 ) -> tuple[list[str], dict[str, float]]:
     """What the model, and then the evaluator, violate; and the largest deviations seen."""
-    violated, checked = gates.check(model, corpus, settings, precision=precision, executor=executor)
+    violated, checked = forward.check(model, corpus, settings, precision=precision, executor=executor)
     if evaluator.decides:
         try:
             more, seen = replay.check(

@@ -76,7 +76,7 @@ class RunScore:
     """One run: an arm at one seed.
 
     stages: one entry per stage, documents or one number (already in the decision's metric) for logs without documents.
-    trajectory: [(tokens seen, metric), ...]; probe: (score, accuracy); hash: of the consumed tokens; gates: violated ones;
+    trajectory: [(tokens seen, metric), ...]; probe: (score, accuracy); hash: of the consumed tokens; violations: of rules;
     faults: per stage, why its scores are not finite. work: its steps, for prices; none: one training that took `seconds`.
     """
 
@@ -84,7 +84,7 @@ class RunScore:
     seed: int
     status: Status
     hash: str | None = None
-    gates: tuple[str, ...] = ()
+    violations: tuple[str, ...] = ()
     stages: Mapping[str, Documents | float] = field(default_factory=dict)
     trajectory: Sequence[tuple[float, float]] | None = None
     probe: tuple[float, float] | None = None

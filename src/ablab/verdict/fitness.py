@@ -91,9 +91,9 @@ def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[i
     """The first fault in a fixed precedence: every invalid before unstable."""
     name = arm.name
     for checked in (name, reference):
-        gates = sorted({g for run in _runs(evidence, checked, places) for g in run.gates})
-        if gates:
-            return Fitness("invalid", f"gate violated by {checked}: {', '.join(gates)}")
+        violations = sorted({g for run in _runs(evidence, checked, places) for g in run.violations})
+        if violations:
+            return Fitness("invalid", f"rule violated by {checked}: {', '.join(violations)}")
     fault = "" if arm.data_is_lever else _hashes(evidence, name, reference, places)
     fault = fault or _documents(evidence, name, reference, places)
     fault = fault or copies(evidence, name, reference, places)

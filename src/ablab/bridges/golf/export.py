@@ -1,6 +1,6 @@
 """An arm as the folder of a non-record submission to parameter-golf: README.md, submission.json and one log per run.
 
-Every number is read from finished runs; what a field claims about rules, the gates of those runs have seen. Shapes of the
+Every number is read from finished runs; what a field claims about rules, the checks of those runs have seen. Shapes of the
 files: openai/parameter-golf, the submissions of April 2026.
 """
 
@@ -81,7 +81,7 @@ def _refuse(plan: Plan, verdict: Verdict, one: Entry) -> None:
 def submission(
     plan: Plan, one: Entry, row: Row, *, author: str, github_id: str, name: str | None, today: str | None
 ) -> dict[str, Any]:
-    """submission.json: means over seeds, the sample sd, every seed's own numbers, and what the gates have seen."""
+    """submission.json: means over seeds, the sample sd, every seed's own numbers, and what the checks have seen."""
     decider, study = plan.study.decision["stage"], plan.study
     bpb, loss = one.values(decider), one.values(decider, "nats_per_token")
     arm = study.with_baseline[one.arm]

@@ -1,4 +1,4 @@
-"""The rules of parameter-golf (issue #1017 and the limits of the track), as far as the gates of finished runs saw them kept."""
+"""The rules of parameter-golf (issue #1017 and the limits of the track), as far as finished runs saw them kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ablab.runs.plan import Plan
 
 BYTES, SECONDS = 16_000_000, 600.0
-# What the gates of a stage measure of each rule; a rule of which one of these is missing was not looked at.
+# What the checks of a stage measure of each rule; a rule of which one of these is missing was not looked at.
 LOOKED_AT = {
     "C1_causal": ("causal", "documents", "replayed", "at"),
     "C2_normalised": ("scorer", "mass", "score"),
@@ -23,19 +23,23 @@ LOOKED_AT = {
 
 
 def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, Any]:
-    """rule -> true only where its gate ran at every scored stage of every seed and saw nothing; `measured` has the numbers."""
+    """rule -> true only where its check ran at every scored stage of every seed and saw nothing; `measured` has the numbers."""
     rows = [result for of_seed in one.results.values() for result in of_seed.values()]
     held: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     for rule, keys in LOOKED_AT.items():
         checked = [row.get("checked") or {} for row in rows]
         ran = bool(rows) and all(key in one_check for one_check in checked for key in keys)
-        broken = [gate for row in rows for gate in row["gates"] if re.search(rf"\b{rule[:2]}\b", gate)]
+        broken = [
+            violation for row in rows for violation in row["violations"] if re.search(rf"\b{rule[:2]}\b", violation)
+        ]
         held[rule] = ran and not broken
         measured[rule] = {key: max((v for c in checked if (v := c.get(key)) is not None), default=None) for key in keys}
         measured[rule] |= {"stages_checked": sum(all(key in c for key in keys) for c in checked), "of": len(rows)}
     measured["C3_score_before_update"]["updates"] = sum(row.get("extra", {}).get("updates", 0) for row in rows)
-    measured["C4_single_pass"] |= {"violations": sum("C4" in gate for row in rows for gate in row["gates"])}
+    measured["C4_single_pass"] |= {
+        "violations": sum("C4" in violation for row in rows for violation in row["violations"])
+    }
     held["bytes_equal_corpus"], measured["bytes_equal_corpus"] = _bytes(plan, one, decider)
     sizes = [of_seed[decider]["bytes"] for of_seed in one.results.values()]
     held["artifact_under_16MB"] = max(sizes) <= BYTES
@@ -52,7 +56,7 @@ def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, Any]:
 
 
 def evaluation_seconds(result: Result) -> float:
-    """The evaluation alone, without packing and gates, where the result tells them apart."""
+    """The evaluation alone, without packing and checks, where the result tells them apart."""
     seconds = (result.get("timing") or {}).get("evaluate")
     return float(result["seconds"] if seconds is None else seconds)
 
@@ -65,7 +69,9 @@ def _bytes(plan: Plan, one: Entry, decider: str) -> tuple[bool, dict[str, Any]]:
     for seed, results in one.results.items():
         scores = Scores.load(plan.store.score(plan.runs[one.arm, seed].score_keys[decider]), results[decider])
         totals.append((int(scores.tokens.sum()), int(scores.bytes.sum())))
-    broken = [g for r in one.results.values() for g in r[decider]["gates"] if re.match(r"(tokens|bytes|audit)\b", g)]
+    broken = [
+        g for r in one.results.values() for g in r[decider]["violations"] if re.match(r"(tokens|bytes|audit)\b", g)
+    ]
     worst = next((total for total in totals if total != wanted), wanted)
     numbers = {"tokens": worst[0], "bytes": worst[1], "corpus_tokens": wanted[0], "corpus_bytes": wanted[1]}
     return bool(totals) and worst == wanted and not broken, numbers

@@ -1,4 +1,4 @@
-"""Gates of the data floor: each returns nothing, or raises CheckFailed with place, fault and cure."""
+"""Checks of a corpus: each returns nothing, or raises CheckFailed with place, fault and cure."""
 
 from __future__ import annotations
 

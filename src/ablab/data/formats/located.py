@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, cast
 
@@ -95,11 +95,16 @@ def changed(record: Mapping[str, object], path: Path, cure: str = _AGAIN) -> Fau
     return Fault(str(path), "was changed after it was written (its digest differs)", cure)
 
 
-def read_sealed(path: Path, *keys: str, cure: str, form: type[R]) -> R:
-    """A record that was written sealed, has `keys` and is of `form`. CheckFailed where it is not as it was written."""
+def read_sealed(path: Path, *keys: str, cure: str, form: type[R], present: Callable[[object], None] | None = None) -> R:
+    """A record that was written sealed, has `keys` and is of `form`. CheckFailed where it is not as it was written.
+
+    present: gives an older record today's names, once its digest has held.
+    """
     record: R = read_json(path, *keys, "digest")
     if fault := changed(record, path, cure):
         raise CheckFailed(fault)
+    if present is not None:
+        present(record)
     if said := misfit(record, form):
         raise CheckFailed(Fault(str(path), said, cure))
     return record

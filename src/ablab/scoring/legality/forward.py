@@ -77,16 +77,16 @@ def check(
             moved, most = own, rounding
     future, other = moved
     total, scorer = normalised(model, rows, corpus, precision=precision)
-    gates = []
+    violations = []
     if not future <= most:
-        gates.append(f"C1 causal: a later token changed moves an earlier nll by {future:.3g} (at most {most:g})")
+        violations.append(f"C1 causal: a later token changed moves an earlier nll by {future:.3g} (at most {most:g})")
     if not other <= most:
-        gates.append(f"C1 documents: another document changed moves an nll by {other:.3g} (at most {most:g})")
+        violations.append(f"C1 documents: another document changed moves an nll by {other:.3g} (at most {most:g})")
     if not total <= SUM_TOLERANCE:
-        gates.append(f"C2 normalised: the distribution sums to 1 within {total:.3g} (at most {SUM_TOLERANCE:g})")
+        violations.append(f"C2 normalised: the distribution sums to 1 within {total:.3g} (at most {SUM_TOLERANCE:g})")
     if not scorer <= SCORER_TOLERANCE:
-        gates.append(f"C2 scorer: nll and log softmax differ by {scorer:.3g} (at most {SCORER_TOLERANCE:g})")
-    return gates, {"causal": future, "documents": other, "sum": total, "scorer": scorer}
+        violations.append(f"C2 scorer: nll and log softmax differ by {scorer:.3g} (at most {SCORER_TOLERANCE:g})")
+    return violations, {"causal": future, "documents": other, "sum": total, "scorer": scorer}
 
 
 def complete(scores: Scores, corpus: Corpus, limit: int | None = None) -> list[str]:
@@ -94,17 +94,17 @@ def complete(scores: Scores, corpus: Corpus, limit: int | None = None) -> list[s
     valid = some(corpus, limit).valid
     scored = valid.marks != UNTRAINED
     tokens, size = (_per_document(valid, part) for part in (scored, np.where(scored, valid.n_bytes, 0)))
-    gates = []
+    violations = []
     for name, found, wanted in (("tokens", scores.tokens, tokens), ("bytes", scores.bytes, size)):
         if len(found) != len(wanted):
-            gates.append(f"{name}: {len(found)} documents were scored, the corpus has {len(wanted)}")
+            violations.append(f"{name}: {len(found)} documents were scored, the corpus has {len(wanted)}")
         elif (found != wanted).any():
             at = int(np.argmax(found != wanted))
-            gates.append(
+            violations.append(
                 f"{name}: {int(found.sum())} were scored, the corpus has {int(wanted.sum())} "
                 f"(first at document {at}: {int(found[at])} against {int(wanted[at])})"
             )
-    return gates
+    return violations
 
 
 def _per_document(valid: Valid, values: np.ndarray) -> np.ndarray:
@@ -191,5 +191,5 @@ def normalised(model: Decoder, rows: ValidRows, corpus: Corpus, *, precision: st
 
 
 def _largest(values: np.ndarray) -> float:
-    """The largest value, 0 where there is none; NaN stays NaN and fails every gate."""
+    """The largest value, 0 where there is none; NaN stays NaN and fails every check."""
     return float(values.max()) if values.size else 0.0

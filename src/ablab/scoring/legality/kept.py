@@ -231,32 +231,38 @@ class Kept:
         most, rough = ROUNDING[precision], mixture(self.model)
         later, alone = self.calls.later, self.calls.alone
         seen = {"kept_later": later.mean if rough else later.largest, "kept_alone": alone.mean}
-        gates = []
+        violations = []
         if not seen["kept_later"] <= most:
             what = "what comes later, or stands beside, moves a score that is kept"
-            gates.append(f"C1 causal: {what} by {seen['kept_later']:.3g} (at most {most:g})")
+            violations.append(f"C1 causal: {what} by {seen['kept_later']:.3g} (at most {most:g})")
         if not alone.mean <= most:
-            gates.append(f"C1 alone: tokens read alone differ from those kept by {alone.mean:.3g} (at most {most:g})")
+            violations.append(
+                f"C1 alone: tokens read alone differ from those kept by {alone.mean:.3g} (at most {most:g})"
+            )
         if self.ledger is None:
-            return gates, seen
+            return violations, seen
         if told := _not_told(scores, self.ledger):
-            return [*gates, told], seen
+            return [*violations, told], seen
         total, scorer, unseen = normalised(self.ledger, self.ledger.corpus, self.watched)
         moved, at = self._begun_again(evaluate)
         before = moved.mean if rough else moved.largest
         if unseen:
-            gates.append(f"C2 normalised: {unseen} scores that are kept came without their distribution")
+            violations.append(f"C2 normalised: {unseen} scores that are kept came without their distribution")
         if not total <= SUM_TOLERANCE:
-            gates.append(f"C2 normalised: what is kept sums to 1 within {total:.3g} (at most {SUM_TOLERANCE:g})")
+            violations.append(f"C2 normalised: what is kept sums to 1 within {total:.3g} (at most {SUM_TOLERANCE:g})")
         if not scorer <= most:
-            gates.append(f"C2 scorer: a kept score differs from its distribution by {scorer:.3g} (at most {most:g})")
+            violations.append(
+                f"C2 scorer: a kept score differs from its distribution by {scorer:.3g} (at most {most:g})"
+            )
         if not before <= most:
-            gates.append(
+            violations.append(
                 f"C1 causal: text still to come, changed, moves a kept score by {before:.3g} (at most {most:g})"
             )
         if not at <= most and not rough:
-            gates.append(f"C1 causal: a kept distribution depends on its own token, by {at:.3g} (at most {most:g})")
-        return gates, {**seen, "kept_mass": total, "kept_score": scorer, "kept_before": before, "kept_at": at}
+            violations.append(
+                f"C1 causal: a kept distribution depends on its own token, by {at:.3g} (at most {most:g})"
+            )
+        return violations, {**seen, "kept_mass": total, "kept_score": scorer, "kept_before": before, "kept_at": at}
 
     def _begun_again(self, evaluate: Evaluate) -> tuple[Moved, float]:
         """How far scores move, and the distribution at the turn does, when all text from the turn on is other text."""
@@ -314,7 +320,7 @@ def _not_told(scores: Scores, ledger: Ledger) -> str:
     own = ledger.scores([0, 1 << 40])
     if scores.nats.shape != own.nats.shape:
         return (
-            f"C4 ledger: {len(scores.nats)} documents have scores, {len(own.nats)} were scored before the gates' eyes"
+            f"C4 ledger: {len(scores.nats)} documents have scores, {len(own.nats)} were scored before the checks' eyes"
         )
     (wrong,) = np.nonzero(~((scores.nats == own.nats) | (np.isnan(scores.nats) & np.isnan(own.nats))))
     if not len(wrong):

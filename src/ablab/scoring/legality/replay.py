@@ -52,7 +52,7 @@ def check(
         return ledger
 
     plain = run(text)
-    gates = [f"rehearsal: {gate}" for gate in plain.gates()]
+    violations = [f"rehearsal: {violation}" for violation in plain.violations()]
     total, scorer, unseen = normalised(plain, text, watched)
     earlier = at = 0.0
     for turn in turns:
@@ -61,16 +61,22 @@ def check(
         if turn in plain.seen and turn in changed.seen:
             at = max(at, _largest(plain.seen[turn], changed.seen[turn]))
     if unseen:
-        gates.append(f"C2 normalised: {unseen} scores came without the distribution that they were read from")
+        violations.append(f"C2 normalised: {unseen} scores came without the distribution that they were read from")
     if not earlier <= most:
-        gates.append(f"C1 causal: a later token changed moves an earlier score by {earlier:.3g} (at most {most:g})")
+        violations.append(
+            f"C1 causal: a later token changed moves an earlier score by {earlier:.3g} (at most {most:g})"
+        )
     if not at <= most:
-        gates.append(f"C1 causal: the distribution of a token depends on that token, by {at:.3g} (at most {most:g})")
+        violations.append(
+            f"C1 causal: the distribution of a token depends on that token, by {at:.3g} (at most {most:g})"
+        )
     if not total <= SUM_TOLERANCE:
-        gates.append(f"C2 normalised: what is scored sums to 1 within {total:.3g} (at most {SUM_TOLERANCE:g})")
+        violations.append(f"C2 normalised: what is scored sums to 1 within {total:.3g} (at most {SUM_TOLERANCE:g})")
     if not scorer <= SCORER_TOLERANCE:
-        gates.append(f"C2 scorer: a score differs from its distribution by {scorer:.3g} (at most {SCORER_TOLERANCE:g})")
-    return gates, {"replayed": earlier, "at": at, "mass": total, "score": scorer}
+        violations.append(
+            f"C2 scorer: a score differs from its distribution by {scorer:.3g} (at most {SCORER_TOLERANCE:g})"
+        )
+    return violations, {"replayed": earlier, "at": at, "mass": total, "score": scorer}
 
 
 def excerpt(corpus: Corpus, size: int) -> Corpus:
@@ -86,7 +92,7 @@ def excerpt(corpus: Corpus, size: int) -> Corpus:
         if total >= size and len(kept) > 1:
             break
     if not kept:
-        raise ValueError(f"no held-out document has {SHORTEST} tokens; the gates need one")
+        raise ValueError(f"no held-out document has {SHORTEST} tokens; the checks need one")
     starts = np.cumsum([0, *(len(ids) for _, ids, _ in kept)])[:-1]
     valid = Valid(
         np.concatenate([ids for _, ids, _ in kept]),
