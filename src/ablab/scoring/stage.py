@@ -58,9 +58,8 @@ def run_stage(
     here(): raises where `out` is gone, before anything is written.
     result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes (of the artifact: model_bytes, which is the
     size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
-    an evaluator that does not decide, else None), violations (rules that were violated, in words: they make the arm invalid,
-    nothing is raised), checked, diverged (why scores mean nothing, or None), scores {file, sha256}, seconds, peak_bytes;
-    source (`ablab.runtime.source`) and machine say what made it; key (the directory's name) and digest guard the rest.
+    an evaluator that does not decide, else None), violations (nothing is raised), checked, diverged, scores {file, sha256},
+    seconds, peak_bytes; source (`ablab.runtime.source`) and machine say what made it; key and digest guard the rest.
     CheckFailed where a file is missing, damaged, or does not fit.
     """
     began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
@@ -85,13 +84,8 @@ def run_stage(
     )
     evaluated = time.perf_counter()
     checked |= seen
-    scores.violations = [
-        *violated,
-        *told,
-        *blob.report.get("violations", []),
-        *scores.violations,
-        *_totals(evaluator, scores, corpus),
-    ]
+    scores.violations = [*violated, *told, *blob.report.get("violations", []), *scores.violations]
+    scores.violations += _totals(evaluator, scores, corpus)
     if digest(_tensors(model)) != before:
         scores.violations.append("weights: the evaluation changed the model")
     here()
