@@ -237,7 +237,7 @@ def margins(plan: Plan, name: str) -> dict[str, dict[str, float]]:
     among the stages that compress (a compressor other than keep, or a codec other than raw); where none does, the deciding
     stage's.
     """
-    asked = {what: limit for what, limit in plan.study.limits.items() if limit is not None}
+    asked = plan.study.limits
     measured = {what: _measured(plan, name, what) for what in asked}
     return {
         what: {"limit": asked[what], "value": value, "margin": asked[what] - value}

@@ -130,7 +130,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
         "study": study.name,
         "scale": study.scale,
         "decision": cast(Rule, study.decision),
-        "limits": study.limits,
+        "limits": {**study.limits},
         "groups": study.baseline.settings["data"]["groups"],
         "arms": list(study.arms),
         "decision_key": decision_key(plan),

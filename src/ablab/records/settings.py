@@ -104,6 +104,54 @@ class StageSettings(TypedDict):
     evaluate: Choice
 
 
+class StudySettings(TypedDict):
+    """[study]."""
+
+    name: str
+    question: str
+
+
+class SeedsSettings(TypedDict):
+    """decision.seeds; keep None keeps every arm."""
+
+    start: int
+    at_most: int
+    probe: int
+    keep: int | Literal["2 sigma"] | None
+    first: int
+
+
+class DecisionSettings(TypedDict):
+    """[decision]."""
+
+    metric: str
+    stage: str
+    matters: float
+    confidence: float
+    seeds: SeedsSettings
+    tie: list[str]
+
+
+Limits = dict[str, float]  # [limits]: those that are set
+LeversSettings = TypedDict("LeversSettings", {"from": list[str]})  # [levers]
+
+
+class Factor(TypedDict):
+    """A setting that a factorial crosses with others; base: which of its levels the baseline has."""
+
+    path: str
+    label: str
+    levels: list[object]
+    base: int
+
+
+class Crossing(TypedDict):
+    """A factorial; cells: arm (or "baseline") -> the index of its level of each factor."""
+
+    factors: list[Factor]
+    cells: dict[str, list[int]]
+
+
 class Settings(TypedDict):
     """Everything that an arm asks."""
 

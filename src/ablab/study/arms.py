@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.setting import coerce, describe
@@ -21,20 +20,30 @@ from ablab.study.take import show, table, take
 OF_MEAN = {"train.ema", "train.ema_warmup"}
 
 
+@dataclass(frozen=True)
+class Texts:
+    """An arm's own words, and the arm that it is a diff of."""
+
+    on: str = BASELINE
+    because: str | None = None
+    together: str | None = None
+    expect: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass
 class Draft:
     """An arm on its way: its tree, what the tree means, and every fault found in it."""
 
     name: str
-    tree: dict[str, Any]
+    tree: dict[str, object]
     settings: Settings
     found: list[Fault]  # places relative to the baseline
     faults: list[Fault] = field(default_factory=list)  # those to be reported, with the arm's place
     on: str = BASELINE
     paths: list[tuple[str, ...]] = field(default_factory=list)
-    texts: dict[str, Any] = field(default_factory=dict)
+    texts: Texts = field(default_factory=lambda: Texts())
     factorial: str | None = None
-    levels: dict[str, Any] = field(default_factory=dict)
+    levels: dict[str, object] = field(default_factory=dict)
 
     def arm(self, reference: Draft | None) -> Arm:
         """The finished arm; its reference gives the values before."""
@@ -44,16 +53,16 @@ class Draft:
             self.on,
             self.settings,
             changes,
-            together=self.texts.get("together"),
-            because=self.texts.get("because"),
-            expect=self.texts.get("expect") or {},
+            together=self.texts.together,
+            because=self.texts.because,
+            expect=self.texts.expect,
             factorial=self.factorial,
             levels=self.levels,
             source=written(self.tree),
         )
 
 
-def baseline(tree: dict[str, Any], folder: Path) -> Draft:
+def baseline(tree: dict[str, object], folder: Path) -> Draft:
     """The baseline's draft."""
     resolved, found = settings(tree, folder)
     data = tree.get("data")
@@ -61,7 +70,7 @@ def baseline(tree: dict[str, Any], folder: Path) -> Draft:
     return Draft(BASELINE, tree, resolved, found, faults=list(found))
 
 
-def declared(raw: dict[str, Any], base: Draft, folder: Path) -> dict[str, Draft]:
+def declared(raw: dict[str, object], base: Draft, folder: Path) -> dict[str, Draft]:
     """Every declared arm, in order; one whose reference is unknown or in a circle has faults and the baseline's tree."""
     out: dict[str, Draft] = {}
     for name in raw:
@@ -70,14 +79,14 @@ def declared(raw: dict[str, Any], base: Draft, folder: Path) -> dict[str, Draft]
 
 
 def _declare(
-    name: str, raw: dict[str, Any], base: Draft, folder: Path, out: dict[str, Draft], above: tuple[str, ...]
+    name: str, raw: dict[str, object], base: Draft, folder: Path, out: dict[str, Draft], above: tuple[str, ...]
 ) -> Draft:
     if name in out:
         return out[name]
     place, faults = f"arm.{word(name)}", list[Fault]()
     given = table(raw[name], place, faults)
-    texts = {key: _text(key, given[key], place, base, faults) for key in SECTIONS["arm"] if key in given}
-    on, reference = texts.get("on") or BASELINE, base
+    texts = _texts(given, place, base, faults)
+    on, reference = texts.on, base
     if on != BASELINE and on in (*above, name):
         circle = " -> ".join([*above, name, on])
         faults.append(Fault(f"{place}.on", f"goes in a circle: {circle}", "let one be on the baseline"))
@@ -101,9 +110,9 @@ def _declare(
     return out[name]
 
 
-def draft(name: str, diff: dict[str, Any], reference: Draft, folder: Path, place: str, faults: list[Fault]) -> Draft:
+def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, place: str, faults: list[Fault]) -> Draft:
     """`diff` laid over the reference. Reported are the faults that the reference has not already."""
-    good: dict[str, Any] = {}
+    good: dict[str, dict[str, object]] = {}
     for key, value in diff.items():
         if key not in DIFFED:
             known = [*DIFFED, *SECTIONS["arm"]]
@@ -154,7 +163,7 @@ def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[C
         yield Change(dotted, before, after)
 
 
-def _settings(dotted: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+def _settings(dotted: str, before: dict[str, object], after: dict[str, object]) -> Iterator[Change]:
     """The settings in which two choices of one lever differ; of a sub-choice each by itself."""
     for key, value in after.items():
         old = before.get(key)
@@ -168,7 +177,7 @@ def _by_kind(path: tuple[str, ...]) -> bool:
     return path[1] in SECTIONS["model"]
 
 
-def _collapse(by_kind: dict[str, Any]) -> Any:
+def _collapse(by_kind: dict[str, object]) -> object:
     values = list(by_kind.values())
     return values[0] if values and all(value == values[0] for value in values) else by_kind
 
@@ -191,7 +200,7 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
             draft.faults.append(Fault(f"{place}: {'.'.join(path)}", f"changes nothing: {said}", cure))
         changes += found
     draft.faults += _shadowed(draft, reference, changes, place)
-    if len(changes) > 1 and not draft.texts.get("together"):
+    if len(changes) > 1 and not draft.texts.together:
         listed = ", ".join(change.path for change in changes)
         draft.faults.append(
             Fault(place, f"changes {len(changes)} settings at once ({listed})", 'split it, or say together = "why"')
@@ -214,12 +223,12 @@ def _shadowed(draft: Draft, reference: Draft, changes: list[Change], place: str)
     return [Fault(f"{place}: {paths[0]}", f"changes nothing: {found[0]}", found[1])] if found else []
 
 
-def _nowhere(value: Any) -> bool:
+def _nowhere(value: object) -> bool:
     """Whether a slot of the model holds nothing in any layer kind."""
     return value is None or (isinstance(value, dict) and all(part is None for part in value.values()))
 
 
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
     """A setting in a few characters: `nope`, `rope(theta=500000)`, `grape_m+grape_a`, `true`."""
     if isinstance(value, dict) and "name" in value:
         rest = ",".join(f"{key}={brief(part)}" for key, part in value.items() if key != "name" and part != "")
@@ -235,18 +244,34 @@ def brief(value: Any) -> str:
     return "nothing" if value is None else str(value)
 
 
-def _text(key: str, value: Any, place: str, base: Draft, faults: list[Fault]) -> Any:
-    """One of an arm's own words: on, because, together, expect."""
+def _texts(given: dict[str, object], place: str, base: Draft, faults: list[Fault]) -> Texts:
+    said = {key: _text(key, given[key], place, faults) for key in ("on", "because", "together") if key in given}
+    expect = given.get("expect")
+    return Texts(
+        said.get("on") or BASELINE,
+        said.get("because"),
+        said.get("together"),
+        {} if expect is None else _expected(expect, place, base, faults),
+    )
+
+
+def _text(key: str, value: object, place: str, faults: list[Fault]) -> str | None:
     got = take(SECTIONS["arm"][key], value, f"{place}.{key}", faults)
-    if key != "expect":
-        if got is not None and not got.strip():
-            faults.append(Fault(f"{place}.{key}", "is empty", "write why, or remove it"))
-        return got
-    out = {}
-    for stage, number in (got or {}).items():
-        out[stage], fault = coerce(number, float, f"{place}.expect.{word(stage)}")
+    if not isinstance(got, str):
+        return None
+    if not got.strip():
+        faults.append(Fault(f"{place}.{key}", "is empty", "write why, or remove it"))
+    return got
+
+
+def _expected(value: object, place: str, base: Draft, faults: list[Fault]) -> dict[str, float]:
+    """What an arm's author expects: a number of each stage."""
+    out, known = dict[str, float](), list(base.settings["stage"])
+    for stage, number in table(take(SECTIONS["arm"]["expect"], value, f"{place}.expect", faults), place, []).items():
+        got, fault = coerce(number, float, f"{place}.expect.{word(stage)}")
         faults += [fault] if fault else []
-        if stage not in base.settings["stage"]:
-            known = list(base.settings["stage"])
+        if isinstance(got, float):
+            out[stage] = got
+        if stage not in known:
             faults.append(Fault(f"{place}.expect", f"no stage is called {show(stage)}", did_you_mean(stage, known)))
     return out

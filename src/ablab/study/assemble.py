@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.data.corpus.midway import default_bytes
-from ablab.records.settings import Settings
+from ablab.records.settings import Crossing, Limits, SeedsSettings, Settings, StudySettings
 from ablab.study import arms as arms_of
 from ablab.study import decide, elsewhere, factorial
 from ablab.study.arms import Draft
 from ablab.study.keys import DIFFED, NAMED, SCALED
-from ablab.study.merge import merge
+from ablab.study.merge import lay, merge
 from ablab.study.model import model, unused
 from ablab.study.read import word
 from ablab.study.record import BASELINE, Study
@@ -23,12 +23,12 @@ TOP = ("study", "levers", "decision", "budget", "limits", "data", "model", "trai
 MOST_ARMS = 256
 
 
-def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) -> tuple[Study | None, list[Fault]]:
+def assemble(raw: dict[str, object], scale: str | None, path: Path, source: str) -> tuple[Study | None, list[Fault]]:
     """The study, or None and its faults; places are relative to the file."""
     faults = [
         Fault(word(key), f"no section is called {word(key)!r}", did_you_mean(key, TOP)) for key in raw if key not in TOP
     ]
-    who = section("study", raw.get("study"), "study", faults)
+    who = section("study", raw.get("study"), "study", faults, StudySettings)
     if who["name"] is not None and (fault := name_fault(who["name"], "a study", "study.name")):
         faults.append(fault)
     over, only = _scale(_tables(raw, "scale", faults).get(scale, {}) if scale else {}, faults)
@@ -41,13 +41,14 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
     _spans(base, arms, faults)
     _validated(base, arms, faults)
     _twins(base, arms, faults)
-    written = merge(raw.get("decision"), over.get("decision", {}))
+    written = lay(raw.get("decision"), over.get("decision", {}))
     rule = decide.decision(written, base, arms, absent, faults)
     _units(rule["metric"], base, arms, faults)
-    bounds = decide.limits(merge(raw.get("limits"), over.get("limits", {})), faults)
+    bounds = decide.limits(lay(raw.get("limits"), over.get("limits", {})), faults)
     _elsewhere(rule["seeds"], bounds, base, arms, faults)
     if faults:
         return None, list({str(fault): fault for fault in faults}.values())
+    tie = written.get("tie") if isinstance(written, dict) else None
     study = Study(
         who["name"],
         who["question"],
@@ -60,14 +61,19 @@ def assemble(raw: dict[str, Any], scale: str | None, path: Path, source: str) ->
         tuple(base.settings["stage"]),
         path,
         source,
-        tie=tuple(written.get("tie", ())),
+        tie=tuple(map(str, tie)) if isinstance(tie, list) else (),
     )
     return study, []
 
 
 def _arms(
-    raw: dict[str, Any], over: dict[str, Any], only: list[str] | None, base: Draft, folder: Path, faults: list[Fault]
-) -> tuple[dict[str, Draft], dict[str, dict[str, Any]], set[str]]:
+    raw: dict[str, object],
+    over: dict[str, object],
+    only: list[str] | None,
+    base: Draft,
+    folder: Path,
+    faults: list[Fault],
+) -> tuple[dict[str, Draft], dict[str, Crossing], set[str]]:
     """Declared arms and cells of factorials; the factorials; the names that `only` leaves out."""
     declared = _laid(_tables(raw, "arm", faults), _tables(over, "arm", faults))
     crossed = _laid(_tables(raw, "factorial", faults), _tables(over, "factorial", faults))
@@ -79,8 +85,7 @@ def _arms(
         faults.append(Fault("only", f"no arm or factorial is called {show(name)}", did_you_mean(name, known)))
     picked = {name: value for name, value in declared.items() if name not in absent}
     for name, value in picked.items():
-        on = value.get("on") if isinstance(value, dict) else None
-        if isinstance(on, str) and on in absent:
+        if isinstance(value, dict) and isinstance(on := value.get("on"), str) and on in absent:
             faults.append(Fault(f"arm.{word(name)}.on", f"arm {show(on)} is left out by only", f"add {on} to only"))
             picked[name] = {**value, "on": BASELINE}
     wanted = {name: value for name, value in crossed.items() if name not in absent}
@@ -96,11 +101,11 @@ def _arms(
     return {**drafts, **cells}, crossings, absent
 
 
-def _tables(raw: dict[str, Any], key: str, faults: list[Fault]) -> dict[str, Any]:
+def _tables(raw: dict[str, object], key: str, faults: list[Fault]) -> dict[str, object]:
     return table(raw.get(key), key, faults)
 
 
-def _scale(asked: Any, faults: list[Fault]) -> tuple[dict[str, Any], list[str] | None]:
+def _scale(asked: object, faults: list[Fault]) -> tuple[dict[str, object], list[str] | None]:
     """A scale's tables and its `only`; keys that a scale has not are refused."""
     over, only = {}, None
     for key, value in table(asked, "the table", faults).items():
@@ -122,12 +127,12 @@ def _scale(asked: Any, faults: list[Fault]) -> tuple[dict[str, Any], list[str] |
     return {key: value for key, value in over.items() if isinstance(value, dict)}, only
 
 
-def _laid(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _laid(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
     """Named tables over named tables, each in its own path of the baseline."""
-    return {**old, **{name: merge(old.get(name), value, defaults=False) for name, value in new.items()}}
+    return {**old, **{name: lay(old.get(name), value, defaults=False) for name, value in new.items()}}
 
 
-def _bad_names(declared: dict[str, Any]) -> list[Fault]:
+def _bad_names(declared: dict[str, object]) -> list[Fault]:
     out = [name_fault(name, "an arm", "arm") for name in declared]
     if BASELINE in declared:
         text = "an arm cannot be called 'baseline': that is what [model] and the other sections are"
@@ -135,7 +140,7 @@ def _bad_names(declared: dict[str, Any]) -> list[Fault]:
     return [*(fault for fault in out if fault), *alike(declared, "arm")]
 
 
-def _unused(raw: dict[str, Any], base: Draft, everything: dict[str, Draft]) -> list[Fault]:
+def _unused(raw: dict[str, object], base: Draft, everything: dict[str, Draft]) -> list[Fault]:
     """Layer kinds of the baseline that neither it, nor an arm, nor the unscaled file uses."""
     used: set[str] = set()
     expansions = [
@@ -165,7 +170,7 @@ def _units(metric: str | None, base: Draft, everything: dict[str, Draft], faults
 
 
 def _elsewhere(
-    seeds: dict[str, Any], limits: dict[str, Any], base: Draft, everything: dict[str, Draft], faults: list[Fault]
+    seeds: SeedsSettings, limits: Limits, base: Draft, everything: dict[str, Draft], faults: list[Fault]
 ) -> None:
     """Refuses weights trained elsewhere that are fewer than the seeds, and a limit that nobody can hold them to."""
     for one in (base, *everything.values()):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ablab.core.fault import Fault
-from ablab.records.settings import BudgetSettings, Settings
+from ablab.records.settings import BudgetSettings, Settings, TrainSettings
 
 WARMUP = 9.0  # the decay of step n is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage
 
 DOC = "the decay of step n is at most (1 + n) / (1 + n + w): the first weights are forgotten; 0: ema from step 1 on"
 
 
-def warmed(train: dict[str, Any], faults: list[Fault]) -> None:
+def warmed(train: TrainSettings, faults: list[Fault]) -> None:
     """Fill in `ema_warmup` where there is a mean, and refuse it where there is none."""
     if train["ema"] == 0 and train["ema_warmup"] is not None:
         text = f"{train['ema_warmup']:g} acts on nothing: there is no running mean (train.ema)"

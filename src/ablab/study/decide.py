@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ablab.core.fault import Fault, did_you_mean
-from ablab.records.settings import StageSettings
+from ablab.records.settings import DecisionSettings, Limits, SeedsSettings, StageSettings
 from ablab.study.arms import Draft, changed
 from ablab.study.record import BASELINE
 from ablab.study.settings import decides, look
-from ablab.study.take import section, show
+from ablab.study.take import section, show, table
 
 RUNGS = ("needle", "trajectory", "lowest", "prefer X")
 
 
-def decision(raw: Any, base: Draft, arms: dict[str, Draft], absent: set[str], faults: list[Fault]) -> dict[str, Any]:
+def decision(
+    raw: object, base: Draft, arms: dict[str, Draft], absent: set[str], faults: list[Fault]
+) -> DecisionSettings:
     """The canonical rule. `absent` are arms that this scale leaves out. `tie` names arms, whatever the file writes."""
-    out = section("decision", raw, "decision", faults)
+    out = section("decision", raw, "decision", faults, DecisionSettings)
     out["seeds"] = _seeds(raw.get("seeds") if isinstance(raw, dict) else None, out["seeds"], faults)
     _stage(out["stage"], base, faults)
     tie = []
@@ -39,22 +39,23 @@ def decision(raw: Any, base: Draft, arms: dict[str, Draft], absent: set[str], fa
     return out
 
 
-def limits(raw: Any, faults: list[Fault]) -> dict[str, Any]:
+def limits(raw: object, faults: list[Fault]) -> Limits:
     """The limits that are given."""
-    return {key: value for key, value in section("limits", raw, "limits", faults).items() if value is not None}
+    found = section("limits", raw, "limits", faults, dict[str, float | None])
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def _seeds(raw: Any, given: Any, faults: list[Fault]) -> dict[str, Any]:
+def _seeds(raw: object, given: object, faults: list[Fault]) -> SeedsSettings:
     place = "decision.seeds"
     if isinstance(given, int):
         given = {"start": given, "at_most": given}
         count = len(faults)
-        out = section("seeds", given, place, faults)
+        out = section("seeds", given, place, faults, SeedsSettings)
         if len(faults) > count:  # one fault, in the words of what was written
             del faults[count:]
             faults.append(Fault(place, f"{raw} is out of bounds", "give an integer at least 1 and at most 1_000"))
         return out
-    out = section("seeds", given, place, faults)
+    out = section("seeds", given, place, faults, SeedsSettings)
     start, most, probe, keep = out["start"], out["at_most"], out["probe"], out["keep"]
     if start and most and start > most:
         faults.append(Fault(place, f"start {start} is more than at_most {most}", "needed: 1 <= start <= at_most"))
@@ -62,14 +63,14 @@ def _seeds(raw: Any, given: Any, faults: list[Fault]) -> dict[str, Any]:
         faults.append(Fault(f"{place}.keep", f"{keep} keeps no arm", "give at least 1"))
     if keep == "2 sigma" and probe == 0:
         faults.append(Fault(f"{place}.keep", '"2 sigma" needs a probe', "add probe = 1"))
-    if probe and keep is None and "keep" not in (given or {}):
+    if probe and keep is None and "keep" not in table(given, place, []):
         faults.append(Fault(f"{place}.probe", "a probe chooses nothing without keep", 'add keep = 1 (or "2 sigma")'))
     return out
 
 
 def _stage(name: str | None, base: Draft, faults: list[Fault]) -> None:
     stages = base.settings["stage"]
-    if name is None or (name not in stages and name in (base.tree.get("stage") or ())):
+    if name is None or (name not in stages and name in table(base.tree.get("stage"), "stage", [])):
         return
     if name not in stages:
         faults.append(Fault("decision.stage", f"no stage is called {show(name)}", did_you_mean(name, list(stages))))
@@ -112,7 +113,7 @@ def _preferred(
     return wish
 
 
-def _is(value: Any, wish: str) -> bool:
+def _is(value: object, wish: str) -> bool:
     """Whether a setting's value is the word: a lever's name, a number or a string as written."""
     if isinstance(value, dict) and "name" in value:
         return bool(value["name"] == wish)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Fault
-from ablab.records.settings import Settings
+from ablab.records.run import Trained
+from ablab.records.settings import Limits, SeedsSettings, Settings, TrainSettings
 from ablab.study.merge import Path as Keys
 
 # What only a run that trains hears of, by section; everything of [budget] and the rest of [train] is of that kind too.
@@ -18,7 +18,7 @@ IN_MODEL = ("init", "init_std", "embed_std", "out_std", "loop_from")
 WHY, CURE = "acts on nothing: the weights were trained elsewhere (train.weights)", "remove it"
 
 
-def located(train: dict[str, Any], raw: dict[str, Any], folder: Path, faults: list[Fault]) -> None:
+def located(train: TrainSettings, raw: Mapping[str, object], folder: Path, faults: list[Fault]) -> None:
     """Full paths in `train["weights"]` (None where there are none), and a fault for whatever else [train] says."""
     named = train["weights"]
     train["weights"] = None
@@ -46,7 +46,7 @@ def idle(settings: Settings, paths: Iterable[Keys]) -> list[Fault]:
     return [Fault(".".join(path), WHY, CURE) for path in lost]
 
 
-def too_few(settings: Settings, seeds: dict[str, Any]) -> Fault | None:
+def too_few(settings: Settings, seeds: SeedsSettings) -> Fault | None:
     """A fault where a seed that the decision may ask for has no file."""
     files, at_most, probe = settings["train"]["weights"], seeds["at_most"], seeds["probe"]
     if not files or at_most is None or probe is None or len(files) >= at_most + probe:
@@ -56,7 +56,7 @@ def too_few(settings: Settings, seeds: dict[str, Any]) -> Fault | None:
     return Fault("train.weights", text, f"give {wanted} files, one for each seed, or set decision.seeds = {n}")
 
 
-def limited(settings: Settings, limits: dict[str, Any]) -> Fault | None:
+def limited(settings: Settings, limits: Limits) -> Fault | None:
     """A fault for a limit on a time that nobody measured here."""
     if not settings["train"]["weights"] or limits.get("seconds") is None:
         return None
@@ -64,7 +64,7 @@ def limited(settings: Settings, limits: dict[str, Any]) -> Fault | None:
     return Fault("limits.seconds", text, CURE)
 
 
-def notes(files: Mapping[str, Sequence[str] | None], done: Iterable[Mapping[str, Any]]) -> list[str]:
+def notes(files: Mapping[str, Sequence[str] | None], done: Iterable[Trained]) -> list[str]:
     """What a reader must know: which arms use which files (arm -> paths), and what was said when they were read."""
     users: dict[str, list[str]] = {}
     for arm, named in files.items():

@@ -6,9 +6,9 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Fault
+from ablab.records.settings import Crossing
 from ablab.study.arms import Draft, brief, draft
 from ablab.study.keys import DIFFED, lever_slot
 from ablab.study.merge import Path as Keys
@@ -23,8 +23,8 @@ _FAULTY = "\0faulty"  # a level that means nothing: no setting can have this val
 
 
 def expand(
-    raw: dict[str, Any], base: Draft, arms: dict[str, Draft], folder: Path, faults: list[Fault]
-) -> tuple[dict[str, dict[str, Any]], dict[str, Draft]]:
+    raw: dict[str, object], base: Draft, arms: dict[str, Draft], folder: Path, faults: list[Fault]
+) -> tuple[dict[str, Crossing], dict[str, Draft]]:
     """Factorials and their new arms. A cell that equals the baseline or an arm on the baseline is that arm."""
     if len(raw) > MOST_CELLS:  # each level of each is built on the baseline to be checked
         faults.append(Fault("factorial", f"more than {MOST_CELLS} factorials", "split the study"))
@@ -35,21 +35,21 @@ def expand(
         for name, value in raw.items()
     }
     labels = _labels({path for found in factors.values() for path, _, _ in found})
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, Crossing] = {}
     cells: dict[str, Draft] = {}
     for name, found in factors.items():
         place = f"factorial.{word(name)}"
         fault = name_fault(name, "a factorial", place)
         faults += [fault] if fault else []
         if len(found) < 2:
-            if isinstance(raw[name], dict) and len(list(_leaves(raw[name], ()))) < 2:
+            if isinstance(given := raw[name], dict) and len(list(_leaves(given, ()))) < 2:
                 faults.append(Fault(place, "fewer than two factors cannot interact", "declare arms, or add a factor"))
             continue
         sizes = [len(levels) for _, levels, _ in found]
         if (count := _product(sizes)) > MOST_CELLS:
             faults.append(Fault(place, f"{count} cells", f"at most {MOST_CELLS}; drop levels or factors"))
             continue
-        one: dict[str, Any] = {
+        one: Crossing = {
             "factors": [
                 {
                     "path": ".".join(path),
@@ -69,8 +69,8 @@ def expand(
 
 
 def _factors(
-    raw: Any, place: str, base: Draft, folder: Path, faults: list[Fault]
-) -> Iterator[tuple[Keys, list[Any], int]]:
+    raw: object, place: str, base: Draft, folder: Path, faults: list[Fault]
+) -> Iterator[tuple[Keys, list[object], int]]:
     """(path, levels, index of the baseline's own level) for every factor without a fault."""
     for path, levels in _leaves(table(raw, place, faults), ()):
         here = f"{place}: {'.'.join(map(word, path))}"
@@ -105,7 +105,7 @@ def _factors(
                 yield path, levels, own[0]
 
 
-def _leaves(raw: dict[str, Any], path: Keys) -> Iterator[tuple[Keys, Any]]:
+def _leaves(raw: dict[str, object], path: Keys) -> Iterator[tuple[Keys, object]]:
     for key, value in raw.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*path, key))
@@ -113,7 +113,7 @@ def _leaves(raw: dict[str, Any], path: Keys) -> Iterator[tuple[Keys, Any]]:
             yield (*path, key), value
 
 
-def _values(path: Keys, levels: list[Any], base: Draft, folder: Path) -> list[Any]:
+def _values(path: Keys, levels: list[object], base: Draft, folder: Path) -> list[object]:
     """Each level in canonical form (no window is None), _FAULTY where it means nothing."""
     out = []
     for level in levels:
@@ -143,13 +143,13 @@ def _labels(paths: set[Keys]) -> dict[Keys, str]:
 def _cell(
     factorial: str,
     index: tuple[int, ...],
-    factors: list[tuple[Keys, list[Any], int]],
+    factors: list[tuple[Keys, list[object], int]],
     labels: dict[Keys, str],
     base: Draft,
     folder: Path,
     faults: list[Fault],
 ) -> Draft:
-    diff: dict[str, Any] = {}
+    diff: dict[str, object] = {}
     names, levels = [], {}
     for i, (path, values, own) in zip(index, factors):
         levels[".".join(path)] = values[i]
@@ -164,7 +164,7 @@ def _cell(
     return cell
 
 
-def _spell(path: Keys, level: Any) -> str:
+def _spell(path: Keys, level: object) -> str:
     """A level inside an arm's name."""
     if lever_slot(path) and isinstance(level, list):
         return "+".join(_spell(path, part) for part in level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ablab.artifact import codecs, compressors
 from ablab.core.slot import Lever, Slot
@@ -28,7 +28,7 @@ from ablab.scoring import evaluators
 from ablab.study import average
 from ablab.training import losses, optimizers, qats, schedules
 
-REQUIRED: Any = object()
+REQUIRED = object()
 MOST = 2**53  # integers that every reader of JSON keeps exact
 
 SLOTS: dict[str, Slot[Lever]] = {
@@ -73,9 +73,9 @@ OF_MODEL = {"embedding": "plain", "skips": "none"}
 class Key:
     """One key: its type (or its slot), default, and bounds; `above` and `below` are exclusive."""
 
-    type: Any
+    type: object
     doc: str
-    default: Any = REQUIRED
+    default: object = REQUIRED
     least: float | None = None
     most: float | None = None
     above: float | None = None
@@ -99,7 +99,7 @@ class Key:
         return " and ".join(parts)
 
 
-def _size(doc: str, default: Any = REQUIRED, *, most: int = 2**24, shown: str = "", example: str = "...") -> Key:
+def _size(doc: str, default: object = REQUIRED, *, most: int = 2**24, shown: str = "", example: str = "...") -> Key:
     return Key(int, doc, default, least=1, most=most, shown=shown, example=example)
 
 

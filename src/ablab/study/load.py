@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
+from ablab.records.settings import LeversSettings
 from ablab.study import outside
 from ablab.study.assemble import assemble
 from ablab.study.preset import expanded
@@ -54,7 +55,7 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
 
 def _outside(raw: object, path: Path, faults: list[Fault]) -> dict[str, str]:
     """Levers from outside, taken in before anything may name them: {where: sha256}. CheckFailed for what may not run."""
-    files = section("levers", raw, "levers", faults)["from"] or []
+    files = section("levers", raw, "levers", faults, LeversSettings)["from"] or []
     if not files and not outside.installed():
         return {}
     try:

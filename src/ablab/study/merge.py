@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS, SLOTS, lever_slot
 
@@ -11,17 +10,28 @@ Path = tuple[str, ...]
 OF_SOURCE = ("valid_source", "valid_text_bytes", "weights")
 
 
-def merge(tree: Any, diff: Any, *, defaults: bool = True) -> Any:
+def merge(tree: Mapping[str, object], diff: Mapping[str, object], *, defaults: bool = True) -> dict[str, object]:
     """`diff` laid over `tree`; neither is changed. With `defaults`, a nameless lever table extends the lever in force."""
     return _merge(tree, tree, diff, (), defaults)
 
 
-def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
+def lay(tree: object, diff: object, *, defaults: bool = True) -> object:
+    """The same of what may be no tables: the diff then stands for itself, and nothing at all changes nothing."""
+    return _lay_over(tree, tree, diff, (), defaults)
+
+
+def _lay_over(root: object, tree: object, diff: object, path: Path, defaults: bool) -> object:
     if not isinstance(diff, dict):
         return diff
     if not diff and tree is not None:
         return tree
-    out = dict(tree) if isinstance(tree, dict) else {}
+    return _merge(root, tree if isinstance(tree, dict) else {}, diff, path, defaults)
+
+
+def _merge(
+    root: object, tree: Mapping[str, object], diff: Mapping[str, object], path: Path, defaults: bool
+) -> dict[str, object]:
+    out = dict(tree)
     if path == ("budget",) and ("tokens" in diff) != ("seconds" in diff):  # naming one replaces the other
         out.pop("seconds" if "tokens" in diff else "tokens", None)
     if path == ("data",) and "source" in diff:  # what was said of the other source goes with it
@@ -37,11 +47,11 @@ def _merge(root: Any, tree: Any, diff: Any, path: Path, defaults: bool) -> Any:
         if slot := lever_slot(here):
             out[key] = _lay(slot, standing(root, here, defaults=defaults), value)
         else:
-            out[key] = _merge(root, out.get(key), value, here, defaults) if isinstance(value, dict) else value
+            out[key] = _lay_over(root, out.get(key), value, here, defaults)
     return out
 
 
-def _lay(slot: str, old: Any, new: Any) -> Any:
+def _lay(slot: str, old: object, new: object) -> object:
     """A lever over a lever: the same name (or none) merges the settings, another name replaces it."""
     old = {"name": old} if isinstance(old, str) else old
     if isinstance(new, str):
@@ -51,7 +61,7 @@ def _lay(slot: str, old: Any, new: Any) -> Any:
     return new
 
 
-def standing(tree: Any, path: Path, *, defaults: bool = True) -> Any:
+def standing(tree: object, path: Path, *, defaults: bool = True) -> object:
     """The lever in force at `path`: written there, or (with `defaults`) copied by `like`, general, or the default."""
     raw = _get(tree, path)
     if raw is not None or not defaults:
@@ -64,7 +74,7 @@ def standing(tree: Any, path: Path, *, defaults: bool = True) -> Any:
     return default if isinstance(default, str) else None
 
 
-def kind_table(model: Any, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def kind_table(model: object, name: str, seen: tuple[str, ...] = ()) -> dict[str, object]:
     """A layer kind's keys after `like`; a broken `like` (unknown, in a circle) copies nothing."""
     raw = model.get(name) if isinstance(model, dict) else None
     if not isinstance(raw, dict):
@@ -79,7 +89,7 @@ def kind_table(model: Any, name: str, seen: tuple[str, ...] = ()) -> dict[str, A
     return out
 
 
-def named(diff: Any, tree: Any, path: Path = ()) -> Iterator[Path]:
+def named(diff: Mapping[str, object], tree: object, path: Path = ()) -> Iterator[Path]:
     """The paths that a diff names: one for a lever, one for a layer kind that `tree` lacks, one for any other key."""
     for key, value in diff.items():
         here = (*path, key)
@@ -90,14 +100,16 @@ def named(diff: Any, tree: Any, path: Path = ()) -> Iterator[Path]:
             yield from named(value, tree, here)
 
 
-def at(path: Path, value: Any) -> dict[str, Any]:
+def at(path: Path, value: object) -> dict[str, object]:
     """The diff that sets `path` to `value`."""
-    for key in reversed(path):
-        value = {key: value}
-    return dict(value)
+    *above, last = path
+    out: dict[str, object] = {last: value}
+    for key in reversed(above):
+        out = {key: out}
+    return out
 
 
-def _get(tree: Any, path: Path) -> Any:
+def _get(tree: object, path: Path) -> object:
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.core.slot import Choice, value_of
 from ablab.model import mlps
 from ablab.model.shape import Shape
+from ablab.records.settings import KindSettings, ModelSettings
 from ablab.study import layers as layer_string
 from ablab.study.keys import IN_MODEL, OF_MODEL, SECTIONS
 from ablab.study.merge import kind_table
@@ -17,7 +21,7 @@ from ablab.study.take import lever, section, show, table, take
 TRIAL_VOCAB = 257  # the tokenizer may not exist yet; no lever's settings depend on it
 
 
-def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
+def model(raw: object, faults: list[Fault]) -> ModelSettings:
     """The canonical model; None stands where a fault was found. Appends every fault."""
     given = dict(table(raw, "model", faults))
     if given.pop("preset", None) is not None:  # the baseline's own is written out before this
@@ -26,10 +30,11 @@ def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
     kinds = {key: value for key, value in given.items() if isinstance(value, dict) and key not in SECTIONS["model"]}
     slots = {key: given[key] for key in IN_MODEL if key in given}
     plain = {key: value for key, value in given.items() if key not in kinds and key not in slots}
-    out = section("model", plain, "model", faults, skip=(*IN_MODEL, *OF_MODEL))
+    out = section("model", plain, "model", faults, ModelSettings, skip=(*IN_MODEL, *OF_MODEL))
     _sizes(out, faults)
     tables = _letters(kinds, faults)
-    out["layers"], out["loops"] = _layers(out["layers"], tables, faults)
+    layers, out["loops"] = _layers(out["layers"], tables, faults)
+    out["layers"] = cast(str, layers)  # None where a fault was found
     out["loop_from"] = out["loop_from"] or None  # 0 is the default, written out: what an arm without loops must say
     if out["loop_from"] is not None and not out["loops"] and out["layers"]:
         text = f"{out['loop_from']:g} acts on nothing: layers has no loop"
@@ -42,13 +47,15 @@ def model(raw: Any, faults: list[Fault]) -> dict[str, Any]:
         kind = _kind(name, given, slots, out, letter, shape, faults)
         if letter in (out["layers"] or ""):
             out["kinds"][letter] = kind
-    for slot, default in OF_MODEL.items():
-        out[slot] = lever(slot, given.get(slot, default), f"model.{slot}", faults, shape)
+    of_model = {
+        slot: lever(slot, given.get(slot, default), f"model.{slot}", faults, shape)
+        for slot, default in OF_MODEL.items()
+    }
     _firsts(out, faults)
-    return out
+    return cast(ModelSettings, {**out, **of_model})
 
 
-def _firsts(out: dict[str, Any], faults: list[Fault]) -> None:
+def _firsts(out: ModelSettings, faults: list[Fault]) -> None:
     """A value residual needs a first layer whose values the others can take."""
     layers = out["layers"] or ""
     used = [kind["value"] for kind in out["kinds"].values() if kind["value"]]
@@ -56,7 +63,7 @@ def _firsts(out: dict[str, Any], faults: list[Fault]) -> None:
         faults.append(Fault("model.value", "there is no layer behind the first", "use value = own, or more layers"))
 
 
-def _sizes(out: dict[str, Any], faults: list[Fault]) -> None:
+def _sizes(out: ModelSettings, faults: list[Fault]) -> None:
     d_model, heads = out["d_model"], out["n_heads"]
     if out["n_kv_heads"] is None:
         out["n_kv_heads"] = heads
@@ -72,7 +79,7 @@ def _sizes(out: dict[str, Any], faults: list[Fault]) -> None:
             out["head_dim"] = d_model // heads
 
 
-def _letters(kinds: dict[str, Any], faults: list[Fault]) -> dict[str, str]:
+def _letters(kinds: Mapping[str, object], faults: list[Fault]) -> dict[str, str]:
     """Letter -> table name; faults for initials that are no letter or that two tables share."""
     tables: dict[str, str] = {}
     for name in kinds:
@@ -106,26 +113,32 @@ def _layers(text: str | None, tables: dict[str, str], faults: list[Fault]) -> tu
     return (None, []) if missing else (expanded, [list(loop) for loop in loops])
 
 
-def _shape(out: dict[str, Any]) -> Shape | None:
-    names = ("d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len", "init_std")
-    sizes = {name: out[name] for name in names}
-    if out["layers"] is None or None in sizes.values() or out["n_heads"] % out["n_kv_heads"]:
+def _shape(out: ModelSettings) -> Shape | None:
+    sizes = (out["d_model"], out["n_heads"], out["n_kv_heads"], out["head_dim"], out["seq_len"])
+    if out["layers"] is None or None in (*sizes, out["init_std"]) or out["n_heads"] % out["n_kv_heads"]:
         return None
-    passes = len(out["layers"]) + sum((end - first) * (times - 1) for first, end, times in out["loops"])
-    rest = {"out_init_std": out["out_std"], "bias": bool(out["bias"]), "norm_eps": out["norm_eps"] or 1e-5}
-    return Shape(**sizes, **rest, vocab_size=TRIAL_VOCAB, n_layers=len(out["layers"]), n_passes=passes)
+    return Shape(
+        *sizes,
+        TRIAL_VOCAB,
+        n_layers=len(out["layers"]),
+        n_passes=len(out["layers"]) + sum((end - first) * (times - 1) for first, end, times in out["loops"]),
+        init_std=out["init_std"],
+        out_init_std=out["out_std"],
+        bias=bool(out["bias"]),
+        norm_eps=out["norm_eps"] or 1e-5,
+    )
 
 
 def _kind(
     name: str,
-    given: dict[str, Any],
-    slots: dict[str, Any],
-    out: dict[str, Any],
+    given: dict[str, object],
+    slots: dict[str, object],
+    out: ModelSettings,
     letter: str,
     shape: Shape | None,
     faults: list[Fault],
-) -> dict[str, Any]:
-    place, own = f"model.{name}", given[name]
+) -> KindSettings:
+    place, own = f"model.{name}", table(given[name], f"model.{name}", faults)
     for key in own:
         if key not in SECTIONS["kind"]:
             faults.append(Fault(place, *_unknown(name, key)))
@@ -133,37 +146,36 @@ def _kind(
         _like(name, given, faults)
     full = kind_table(given, name)
     size = take(SECTIONS["kind"]["window"], full["window"], f"{place}.window", faults) if "window" in full else None
-    window = size or None  # 0 sees everything, as no window does
+    window = size if isinstance(size, int) and size else None  # 0 sees everything, as no window does
     if window and out["seq_len"] and window > out["seq_len"]:
         text = f"window {window} is longer than seq_len {out['seq_len']}"
         faults.append(Fault(f"{place}.window", text, "give at most seq_len, or remove it for full attention"))
-    kind: dict[str, Any] = {"table": name, "window": window}
+    kind: dict[str, Choice | list[Choice] | None] = {}
     if shape is not None:
         first = max(0, (out["layers"] or "").find(letter))
-        shape = Shape(**{**vars(shape), "window": window, "layer": first})
+        shape = replace(shape, window=window, layer=first)
     for slot, default in IN_MODEL.items():
         here = f"{place}.{slot}" if slot in full or slot not in slots else f"model.{slot}"
+        value = full.get(slot, slots.get(slot, default))
         if slot == "router":
-            kind[slot] = _router(
-                kind["mlp"], slot in own, full.get(slot, slots.get(slot, default)), here, faults, shape
-            )
+            kind[slot] = _router(kind["mlp"], slot in own, value, here, faults, shape)
         else:
-            kind[slot] = lever(slot, full.get(slot, slots.get(slot, default)), here, faults, shape)
-    return kind
+            kind[slot] = lever(slot, value, here, faults, shape)
+    return cast(KindSettings, {"table": name, "window": window, **kind})
 
 
 def _router(
-    mlp: dict[str, Any] | None, own: bool, value: Any, place: str, faults: list[Fault], shape: Shape | None
-) -> Any:
+    mlp: Choice | list[Choice] | None, own: bool, value: object, place: str, faults: list[Fault], shape: Shape | None
+) -> Choice | list[Choice] | None:
     """The router of a kind whose mlp is routed; none elsewhere, where naming one for this kind is a fault."""
-    if mlp is None:
+    if not isinstance(mlp, dict):  # an mlp is no list
         return None
-    if not mlps.slot.load(mlp["name"]).routed:
+    if not mlps.slot.load(value_of(mlp, "name", str)).routed:
         if own:
             text = f"the mlp of this layer kind is {mlp['name']}, which routes nothing"
             faults.append(Fault(place, text, 'remove it, or use mlp = "moe"'))
         return None
-    shape = None if shape is None else Shape(**{**vars(shape), "n_experts": mlp["n_experts"]})
+    shape = None if shape is None else replace(shape, n_experts=value_of(mlp, "n_experts", int))
     return lever("router", value, place, faults, shape)
 
 
@@ -179,8 +191,8 @@ def _near(name: str) -> list[str]:
     return difflib.get_close_matches(name, list(IN_MODEL), n=1)
 
 
-def _like(name: str, given: dict[str, Any], faults: list[Fault]) -> None:
-    place, seen, now = f"model.{name}.like", [name], given[name].get("like")
+def _like(name: str, given: dict[str, object], faults: list[Fault]) -> None:
+    place, seen, now = f"model.{name}.like", [name], _liked(given[name])
     if not isinstance(now, str):
         faults.append(Fault(place, f"{show(now)} names no layer kind", 'write like = "other"'))
         return
@@ -193,10 +205,14 @@ def _like(name: str, given: dict[str, Any], faults: list[Fault]) -> None:
             faults.append(Fault(place, f"no layer kind is called {word(now)!r}", did_you_mean(now, known)))
             return
         seen.append(now)
-        now = given[now].get("like")
+        now = _liked(given[now])
 
 
-def unused(raw: Any, used: set[str], routed: bool) -> list[Fault]:
+def _liked(kind: object) -> object:
+    return kind.get("like") if isinstance(kind, dict) else None
+
+
+def unused(raw: object, used: set[str], routed: bool) -> list[Fault]:
     """Faults for layer kinds whose letter no `layers` uses, and for a router of nothing: a setting works or is refused."""
     given = raw if isinstance(raw, dict) else {}
     kinds = [k for k, v in given.items() if isinstance(v, dict) and k not in SECTIONS["model"] and k]

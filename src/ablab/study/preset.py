@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.study.merge import merge
@@ -18,14 +17,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def model(name: str) -> dict[str, Any]:
+def model(name: str) -> dict[str, object]:
     """The [model] of a preset as a study file would write it. KeyError where there is none of this name."""
     if name not in names():
         raise KeyError(name)
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def expanded(raw: dict[str, Any], faults: list[Fault]) -> dict[str, Any]:
+def expanded(raw: dict[str, object], faults: list[Fault]) -> dict[str, object]:
     """The study with `model.preset` written out, the file's own keys laid over it. Appends a fault for an unknown name."""
     given = raw.get("model")
     if not isinstance(given, dict) or "preset" not in given:

@@ -8,7 +8,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.core.opened import opened
@@ -23,7 +22,7 @@ _PART = r"""(?>[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"^[ \t]*+\[*+[ \t]*+(?:{_PART}\.[ \t]*+){{{DEEPEST}}}", re.MULTILINE)
 
 
-def read(path: Path) -> tuple[str, dict[str, Any]]:
+def read(path: Path) -> tuple[str, dict[str, object]]:
     """The text and its TOML tables. Raises InvalidStudy where there is no file, no text or no TOML in it."""
     text = _text(path)
     for number, line in enumerate(text.split("\n"), 1):
@@ -68,7 +67,7 @@ def _text(path: Path) -> str:
         raise _refused(f"{path.name}: line {line}", "not UTF-8", "save the file as UTF-8") from error
 
 
-def unfit(raw: dict[str, Any]) -> list[Fault]:
+def unfit(raw: dict[str, object]) -> list[Fault]:
     """Values that no study may hold, wherever they stand: dates, nan, inf, huge integers, control characters, depth."""
     faults = []
     for path, value, depth in _walk(raw):
@@ -105,9 +104,9 @@ def word(key: str) -> str:
     return key if _WORD.match(key) else ascii(key)
 
 
-def _walk(raw: Any) -> Iterator[tuple[tuple[str | int, ...], Any, int]]:
+def _walk(raw: object) -> Iterator[tuple[tuple[str | int, ...], object, int]]:
     """Every value with its path and depth; without recursion, so that depth is no danger. Too deep is not entered."""
-    stack: list[tuple[tuple[str | int, ...], Any]] = [((), raw)]
+    stack: list[tuple[tuple[str | int, ...], object]] = [((), raw)]
     while stack:
         path, value = stack.pop()
         yield path, value, len(path)

@@ -6,10 +6,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ablab.core.files import key_of
-from ablab.records.settings import Settings
+from ablab.records.settings import Crossing, DecisionSettings, Limits, Settings
 
 BASELINE = "baseline"
 TRAINED = ("budget", "data", "model", "train")  # sections that can change the weights
@@ -20,8 +19,8 @@ class Change:
     """One changed setting of an arm against its reference: where it stands in the baseline, before and after."""
 
     path: str
-    before: Any
-    after: Any
+    before: object
+    after: object
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Arm:
     because: str | None = None
     expect: dict[str, float] = field(default_factory=dict)
     factorial: str | None = None
-    levels: dict[str, Any] = field(default_factory=dict)  # path -> level, for a cell of a factorial
-    source: dict[str, Any] = field(default_factory=dict)  # data.source and other paths as the file writes them
+    levels: dict[str, object] = field(default_factory=dict)  # path -> level, for a cell of a factorial
+    source: dict[str, object] = field(default_factory=dict)  # data.source and other paths as the file writes them
 
     @property
     def data_is_lever(self) -> bool:
@@ -59,20 +58,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """A study at one scale. `arms` are in the file's order, without the baseline; cells of factorials come last.
-
-    `factorials`: name -> {"factors": [{"path", "label", "levels", "base": index of the baseline's level}],
-    "cells": {arm name or "baseline": [level index per factor]}}.
-    """
+    """A study at one scale. `arms` are in the file's order, without the baseline; cells of factorials come last."""
 
     name: str
     question: str
     scale: str | None
-    decision: dict[str, Any]
-    limits: dict[str, Any]
+    decision: DecisionSettings
+    limits: Limits
     baseline: Arm
     arms: dict[str, Arm]
-    factorials: dict[str, dict[str, Any]]
+    factorials: dict[str, Crossing]
     stages: tuple[str, ...]
     path: Path
     source: str
@@ -113,7 +108,7 @@ class Study:
         """Whether an arm differs from its reference only after training."""
         return name != BASELINE and self.trained_settings(name) == self.trained_settings(self.arm(name).on)
 
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> dict[str, object]:
         """What the study asks, in one spelling: no texts, no machine's folders, no order where order means nothing."""
         return {
             "name": self.name,
@@ -135,7 +130,7 @@ class Study:
         return key_of(self.canonical())
 
 
-def _portable(arm: Arm) -> dict[str, Any]:
+def _portable(arm: Arm) -> dict[str, object]:
     """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
     data: dict[str, object] = {k: v for k, v in arm.settings["data"].items() if k != "groups" or v is not None}
     for key in ("source", "valid_source"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ablab.core.files import write_atomic
 from ablab.core.setting import describe
@@ -140,7 +139,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     """A default as a study file writes it; `none` has no spelling but leaving the key out."""
     return "none" if value is None else json.dumps(value)
 

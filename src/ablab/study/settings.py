@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from ablab.core.fault import Fault, did_you_mean
+from ablab.core.slot import Choice, value_of, value_or_none
 from ablab.data import tokenizers
 from ablab.data.sources.hub import located
-from ablab.records.settings import Settings
+from ablab.records.settings import BudgetSettings, DataSettings, Settings, StageSettings, TrainSettings
 from ablab.scoring import evaluators
 from ablab.study import average, elsewhere
 from ablab.study.keys import IN_MODEL, SECTIONS
@@ -23,17 +23,17 @@ PACKED = ("compress", "codec", "code")  # what a stage that stands after another
 DEFAULT_STAGE = {"pre_quant": {"evaluate": "disjoint"}}
 
 
-def settings(tree: dict[str, Any], folder: Path) -> tuple[Settings, list[Fault]]:
+def settings(tree: Mapping[str, object], folder: Path) -> tuple[Settings, list[Fault]]:
     """The canonical settings of a tree (contract: budget, data, model, train, stage) and every fault in it.
 
     `data.span` stays None where it is not given: its default needs the other arms.
     """
     faults: list[Fault] = []
-    out = {
-        "budget": section("budget", tree.get("budget"), "budget", faults),
+    out: Settings = {
+        "budget": section("budget", tree.get("budget"), "budget", faults, BudgetSettings),
         "data": _data(tree.get("data"), folder, faults),
         "model": model(tree.get("model"), faults),
-        "train": section("train", tree.get("train"), "train", faults),
+        "train": section("train", tree.get("train"), "train", faults, TrainSettings),
         "stage": _stages(tree.get("stage"), folder, faults),
     }
     _windows(out, faults)
@@ -43,10 +43,10 @@ def settings(tree: dict[str, Any], folder: Path) -> tuple[Settings, list[Fault]]
     _idle(out, table(tree.get("data"), "data", []), faults)
     if out["train"]["salt"] and len(out["train"]["salt"]) > 64:
         faults.append(Fault("train.salt", "longer than 64 characters", "shorten it"))
-    return cast(Settings, out), faults
+    return out, faults
 
 
-def written(tree: dict[str, Any]) -> dict[str, Any]:
+def written(tree: Mapping[str, object]) -> dict[str, object]:
     """Sources, tokenizer and weights as the file writes them: what is hashed, so that a study means the same in another
     folder."""
     data = table(tree.get("data"), "data", [])
@@ -55,25 +55,29 @@ def written(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: [value] if isinstance(value, str) and key != "tokenizer" else value for key, value in found.items()}
 
 
-def staged(tree: dict[str, Any]) -> dict[str, Any]:
+def staged(tree: dict[str, object]) -> dict[str, object]:
     """The tree with its stages written out where it relies on the default one, so that a diff can name it."""
     return tree if tree.get("stage") else {**tree, "stage": DEFAULT_STAGE}
 
 
-def _data(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
-    out = section("data", raw, "data", faults)
-    for key in ("source", "valid_source"):
-        source = out[key]
-        if source is not None:
-            source = [source] if isinstance(source, str) else source
-            if not source or not all(source):
-                faults.append(Fault(f"data.{key}", "names nothing", 'give a file, a pattern, "python" or "mock"'))
-            out[key] = [one if one in WORDS else _located(one, folder.absolute()) for one in source]
+def _data(raw: object, folder: Path, faults: list[Fault]) -> DataSettings:
+    out = section("data", raw, "data", faults, DataSettings)
+    if out["source"] is not None:
+        out["source"] = _sources(out["source"], "data.source", folder, faults)
+    if out["valid_source"] is not None:
+        out["valid_source"] = _sources(out["valid_source"], "data.valid_source", folder, faults)
     if tokenizer := out["tokenizer"]:
-        for path in tokenizers.slot.load(tokenizer["name"]).paths:
+        for path in tokenizers.slot.load(value_of(tokenizer, "name", str)).paths:
             if tokenizer[path]:
-                tokenizer[path] = str(folder.absolute() / tokenizer[path])
+                tokenizer[path] = str(folder.absolute() / value_of(tokenizer, path, str))
     return out
+
+
+def _sources(named: str | list[str], place: str, folder: Path, faults: list[Fault]) -> list[str]:
+    sources = [named] if isinstance(named, str) else named
+    if not sources or not all(sources):
+        faults.append(Fault(place, "names nothing", 'give a file, a pattern, "python" or "mock"'))
+    return [one if one in WORDS else _located(one, folder.absolute()) for one in sources]
 
 
 def _located(source: str, folder: Path) -> str:
@@ -81,7 +85,7 @@ def _located(source: str, folder: Path) -> str:
     return located(source, folder) if source.startswith("hf:") else str(folder / source)
 
 
-def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> None:
+def _budget(out: Settings, raw: Mapping[str, object], faults: list[Fault]) -> None:
     budget, train, seq_len = out["budget"], out["train"], out["model"]["seq_len"]
     tokens, seconds, batch = budget["tokens"], budget["seconds"], budget["batch_tokens"]
     if "tokens" in raw and "seconds" in raw:
@@ -103,16 +107,14 @@ def _budget(out: dict[str, Any], raw: dict[str, Any], faults: list[Fault]) -> No
         if every and tokens and every > tokens:
             text = f"{every} is more than budget.tokens {tokens}"
             faults.append(Fault("train.validate_every", text, "validate at least once"))
-        train["validate_every"] = max(1, round((every or tokens / 10) / batch)) * batch
+        train["validate_every"] = max(1, round((every or (tokens or 0) / 10) / batch)) * batch
 
 
-def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> None:
+def _idle(out: Settings, given: Mapping[str, object], faults: list[Fault]) -> None:
     """Settings of one section that another leaves without anything to act on."""
-    model, budget, optimizer = out["model"], out["budget"], out["train"]["optimizer"]
-    for place, rates in (
-        ("train.optimizer", optimizer or {}),
-        ("train.optimizer.aux", (optimizer or {}).get("aux", {})),
-    ):
+    model, budget, optimizer = out["model"], out["budget"], out["train"]["optimizer"] or {}
+    aux = value_or_none(optimizer, "aux", dict[str, object])
+    for place, rates in (("train.optimizer", optimizer), ("train.optimizer.aux", aux or {})):
         if model["tied"] and rates.get("head_lr") is not None:
             text = "acts on nothing: the head is the embedding (model.tied)"
             faults.append(Fault(f"{place}.head_lr", text, "use embedding_lr, or tied = false"))
@@ -131,15 +133,16 @@ def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> No
     if data["order"] == "megatron" and budget["tokens"] is None and budget["seconds"]:
         text = "needs to know how many rows are read, and the budget is in seconds"
         faults.append(Fault("data.order", text, "give budget.tokens"))
-    qat = out["train"]["qat"]
-    if qat and qat.get("start") and budget["tokens"] and budget["batch_tokens"]:
+    start = value_or_none(out["train"]["qat"] or {}, "start", float)
+    if start and budget["tokens"] and budget["batch_tokens"]:
         steps = -(-budget["tokens"] // budget["batch_tokens"])
-        if (steps - 1) / steps < qat["start"]:
-            text = f"{qat['start']:g} is beyond the last of {steps} steps: no step would be rounded"
+        if (steps - 1) / steps < start:
+            text = f"{start:g} is beyond the last of {steps} steps: no step would be rounded"
             faults.append(Fault("train.qat.start", text, "lower it, or remove qat"))
-    loss, rows = out["train"]["loss"], (budget["batch_tokens"] or 0) // (model["seq_len"] or 1)
-    if loss and rows and loss.get("group_rows") and rows % loss["group_rows"]:
-        text = f"{loss['group_rows']} does not divide the {rows} rows of a batch"
+    group = value_or_none(out["train"]["loss"] or {}, "group_rows", int)
+    rows = (budget["batch_tokens"] or 0) // (model["seq_len"] or 1)
+    if rows and group and rows % group:
+        text = f"{group} does not divide the {rows} rows of a batch"
         faults.append(Fault("train.loss.group_rows", text, "choose a divisor, or 0 for the whole batch"))
     if model["loops"] and model["loop_from"] and budget["tokens"] and budget["batch_tokens"]:
         steps = -(-budget["tokens"] // budget["batch_tokens"])
@@ -148,9 +151,9 @@ def _idle(out: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> No
             faults.append(Fault("model.loop_from", text, "lower it, or remove the loop"))
 
 
-def _stages(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
+def _stages(raw: object, folder: Path, faults: list[Fault]) -> dict[str, StageSettings]:
     given = table(raw, "stage", faults) or DEFAULT_STAGE
-    out: dict[str, Any] = {}
+    out: dict[str, StageSettings] = {}
     for name, value in given.items():
         fault = name_fault(name, "a stage", "stage")
         if fault:
@@ -160,21 +163,22 @@ def _stages(raw: Any, folder: Path, faults: list[Fault]) -> dict[str, Any]:
             text = f"{show(value)} is no table"
             faults.append(Fault(f"stage.{name}", text, 'write { evaluate = "disjoint" }'))
             continue
-        out[name] = section("stage", value, f"stage.{name}", faults)
+        out[name] = stage = section("stage", value, f"stage.{name}", faults, StageSettings)
         for key in PACKED:
             if "after" in value and key in value:
                 text = f"has both after and {key}; after uses the other stage's compressed weights"
                 faults.append(Fault(f"stage.{name}", text, "keep one"))
-        if out[name]["code"] is not None:
-            out[name]["code"] = str(folder.absolute() / out[name]["code"])
+        if stage["code"] is not None:
+            stage["code"] = str(folder.absolute() / stage["code"])
     for name, stage in out.items():
         root = _root(name, out, given, faults)
         if root and root != name:
-            stage |= {key: out[root][key] for key in PACKED}
+            packed = out[root]
+            stage.update({"compress": packed["compress"], "codec": packed["codec"], "code": packed["code"]})
     return _ordered(out)
 
 
-def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
+def _ordered(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
     """The stages as they are written, each behind the one that it stands on: TOML puts tables of their own last."""
     waiting, found = list(stages), {}
     while waiting:  # the first one of all where `after` goes in a circle, which is a fault by then
@@ -184,7 +188,7 @@ def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _windows(out: dict[str, Any], faults: list[Fault]) -> None:
+def _windows(out: Settings, faults: list[Fault]) -> None:
     """Windows that a stage sets: of layer kinds that exist, each a size or 0."""
     known = [one["table"] for one in out["model"]["kinds"].values()]
     for name, stage in out["stage"].items():
@@ -198,7 +202,7 @@ def _windows(out: dict[str, Any], faults: list[Fault]) -> None:
                 )
 
 
-def _root(name: str, stages: dict[str, Any], given: dict[str, Any], faults: list[Fault]) -> str | None:
+def _root(name: str, stages: dict[str, StageSettings], given: Mapping[str, object], faults: list[Fault]) -> str | None:
     """The stage whose compressed weights `name` uses: the end of its chain of `after`."""
     seen = [name]
     while (after := stages[seen[-1]]["after"]) is not None:
@@ -217,14 +221,14 @@ def _root(name: str, stages: dict[str, Any], given: dict[str, Any], faults: list
     return seen[-1]
 
 
-def decides(evaluate: dict[str, Any] | None) -> bool:
+def decides(evaluate: Choice | None) -> bool:
     """Whether an evaluator's scores are the decision's metric over the text (a needle's are not)."""
-    return evaluate is None or evaluators.slot.load(evaluate["name"]).decides
+    return evaluate is None or evaluators.slot.load(value_of(evaluate, "name", str)).decides
 
 
-def look(settings: Settings, path: Keys) -> Any:
+def look(settings: Settings, path: Keys) -> object:
     """The value in force at a path of the baseline. A slot without a letter gives {kind: choice}; a missing kind None."""
-    plain: Mapping[str, Any] = settings
+    plain: Mapping[str, object] = settings
     if path[0] != "model":
         return _follow(plain[path[0]], path[1:])
     model = settings["model"]
@@ -238,7 +242,7 @@ def look(settings: Settings, path: Keys) -> Any:
     return _follow(kinds.get(path[1]), () if path[2:3] == ("like",) else path[2:])
 
 
-def _follow(value: object, keys: Keys) -> Any:
+def _follow(value: object, keys: Keys) -> object:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

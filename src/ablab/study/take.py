@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.files import canonical
@@ -24,20 +24,21 @@ IDENTITY = {
     "residual": "plain",
     "embedding": "plain",
 }  # of the slots that take lists
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
 
-def section(name: str, raw: Any, place: str, faults: list[Fault], skip: Collection[str] = ()) -> dict[str, Any]:
+def section(name: str, raw: object, place: str, faults: list[Fault], form: type[T], skip: Collection[str] = ()) -> T:
     """Every key of a section with its value in its type; None where it is faulty or has no default. Appends faults.
 
-    Keys in `skip` are known and left to the caller.
+    form: what a section without faults is. Keys in `skip` are known and left to the caller.
     """
     keys, given = SECTIONS[name], table(raw, place, faults)
     for key in given:
         if key not in keys:
             faults.append(Fault(place, f"{place} has no key {word(key)!r}", did_you_mean(key, list(keys))))
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for key, spec in keys.items():
         if key in skip:
             continue
@@ -48,10 +49,10 @@ def section(name: str, raw: Any, place: str, faults: list[Fault], skip: Collecti
             out[key] = None
         else:
             out[key] = None if spec.default is None else take(spec, spec.default, f"{place}.{key}", faults)
-    return out
+    return cast(T, out)
 
 
-def table(raw: Any, place: str, faults: list[Fault]) -> dict[str, Any]:
+def table(raw: object, place: str, faults: list[Fault]) -> dict[str, object]:
     """`raw` where it is a table; nothing where it is missing; a fault where it is something else."""
     if raw is None or isinstance(raw, dict):
         return raw or {}
@@ -59,7 +60,7 @@ def table(raw: Any, place: str, faults: list[Fault]) -> dict[str, Any]:
     return {}
 
 
-def take(key: Key, value: Any, place: str, faults: list[Fault]) -> Any:
+def take(key: Key, value: object, place: str, faults: list[Fault]) -> object:
     """`value` as the key wants it, or None and a fault."""
     if key.slot:
         return lever(key.slot, value, place, faults)
@@ -79,7 +80,9 @@ def take(key: Key, value: Any, place: str, faults: list[Fault]) -> Any:
     return done
 
 
-def lever(slot_name: str, value: Any, place: str, faults: list[Fault], shape: Shape | None = None) -> Any:
+def lever(
+    slot_name: str, value: object, place: str, faults: list[Fault], shape: Shape | None = None
+) -> Choice | list[Choice] | None:
     """The canonical choice (a list of several where the slot composes), built once so that impossible settings show."""
     slot = SLOTS[slot_name]
     if isinstance(value, list) and len(value) == 1 and slot.lists:
@@ -87,7 +90,7 @@ def lever(slot_name: str, value: Any, place: str, faults: list[Fault], shape: Sh
     choice, found = slot.coerce(value, place)
     if not found and isinstance(choice, list):
         found = _idle(slot_name, choice, place)
-    if not found:
+    if not found and choice is not None:
         found = _trials(slot_name, slot, choice, place, shape)
     faults += found
     return None if found else choice
@@ -104,15 +107,16 @@ def _idle(slot_name: str, parts: list[Choice], place: str) -> list[Fault]:
     return out
 
 
-def _trials(slot_name: str, slot: Slot[Lever], choice: Any, place: str, shape: Shape | None) -> list[Fault]:
+def _trials(
+    slot_name: str, slot: Slot[Lever], choice: Choice | list[Choice], place: str, shape: Shape | None
+) -> list[Fault]:
     if slot_name in (*IN_MODEL, *OF_MODEL) and shape is None:
         return []
     choices = choice if isinstance(choice, list) else [choice]
     texts = [_trial(slot, canonical(one), shape) for one in choices]
     if isinstance(choice, list) and not any(texts):
         texts = [_composed(slot, canonical(choice), shape)]
-        choices = [choice]
-    places = [place if len(choices) == 1 else f"{place}[{i}]" for i in range(len(choices))]
+    places = [place if len(texts) == 1 else f"{place}[{i}]" for i in range(len(texts))]
     return [Fault(here, *_parted(text)) for here, text in zip(places, texts) if text]
 
 
@@ -188,7 +192,7 @@ def alike(names: Iterable[str], place: str) -> list[Fault]:
     return faults
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A value for an error message, shortened."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
