@@ -38,6 +38,9 @@ class Glance(Evaluator):
 
     decides: ClassVar[bool] = False
 
+    def score(self, *_: object) -> dict[str, object]:
+        return {}
+
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
