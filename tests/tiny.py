@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+import dataclasses
 from typing import Any
 
-import numpy as np
-
-from ablab.core.rng import stream
-from ablab.data.corpus.corpus import Corpus, Valid
+from ablab.check import conformance
+from ablab.check.conformance import BOS, VOCAB
+from ablab.data.corpus.corpus import Corpus
 from ablab.model import mlps
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 from ablab.training import losses, optimizers, qats, schedules
 
-VOCAB, BOS = 33, 32
-
-
-def documents(name: str, count: int) -> list[np.ndarray]:
-    """Documents of 20 to 200 tokens, BOS first; each walks around a circle of 32 with steps of 1 to 3: learnable."""
-    made = []
-    for i in range(count):
-        draws = stream(7, "test", name, i)
-        steps = draws.integers(1, 4, int(draws.integers(20, 200)))
-        made.append(np.concatenate([[BOS], (int(draws.integers(32)) + np.cumsum(steps)) % 32]))
-    return made
+__all__ = ["BOS", "VOCAB"]
 
 
 def corpus(count: int = 60) -> Corpus:
-    """A corpus in memory; every token counts one byte."""
-    train, valid = documents("train", count), documents("valid", 6)
-    starts = [np.cumsum([0, *map(len, part)])[:-1].astype(np.int64) for part in (train, valid)]
-    held_out = np.concatenate(valid).astype(np.uint16)
-    return Corpus(
-        path=Path("nowhere"),
-        key="tiny",
-        manifest={},
-        vocab_size=VOCAB,
-        bos_id=BOS,
-        tokens=np.concatenate(train).astype(np.uint16),
-        documents=starts[0],
-        valid=Valid(held_out, (held_out != BOS).astype(np.uint16), starts[1], np.zeros((len(valid), 16), np.uint8)),
-    )
+    """The corpus of the conformance checks, from another stream."""
+    return dataclasses.replace(conformance.walks("test", count), key="tiny")
 
 
 def choice(slot: Any, value: Any) -> Any:

@@ -255,7 +255,8 @@ def test_a_balance_over_the_batch_forbids_to_split_it() -> None:
 
 def test_packing_changes_nothing() -> None:
     decoder = build(model(), vocab_size=tiny.VOCAB, seed=0, dtype=torch.float64)
-    rows = [torch.from_numpy(d[:n].astype("int64")) for d, n in zip(tiny.documents("train", 2), (13, 19))]
+    text = tiny.corpus(2)
+    rows = [torch.from_numpy(text.tokens[at : at + n].astype("int64")) for at, n in zip(text.documents, (13, 19))]
     packed, ids = torch.cat(rows)[None], torch.tensor([[0] * 13 + [1] * 19])
     together = decoder.nll(packed, packed.roll(-1, 1), ids)[0]
     alone = [decoder.nll(r[None], r.roll(-1)[None], torch.zeros(1, len(r), dtype=torch.long))[0] for r in rows]

@@ -258,13 +258,18 @@ def garbles(name: str) -> str:
 
 
 @functools.cache
-def corpus(count: int = 60) -> Corpus:
-    """A corpus in memory: walks around a circle of 32 with steps of 1 to 3; every token counts one byte."""
+def corpus() -> Corpus:
+    """The text that the checks use."""
+    return walks("conformance")
+
+
+def walks(name: str, count: int = 60) -> Corpus:
+    """A corpus in memory: walks around a circle of 32 with steps of 1 to 3, drawn by `name`; every token counts one byte."""
 
     def documents(part: str, number: int) -> list[np.ndarray]:
         made = []
         for index in range(number):
-            draws = stream(7, "conformance", part, index)
+            draws = stream(7, name, part, index)
             steps = draws.integers(1, 4, int(draws.integers(20, 200)))
             made.append(np.concatenate([[BOS], (int(draws.integers(32)) + np.cumsum(steps)) % 32]))
         return made
@@ -274,7 +279,7 @@ def corpus(count: int = 60) -> Corpus:
     held = np.concatenate(valid).astype(np.uint16)
     return Corpus(
         path=Path("nowhere"),
-        key="conformance",
+        key=name,
         manifest=cast(Any, {}),
         vocab_size=VOCAB,
         bos_id=BOS,
