@@ -124,6 +124,16 @@ def test_another_process_takes_in_the_same_or_stops(tmp_path: Path) -> None:
         outside.again(found.levers)
 
 
+def test_a_study_has_the_levers_of_its_own_files_only(tmp_path: Path) -> None:
+    """Whatever another study of this process has named: its other processes would not know them."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    first = study(tmp_path / "one", CUBED, ARM)
+    with pytest.raises(InvalidStudy, match="no mlp is called 'cubed'; known: gelu"):
+        study(tmp_path / "other", None, ARM)
+    assert "cubed" in SLOTS["mlp"].names and load(first.path).levers == first.levers
+
+
 @pytest.mark.parametrize(
     ("levers", "said"),
     [

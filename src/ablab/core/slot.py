@@ -11,10 +11,11 @@ users.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypedDict, TypeVar, cast
@@ -146,6 +147,16 @@ class Slot(Generic[L_co]):
             raise ValueError(f"'{name}' is a lever of {self.name} already, {whose}; give the class another `name`")
         self.table[name] = found.__name__
         self._outside[name] = (cast(type[L_co], found), origin)
+
+    @contextlib.contextmanager
+    def without(self, hidden: Collection[str]) -> Iterator[None]:
+        """Do without these levers from outside until the block ends."""
+        held = {name: (self.table.pop(name), self._outside.pop(name)) for name in hidden}
+        try:
+            yield
+        finally:
+            for name, (called, lever) in held.items():
+                self.table[name], self._outside[name] = called, lever
 
     def origin(self, name: str) -> Origin | None:
         """Where lever `name` comes from, if from outside the package."""

@@ -37,15 +37,16 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     if scale is not None and scale not in scales:
         impossible.append(Fault(f"scale {show(scale)}", "the file has no such scale", did_you_mean(scale, scales)))
         scale = None
-    plain, unscaled = assemble(raw, None, path, source)
-    study, faults = (plain, list(unscaled)) if scale is None else (None, [])
-    known = {str(fault) for fault in unscaled}
-    for name in scales:
-        at_scale, found = assemble(raw, name, path, source)
-        if name == scale:
-            study = at_scale
-            faults += [fault for fault in found if str(fault) in known]
-        faults += [Fault(f"scale.{name}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known]
+    with outside.alone(taken):
+        plain, unscaled = assemble(raw, None, path, source)
+        study, faults = (plain, list(unscaled)) if scale is None else (None, [])
+        known = {str(fault) for fault in unscaled}
+        for name in scales:
+            at_scale, found = assemble(raw, name, path, source)
+            if name == scale:
+                study = at_scale
+                faults += [fault for fault in found if str(fault) in known]
+            faults += [Fault(f"scale.{name}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known]
     said = {fault.place for fault in impossible}
     faults = impossible + [fault for fault in faults if fault.place not in said]
     if faults or study is None:

@@ -7,6 +7,7 @@ name in snake case.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -75,6 +76,17 @@ def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
 def _fault(place: str, error: ValueError) -> Fault:
     fault, _, cure = str(error).partition("; ")
     return Fault(place, fault, cure)
+
+
+@contextlib.contextmanager
+def alone(taken: Mapping[str, str]) -> Iterator[None]:
+    """Hide, while a study is read, the levers of files that another study in this process named."""
+    with contextlib.ExitStack() as hiding:
+        for slot in SLOTS.values():
+            origins = {name: slot.origin(name) for name in slot.names}
+            others = {n for n, o in origins.items() if o and not o.called.startswith(ENTRY) and o.called not in taken}
+            hiding.enter_context(slot.without(others))
+        yield
 
 
 def used(taken: Mapping[str, str], settings: Sequence[Settings]) -> dict[str, str]:
