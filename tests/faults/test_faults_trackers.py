@@ -154,14 +154,14 @@ def test_rows_longer_than_one_read_and_rows_in_the_making_are_taken_whole(tmp_pa
     lines = [json.dumps({"step": n, "tokens": n, "loss": 1.0}) + "\n" for n in range(1, 9)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines) + '{"step": 9, "tok')
     copy, sent = Copy("wandb", Mirrored(), tmp_path, {}), list[int]()
-    assert copy.send(lambda row: sent.append(row["step"])) == 8 and sent == list(range(1, 9))
+    assert copy.send(lambda step, _: sent.append(step)) == 8 and sent == list(range(1, 9))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('ens": 9}\n')
-    assert copy.send(lambda row: sent.append(row["step"])) == 1 and sent[-1] == 9
+    assert copy.send(lambda step, _: sent.append(step)) == 1 and sent[-1] == 9
     long = json.dumps({"step": 10, "tokens": 1, "moe.layers": [0.125] * 100}) + "\n"
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(long)
-    assert copy.send(lambda row: sent.append(row["step"])) == 1 and sent[-1] == 10
+    assert copy.send(lambda step, _: sent.append(step)) == 1 and sent[-1] == 10
 
 
 def test_the_command_sends_what_is_missing_and_goes_on_where_it_failed(tmp_path: Path, tracker: Tracker) -> None:
