@@ -24,13 +24,17 @@ from tests.golden import make_tiny_losses
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
 from ablab.core.files import read_json, sha256_file, write_json
+from ablab.core.slot import Origin
 from ablab.records.run import Progressed
 from ablab.runtime.lock import locked
 from ablab.training import learner as learner_module
+from ablab.training import optimizers
 from ablab.training.checkpoint import _digest
 from ablab.training.learner import Learner
 from ablab.training.metrics import WALL
 from ablab.training.mirrors import Mirrored, cure
+from ablab.training.optimizers.optimizer import Optimizer
+from ablab.training.roles import Rates
 from ablab.training.stability import Spikes
 from ablab.training.train import Progress, train
 
@@ -242,6 +246,28 @@ def test_a_checkpoint_whose_progress_is_of_another_shape_falls_back_and_says_so(
     fault = f"{newest.name} holds 'none' for progress.spikes, where a whole number belongs"
     assert said[:2] == [f"{newest.with_suffix('.safetensors')}: {fault}; going back one generation", "step 8: resumed"]
     assert same(whole, tmp_path)
+
+
+class Descent(Optimizer):
+    """Plain gradient descent by torch's own optimizer: an optimizer from outside need not look at its gradients."""
+
+    def __init__(self, *, lr: float = 0.1) -> None:
+        self.rates = Rates(lr, 0.0, lr, 0.0)
+
+    def build(self, parameters: Any, roles: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.rates.groups(parameters, roles))
+
+
+def test_an_optimizer_of_torchs_own_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers.slot, "table", {**optimizers.slot.table})
+    monkeypatch.setattr(optimizers.slot, "_outside", {})
+    optimizers.slot.add("descent", Descent, Origin("mine.py", Path(__file__), "0" * 64))
+    settings = tiny.settings(optimizer={"name": "descent"})
+    first = run(tmp_path / "whole", settings)["trajectory"][-1]["nats_per_token"]
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut", settings, stop=after(5))
+    assert run(tmp_path / "cut", settings)["trajectory"][-1]["nats_per_token"] == first
+    assert same(tmp_path / "whole", tmp_path / "cut") and first < rows(tmp_path / "cut")[0]["loss"]
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from ablab.records.run import Routing
 from ablab.records.settings import DataSettings, Settings
 from ablab.runtime import machine
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
+from ablab.training.roles import Guarded
 from ablab.training.stability import nonfinite
 
 VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall out of the cache
@@ -79,7 +79,7 @@ class Learner:
         if compiled:
             compile_layers(self.model)
         self.parameters = dict(self.model.named_parameters())
-        self.optimizer: Any = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
+        self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
         self.schedule = schedules.slot.build(self.asked["schedule"])
         self.loss = losses.slot.build(self.asked["loss"])
         self.qat = qats.slot.build(self.asked["qat"])
@@ -143,7 +143,10 @@ class Learner:
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss}")
         norm = self.clip()
-        self.optimizer.step(checked=True)
+        if isinstance(self.optimizer, Guarded):
+            self.optimizer.move()  # `clip` has looked
+        else:
+            self.optimizer.step()
         self.aux.after_step()
         self.health = self.aux.health(self.model)
         if self.mean:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ablab.training.orthogonal import chunk
-from ablab.training.roles import Rates, refuse_nonfinite
+from ablab.training.roles import Guarded, Rates
 
 
 class Update(Protocol):
@@ -119,11 +119,10 @@ class Stack:
         return joined.to(kind).view(-1, self.rows, self.cols)
 
 
-class Matrices(torch.optim.Optimizer):
+class Matrices(Guarded):
     """Group `matrix` by `update`, every other by AdamW, fused. State is fp32 (fp64 for fp64 weights).
 
     `taper` = (from, to): every decay keeps its size until that fraction of training, then falls in a line to the share `to`.
-    A non-finite gradient raises FloatingPointError before anything changes; `checked`: the caller has seen that there is none.
     """
 
     def __init__(
@@ -148,10 +147,8 @@ class Matrices(torch.optim.Optimizer):
                 self.stacks.append((group, Stack(rows, cols, members, update)))
 
     @torch.no_grad()
-    def step(self, closure: None = None, *, checked: bool = False) -> None:  # type: ignore[override]
+    def move(self) -> None:
         """One update from the gradients at hand."""
-        if not checked:
-            refuse_nonfinite(p for group in self.param_groups for p in group["params"])
         for group in self.param_groups:
             group["weight_decay"] = group["decay"] * self._left(group["spent"])
         for group, stack in self.stacks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -71,6 +72,19 @@ class Rates:
             blank |= {"decay": rule["decay"], "weight_decay": rule["decay"]}
             groups.setdefault((role, rule["decay"]), blank)["params"].append(parameters[name])
         return list(groups.values())
+
+
+class Guarded(torch.optim.Optimizer):
+    """Raises FloatingPointError where a gradient is not finite, before anything changes."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update from the gradients at hand."""
+        refuse_nonfinite(p for group in self.param_groups for p in group["params"])
+        self.move()
+
+    @abstractmethod
+    def move(self) -> None:
+        """The same, where the caller has seen that every gradient is finite, so that they need not be read again."""
 
 
 def not_negative(**settings: float | None) -> None:

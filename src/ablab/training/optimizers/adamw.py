@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ablab.training.optimizers.optimizer import Optimizer
-from ablab.training.roles import Rates, decays, not_negative, positive, refuse_nonfinite
+from ablab.training.roles import Guarded, Rates, decays, not_negative, positive
 
 
 class AdamW(Optimizer):
@@ -54,16 +54,11 @@ class AdamW(Optimizer):
         """
         groups = self.rates.groups(parameters, roles)
         # fused: one pass over memory instead of a dozen; bit-identical for 1 and 2 threads and across resume.
-        return _Guarded(groups, betas=self.betas, eps=self.eps, fused=True)
+        return _AdamW(groups, betas=self.betas, eps=self.eps, fused=True)
 
 
-class _Guarded(torch.optim.AdamW):
-    """torch's AdamW, which would write a NaN into its state: here a non-finite gradient raises before anything changes.
+class _AdamW(Guarded, torch.optim.AdamW):
+    """torch's AdamW, which would write a NaN into its state."""
 
-    `checked`: the caller has seen that every gradient is finite, so that they need not be read again.
-    """
-
-    def step(self, closure: None = None, *, checked: bool = False) -> None:  # type: ignore[override]
-        if not checked:
-            refuse_nonfinite(p for group in self.param_groups for p in group["params"])
-        super().step(closure)
+    def move(self) -> None:
+        torch.optim.AdamW.step(self)

@@ -29,5 +29,6 @@ class Optimizer(Sized):
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
         """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
 
-        Raises ValueError where parameters and roles do not name the same things.
+        Any of torch's will do; one that looks for gradients that are not finite is `ablab.training.roles.Guarded`. Raises
+        ValueError where parameters and roles do not name the same things.
         """
