@@ -19,7 +19,7 @@ from ablab.data.batches import megatron_index
 from ablab.data.batches.megatron_order import (
     DatasetOrder,
     MegatronOrder,
-    Piece,
+    Slice,
     blend,
     blend_all,
     resets,
@@ -159,7 +159,7 @@ def test_blend_of_everything_is_the_compiled_one(compiled: Any, sizes: list[int]
 def test_samples_and_what_they_are_made_of(five: Indexed) -> None:
     order = MegatronOrder([five], seq_len=4)
     # laid end to end: sequences 4, 0, 1, 2, 3; sample 0 is row 3, from token 1 of sequence 1 on
-    assert order.pieces(0) == [Piece(0, 1, 1, 3), Piece(0, 2, 0, 3)]
+    assert order.pieces(0) == [Slice(0, 1, 1, 3), Slice(0, 2, 0, 3)]
     assert order.tokens(0).tolist() == [6, 7, 8, 9, 10]
     stream = np.concatenate([five[i] for i in order.orders[0].document_index])
     for k, row in enumerate(order.orders[0].shuffle_index.tolist()):

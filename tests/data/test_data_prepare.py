@@ -20,8 +20,8 @@ from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import Corpus, open_corpus, prepare
 from ablab.data.corpus import build, checks, corpus
 from ablab.data.corpus.build import prepare_found
-from ablab.data.corpus.split import Sample, digest_of
-from ablab.data.sources.find import Found
+from ablab.data.corpus.split import LeastDigests, digest_of
+from ablab.data.sources.find import FoundSources
 from ablab.data.sources.sources import PythonLibrary
 
 Make = Callable[..., Corpus]
@@ -277,7 +277,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
                 yield f"moving:{i}", text + ("" if self.reads == 1 or i != 7 else "!")
 
     with pytest.raises(CheckFailed, match="moving:7: changed while it was read; run again when nothing writes to it"):
-        prepare_found(Found(texts=[Moving()]), settings("moving"), tmp_path, quiet)
+        prepare_found(FoundSources(texts=[Moving()]), settings("moving"), tmp_path, quiet)
 
 
 def test_a_tokenizer_that_miscounts_is_caught(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ def test_the_sample_does_not_depend_on_order() -> None:
     documents = [(digest_of(text.encode()), text) for text in texts(60)]
     samples = []
     for order in (documents, documents[::-1], documents + documents):
-        sample = Sample(3000)
+        sample = LeastDigests(3000)
         for digest, text in order:
             sample.add(digest, text)
         samples.append(sample.texts)
@@ -379,7 +379,7 @@ def test_wide_vocabularies_take_wide_files(make: Make, monkeypatch: pytest.Monke
 def test_the_real_library(tmp_path: Path, tokenizer: dict) -> None:
     said: list[str] = []
     asked = settings("python", tokenizer=tokenizer, valid_fraction=0.1)
-    made = prepare_found(Found(texts=[PythonLibrary(limit=60)]), asked, tmp_path, said.append)
+    made = prepare_found(FoundSources(texts=[PythonLibrary(limit=60)]), asked, tmp_path, said.append)
     assert made.n_train > 100_000
     (entry,) = made.manifest["inputs"]
     assert (entry["source"], entry["files"]) == ("python", 60)

@@ -196,10 +196,10 @@ def test_another_size_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(o200k_harmony, "SPECIAL", {**SPECIAL, "<|reserved_201088|>": 201_088})
         with pytest.raises(ValueError, match="has 199998 ranks and 201089 ids here, not 199998 and 201088; run"):
-            o200k_harmony.Table(ranks)
+            o200k_harmony.Vocabulary(ranks)
     ranks.popitem()
     with pytest.raises(ValueError, match="has 199997 ranks and 201088 ids here"):
-        o200k_harmony.Table(ranks)
+        o200k_harmony.Vocabulary(ranks)
 
 
 if __name__ == "__main__":  # the same on more text: python -m tests.data.test_o200k BYTES

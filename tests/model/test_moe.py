@@ -26,7 +26,7 @@ from ablab.model.mlps.moe import Moe
 from ablab.model.parts import grouped
 from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.linear import Stacked
-from ablab.model.parts.routing import Aux, balance, squared_mass
+from ablab.model.parts.routing import MixtureTally, balance, squared_mass
 from ablab.model.routers.deepseek_v3 import DeepseekV3
 from ablab.model.routers.softmax_topk import SoftmaxTopk
 from ablab.model.shape import Shape
@@ -181,7 +181,7 @@ def test_what_it_tells() -> None:
     """Counts are of the routing as it was; losses are sums over rows and tokens, and nothing is told when nobody asks."""
     moe = made(balance="sequence", balance_weight=0.5, z_loss=0.25)
     moe.router.expert_bias += torch.tensor([9.0, 9, 0, 0, 0, 0, 0, 0])  # everybody goes to the first two
-    x, aux = inputs(3, 10, 32), Aux()
+    x, aux = inputs(3, 10, 32), MixtureTally()
     assert torch.equal(moe(x, aux), moe(x))
     assert aux.counts[moe.router].tolist() == [30, 30, 0, 0, 0, 0, 0, 0]
     routed = moe.router(x.flatten(0, 1))
@@ -196,7 +196,7 @@ def test_what_it_tells() -> None:
     health = aux.health(nn.ModuleDict({"mlp": moe}))
     assert health["dead"] == 6 and health["max_load_pct"] == 50 and health["bias_range"] == pytest.approx(8.998)
     assert [row["layer"] for row in health["layers"]] == ["mlp"]
-    whole, aux = made(balance="switch"), Aux()
+    whole, aux = made(balance="switch"), MixtureTally()
     whole(x, aux)
     shares = whole.router(x.flatten(0, 1)).shares_NE
     torch.testing.assert_close(aux.take(rows=3, tokens=30), 1e-2 * balance(shares[None], 2)[0])
@@ -338,12 +338,12 @@ def test_impossible_settings_are_refused() -> None:
 RANK = """
 import sys, torch
 from ablab.model.routers.deepseek_v3 import DeepseekV3
-from ablab.model.parts.routing import Aux
+from ablab.model.parts.routing import MixtureTally
 from ablab.model.shape import Shape
 rank, where = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method="file://" + where, rank=rank, world_size=2)
 shape = Shape(d_model=8, n_heads=1, n_kv_heads=1, head_dim=8, seq_len=8, vocab_size=9, n_layers=1, n_experts=4)
-router, aux = DeepseekV3(shape), Aux()  # its bias is built as zeros
+router, aux = DeepseekV3(shape), MixtureTally()  # its bias is built as zeros
 aux.count(router, torch.tensor([[9, 0, 4, 0], [1, 2, 0, 0]][rank]))  # together 10, 2, 4, 0
 aux.after_step()
 print([round(1000 * b) for b in router.expert_bias.tolist()])

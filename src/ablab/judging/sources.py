@@ -19,7 +19,7 @@ SHOWN = 6  # differences that a note or an error lists; the rest is counted
 
 
 @dataclass(frozen=True)
-class Kept:
+class Making:
     """A result of the plan, or what there is of one: whose it is, what it keeps of its making, what there is here."""
 
     run: Run
@@ -46,7 +46,7 @@ def key(plan: Plan) -> str:
 
 def guard(plan: Plan) -> None:
     """Refuse to go on where a result or a checkpoint of the plan was made by other code (a checkpoint: torch, machine)."""
-    groups: dict[tuple[str, ...], list[Kept]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
     for kept in _kept(plan):
         if differences := kept.differences:
             groups[tuple(differences)].append(kept)
@@ -65,7 +65,7 @@ def guard(plan: Plan) -> None:
 def notes(plan: Plan) -> list[str]:
     """What a reader must know of the code behind the results."""
     found, every = [], list(_kept(plan))
-    groups: dict[tuple[str, ...], list[Kept]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
     versions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for kept in every:
         if kept.what == "checkpoint":
@@ -89,7 +89,7 @@ def notes(plan: Plan) -> list[str]:
     return found
 
 
-def _kept(plan: Plan) -> Iterator[Kept]:
+def _kept(plan: Plan) -> Iterator[Making]:
     """Everything of the plan that exists, each folder once."""
     seen: set[str] = set()
     of_training = functools.cache(lambda arm: source.of_training(plan.study.arm(arm).settings))  # seeds change no code
@@ -100,15 +100,15 @@ def _kept(plan: Plan) -> Iterator[Kept]:
             folder = plan.store.train(run.train_key)
             here: MadeBy = {"source": of_training(run.arm)}
             if (done := plan.store.trained(run.train_key)) is not None:
-                yield Kept(run, "training", folder, done, here)
+                yield Making(run, "training", folder, done, here)
             else:
                 for header in _headers(folder):  # the machine is asked for only here: results may be of one that is not
                     here["machine"] = machine.kind(plan.where.device)
-                    yield Kept(run, "checkpoint", folder, header, here)
+                    yield Making(run, "checkpoint", folder, header, here)
         for stage, one in run.score_keys.items():
             if one not in seen and (result := plan.store.scored(one)) is not None:
                 here = {"source": of_stage(run.arm, stage)}
-                yield Kept(run, stage, plan.store.score(one), result, here)
+                yield Making(run, stage, plan.store.score(one), result, here)
             seen.add(one)
 
 
@@ -122,7 +122,7 @@ def _headers(folder: Path) -> Iterator[Checkpoint]:
             continue
 
 
-def _counted(group: list[Kept]) -> str:
+def _counted(group: list[Making]) -> str:
     arms = ", ".join(dict.fromkeys(kept.run.arm for kept in group))
     n = len(group)
     return f"{n} result{'s' if n > 1 else ''} ({arms}) {'were' if n > 1 else 'was'}"
@@ -133,6 +133,6 @@ def _listed(differences: tuple[str, ...]) -> str:
     return ", ".join(differences[:SHOWN]) + more
 
 
-def _folders(group: list[Kept]) -> str:
+def _folders(group: list[Making]) -> str:
     folders = [str(kept.folder) for kept in group]
     return ", ".join(folders[:SHOWN]) + (f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else "")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ablab.model.attention.attend import attend
-from ablab.model.attention.cached import Kept, Stretch, attend_factors, attend_kept, bias_of
+from ablab.model.attention.cached import Cached, Stretch, attend_factors, attend_kept, bias_of
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Attention
 from ablab.model.parts.columns import Columns, Pairwise, across, cut
@@ -69,7 +69,7 @@ class Memory:
         self.cache, self.attention, self.room = cache, attention, room
         self.carry: object = None
         self.factored = factored(attention)
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, Cached] = {}
         self._places: object = None
 
     def attend(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, columns: Columns | None, p: object) -> Tensor:
@@ -115,7 +115,7 @@ class Memory:
         attend_these = attend_factors if self.factored else attend_kept
         return attend_these(q[:, rows], here, hidden, bias, own.softmax.sink())
 
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[Cached]:
         """Every buffer."""
         found = list(self._kept.values())
         across(found.append, self._places)
@@ -123,12 +123,12 @@ class Memory:
 
     def _extend(self, name: str, x: Tensor, start: int) -> Tensor:
         if name not in self._kept:
-            self._kept[name] = Kept(2, self.attention.window, self.room)
+            self._kept[name] = Cached(2, self.attention.window, self.room)
         return self._kept[name].extend(x, start)
 
     def _extend_places(self, p: object, start: int) -> object:
         if self._places is None:
-            self._places = across(lambda _: Kept(1, self.attention.window, self.room), p)
+            self._places = across(lambda _: Cached(1, self.attention.window, self.room), p)
         return across(lambda x, kept: kept.extend(x, start), p, self._places)
 
 

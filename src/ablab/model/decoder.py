@@ -23,7 +23,7 @@ from ablab.model.layer import Layer, Pass, Remembering, build_lever, build_lever
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.norm import NORMS
 from ablab.model.parts.part import Part
-from ablab.model.parts.routing import Aux
+from ablab.model.parts.routing import MixtureTally
 from ablab.model.parts.table import Table
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         return self.looped if self.looping else self.straight
 
     def forward(
-        self, tokens_BT: Tensor, ids_BT: Tensor, aux: Aux | None = None, cache: Remembering | None = None
+        self, tokens_BT: Tensor, ids_BT: Tensor, aux: MixtureTally | None = None, cache: Remembering | None = None
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D). `ids_BT` says which document each token belongs to.
 
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
         """The head's matrix (vocab_size, d_model): its own, or the embedding's where it is tied."""
         return self.embed.weight if self.lm_head is None else self.lm_head.weight
 
-    def nll(self, tokens_BT: Tensor, targets_BT: Tensor, ids_BT: Tensor, *, aux: Aux | None = None) -> Tensor:
+    def nll(self, tokens_BT: Tensor, targets_BT: Tensor, ids_BT: Tensor, *, aux: MixtureTally | None = None) -> Tensor:
         """Negative log-likelihood of each target in nats, fp32 (B, T); 0 where the target is -1."""
         hidden_ND, targets_N = self(tokens_BT, ids_BT, aux).flatten(0, 1), targets_BT.flatten()
         if targets_N.numel() * self.embed.weight.shape[0] <= AT_ONCE:

@@ -19,7 +19,7 @@ from ablab.model.gates.composed import Composed as Gates
 from ablab.model.parts.columns import Columns, Pairwise
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.norm import NORMS
-from ablab.model.parts.routing import Aux
+from ablab.model.parts.routing import MixtureTally
 from ablab.model.positions.composed import Composed as Positions
 from ablab.model.positions.position import Position
 from ablab.model.residuals.composed import Composed as Residuals
@@ -56,7 +56,7 @@ class Pass:
 
     documents: Documents
     x0_BTD: Tensor
-    aux: Aux | None = None
+    aux: MixtureTally | None = None
     memories: Sequence[Memory] | None = None
     step: int = 0
     first_BTGK: Tensor | None = None

@@ -29,7 +29,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class CutRows:
     """Rows of whole cuts. Every cut has an id of its own in ids_BT, and so has the padding.
 
     at_N: the flat place in the rows of every input whose target is scored; document_N, place_N (of the target in its
@@ -46,7 +46,7 @@ class Batch:
     tokens: int
 
 
-def batches(corpus: Corpus, cuts: Iterable[Cut], width: int, tokens: int | None = None) -> Iterator[Batch]:
+def batches(corpus: Corpus, cuts: Iterable[Cut], width: int, tokens: int | None = None) -> Iterator[CutRows]:
     """The cuts in batches of rows of `width` and about `tokens` inputs; each goes to the first row of the batch with room.
 
     Made one at a time: the windows of a corpus may be a thousand times its text. Cuts are at most `width` long.
@@ -70,7 +70,7 @@ def batches(corpus: Corpus, cuts: Iterable[Cut], width: int, tokens: int | None 
         yield batch_of(corpus, rows)
 
 
-def batch_of(corpus: Corpus, rows: list[list[Cut]]) -> Batch:
+def batch_of(corpus: Corpus, rows: list[list[Cut]]) -> CutRows:
     """Rows that hold these cuts, as wide as the fullest; a cut's id is its number among all."""
     valid = corpus.valid
     width = max(sum(cut.stop - cut.start for cut in row) for row in rows)
@@ -94,10 +94,10 @@ def batch_of(corpus: Corpus, rows: list[list[Cut]]) -> Batch:
     targets_N = valid.tokens[valid.starts[document_N] + place_N].astype(np.int64)
     at_N, offset_N = np.concatenate(at), np.concatenate(offset)
     rows_BT = torch.from_numpy(tokens), torch.from_numpy(ids)
-    return Batch(*rows_BT, at_N, document_N, place_N, offset_N, targets_N, read)
+    return CutRows(*rows_BT, at_N, document_N, place_N, offset_N, targets_N, read)
 
 
-def hidden_of(model: Decoder, batch: Batch, device: torch.device) -> Tensor:
+def hidden_of(model: Decoder, batch: CutRows, device: torch.device) -> Tensor:
     """The hidden states (N, D) that the scored targets are read from."""
     hidden = model(batch.tokens_BT.to(device), batch.ids_BT.to(device)).flatten(0, 1)
     found: Tensor = hidden[torch.from_numpy(batch.at_N).to(device)]
@@ -121,7 +121,7 @@ def log_p(model: Decoder, hidden_ND: Tensor) -> np.ndarray:
 
 
 def score(
-    ledger: Ledger | None, model: Decoder, hidden_ND: Tensor, batch: Batch, offset_N: np.ndarray, vocab_size: int
+    ledger: Ledger | None, model: Decoder, hidden_ND: Tensor, batch: CutRows, offset_N: np.ndarray, vocab_size: int
 ) -> np.ndarray:
     """The nats of a batch, handed to the ledger where one is given.
 

@@ -31,7 +31,7 @@ from ablab.scoring import evaluators
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.legality import forward, replay
-from ablab.scoring.legality.kept import Kept
+from ablab.scoring.legality.kept import Observed
 from ablab.scoring.scores import Scores, finite
 from ablab.scoring.subset import sample
 
@@ -195,7 +195,7 @@ def _kept(
         except ValueError as error:
             raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
 
-    kept = Kept(model, corpus, evaluator, seed=seed, digest=digest)
+    kept = Observed(model, corpus, evaluator, seed=seed, digest=digest)
     scores, began = kept.run(evaluate), time.perf_counter()
     told, seen = kept.check(evaluate, scores, precision=precision)
     return scores, told, seen, kept.calls.seconds + time.perf_counter() - began

@@ -16,7 +16,7 @@ from ablab.data.corpus.midway import midway
 from ablab.data.spans import SPANS, metric_of
 from ablab.model.compiled import compile_layers
 from ablab.model.decoder import Decoder, build
-from ablab.model.parts.routing import Aux
+from ablab.model.parts.routing import MixtureTally
 from ablab.records.run import Routing
 from ablab.records.settings import DataSettings, Settings
 from ablab.runtime import machine
@@ -72,7 +72,8 @@ class Learner:
             dtype=machine.dtype_of(precision),
             executor=executor,
         )
-        self.aux = Aux()  # of one step; health is that of the mixtures at the last step, empty where there is none
+        # Of one step; health is that of the mixtures at the last step, empty where there is none.
+        self.aux = MixtureTally()
         self.health: Routing = {}
         if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
             raise InvalidStudy(torn)
@@ -137,7 +138,7 @@ class Learner:
             group["spent"] = min(1.0, middle)
         self.model.at(spent)
         self.optimizer.zero_grad(set_to_none=True)
-        self.aux = Aux()
+        self.aux = MixtureTally()
         with self.rounded(spent):
             loss = self.gradients(batch)
         if not math.isfinite(loss):

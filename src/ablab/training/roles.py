@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 
-class Rule(TypedDict):
+class RoleRates(TypedDict):
     """Peak learning rate and decay."""
 
     lr: float
     decay: float
 
 
-class Ruled(Rule):
+class Ruled(RoleRates):
     """Those of a parameter that has a role."""
 
     role: str
@@ -39,7 +39,7 @@ class Rates:
     other_decay: float
     by_role: Mapping[str, float | None] = field(default_factory=dict)
 
-    def rule(self, role: str, ndim: int = 2) -> Rule:
+    def rule(self, role: str, ndim: int = 2) -> RoleRates:
         """Peak learning rate and decay of a role; `ndim` is the parameter's number of dimensions."""
         if role == "matrix" and ndim >= 2:
             return {"lr": self.lr, "decay": self.decay}

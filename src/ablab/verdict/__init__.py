@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ablab.verdict.judgement import factorial, judge, wanted
     from ablab.verdict.logs import Record, Unpaired, record, unpaired
     from ablab.verdict.planning import (
-        Plan,
+        Outlook,
         at_most_for,
         chance,
         mde,
@@ -34,7 +34,7 @@ _PLACES = {
     "evidence": "ArmSpec Bank Decision Documents RunScore",
     "judgement": "factorial judge wanted",
     "logs": "Record Unpaired record unpaired",
-    "planning": "Plan at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
+    "planning": "Outlook at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
     "rows": "Band Gap Inversion Price Row StageBand Step Verdict",
     "spending": "looks weights",
 }
@@ -49,7 +49,7 @@ __all__ = [
     "Factorial",
     "Gap",
     "Inversion",
-    "Plan",
+    "Outlook",
     "Price",
     "Record",
     "Row",

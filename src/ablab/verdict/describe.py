@@ -13,7 +13,7 @@ from ablab.verdict.family import Line, Standing, over_documents
 from ablab.verdict.fitness import divergences, often, rate
 from ablab.verdict.interval import FOR_THESE, Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
-from ablab.verdict.replayed import Study
+from ablab.verdict.replayed import ReplayedStudy
 from ablab.verdict.rows import Level, Price, Rate, Row
 from ablab.verdict.spending import f_two_sided, t_isf
 from ablab.verdict.stages import Shown, own_metric, shown
@@ -66,7 +66,7 @@ def cell_row(evidence: Evidence, name: str) -> Row:
     )
 
 
-def line_row(study: Study, line: Line, bank: Bank | None) -> Row:
+def line_row(study: ReplayedStudy, line: Line, bank: Bank | None) -> Row:
     evidence, fit = study.evidence, study.fit[line.name]
     bank = None if line.shares_weights else bank  # which holds differences of arms that train: those are far noisier
     own = line.name if line.name in evidence.specs else None
@@ -126,7 +126,7 @@ def _said_unstable(unstable: Mapping[str, str]) -> list[str]:
     return [f"stage {stage}: unstable, {why}; its other stages stand" for stage, why in unstable.items()]
 
 
-def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
+def _probe_row(study: ReplayedStudy, line: Line, bank: Bank | None) -> Row:
     """An arm that has only been probed: the probe's difference, no seeds of its own."""
     evidence, sample = study.evidence, study.probed[line.name]
     decision = evidence.decision
@@ -164,7 +164,7 @@ def _probe_row(study: Study, line: Line, bank: Bank | None) -> Row:
     )
 
 
-def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None) -> Row:
+def _judged_row(study: ReplayedStudy, line: Line, standing: Standing, bank: Bank | None) -> Row:
     evidence, decision, i, places = study.evidence, study.evidence.decision, standing.interval, standing.places
     values = line.values(evidence, places, decision.stage)
     is_arm = line.name in evidence.specs
@@ -226,7 +226,9 @@ def _judged_row(study: Study, line: Line, standing: Standing, bank: Bank | None)
     )
 
 
-def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tuple[int | None, bool, Price | None]:
+def _cost(
+    study: ReplayedStudy, line: Line, standing: Standing, bank: Bank | None
+) -> tuple[int | None, bool, Price | None]:
     """(more seeds, whether they must be fresh, their price); nothing for a settled line, nor where documents decide.
 
     An arm that may not be called better any more has the seeds to its next look, and no number after its last.
@@ -245,14 +247,14 @@ def _cost(study: Study, line: Line, standing: Standing, bank: Bank | None) -> tu
     return more, fresh, price(evidence, line, ahead, more)
 
 
-def _never_or_unknown(study: Study, line: Line, i: Interval, bank: Bank | None, more: int | None) -> list[str]:
+def _never_or_unknown(study: ReplayedStudy, line: Line, i: Interval, bank: Bank | None, more: int | None) -> list[str]:
     """What makes a number of further seeds another thing than a plan."""
     if i.word == "inconclusive" and _never_better(study, line, i.d):
         return [NEVER]
     return [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
 
 
-def _never_better(study: Study, line: Line, d: float | None) -> bool:
+def _never_better(study: ReplayedStudy, line: Line, d: float | None) -> bool:
     """Whether only the word better could settle a line that diverged once: it stands too low to be shown worse or a tie.
 
     Numbers of seeds are planned for whichever of "different" and "tied" is easier, which is tied above -matters / 2.
@@ -270,7 +272,7 @@ def loose_margin(decision: Decision, level: float | None, tie: float | None) -> 
     return f"matters = {decision.matters:g} is {' and '.join(found)}" if found else ""
 
 
-def smallest_tie(study: Study, standing: Standing) -> float | None:
+def smallest_tie(study: ReplayedStudy, standing: Standing) -> float | None:
     """The smallest tie that the noise of a line lets be shown: by all its seeds, or by the documents of one checkpoint."""
     i, decision = standing.interval, study.evidence.decision
     if i.s:
@@ -279,14 +281,14 @@ def smallest_tie(study: Study, standing: Standing) -> float | None:
     return None if i.low is None or i.high is None or i.note != FOR_THESE else (i.high - i.low) / 2
 
 
-def _loose(study: Study, standing: Standing, level: float | None) -> list[str]:
+def _loose(study: ReplayedStudy, standing: Standing, level: float | None) -> list[str]:
     if standing.interval.word != "equivalent":
         return []
     said = loose_margin(study.evidence.decision, level, smallest_tie(study, standing))
     return [f"warning: {said}; this tie says little"] if said else []
 
 
-def _own_notes(study: Study, line: Line, standing: Standing) -> list[str]:
+def _own_notes(study: ReplayedStudy, line: Line, standing: Standing) -> list[str]:
     i = standing.interval
     notes = [*_said_rates(study, line), *([i.note] if i.note else [])]
     notes += [*standing.notes, *(["waiting"] if standing.waits else [])]
@@ -295,7 +297,7 @@ def _own_notes(study: Study, line: Line, standing: Standing) -> list[str]:
     return notes
 
 
-def _said_rates(study: Study, line: Line) -> list[str]:
+def _said_rates(study: ReplayedStudy, line: Line) -> list[str]:
     """How often the arms of a fit line and its reference diverged, and what that takes away."""
     said, evidence = [], study.evidence
     for arm in line.arms[1:]:

@@ -11,7 +11,7 @@ from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
 from ablab.verdict.fitness import often
 from ablab.verdict.headline import sentence
-from ablab.verdict.replayed import Study, of_line, replay_study
+from ablab.verdict.replayed import ReplayedStudy, of_line, replay_study
 from ablab.verdict.rows import Row, Verdict
 from ablab.verdict.winner import Contest, candidates, decide
 
@@ -81,7 +81,7 @@ def judge(
     )
 
 
-def _all_go_on(study: Study) -> str:
+def _all_go_on(study: ReplayedStudy) -> str:
     """What a probe without `keep` does: it promotes whatever has a pair and is fit to be compared."""
     known = study.promoted is not None
     left = [line.name for line in study.lines if known and line.name not in (study.promoted or ())]
@@ -101,7 +101,7 @@ def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: 
     return {key: verdict.rows[name] for key, name in zip((cells.a, cells.b, "I"), names, strict=True)}
 
 
-def _shaky(study: Study) -> dict[str, str]:
+def _shaky(study: ReplayedStudy) -> dict[str, str]:
     """References that diverge at two seeds or more, and more often than an arm held against them: name -> the warning."""
     evidence, worst = study.evidence, dict[str, tuple[int, str]]()
     for line in study.lines:
@@ -118,7 +118,7 @@ def _shaky(study: Study) -> dict[str, str]:
     return {name: said for name, (_, said) in worst.items()}
 
 
-def _winner(study: Study, rows: dict[str, Row], shaky: Collection[str]) -> tuple[str | None, str, list[str]]:
+def _winner(study: ReplayedStudy, rows: dict[str, Row], shaky: Collection[str]) -> tuple[str | None, str, list[str]]:
     evidence = study.evidence
     if study.missing:
         return None, "not finished", []
@@ -139,7 +139,7 @@ def _winner(study: Study, rows: dict[str, Row], shaky: Collection[str]) -> tuple
     return winner, decided_by, contest.notes + barred
 
 
-def _loose_choice(study: Study, rows: Mapping[str, Row], winner: str | None) -> str:
+def _loose_choice(study: ReplayedStudy, rows: Mapping[str, Row], winner: str | None) -> str:
     """Why a preference within `matters` says little: by the winner's own noise, or by that of the noisiest for the baseline."""
     evidence, found = study.evidence, study.family.standings
     asked = [winner] if winner is not None and winner in found else list(found)

@@ -121,7 +121,7 @@ def at_most_for(effect: float, s: float = 1.0, arms: int = 1, start: int = 3, al
 
 
 @dataclass(frozen=True)
-class Plan:
+class Outlook:
     """What a study can show at its last look; sd is the bank's, or 1: then mde and tie are in units of s."""
 
     looks: tuple[int, ...]
@@ -133,7 +133,7 @@ class Plan:
     warning: str
 
 
-def plan(start: int, at_most: int, arms: int, matters: float, sd: float | None = None, alpha: float = 0.05) -> Plan:
+def plan(start: int, at_most: int, arms: int, matters: float, sd: float | None = None, alpha: float = 0.05) -> Outlook:
     """Looks, MDE and smallest tie of a plan, with a warning if `matters` is too small to be shown as a tie."""
     unit = 1.0 if sd is None else sd
     w = weights(start, at_most)[-1]
@@ -142,6 +142,6 @@ def plan(start: int, at_most: int, arms: int, matters: float, sd: float | None =
     warning = ""
     if sd is not None and (tie is None or matters < tie):
         warning = f"a tie of this size cannot be shown with {at_most} seeds"
-    return Plan(
+    return Outlook(
         looks(start, at_most), weights(start, at_most), unit, sd is None, mde(unit, at_most, w, m, alpha), tie, warning
     )

@@ -17,7 +17,7 @@ from ablab.verdict.winner import preferred
 
 
 @dataclass(frozen=True)
-class Study:
+class ReplayedStudy:
     """The replayed study. promoted is None while no probe is finished; probed are the probe's differences.
 
     once: the lines with an arm that diverged once where its reference did not. probing: lines of families whose own probe is
@@ -44,7 +44,7 @@ def replay_study(
     runs: Iterable[RunScore],
     bank: Bank | None = None,
     factorials: Sequence[Factorial] = (),
-) -> Study:
+) -> ReplayedStudy:
     """Everything that follows from the runs alone. Raises ValueError if the study itself contradicts itself."""
     evidence = Evidence(decision, arms, seeds, runs)
     contrasts.check(evidence, factorials)
@@ -77,7 +77,9 @@ def replay_study(
     order = {name: i for i, name in enumerate(evidence.specs)}
     ordered = tuple((a, evidence.seeds[i]) for i, a in sorted(missing, key=lambda spot: (spot[0], order[spot[1]])))
     interactions = frozenset(f.interaction for f in factorials)
-    return Study(evidence, lines, cells, interactions, fit, frozenset(once), promoted, probed, family, ordered, probing)
+    return ReplayedStudy(
+        evidence, lines, cells, interactions, fit, frozenset(once), promoted, probed, family, ordered, probing
+    )
 
 
 def of_line(evidence: Evidence, line: Line) -> list[Divergences]:

@@ -543,7 +543,7 @@ def test_shards_are_sized_by_the_rows_alone() -> None:
 
     def per_shard(rows: int) -> int:
         asked = settings(0.1, None, None, None, 256)
-        source = planning.Input("x", Path(), "mock", ("synth_id",), rows, "0")
+        source = planning.RowSource("x", Path(), "mock", ("synth_id",), rows, "0")
         planning_find = planning.find
         try:
             planning.find = lambda *_: [source]

@@ -20,7 +20,7 @@ from ablab.data.harmony import held, mock, readers, rows
 from ablab.data.harmony.conversation import Message, from_synth
 from ablab.data.harmony.official import OfficialRenderer
 from ablab.data.harmony.readers import Bad
-from ablab.data.harmony.rows import BadRow, Input, find
+from ablab.data.harmony.rows import BadRow, RowSource, find
 from ablab.data.sources.hub import arrow_files
 
 SYNTH = {
@@ -42,12 +42,12 @@ def lines(path: Path, *records: object) -> Path:
     return path
 
 
-def one(path: Path) -> Input:
+def one(path: Path) -> RowSource:
     (found,) = find([str(path)], Inputs(path.parent / "memo.json"))
     return found
 
 
-def conversations(source: Input) -> list:
+def conversations(source: RowSource) -> list:
     found = []
     for number, cells in source.reader().rows(source.first, source.first + source.rows):
         try:

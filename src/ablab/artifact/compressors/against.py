@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ablab.artifact.compressors import hadamard, quantised
 from ablab.artifact.compressors.bounds import Rules
-from ablab.artifact.compressors.quantised import Coded, Rule, Weights
+from ablab.artifact.compressors.quantised import Coded, Rounding, Weights
 from ablab.artifact.compressors.solve import How, dead_columns, solve
 
 AT_ONCE = 2**25  # numbers of Hessians that are solved together: 256 MiB in fp64
@@ -60,7 +60,7 @@ def rounded(
     return found, raised
 
 
-def _nearest(name: str, w: Tensor, rule: Rule, bare: list[int], signs: Tensor | None) -> Coded:
+def _nearest(name: str, w: Tensor, rule: Rounding, bare: list[int], signs: Tensor | None) -> Coded:
     """Scales under the rule, codes for later; the matrices `bare` whole, by row maximum."""
     scheme, count = f"rtn int{rule.bits} row maximum: no inputs", len(each(w))
     whole = quantised.nearest(name, w, replace(rule, sigmas=0.0), scheme, signs) if bare else None

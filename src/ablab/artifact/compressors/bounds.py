@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablab.artifact.compressors.quantised import Rule, kind
+from ablab.artifact.compressors.quantised import Rounding, kind
 from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.parts.rounding import Per, check_bits, check_sigmas
 
@@ -70,11 +70,11 @@ class Rules:
     sigmas: Sigmas
     per: Per = "row"
 
-    def of(self, name: str) -> Rule:
+    def of(self, name: str) -> Rounding:
         """The rule of the matrix `name`."""
         family = kind(name)
         bits, sigmas = vars(self.bits).get(family), vars(self.sigmas).get(family)
-        return Rule(
+        return Rounding(
             self.bits.default if bits is None else bits, self.sigmas.default if sigmas is None else sigmas, self.per
         )
 

@@ -51,7 +51,7 @@ class Meta(TypedDict):
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rounding:
     """How a matrix is rounded: bits, clip in standard deviations (0: none), one scale per row or per matrix."""
 
     bits: int
@@ -69,7 +69,7 @@ class Coded:
 
     codes: Tensor
     scale: Tensor
-    rule: Rule
+    rule: Rounding
     schemes: tuple[str, ...]
     signs: Tensor | None = None
     factors: Factors | None = None
@@ -138,7 +138,7 @@ def entropy(bits: int, sigmas: float) -> float | None:
     return found if found >= 1 else None
 
 
-def nearest(name: str, w: Tensor, rule: Rule, scheme: str, signs: Tensor | None = None) -> Coded:
+def nearest(name: str, w: Tensor, rule: Rounding, scheme: str, signs: Tensor | None = None) -> Coded:
     """A tensor rounded to nearest, its inputs rotated where signs are given. ValueError where fp16 cannot hold a scale."""
     w = wide(w) if signs is None else hadamard.rotated(w, signs.to(w.device))
     scale = scales(w, rule.bits, sigmas=rule.sigmas, per=rule.per)

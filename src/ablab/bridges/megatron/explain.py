@@ -8,7 +8,7 @@ from typing import Any
 
 from ablab.bridges.megatron import to_data, to_model, to_train
 from ablab.bridges.megatron.counting import Count, count
-from ablab.bridges.megatron.net import ROTATIONS, Layer, Net, read
+from ablab.bridges.megatron.net import ROTATIONS, Net, NetLayer, read
 from ablab.bridges.megatron.notes import Note, ignored, on_model, warn
 from ablab.bridges.megatron.parse import DEFAULTS, Given, parse
 from ablab.core.fault import Fault
@@ -21,7 +21,7 @@ DROPOUTS = ("hidden_dropout", "attention_dropout")
 
 
 @dataclass(frozen=True)
-class Group:
+class LikeLayers:
     """Equal layers, counted from 1, and what they do in words."""
 
     numbers: tuple[int, ...]
@@ -40,7 +40,7 @@ class Explanation:
     """
 
     net: Net
-    groups: tuple[Group, ...]
+    groups: tuple[LikeLayers, ...]
     notes: tuple[Note, ...]
     fork_only: tuple[str, ...]
     upstream_only: tuple[str, ...]
@@ -86,21 +86,21 @@ def tree(net: Net) -> dict[str, Any]:
     return {key: value for key, value in out.items() if value}
 
 
-def groups(net: Net) -> tuple[Group, ...]:
+def groups(net: Net) -> tuple[LikeLayers, ...]:
     """Equal layers together, in the order of their first."""
-    found: dict[Layer, list[int]] = {}
+    found: dict[NetLayer, list[int]] = {}
     for number, layer in enumerate(net.layers, 1):
         found.setdefault(layer, []).append(number)
     return tuple(_group(net, layer, tuple(numbers)) for layer, numbers in found.items())
 
 
-def _group(net: Net, layer: Layer, numbers: tuple[int, ...]) -> Group:
+def _group(net: Net, layer: NetLayer, numbers: tuple[int, ...]) -> LikeLayers:
     given = net.given
     whole = layer.window is None or layer.window == net.seq_len or ignored(net)
     seen = "all tokens" if whole else f"{layer.window:,} tokens"
     tpa = given["use_tpa"] and layer.local
     projection = f"tpa, rank {given['tpa_rank']}, queries {given['tpa_q_rank']}" if tpa else "gqa"
-    return Group(
+    return LikeLayers(
         numbers,
         f"{'local' if layer.local else 'global'}, {seen}",
         _position(net, layer),
@@ -110,7 +110,7 @@ def _group(net: Net, layer: Layer, numbers: tuple[int, ...]) -> Group:
     )
 
 
-def _position(net: Net, layer: Layer) -> str:
+def _position(net: Net, layer: NetLayer) -> str:
     parts = []
     if layer.rotates:
         fixed = ", fixed" if net.position == "grapem" and not net.given["grapem_learnable_freq"] else ""
@@ -123,7 +123,7 @@ def _position(net: Net, layer: Layer) -> str:
     return " + ".join(parts) or "none"
 
 
-def _mlp(net: Net, layer: Layer) -> str:
+def _mlp(net: Net, layer: NetLayer) -> str:
     given, act = net.given, net.activation
     if not layer.routed:
         return f"dense {act}, width {'?' if net.width is None else net.width}"

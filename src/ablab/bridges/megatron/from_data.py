@@ -21,7 +21,7 @@ TEXTS = (".txt", ".jsonl", ".parquet")
 
 
 @dataclass
-class Found:
+class SourceFiles:
     """What a study's sources are: prefixes (those of a built folder's held-out part apart), and `others`."""
 
     prefixes: list[str] = field(default_factory=list)
@@ -78,10 +78,10 @@ def _tokenizer(tokenizer: dict[str, Any] | None, out: Words, faults: list[Fault]
             notes.append(note("data.tokenizer", "add --tokenizer-model: the file that ablab trained"))
 
 
-def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> Found:
+def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> SourceFiles:
     """The flags of the data. Only Megatron prefixes with held-out ones of their own can be said; else a note."""
     train, ordered, weights = _found(data, "source", faults), data["order"] == "megatron", data["weights"]
-    valid = _found(data, "valid_source", faults) if data["valid_source"] else Found(train.held)
+    valid = _found(data, "valid_source", faults) if data["valid_source"] else SourceFiles(train.held)
     others = [*train.others, *valid.others]
     if data["source"] == ["mock"]:
         out["mock-data"] = []
@@ -111,9 +111,9 @@ def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[N
     return train
 
 
-def _found(data: dict[str, Any], key: str, faults: list[Fault]) -> Found:
+def _found(data: dict[str, Any], key: str, faults: list[Fault]) -> SourceFiles:
     """The prefixes behind data.source or data.valid_source. Files that are not here count as prefixes in Megatron's order."""
-    out = Found()
+    out = SourceFiles()
     for pattern in data[key]:
         if pattern in ("mock", "python") or pattern.startswith("hf:"):
             out.others.append(pattern)

@@ -17,7 +17,7 @@ ROTATIONS = {"rope": "rope", "grapem": "grape_m"}
 
 
 @dataclass(frozen=True)
-class Layer:
+class NetLayer:
     """One layer. `local`: it has Megatron's window, of `window` tokens, the current one included (None: all)."""
 
     local: bool
@@ -32,7 +32,7 @@ class Net:
     """The network of a command line. Sizes that are not given are None; `assumed`: so is the number of layers."""
 
     given: Given
-    layers: tuple[Layer, ...]
+    layers: tuple[NetLayer, ...]
     assumed: bool
     position: str  # --position-embedding-type in force
     d_model: int | None
@@ -90,7 +90,7 @@ def read(given: Given) -> Net:
     if faults:
         raise InvalidStudy(faults)
     layers = tuple(
-        Layer(
+        NetLayer(
             local[i],
             window if local[i] else None,
             rotation in ROTATIONS and not skips[i],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablab.bridges.megatron.net import Layer, Net
+from ablab.bridges.megatron.net import Net, NetLayer
 from ablab.bridges.megatron.notes import ignored
 from ablab.bridges.megatron.parse import DEFAULTS
 from ablab.core.fault import Fault
@@ -121,7 +121,7 @@ def _names(net: Net) -> list[str]:
     return out
 
 
-def _slots(net: Net, layer: Layer) -> dict[str, Any]:
+def _slots(net: Net, layer: NetLayer) -> dict[str, Any]:
     given = net.given
     tpa = given["use_tpa"] and layer.local
     out: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def _slots(net: Net, layer: Layer) -> dict[str, Any]:
     return out
 
 
-def position(net: Net, layer: Layer) -> Any:
+def position(net: Net, layer: NetLayer) -> Any:
     """The position slot of one layer: a rotation, a distance bias, both or nothing."""
     given, parts = net.given, list[Any]()
     if layer.rotates and net.position == "grapem":

@@ -32,8 +32,8 @@ from ablab.data.formats.indexed import Indexed, paths
 __all__ = [
     "DatasetOrder",
     "MegatronOrder",
-    "Piece",
     "Resets",
+    "Slice",
     "blend",
     "blend_all",
     "document_index",
@@ -48,7 +48,7 @@ SURPLUS = 0.005  # samples built beyond those that a blend asks of a dataset
 PAD = -1
 
 
-class Piece(NamedTuple):
+class Slice(NamedTuple):
     """Tokens `start` to `stop` of sequence `sequence` of dataset `dataset`."""
 
     dataset: int
@@ -96,7 +96,7 @@ class DatasetOrder:
     def __len__(self) -> int:
         return len(self.shuffle_index)
 
-    def pieces(self, k: int, dataset: int = 0) -> list[Piece]:
+    def pieces(self, k: int, dataset: int = 0) -> list[Slice]:
         """What sample k is made of, in order; empty sequences are left out."""
         row = int(self.shuffle_index[k])
         (first, begin), (last, end) = self.sample_index[row].tolist(), self.sample_index[row + 1].tolist()
@@ -106,7 +106,7 @@ class DatasetOrder:
             start = begin if position == first else 0
             stop = end + 1 if position == last else int(self.data.lengths[sequence])
             if stop > start:
-                found.append(Piece(dataset, sequence, start, stop))
+                found.append(Slice(dataset, sequence, start, stop))
         return found
 
 
@@ -161,7 +161,7 @@ class MegatronOrder:
     def __len__(self) -> int:
         return len(self.orders[0]) if self.dataset_index is None else len(self.dataset_index)
 
-    def pieces(self, k: int) -> list[Piece]:
+    def pieces(self, k: int) -> list[Slice]:
         """Where the tokens of sample k come from, in order."""
         if not 0 <= k < len(self):
             raise IndexError(f"there are {len(self)} samples")

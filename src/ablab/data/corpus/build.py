@@ -25,7 +25,7 @@ from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, re
 from ablab.data.corpus.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.corpus.tokens import Tokens
 from ablab.data.corpus.writer import Writer
-from ablab.data.sources.find import Found, find
+from ablab.data.sources.find import FoundSources, find
 from ablab.data.sources.renewed import renewed
 from ablab.data.sources.sources import SEPARATOR, Source, TextFile
 from ablab.data.tokenizers import slot
@@ -58,7 +58,7 @@ def prepare(data: DataSettings, root: Path, say: Say = print) -> Corpus:
     return prepare_found(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
 
 
-def prepare_found(found: Found, data: DataSettings, root: Path, say: Say) -> Corpus:
+def prepare_found(found: FoundSources, data: DataSettings, root: Path, say: Say) -> Corpus:
     """prepare() on sources already found."""
     _check(data)
     _idle(found, data)
@@ -103,7 +103,7 @@ def prepare_found(found: Found, data: DataSettings, root: Path, say: Say) -> Cor
     return dataclasses.replace(corpus, groups=made)
 
 
-def _idle(found: Found, data: DataSettings) -> None:
+def _idle(found: FoundSources, data: DataSettings) -> None:
     """Refuse settings that these sources leave without anything to act on."""
     faults = []
     if (found.held_texts or found.held_parts) and data["valid_fraction"] != VALID_FRACTION:
@@ -131,7 +131,7 @@ def _idle(found: Found, data: DataSettings) -> None:
         raise InvalidStudy(faults)
 
 
-def _text_files(found: Found) -> list[TextFile]:
+def _text_files(found: FoundSources) -> list[TextFile]:
     return [source for source in (*found.texts, *found.held_texts) if isinstance(source, TextFile)]
 
 
@@ -164,7 +164,7 @@ def _cut(file: TextFile) -> bool:
     return len(list(islice(file.documents(), 2))) > 1
 
 
-def _described(found: Found, inputs: Inputs) -> dict[str, list[Input]]:
+def _described(found: FoundSources, inputs: Inputs) -> dict[str, list[Input]]:
     """What the manifest says of every source, by what it is for."""
     return {
         "train": [source.describe(inputs) for source in found.texts or found.parts],
@@ -172,7 +172,7 @@ def _described(found: Found, inputs: Inputs) -> dict[str, list[Input]]:
     }
 
 
-def _relocate(path: Path, found: Found, described: dict[str, list[Input]]) -> None:
+def _relocate(path: Path, found: FoundSources, described: dict[str, list[Input]]) -> None:
     """Token files that lie elsewhere now, with the same content: the corpus that is read in place learns where."""
     manifest = read_manifest(path)
     here = [{"path": part.name, "kind": part.kind} for part in found.parts]
@@ -221,7 +221,7 @@ def _build(
     part: Path,
     key: str,
     identity: dict[str, object],
-    found: Found,
+    found: FoundSources,
     described: dict[str, list[Input]],
     data: DataSettings,
     say: Say,
@@ -250,7 +250,7 @@ def _build(
     )
 
 
-def _of_text(part: Path, sources: Found, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
+def _of_text(part: Path, sources: FoundSources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
     """Train the tokenizer, write the token files; what the manifest says of them."""
     if told := _pages(_text_files(sources)):
         say(told)

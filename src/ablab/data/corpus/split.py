@@ -28,7 +28,7 @@ def digest_of(text: bytes) -> bytes:
     return blake2b(text, digest_size=16).digest()
 
 
-class Sample:
+class LeastDigests:
     """The texts of lowest digest while their characters sum to at most `limit`: the same in whatever order they come.
 
     No document gives more than a sixteenth of the limit.
@@ -124,7 +124,7 @@ def scan(
     """
     threshold = 0 if held else int(valid_fraction * 2**64)
     thresholds = array("Q")
-    digests, sample, n_bytes, empty, undecodable = bytearray(), Sample(sample_chars), 0, 0, 0
+    digests, sample, n_bytes, empty, undecodable = bytearray(), LeastDigests(sample_chars), 0, 0, 0
     train_documents, verbatim, sizes, copies = 0, Verbatim(), array("q"), Copies()
     for raw in (text.encode() for source in held for _, text in source.documents() if text):
         verbatim.hold(np.frombuffer(raw, np.uint8))

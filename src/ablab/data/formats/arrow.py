@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FILE = b"ARROW1"  # what begins the file format; a stream begins with a length
 
 
-class Opened(NamedTuple):
+class ArrowFile(NamedTuple):
     """`names` of the columns in order, and the record batches."""
 
     names: list[str]
@@ -23,7 +23,7 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Opened]:
+def opened(path: Path) -> Iterator[ArrowFile]:
     """The file at `path`, memory-mapped. OSError and pyarrow.ArrowException where it is damaged."""
     import pyarrow
     import pyarrow.ipc
@@ -33,10 +33,10 @@ def opened(path: Path) -> Iterator[Opened]:
     with pyarrow.memory_map(str(path)) as source:
         if whole:
             table = pyarrow.ipc.open_file(source)
-            yield Opened(table.schema.names, map(_sound, map(table.get_batch, range(table.num_record_batches))))
+            yield ArrowFile(table.schema.names, map(_sound, map(table.get_batch, range(table.num_record_batches))))
         else:
             with pyarrow.ipc.open_stream(source) as stream:
-                yield Opened(stream.schema.names, map(_sound, stream))
+                yield ArrowFile(stream.schema.names, map(_sound, stream))
 
 
 def _sound(batch: RecordBatch) -> RecordBatch:

@@ -20,7 +20,7 @@ from ablab.core.inputs import Inputs, stamp_of
 from ablab.core.opened import opened
 from ablab.data.harmony import crew
 from ablab.data.harmony.finish import finish
-from ablab.data.harmony.plan import CHECK_EVERY, OURS, Plan, plan, settings, settle, strangers, sweep
+from ablab.data.harmony.plan import CHECK_EVERY, OURS, BuildPlan, plan, settings, settle, strangers, sweep
 from ablab.data.harmony.unit import PARTS, Job, vocabulary_at
 from ablab.records.harmony import Built
 from ablab.runtime.lock import locked
@@ -96,7 +96,7 @@ def build(
 
 
 def _make(
-    wanted: Plan,
+    wanted: BuildPlan,
     job: Job,
     workers: int,
     max_bad: int,
@@ -123,7 +123,7 @@ def _make(
     crew.make(job, wanted.units, workers, hear)
 
 
-def _too_many(job: Job, wanted: Plan, bad: int, max_bad: int) -> CheckFailed:
+def _too_many(job: Job, wanted: BuildPlan, bad: int, max_bad: int) -> CheckFailed:
     listed = job.out / "quarantine.jsonl"
     write_atomic(listed, b"".join(quarantined(job, wanted)))
     with listed.open() as lines:
@@ -146,7 +146,7 @@ def _as_many_bad(out: Path, manifest: Built, max_bad: int) -> None:
         raise CheckFailed(Fault("max_bad", fault, f"{cure} --out, or delete this one"))
 
 
-def quarantined(job: Job, wanted: Plan) -> Iterator[bytes]:
+def quarantined(job: Job, wanted: BuildPlan) -> Iterator[bytes]:
     """The lines about failed rows of all finished units, in order."""
     for unit in wanted.units:
         path = job.quarantine(unit)
@@ -177,11 +177,11 @@ def _leave(out: Path, fresh: bool) -> None:
             out.rmdir()
 
 
-def _stamps(wanted: Plan) -> list[list[int]]:
+def _stamps(wanted: BuildPlan) -> list[list[int]]:
     return [stamp_of(one.path) for one in wanted.inputs if one.kind != "mock"]
 
 
-def _unchanged(wanted: Plan, stamps: list[list[int]]) -> None:
+def _unchanged(wanted: BuildPlan, stamps: list[list[int]]) -> None:
     if _stamps(wanted) != stamps:
         raise CheckFailed(
             Fault("SOURCE", "changed while it was read", "delete --out and run again when nothing writes")

@@ -19,7 +19,7 @@ Said = tuple[str, Any]
 KILLED = (signal.SIGKILL, *signals.STOPS)  # from outside: no fault of a row
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """A unit to be made without its `fatal` rows."""
 
     unit: Unit
@@ -42,16 +42,16 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
     refuses a file, is killed, or dies elsewhere.
     """
     left, crashes = list(reversed(units)), Counter[tuple[int, int]]()
-    pool = Pool[Asked, Known, Said](_begin, lambda: Known(job, RawValue("q", -1)), gently=False)
+    pool = Pool[Request, Known, Said](_begin, lambda: Known(job, RawValue("q", -1)), gently=False)
     try:
         for _ in range(min(workers, len(units))):
-            pool.give(Asked(left.pop()))
+            pool.give(Request(left.pop()))
         while pool.running:
             for worker, (unit, _), said, ended in pool.heard():
                 if isinstance(said, Died):
                     crashes[unit.number, _crashed_at(worker, unit, said)] += 1
                     fatal = [row for (number, row), times in crashes.items() if number == unit.number and times > 1]
-                    pool.give(Asked(unit, fatal))
+                    pool.give(Request(unit, fatal))
                     continue
                 kind, value = said
                 if kind == "refused":
@@ -59,13 +59,13 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
                 if kind == "failed":
                     raise RuntimeError(f"unit {unit}: {value}")
                 if ended and left:
-                    pool.give(Asked(left.pop()))
+                    pool.give(Request(left.pop()))
                 hear(kind, value)
     finally:
         pool.end()
 
 
-def _crashed_at(worker: Worker[Asked, Known], unit: Unit, died: Died) -> int:
+def _crashed_at(worker: Worker[Request, Known], unit: Unit, died: Died) -> int:
     """The row at which a worker has crashed. CheckFailed where it was killed, or looked at none."""
     if worker.own.at.value >= 0 and -(died.code or 0) not in KILLED:
         return worker.own.at.value
@@ -74,11 +74,11 @@ def _crashed_at(worker: Worker[Asked, Known], unit: Unit, died: Died) -> int:
     raise CheckFailed(Fault(f"worker {worker.process.pid}", fault, cure))
 
 
-def _begin(known: Known, stop: Callable[[], bool]) -> Callable[[Asked, Callable[[Said], None]], Said]:
+def _begin(known: Known, stop: Callable[[], bool]) -> Callable[[Request, Callable[[Said], None]], Said]:
     """What a worker does with a unit that it is asked for: the answer is one of refused, failed, kept and done."""
     builder: Builder | None = None
 
-    def do(asked: Asked, say: Callable[[Said], None]) -> Said:
+    def do(asked: Request, say: Callable[[Said], None]) -> Said:
         nonlocal builder
         unit = asked.unit
         try:

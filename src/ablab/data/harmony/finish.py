@@ -17,7 +17,7 @@ from ablab.core.opened import read_whole
 from ablab.data.formats.indexed import IndexedWriter, open_indexed
 from ablab.data.formats.located import sealed
 from ablab.data.harmony import held
-from ablab.data.harmony.plan import Plan
+from ablab.data.harmony.plan import BuildPlan
 from ablab.data.harmony.unit import COUNTS, KINDS, Job, Unit, entry_of
 from ablab.data.tokenizers.o200k_harmony import O200kHarmony
 from ablab.records.harmony import Built, Counted, Finished, Quarantine, Shard
@@ -29,7 +29,7 @@ PIECE = 4096  # documents copied at a time
 REASONS = 3  # that an error names where no row is left
 
 
-def finish(wanted: Plan, job: Job) -> Built:
+def finish(wanted: BuildPlan, job: Job) -> Built:
     """Write what is left to write once every unit has its record; the manifest, which says that all is there, last.
 
     CheckFailed where no row is left to write.
@@ -64,7 +64,12 @@ def _nothing_left(listed: Path, records: Sequence[Finished], max_tokens: int | N
 
 
 def _manifest(
-    wanted: Plan, job: Job, records: Sequence[Finished], train: list[Shard], valid: list[Shard], quarantine: Quarantine
+    wanted: BuildPlan,
+    job: Job,
+    records: Sequence[Finished],
+    train: list[Shard],
+    valid: list[Shard],
+    quarantine: Quarantine,
 ) -> Built:
     asked = wanted.settings
     config = held.config(asked.valid_fraction, O200kHarmony.eod_id)
@@ -102,7 +107,7 @@ def _train(job: Job, unit: Unit, record: Finished) -> Shard:
     return {"name": shard, "rows": record["train_rows"], "tokens": record["train_tokens"], "files": files}
 
 
-def _valid(job: Job, wanted: Plan, records: Sequence[Finished]) -> Iterator[Shard]:
+def _valid(job: Job, wanted: BuildPlan, records: Sequence[Finished]) -> Iterator[Shard]:
     """Held-out parts of units, in order, in as few shards as have no more rows than a shard may have."""
     groups: list[list[int]] = []
     rows = 0

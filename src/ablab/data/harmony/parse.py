@@ -24,7 +24,7 @@ class FormatError(ValueError):
         super().__init__(f"token {index}: {fault}")
 
 
-class Part(NamedTuple):
+class MessageSpan(NamedTuple):
     """Where one message lies: `start` is its <|start|>, text is `body` to `end`, `end` is its <|end|> or <|return|>."""
 
     role: Role
@@ -44,7 +44,7 @@ def parse(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> tuple[
     return tuple(Message(part.role, _text(ids, part, tokenizer), part.channel) for part in parts(ids, tokenizer))
 
 
-def parts(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> list[Part]:
+def parts(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> list[MessageSpan]:
     """Where the messages of `tokens` lie.
 
     FormatError on: an id outside the vocabulary, no message, text or a control token between messages, an unknown role or
@@ -56,7 +56,7 @@ def parts(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> list[P
     whole = bool(len(ids)) and int(ids[-1]) == EOD
     stop = len(ids) - whole
     walk = _Walk(ids, control[control < stop].tolist(), stop, tokenizer)
-    found: list[Part] = []
+    found: list[MessageSpan] = []
     while walk.at < stop:
         found.append(walk.message())
         if ids[found[-1].end] == RETURN and walk.at < stop and ids[walk.at] == START:
@@ -75,7 +75,7 @@ class _Walk:
         self.ids, self.stop, self.tokenizer, self.at = ids, stop, tokenizer, 0
         self._ahead = iter(control)
 
-    def message(self) -> Part:
+    def message(self) -> MessageSpan:
         start = self.at
         found = int(self.ids[start])
         if found != START:
@@ -100,7 +100,7 @@ class _Walk:
         if mark == RETURN and channel != "final":
             raise FormatError(end, f"<|return|> ends the {channel or role} message; only a final can end in it")
         self.at = end + 1
-        return Part(cast(Role, role), cast("Channel | None", channel), start, body, end)
+        return MessageSpan(cast(Role, role), cast("Channel | None", channel), start, body, end)
 
     def _control(self, start: int, absent: str) -> tuple[int, int]:
         """Index and id of the next control token."""
@@ -117,7 +117,7 @@ class _Walk:
         raise FormatError(start, f"unknown {what} {text!r}; known: {', '.join(known.values())}{tools}")
 
 
-def _text(ids: np.ndarray, part: Part, tokenizer: O200kHarmony) -> str:
+def _text(ids: np.ndarray, part: MessageSpan, tokenizer: O200kHarmony) -> str:
     piece = ids[part.body : part.end]
     try:
         return tokenizer.to_bytes(piece).decode()

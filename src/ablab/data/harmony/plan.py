@@ -16,7 +16,7 @@ from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
 from ablab.data.formats.located import changed, sealed
 from ablab.data.harmony import held
-from ablab.data.harmony.rows import Input, find
+from ablab.data.harmony.rows import RowSource, find
 from ablab.data.harmony.unit import PARTS, Job, Unit
 from ablab.data.vocabulary import SHA256
 from ablab.records.harmony import BuildIdentity, Built, RowsFile
@@ -29,7 +29,7 @@ OURS = {PARTS, "train", "valid", "manifest.json", "quarantine.jsonl"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuildSettings:
     """What decides the files of a build, the inputs apart. Workers and max_bad do not."""
 
     valid_fraction: float
@@ -45,7 +45,7 @@ def settings(
     max_tokens: int | None,
     rows_per_shard: int | None,
     check_every: int,
-) -> Settings:
+) -> BuildSettings:
     """The settings, rows_per_shard 0 where it is yet to be chosen. InvalidStudy with every one that means nothing."""
     faults = []
     try:
@@ -58,15 +58,15 @@ def settings(
             faults.append(Fault(name, f"{value} is below {lowest}", "give a larger one, or leave it out"))
     if faults:
         raise InvalidStudy(faults)
-    return Settings(float(valid_fraction), max_rows, max_tokens, rows_per_shard or 0, check_every)
+    return BuildSettings(float(valid_fraction), max_rows, max_tokens, rows_per_shard or 0, check_every)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """A build: its settings, its inputs and the units of work."""
 
-    settings: Settings
-    inputs: tuple[Input, ...]
+    settings: BuildSettings
+    inputs: tuple[RowSource, ...]
     units: tuple[Unit, ...]
     rows: int  # that are read, at most max_rows
 
@@ -87,7 +87,7 @@ class Plan:
         return Job(out, self.inputs, below, asked.max_tokens, asked.check_every, vocab)
 
 
-def plan(asked: Settings, sources: Sequence[str], inputs: Inputs) -> Plan:
+def plan(asked: BuildSettings, sources: Sequence[str], inputs: Inputs) -> BuildPlan:
     """Find the inputs and cut their rows. CheckFailed where they hold no row; errors as rows.find."""
     found = find(sources, inputs)
     inputs.save()
@@ -104,10 +104,10 @@ def plan(asked: Settings, sources: Sequence[str], inputs: Inputs) -> Plan:
         left -= end
         for start in range(0, end, per_shard):
             units.append(Unit(len(units), index, start, min(end, start + per_shard)))
-    return Plan(replace(asked, rows_per_shard=per_shard), tuple(found), tuple(units), rows)
+    return BuildPlan(replace(asked, rows_per_shard=per_shard), tuple(found), tuple(units), rows)
 
 
-def settle(out: Path, wanted: Plan) -> Built | None:
+def settle(out: Path, wanted: BuildPlan) -> Built | None:
     """Make sure that `out` is empty, or of this very build. Returns the manifest where it is finished.
 
     CheckFailed naming what differs, or what else lies there. The caller holds the lock.

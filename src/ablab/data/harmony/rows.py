@@ -42,7 +42,7 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
-class Input:
+class RowSource:
     """One file of rows, or the mock. `fields` are what is read, the id first ("" before messages: hashed content)."""
 
     name: str  # without a folder: it is written into files that are the same everywhere
@@ -121,12 +121,12 @@ def content_id(value: object) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def find(sources: Sequence[str], inputs: Inputs) -> list[Input]:
+def find(sources: Sequence[str], inputs: Inputs) -> list[RowSource]:
     """The inputs that `sources` name, in the order given; a glob's files sorted.
 
     InvalidStudy for a name that matches nothing or has no reader; CheckFailed for a file without the fields, or damaged.
     """
-    found: list[Input] = []
+    found: list[RowSource] = []
     faults: list[Fault] = []
     if not sources:
         faults.append(Fault("SOURCE", "names nothing", _KNOWN))
@@ -166,21 +166,21 @@ def _unreadable(path: Path) -> Fault | None:
     return None
 
 
-def _file(path: Path, inputs: Inputs) -> Input:
+def _file(path: Path, inputs: Inputs) -> RowSource:
     return _jsonl(path, inputs) if path.suffix == ".jsonl" else _table(path, path.suffix[1:], inputs, path.name)
 
 
-def _mock(source: str) -> Input:
+def _mock(source: str) -> RowSource:
     count = source.removeprefix("mock:") if source != "mock" else str(mock.ROWS)
     if not count.isdigit() or not int(count):
         raise InvalidStudy(Fault("SOURCE", f"'{source}' names no count", f'write "mock" or "mock:{mock.ROWS}"'))
     digest = hashlib.sha256()
     for row in mock.rows(0, int(count)):
         digest.update(canonical(row).encode() + b"\n")
-    return Input("mock", Path(), "mock", mock.FIELDS, int(count), digest.hexdigest())
+    return RowSource("mock", Path(), "mock", mock.FIELDS, int(count), digest.hexdigest())
 
 
-def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
+def _table(path: Path, kind: str, inputs: Inputs, name: str) -> RowSource:
     import pyarrow
     import pyarrow.parquet
 
@@ -196,16 +196,16 @@ def _table(path: Path, kind: str, inputs: Inputs, name: str) -> Input:
         if (other := instead(path, allowed=(kind,))) is not None:
             raise CheckFailed(Fault(str(path), other.what, other.cure)) from None
         raise readers.unreadable(str(path), error) from error
-    return Input(name, path.resolve(), kind, _fields(names, str(path), "column"), rows, inputs.sha256(path))
+    return RowSource(name, path.resolve(), kind, _fields(names, str(path), "column"), rows, inputs.sha256(path))
 
 
-def _jsonl(path: Path, inputs: Inputs) -> Input:
+def _jsonl(path: Path, inputs: Inputs) -> RowSource:
     if (other := no_text(path) or answer(path)) is not None:
         raise CheckFailed(Fault(str(path), other.what, other.cure))
     digest = inputs.sha256(path)
     rows, marks = readers.scan_lines(path)
     fields = _fields(_first_names(path), str(path), "field") if rows else SYNTH
-    return Input(path.name, path.resolve(), "jsonl", fields, rows, digest, marks)
+    return RowSource(path.name, path.resolve(), "jsonl", fields, rows, digest, marks)
 
 
 def _first_names(path: Path) -> list[str]:

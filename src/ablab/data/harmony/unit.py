@@ -24,7 +24,7 @@ from ablab.data.formats.located import changed, sealed
 from ablab.data.harmony.conversation import BadConversation
 from ablab.data.harmony.held import hash_of
 from ablab.data.harmony.render import Renderer
-from ablab.data.harmony.rows import BadRow, Input
+from ablab.data.harmony.rows import BadRow, RowSource
 from ablab.data.tokenizers.o200k_harmony import O200kHarmony
 from ablab.records.corpus import File
 from ablab.records.harmony import Counted, Finished
@@ -65,7 +65,7 @@ class Job:
     """What every worker of a build knows."""
 
     out: Path
-    inputs: tuple[Input, ...]
+    inputs: tuple[RowSource, ...]
     threshold: int
     max_tokens: int | None
     check_every: int
@@ -179,7 +179,7 @@ class Builder:
             at.value = -1
         said.all()
 
-    def _row(self, source: Input, number: int, cells: Cells, counts: _Counts) -> _Row:
+    def _row(self, source: RowSource, number: int, cells: Cells, counts: _Counts) -> _Row:
         """One row, rendered and checked. BadRow with a reason, whatever it was that the row brought about."""
         row_id: str | None = None
         try:

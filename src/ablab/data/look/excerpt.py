@@ -24,7 +24,7 @@ class RunShown(TypedDict):
 
 
 @dataclass(frozen=True)
-class Run:
+class Passage:
     """Tokens that follow each other with one mark. `parts`: (is it a control token, text)."""
 
     mark: str
@@ -37,7 +37,7 @@ class Run:
 
 
 @dataclass
-class Decoder:
+class Speller:
     """Turns ids to text, or to numbers where there is no tokenizer; `note` says why."""
 
     words: Tokenizer | None
@@ -79,19 +79,19 @@ class Decoder:
         return "<|bos|>" if token == self.words.bos_id else f"<|{token}|>"
 
 
-def decoder(tokenizer: str | Choice | Tokenizer | None, manifest: HarmonyManifest | None) -> Decoder:
+def decoder(tokenizer: str | Choice | Tokenizer | None, manifest: HarmonyManifest | None) -> Speller:
     """The decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
 
     CheckFailed where what was given cannot be used; a build's own that cannot be read becomes a note.
     """
     if tokenizer is not None:
-        return Decoder(_built(tokenizer) if isinstance(tokenizer, str | dict) else tokenizer)
+        return Speller(_built(tokenizer) if isinstance(tokenizer, str | dict) else tokenizer)
     if manifest is None:
-        return Decoder(None, "token ids; name a tokenizer to see text")
+        return Speller(None, "token ids; name a tokenizer to see text")
     try:
-        return Decoder(_built(manifest["tokenizer"].get("name")))
+        return Speller(_built(manifest["tokenizer"].get("name")))
     except CheckFailed as error:
-        return Decoder(None, f"token ids, as the text cannot be shown: {error}")
+        return Speller(None, f"token ids, as the text cannot be shown: {error}")
 
 
 def _built(asked: str | Choice | None) -> Tokenizer:
@@ -115,13 +115,13 @@ def _built(asked: str | Choice | None) -> Tokenizer:
     return words
 
 
-def runs(ids: np.ndarray, marks: np.ndarray | None, words: Decoder) -> list[Run]:
+def runs(ids: np.ndarray, marks: np.ndarray | None, words: Speller) -> list[Passage]:
     """The tokens cut where their mark (index into MARKS) changes; one run of mark "" where there are no marks."""
     if marks is None:
-        return [Run("", len(ids), tuple(words.parts(ids)))] if len(ids) else []
+        return [Passage("", len(ids), tuple(words.parts(ids)))] if len(ids) else []
     cuts = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(ids)]
     return [
-        Run(MARKS[int(marks[start])], stop - start, tuple(words.parts(ids[start:stop])))
+        Passage(MARKS[int(marks[start])], stop - start, tuple(words.parts(ids[start:stop])))
         for start, stop in zip(cuts, cuts[1:])
         if stop > start
     ]

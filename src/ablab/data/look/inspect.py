@@ -13,7 +13,7 @@ from ablab.core.slot import Choice
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars
 from ablab.data.formats.located import MANIFEST, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_sidecar, is_golf, read_shard
-from ablab.data.look.excerpt import MARKS, Decoder, Run, decoder, runs
+from ablab.data.look.excerpt import MARKS, Passage, Speller, decoder, runs
 from ablab.data.look.looks import right_width
 from ablab.data.look.shown import BuildFacts, Excerpt, FileFacts, Numbers, show
 from ablab.data.spans import NAMES
@@ -45,7 +45,7 @@ def inspect(
     return _folder(found.path, found.manifest, document, words, limit)
 
 
-def _folder(folder: Path, manifest: HarmonyManifest, document: int, words: Decoder, limit: int) -> BuildFacts:
+def _folder(folder: Path, manifest: HarmonyManifest, document: int, words: Speller, limit: int) -> BuildFacts:
     listed: dict[str, list[Path]] = {split: [] for split in manifest["splits"]}
     for split, shard in shards_of(manifest, folder / MANIFEST):
         listed[split].append(prefix_of(folder, split, shard))
@@ -66,7 +66,7 @@ def _folder(folder: Path, manifest: HarmonyManifest, document: int, words: Decod
     }
 
 
-def _prefixes(prefixes: Sequence[Path], document: int, words: Decoder, limit: int, with_sample: bool = True) -> Numbers:
+def _prefixes(prefixes: Sequence[Path], document: int, words: Speller, limit: int, with_sample: bool = True) -> Numbers:
     """Facts of one or more prefixes together."""
     datas = [open_indexed(prefix) for prefix in prefixes]
     sides = [open_sidecars(data) for data in datas]
@@ -102,7 +102,7 @@ def _sample(
     datas: Sequence[Indexed],
     sides: Sequence[tuple[Indexed, Indexed] | None],
     document: int,
-    words: Decoder,
+    words: Speller,
     limit: int,
 ) -> Excerpt:
     at = _checked(document, sum(data.n_documents for data in datas), str(datas[0].prefix))
@@ -121,9 +121,9 @@ def _sample(
     return _shown(document, datas[which].prefix.name, ids, marks, words, limit)
 
 
-def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Decoder, limit: int) -> Excerpt:
+def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Speller, limit: int) -> Excerpt:
     cut = max(0, min(limit, len(ids)))
-    found: list[Run] = runs(ids[:cut], None if marks is None else marks[:cut], words)
+    found: list[Passage] = runs(ids[:cut], None if marks is None else marks[:cut], words)
     return {
         "document": document,
         "file": name,
@@ -136,7 +136,7 @@ def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, 
     }
 
 
-def _shard(path: Path, document: int, words: Decoder, limit: int) -> FileFacts:
+def _shard(path: Path, document: int, words: Speller, limit: int) -> FileFacts:
     tokens, sizes = read_shard(path), bytes_sidecar(path)
     right_width(path, tokens)  # what is shown otherwise are halves of tokens
     facts: FileFacts = {

@@ -21,7 +21,7 @@ _FORM = 'write "hf:NAME[@REVISION][#CONFIGURATION][:SPLIT]"'
 _SLICES = 'write a split, a slice of it ("train[:100]", "train[90%:]", "train[10:20]"), or several joined by +'
 
 
-class Named(NamedTuple):
+class HubName(NamedTuple):
     """A dataset as a source names it: `owner/name` or a folder of data files."""
 
     name: str
@@ -30,7 +30,7 @@ class Named(NamedTuple):
     split: str = ""
 
 
-class Rows(NamedTuple):
+class ArrowRows(NamedTuple):
     """Rows `start` to `stop` of an Arrow file of `rows`; `name` is what to call the file."""
 
     path: Path
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
         return (self.start, self.stop) == (0, self.rows)
 
 
-def named(source: str, place: str = "SOURCE", folder: Path | None = None) -> Named:
+def named(source: str, place: str = "SOURCE", folder: Path | None = None) -> HubName:
     """The parts of `hf:NAME[@REVISION][#CONFIGURATION][:SPLIT]`. InvalidStudy where it is something else.
 
     A folder's own name may hold any of the marks: the longest beginning that is a folder (in `folder`) is the name.
@@ -56,7 +56,7 @@ def named(source: str, place: str = "SOURCE", folder: Path | None = None) -> Nam
     parts = re.fullmatch(r"(?:@([^#:]*))?(?:#([^:]*))?(?::(.*))?", text[at:], re.DOTALL)
     if not name or parts is None:
         raise InvalidStudy(Fault(place, f"'{source}' names no dataset", _FORM))
-    return Named(name, *(part or "" for part in parts.groups()))
+    return HubName(name, *(part or "" for part in parts.groups()))
 
 
 def located(source: str, folder: Path) -> str:
@@ -69,7 +69,7 @@ def located(source: str, folder: Path) -> str:
     return f"hf:{_at(one.name, folder)}{rest}" if _at(one.name, folder).is_dir() else source
 
 
-def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
+def arrow_files(source: str, place: str = "SOURCE") -> list[ArrowRows]:
     """The rows of Arrow files that `source` (see named) stands for, in order; the split is `train` by default.
 
     A split may be sliced and joined as in the library: train[:100], train[90%:], train+validation. `place`, which errors
@@ -92,7 +92,7 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
     except (ValueError, AssertionError):
         fault = f"'{source}' has no split '{one.split or 'train'}'; it has {', '.join(loaded)}"
         raise CheckFailed(Fault(place, fault, _SLICES)) from None
-    found: list[Rows] = []
+    found: list[ArrowRows] = []
     for piece in pieces:
         found += _cut(loaded[piece.splitname], piece.from_ or 0, piece.to, one, source, place)
     if not found:
@@ -101,7 +101,7 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[Rows]:
     return found
 
 
-def _loaded(datasets: ModuleType, one: Named, source: str, place: str) -> dict[str, Dataset]:
+def _loaded(datasets: ModuleType, one: HubName, source: str, place: str) -> dict[str, Dataset]:
     """Every split of the dataset; the library prepares all of them anyway."""
     local = Path(one.name).is_dir()
     if local and glob.has_magic(str(Path(one.name).resolve())):
@@ -126,7 +126,7 @@ def _loaded(datasets: ModuleType, one: Named, source: str, place: str) -> dict[s
         raise CheckFailed(Fault(place, fault, f'name one behind #: "{first}"')) from None
 
 
-def _cut(table: Dataset, start: int, stop: int, one: Named, source: str, place: str) -> list[Rows]:
+def _cut(table: Dataset, start: int, stop: int, one: HubName, source: str, place: str) -> list[ArrowRows]:
     """Rows `start` to `stop` of a split, file by file."""
     paths = [Path(entry["filename"]) for entry in table.cache_files]
     shown = Path(one.name).name if Path(one.name).exists() else one.name
@@ -135,7 +135,7 @@ def _cut(table: Dataset, start: int, stop: int, one: Named, source: str, place: 
         rows = arrow.rows_of(path)
         low, high = max(start - first, 0), min(stop - first, rows)
         if low < high:
-            found.append(Rows(path, f"hf:{shown}/{path.name}", low, high, rows))
+            found.append(ArrowRows(path, f"hf:{shown}/{path.name}", low, high, rows))
         first += rows
     if first != table.num_rows:
         fault = f"'{source}' is not kept in files" if not paths else f"'{source}' has {first:,} rows in its files, "

@@ -48,7 +48,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Held:
+class HoldOut:
     """How a source of very unequal documents is split: up to `longest` bytes, `readier` times as readily as its fraction says.
 
     Of Python 3.11's library a hundredth is 18 files, of which one is 57% of the text: they count as 2.8 documents. Files of at
@@ -60,7 +60,7 @@ class Held:
     readier: int
 
 
-SHORT_FILES = Held(longest=8192, readier=10)
+SHORT_FILES = HoldOut(longest=8192, readier=10)
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class PythonLibrary:
     """The running interpreter's standard library, one document per source file, and the texts of pydoc's topics.
 
     Files that are no UTF-8 (the library's own tests of odd encodings) are skipped and counted; nothing else may be.
-    `limit` keeps the first files only. Only short files are held out, and these so much the readier: see `Held`.
+    `limit` keeps the first files only. Only short files are held out, and these so much the readier: see `HoldOut`.
     """
 
     limit: int | None = None
     name: str = "python"
-    held: Held = SHORT_FILES
+    held: HoldOut = SHORT_FILES
 
     def describe(self, inputs: Inputs) -> Input:
         root = _library()

@@ -58,7 +58,7 @@ class O200kHarmony(Tokenizer):
         """Read the vocabulary now (once per process). ValueError, with the cure, where the file is missing or wrong."""
         self.table()
 
-    def table(self) -> Table:
+    def table(self) -> Vocabulary:
         """What the vocabulary file holds, read at first use. Errors as `ready`."""
         return _table(self.vocab)
 
@@ -135,7 +135,7 @@ def _headers(ids: np.ndarray) -> np.ndarray:
     return found
 
 
-class Table:
+class Vocabulary:
     """A vocabulary in memory: tiktoken's `encoding`, `lengths` (201088, int32: bytes of text per id) and `names`."""
 
     def __init__(self, ranks: dict[bytes, int]) -> None:
@@ -184,7 +184,7 @@ def _breaks(text: str, at: int) -> bool:
     return text[at : at + 1] in ("\r", "\n")
 
 
-def _encoded(table: Table, text: str, control: Set[str] = frozenset()) -> tuple[np.ndarray, np.ndarray]:
+def _encoded(table: Vocabulary, text: str, control: Set[str] = frozenset()) -> tuple[np.ndarray, np.ndarray]:
     try:
         ids = table.encode(text, control).copy()
     except UnicodeEncodeError as error:
@@ -210,8 +210,8 @@ PATTERN = _pattern()
 
 
 @functools.lru_cache(maxsize=4)
-def _table(vocab: str) -> Table:
-    return Table(vocabulary.ranks(vocabulary.read(Path(vocab) if vocab else None)))
+def _table(vocab: str) -> Vocabulary:
+    return Vocabulary(vocabulary.ranks(vocabulary.read(Path(vocab) if vocab else None)))
 
 
 def _checked(ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from ablab.model.parts.columns import Columns
 ROWS = 64  # queries of a piece, where a stretch meets earlier columns: bounds the scores that are held at a time
 
 
-class Kept:
+class Cached:
     """The columns of one tensor, along `axis`: all of them, or the newest `window` in a ring.
 
     Room is made by doubling and never beyond the window, `room` columns at first. Writing a column costs the same
@@ -133,7 +133,7 @@ class Stretch:
         return int(self.first_BT.max())
 
     def at(self, window: int | None) -> Tensor:
-        """The columns that `Kept.extend` returns, by number."""
+        """The columns that `Cached.extend` returns, by number."""
         if window not in self._at:
             end, low = self.start + self.shape[1], 0
             if window is not None and self.shape[1] == 1:

@@ -12,7 +12,7 @@ from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.grouped import Sorted, by_expert, collect, spread
 from ablab.model.parts.linear import Linear, Stacked
 from ablab.model.parts.part import Part
-from ablab.model.parts.routing import Aux, Chooser, Routed, balance, squared_mass
+from ablab.model.parts.routing import Chooser, MixtureTally, Routed, balance, squared_mass
 from ablab.model.shape import Shape
 
 Activation = Literal["relu2", "leaky_relu2", "gelu", "swiglu", "gptoss_swiglu"]
@@ -70,7 +70,7 @@ class Moe(Mlp):
                 assert isinstance(part, Stacked)
                 part.used = self.router.top_k / self.n_experts
 
-    def forward(self, x_BTD: Tensor, aux: Aux | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, aux: MixtureTally | None = None) -> Tensor:
         if self.router is None:
             raise RuntimeError("a mixture needs a router before it is called; the model sets it")
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
@@ -84,7 +84,7 @@ class Moe(Mlp):
         out: Tensor = y_BTD
         return out
 
-    def _tell(self, aux: Aux, router: Chooser, routed: Routed, rows: Sorted, length: int) -> None:
+    def _tell(self, aux: MixtureTally, router: Chooser, routed: Routed, rows: Sorted, length: int) -> None:
         """Counts and losses of this pass."""
         aux.count(router, rows.counts_E)
         if self.balance == "sequence" and self.balance_weight:

@@ -72,7 +72,7 @@ def squared_mass(logits_NE: Tensor) -> Tensor:
     return logits_NE.logsumexp(-1).square().sum()
 
 
-class Aux:
+class MixtureTally:
     """What the mixtures of one optimizer step collect; made by the learner, handed to every micro-batch's forward pass.
 
     Losses are sums, so that how a batch is cut into micro-batches does not weigh: `row` over rows, `token` over tokens;

@@ -193,7 +193,7 @@ class _Again:
 Evaluate = Callable[[Decoder, Corpus, Ledger | None], Scores]
 
 
-class Kept:
+class Observed:
     """The evaluation whose scores are kept, looked at while it runs (`run`) and afterwards (`check`).
 
     digest: of the weights; where it is looked is drawn from it, so that no code knows it beforehand.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.slot import Sized
-from ablab.training.roles import Rates, Rule, Ruled
+from ablab.training.roles import Rates, RoleRates, Ruled
 
 
 class Optimizer(Sized):
@@ -17,7 +17,7 @@ class Optimizer(Sized):
 
     rates: Rates
 
-    def rule(self, role: str, ndim: int = 2) -> Rule:
+    def rule(self, role: str, ndim: int = 2) -> RoleRates:
         """Peak learning rate and decay of a role."""
         return self.rates.rule(role, ndim)
 

@@ -16,7 +16,7 @@ from ablab.model import inference
 from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import autocast
-from ablab.scoring.cuts import Batch, Cut, batches, hidden_of, score
+from ablab.scoring.cuts import Cut, CutRows, batches, hidden_of, score
 from ablab.scoring.evaluators.sliding import n_windows, offsets, windows
 from ablab.scoring.ledger import Ledger
 
@@ -93,7 +93,7 @@ def split(
     seq_len: int,
     batch_tokens: int | None,
     moving: dict[str, nn.Parameter],
-) -> list[list[Batch]]:
+) -> list[list[CutRows]]:
     """Steps over the cuts in their order: each at most `batch_tokens` inputs (None: all), in batches that fit a pass."""
     device = next(iter(moving.values())).device
     tokens = GPU_TOKENS if device.type == "cuda" else inference.FORWARD_TOKENS
@@ -126,7 +126,7 @@ class Descent:
         self.device = self.moving[0].device
         self.optimizer = torch.optim.SGD(self.moving, lr=0.0, momentum=momentum, fused=True)
 
-    def learn(self, steps: list[list[Batch]], lr: float, epochs: int) -> str:
+    def learn(self, steps: list[list[CutRows]], lr: float, epochs: int) -> str:
         """`epochs` times over the steps; why it stopped, or nothing."""
         self.optimizer.param_groups[0]["lr"] = lr
         for _ in range(epochs):
