@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from ablab.core.slot import Choice
+from ablab.records.settings import Settings
 
 
-class Noted(dict[str, Any]):
+class Noted(dict[str, object]):
     """A table of settings that notes which of its keys were read by name.
 
     Comparing, copying and listing read nothing, and a table inside is read setting by setting. Equal tables under one key are
     one object: what is said once for all layers is read for each.
     """
 
-    def __init__(self, settings: dict[str, Any], known: dict[tuple[str, str], Noted] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, object], known: dict[tuple[str, str], Noted] | None = None) -> None:
         known = {} if known is None else known
         super().__init__({key: _inside(key, value, known) for key, value in settings.items()})
         self.read: set[str] = set()
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> object:
         self.read.add(key)
         return super().__getitem__(key)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: object = None) -> object:
         self.read.add(key)
         return super().get(key, default)
 
 
-def _inside(key: str, value: Any, known: dict[tuple[str, str], Noted]) -> Any:
+def noted(settings: Settings) -> tuple[Settings, Noted]:
+    """The settings, and the same table as what it notes."""
+    table = Noted(settings)
+    return cast(Settings, table), table
+
+
+def table(choice: Choice, key: str) -> Choice:
+    """A sub-choice of a lever, of which nothing inside is read yet."""
+    value = choice[key]
+    assert isinstance(value, dict)
+    return value
+
+
+def _inside(key: str, value: object, known: dict[tuple[str, str], Noted]) -> object:
     if isinstance(value, list):
         return [_inside(key, one, known) for one in value]
     if not isinstance(value, dict) or not value:
@@ -37,7 +53,7 @@ def _inside(key: str, value: Any, known: dict[tuple[str, str], Noted]) -> Any:
     return known.setdefault(same, Noted(value, known))
 
 
-def unread(settings: Noted, place: str = "") -> Iterator[tuple[str, Any]]:
+def unread(settings: Noted, place: str = "") -> Iterator[tuple[str, object]]:
     """(place, value) of what was not read; a table of which nothing was read is one."""
     for key, value in settings.items():
         here = f"{place}.{key}" if place else key

@@ -6,10 +6,12 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ablab.core.slot import value_of
 from ablab.records.result import Result
 from ablab.records.run import Trained
+from ablab.records.settings import StageSettings
 from ablab.study.settings import decides
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def entry(plan: Plan, arm: str) -> Entry:
     return Entry(arm, roles, done, results)
 
 
-def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def named(stages: Mapping[str, StageSettings]) -> dict[str, str]:
     """stage -> pre_quant, quantized, sliding or ttt where it is the first of that kind, else its own name; no probes.
 
     sliding and ttt are of packed weights, as in the game's own logs. A stage of another kind that has one of these names is
@@ -64,8 +66,8 @@ def named(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         root = chosen
         while root["after"] is not None:
             root = stages[root["after"]]
-        way = chosen["evaluate"]["name"]
-        packed = (root["compress"] or {}).get("name", "keep") != "keep"
+        way = value_of(chosen["evaluate"], "name", str)
+        packed = root["compress"]["name"] != "keep"
         kinds = {"disjoint": "quantized", "sliding": "sliding", "ttt_sgd": "ttt", "ttt_lora": "ttt"}
         kinds = kinds if packed else {"disjoint": "pre_quant"}
         own = f"{stage}_stage" if stage in ROLES else stage

@@ -10,7 +10,7 @@ import datetime
 import json
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.bridges.golf import log as golf_log
 from ablab.bridges.golf import page as golf_page
@@ -80,8 +80,8 @@ def _refuse(plan: Plan, verdict: Verdict, one: Entry) -> None:
 
 def submission(
     plan: Plan, one: Entry, row: Row, *, author: str, github_id: str, name: str | None, today: str | None
-) -> dict[str, Any]:
-    """submission.json: means over seeds, the sample sd, every seed's own numbers, and what the checks have seen."""
+) -> golf_page.Submission:
+    """What submission.json says of an arm."""
     decider, study = plan.study.decision["stage"], plan.study
     bpb, loss = one.values(decider), one.values(decider, "nats_per_token")
     arm = study.with_baseline[one.arm]
@@ -109,7 +109,7 @@ def submission(
     }
 
 
-def _seed(one: Entry, seed: int, decider: str) -> dict[str, Any]:
+def _seed(one: Entry, seed: int, decider: str) -> dict[str, float | None]:
     results, done = one.results[seed], one.done[seed]
     last = results[decider]
     values = {

@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ablab.bridges.golf.rules import evaluation_seconds
-from ablab.bridges.noted import Noted, unread
+from ablab.bridges.noted import noted, unread
 from ablab.core.fault import CheckFailed, Fault
+from ablab.core.forms import fits
 from ablab.records.result import Result
+from ablab.records.run import Trained
+from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
 from ablab.runs.store import read_lines
 
@@ -21,6 +24,17 @@ if TYPE_CHECKING:
 
 SHOWN_STEPS = 20  # training losses between the first five and the last
 SCORED = {"quantized": "quantized", "sliding": "quantized_sliding_window", "ttt": "quantized_ttt"}
+
+
+class StepRow(TypedDict, total=False):
+    """What is read of a line of metrics.jsonl: of a step its loss and the time until then, of a validation the scores."""
+
+    step: int
+    loss: float
+    tokens: int
+    seconds: float
+    valid_nats_per_token: float | None
+    valid_bits_per_byte: float | None
 
 
 def log(plan: Plan, one: Entry, seed: int) -> str:
@@ -53,23 +67,21 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
     return "\n".join([*lines[:at], *before, *lines[at:], *(line for line in scored if line not in before)]) + "\n"
 
 
-def _rows(folder: Path, steps: int) -> list[dict[str, Any]]:
+def _rows(folder: Path, steps: int) -> list[StepRow]:
     """What the run wrote step by step. CheckFailed where a step is missing: a log without it would look like one with it."""
-    rows = [row for row in read_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int)]
-    known = {
-        row["step"] for row in rows if isinstance(row.get("loss"), float) and isinstance(row.get("seconds"), float)
-    }
+    rows: list[StepRow] = [row for row in read_lines(folder / "metrics.jsonl") if fits(row, StepRow) and "step" in row]
+    known = {row["step"] for row in rows if "loss" in row and "seconds" in row}
     if lost := steps - len(known & {*range(1, steps + 1)}):
         fault = f"lacks {lost} of {steps} steps of a finished run"
         raise CheckFailed(Fault(str(folder / "metrics.jsonl"), fault, f"delete {folder} to have the run made again"))
     return rows
 
 
-def _settings(settings: Mapping[str, Any], seed: int, done: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(settings: Settings, seed: int, done: Trained) -> dict[str, object]:
     """What golf has a name for, and everything else of the arm under its place in a study."""
-    noted = Noted(dict(settings))
-    model, budget = noted["model"], noted["budget"]
-    known = {
+    asked, table = noted(settings)
+    model, budget = asked["model"], asked["budget"]
+    known: dict[str, object] = {
         "iterations": done["steps"] or "not known: trained elsewhere",
         "model_dim": model["d_model"],
         "num_layers": len(model["layers"]),
@@ -78,14 +90,14 @@ def _settings(settings: Mapping[str, Any], seed: int, done: Mapping[str, Any]) -
         "train_batch_tokens": budget["batch_tokens"],
         "train_seq_len": model["seq_len"],
     }
-    return known | {place: json.dumps(value) for place, value in unread(noted)}
+    return known | {place: json.dumps(value) for place, value in unread(table)}
 
 
-def _training(settings: Mapping[str, Any], done: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
+def _training(settings: Settings, done: Trained, rows: list[StepRow]) -> Iterator[str]:
     total = done["steps"]
-    untrained = done.get("untrained") or {}
-    if untrained.get("nats_per_token") is not None and untrained.get("bits_per_byte") is not None:
-        yield _validation(0, total, untrained["nats_per_token"], untrained["bits_per_byte"])
+    nats, bits = (done["untrained"].get(name) for name in ("nats_per_token", "bits_per_byte"))
+    if nats is not None and bits is not None:
+        yield _validation(0, total, nats, bits)
     every, began = max(1, total // SHOWN_STEPS), _loop_step(settings, total, rows)
     for row in rows:
         step = row.get("step", 0)
@@ -96,27 +108,29 @@ def _training(settings: Mapping[str, Any], done: Mapping[str, Any], rows: list[d
                 speed = row["tokens"] / row["seconds"] if row.get("seconds") else 0.0
                 minutes = f"train_time: {row.get('seconds', 0.0) / 60:.1f}m tok/s: {speed:.0f}"
                 yield f"{step}/{total} train_loss: {row['loss']:.4f} {minutes}"
-        elif row.get("valid_nats_per_token") is not None and row.get("valid_bits_per_byte") is not None:
-            yield _validation(step, total, row["valid_nats_per_token"], row["valid_bits_per_byte"])
+        elif (nats := row.get("valid_nats_per_token")) is not None and (
+            bits := row.get("valid_bits_per_byte")
+        ) is not None:
+            yield _validation(step, total, nats, bits)
 
 
 def _validation(step: int, total: int, nats: float, bits: float) -> str:
     return f"{step}/{total} val_loss: {nats:.4f} val_bpb: {bits:.4f}"
 
 
-def _loop_step(settings: Mapping[str, Any], total: int, rows: list[dict[str, Any]]) -> int | None:
+def _loop_step(settings: Settings, total: int, rows: list[StepRow]) -> int | None:
     """The first step whose layers run in loops; None where they never begin to."""
     start, clock = settings["model"].get("loop_from"), settings["budget"]["seconds"]
     if not start or not settings["model"].get("loops"):
         return None
     if settings["budget"]["tokens"] is not None:
-        out: int | None = math.ceil(start * total) + 1
-        return out
+        return math.ceil(start * total) + 1
+    assert clock is not None  # of tokens and seconds one is given
     late = (row["step"] for row in rows if "loss" in row and row.get("seconds", 0.0) >= start * clock)
     return next((step + 1 for step in late), None)
 
 
-def _loops(settings: Mapping[str, Any], step: int, total: int) -> str:
+def _loops(settings: Settings, step: int, total: int) -> str:
     from ablab.model.decoder import order
 
     met = order(len(settings["model"]["layers"]), settings["model"]["loops"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from ablab.judging import cost
 from ablab.report.prose import EXPLORATORY
@@ -12,13 +12,38 @@ from ablab.report.words import Markdown
 
 if TYPE_CHECKING:
     from ablab.bridges.golf.entry import Entry
+    from ablab.bridges.golf.rules import Measured
     from ablab.runs.plan import Plan
     from ablab.verdict import Row, Verdict
 
 STYLE = Markdown()
 
 
-def page(plan: Plan, arm: str, entries: Mapping[str, Entry], verdict: Verdict, made: Mapping[str, Any]) -> str:
+class Submission(TypedDict):
+    """submission.json: means over seeds, the sample sd, every seed's own numbers, and what the checks have seen."""
+
+    name: str
+    author: str
+    github_id: str
+    date: str
+    track: str
+    blurb: str
+    val_bpb: float
+    val_bpb_std: float | None
+    val_loss: float
+    bytes_total: int
+    bytes_code: int
+    stage: str
+    seeds: list[int]
+    seed_results: dict[str, dict[str, float | None]]
+    hardware: str
+    verdict: dict[str, object]
+    compliance: dict[str, bool | Measured]
+    attribution: list[str]
+    exploratory: NotRequired[bool]
+
+
+def page(plan: Plan, arm: str, entries: Mapping[str, Entry], verdict: Verdict, made: Submission) -> str:
     """The whole page about `arm`; `made` is submission.json."""
     from ablab import __version__
 
@@ -100,16 +125,18 @@ def _word(plan: Plan, row: Row) -> str:
     return said + (f" (cannot win: {STYLE.text(over)})" if over else "")
 
 
-def _rules(compliance: Mapping[str, Any]) -> list[str]:
+def _rules(compliance: Mapping[str, bool | Measured]) -> list[str]:
+    measured = compliance["measured"]
+    assert isinstance(measured, dict)
     lines = ["| rule | kept | measured |", "| --- | --- | --- |"]
     for rule, held in compliance.items():
         if rule != "measured":
-            numbers = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in compliance["measured"][rule].items())
+            numbers = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in measured[rule].items())
             lines.append(f"| {rule} | {'yes' if held else 'not shown'} | {STYLE.text(numbers)} |")
     return lines
 
 
-def _number(value: Any) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return "not measured"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

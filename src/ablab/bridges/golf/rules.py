@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.records.result import Result
 from ablab.scoring.scores import Scores
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ablab.bridges.golf.entry import Entry
     from ablab.runs.plan import Plan
 
+Measured = dict[str, dict[str, float | None]]  # rule -> what it is called -> number
 BYTES, SECONDS = 16_000_000, 600.0
 # What the checks of a stage measure of each rule; a rule of which one of these is missing was not looked at.
 LOOKED_AT = {
@@ -22,11 +23,11 @@ LOOKED_AT = {
 }
 
 
-def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, Any]:
+def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, bool | Measured]:
     """rule -> true only where its check ran at every scored stage of every seed and saw nothing; `measured` has the numbers."""
     rows = [result for of_seed in one.results.values() for result in of_seed.values()]
-    held: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
+    held: dict[str, bool] = {}
+    measured: Measured = {}
     for rule, keys in LOOKED_AT.items():
         checked = [row.get("checked") or {} for row in rows]
         ran = bool(rows) and all(key in one_check for one_check in checked for key in keys)
@@ -61,7 +62,7 @@ def evaluation_seconds(result: Result) -> float:
     return float(result["seconds"] if seconds is None else seconds)
 
 
-def _bytes(plan: Plan, one: Entry, decider: str) -> tuple[bool, dict[str, Any]]:
+def _bytes(plan: Plan, one: Entry, decider: str) -> tuple[bool, dict[str, float | None]]:
     """Whether the deciding stage scored every token and byte of the held-out text, at every seed."""
     valid = plan.corpus(plan.runs[one.arm, plan.seeds[0]]).valid
     wanted = (int(valid.n_targets), int(valid.n_scored_bytes))
@@ -69,9 +70,12 @@ def _bytes(plan: Plan, one: Entry, decider: str) -> tuple[bool, dict[str, Any]]:
     for seed, results in one.results.items():
         scores = Scores.load(plan.store.score(plan.runs[one.arm, seed].score_keys[decider]), results[decider])
         totals.append((int(scores.tokens.sum()), int(scores.bytes.sum())))
-    broken = [
-        g for r in one.results.values() for g in r[decider]["violations"] if re.match(r"(tokens|bytes|audit)\b", g)
-    ]
+    broken = [g for r in one.results.values() for g in r[decider]["violations"] if re.match(r"(tokens|bytes)\b", g)]
     worst = next((total for total in totals if total != wanted), wanted)
-    numbers = {"tokens": worst[0], "bytes": worst[1], "corpus_tokens": wanted[0], "corpus_bytes": wanted[1]}
+    numbers: dict[str, float | None] = {
+        "tokens": worst[0],
+        "bytes": worst[1],
+        "corpus_tokens": wanted[0],
+        "corpus_bytes": wanted[1],
+    }
     return bool(totals) and worst == wanted and not broken, numbers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ablab.bridges.megatron import to_data, to_model, to_train
 from ablab.bridges.megatron.explain import Explanation, tree
@@ -15,7 +14,9 @@ from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.net import read
 from ablab.bridges.megatron.parse import parse
 from ablab.core.fault import CheckFailed, Fault
+from ablab.core.slot import Choice
 from ablab.core.toml import dotted
+from ablab.records.settings import ModelSettings, Settings
 from ablab.study import Study
 from ablab.study.keys import IN_MODEL, SLOTS
 from ablab.study.settings import settings
@@ -104,7 +105,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
     return "\n".join([f"[arm.{name}]", *lines, *together])
 
 
-def _standing(base: Mapping[str, Any], given: list[str]) -> list[str]:
+def _standing(base: Settings, given: list[str]) -> list[str]:
     """The baseline in flags, as far as it can be said, without what the given flags replace."""
     out = from_model(base["model"], None, [])
     from_train(base, out, [])
@@ -117,7 +118,7 @@ def _standing(base: Mapping[str, Any], given: list[str]) -> list[str]:
     return words
 
 
-def _share(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _share(base: ModelSettings, wanted: ModelSettings) -> None:
     """Where the flags say nothing of the rotation, its frequencies are shared as the baseline has them."""
     parts = [part for kind in base["kinds"].values() for part in _parts(kind["position"])]
     shares = [part["share"] for part in parts if part["name"] == "grape_m"]
@@ -127,57 +128,60 @@ def _share(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
                 part["share"] = shares[0]
 
 
-def _parts(position: Any) -> list[Any]:
+def _parts(position: Choice | list[Choice]) -> list[Choice]:
     return position if isinstance(position, list) else [position]
 
 
-def _model(base: Mapping[str, Any], wanted: Mapping[str, Any], touched: set[str], name: str) -> dict[str, Any]:
+def _model(base: ModelSettings, wanted: ModelSettings, touched: set[str], name: str) -> dict[str, object]:
     sizes = touched - set(IN_MODEL) - {"window"}
     out = _section(base, wanted, {key for key in sizes if key in base})
     if "position" in touched and base["embedding"] != wanted["embedding"]:
         out["embedding"] = _short("embedding", base["embedding"], wanted["embedding"])
     layers, others = base["layers"], wanted["layers"]
+    kinds: dict[str, dict[str, object]] = {}
     if len(layers) != len(others):
         text = f"{len(others)} layers; the baseline has {len(layers)}"
         raise CheckFailed(Fault(f"arm {name}: --num-layers", text, "give as many, or change the study"))
-    for letter, kind in base["kinds"].items():
-        there = [wanted["kinds"][other] for here, other in zip(layers, others) if here == letter]
+    for letter, mine in base["kinds"].items():
+        kind: Mapping[str, object] = mine
+        there: list[Mapping[str, object]] = [wanted["kinds"][b] for a, b in zip(layers, others) if a == letter]
         for slot in (*IN_MODEL, "window"):
             if slot not in touched or all(one[slot] == kind[slot] for one in there):
                 continue
             if any(one[slot] != there[0][slot] for one in there):
-                text = f"gives the baseline's {kind['table']} layers two kinds of {slot}"
+                text = f"gives the baseline's {mine['table']} layers two kinds of {slot}"
                 raise CheckFailed(Fault(f"arm {name}", text, "split that layer kind in the study"))
             if there[0][slot] is None:
-                text = f"takes the {slot} from the baseline's {kind['table']} layers; an arm cannot remove a key"
+                text = f"takes the {slot} from the baseline's {mine['table']} layers; an arm cannot remove a key"
                 cure = f"give them window = {base['seq_len']}" if slot == "window" else "split that layer kind"
                 raise CheckFailed(Fault(f"arm {name}", text, cure))
-            out.setdefault(kind["table"], {})[slot] = _short(slot, kind[slot], there[0][slot])
-    return out
+            kinds.setdefault(mine["table"], {})[slot] = _short(slot, kind[slot], there[0][slot])
+    return {**out, **kinds}
 
 
-def _section(base: Mapping[str, Any], wanted: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+def _section(base: Mapping[str, object], wanted: Mapping[str, object], keys: set[str]) -> dict[str, object]:
     return {key: _short(key, base[key], wanted[key]) for key in wanted if key in keys and base[key] != wanted[key]}
 
 
-def _short(slot: str, before: Any, after: Any) -> Any:
+def _short(slot: str, before: object, after: object) -> object:
     """A lever with only what is new: other settings than before, or than the defaults of another lever."""
     if isinstance(after, list):
         return [_short(slot, None, part) for part in after]
     if not isinstance(after, dict) or slot not in SLOTS:
         return after
-    same = isinstance(before, dict) and before["name"] == after["name"]
-    known = SLOTS[slot].one(after["name"], slot)[0] or {}
-    rest = _new((before if same else known), after)
+    same = before if isinstance(before, dict) and before["name"] == after["name"] else None
+    rest = _new(same or SLOTS[slot].one(after["name"], slot)[0] or {}, after)
     rest.pop("name", None)
     return {"name": after["name"], **rest} if rest else after["name"]
 
 
-def _new(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def _new(before: Choice, after: Choice) -> Choice:
     """The settings of `after` that `before` has otherwise, of a table of settings each by itself."""
     rest = {key: value for key, value in after.items() if value != before.get(key)}
-    tables = {key: before.get(key) for key, value in rest.items() if isinstance(value, dict)}
-    return {**rest, **{key: _new(old, rest[key]) for key, old in tables.items() if isinstance(old, dict)}}
+    for key, value in rest.items():
+        if isinstance(value, dict) and isinstance(old := before.get(key), dict):
+            rest[key] = _new(old, value)
+    return rest
 
 
 def study_tables(found: Explanation) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ablab.bridges.megatron import to_data, to_model, to_train
 from ablab.bridges.megatron.counting import Count, count
@@ -17,6 +16,7 @@ SAME = (
     *("reset_attention_mask", "reset_position_ids", "eod_mask_loss", "dataloader_inter_document_masking"),
     "attention_softmax_in_fp32",
 )
+Tree = dict[str, dict[str, object]]  # the tables of a study
 DROPOUTS = ("hidden_dropout", "attention_dropout")
 
 
@@ -47,7 +47,7 @@ class Explanation:
     not_carried: tuple[tuple[str, str], ...]
     how_it_runs: tuple[str, ...]
     refused: tuple[Fault, ...]
-    tree: dict[str, Any]
+    tree: Tree
     parameters: Count | None
 
 
@@ -73,10 +73,10 @@ def explain(argv: list[str]) -> Explanation:
     )
 
 
-def tree(net: Net) -> dict[str, Any]:
+def tree(net: Net) -> Tree:
     """The study's tables: budget, data, model, train, and the first seed; empty ones are left out."""
-    out = {
-        "budget": to_train.budget(net),
+    out: Tree = {
+        "budget": {**to_train.budget(net)},
         "data": to_data.data(net),
         "model": to_model.model(net),
         "train": to_train.train(net) | to_data.loss(net),
@@ -142,7 +142,7 @@ def _own(given: Given, code: str) -> Iterator[str]:
             yield f"{flag.name} {given[flag.to]}"
 
 
-def missing(found: dict[str, Any]) -> list[str]:
+def missing(found: Tree) -> list[str]:
     """Keys that a study needs and the flags leave open."""
     needs: dict[str, tuple[str, ...]] = {
         "model": ("layers", "d_model", "n_heads", "seq_len"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ablab.bridges.megatron.blends import HARMONY
 from ablab.bridges.megatron.flags import FORK_ONLY
@@ -13,8 +11,9 @@ from ablab.bridges.megatron.from_data import from_data, vocabulary
 from ablab.bridges.megatron.from_model import from_model
 from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.notes import Note, note, warn
-from ablab.bridges.noted import Noted, unread
+from ablab.bridges.noted import Noted, noted, unread
 from ablab.core.fault import CheckFailed, Fault
+from ablab.records.settings import Settings
 from ablab.study.take import show
 
 # The renderer's order (render_vpmoe_megatron_args.py), what it leaves to the caller behind it.
@@ -71,16 +70,16 @@ class Exported:
         return " \\\n".join(shlex.join(line) for line in lines)
 
 
-def export(settings: Mapping[str, Any], arm: str, seed: int | None = None) -> Exported:
+def export(settings: Settings, arm: str, seed: int | None = None) -> Exported:
     """The flags of an arm's canonical settings (budget, data, model, train).
 
     Raises CheckFailed with everything that the fork cannot do, and with every setting of which nothing was said, each with its
     place and cure.
     """
-    noted, faults = Noted(dict(settings)), list[Fault]()
-    out = from_model(noted["model"], vocabulary(noted), faults)
-    notes = [*from_train(noted, out, faults), *from_data(noted, out, faults)]
-    faults = faults or _left(noted)  # where a lever is refused, so are its settings
+    (asked, table), faults = noted(settings), list[Fault]()
+    out = from_model(asked["model"], vocabulary(asked), faults)
+    notes = [*from_train(asked, out, faults), *from_data(asked, out, faults)]
+    faults = faults or _left(asked, table)  # where a lever is refused, so are its settings
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
         raise CheckFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
@@ -93,11 +92,11 @@ def export(settings: Mapping[str, Any], arm: str, seed: int | None = None) -> Ex
     return Exported(tuple(argv), (*notes, *_known(argv, settings, seed)))
 
 
-def _left(settings: Noted) -> list[Fault]:
+def _left(settings: Settings, table: Noted) -> list[Fault]:
     """A fault for everything of an arm that the flags say nothing of."""
-    tables = {letter: kind.get("table") for letter, kind in settings["model"]["kinds"].items()}
+    tables = {letter: kind["table"] for letter, kind in settings["model"]["kinds"].items()}
     faults = []
-    for place, value in unread(settings):
+    for place, value in unread(table):
         if place in UNSAID or place.split(".")[0] in UNSAID:
             continue
         parts = place.split(".")
@@ -110,7 +109,7 @@ def _left(settings: Noted) -> list[Fault]:
     return faults
 
 
-def _known(argv: list[str], settings: Mapping[str, Any], seed: int | None) -> list[Note]:
+def _known(argv: list[str], settings: Settings, seed: int | None) -> list[Note]:
     out = []
     only = [word for word in argv if word in FORK_ONLY or word in ("grapem", "normuon", HARMONY)]
     if only:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict, Unpack
 
 Kind = Literal["int", "float", "str", "on", "off", "window", "skip", "words", "floats", "files"]
 Code = Literal["both", "fork", "upstream"]
 Role = Literal["model", "train", "lost", "refused", "runs"]
+Value = bool | int | float | str | tuple[int, int] | list[int] | list[float] | list[str] | None
+
+
+class More(TypedDict, total=False):
+    """What few flags have."""
+
+    code: Code
+    dest: str
+    words: tuple[str, ...]
+    fork_words: tuple[str, ...]
+    upstream_words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Flag:
 
     name: str
     kind: Kind
-    default: Any
+    default: Value
     role: Role
     meaning: str
     code: Code = "both"
@@ -36,22 +47,22 @@ class Flag:
         return self.dest or self.name[2:].replace("-", "_")
 
 
-def model(name: str, kind: Kind, default: Any, meaning: str, **more: Any) -> Flag:
+def model(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
     """A flag about the model."""
     return Flag(f"--{name}", kind, default, "model", meaning, **more)
 
 
-def train(name: str, kind: Kind, default: Any, meaning: str, **more: Any) -> Flag:
+def train(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
     """A flag about training."""
     return Flag(f"--{name}", kind, default, "train", meaning, **more)
 
 
-def lost(name: str, kind: Kind, default: Any, meaning: str, **more: Any) -> Flag:
+def lost(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
     """A flag that is said to be left out."""
     return Flag(f"--{name}", kind, default, "lost", meaning, **more)
 
 
-def refused(name: str, kind: Kind, default: Any, meaning: str, **more: Any) -> Flag:
+def refused(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
     """A flag without which the rest would mean another thing."""
     return Flag(f"--{name}", kind, default, "refused", meaning, **more)
 

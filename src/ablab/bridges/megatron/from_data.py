@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from ablab.bridges.megatron.blends import HARMONY
 from ablab.bridges.megatron.from_layers import Words
 from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.core.fault import Fault
 from ablab.core.patterns import literal, matched
+from ablab.core.slot import Choice, value_of, value_or_none
 from ablab.data.formats.indexed import bare, sidecars
 from ablab.data.formats.parts import is_sidecar, parts_at
 from ablab.data.tokenizers.o200k_harmony import VOCAB_SIZE
+from ablab.records.settings import DataSettings, Settings
 
 TEXTS = (".txt", ".jsonl", ".parquet")
 
@@ -30,7 +31,7 @@ class SourceFiles:
     unseen: list[str] = field(default_factory=list)  # prefixes without a file here
 
 
-def from_data(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+def from_data(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]:
     """The flags of canonical data and train.loss. Appends faults; returns what to know."""
     notes, data = list[Note](), settings["data"]
     _tokenizer(data["tokenizer"], out, faults, notes)
@@ -43,16 +44,17 @@ def from_data(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> l
     return notes
 
 
-def vocabulary(settings: Mapping[str, Any]) -> int | None:
+def vocabulary(settings: Settings) -> int | None:
     """Tokens of the study's tokenizer; None where only its training or its file tells."""
     tokenizer = settings["data"]["tokenizer"]
     if not tokenizer:
         return None
-    size: int | None = tokenizer.get("vocab_size")  # of one that is to be trained: a file that is named has its own
-    return {"bytes": 257, "o200k_harmony": VOCAB_SIZE}.get(tokenizer["name"], None if tokenizer.get("model") else size)
+    size = value_or_none(tokenizer, "vocab_size", int)  # of one that is to be trained: a file that is named has its own
+    known = {"bytes": 257, "o200k_harmony": VOCAB_SIZE}
+    return known.get(value_of(tokenizer, "name", str), None if tokenizer.get("model") else size)
 
 
-def _tokenizer(tokenizer: dict[str, Any] | None, out: Words, faults: list[Fault], notes: list[Note]) -> None:
+def _tokenizer(tokenizer: Choice | None, out: Words, faults: list[Fault], notes: list[Note]) -> None:
     name = tokenizer["name"] if tokenizer else None
     if tokenizer is None or name not in ("bytes", "o200k_harmony", "sentencepiece", "case_ops"):
         notes.append(note("data.tokenizer", "add --tokenizer-type and --tokenizer-model"))
@@ -64,21 +66,21 @@ def _tokenizer(tokenizer: dict[str, Any] | None, out: Words, faults: list[Fault]
         faults.append(Fault("data.tokenizer", text, "use sentencepiece, which it has"))
     elif name == "o200k_harmony":
         out["tokenizer-type"] = [HARMONY]
-        if tokenizer["vocab"]:
-            out["tokenizer-model"] = [tokenizer["vocab"]]
+        if file := value_or_none(tokenizer, "vocab", str):
+            out["tokenizer-model"] = [file]
         else:
             text = "add --tokenizer-model: o200k_base.tiktoken, the file that `ablab data vocab` installs"
             notes.append(note("data.tokenizer", text))
     else:
         out["tokenizer-type"] = ["SentencePieceTokenizer"]
-        if tokenizer["model"]:
-            out["tokenizer-model"] = [tokenizer["model"]]
+        if file := value_or_none(tokenizer, "model", str):
+            out["tokenizer-model"] = [file]
             out["make-vocab-size-divisible-by"] = ["1"]  # the embedding has the file's rows, as here
         else:
             notes.append(note("data.tokenizer", "add --tokenizer-model: the file that ablab trained"))
 
 
-def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> SourceFiles:
+def _source(data: DataSettings, out: Words, faults: list[Fault], notes: list[Note]) -> SourceFiles:
     """The flags of the data. Only Megatron prefixes with held-out ones of their own can be said; else a note."""
     train, ordered, weights = _found(data, "source", faults), data["order"] == "megatron", data["weights"]
     valid = _found(data, "valid_source", faults) if data["valid_source"] else SourceFiles(train.held)
@@ -111,10 +113,10 @@ def _source(data: dict[str, Any], out: Words, faults: list[Fault], notes: list[N
     return train
 
 
-def _found(data: dict[str, Any], key: str, faults: list[Fault]) -> SourceFiles:
+def _found(data: DataSettings, key: Literal["source", "valid_source"], faults: list[Fault]) -> SourceFiles:
     """The prefixes behind data.source or data.valid_source. Files that are not here count as prefixes in Megatron's order."""
     out = SourceFiles()
-    for pattern in data[key]:
+    for pattern in data[key] or ():
         if pattern in ("mock", "python") or pattern.startswith("hf:"):
             out.others.append(pattern)
             continue
@@ -154,7 +156,7 @@ def _weighted(prefixes: list[str], weights: list[float] | None, faults: list[Fau
     return [word for weight, prefix in zip(weights, prefixes) for word in (repr(weight), prefix)]
 
 
-def from_loss(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+def from_loss(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]:
     """The flags of train.loss. Appends faults; returns what to know."""
     loss, data = settings["train"]["loss"], settings["data"]
     if loss["name"] != "spans":
@@ -166,7 +168,7 @@ def from_loss(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> l
         faults.append(Fault("data.tokenizer", text, 'use it, or train.loss = "mean"'))
     if data["source"] == ["mock"]:
         faults.append(Fault("train.loss", "mock data has no spans, and the fork stops", 'use loss = "mean"'))
-    rows, group = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"], loss["group_rows"]
+    rows, group = settings["budget"]["batch_tokens"] // settings["model"]["seq_len"], value_of(loss, "group_rows", int)
     out["micro-batch-size"] = [str(group or rows)]
     if group:
         text = f"a micro-batch has {group} rows there, as a group here: leave --micro-batch-size as it is"
@@ -178,7 +180,7 @@ def from_loss(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> l
     return [note("train.loss.group_rows", text)]
 
 
-def _masks(loss: dict[str, Any], train: list[str], valid: list[str], faults: list[Fault]) -> None:
+def _masks(loss: Choice, train: list[str], valid: list[str], faults: list[Fault]) -> None:
     """Faults where the fork would miss the masks beside the tokens."""
     odd = [name for name in (*train, *valid) if not name.endswith("_tokens")]
     masked = [name for name in train if sidecars(name) is not None]

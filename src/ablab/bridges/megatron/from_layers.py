@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ablab.bridges.megatron import grammar
 from ablab.bridges.megatron.to_model import BALANCES
 from ablab.core.fault import Fault
+from ablab.core.slot import Choice, value_of, value_or_none
+from ablab.records.settings import KindSettings, ModelSettings
 
-Words = dict[str, list[str]]
+Words = dict[str, list[str]]  # a flag's name -> its words; none for a switch
 
 
-def from_layers(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
+class Spoken(KindSettings):
+    """A layer kind with its position taken apart."""
+
+    rotation: Choice | None
+    slopes: bool
+    activation: str
+
+
+def from_layers(layers: list[Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
     """The flags of a list of layers (kinds, taken apart). Appends a fault for what the schedules cannot say."""
     local = [layer["window"] is not None for layer in layers]
     _windows(layers, local, out, faults)
@@ -21,8 +28,8 @@ def from_layers(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Wor
     _mlps(layers, model, out, faults)
 
 
-def _windows(layers: list[dict[str, Any]], local: list[bool], out: Words, faults: list[Fault]) -> None:
-    windows = sorted({layer["window"] for layer in layers if layer["window"] is not None})
+def _windows(layers: list[Spoken], local: list[bool], out: Words, faults: list[Fault]) -> None:
+    windows = sorted({window for layer in layers if (window := layer["window"]) is not None})
     if not windows:
         return
     if len(windows) > 1:
@@ -35,9 +42,7 @@ def _windows(layers: list[dict[str, Any]], local: list[bool], out: Words, faults
         out["window-attn-skip-freq"] = [grammar.spell([int(one) for one in local]) if every is None else str(every)]
 
 
-def _positions(
-    layers: list[dict[str, Any]], local: list[bool], model: Mapping[str, Any], out: Words, faults: list[Fault]
-) -> None:
+def _positions(layers: list[Spoken], local: list[bool], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
     rotations = [layer["rotation"] for layer in layers]
     chosen = [rotation for rotation in rotations if rotation is not None]
     learned = isinstance(model["embedding"], dict) and model["embedding"]["name"] == "learned"
@@ -65,16 +70,16 @@ def _positions(
         out["grape-a"] = []
 
 
-def _rotation(rotation: dict[str, Any], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
-    theta = int(rotation["theta"])
+def _rotation(rotation: Choice, model: ModelSettings, out: Words, faults: list[Fault]) -> None:
+    theta = int(value_of(rotation, "theta", float))
     if rotation["name"] == "rope":
         out["position-embedding-type"] = ["rope"]
         if theta != 10000:
             out["rotary-base"] = [str(theta)]
-        if rotation["fraction"] != 1.0:
-            out["rotary-percent"] = [repr(rotation["fraction"])]
-            if int(model["head_dim"] * rotation["fraction"]) != round(model["head_dim"] * rotation["fraction"]):
-                text = f"fraction {rotation['fraction']!r} is rounded down there to other channels"
+        if (fraction := value_of(rotation, "fraction", float)) != 1.0:
+            out["rotary-percent"] = [repr(fraction)]
+            if int(model["head_dim"] * fraction) != round(model["head_dim"] * fraction):
+                text = f"fraction {fraction!r} is rounded down there to other channels"
                 faults.append(Fault("model: position", text, "give a fraction that is a binary number"))
         return
     out["position-embedding-type"] = ["grapem"]
@@ -90,7 +95,7 @@ def _rotation(rotation: dict[str, Any], model: Mapping[str, Any], out: Words, fa
 
 
 def _projections(
-    layers: list[dict[str, Any]], local: list[bool], model: Mapping[str, Any], out: Words, faults: list[Fault]
+    layers: list[Spoken], local: list[bool], model: ModelSettings, out: Words, faults: list[Fault]
 ) -> None:
     places = [(f"model.{layer['table']}.projection", layer["projection"]) for layer in layers]
     for place, projection in dict(places).items():
@@ -119,7 +124,7 @@ def _projections(
     out["tpa-q-rank"] = [str(products[0]["q_rank"])]
 
 
-def _mlps(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
+def _mlps(layers: list[Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
     routed = [layer["mlp"]["name"] == "moe" for layer in layers]
     widths = sorted({_width(layer["mlp"], model["d_model"]) for layer, moe in zip(layers, routed) if not moe})
     if len(widths) > 1:
@@ -132,13 +137,14 @@ def _mlps(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Words, fa
         out["ffn-hidden-size"] = [str(widths[0])]
         return
     mlp, router = mixtures[0]
-    width = round(mlp["ratio"] * model["d_model"])
+    assert router is not None  # `ablab.study` refuses a mixture without one
+    width = round(value_of(mlp, "ratio", float) * model["d_model"])
     out["ffn-hidden-size"] = [str(widths[0] if widths else width)]
     out["num-experts"] = [str(mlp["n_experts"])]
     out["moe-router-topk"] = [str(router["top_k"])]
     out["moe-ffn-hidden-size"] = [str(width)]
     kinds = {word: flag for flag, word in BALANCES.items()}
-    out["moe-router-load-balancing-type"] = [kinds[mlp["balance"]]]
+    out["moe-router-load-balancing-type"] = [kinds[value_of(mlp, "balance", str)]]
     weight = mlp["balance_weight"]
     if mlp["balance"] != "none":
         if weight is None:
@@ -149,15 +155,15 @@ def _mlps(layers: list[dict[str, Any]], model: Mapping[str, Any], out: Words, fa
         out["moe-z-loss-coeff"] = [repr(mlp["z_loss"])]
     _router(router, out, faults)
     out["moe-router-dtype"] = ["fp32"]
-    if mlp["shared"]:
-        out["moe-shared-expert-intermediate-size"] = [str(round(mlp["shared"] * model["d_model"]))]
+    if shared := value_or_none(mlp, "shared", float):
+        out["moe-shared-expert-intermediate-size"] = [str(round(shared * model["d_model"]))]
     if not all(routed):
         n = len(routed)
         every = next((f for f in range(2, n) if routed == [i % f == 0 for i in range(n)]), None)
         out["moe-layer-freq"] = [grammar.spell([int(one) for one in routed]) if every is None else str(every)]
 
 
-def _router(router: dict[str, Any], out: Words, faults: list[Fault]) -> None:
+def _router(router: Choice, out: Words, faults: list[Fault]) -> None:
     if router["name"] == "softmax_topk":
         out["moe-router-score-function"] = ["softmax"]
         if router["order"] == "pre":
@@ -167,7 +173,7 @@ def _router(router: dict[str, Any], out: Words, faults: list[Fault]) -> None:
         faults.append(Fault("model: router", f"the fork has no {router['name']}", "use deepseek_v3 or softmax_topk"))
         return
     out["moe-router-score-function"] = ["sigmoid"]
-    top, groups, kept = router["top_k"], router["n_groups"], router["group_top_k"]
+    top, groups, kept = (value_of(router, key, int) for key in ("top_k", "n_groups", "group_top_k"))
     megatron = router["group_score"] == "megatron"
     if top > 1 and not router["normalize"]:
         faults.append(Fault("model: router", "the fork divides the weights by their sum", "use normalize = true"))
@@ -186,7 +192,6 @@ def _router(router: dict[str, Any], out: Words, faults: list[Fault]) -> None:
         out["moe-router-bias-update-rate"] = [repr(router["bias_rate"])]
 
 
-def _width(mlp: dict[str, Any], d_model: int) -> int:
-    step = mlp.get("multiple", 1)
-    out: int = round(mlp["ratio"] * d_model / step) * step
-    return out
+def _width(mlp: Choice, d_model: int) -> int:
+    step = value_or_none(mlp, "multiple", int) or 1
+    return round(value_of(mlp, "ratio", float) * d_model / step) * step

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Literal, TypeVar
 
-from ablab.bridges.megatron.from_layers import from_layers
+from ablab.bridges.megatron.from_layers import Spoken, Words, from_layers
 from ablab.bridges.megatron.to_model import NORMS, SOFTMAXES
 from ablab.core.fault import Fault
+from ablab.core.slot import Choice, value_of
+from ablab.records.settings import KindSettings, ModelSettings
 
-Words = dict[str, list[str]]  # a flag's name -> its words; none for a switch
-ONE = {  # slots of a kind for which the fork has one answer
+T = TypeVar("T")
+ONE: dict[
+    Literal["temperature", "gate", "residual", "block"], str
+] = {  # slots of a kind for which the fork has one answer
     "temperature": "constant",
     "gate": "off",
     "residual": "plain",
@@ -19,7 +23,7 @@ ONE = {  # slots of a kind for which the fork has one answer
 MLPS = ("relu2", "swiglu", "gelu")
 
 
-def from_model(model: Mapping[str, Any], vocab: int | None, faults: list[Fault]) -> Words:
+def from_model(model: ModelSettings, vocab: int | None, faults: list[Fault]) -> Words:
     """The flags of a canonical [model]. Appends a fault for everything that the fork cannot do."""
     out: Words = {}
     if vocab is not None:
@@ -41,7 +45,7 @@ def from_model(model: Mapping[str, Any], vocab: int | None, faults: list[Fault])
     return out
 
 
-def _plain(model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
+def _plain(model: ModelSettings, out: Words, faults: list[Fault]) -> None:
     """Keys of the whole model."""
 
     def refuse(key: str, text: str, cure: str) -> None:
@@ -76,43 +80,43 @@ def _plain(model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
         refuse("layers", "the fork meets every layer once: it has no loops", "repeat with * instead of ^")
     if model["skips"]["name"] != "none":
         refuse("skips", f"the fork has no {model['skips']['name']} skips", 'use skips = "none"')
-    embedding = model["embedding"]
-    name = embedding["name"] if isinstance(embedding, dict) else "+".join(part["name"] for part in embedding)
-    if name not in ("plain", "learned"):
+    if (name := _called(model["embedding"])) not in ("plain", "learned"):
         refuse("embedding", f"the fork has no {name}", 'use embedding = "plain" or "learned"')
     if model["n_heads"] % model["n_kv_heads"]:
         refuse("n_kv_heads", "does not divide n_heads", "give a divisor")
 
 
-def _kind(kind: dict[str, Any], faults: list[Fault]) -> dict[str, Any]:
+def _called(value: Choice | list[Choice]) -> str:
+    return "+".join(value_of(part, "name", str) for part in (value if isinstance(value, list) else [value]))
+
+
+def _kind(kind: KindSettings, faults: list[Fault]) -> Spoken:
     """The kind with its position taken apart; faults for slots that the fork lacks."""
     place = f"model.{kind['table']}"
     for slot, only in ONE.items():
-        value = kind[slot]
-        name = value["name"] if isinstance(value, dict) else "+".join(part["name"] for part in value)
-        if name != only:
+        if (name := _called(kind[slot])) != only:
             faults.append(Fault(f"{place}.{slot}", f"the fork has no {name}", f'use {slot} = "{only}"'))
     if kind["softmax"]["name"] not in SOFTMAXES.values():
         text = f"the fork has no {kind['softmax']['name']}"
         faults.append(Fault(f"{place}.softmax", text, "use vanilla, off_by_one or sink"))
     rotation, slopes = _position(kind["position"], f"{place}.position", faults)
     mlp = kind["mlp"]
-    activation = mlp["activation"] if mlp["name"] == "moe" else mlp["name"]
+    activation = value_of(mlp, "activation" if mlp["name"] == "moe" else "name", str)
     if activation not in MLPS:
         faults.append(Fault(f"{place}.mlp", f"the fork has no {activation}", "use relu2, swiglu or gelu"))
-    said = {slot: kind[slot] for slot in ("window", "router")}  # by name: what is only copied counts as left out
-    return {**kind, **said, "rotation": rotation, "slopes": slopes, "activation": activation}
+    _ = kind["window"], kind["router"]  # by name: what is only copied counts as left out
+    return {**kind, "rotation": rotation, "slopes": slopes, "activation": activation}
 
 
-def _position(value: Any, place: str, faults: list[Fault]) -> tuple[dict[str, Any] | None, bool]:
+def _position(value: Choice | list[Choice], place: str, faults: list[Fault]) -> tuple[Choice | None, bool]:
     """The rotation (or None) and whether there is a distance bias."""
     rotation, slopes = None, False
     for part in value if isinstance(value, list) else [value]:
         name = part["name"]
         if name == "grape_a":
             slopes = True
-            if part["slope_scale"] != 1.0:
-                text = f"the fork's slopes cannot be scaled by {part['slope_scale']:g}"
+            if (scale := value_of(part, "slope_scale", float)) != 1.0:
+                text = f"the fork's slopes cannot be scaled by {scale:g}"
                 faults.append(Fault(place, text, "use slope_scale = 1"))
         elif name in ("rope", "grape_m"):
             if rotation is not None:
@@ -123,21 +127,21 @@ def _position(value: Any, place: str, faults: list[Fault]) -> tuple[dict[str, An
             if name == "grape_m" and part["share"] != "net" and part["learnable"]:
                 text = "the fork has one log_freq for the whole net, not one per layer"
                 faults.append(Fault(place, text, 'use share = "net"'))
-            if not float(part["theta"]).is_integer():
-                faults.append(Fault(place, f"--rotary-base is an integer, not {part['theta']:g}", "round theta"))
+            if not float(theta := value_of(part, "theta", float)).is_integer():
+                faults.append(Fault(place, f"--rotary-base is an integer, not {theta:g}", "round theta"))
         elif name != "nope":
             faults.append(Fault(place, f"the fork has no {name}", "use nope, rope, grape_m or grape_a"))
     return rotation, slopes
 
 
-def _shared(kinds: dict[str, Any], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
+def _shared(kinds: Mapping[str, Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
     """What the fork has once for all layers."""
     softmax = _one(kinds, "softmax", lambda kind: kind["softmax"], faults)
     words = {word: flag for flag, word in SOFTMAXES.items()}
-    if softmax and softmax["name"] in words:
-        out["softmax-type"] = [words[softmax["name"]]]
-        if softmax["name"] == "sink" and softmax["init_std"] != model["init_std"]:
-            text = f"the fork's sinks start with init_method_std {model['init_std']:g}, not {softmax['init_std']:g}"
+    if softmax and (name := value_of(softmax, "name", str)) in words:
+        out["softmax-type"] = [words[name]]
+        if name == "sink" and (std := value_of(softmax, "init_std", float)) != model["init_std"]:
+            text = f"the fork's sinks start with init_method_std {model['init_std']:g}, not {std:g}"
             faults.append(Fault("model.softmax", text, f"use init_std = {model['init_std']!r}"))
     activation = _one(kinds, "mlp", lambda kind: kind["activation"], faults)
     if activation == "relu2":
@@ -157,7 +161,7 @@ def _shared(kinds: dict[str, Any], model: Mapping[str, Any], out: Words, faults:
         faults.append(Fault("model.value", f"the fork has no {value['name']}", 'use value = "own"'))
 
 
-def _gelu(kinds: dict[str, Any], model: Mapping[str, Any], out: Words, faults: list[Fault]) -> None:
+def _gelu(kinds: Mapping[str, Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
     """The fused kernel is the tanh form and runs only with biases; without it gelu is exact."""
     dense = [kind["mlp"]["approximate"] for kind in kinds.values() if kind["mlp"]["name"] == "gelu"]
     forms = {*dense, *("tanh" for kind in kinds.values() if kind["mlp"]["name"] == "moe")}
@@ -170,7 +174,7 @@ def _gelu(kinds: dict[str, Any], model: Mapping[str, Any], out: Words, faults: l
         out["no-bias-gelu-fusion"] = []
 
 
-def _one(kinds: dict[str, Any], slot: str, of: Callable[[Any], Any], faults: list[Fault]) -> Any:
+def _one(kinds: Mapping[str, Spoken], slot: str, of: Callable[[Spoken], T], faults: list[Fault]) -> T | None:
     """What all kinds have; None and a fault where they differ."""
     values = [of(kind) for kind in kinds.values()]
     if all(value == values[0] for value in values):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ablab.bridges.megatron.from_layers import Words
 from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.to_train import clean
+from ablab.bridges.noted import table
 from ablab.core.fault import Fault
+from ablab.core.slot import Choice, value_of, value_or_none
 from ablab.core.toml import spell
+from ablab.records.settings import Settings
 
 NORMUON = {  # settings for which the fork has one answer
     "nesterov": True,
@@ -28,7 +29,7 @@ NORMUON = {  # settings for which the fork has one answer
 }
 
 
-def from_train(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> list[Note]:
+def from_train(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]:
     """The flags of canonical budget and train. Appends faults; returns what to know."""
     train, notes = settings["train"], list[Note]()
     steps = _length(settings, out, faults, notes)
@@ -48,7 +49,7 @@ def from_train(settings: Mapping[str, Any], out: Words, faults: list[Fault]) -> 
     return notes
 
 
-def _length(settings: Mapping[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> int | None:
+def _length(settings: Settings, out: Words, faults: list[Fault], notes: list[Note]) -> int | None:
     budget, row = settings["budget"], settings["model"]["seq_len"]
     batch, tokens = budget["batch_tokens"], budget["tokens"]
     if tokens is None:
@@ -61,24 +62,24 @@ def _length(settings: Mapping[str, Any], out: Words, faults: list[Fault], notes:
     if steps * batch != tokens:
         notes.append(note("budget.tokens", f"{tokens:,} tokens are {steps:,} whole steps of {steps * batch:,} tokens"))
     out["eval-interval"] = [str(max(1, round(settings["train"]["validate_every"] / batch)))]
-    made: int | None = steps
-    return made
+    return steps
 
 
-def _optimizer(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
+def _optimizer(chosen: Choice, out: Words, faults: list[Fault], notes: list[Note]) -> None:
     name = chosen["name"]
     if name not in ("adamw", "normuon"):
         faults.append(Fault("train.optimizer", f"the fork has no {name}", "use adamw or normuon"))
         return
     out["lr"] = [repr(chosen["lr"])]
-    rest, decay = (chosen, chosen["decay"]) if name == "adamw" else (chosen["aux"], chosen["decay"]["rate"])
+    rest = chosen if name == "adamw" else table(chosen, "aux")
+    decay = chosen["decay"] if name == "adamw" else table(chosen, "decay")["rate"]
     if rest["head_lr"] not in (None, rest["embedding_lr"]):
         text = "the fork has one learning rate for embedding and head"
         faults.append(Fault("train.optimizer", text, "leave head_lr out"))
     if rest["embedding_lr"] is not None:
         out["decoupled-lr"] = [repr(rest["embedding_lr"])]
     out["weight-decay"] = [repr(decay)]
-    out["adam-beta1"], out["adam-beta2"] = ([repr(beta)] for beta in rest["betas"])
+    out["adam-beta1"], out["adam-beta2"] = ([repr(beta)] for beta in value_of(rest, "betas", list[float]))
     out["adam-eps"] = [repr(rest["eps"])]
     out["optimizer"] = ["adam" if name == "adamw" else "normuon"]
     if name == "adamw":
@@ -88,16 +89,15 @@ def _optimizer(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes
         _normuon(chosen, out, faults, notes)
 
 
-def _normuon(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes: list[Note]) -> None:
+def _normuon(chosen: Choice, out: Words, faults: list[Fault], notes: list[Note]) -> None:
     """What normuon has beside adamw."""
     for path, only in NORMUON.items():
-        value: Any = chosen
-        for key in path.split("."):
-            value = value[key]
+        *above, key = path.split(".")
+        value = (table(chosen, above[0]) if above else chosen)[key]
         if value != only:
             cure = "leave it out" if only is None else f"use {path} = {spell(only)}"
             faults.append(Fault(f"train.optimizer.{path}", f"the fork cannot do {value!r}", cure))
-    aux, decay, second = chosen["aux"], chosen["decay"]["rate"], chosen["second_moment"]
+    aux, decay, second = table(chosen, "aux"), table(chosen, "decay")["rate"], table(chosen, "second_moment")
     if aux["decay"] != decay:
         text = "the fork has one weight decay"
         faults.append(Fault("train.optimizer.aux.decay", text, f"use aux.decay = {decay!r}"))
@@ -106,7 +106,7 @@ def _normuon(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes: 
     out["normuon-eps"] = [repr(second["eps"])]
     if aux["lr"] is not None:
         out["normuon-aux-lr"] = [repr(aux["lr"])]
-    out["polar-express-safety-factor"] = [repr(chosen["orthogonaliser"]["safety"])]
+    out["polar-express-safety-factor"] = [repr(table(chosen, "orthogonaliser")["safety"])]
     text = "q, k and v are one matrix there, with one orthogonalised update; three here"
     notes.append(warn("--optimizer normuon", text))
     if (form := second["eps_form"]) != "inside":
@@ -115,15 +115,16 @@ def _normuon(chosen: Mapping[str, Any], out: Words, faults: list[Fault], notes: 
 
 
 def _schedule(
-    chosen: Mapping[str, Any], optimizer: dict[str, Any], steps: int, out: Words, faults: list[Fault], notes: list[Note]
+    chosen: Choice, optimizer: Choice, steps: int, out: Words, faults: list[Fault], notes: list[Note]
 ) -> None:
-    name, warm, low = chosen["name"], chosen["warmup"], chosen["min_lr"]
+    name = chosen["name"]
     if name not in ("wsd", "cosine"):
         faults.append(Fault("train.schedule", f"the fork has no {name}", "use wsd or cosine"))
         return
+    warm, low = (value_of(chosen, key, float) for key in ("warmup", "min_lr"))
     style = "cosine"
     if name == "wsd":
-        fall, shape = chosen["warmdown"], chosen["shape"]
+        fall, shape = value_of(chosen, "warmdown", float), chosen["shape"]
         style = "constant" if not fall else "WSD"
         if fall and shape == "linear" and abs(warm + fall - 1) < 1e-12:
             style = "linear"
@@ -141,10 +142,10 @@ def _schedule(
         out["lr-warmup-fraction"] = [repr(warm)]
     if style == "constant":
         low = 1.0
-    aux = optimizer.get("aux")
+    aux = table(optimizer, "aux") if "aux" in optimizer else {}
     rates = {
-        "min-lr": optimizer["lr"],
-        "decoupled-min-lr": (aux or optimizer)["embedding_lr"],
-        "normuon-aux-min-lr": aux and aux["lr"],
+        "min-lr": value_or_none(optimizer, "lr", float),
+        "decoupled-min-lr": value_or_none(aux or optimizer, "embedding_lr", float),
+        "normuon-aux-min-lr": value_or_none(aux, "lr", float),
     }
     out.update({flag: [repr(clean(rate * low))] for flag, rate in rates.items() if rate is not None})

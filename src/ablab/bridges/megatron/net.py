@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from ablab.bridges.megatron.blends import HARMONY, stops
 from ablab.bridges.megatron.grammar import MOST
@@ -28,21 +27,27 @@ class NetLayer:
 
 
 @dataclass(frozen=True)
-class Net:
-    """The network of a command line. Sizes that are not given are None; `assumed`: so is the number of layers."""
+class NetSizes:
+    """Those that are not given are None. `width` is of a dense mlp."""
 
-    given: Given
-    layers: tuple[NetLayer, ...]
-    assumed: bool
-    position: str  # --position-embedding-type in force
     d_model: int | None
     n_heads: int | None
     n_kv_heads: int | None
     head_dim: int | None
     seq_len: int | None
     vocab_size: int | None
-    width: int | None  # of a dense mlp
+    width: int | None
     expert_width: int | None
+
+
+@dataclass(frozen=True)
+class Net(NetSizes):
+    """The network of a command line. `assumed`: the number of layers is not given."""
+
+    given: Given
+    layers: tuple[NetLayer, ...]
+    assumed: bool
+    position: str  # --position-embedding-type in force
 
     @property
     def activation(self) -> str:
@@ -99,7 +104,7 @@ def read(given: Given) -> Net:
         )
         for i in range(n_layers)
     )
-    return Net(given, layers, assumed, rotation, **sizes)
+    return Net(**vars(sizes), given=given, layers=layers, assumed=assumed, position=rotation)
 
 
 def _numbers(given: Given) -> list[Fault]:
@@ -191,7 +196,7 @@ def _tokens(given: Given, faults: list[Fault]) -> int | None:
     return out
 
 
-def _sizes(given: Given, faults: list[Fault]) -> dict[str, Any]:
+def _sizes(given: Given, faults: list[Fault]) -> NetSizes:
     if given["num_layers"] and given["num_layers"] > MOST:
         faults.append(Fault("--num-layers", f"more than {MOST} layers", "is a digit too many?"))
     d_model, heads, head_dim = given["hidden_size"], given["num_attention_heads"], given["kv_channels"]
@@ -205,16 +210,8 @@ def _sizes(given: Given, faults: list[Fault]) -> dict[str, Any]:
     width = given["ffn_hidden_size"]
     if width is None and d_model:
         width = int((4 * d_model * 2 / 3) / 64) * 64 if given["swiglu"] else 4 * d_model
-    return {
-        "d_model": d_model,
-        "n_heads": heads,
-        "n_kv_heads": kv,
-        "head_dim": head_dim,
-        "seq_len": given["seq_length"],
-        "vocab_size": _vocab(given),
-        "width": width,
-        "expert_width": given["moe_ffn_hidden_size"] or width,
-    }
+    experts = given["moe_ffn_hidden_size"] or width
+    return NetSizes(d_model, heads, kv, head_dim, given["seq_length"], _vocab(given), width, experts)
 
 
 def _vocab(given: Given) -> int | None:

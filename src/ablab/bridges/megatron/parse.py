@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablab.bridges.megatron import grammar
-from ablab.bridges.megatron.flag import Flag
+from ablab.bridges.megatron.flag import Flag, Value
 from ablab.bridges.megatron.flags import FLAGS
 from ablab.core.fault import Fault, InvalidStudy, did_you_mean
 
@@ -17,7 +17,7 @@ from ablab.core.fault import Fault, InvalidStudy, did_you_mean
 class Given:
     """What a command line says. `values`: by destination, last one wins. `flags`: the given flags, in their order."""
 
-    values: dict[str, Any]
+    values: dict[str, Value]
     flags: tuple[Flag, ...]
     repeated: tuple[str, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)  # a flag's name -> its words as given
@@ -26,11 +26,11 @@ class Given:
         return dest in self.values
 
     def __getitem__(self, dest: str) -> Any:
-        """The value given, or Megatron's default."""
+        """The value given, or Megatron's default; of the type that its flag's kind says, for which there is no annotation."""
         return self.values[dest] if dest in self.values else DEFAULTS[dest]
 
 
-DEFAULTS: dict[str, Any] = {flag.to: flag.default for flag in reversed(FLAGS.values())}
+DEFAULTS: dict[str, Value] = {flag.to: flag.default for flag in reversed(FLAGS.values())}
 
 
 def words(text: str) -> list[str]:
@@ -49,7 +49,7 @@ def words(text: str) -> list[str]:
 def parse(argv: Sequence[str]) -> Given:
     """The flags of `argv`. InvalidStudy with every unknown flag (and what was meant), missing and impossible value."""
     faults: list[Fault] = []
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     flags: dict[str, Flag] = {}
     texts: dict[str, str] = {}
     repeated: list[str] = []
@@ -100,7 +100,7 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and not word[1:].replace(".", "", 1).isdigit()
 
 
-def _value(flag: Flag, found: list[str], glued: bool) -> Any:
+def _value(flag: Flag, found: list[str], glued: bool) -> Value:
     if flag.kind in ("on", "off"):
         if glued:
             raise ValueError("takes no value; write the flag alone")
@@ -119,7 +119,7 @@ def _value(flag: Flag, found: list[str], glued: bool) -> Any:
     return _word(flag, found[0]) if flag.kind == "str" else _number(found[0], int if flag.kind == "int" else float)
 
 
-def _number(text: str, kind: type) -> Any:
+def _number(text: str, kind: type[int] | type[float]) -> float:
     try:
         value = kind(text)
     except ValueError:

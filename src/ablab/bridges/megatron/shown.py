@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from ablab.bridges.megatron.explain import Explanation, missing
 from ablab.bridges.megatron.notes import Note, spans
@@ -76,11 +75,13 @@ def _line(kind: str, text: str, say: Callable[[str], None], width: int) -> None:
 
 
 def _fill(text: str, say: Callable[[str], None], width: int, hang: int = 2) -> None:
-    how: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}
-    say(textwrap.fill(text, min(width, WIDTH), subsequent_indent=" " * hang, **how))
+    wrapper = textwrap.TextWrapper(
+        min(width, WIDTH), subsequent_indent=" " * hang, break_on_hyphens=False, break_long_words=False
+    )
+    say(wrapper.fill(text))
 
 
-def as_json(found: Explanation) -> dict[str, Any]:
+def as_json(found: Explanation) -> dict[str, object]:
     """Everything as JSON."""
     net = found.net
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ablab.bridges.megatron.blends import DEFAULT_SPLIT, HARMONY, held, training
 from ablab.bridges.megatron.net import Net
@@ -11,14 +10,15 @@ from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.parse import Given
 from ablab.bridges.megatron.to_train import length
 from ablab.core.fault import Fault
+from ablab.core.slot import Choice
 
 PIECES = "SentencePieceTokenizer"
 SPAN_WEIGHTS = ("kd_span_weight_reasoning", "kd_span_weight_final")
 
 
-def data(net: Net) -> dict[str, Any]:
+def data(net: Net) -> dict[str, object]:
     """The part of [data] that the flags decide."""
-    given, out = net.given, dict[str, Any]()
+    given, out = net.given, dict[str, object]()
     found, valid = training(given), held(given)
     if given["mock_data"]:
         out["source"] = "mock"
@@ -37,7 +37,7 @@ def _short(prefixes: tuple[str, ...]) -> str | list[str]:
     return prefixes[0] if len(prefixes) == 1 else list(prefixes)
 
 
-def _tokenizer(net: Net) -> str | dict[str, Any] | None:
+def _tokenizer(net: Net) -> str | Choice | None:
     kind, file, size = net.given["tokenizer_type"], net.given["tokenizer_model"], net.vocab_size
     if kind == "NullTokenizer" and size == 257:
         return "bytes"
@@ -50,7 +50,7 @@ def _tokenizer(net: Net) -> str | dict[str, Any] | None:
     return None
 
 
-def loss(net: Net) -> dict[str, Any]:
+def loss(net: Net) -> dict[str, object]:
     """`loss` of [train], where the flags say one. A micro-batch that is the whole batch is no group."""
     given = net.given
     if not given["synth_kd_data"]:

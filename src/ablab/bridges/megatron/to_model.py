@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ablab.bridges.megatron.net import Net, NetLayer
 from ablab.bridges.megatron.notes import ignored
 from ablab.bridges.megatron.parse import DEFAULTS
 from ablab.core.fault import Fault
+from ablab.core.slot import Choice
 
 SOFTMAXES = {"vanilla": "vanilla", "off-by-one": "off_by_one", "learnable": "sink"}
 BALANCES = {"none": "none", "seq_aux_loss": "sequence", "aux_loss": "switch"}
@@ -27,10 +26,10 @@ NAMES = {
 DEFAULT = {"projection": "gqa", "position": "rope", "softmax": "vanilla", "value": "own", "mlp": "relu2"}
 
 
-def model(net: Net) -> dict[str, Any]:
+def model(net: Net) -> dict[str, object]:
     """The [model] table; keys that the flags leave open are missing."""
     given = net.given
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     names = _names(net)
     if not net.assumed:
         out["layers"] = _string([name[0].upper() for name in names])
@@ -121,10 +120,10 @@ def _names(net: Net) -> list[str]:
     return out
 
 
-def _slots(net: Net, layer: NetLayer) -> dict[str, Any]:
+def _slots(net: Net, layer: NetLayer) -> dict[str, object]:
     given = net.given
     tpa = given["use_tpa"] and layer.local
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     if layer.window is not None:
         out["window"] = layer.window
     out["projection"] = {"name": "tpa", "rank": given["tpa_rank"], "q_rank": given["tpa_q_rank"]} if tpa else "gqa"
@@ -143,9 +142,9 @@ def _slots(net: Net, layer: NetLayer) -> dict[str, Any]:
     return out
 
 
-def position(net: Net, layer: NetLayer) -> Any:
+def position(net: Net, layer: NetLayer) -> object:
     """The position slot of one layer: a rotation, a distance bias, both or nothing."""
-    given, parts = net.given, list[Any]()
+    given, parts = net.given, list[str | Choice]()
     if layer.rotates and net.position == "grapem":
         heads = {} if given["grapem_share_across_heads"] else {"per_head": True}
         rest = {"theta": float(given["rotary_base"]), "scale": given["grapem_log_freq_scale"], "share": "net"}
@@ -168,13 +167,13 @@ def _ratio(net: Net, width: int | None) -> dict[str, float]:
     return {"ratio": width / net.d_model} if width and net.d_model else {}
 
 
-def _dense(net: Net) -> Any:
+def _dense(net: Net) -> Choice:
     form = {"approximate": "tanh" if net.tanh_gelu else "none"} if net.activation == "gelu" else {}
     step = {"multiple": 1} if net.activation == "swiglu" and (net.width or 0) % 8 else {}
     return {"name": net.activation, **_ratio(net, net.width), **form, **step}
 
 
-def _mixture(net: Net) -> dict[str, Any]:
+def _mixture(net: Net) -> Choice:
     given = net.given
     shared = given["moe_shared_expert_intermediate_size"]
     weight = given["moe_aux_loss_coeff"][0]
@@ -191,7 +190,7 @@ def _mixture(net: Net) -> dict[str, Any]:
     }
 
 
-def router(net: Net) -> dict[str, Any]:
+def router(net: Net) -> Choice:
     """The router slot of a mixture."""
     given = net.given
     if given["moe_router_score_function"] == "softmax":
@@ -214,10 +213,10 @@ def router(net: Net) -> dict[str, Any]:
     }
 
 
-def _hoisted(kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _hoisted(kinds: dict[str, dict[str, object]]) -> dict[str, object]:
     """Slots that all kinds share stand once for all; defaults are left out."""
     slots = list(dict.fromkeys(slot for kind in kinds.values() for slot in kind if slot != "window"))
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     routed = [kind for kind in kinds.values() if "router" in kind]
     for slot in slots:
         having = routed if slot == "router" else list(kinds.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ablab.bridges.megatron.blends import training
 from ablab.bridges.megatron.net import Net
@@ -11,6 +10,7 @@ from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.parse import Given
 from ablab.bridges.megatron.training_flags import RATES
 from ablab.core.fault import Fault
+from ablab.core.slot import Choice, value_or_none
 
 RULED = (  # values that say what the optimizer is
     *("optimizer", "lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "decoupled_lr"),
@@ -36,9 +36,9 @@ def length(given: Given) -> Length:
     return Length(rows, steps)
 
 
-def train(net: Net) -> dict[str, Any]:
+def train(net: Net) -> dict[str, object]:
     """The [train] table; what the flags leave open is missing."""
-    given, out = net.given, dict[str, Any]()
+    given, out = net.given, dict[str, object]()
     chosen = optimizer(given)
     if len(chosen) > 1 or "optimizer" in given:
         out["optimizer"] = chosen
@@ -64,7 +64,7 @@ def budget(net: Net) -> dict[str, int]:
     return out
 
 
-def optimizer(given: Given) -> dict[str, Any]:
+def optimizer(given: Given) -> Choice:
     """The optimizer slot, Megatron's defaults written out; only its name where no flag of its is given."""
     kind = given["optimizer"]
     if kind not in ("adam", "normuon") or not any(dest in given for dest in RULED):
@@ -86,7 +86,7 @@ def optimizer(given: Given) -> dict[str, Any]:
     }
 
 
-def schedule(given: Given) -> dict[str, Any] | None:
+def schedule(given: Given) -> Choice | None:
     """The schedule slot, or None where no flag is about it; its fractions are of the whole training."""
     if not any(flag in RATES for flag in given.flags):
         return None
@@ -94,7 +94,7 @@ def schedule(given: Given) -> dict[str, Any] | None:
     low = clean(given["min_lr"] / given["lr"]) if given["lr"] and given["min_lr"] <= given["lr"] else 0.0
     if style == "cosine":
         return {"name": "cosine", "warmup": warm, "min_lr": low}
-    out = {"name": "wsd", "warmup": warm, "warmdown": 0.0, "min_lr": low, "shape": "linear"}
+    out: Choice = {"name": "wsd", "warmup": warm, "warmdown": 0.0, "min_lr": low, "shape": "linear"}
     if style == "linear":
         out["warmdown"] = clean(1 - warm)
     elif style == "WSD":
@@ -160,7 +160,7 @@ def refusals(net: Net) -> list[Fault]:
     warm = warmup(given)
     if (given["lr_warmup_iters"] or given["lr_warmup_samples"]) and size.steps is None:
         out.append(Fault("--lr-warmup-iters", "a fraction of an unknown number of steps", "add --train-iters"))
-    if not 0 <= warm < 1 or warm + (schedule(given) or {}).get("warmdown", 0.0) > 1 + 1e-12:
+    if not 0 <= warm < 1 or warm + (value_or_none(schedule(given) or {}, "warmdown", float) or 0.0) > 1 + 1e-12:
         out.append(Fault("--lr-warmup-iters", "warm-up and fall are longer than the training", "shorten them"))
     if given["lr"] is not None and given["min_lr"] > given["lr"]:
         out.append(Fault("--min-lr", f"{given['min_lr']:g} is above --lr {given['lr']:g}", "lower it"))
