@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,8 +22,11 @@ import torch
 from ablab.artifact import pack as artifact
 from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.rng import Draw, stream
+from ablab.core.slot import Choice
+from ablab.data import tokenizers
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.model.decoder import Decoder, build
+from ablab.records.corpus import Manifest
 from ablab.records.settings import ModelSettings, Settings
 from ablab.scoring import evaluators
 from ablab.scoring.evaluators.evaluator import Evaluator
@@ -188,8 +191,9 @@ def idle(make: Callable[[], Decoder]) -> str:
 def forgets(asked: Settings, on: Corpus | None = None) -> str:
     """A tensor of a run of 4 steps that is another one where the run was resumed after 2."""
     text = corpus() if on is None else on
-    how: dict[str, Any] = {"precision": "fp32", "micro_rows": 2, "executor": "lift", "device": "cpu"}
-    whole, first, second = (Learner(asked, text, seed=0, **how) for _ in range(3))
+    whole, first, second = (
+        Learner(asked, text, seed=0, precision="fp32", micro_rows=2, executor="lift", device="cpu") for _ in range(3)
+    )
     for step in range(4):
         whole.step(whole.stream.batch(step), step + 1, step / 4)
     for step in range(2):
@@ -223,8 +227,8 @@ def cheats(name: str) -> str:
         return ""
     asked = settings("softmax", "vanilla")
     model = build(asked["model"], vocab_size=VOCAB, seed=1, executor="reference")
-    how: dict[str, Any] = {"seed": 0, "precision": "fp32", "executor": "reference"}
-    return "; ".join(replay.check(lever, model, corpus(), asked, **how)[0])
+    said, _ = replay.check(lever, model, corpus(), asked, seed=0, precision="fp32", executor="reference")
+    return "; ".join(said)
 
 
 def loses(slot: str, name: str) -> str:
@@ -246,8 +250,7 @@ def loses(slot: str, name: str) -> str:
 
 def garbles(name: str) -> str:
     """Where a text does not come back, or its tokens' bytes are not the text's. A tokenizer that learns reads the text."""
-    tokenizer = SLOTS["tokenizer"].build(_choice("tokenizer", name))
-    lever: Any = tokenizer
+    lever = tokenizers.slot.build(_choice("tokenizer", name))
     if lever.trained:
         lever.train([TEXT] * 200)
     ids, n_bytes = lever.encode(TEXT)
@@ -280,7 +283,7 @@ def walks(name: str, count: int = 60) -> Corpus:
     return Corpus(
         path=Path("nowhere"),
         key=name,
-        manifest=cast(Any, {}),
+        manifest=cast(Manifest, {}),
         vocab_size=VOCAB,
         bos_id=BOS,
         tokens=np.concatenate(train).astype(np.uint16),
@@ -289,11 +292,11 @@ def walks(name: str, count: int = 60) -> Corpus:
     )
 
 
-def _choice(slot: str, name: str) -> dict[str, Any]:
-    choice, faults = SLOTS[slot].coerce(name, slot)
-    if faults:
+def _choice(slot: str, name: str) -> Choice:
+    choice, faults = SLOTS[slot].one(name, slot)
+    if choice is None or faults:
         raise CheckFailed(Fault(f"{slot} {name}", fault.fault, fault.cure) for fault in faults)
-    return cast(dict[str, Any], choice)
+    return choice
 
 
 def _evaluator(name: str) -> Evaluator:

@@ -5,36 +5,124 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from ablab.check import miniature
 from ablab.check import parameters as rules
 from ablab.judging import collect, cost, price
+from ablab.records.run import Executed
+from ablab.records.settings import SeedsSettings
 from ablab.report.shareable import shareable
 from ablab.runs.plan import Plan
 from ablab.study import layers, scaled
 from ablab.study.record import BASELINE
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Everything `check` found, JSON-able. Raises CheckFailed for inert arms and illegal stages."""
+    from ablab.check.timing import Speed
+
+
+class Turned(TypedDict):
+    """A setting that an arm changes, before and after."""
+
+    path: str
+    before: object
+    after: object
+
+
+class Fared(TypedDict):
+    """A miniature: its losses by step, what was not finite, and the settings that its size does not tell apart."""
+
+    losses: list[float]
+    diverged: str
+    untested: list[str]
+
+
+class Costs(price.RunTime):
+    """What an arm is and costs; None where nobody knows: what was not timed, steps under a budget of time."""
+
+    name: str
+    shares_weights: bool
+    parameters: int
+    active_parameters: int
+    body_parameters: int
+    embedding_parameters: int
+    flops_per_token: float
+    cache_bytes_per_token: int
+    cache_bytes_at_seq_len: int
+    cache_precision: str
+    tokens: int | None
+    steps: int | None
+    epochs: float | None
+    tokens_per_second: float | None
+    peak_bytes: int | None
+
+
+class ArmFacts(Costs):
+    """An arm: what it costs, what it changes of `on`, its layers, the rules of its parameters, its miniature."""
+
+    changes: list[Turned]
+    on: str | None
+    layers: str
+    rules: list[rules.Parameters]
+    miniature: Fared
+
+
+class Resolution(TypedDict):
+    """What of an effect, and of a tie, seeds up to at_most can show; in units of the spread where `sd` is not known."""
+
+    sd: float | None
+    source: str
+    mde: float | None
+    tie: float | None
+    in_units_of_s: bool
+    warning: str
+    looks: list[int]
+
+
+class Reach(Resolution):
+    """That of the arm of which least can be shown, and of each."""
+
+    arms: dict[str, Resolution]
+
+
+class Facts(TypedDict):
+    """Everything that `check` found."""
+
+    study: str
+    scale: str | None
+    question: str
+    arms: list[ArmFacts]
+    seeds: SeedsSettings
+    reach: Reach
+    price: dict[str, price.Bound]
+    notes: list[str]
+    where: Executed
+
+
+def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
+    """Everything `check` found, as it may be passed on. Raises CheckFailed for inert arms and illegal stages."""
     from ablab.check import timing
     from ablab.judging.judge import notes
 
     trained = miniature.check(plan, say)
     readable(plan)
-    rows, speeds = [], timing.study(plan)
+    rows, speeds = list[ArmFacts](), timing.study(plan)
     plan = plan.look()
     for name, arm in plan.study.with_baseline.items():
-        row = _arm(plan, name, speeds)
-        row["changes"] = [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes]
-        row["on"] = arm.on if name != BASELINE else None
-        row["layers"] = layers.spell(arm.settings["model"]["layers"], arm.settings["model"]["loops"])
-        row["rules"] = rules.of(plan, name)
-        row["miniature"] = {"losses": trained[name].losses, "diverged": trained[name].fault}
-        row["miniature"]["untested"] = list(trained[name].untested)
-        rows.append(row)
-    found = {
+        small, model = trained[name], arm.settings["model"]
+        rows.append(
+            {
+                **_costs(plan, name, speeds),
+                "changes": [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes],
+                "on": arm.on if name != BASELINE else None,
+                "layers": layers.spell(model["layers"], model["loops"]),
+                "rules": rules.of(plan, name),
+                "miniature": {"losses": small.losses, "diverged": small.fault, "untested": list(small.untested)},
+            }
+        )
+    found: Facts = {
         "study": plan.study.name,
         "scale": plan.study.scale,
         "question": plan.study.question,
@@ -45,7 +133,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
         "notes": [*scaled.notes(plan.study.source, plan.study.scale), *notes(plan)],
         "where": plan.where.as_json(),
     }
-    return dict(shareable(found, folder=plan.study.path.parent, root=plan.store.root))
+    return cast(Facts, shareable(found, folder=plan.study.path.parent, root=plan.store.root))
 
 
 def readable(plan: Plan) -> None:
@@ -80,19 +168,19 @@ def _own_content(plan: Plan) -> None:
                 raise CheckFailed(Fault(file, fault, "give each seed its own"))
 
 
-def reach(plan: Plan) -> dict[str, Any]:
-    """MDE and smallest tie of the plan, and of each arm by what is known of its own noise: {looks, warning, arms}.
+def reach(plan: Plan) -> Reach:
+    """MDE and smallest tie of the plan, and of each arm by what is known of its own noise.
 
     The spread of an arm is that of its own pairs in the store, from three on. Else, of an arm that trains: the bank's, or
     from three baseline seeds an upper bound. Nothing else is like an arm that shares its reference's weights, whose
     differences are far quieter than those of trainings. Where nothing is known numbers are in units of s, the sd of paired
-    differences. sd, mde, tie, source and in_units_of_s beside `arms` are those of the arm of which least can be shown.
+    differences.
     """
     from ablab.verdict import planning as reckoning
 
     asked, declared = plan.study.decision["seeds"], plan.study.decision
     promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else len(plan.study.arms)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Resolution] = {}
     for name, (sd, source) in _spreads(plan).items():
         of = reckoning.plan(
             asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
@@ -135,29 +223,34 @@ def _spreads(plan: Plan) -> dict[str, tuple[float | None, str]]:
     return found
 
 
-def _arm(plan: Plan, name: str, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _costs(plan: Plan, name: str, speeds: dict[str, Speed]) -> Costs:
     """What an arm is and costs. `speeds`: what was timed here, by recipe of training: arms may share it."""
     run = plan.runs[name, plan.seeds[0]]
     known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
     # trained elsewhere: nothing is spent here
     tokens = 0 if run.settings["train"]["weights"] else budget["tokens"]
-    timed = speeds.get(price.recipes(plan, name)[0], {})
+    timed = speeds.get(price.recipes(plan, name)[0])
     return {
         "name": name,
         "shares_weights": plan.study.shares_weights(name),
-        **{k: known[k] for k in ("parameters", "active_parameters", "body_parameters", "embedding_parameters")},
+        "parameters": known["parameters"],
+        "active_parameters": known["active_parameters"],
+        "body_parameters": known["body_parameters"],
+        "embedding_parameters": known["embedding_parameters"],
         "flops_per_token": known["flops_per_token"],
-        **{k: known[k] for k in ("cache_bytes_per_token", "cache_bytes_at_seq_len", "cache_precision")},
+        "cache_bytes_per_token": known["cache_bytes_per_token"],
+        "cache_bytes_at_seq_len": known["cache_bytes_at_seq_len"],
+        "cache_precision": known["cache_precision"],
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
         "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
         **price.of_run(plan, name),
-        "tokens_per_second": timed.get("tokens_per_second"),
-        "peak_bytes": timed.get("peak_bytes"),
+        "tokens_per_second": timed["tokens_per_second"] if timed else None,
+        "peak_bytes": timed["peak_bytes"] if timed else None,
     }
 
 
-def show(found: dict[str, Any], console: Any) -> None:
+def show(found: Facts, console: Console) -> None:
     """Print the facts as a table and a few sentences."""
     from rich.text import Text
 
@@ -204,11 +297,11 @@ def show(found: dict[str, Any], console: Any) -> None:
         grid.say(note if note.startswith("warning") else f"note: {note}", console, width=console.width, hang=2)
 
 
-def _reach_text(found: dict[str, Any]) -> str:
+def _reach_text(found: Facts) -> str:
     """What the study can show, and what that costs, in three lines."""
     reach, price = found["reach"], found["price"]
     lines = [f"looks at {', '.join(map(str, reach['looks']))} seeds"]
-    alike: dict[tuple[Any, ...], list[str]] = {}
+    alike: dict[tuple[str, float | None], list[str]] = {}
     for name, one in reach["arms"].items():
         alike.setdefault((one["source"], one["sd"]), []).append(name)
     for names in alike.values():
@@ -228,7 +321,7 @@ def _beside(seconds: float, spread: list[float | None]) -> str:
     return "" if low == high else f", {low} to {high}"
 
 
-def _price_text(price: dict[str, Any]) -> str:
+def _price_text(price: price.Bound) -> str:
     """`6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what is
     not there yet, with the fastest and the slowest that was timed."""
     from ablab.report.words import plural
@@ -245,7 +338,7 @@ def _price_text(price: dict[str, Any]) -> str:
     return ", ".join([*said, f"about {written(price['seconds'])}{spread} one after another{beside}"])
 
 
-def _layers(rows: list[dict[str, Any]]) -> list[str]:
+def _layers(rows: list[ArmFacts]) -> list[str]:
     """The layers as they were understood, once for all arms that have them."""
     alike: dict[str, list[str]] = {}
     for row in rows:
@@ -253,7 +346,7 @@ def _layers(rows: list[dict[str, Any]]) -> list[str]:
     return [f"layers {text}" + (f" ({', '.join(names)})" if len(alike) > 1 else "") for text, names in alike.items()]
 
 
-def _changes(rows: list[dict[str, Any]]) -> dict[str, str]:
+def _changes(rows: list[ArmFacts]) -> dict[str, str]:
     """Every arm's changes in a line; with all settings of a lever where two arms would read alike by its name alone."""
     short = {row["name"]: "; ".join(map(change, row["changes"])) for row in rows}
     texts = list(short.values())
@@ -263,7 +356,7 @@ def _changes(rows: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def change(one: dict[str, Any], *, whole: bool = False) -> str:
+def change(one: Turned, *, whole: bool = False) -> str:
     """A change in a line: levers by name; with their settings where `whole`, or where the names are the same before and
     after."""
     from ablab.study.arms import brief
@@ -274,7 +367,7 @@ def change(one: dict[str, Any], *, whole: bool = False) -> str:
     return f"{one['path']}: {before} -> {after}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A choice by its name alone."""
     if value is None:
         return "none"

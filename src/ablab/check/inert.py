@@ -8,8 +8,8 @@ is not known: the arm is untested. If none does, nothing reads it: the arm is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeGuard, cast
 
 from ablab.records.settings import Settings
 
@@ -21,7 +21,7 @@ FACTORS = (2, 10, 1000)
 FRACTIONS = (0.5, 0.1, 0.9)  # of a training, a document, a head: a fraction may come to act anywhere between 0 and 1
 LEAST_FRACTION = 0.001  # smaller ones are tolerances, and no share of anything
 
-_NOWHERE: Any = object()
+_NOWHERE = object()
 
 
 def changed(one: Settings, other: Settings) -> list[Path]:
@@ -29,7 +29,7 @@ def changed(one: Settings, other: Settings) -> list[Path]:
     return list(_changed(one, other, ()))
 
 
-def _changed(one: Any, other: Any, path: Path) -> Iterator[Path]:
+def _changed(one: object, other: object, path: Path) -> Iterator[Path]:
     if isinstance(one, Mapping) and isinstance(other, Mapping) and one.get("name") == other.get("name"):
         for key in dict.fromkeys((*one, *other)):
             yield from _changed(one.get(key, _NOWHERE), other.get(key, _NOWHERE), (*path, key))
@@ -40,13 +40,13 @@ def _changed(one: Any, other: Any, path: Path) -> Iterator[Path]:
         yield path
 
 
-def look(settings: Any, path: Path) -> Any:
+def look(settings: object, path: Path) -> object:
     """The value at `path`, or a mark that equals nothing else where the path leads nowhere."""
     for key in path:
-        try:
-            settings = settings[key]
-        except (KeyError, IndexError, TypeError):
-            return _NOWHERE
+        if isinstance(settings, list) and isinstance(key, int):
+            settings = settings[key] if key < len(settings) else _NOWHERE
+        else:
+            settings = settings.get(key, _NOWHERE) if isinstance(settings, Mapping) else _NOWHERE
     return settings
 
 
@@ -59,20 +59,26 @@ def spell(path: Path, settings: Settings) -> str:
 
 def put(settings: Settings, path: Path, value: object) -> Settings:
     """A copy with another value at `path`; what lies beside the way there is shared."""
-    out: Any = dict(settings)
-    here = out
-    for key in path[:-1]:
-        here[key] = dict(here[key]) if isinstance(here[key], Mapping) else list(here[key])
-        here = here[key]
-    here[path[-1]] = value
-    return cast(Settings, out)
+    return cast(Settings, _put(settings, path, value))
 
 
-def others(one: Any, other: Any) -> list[Any]:
+def _put(here: object, path: Path, value: object) -> object:
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(here, list) and isinstance(key, int):
+        return [*here[:key], _put(here[key], rest, value), *here[key + 1 :]]
+    if isinstance(here, Mapping):
+        return {**here, key: _put(here.get(key), rest, value)}
+    raise KeyError(key)
+
+
+def others(one: object, other: object) -> list[object]:
     """Values to try instead of two that came out equal: numbers within a factor of 1,000, and fractions anywhere.
 
     Nothing for words, switches and replaced levers: they have no scale that a smaller model could miss.
     """
+    found: Sequence[object]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other) and _numbers(one + other):
         found = [[*one[:at], near, *one[at + 1 :]] for at, pair in enumerate(zip(one, other)) for near in _around(pair)]
     elif lists := [value for value in (one, other) if isinstance(value, list) and _numbers(value)]:
@@ -84,7 +90,7 @@ def others(one: Any, other: Any) -> list[Any]:
     return list(unique.values())
 
 
-def _around(values: tuple[float, ...]) -> list[Any]:
+def _around(values: tuple[float, ...]) -> list[float]:
     """Below the smallest and above the largest of `values` that is no 0."""
     sizes = [value for value in values if value]
     if not sizes:
@@ -115,9 +121,9 @@ def untested(
     return found
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _numbers(values: list[Any]) -> bool:
+def _numbers(values: list[object]) -> bool:
     return bool(values) and all(map(_number, values))

@@ -7,10 +7,11 @@ say (`inert`). What only the small size makes equal, or refuses, is said and nev
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from ablab.data import Corpus
+    from ablab.data.tokenizers.tokenizer import Tokenizer
     from ablab.study import Arm
 
 SAME = 1e-9
@@ -180,11 +182,11 @@ def same(one: Outcome, other: Outcome) -> bool:
         return False
     if any(a.shape != other.weights[k].shape for k, a in one.weights.items()):
         return False
-    how: dict[str, Any] = {"rtol": 0.0, "atol": SAME, "equal_nan": True}
-    if not all(torch.allclose(a.double(), other.weights[k].double(), **how) for k, a in one.weights.items()):
-        return False
+    for name, mine in one.weights.items():
+        if not torch.allclose(mine.double(), other.weights[name].double(), rtol=0.0, atol=SAME, equal_nan=True):
+            return False
     pairs = [(one.losses, other.losses), *((one.scores[s], other.scores[s]) for s in one.scores)]
-    return all(len(a) == len(b) and np.allclose(a, b, **how) for a, b in pairs)
+    return all(len(a) == len(b) and np.allclose(a, b, 0.0, SAME, equal_nan=True) for a, b in pairs)
 
 
 def _fitted(settings: Settings, corpus: Corpus) -> list[str]:
@@ -222,11 +224,13 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     from ablab.scoring.stage import run_stage
     from ablab.training.train import train
 
-    how: dict[str, Any] = {"precision": "fp64", "executor": "reference", "device": "cpu"}
-    rows = like["budget"]["batch_tokens"] // like["model"]["seq_len"]
-    trained = train_key(like, corpus=corpus.key, seed=0, where=Where(micro_rows=rows, **how))
+    where = Where("cpu", "fp64", "reference", like["budget"]["batch_tokens"] // like["model"]["seq_len"])
+    trained = train_key(like, corpus=corpus.key, seed=0, where=where)
     out = store.train(trained)
-    done = train(like, corpus, seed=0, out=out, micro_rows=rows, stop=lambda: False, say=lambda _: None, **how)
+    done = train(like, corpus, seed=0, out=out, stop=lambda: False, say=lambda _: None, **where.as_json())
+    scored = functools.partial(
+        run_stage, seed=0, precision=where.precision, executor=where.executor, device=where.device
+    )
     told = (row.get("loss") for row in read_lines(out / "metrics.jsonl"))
     losses = [loss for loss in told if isinstance(loss, int | float)]
     if done["status"] != "done":
@@ -236,8 +240,8 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     read = key_of({"weights": trained, "model": settings["model"]})
     blobs = {stage: store.score(score_key(settings, stage, trained=read)) for stage in settings["stage"]}
     for stage, place in blobs.items():
-        result = store.scored(place.name) or run_stage(
-            settings, stage, weights=out / "weights.safetensors", corpus=corpus, out=place, seed=0, blobs=blobs, **how
+        result = store.scored(place.name) or scored(
+            settings, stage, weights=out / "weights.safetensors", corpus=corpus, out=place, blobs=blobs
         )
         scores[stage] = [float(x) for x in Scores.load(place, result).nats]
         scores[stage] += _numbers(result["probe"])
@@ -246,7 +250,7 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, violations)
 
 
-def _numbers(found: Any) -> list[float]:
+def _numbers(found: object) -> list[float]:
     """Every number of what a probe found, whatever it is called, in its order: what acts on one tier of it alone acts."""
     if isinstance(found, dict | list):
         parts = found.values() if isinstance(found, dict) else found
@@ -291,7 +295,7 @@ def _few(corpus: Corpus) -> Corpus:
 class _Folded:
     """A tokenizer whose ids are taken modulo `size`."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     size: int
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:

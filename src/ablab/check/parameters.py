@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ablab.runs.plan import Plan
 
-Row = dict[str, Any]
 HEADS = ("shape", "lr", "decay")
 
 
-def of(plan: Plan, name: str) -> list[Row]:
-    """The parameters of an arm in the model's order, JSON-able: name, count, shape, role, lr (the peak), decay; of weights
-    trained elsewhere no lr and no decay.
+class Parameters(TypedDict):
+    """Those of like name, role, shape and rule; lr is the peak. Of weights trained elsewhere no lr and no decay."""
+
+    name: str
+    count: int
+    shape: list[int]
+    role: str
+    lr: float | None
+    decay: float | None
+
+
+class Named(TypedDict):
+    """An arm and the rules of its parameters, as far as they are shown."""
+
+    name: str
+    rules: list[Parameters]
+
+
+def of(plan: Plan, name: str) -> list[Parameters]:
+    """The parameters of an arm in the model's order.
 
     Names that differ by numbers alone share a line, with `*` for the number, where all else is equal too; one alone keeps its
     number.
@@ -25,20 +44,21 @@ def of(plan: Plan, name: str) -> list[Row]:
     decoder = skeleton(run.settings["model"], vocab_size=plan.corpus(run).vocab_size)
     parameters = dict(decoder.named_parameters())
     optimizer = optimizers.slot.build(run.settings["train"]["optimizer"])
-    lines: dict[Any, Row] = {}
-    elsewhere = {"lr": None, "decay": None} if run.settings["train"]["weights"] else {}
-    for full, trained in optimizer.rules(parameters, decoder.roles()).items():
-        rule = {**trained, **elsewhere}
+    lines: dict[tuple[object, ...], Parameters] = {}
+    elsewhere = bool(run.settings["train"]["weights"])
+    for full, rule in optimizer.rules(parameters, decoder.roles()).items():
+        lr, decay = (None, None) if elsewhere else (rule["lr"], rule["decay"])
         shape = list(parameters[full].shape)
         row = lines.setdefault(
-            (_starred(full), *shape, *rule.values()), {"name": full, "count": 0, "shape": shape, **rule}
+            (_starred(full), *shape, rule["role"], lr, decay),
+            {"name": full, "count": 0, "shape": shape, "role": rule["role"], "lr": lr, "decay": decay},
         )
         row["count"] += 1
         row["name"] = full if row["count"] == 1 else _starred(full)
     return list(lines.values())
 
 
-def show(arms: list[Row], console: Any) -> None:
+def show(arms: Sequence[Named], console: Console) -> None:
     """Print the baseline's table, then of every other arm only what differs from it."""
     from ablab.core import grid
 
@@ -55,7 +75,7 @@ def show(arms: list[Row], console: Any) -> None:
         for row in rows:
             times = f" ({row['count']}x)" if row["count"] > 1 else ""
             shape = " x ".join(map(str, row["shape"])) or "()"
-            rates = ("-" if row[key] is None else f"{row[key]:g}" for key in ("lr", "decay"))
+            rates = ("-" if rate is None else f"{rate:g}" for rate in (row["lr"], row["decay"]))
             lines.append((row["name"] + times, row["role"], shape, *rates))
         lines += [(missing, "not there", "", "", "") for missing in gone]
         grid.show(columns, lines, console, width=console.width)

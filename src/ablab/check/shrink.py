@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import re
-from typing import Any
 
 from ablab.artifact import compressors
 from ablab.core.slot import Choice, Sized, value_of
@@ -62,7 +61,7 @@ def shrink(settings: Settings, base: Settings, *, long: float, same_layers: bool
     return small
 
 
-def names_a_layer(value: Any) -> bool:
+def names_a_layer(value: object) -> bool:
     """Whether settings name a layer by its number, which a miniature of fewer layers would not have."""
     if isinstance(value, dict | list | tuple):
         return any(map(names_a_layer, value.values() if isinstance(value, dict) else value))

@@ -17,7 +17,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import torch
 
@@ -35,6 +35,7 @@ from ablab.runs.plan import Plan, Run
 from ablab.runtime import machine
 from ablab.scoring import evaluators
 from ablab.scoring import stage as staging
+from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.subset import sample
 from ablab.training.learner import VALID_TOKENS, Diverged, Learner
 
@@ -45,9 +46,33 @@ ENOUGH = 1.0  # seconds after which a sample grows no more
 LONG = 10.0  # seconds that the steps of one arm may take; longer steps are reckoned from fewer rows
 PASSES, PATIENCE = 3, 15.0  # over the stages of all arms, while that takes no more seconds: a check stays quick
 SMALL = 2048  # tokens of the first sample
+T = TypeVar("T")
 
 
-def study(plan: Plan) -> dict[str, dict[str, Any]]:
+class Speed(TypedDict):
+    """Of one arm's training, medians over the turns: steps (how many were timed), validate_seconds (of one), seconds_per_run
+    (steps and validations), spread (of that: as if every step took what the fastest and what the slowest turn did) and
+    peak_bytes (of a GPU's memory; None on the CPU)."""
+
+    steps: int
+    step_seconds: float
+    tokens_per_second: float
+    validate_seconds: float
+    seconds_per_run: float
+    spread: list[float]
+    peak_bytes: int | None
+
+
+@dataclasses.dataclass
+class Memo:
+    """What arms share of their stages, by what is asked: seconds, and of packing the bytes."""
+
+    packed: dict[str, tuple[float, packing.Blob]] = dataclasses.field(default_factory=dict)
+    checked: dict[str, tuple[float, object]] = dataclasses.field(default_factory=dict)
+    evaluated: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def study(plan: Plan) -> dict[str, Speed]:
     """Time every step of which no finished run tells, write that down for prices, and return speeds by recipe of training.
 
     Nothing for models that are too large to time on a CPU. On a GPU training is always timed: what a step holds there is
@@ -65,7 +90,7 @@ def study(plan: Plan) -> dict[str, dict[str, Any]]:
             trains.setdefault(trained, arm)
         timed = {price.recipes(plan, other)[1][stage] for other, found in stages.items() for stage in found}
         stages[arm] = [stage for stage, recipe in recipes.items() if recipe in missing and recipe not in timed]
-    samples, speeds = dict[str, list[float]](), dict[str, dict[str, Any]]()
+    samples, speeds = dict[str, list[float]](), dict[str, Speed]()
     with _as_in_a_run(plan):
         for group in _together(plan, list(trains.values())):
             for arm, speed in trainings(plan, group).items():
@@ -74,7 +99,7 @@ def study(plan: Plan) -> dict[str, dict[str, Any]]:
                 samples[recipe] = [speed["seconds_per_run"], *speed["spread"]]
         began = time.perf_counter()
         for count in range(1, PASSES + 1):
-            memo = dict[str, Any]()
+            memo = Memo()
             for arm, wanted in stages.items():
                 recipes = price.recipes(plan, arm)[1]
                 for stage, took in staged(plan, plan.runs[arm, plan.seeds[0]], wanted, memo).items():
@@ -115,18 +140,13 @@ def _as_in_a_run(plan: Plan) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def training(plan: Plan, arm: str) -> dict[str, Any]:
+def training(plan: Plan, arm: str) -> Speed:
     """`trainings` of one arm."""
     return trainings(plan, [arm])[arm]
 
 
-def trainings(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Real-size training of arms on the plan's device, turn by turn: what a step takes, a validation, and a whole run.
-
-    Returns by arm, medians over the turns: steps (how many were timed), step_seconds, tokens_per_second, validate_seconds (of
-    one), seconds_per_run (steps and validations), spread (of that: as if every step took what the fastest and what the
-    slowest turn did) and peak_bytes (of a GPU's memory; None on the CPU).
-    """
+def trainings(plan: Plan, names: list[str]) -> dict[str, Speed]:
+    """Real-size training of arms on the plan's device, turn by turn: what a step takes, a validation, and a whole run."""
     if torch.device(plan.where.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     timed = {arm: _Timed(plan, arm) for arm in names}
@@ -155,7 +175,7 @@ class _Timed:
         if validates:
             self.held_out.append(_validation(self.learner))
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> Speed:
         budget, every = self.settings["budget"], self.settings["train"]["validate_every"]
 
         def step_by(of: Callable[[list[float]], float]) -> float:
@@ -239,7 +259,7 @@ def _validation(learner: Learner) -> float:
     return out
 
 
-def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dict[str, float]:
+def staged(plan: Plan, run: Run, wanted: list[str], memo: Memo) -> dict[str, float]:
     """Seconds of each of these stages: packing, the checks and the whole evaluation, with weights as they are drawn.
 
     A stage that refuses its text or settings is left out: the run says why. memo: what arms share is timed once.
@@ -247,12 +267,22 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dic
     if not wanted:
         return {}
     settings, corpus, where = run.settings, plan.corpus(run), plan.where
-    place: dict[str, Any] = {"executor": where.executor, "device": where.device}
-    dtype = machine.dtype_of(where.precision)
-    drawn = build(settings["model"], vocab_size=corpus.vocab_size, seed=0, dtype=dtype, **place).state_dict()
+    drawn = build(
+        settings["model"], vocab_size=corpus.vocab_size, seed=0, executor=where.executor, device=where.device,
+        dtype=machine.dtype_of(where.precision),
+    ).state_dict()  # fmt: skip
 
     def decoder(like: Settings, tensors: Mapping[str, torch.Tensor]) -> Decoder:
-        return staging.decoder_of(like, tensors, corpus=corpus, seed=0, precision=where.precision, **place)
+        return staging.decoder_of(
+            like, tensors, corpus=corpus, seed=0,
+            precision=where.precision, executor=where.executor, device=where.device,
+        )  # fmt: skip
+
+    def pack(root: str) -> packing.Blob:
+        return packing.packed(
+            settings, root, lambda: drawn,
+            blobs={}, corpus=corpus, seed=0, precision=where.precision, model=functools.partial(decoder, settings),
+        )  # fmt: skip
 
     found: dict[str, float] = {}
     for name in wanted:
@@ -260,36 +290,32 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: dict[str, Any]) -> dic
         asked = settings["stage"][root]
         named = {"model": settings["model"], "corpus": corpus.key, "vocab": corpus.vocab_size}
         try:
-            how: dict[str, Any] = {"blobs": {}, "corpus": corpus, "seed": 0, "precision": where.precision}
-            pack = functools.partial(packing.packed, settings, root, lambda: drawn, **how)
-            packed, blob = _once(
-                memo,
-                {**named, **{key: asked[key] for key in ("compress", "codec", "code")}},
-                functools.partial(pack, model=functools.partial(decoder, settings)),
-            )
+            rounding = {"compress": asked["compress"], "codec": asked["codec"], "code": asked["code"]}
+            packed, blob = _once(memo.packed, {**named, **rounding}, functools.partial(pack, root))
             began = time.perf_counter()
             model = decoder(staging.windowed(settings, name), packing.unpacked(blob))
             unpacked = time.perf_counter() - began
             same = {**named, "evaluate": chosen["evaluate"], "windows": chosen["windows"]}
-            checked, _ = _once(memo, {**same, "checks": True}, functools.partial(_checks, plan, run, name, model))
+            checked, _ = _once(
+                memo.checked, {**same, "checks": True}, functools.partial(_checks, plan, run, name, model)
+            )
             key = key_of(same)
-            if key not in memo:
-                memo[key] = _evaluation(chosen["evaluate"], model, corpus, settings, where.precision)
-            found[name] = (packed if root == name else 0.0) + unpacked + checked + memo[key]
+            if key not in memo.evaluated:
+                memo.evaluated[key] = _evaluation(chosen["evaluate"], model, corpus, settings, where.precision)
+            found[name] = (packed if root == name else 0.0) + unpacked + checked + memo.evaluated[key]
         except (CheckFailed, ValueError):
             continue
     return found
 
 
-def _once(memo: dict[str, Any], asked: Mapping[str, Any], make: Callable[[], Any]) -> tuple[float, Any]:
+def _once(memo: dict[str, tuple[float, T]], asked: Mapping[str, object], make: Callable[[], T]) -> tuple[float, T]:
     """(seconds, result) of making what is asked for, the first time that it is."""
-    key = key_of(dict(asked))
+    key = key_of(asked)
     if key not in memo:
         began = time.perf_counter()
         made = make()
         memo[key] = time.perf_counter() - began, made
-    found: tuple[float, Any] = memo[key]
-    return found
+    return memo[key]
 
 
 def _checks(plan: Plan, run: Run, name: str, model: Decoder) -> object:
@@ -304,7 +330,7 @@ def _checks(plan: Plan, run: Run, name: str, model: Decoder) -> object:
 def _evaluation(choice: Choice, model: Decoder, corpus: Corpus, settings: Settings, precision: str) -> float:
     """Seconds of a whole evaluation, from samples of its text (of a probe: of its items) that grow."""
 
-    def timed(evaluator: Any, on: Corpus) -> float:
+    def timed(evaluator: Evaluator, on: Corpus) -> float:
         began = time.perf_counter()
         evaluator(model, on, settings, seed=0, precision=precision)
         return time.perf_counter() - began
@@ -319,7 +345,7 @@ def _evaluation(choice: Choice, model: Decoder, corpus: Corpus, settings: Settin
     return _grown(lambda tokens: timed(plain, _first(whole, tokens)), SMALL, len(whole.valid.tokens))
 
 
-def _with(choice: Choice, key: str, value: object) -> Any:
+def _with(choice: Choice, key: str, value: object) -> Evaluator:
     return evaluators.slot.build({**choice, **({key: value} if key in choice else {})})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, Halted
@@ -18,6 +18,7 @@ from ablab.records.run import Executed
 from ablab.study.read import read
 
 if TYPE_CHECKING:
+    from ablab.check.facts import Facts
     from ablab.launch.beside import Beside
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
@@ -93,12 +94,13 @@ class Lab:
         if self.precision not in (None, *machine.PRECISIONS):
             cure = f"choose {' or '.join(machine.PRECISIONS)}"
             raise CheckFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
-        how: dict[str, Any] = {"device": device, "precision": self.precision, "computes": computes}
-        made = plan.make(study, store, **how, say=say, recall=recall)
+        made = plan.make(
+            study, store, device=device, precision=self.precision, computes=computes, say=say, recall=recall
+        )
         measurable(made)
         return made
 
-    def check(self, say: Say = silent) -> dict[str, Any]:
+    def check(self, say: Say = silent) -> Facts:
         """Return what each arm changes and costs, what the study can show, and how a miniature of every arm fared.
 
         CheckFailed for arms that change nothing and stages that break a rule.
