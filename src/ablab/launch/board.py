@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.runs import given_up
@@ -77,7 +76,7 @@ class Board:
             killed = text == str(-signal.SIGKILL)
             kind, text = ("memory", KILLED) if killed else ("failed", f"the worker process ended with code {text}")
         outcome = {"memory": "failed: out of memory"}.get(kind, kind)
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "arm": run.arm,
             "seed": run.seed,
             "key": run.train_key,
@@ -88,7 +87,7 @@ class Board:
             self.attempts[run.arm, run.seed] += 1
             row["fault"] = text
         append_line(self.plan.directory / "ledger.jsonl", row)
-        self.progress(outcome, run, row.get("fault", ""))
+        self.progress(outcome, run, text if "fault" in row else "")
         if kind == "refused":
             self._refuse(run, text)
         elif kind == "memory" and (alone or self.attempts[run.arm, run.seed] >= ATTEMPTS):
@@ -118,7 +117,7 @@ def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Se
         fault = f"out of memory already in the check; {MORE_MEMORY}"
         if arm not in known:
             first = plan.runs[arm, plan.seeds[0]]
-            entry: dict[str, Any] = {
+            entry: dict[str, object] = {
                 "arm": arm,
                 "seed": first.seed,
                 "key": first.train_key,

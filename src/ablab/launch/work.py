@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.core.files import sha256_file
@@ -47,15 +47,18 @@ def do(
     outside.again(run.levers)
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
-    how: dict[str, Any] = {"seed": run.seed, "out": directory, **where.as_json(), "say": say}
-    how["allow_changed"] = allow_changed
     # a finished run is answered from its directory, its weights checked against their sha256
     if run.settings["train"]["weights"]:
         _unchanged(run, where)
-        done = adopt(run.settings, corpus, **how)
+        done = adopt(
+            run.settings, corpus, seed=run.seed, out=directory, say=say, allow_changed=allow_changed, **where.as_json()
+        )
     else:
         mirrored = Mirrored(mirrors, called=run.called, boards=store.root / "tensorboard")
-        done = train(run.settings, corpus, mirrors=mirrored, stop=stop, **how)
+        done = train(
+            run.settings, corpus, seed=run.seed, out=directory, mirrors=mirrored, stop=stop, say=say,
+            allow_changed=allow_changed, **where.as_json(),
+        )  # fmt: skip
     if done["status"] != "done":
         return str(done["status"])
     blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}
@@ -115,7 +118,6 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
     import torch
 
     torch.set_num_threads(terms.threads)
-    how: dict[str, Any] = {"store": terms.store, "where": terms.where, "mirrors": terms.mirrors, "stop": stop}
 
     def do_one(run: Run, say: Callable[[Said], None]) -> Said:
         def tell(text: str) -> None:
@@ -123,7 +125,11 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
                 say(("say", text))
 
         try:
-            return do(run, say=tell, allow_changed=terms.allow_changed, **how), ""
+            done = do(
+                run, store=terms.store, where=terms.where, mirrors=terms.mirrors, allow_changed=terms.allow_changed,
+                stop=stop, say=tell,
+            )  # fmt: skip
+            return done, ""
         except Interrupted:  # a parent that is gone has its checkpoint all the same
             return "interrupted", ""
         except Exception as error:
