@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,10 +19,13 @@ from ablab.core import chain
 from ablab.core.differences import close, different, shown
 from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.files import key_of, read_json, write_json
+from ablab.core.forms import fits
 from ablab.core.opened import read_whole
+from ablab.core.slot import value_of
 from ablab.data.corpus.corpus import Corpus, Valid, read_manifest
 from ablab.data.corpus.groups import recalled
 from ablab.judging import collect, judge, sources
+from ablab.records.run import Executed
 from ablab.report.shareable import shareable
 from ablab.runs import plan as planning
 from ablab.runs.plan import Plan
@@ -142,19 +145,17 @@ def _store(bundle: Bundle, folder: Path) -> Store:
 
 def _where(bundle: Bundle) -> Where:
     told = bundle.index["where"]
-    kinds = {"device": str, "precision": str, "executor": str, "micro_rows": int, "compiled": bool}
-    if told.keys() != kinds.keys() or any(type(told[name]) is not kind for name, kind in kinds.items()):
+    if not fits(told, Executed) or told.keys() != Executed.__annotations__.keys():
         raise _other(bundle, f"says that its runs were executed as {told!r}, which nothing here can")
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", told["device"]) or not 1 <= told["micro_rows"] <= 1 << 30:
         raise _other(bundle, f"says that its runs were executed as {told!r}, which nothing here can")
-    return Where(**told)
+    return Where.read(told)
 
 
 def _known(bundle: Bundle, store: Store, key: str) -> Corpus:
     """A corpus of which only the manifest and the counts are known: its texts are not in the bundle."""
     told, path = bundle.index["counts"].get(key), store.data / key
-    names = ("train", "documents", "targets", "bytes")
-    if not isinstance(told, dict) or not all(type(told.get(name)) is int and told[name] >= 0 for name in names):
+    if not fits(told, dict[str, int]) or any(told.get(name, -1) < 0 for name in bundles.COUNTED):
         raise _other(bundle, f"does not say how much corpus {key[:8]} holds")
     manifest = read_manifest(path)
     identity, tokenizer = manifest.get("identity"), manifest["tokenizer"]
@@ -171,11 +172,9 @@ def _keys(bundle: Bundle, plan: Plan) -> list[str]:
     """What of the runs that the index lists does not lie under the key that the study, read here, gives them."""
     found = []
     for row in bundle.index["runs"]:
-        asked = (str(row.get("arm")), row.get("seed")) if isinstance(row, dict) else ("", None)
-        run = plan.runs.get(asked)  # type: ignore[arg-type]
-        if run is None:
+        if not fits(row, bundles.Bundled) or (run := plan.runs.get((row["arm"], row["seed"]))) is None:
             found.append(f"the index lists a run that the study does not have: {row!r}"[:200])
-        elif (run.train_key, run.score_keys) != (row.get("train"), row.get("score")):
+        elif (run.train_key, run.score_keys) != (row["train"], row["score"]):
             made = f"{bundle.index.get('ablab')}, commit {bundle.index.get('commit')}"
             text = "lies under other keys than this ablab gives it; audit it with the one that made it"
             found.append(f"{run.arm}, seed {run.seed}: {text} ({made})")
@@ -268,9 +267,10 @@ def _shareable(plan: Plan, texts: list[str]) -> list[str]:
     return list(shareable(texts, folder=plan.study.path.parent, root=plan.store.root))
 
 
-def _lasting(verdict: dict[str, Any]) -> dict[str, Any]:
+def _lasting(verdict: Mapping[str, object]) -> dict[str, object]:
     """What of a verdict another machine must find as well. The digest of a manifest is of its paths, too."""
-    data = [{key: value for key, value in one.items() if key != "digest"} for one in verdict["data"]]
+    told = value_of(verdict, "data", list[dict[str, object]])
+    data = [{key: value for key, value in one.items() if key != "digest"} for one in told]
     return {key: value for key, value in verdict.items() if key not in ELSEWHERE} | {"data": data}
 
 

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from ablab.core.fault import Refused
 
 SHOWN = 8  # differences that are listed
+
+
+class Retrained(TypedDict):
+    """A bundled run beside the one made again here.
+
+    alike: whether code, machine, torch and threads are those of the bundle, so that every bit must agree, of the records too
+    but for clocks. differences: of the stages' deciding metric. holds: bit for bit, or where not alike within the tolerance;
+    what is counted (steps, tokens, bytes of text, documents) must agree everywhere, and so must the violations.
+    """
+
+    arm: str
+    seed: int
+    holds: bool
+    sentence: str
+    differences: dict[str, float]
+    alike: bool | None
 
 
 @dataclass
@@ -22,9 +38,9 @@ class Audit:
     held: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     noted: list[str] = field(default_factory=list)
-    retrained: dict[str, Any] | None = None
+    retrained: Retrained | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "bundle": self.key,
             "holds": not self.broken,

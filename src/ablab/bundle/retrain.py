@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ablab.bundle.findings import Retrained
 from ablab.core.differences import different
 from ablab.launch import work
 from ablab.records.result import Result
@@ -145,13 +146,8 @@ def _other_data(plan: Plan, mine: Plan) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> dict[str, Any]:
-    """The bundled run beside the one made again in `store`.
-
-    alike: whether code, machine, torch and threads are those of the bundle, so that every bit must agree, of the records too
-    but for clocks. differences: of the stages' deciding metric. holds: bit for bit, or where not alike within the tolerance;
-    what is counted (steps, tokens, bytes of text, documents) must agree everywhere, and so must the violations.
-    """
+def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> Retrained:
+    """The bundled run beside the one made again in `store`."""
     theirs, ours = plan.store.trained(run.train_key), store.trained(run.train_key)
     assert theirs is not None
     place = f"{run.arm}, seed {run.seed}, trained again"
@@ -229,7 +225,7 @@ def _first(found: list[str]) -> str:
 
 def _row(
     run: Run, holds: bool, sentence: str, gaps: dict[str, float] | None = None, alike: bool | None = None
-) -> dict[str, Any]:
+) -> Retrained:
     return {
         "arm": run.arm,
         "seed": run.seed,

@@ -16,20 +16,23 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NotRequired, TypedDict, TypeVar, cast
 
 from ablab.core import chain
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic, key_of, sha256_file
+from ablab.core.forms import fits, misfit
 from ablab.core.opened import opened as opened_file
 from ablab.core.opened import read_whole
+from ablab.core.slot import value_of
 from ablab.core.strict_json import record
-from ablab.data.corpus.corpus import digest_of_manifest
+from ablab.data.corpus.corpus import Corpus, digest_of_manifest
 from ablab.data.formats.located import changed, sealed
 from ablab.judging import history
+from ablab.records.corpus import File
 from ablab.records.decision import Asked
 from ablab.report.shareable import shareable
 from ablab.runs import given_up
@@ -49,7 +52,37 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*(/[A-Za-z0-9_][A-Za-z0-9_. -]*)
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 FREE, MOST_RATIO = 1 << 30, 64  # all members may have FREE bytes, or so many times those of the archive
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile)  # encrypted, cut, of no known kind
+COUNTED = ("train", "documents", "targets", "bytes")
 _AGAIN = "ask for the bundle again"
+T = TypeVar("T")
+
+
+class Bundled(TypedDict):
+    """A run: the keys of its training and of its stages."""
+
+    arm: str
+    seed: int
+    train: str
+    score: dict[str, str]
+
+
+class Index(TypedDict):
+    """bundle.json, as far as a reader is sure of it. counts: what of each corpus the verdict counts; weights: files of weights
+    trained elsewhere, and what they held; runs: each a Bundled; ablab and commit: what wrote it."""
+
+    format: int
+    ablab: NotRequired[object]
+    commit: NotRequired[object]
+    study: str
+    scale: str | None
+    root: str
+    where: dict[str, object]
+    corpora: dict[str, object]
+    counts: dict[str, object]
+    weights: dict[str, object]
+    runs: list[object]
+    members: dict[str, File]
+    digest: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,7 @@ class Bundle:
     """An opened bundle: its index, and where its members are read from."""
 
     path: Path
-    index: dict[str, Any]
+    index: Index
     archive: zipfile.ZipFile
 
     @property
@@ -87,7 +120,7 @@ class Bundle:
             raise _broken(self.path, f"{name} is not the file that was bundled (its sha256 differs)")
 
 
-def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = False) -> dict[str, Any]:
+def write(plan: Plan, answer: Mapping[str, object], to: Path, *, weights: bool = False) -> Index:
     """Write the bundle of a study that was judged (`answer`) to the file `to`; returns its index.
 
     weights: with the trained weights of every run. CheckFailed where no training has ended, where a script that stages count
@@ -104,22 +137,21 @@ def write(plan: Plan, answer: Mapping[str, Any], to: Path, *, weights: bool = Fa
             Fault(plan.study.path.name, fault, "do `ablab run` first, or name the --out that it was run in")
         )
     members = dict(_members(plan, answer, weights))
-    index = sealed(
-        {
-            "format": FORMAT,
-            "ablab": answer["environment"]["ablab"],
-            "commit": provenance.of_ablab(),
-            "study": plan.study.name,
-            "scale": plan.study.scale,
-            "root": plan.store.root.name,
-            "where": plan.where.as_json(),
-            "corpora": {name: plan.corpus(plan.runs[name, plan.seeds[0]]).key for name in plan.study.with_baseline},
-            "counts": {corpus.key: _counts(corpus) for corpus in plan.corpora.values()},
-            "weights": _adopted(plan),
-            "runs": runs,
-            "members": {name: _told(data) for name, data in members.items()},
-        }
-    )
+    told: Index = {
+        "format": FORMAT,
+        "ablab": value_of(answer, "environment", dict[str, object])["ablab"],
+        "commit": provenance.of_ablab(),
+        "study": plan.study.name,
+        "scale": plan.study.scale,
+        "root": plan.store.root.name,
+        "where": {**plan.where.as_json()},
+        "corpora": {name: plan.corpus(plan.runs[name, plan.seeds[0]]).key for name in plan.study.with_baseline},
+        "counts": {corpus.key: _counts(corpus) for corpus in plan.corpora.values()},
+        "weights": {**_adopted(plan)},
+        "runs": [*runs],
+        "members": {name: _told(data) for name, data in members.items()},
+    }
+    index = sealed(told)
     with atomic(to) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {INDEX: _text(index), **members}.items():
             info = zipfile.ZipInfo(name, DATE)
@@ -156,10 +188,12 @@ def opened(path: Path) -> Bundle:
     if (fault := changed(index, path, _AGAIN)) is not None:
         raise CheckFailed(fault)
     _check_index(path, index, [info.filename for info in infos])
+    if not fits(index, Index):
+        raise _broken(path, f"{INDEX} {misfit(index, Index)}")
     return Bundle(path, index, archive)
 
 
-def _check_index(path: Path, index: Mapping[str, Any], names: list[str]) -> None:
+def _check_index(path: Path, index: Mapping[str, object], names: list[str]) -> None:
     members = index.get("members")
     if not isinstance(members, dict) or not all(_plain(name, one) for name, one in members.items()):
         raise _broken(path, f"{INDEX} lists a member that no bundle has")
@@ -171,19 +205,17 @@ def _check_index(path: Path, index: Mapping[str, Any], names: list[str]) -> None
         raise _broken(path, f"{INDEX} lists two members that cannot both be written")
     if sum(one["size"] for one in members.values()) > most:
         raise _broken(path, f"would take more than {most:,} bytes")
-    kinds = {"corpora": dict, "counts": dict, "weights": dict, "where": dict, "runs": list, "root": str, "study": str}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(index.get(name), kind)]:
-        raise _broken(path, f"{INDEX} does not hold {', '.join(wrong)}")
-    if not _NAME.fullmatch(index["root"]) or "/" in index["root"] or len(index["root"]) > 200 or STUDY not in members:
+    root = index.get("root")
+    if not isinstance(root, str) or not _NAME.fullmatch(root) or "/" in root or len(root) > 200 or STUDY not in members:
         raise _broken(path, f"{INDEX} names no store or no study")
 
 
-def _in_way(name: str, members: Mapping[str, Any]) -> bool:
+def _in_way(name: str, members: Collection[str]) -> bool:
     """Whether a member lies below another one, or a part of its name is longer than that of a file."""
     return any(str(above) in members for above in Path(name).parents) or any(len(one) > 200 for one in Path(name).parts)
 
 
-def _told(data: bytes | Path) -> dict[str, Any]:
+def _told(data: bytes | Path) -> File:
     """A member as the index lists it."""
     if isinstance(data, Path):
         return {"size": data.stat().st_size, "sha256": sha256_file(data)}
@@ -194,7 +226,7 @@ def _opened(data: bytes | Path) -> IO[bytes]:
     return opened_file(data) if isinstance(data, Path) else io.BytesIO(data)
 
 
-def _plain(name: str, one: Any) -> bool:
+def _plain(name: str, one: object) -> bool:
     """Whether an entry of the index is a plain name below the bundle with a size and a sha256."""
     if not _NAME.fullmatch(name) or len(name) > 500 or name.split("/")[0] not in ("study", "store"):
         return False
@@ -206,7 +238,7 @@ def _plain(name: str, one: Any) -> bool:
     )
 
 
-def _members(plan: Plan, answer: Mapping[str, Any], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
+def _members(plan: Plan, answer: Mapping[str, object], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
     """(name, content) of everything but the index."""
     yield STUDY, plan.study.source.encode()
     yield from _scripts(plan)
@@ -220,7 +252,7 @@ def _members(plan: Plan, answer: Mapping[str, Any], weights: bool) -> Iterator[t
     if failed := given_up.failures(plan):
         yield f"{folder}/failed.json", _text(_clean(plan, failed))
     found = history.record(plan)
-    yield "store/decisions.jsonl", _lines(_clean(plan, _decisions(plan, found)))
+    yield "store/decisions.jsonl", _lines(_clean(plan, list(_decisions(plan, found))))
     for corpus in plan.corpora.values():
         manifest = _clean(plan, corpus.manifest)
         yield f"store/data/{corpus.key}/manifest.json", _text(manifest | {"digest": digest_of_manifest(manifest)})
@@ -305,14 +337,14 @@ def _other_file(path: Path, fault: str) -> CheckFailed:
     return CheckFailed(Fault(str(path), fault, "put the file itself there, or remove it"))
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run) -> Bundled:
     return {"arm": run.arm, "seed": run.seed, "train": run.train_key, "score": run.score_keys}
 
 
-def _counts(corpus: Any) -> dict[str, int]:
+def _counts(corpus: Corpus) -> dict[str, int]:
     """What of a corpus the verdict counts, so that it need not be there."""
     valid = corpus.valid
-    return {"train": corpus.n_train, "documents": len(valid), "targets": valid.n_targets, "bytes": valid.n_scored_bytes}
+    return dict(zip(COUNTED, (corpus.n_train, len(valid), valid.n_targets, valid.n_scored_bytes), strict=True))
 
 
 def _adopted(plan: Plan) -> dict[str, list[str]]:
@@ -325,17 +357,16 @@ def _adopted(plan: Plan) -> dict[str, list[str]]:
     return kept
 
 
-def _clean(plan: Plan, value: Any) -> Any:
+def _clean(plan: Plan, value: T) -> T:
     """`value` without paths of the machine."""
-    value = list(value) if isinstance(value, Iterator) else value
-    return shareable(value, folder=plan.study.path.parent, root=plan.store.root)
+    return cast(T, shareable(value, folder=plan.study.path.parent, root=plan.store.root))
 
 
-def _text(value: Any) -> bytes:
+def _text(value: object) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _lines(rows: Any) -> bytes:
+def _lines(rows: Iterable[Mapping[str, object]]) -> bytes:
     """Rows with a chain of their own: some are left out, and paths in them are shorter."""
     found, before = [], ""
     for row in rows:
