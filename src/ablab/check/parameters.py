@@ -24,7 +24,7 @@ class Parameters(TypedDict):
     decay: float | None
 
 
-class Named(TypedDict):
+class ArmRules(TypedDict):
     """An arm and the rules of its parameters, as far as they are shown."""
 
     name: str
@@ -58,7 +58,7 @@ def of(plan: Plan, name: str) -> list[Parameters]:
     return list(lines.values())
 
 
-def show(arms: Sequence[Named], console: Console) -> None:
+def show(arms: Sequence[ArmRules], console: Console) -> None:
     """Print the baseline's table, then of every other arm only what differs from it."""
     from ablab.core import grid
 

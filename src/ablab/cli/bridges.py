@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ablab.cli.options import Json, Scale, StudyFile
 from ablab.core import places
 from ablab.core.files import print_json
+
+if TYPE_CHECKING:
+    from ablab.runs.plan import Plan
 
 HEAD = (
     "# Written by `ablab explain` from Megatron flags. A study also needs [study], [decision], an arm, and data.source where "
@@ -78,7 +81,7 @@ def export(
     if chosen is None:
         raise typer.BadParameter("no arm; name one, or baseline", param_hint="ARM")
     if to == "megatron":
-        golf_only: dict[str, Any] = {"--out": out, "--runs": runs, "--device": device}
+        golf_only: dict[str, object] = {"--out": out, "--runs": runs, "--device": device}
         golf_only |= {"--author": author, "--github-id": github_id, "--title": title}
         if given := [flag for flag, value in golf_only.items() if value is not None]:
             raise typer.BadParameter(f"{', '.join(given)} belongs to --to golf; leave it out", param_hint=given[0])
@@ -87,8 +90,10 @@ def export(
         wanted = {"--out": out, "--author": author, "--github-id": github_id}
         missing = [flag for flag, value in wanted.items() if not value]
         raise typer.BadParameter(f"a submission needs {', '.join(missing)}", param_hint=missing[0])
-    who = {"author": author, "github_id": github_id, "name": title}
-    files = _to_golf(study, chosen, scale, out, runs or Path("runs"), device or "cpu", **who)
+    from ablab.bridges.golf import export as golf
+
+    plan = _plan(study, scale, runs or Path("runs"), device or "cpu")
+    files = golf.export(plan, chosen, places.real(out), author=author, github_id=github_id, name=title)
     if as_json:
         print_json({"folder": str(out), "files": [str(path) for path in files]})
         return
@@ -114,11 +119,10 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
     shown.notes(found.notes, lambda text: print(text, file=sys.stderr), _width())
 
 
-def _to_golf(study: Path, arm: str, scale: str | None, out: Path, runs: Path, device: str, **who: Any) -> list[Path]:
-    from ablab.bridges.golf import export as golf
+def _plan(study: Path, scale: str | None, runs: Path, device: str) -> Plan:
     from ablab.launch.study import Lab
 
-    return list(golf.export(Lab(study, scale, runs, device).plan(computes=False), arm, places.real(out), **who))
+    return Lab(study, scale, runs, device).plan(computes=False)
 
 
 def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -12,6 +12,21 @@ from ablab.core.files import print_json
 
 if TYPE_CHECKING:
     from ablab.runs.plan import Plan, Run
+
+
+class Sent(TypedDict):
+    """Rows that were sent, or why none was."""
+
+    rows: int
+    note: str
+
+
+class SentRow(Sent):
+    """Those of a run, and to which dashboard."""
+
+    arm: str
+    seed: int
+    mirror: str
 
 
 def mirror(
@@ -28,12 +43,12 @@ def mirror(
     for name in mirror:
         mirrors.check(name)
     plan = Lab(study, scale, out, device=None).plan(computes=False, recall=aside)
-    rows = list[dict[str, Any]]()
+    rows = list[SentRow]()
     runs = {run.train_key: run for run in reversed(plan.runs.values()) if not run.settings["train"]["weights"]}
     for name in mirror:
         for run in reversed(runs.values()):
             if (plan.store.train(run.train_key) / mirrors.METRICS).is_file():
-                row = {"arm": run.arm, "seed": run.seed, "mirror": name, **_sent(plan, run, name)}
+                row: SentRow = {"arm": run.arm, "seed": run.seed, "mirror": name, **_sent(plan, run, name)}
                 rows.append(row)
                 if not as_json:
                     said = row["note"] or f"{row['rows']:,} rows sent to {name}"
@@ -44,7 +59,7 @@ def mirror(
         print("no run of this study has metrics yet")
 
 
-def _sent(plan: Plan, run: Run, name: str) -> dict[str, Any]:
+def _sent(plan: Plan, run: Run, name: str) -> Sent:
     """Send one run's rows; how many. CheckFailed where the dashboard does not take them: what it took is remembered."""
     from ablab.core.fault import CheckFailed, Fault, InUse
     from ablab.runtime.lock import locked

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def _device(device: str | None) -> str | None:
@@ -60,7 +63,7 @@ def say(text: str, hang: int = 2) -> None:
     grid.say(text, screen, width=screen.width, hang=hang)
 
 
-def console() -> Any:
+def console() -> Console:
     """Where tables are drawn."""
     from ablab.core import grid
 

@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ablab.core.plain import plain
 from ablab.core.streams import styled
@@ -33,16 +32,16 @@ def show(plan: Plan, *, quiet: bool) -> Iterator[Progress]:
 def _live(plan: Plan) -> Iterator[Progress]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 
     console = Console(file=styled(), highlight=False)
     if console.width < BAR_WIDTH:  # one text, so that it is cut at its end and not in the arm's name
-        columns: list[Any] = [TextColumn("{task.description}: {task.fields[text]}")]
+        columns: list[ProgressColumn] = [TextColumn("{task.description}: {task.fields[text]}")]
     else:
         name, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
         columns = [name, BarColumn(bar_width=24), text, TimeElapsedColumn()]
     with Progress(*columns, console=console, transient=True) as bars:
-        lines: dict[tuple[str, int], Any] = {}
+        lines: dict[tuple[str, int], TaskID] = {}
 
         def take(kind: str, run: Run | None, text: str) -> None:
             assert run is not None

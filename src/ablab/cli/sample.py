@@ -6,7 +6,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack, cast
 
 import typer
 
@@ -43,9 +43,9 @@ def sample(
     plan = lab.plan(computes=False, recall=aside)
     run = _trained(plan, arm, seed, lab.again)
     _say_what_changed(plan, run)
-    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
+    draws: Draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
     try:
-        found = continued(plan, run, prompt, tokens, **asked)
+        found = continued(plan, run, prompt, tokens, **draws)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--prompt, --tokens, --top-p") from error
     if as_json:
@@ -62,12 +62,42 @@ def sample(
     )
 
 
-def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any) -> dict[str, Any]:
+class Draws(TypedDict, total=False):
+    """How tokens are drawn (`ablab.model.generate`)."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+
+
+class Continuation(TypedDict):
+    """tokens: how many are new; ended: the document came to its end."""
+
+    prompt: str
+    text: str
+    tokens: int
+    ended: bool
+
+
+class Continued(TypedDict):
+    """Prompts of one run, continued; tokens_per_second is None where there is one token of each."""
+
+    arm: str
+    seed: int
+    samples: list[Continuation]
+    tokens_per_second: float | None
+    step_seconds_quartiles: list[float] | None
+    prompt_seconds: float
+    seconds: float
+    cache_bytes: int
+    precision: str
+
+
+def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unpack[Draws]) -> Continued:
     """The prompts, each behind a document's start, continued by the run's weights; positions hear the whole length.
 
-    On Harmony conversations a prompt is a user's message, and what follows it is the assistant's.
-
-    samples: prompt, text, tokens (how many are new), ended (the document came to its end). ValueError as `generate`
+    On Harmony conversations a prompt is a user's message, and what follows it is the assistant's. ValueError as `generate`
     raises it.
     """
     from ablab.model.generate import generate
@@ -82,8 +112,8 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **asked: Any
     decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, **place)
     seq_len, whole = run.settings["model"]["seq_len"], max(map(len, rows)) + n_new
     with inference(decoder, where.precision), declared(decoder, max(seq_len, whole), seq_len):
-        found = generate(decoder, rows, n_new, stop=stops, **asked)
-    samples: list[dict[str, Any]] = []
+        found = generate(decoder, rows, n_new, stop=stops, **draws)
+    samples: list[Continuation] = []
     for prompt, new in zip(prompts, found.tokens, strict=True):
         ended = new[-1] in stops
         text = corpus.tokenizer.decode(new[:-1] if ended else new)
