@@ -10,6 +10,7 @@ import numpy as np
 
 from ablab.judging import cost
 from ablab.verdict import ArmSpec, Decision, Documents, RunScore, Verdict, judge
+from ablab.verdict.rows import Row
 
 STAGES = ("pre_quant", "post_quant", "sliding", "ttt")
 CHAIN = {"sliding": "post_quant", "ttt": "post_quant"}
@@ -83,6 +84,8 @@ def costs(arm: str) -> dict[str, Any]:
             "pack": 12.4 * slow if stage == "post_quant" else 0.2,
             "check": 6.0,
             "evaluate": seconds * slow - 0.2,
+            "spread": None,
+            "root_pack": 0.0,
         }
         for stage, seconds in zip(STAGES, (7.4, 25.5, 121.0, 366.5), strict=True)
     }
@@ -102,9 +105,16 @@ def costs(arm: str) -> dict[str, Any]:
         },
     }
     return {
-        "parameters": 35_944_536,
+        **dict.fromkeys(("parameters", "active_parameters", "body_parameters"), 35_944_536),
+        "embedding_parameters": 0,
+        "flops_per_token": 2.2e8,
+        **dict.fromkeys(("cache_bytes_per_token", "cache_bytes_at_seq_len"), 4096),
+        "cache_precision": "bf16",
+        "peak_bytes": max(one["peak_bytes"] for one in stages.values()),
         "tokens_per_second": speed,
+        "step_ms": 1000 * 786_432 / speed,
         "train_seconds": trained_in,
+        "stage_seconds": {stage: one["seconds"] for stage, one in stages.items()},
         "clocks": clocks,
         "spread": {key: cost.spread(clocks[key]) for key in ("train_seconds", "tokens_per_second")},
         "bytes": bytes_,
@@ -131,7 +141,7 @@ def bands(stage: str, arm: str) -> dict[str, Any]:
         width = np.where(np.arange(len(width)) == len(width) - 1, 0.995, 0.005 * width)
     i = list(STAGES).index(stage)
     nats = [LEVEL[i] + 1.4 / (1 + k) + (EFFECT[arm][0] if k < 9 else EFFECT[arm][2]) for k in range(len(width))]
-    found = {"edges": edges, "nats_per_token": nats, "tokens": (40_540_160 * width).tolist()}
+    found = {"edges": edges, "nats_per_token": nats, "tokens": (40_540_160 * width).tolist(), "seeds": [0, 1, 2]}
     if arm != "baseline":
         theirs = bands(stage, "baseline")["nats_per_token"]
         found["difference"] = [
@@ -202,7 +212,8 @@ def verdict(stage: str = "sliding", seeds: int = 3, at_most: int = 3, long_train
             how = {"timed": False, "same_weights": name in SHARED}
             beside = cost.against(own, costs("baseline"), stage, **how)
         more = {"changes": [path] if path else [], "cost": own, "cost_against": beside, "expect": {}}
-        arms.append({**row, **more, "because": None, "together": None, "over_limits": text if over > 0 else ""})
+        more |= dict.fromkeys(("because", "together", "contrast"))
+        arms.append({**row, **more, "over_limits": text if over > 0 else ""})
     listed = [
         {
             "arm": one.arm,
@@ -213,11 +224,12 @@ def verdict(stage: str = "sliding", seeds: int = 3, at_most: int = 3, long_train
             "trajectory": [],
             "spikes": 0,
             "seconds": one.seconds,
+            "fault": None,
             "key": f"{abs(hash((one.arm, one.seed))) % 10**16:016d}",
         }
         for one in scored
     ]
-    return {
+    return empty() | {
         "study": "eval-time-levers",
         "scale": "golf",
         "question": "Which levers that act after training hold at every stage?",
@@ -227,7 +239,8 @@ def verdict(stage: str = "sliding", seeds: int = 3, at_most: int = 3, long_train
         "matters": 0.002,
         "confidence": 0.95,
         **{
-            key: found[key] for key in ("decided_by", "winner", "sentence", "notes", "looks", "weights", "bits_per_nat")
+            key: found[key]
+            for key in ("decided_by", "winner", "sentence", "notes", "looks", "weights", "bits_per_nat", "warnings")
         },
         "arms": arms,
         "runs": listed,
@@ -243,8 +256,38 @@ def verdict(stage: str = "sliding", seeds: int = 3, at_most: int = 3, long_train
     }
 
 
+def empty() -> dict[str, Any]:
+    """The verdict of a study of which nothing exists yet, without arms."""
+    found: dict[str, Any] = {
+        key: [] for key in ("arms", "runs", "stages", "warnings", "notes", "looks", "weights", "data")
+    }
+    found |= {key: [] for key in ("decisions", "changed", "earlier")}
+    found |= {
+        key: {} for key in ("levels", "bands", "positions", "validated", "artifacts", "needle", "baseline", "limits")
+    }
+    found |= {key: "" for key in ("study", "question", "fingerprint", "version")}
+    found |= dict.fromkeys(("scale", "winner", "correlation", "bits_per_nat", "bank"))
+    found |= {
+        "metric": "nats_per_token",
+        "stage": "pre_quant",
+        "matters": 0.005,
+        "confidence": 0.95,
+        "exploratory": False,
+    }
+    found |= {"decided_by": "not finished", "sentence": "No winner (not finished), 6 runs to the next look."}
+    found |= {"on_baseline": {"arms": 0, "families": 0}, "chains": {}, "environment": {}}
+    return found | {"budget": {"tokens": 1000, "seconds": None, "batch_tokens": 100}}
+
+
+def arm(name: str, on: str | None = "baseline", word: str | None = "inconclusive", **said: Any) -> dict[str, Any]:
+    """A row of a verdict: what a waiting arm has, but for what is said of it."""
+    row = Row(name, on, word).as_json()
+    more = {"changes": [], "expect": {}, "cost": costs("baseline"), "cost_against": None, "over_limits": ""}
+    return {**row, **dict.fromkeys(("because", "together", "contrast")), **more, **said}
+
+
 def tiers(i: int) -> dict[str, Any]:
-    distances, positions = [16, 64, 256, 1024], [256, 512, 1024, 2048]
+    distances, positions = [16, 64, 256, 1024, 4096], [256, 512, 1024, 2048, 4096]  # edges of bins
     natural = {"distances": distances, "values": [1.21 - 0.1 * k - 0.1 * i for k in range(4)], "se": [0.03] * 4}
     gain = {"positions": positions, "values": [0.011 * k * (1 + i) for k in range(4)], "se": [0.002] * 4, "short": 128}
-    return {"natural": {**natural, "tokens": [4000] * 4}, "gain": {**gain, "tokens": [9000] * 4}}
+    return {"seeds": [0, 1, 2], "natural": {**natural, "tokens": [4000] * 4}, "gain": {**gain, "tokens": [9000] * 4}}

@@ -10,6 +10,7 @@ from ablab.check import conformance
 from ablab.check.conformance import BOS, VOCAB
 from ablab.data.corpus.corpus import Corpus
 from ablab.model import mlps
+from ablab.records.corpus import Manifest
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 from ablab.training import losses, optimizers, qats, schedules
 
@@ -17,8 +18,21 @@ __all__ = ["BOS", "VOCAB"]
 
 
 def corpus(count: int = 60) -> Corpus:
-    """The corpus of the conformance checks, from another stream."""
-    return dataclasses.replace(conformance.walks("test", count), key="tiny")
+    """The corpus of the conformance checks, from another stream, with the manifest of a page."""
+    made = conformance.walks("test", count)
+    held_out = len(made.valid.tokens)
+    manifest: Manifest = {
+        "key": "tiny",
+        "identity": {},
+        "inputs": [],
+        "tokenizer": {"choice": {"name": "bytes"}, "vocab_size": VOCAB, "bos_id": BOS, "fingerprint": ""},
+        "files": {},
+        "parts": [],
+        "dtype": "<u2",
+        "counts": {"train_tokens": len(made.tokens), "valid_tokens": held_out, "valid_bytes": held_out},
+        "digest": "",
+    }
+    return dataclasses.replace(made, key="tiny", manifest=manifest)
 
 
 def choice(slot: Any, value: Any) -> Any:

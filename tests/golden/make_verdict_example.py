@@ -468,6 +468,61 @@ verdict["artifacts"] = {
         for arm in arms
     }
 }
+# the rest of what judging writes, which this study has nothing to say of
+NONE = (
+    "s",
+    "c",
+    "mde",
+    "chance",
+    "price",
+    "lower",
+    "look",
+    "m",
+    "diverged",
+    "reference_diverged",
+    "se_doc",
+    "low_text",
+)
+NONE += ("high_text", "text_documents", "correlation", "seeds_saved", "together", "contrast")
+for arm in arms:
+    name = arm["name"]
+    blank = dict.fromkeys(NONE) | {"fresh": False, "text_said": "", "unstable": {}}
+    blank["pairs"] = [] if name == "baseline" else [i for i in range(SEEDS[name]) if (name, i) != LOST]
+    arm |= {key: value for key, value in blank.items() if key not in arm}
+    arm["steps"]["post_quant"]["said"] = ""
+    if name == "baseline":
+        rows = {"pre_quant": level[name], "post_quant": packed[name]}
+        arm["stages"] = {s: {"mean": r(v.mean()), **dict.fromkeys(("delta", "low", "high"))} for s, v in rows.items()}
+    else:
+        arm |= {"record": {"kind": "declared", "after": 0, "because": "", "family": 0}, "pooled": None}
+        arm["cost_against"] |= {"train_spread": None, "stage_spread": None}
+        if arm["price"]:
+            arm["price"]["evaluations"] = 0
+    spent = arm["cost"]
+    spent |= {"active_parameters": spent["parameters"], "cache_bytes_per_token": 1024, "cache_precision": "bf16"}
+    spent |= {"cache_bytes_at_seq_len": 1_048_576, "peak_bytes": max(s["peak_bytes"] for s in spent["stages"].values())}
+    spent["stage_seconds"] = {stage: one["seconds"] for stage, one in spent["stages"].items()}
+    spent["clocks"] = {"train_seconds": {}, "tokens_per_second": {}, "stage_seconds": {}}
+    spent["spread"] = {"train_seconds": None, "tokens_per_second": None}
+    for one in spent["stages"].values():
+        one |= {"spread": None, "root_pack": 0.0}
+for run in runs:
+    run.setdefault("fault", None)
+    if run["status"] == "failed":
+        del run["spikes"]
+for by_arm in bands.values():
+    for arm_name, band in by_arm.items():
+        band["seeds"] = [0, 1, 2]
+        if arm_name != "baseline":
+            band["pairs"] = [i for i in range(SEEDS[arm_name]) if (arm_name, i) != LOST]
+for arm_name, one in needle.items():
+    one["seeds"] = [0, 1, 2]
+    if arm_name != "baseline":
+        one["difference"]["pairs"] = [i for i in range(SEEDS[arm_name]) if (arm_name, i) != LOST]
+verdict["data"][0]["tokenizer"]["fingerprint"] = ""
+verdict["data"][0] |= {"parts": [], "digest": ""}
+verdict |= {"warnings": [], "levels": {}, "validated": {}, "on_baseline": {"arms": 3, "families": 1}, "baseline": {}}
+verdict |= {"fingerprint": "", "changed": [], "chains": {}, "version": "", "earlier": []}
 early = (level["grape_a"] - base[:5])[:3]
 assert abs(early.mean()) < stats.t.isf(ALPHA * WEIGHTS[0] / 4, 2) * early.std(ddof=1) / math.sqrt(3), (
     "grape_a must be open at look 1"

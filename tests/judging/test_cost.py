@@ -76,7 +76,7 @@ def test_times_are_compared_seed_by_seed() -> None:
     assert spread["sure_low"] < 1.9 and spread["sure_high"] > 2.2
     alone = cost.against(theirs(train=(120.0,)), theirs(), "late", timed=False)["train_spread"]
     assert (alone["pairs"], alone["sure_low"], alone["sure_high"]) == (1, None, None)
-    other = cost.Ratio.of({"7": 3.0}, {"8": 2.0})
+    other = cost.times({"7": 3.0}, {"8": 2.0})
     assert other is None, "runs of other seeds are no pair"
     slow = theirs(speed=(40.0,) * 3)
     assert cost.against(slow, theirs(), "late", timed=True)["train_time"] == pytest.approx(1.25)  # wall clock: speed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 from typing import Any
@@ -11,10 +12,12 @@ from tests import finished_store as made
 
 from ablab.core.forms import misfit
 from ablab.judging.judge import conclude
+from ablab.records import answer as records
 from ablab.records.answer import Answer, Kept
 from ablab.records.result import Result
 from ablab.records.run import Trained
 from ablab.report import html, markdown
+from ablab.verdict import rows
 
 FORMS: dict[str, type] = {"done.json": Trained, "result.json": Result, "verdict.json": Kept}
 
@@ -30,7 +33,15 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
 
 def test_a_verdict_is_of_the_form_that_the_report_reads(held: dict[str, list[dict[str, Any]]]) -> None:
     for verdict in held["verdict.json"]:
-        assert misfit(verdict, Answer) == "" and verdict.keys() >= {"arms", "runs", "stages", "bands", "looks", "data"}
+        assert misfit(verdict, Answer) == "" and verdict.keys() == typing.get_type_hints(Answer).keys()
+
+
+@pytest.mark.parametrize("name", ["Row", "Band", "StageBand", "Gap", "Step", "Inversion", "Rate", "Price", "Verdict"])
+def test_what_the_verdict_says_has_the_fields_of_its_record(name: str) -> None:
+    """`ablab.verdict` imports no record, so they stand twice."""
+    record = records.Said if name == "Verdict" else getattr(records, name)
+    said = {field.name for field in dataclasses.fields(getattr(rows, name))}
+    assert typing.get_type_hints(record).keys() == said - ({"rows"} if name == "Verdict" else set())
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NotRequired, TypedDict, TypeVar, cast
+from typing import IO, NotRequired, TypedDict, TypeVar
 
 from ablab.core import chain
 from ablab.core.fault import CheckFailed, Fault
@@ -359,7 +359,7 @@ def _adopted(plan: Plan) -> dict[str, list[str]]:
 
 def _clean(plan: Plan, value: T) -> T:
     """`value` without paths of the machine."""
-    return cast(T, shareable(value, folder=plan.study.path.parent, root=plan.store.root))
+    return shareable(value, folder=plan.study.path.parent, root=plan.store.root)
 
 
 def _text(value: object) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict
 
 from ablab.check import miniature
 from ablab.check import parameters as rules
@@ -133,7 +133,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
         "notes": [*scaled.notes(plan.study.source, plan.study.scale), *notes(plan)],
         "where": plan.where.as_json(),
     }
-    return cast(Facts, shareable(found, folder=plan.study.path.parent, root=plan.store.root))
+    return shareable(found, folder=plan.study.path.parent, root=plan.store.root)
 
 
 def readable(plan: Plan) -> None:

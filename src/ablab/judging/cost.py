@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from ablab.records.answer import Packed
+from ablab.records.cost import Beside, Clocks, Cost, Margin, Spent, Spread, StageCost, Times
 from ablab.records.result import Result
+from ablab.records.settings import StageSettings
 from ablab.verdict.spending import t_isf
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ LIMITS = {
 }
 
 
-def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
     """What an arm costs: parameters, arithmetic, cache, measured speed (median over its runs) and artifact bytes.
 
     seeds: those whose runs are measured (all of them); limits hold for every run there is.
@@ -58,7 +60,7 @@ def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, A
     }
 
 
-def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Spent:
     """What the arm's finished runs at these seeds (all of them) took: medians of speed, time and bytes."""
     runs = [plan.runs[name, seed] for seed in plan.seeds if seeds is None or seed in seeds]
     done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done"]
@@ -76,36 +78,44 @@ def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str
         "stage_seconds": {stage: median([r["seconds"] for r in rows]) for stage, rows in each.items()},
         "stages": stages(plan, name, seeds),
         "clocks": clocks,
-        "spread": {key: spread(clocks[key]) for key in ("train_seconds", "tokens_per_second")},
+        "spread": {
+            "train_seconds": spread(clocks["train_seconds"]),
+            "tokens_per_second": spread(clocks["tokens_per_second"]),
+        },
     }
 
 
-def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, dict[str, Any]]:
-    """Per stage, medians over the arm's finished seeds: seconds and their parts, peak memory, and the artifact's bytes.
-
-    spread: of the seconds, {low, high, runs}. root_pack: seconds of packing at the stage whose bytes this one evaluates
-    (`after`); 0 where it packs its own.
-    """
+def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, StageCost]:
+    """Per stage, medians over the arm's finished seeds. root_pack is 0 where a stage packs its own bytes."""
     from ablab.artifact import blob as packing
 
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, StageCost] = {}
     settings = plan.runs[name, plan.seeds[0]].settings
     for stage in plan.stages:
         rows = _results(plan, name, stage, seeds)
         if rows:
-            timing = {
-                part: median([r.get("timing", {}).get(part) for r in rows]) for part in ("pack", "check", "evaluate")
-            }
-            kept = ("seconds", "peak_bytes", "bytes", "model_bytes", "code_bytes")
-            found[stage] = {**{key: median([r.get(key) for r in rows]) for key in kept}, **timing}
-            found[stage]["spread"] = spread({str(i): r.get("seconds") for i, r in enumerate(rows)})
             root = packing.root(settings, stage)
-            before = [r.get("timing", {}).get("pack") for r in _results(plan, name, root, seeds)]
-            found[stage]["root_pack"] = 0.0 if root == stage else median(before)
+            found[stage] = {
+                "seconds": median([r["seconds"] for r in rows]),
+                "peak_bytes": median([r.get("peak_bytes") for r in rows]),
+                "bytes": median([r["bytes"] for r in rows]),
+                "model_bytes": median([r.get("model_bytes") for r in rows]),
+                "code_bytes": median([r.get("code_bytes") for r in rows]),
+                "pack": _timed(rows, "pack"),
+                "check": _timed(rows, "check"),
+                "evaluate": _timed(rows, "evaluate"),
+                "spread": spread({str(i): r["seconds"] for i, r in enumerate(rows)}),
+                "root_pack": 0.0 if root == stage else _timed(_results(plan, name, root, seeds), "pack"),
+            }
     return found
 
 
-def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> dict[str, Any]:
+def _timed(rows: Sequence[Result], part: Literal["pack", "check", "evaluate"]) -> float | None:
+    """Median seconds of a part of a stage."""
+    return median([r.get("timing", {}).get(part) for r in rows])
+
+
+def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> Clocks:
     """Every measured time of an arm by seed (as text): of training, and per stage with the packing that it stands on."""
     from ablab.artifact import blob as packing
 
@@ -132,59 +142,53 @@ def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> floa
     result, below = plan.store.scored(keys[stage]), plan.store.scored(keys[root]) if root != stage else None
     if result is None:
         return None
-    own = _stage_time({**result.get("timing", {}), "seconds": result["seconds"]})
+    timing = result.get("timing", {})
+    own = _stage_time(result["seconds"], timing.get("pack"), timing.get("evaluate"))
     if root == stage or "timing" not in result:  # a result that does not tell its parts apart
         return own
     before = None if below is None else below.get("timing", {}).get("pack")
     return None if own is None or before is None else own + before
 
 
-def spread(values: Mapping[str, float | None]) -> dict[str, Any] | None:
+def spread(values: Mapping[str, float | None]) -> Spread | None:
     """The least and the most of measured times, and how many there are; None of none."""
     known = [v for v in values.values() if v is not None]
     return {"low": min(known), "high": max(known), "runs": len(known)} if known else None
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """What a time is to another, seed by seed: the median, the least and the most of the pairs.
+def times(above: Mapping[str, float | None], below: Mapping[str, float | None]) -> Times | None:
+    """What an arm's times are to another's, over the seeds that both have; None without one.
 
-    sure_low and sure_high: a t interval of the typical ratio (of logs), from CLOCKS pairs on. A ratio that no clock was
-    needed for has no pairs.
+    sure_low and sure_high: a t interval of the typical ratio (of logs), from CLOCKS pairs on.
     """
-
-    median: float
-    low: float
-    high: float
-    pairs: int
-    sure_low: float | None = None
-    sure_high: float | None = None
-
-    @classmethod
-    def of(cls, above: Mapping[str, float | None], below: Mapping[str, float | None]) -> Ratio | None:
-        """Of two arms' times by seed, over the seeds that both have; None without one."""
-        pairs = [(above[seed], below[seed]) for seed in above if seed in below]
-        ratios = [a / b for a, b in pairs if a and b]
-        if not ratios:
-            return None
-        found = cls(statistics.median(ratios), min(ratios), max(ratios), len(ratios))
-        if len(ratios) < CLOCKS:
-            return found
-        logs = [math.log(ratio) for ratio in ratios]
-        half = t_isf((1 - SURE) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
-        middle = statistics.fmean(logs)
-        return replace(found, sure_low=math.exp(middle - half), sure_high=math.exp(middle + half))
+    pairs = [(above[seed], below[seed]) for seed in above if seed in below]
+    ratios = [a / b for a, b in pairs if a and b]
+    if not ratios:
+        return None
+    found: Times = {
+        "median": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "pairs": len(ratios),
+        "sure_low": None,
+        "sure_high": None,
+    }
+    if len(ratios) < CLOCKS:
+        return found
+    logs = [math.log(ratio) for ratio in ratios]
+    half = t_isf((1 - SURE) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    middle = statistics.fmean(logs)
+    return {**found, "sure_low": math.exp(middle - half), "sure_high": math.exp(middle + half)}
 
 
-SAME = Ratio(1.0, 1.0, 1.0, 0, 1.0, 1.0)  # of arms that train nothing of their own
+# Of arms that train nothing of their own: no clock is needed for it, so it has no pairs.
+SAME: Times = {"median": 1.0, "low": 1.0, "high": 1.0, "pairs": 0, "sure_low": 1.0, "sure_high": 1.0}
 
 
-def against(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any], stage: str, *, timed: bool, same_weights: bool = False
-) -> dict[str, Any]:
+def against(mine: Spent, theirs: Spent, stage: str, *, timed: bool, same_weights: bool = False) -> Beside:
     """What an arm costs beside its reference: bytes as a difference, times and memory as ratios, and whether it is free.
 
-    train_time and stage_time are medians over pairs of runs at one seed, train_spread and stage_spread their `Ratio`s.
+    train_time and stage_time are medians over pairs of runs at one seed, train_spread and stage_spread all of `times`.
     free: no more bytes at the deciding stage `stage`, and neither training nor that stage takes longer by more than NOISE,
     both at the whole interval of the typical ratio; false where there are more bytes, or one of the intervals lies beyond
     NOISE; null where the clocks do not tell, or something was not measured. A stage's time has the packing of the stage
@@ -192,46 +196,47 @@ def against(
     its own.
     """
     ours, other = mine["clocks"], theirs["clocks"]
-    training: Ratio | None = SAME
-    if not same_weights:
-        key = "tokens_per_second" if timed else "train_seconds"
-        training = Ratio.of(other[key], ours[key]) if timed else Ratio.of(ours[key], other[key])
-    evaluation = Ratio.of(ours["stage_seconds"].get(stage, {}), other["stage_seconds"].get(stage, {}))
-    here, there = (cost.get("stages", {}).get(stage, {}) for cost in (mine, theirs))
-    more = None if None in (mine["bytes"], theirs["bytes"]) else mine["bytes"] - theirs["bytes"]
+    training: Times | None = SAME
+    if not same_weights and timed:
+        training = times(other["tokens_per_second"], ours["tokens_per_second"])
+    elif not same_weights:
+        training = times(ours["train_seconds"], other["train_seconds"])
+    evaluation = times(ours["stage_seconds"].get(stage, {}), other["stage_seconds"].get(stage, {}))
+    peaks = [cost["stages"][stage]["peak_bytes"] if stage in cost["stages"] else None for cost in (mine, theirs)]
+    size, there = mine["bytes"], theirs["bytes"]
+    more = None if size is None or there is None else size - there
     return {
         "bytes": more,
-        "train_time": training.median if training else None,
-        "stage_time": evaluation.median if evaluation else None,
-        "train_spread": asdict(training) if training else None,
-        "stage_spread": asdict(evaluation) if evaluation else None,
-        "peak_bytes": _over(here.get("peak_bytes"), there.get("peak_bytes")),
+        "train_time": training["median"] if training else None,
+        "stage_time": evaluation["median"] if evaluation else None,
+        "train_spread": training,
+        "stage_spread": evaluation,
+        "peak_bytes": _over(*peaks),
         "free": _free(more, training, evaluation),
     }
 
 
-def _free(more: float | None, *times: Ratio | None) -> bool | None:
+def _free(more: float | None, *took: Times | None) -> bool | None:
     """Whether nothing is paid, where bytes and clocks tell."""
-    if more is None or None in times:
+    if more is None or None in took:
         return None
-    lows, highs = [t.sure_low for t in times if t], [t.sure_high for t in times if t]
+    lows, highs = [t["sure_low"] for t in took if t], [t["sure_high"] for t in took if t]
     if more > 0 or any(low is not None and low > 1 + NOISE for low in lows):
         return False
     return True if all(high is not None and high <= 1 + NOISE for high in highs) else None
 
 
-def _stage_time(stage: Mapping[str, float | None]) -> float | None:
+def _stage_time(seconds: float | None, pack: float | None, evaluate: float | None) -> float | None:
     """Packing and evaluating; the checks' own time is no cost of the arm. Results that do not tell them apart: all of it."""
-    pack, evaluate = stage.get("pack"), stage.get("evaluate")
-    return stage.get("seconds") if pack is None or evaluate is None else pack + evaluate
+    return seconds if pack is None or evaluate is None else pack + evaluate
 
 
 def _over(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-def margins(plan: Plan, name: str) -> dict[str, dict[str, float]]:
-    """Every limit of the study that can be held against an arm: {what: {limit, value, margin}}, margin below 0 is over.
+def margins(plan: Plan, name: str) -> dict[str, Margin]:
+    """Every limit of the study that can be held against an arm, by its name.
 
     Bytes and memory are those of the largest seed, each of which must fit; times are medians. Bytes: the largest artifact
     among the stages that compress (a compressor other than keep, or a codec other than raw); where none does, the deciding
@@ -262,10 +267,11 @@ def _measured(plan: Plan, name: str, what: str) -> float | None:
         return max((r["bytes"] for stage in held for r in _results(plan, name, stage)), default=None)
     if what == "memory":
         return max((peak for _, peak in _peaks(plan, name)), default=None)
-    return max((t for t in map(_stage_time, stages(plan, name).values()) if t is not None), default=None)
+    each = [_stage_time(one["seconds"], one["pack"], one["evaluate"]) for one in stages(plan, name).values()]
+    return max((t for t in each if t is not None), default=None)
 
 
-def _compresses(chosen: Mapping[str, Any]) -> bool:
+def _compresses(chosen: StageSettings) -> bool:
     """Whether a stage makes an artifact that is smaller than the weights: it packs, and not by keeping them raw."""
     if chosen["after"] is not None:
         return False
@@ -295,20 +301,26 @@ def _exact(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.3g}"
 
 
-def artifacts(plan: Plan, name: str) -> dict[str, dict[str, Any]]:
+def artifacts(plan: Plan, name: str) -> dict[str, Packed]:
     """Per stage that packs (none that stands on another): the artifact's account, bytes over the arm's finished seeds.
 
     Schemes, prediction, rotation and correction are those of the first finished seed; nothing for weights kept as they are.
     """
-    found = {}
+    found: dict[str, Packed] = {}
     for stage, chosen in plan.runs[name, plan.seeds[0]].settings["stage"].items():
-        rows = [r for r in _results(plan, name, stage) if r.get("artifact")]
-        if rows and chosen["after"] is None and (chosen["compress"] or {}).get("name") != "keep":
+        rows = [r for r in _results(plan, name, stage) if r["artifact"]]
+        if rows and chosen["after"] is None and chosen["compress"]["name"] != "keep":
             sizes = [r["bytes"] for r in rows]
-            parts = {key: median([r.get(key) for r in rows]) for key in ("model_bytes", "code_bytes")}
-            ratios = [r["artifact"].get("ratio") for r in rows]
-            over = {"bytes": median(sizes), "least": min(sizes), "most": max(sizes), **parts, "seeds": len(rows)}
-            found[stage] = {**rows[0]["artifact"], **over, "ratio": median(ratios)}
+            found[stage] = {
+                **rows[0]["artifact"],
+                "bytes": median(sizes),
+                "least": min(sizes),
+                "most": max(sizes),
+                "model_bytes": median([r.get("model_bytes") for r in rows]),
+                "code_bytes": median([r.get("code_bytes") for r in rows]),
+                "seeds": len(rows),
+                "ratio": median([r["artifact"].get("ratio") for r in rows]),
+            }
     return found
 
 
@@ -322,7 +334,7 @@ def _peaks(plan: Plan, name: str) -> list[tuple[str, float]]:
     return [(stage, peak) for stage, peak in rows if peak is not None]
 
 
-def median(values: list[Any]) -> float | None:
+def median(values: Sequence[float | None]) -> float | None:
     """Median of the numbers among `values`; None where there are none."""
     known = [v for v in values if v is not None]
     return statistics.median(known) if known else None

@@ -19,12 +19,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 from ablab.core.files import key_of
 from ablab.judging import firsts, links
 from ablab.judging.bank import pooled as pooled_noise
 from ablab.judging.recipe import recipe
+from ablab.records.answer import OnBaseline, Pooled
 from ablab.records.decision import Asked, Contrast, Rule
 from ablab.runs.plan import Plan
 from ablab.runs.store import append_line, read_decisions
@@ -303,7 +304,7 @@ def shares(row: Row, mine: Row) -> bool:
     return linked or on_base or bool(set(row["runs"]) & set(mine["runs"]))
 
 
-def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> dict[str, Any] | None:
+def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> Pooled | None:
     """The contrast over every seed ever run for it, where other decisions have seeds that this study has not.
 
     One t interval at alpha / (decisions x `size`), size being the arms of the arm's family; None where all is this study's.
@@ -330,9 +331,12 @@ def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> dict[str, 
     sample = summary([a - b for a, b in values.values()], [b for _, b in values.values()])
     alpha, matters = 1 - plan.study.decision["confidence"], plan.study.decision["matters"]
     i = read(sample, matters=matters, alpha=alpha / len(counted), w=1.0, m=size)
-    numbers = {"delta": i.d, "low": i.low, "high": i.high, "seeds": i.n, "word": i.word}
     return {
-        **numbers,
+        "delta": i.d,
+        "low": i.low,
+        "high": i.high,
+        "seeds": i.n,
+        "word": i.word,
         "decisions": len(counted),
         "studies": list(dict.fromkeys(counted.values())),
         "alpha": alpha,
@@ -353,7 +357,7 @@ def _metric(plan: Plan, key: str, metric: str) -> float | None:
     return float(value) if value is not None else None
 
 
-def on_baseline(plan: Plan, found: Sequence[Row]) -> dict[str, int]:
+def on_baseline(plan: Plan, found: Sequence[Row]) -> OnBaseline:
     """How many arms have been judged on this baseline, and in how many decisions that had a family of their own."""
     base = found[own(plan, found)].get("baseline")
     here = [(j, row) for j, row in enumerate(found) if row.get("baseline") == base and base is not None]

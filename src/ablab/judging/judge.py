@@ -6,11 +6,24 @@ import datetime
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ablab.core.files import write_atomic, write_json
+from ablab.core.forms import fits, misfit
 from ablab.judging import collect, cost, guarded, history, panels, shelf, sources
 from ablab.judging.bank import fingerprint
+from ablab.records.answer import (
+    Answer,
+    ArmAnswer,
+    Declared,
+    Left,
+    OnBaseline,
+    Recorded,
+    Row,
+    RunAnswer,
+    Said,
+)
+from ablab.records.cost import Cost, Paid
 from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
 from ablab.runs import given_up
@@ -18,25 +31,58 @@ from ablab.runs.plan import Plan, Run
 from ablab.runtime import provenance
 from ablab.study import elsewhere
 from ablab.study.record import BASELINE
+from ablab.verdict import Bank
 
 
-def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
+class Judgement(Said):
+    """What the verdict says of everything that exists now."""
+
+    rows: list[Row]
+
+
+class OnRecord(TypedDict):
+    """The record of decisions, as it bears on a study. exploratory: whether results of any arm's contrast existed when it was
+    declared (see `ablab.judging.history`); decisions: every one on its contrasts or runs."""
+
+    exploratory: bool
+    decisions: list[dict[str, object]]
+    arms: dict[str, Left]
+    on_baseline: OnBaseline
+
+
+def judgement(plan: Plan, bank: Bank | None) -> Judgement:
+    """What the verdict says, as JSON has it."""
+    said = collect.judged(plan, bank).as_json()
+    assert fits(said, Judgement), misfit(said, Judgement)  # the verdict's room knows no record
+    return said
+
+
+def conclude(plan: Plan, to: Path | None = None) -> Answer:
     """Judge what exists now, write `verdict.json` into the study's directory, and return it.
 
     to: another folder for it; nothing in the store is then written, nor is the decision put on record.
     """
-    plan, study = plan.look(), plan.study
+    plan = plan.look()
     record = decisions(plan, keep=to is None)  # first: what other studies' results leave of the words is then settled
-    bank = collect.bank(plan)
-    verdict = collect.judged(plan, bank).as_json()
+    answer = _answer(plan, record)
+    if to is None:
+        shelf.make_room(plan)
+    answer["earlier"] = shelf.earlier(plan)
+    answer["notes"] += [f"another study of this name, judged {one['judged']}: {one['at']}" for one in answer["earlier"]]
+    answer = shareable(answer, folder=plan.study.path.parent, root=plan.store.root)
+    folder = to or plan.directory
+    write_atomic(folder / "study.toml", plan.study.source)
+    write_json(folder / "verdict.json", answer)
+    return answer
+
+
+def _answer(plan: Plan, record: OnRecord) -> Answer:
+    study, bank = plan.study, collect.bank(plan)
+    verdict = judgement(plan, bank)
     paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
     costs = {name: cost.of(plan, name, alike) for name in study.with_baseline}
-    rows = [
-        {**row, **_declared(plan, row["name"]), **_paid(plan, row, costs, paired.get(row["name"], []))}
-        for row in verdict["rows"]
-    ]
-    rows = [{**row, **record["arms"].get(row["name"], {})} for row in rows]
-    answer = {
+    changed, chains = guarded.changed(plan)
+    return {
         "study": study.name,
         "scale": study.scale,
         "question": study.question,
@@ -49,9 +95,9 @@ def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
         "winner": verdict["winner"],
         "sentence": verdict["sentence"],
         "warnings": verdict["warnings"],
-        "arms": rows,
+        "arms": [_arm(plan, row, costs, paired.get(row["name"], []), record) for row in verdict["rows"]],
         "runs": ledger(plan),
-        "correlation": cost.median([row["correlation"] for row in rows if row["name"] != BASELINE]),
+        "correlation": cost.median([row["correlation"] for row in verdict["rows"] if row["name"] != BASELINE]),
         "looks": verdict["looks"],
         "weights": verdict["weights"],
         "bits_per_nat": verdict["bits_per_nat"],
@@ -72,23 +118,14 @@ def conclude(plan: Plan, to: Path | None = None) -> dict[str, Any]:
         "bank": None if bank is None else {"sd": bank.sd, "df": bank.df},
         "fingerprint": fingerprint(plan),
         "environment": environment(plan),
+        "changed": changed,
+        "chains": chains,
+        "version": shelf.version(plan),
+        "earlier": [],
     }
-    answer["changed"], answer["chains"] = guarded.changed(plan)
-    if to is None:
-        shelf.make_room(plan)
-    answer |= {"version": shelf.version(plan), "earlier": shelf.earlier(plan)}
-    answer["notes"] += [f"another study of this name, judged {one['judged']}: {one['at']}" for one in answer["earlier"]]
-    answer = shareable(answer, folder=study.path.parent, root=plan.store.root)
-    return _written(answer, study.source, to or plan.directory)
 
 
-def _written(answer: dict[str, Any], source: str, to: Path) -> dict[str, Any]:
-    write_atomic(to / "study.toml", source)
-    write_json(to / "verdict.json", answer)
-    return dict(answer)
-
-
-def baseline(settings: Settings) -> dict[str, Any]:
+def baseline(settings: Settings) -> dict[str, object]:
     """Every setting of the baseline with its default, layer kinds under the names that the file gives them."""
     model: dict[str, object] = {key: value for key, value in settings["model"].items() if key != "kinds"}
     for kind in settings["model"]["kinds"].values():
@@ -99,7 +136,12 @@ def baseline(settings: Settings) -> dict[str, Any]:
     return {"model": model, **{part: plain[part] for part in parts}}
 
 
-def _declared(plan: Plan, name: str) -> dict[str, Any]:
+def _arm(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int], record: OnRecord) -> ArmAnswer:
+    left = record["arms"].get(row["name"], Left())
+    return {**row, **_declared(plan, row["name"]), **_paid(plan, row, costs, pairs), **left}
+
+
+def _declared(plan: Plan, name: str) -> Declared:
     arm = plan.study.with_baseline[name]
     return {
         "changes": [{"path": c.path, "before": c.before, "after": c.after} for c in arm.changes],
@@ -110,26 +152,27 @@ def _declared(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def _paid(plan: Plan, row: dict[str, Any], costs: dict[str, dict[str, Any]], pairs: list[int]) -> dict[str, Any]:
+def _paid(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int]) -> Paid:
     """What an arm costs, by itself and (over its pairs) beside its reference, and by how much it is over the limits."""
     name, on, timed = row["name"], row["on"], plan.study.baseline.settings["budget"]["tokens"] is None
-    how = {"stage": plan.study.decision["stage"], "timed": timed, "same_weights": row["shares_weights"]}
-    mine, theirs = (None if on is None else cost.spent(plan, arm, pairs) for arm in (name, on))
-    beside = None if mine is None or theirs is None else cost.against(mine, theirs, **how)
-    over = cost.over_limits(plan, name)
+    beside, over = None, cost.over_limits(plan, name)
+    if on is not None:
+        mine, theirs = (cost.spent(plan, arm, pairs) for arm in (name, on))
+        stage = plan.study.decision["stage"]
+        beside = cost.against(mine, theirs, stage, timed=timed, same_weights=row["shares_weights"])
     # One run's clock tells no price from noise.
     if beside is not None and (over or row["seeds"] < 2 or row["word"] in ("invalid", "unstable")):
         beside["free"] = None
     return {"cost": costs[name], "cost_against": beside, "over_limits": over}
 
 
-def ledger(plan: Plan) -> list[dict[str, Any]]:
+def ledger(plan: Plan) -> list[RunAnswer]:
     """Every run of which something exists, as the report shows it."""
-    failed = {(row["arm"], row["seed"]): str(row["fault"]) for row in given_up.failures(plan)}
+    failed = {(row["arm"], row["seed"]): row["fault"] for row in given_up.failures(plan)}
     return [row for key, run in plan.runs.items() if (row := _ledger_row(plan, run, failed.get(key)))]
 
 
-def _ledger_row(plan: Plan, run: Run, fault: str | None) -> dict[str, Any] | None:
+def _ledger_row(plan: Plan, run: Run, fault: str | None) -> RunAnswer | None:
     """One run; None where nothing of it exists yet. fault: why it was given up."""
     done = plan.store.trained(run.train_key)
     if done is None:
@@ -157,18 +200,17 @@ def _ledger_row(plan: Plan, run: Run, fault: str | None) -> dict[str, Any] | Non
     }
 
 
-def decisions(plan: Plan, *, keep: bool = True) -> dict[str, Any]:
+def decisions(plan: Plan, *, keep: bool = True) -> OnRecord:
     """Put the decision on record, once. What the record leaves of every arm, and every decision on its contrasts or runs.
 
-    `exploratory`: whether results of any arm's contrast existed when it was declared (see `ablab.judging.history`). keep:
-    without it nothing is written, and the decision is as if it were recorded now.
+    keep: without it nothing is written, and the decision is as if it were recorded now.
     """
     found = history.record(plan) if keep else history.rows(plan)
     left, base = history.statuses(plan, found), history.on_baseline(plan, found)
     sizes = Counter(status.family for status in left.values())
-    arms = {}
+    arms: dict[str, Left] = {}
     for name, status in left.items():
-        own = {"kind": status.kind, "after": status.after, "because": status.because, "family": status.family}
+        own: Recorded = {"kind": status.kind, "after": status.after, "because": status.because, "family": status.family}
         arms[name] = {"record": own, "pooled": history.pooled(plan, found, name, sizes[status.family])}
     return {
         "exploratory": any(status.kind == "exploratory" for status in left.values()),
@@ -178,7 +220,7 @@ def decisions(plan: Plan, *, keep: bool = True) -> dict[str, Any]:
     }
 
 
-def on_record(plan: Plan, record: dict[str, Any]) -> list[str]:
+def on_record(plan: Plan, record: OnRecord) -> list[str]:
     """Which arms came later than results, and what all decisions on this baseline together may get wrong."""
     found, base = [], record["on_baseline"]
     added: dict[int, list[str]] = {}
@@ -281,7 +323,7 @@ def said_by_levers(plan: Plan) -> list[str]:
     return [f"{text} ({', '.join(names)})" for text, names in said.items()]
 
 
-def environment(plan: Plan) -> dict[str, Any]:
+def environment(plan: Plan) -> dict[str, object]:
     """Where the runs were made: machine, versions, precision, executor."""
     from ablab import __version__
     from ablab.runtime import machine

@@ -6,17 +6,22 @@ taken seed by seed over the pairs from which the arm's own word was read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from ablab.core.forms import fits
 from ablab.judging import cost
+from ablab.records.answer import BandAnswer, Needle, Packed, PositionAnswer, Row
+from ablab.records.result import Bands, Passkey, Result
+from ablab.records.run import Validated
 from ablab.runs.plan import Plan
 
+T = TypeVar("T")
 Pairs = Mapping[str, Sequence[int]]  # arm -> the seeds of its pairs
-BySeed = dict[str, dict[int, Any]]  # arm -> seed -> one part of a result
+Map = list[list[float | None]]
 
 
-def pairs(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+def pairs(plan: Plan, rows: Sequence[Row]) -> dict[str, list[int]]:
     """Per arm the seeds that its word was read from; before its first look those at which it and its reference are done."""
     return {row["name"]: list(row["pairs"] or _both(plan, row["name"], row["on"])) for row in rows if row["on"]}
 
@@ -41,65 +46,77 @@ def shared(plan: Plan) -> list[int]:
 def levels(plan: Plan) -> dict[str, dict[str, float]]:
     """Every metric of each arm at the deciding stage, a mean over the seeds that all arms share."""
     found: dict[str, dict[str, float]] = {}
-    for name, by_seed in _alike(_parts(plan, plan.study.decision["stage"], "metrics")).items():
+    for name, by_seed in _alike(_parts(plan, plan.study.decision["stage"], lambda r: r["metrics"])).items():
         rows = list(by_seed.values())
-        known = [m for m in rows[0] if all(row.get(m) is not None for row in rows)]
-        if known:
-            found[name] = {metric: sum(row[metric] for row in rows) / len(rows) for metric in known}
+        sums = {metric: _sum([row.get(metric) for row in rows]) for metric in rows[0]}
+        if known := {metric: total / len(rows) for metric, total in sums.items() if total is not None}:
+            found[name] = known
     return found
 
 
-def bands(plan: Plan, paired: Pairs) -> dict[str, Any]:
+def bands(plan: Plan, paired: Pairs) -> dict[str, dict[str, BandAnswer]]:
     """By position band, per stage and arm: nats per token (ratio of sums) and tokens scored per seed, over shared seeds.
 
     `difference` is that of nats per token to the reference's, over the arm's pairs (`pairs`) and in the bands that both
     have: rows of other lengths share all but their last ones. null where a band is not the reference's.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, BandAnswer]] = {}
     for stage in plan.stages:
-        every = _parts(plan, stage, "bands")
+        every = _parts(plan, stage, lambda r: r["bands"])
         for name, by_seed in _alike(every).items():
             rows = list(by_seed.values())
             tokens = [sum(column) / len(rows) for column in zip(*(row["tokens"] for row in rows))]
-            here = {"edges": rows[0]["edges"], "nats_per_token": _rates(rows), "tokens": tokens, "seeds": list(by_seed)}
-            found.setdefault(stage, {})[name] = here
+            rates: BandAnswer = {
+                "edges": rows[0]["edges"],
+                "nats_per_token": _rates(rows),
+                "tokens": tokens,
+                "seeds": list(by_seed),
+            }
+            found.setdefault(stage, {})[name] = rates
         for name, seeds in paired.items():
             mine, theirs = every.get(name, {}), every.get(plan.study.arm(name).on, {})
             common = [seed for seed in seeds if seed in mine and seed in theirs]
             if common and name in found.get(stage, {}):
-                gaps = _gaps([mine[seed] for seed in common], [theirs[seed] for seed in common])
-                found[stage][name] |= {"difference": gaps, "pairs": common}
+                here = found[stage][name]
+                here["difference"] = _gaps([mine[seed] for seed in common], [theirs[seed] for seed in common])
+                here["pairs"] = common
     return found
 
 
-def _rates(rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def _sum(column: Sequence[float | None]) -> float | None:
+    """The sum; None where one of the numbers is none."""
+    known = [value for value in column if value is not None]
+    return sum(known) if len(known) == len(column) else None
+
+
+def _rates(rows: Sequence[Bands]) -> list[float | None]:
     """Nats per token of every band, all rows together; None where a band holds no token or a number that is none."""
-    nats = [None if None in column else sum(column) for column in zip(*(row["nats"] for row in rows))]
+    nats = [_sum(column) for column in zip(*(row["nats"] for row in rows))]
     tokens = [sum(column) for column in zip(*(row["tokens"] for row in rows))]
     return [n / t if t and n is not None else None for n, t in zip(nats, tokens)]
 
 
-def _gaps(mine: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def _gaps(mine: Sequence[Bands], theirs: Sequence[Bands]) -> list[float | None]:
     there = dict(zip(zip(theirs[0]["edges"], theirs[0]["edges"][1:]), _rates(theirs)))
     own = zip(zip(mine[0]["edges"], mine[0]["edges"][1:]), _rates(mine))
     return [a - b if a is not None and (b := there.get(band)) is not None else None for band, a in own]
 
 
-def positions(plan: Plan) -> dict[str, Any]:
+def positions(plan: Plan) -> dict[str, PositionAnswer]:
     """How many training tokens stood at which positions of their rows, per arm: means over finished trainings."""
-    found: dict[str, Any] = {}
+    found: dict[str, PositionAnswer] = {}
     for name in plan.study.with_baseline:
         done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
         rows = [row for one in done if one and one["status"] == "done" and (row := one.get("positions"))]
         if rows:
             trained = [sum(column) / len(rows) for column in zip(*(row["tokens"] for row in rows))]
-            found[name] = {"edges": rows[0]["edges"], "trained": trained}
+            found[name] = {"edges": [*rows[0]["edges"]], "trained": trained}
     return found
 
 
-def validated(plan: Plan) -> dict[str, Any]:
+def validated(plan: Plan) -> dict[str, Validated]:
     """What text every point of a trajectory scores, per arm: documents, tokens, bytes, and whether it is all there is."""
-    found: dict[str, Any] = {}
+    found: dict[str, Validated] = {}
     for name in plan.study.with_baseline:
         done = (plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds)
         if (first := next((one["validated"] for one in done if one and one.get("validated")), None)) is not None:
@@ -107,67 +124,77 @@ def validated(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def artifacts(plan: Plan) -> dict[str, Any]:
+def artifacts(plan: Plan) -> dict[str, dict[str, Packed]]:
     """The account of every packed artifact: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Packed]] = {}
     for name in plan.study.with_baseline:
         for stage, account in cost.artifacts(plan, name).items():
             found.setdefault(stage, {})[name] = account
     return found
 
 
-def needles(plan: Plan, paired: Pairs) -> dict[str, Any]:
+def needles(plan: Plan, paired: Pairs) -> dict[str, Needle]:
     """The probe's grids per arm over the seeds that all arms share; `difference`: of the passkey's, over the arm's pairs."""
-    found: dict[str, Any] = {}
+    found: dict[str, Needle] = {}
     for stage in plan.stages:
-        every = _parts(plan, stage, "probe")
+        every = _parts(plan, stage, lambda r: r["probe"])
         for name, by_seed in _alike({n: rows for n, rows in every.items() if n not in found}).items():
             # the first probe of the file is the one that may break ties
-            found[name] = {**mean_tree(list(by_seed.values())), "seeds": list(by_seed)}
+            found[name] = _mean([{**probe, "seeds": list(by_seed)} for probe in by_seed.values()], Needle)
             theirs = every.get(plan.study.arm(name).on, {}) if name in paired else {}
             common = [seed for seed in paired.get(name, ()) if seed in every[name] and seed in theirs]
-            maps = [(every[name][seed].get("passkey", {}), theirs[seed].get("passkey", {})) for seed in common]
-            if maps and all(_axes(a) == _axes(b) == _axes(maps[0][0]) != {} for a, b in maps):
-                score = mean_tree([_minus(a["score"], b["score"]) for a, b in maps])
-                found[name]["difference"] = {**_axes(maps[0][0]), "score": score, "pairs": common}
+            read = [(every[name][seed].get("passkey"), theirs[seed].get("passkey")) for seed in common]
+            maps = [(a, b) for a, b in read if a and b]
+            if maps and len(maps) == len(read) and len({repr(_axes(one)) for pair in maps for one in pair}) == 1:
+                score = _mean([_minus(a["score"], b["score"]) for a, b in maps], Map)
+                lengths, depths = _axes(maps[0][0])
+                found[name]["difference"] = {"lengths": lengths, "depths": depths, "score": score, "pairs": common}
     return found
 
 
-def _axes(passkey: Mapping[str, Any]) -> dict[str, Any]:
-    return {axis: passkey[axis] for axis in ("lengths", "depths") if axis in passkey}
+def _axes(passkey: Passkey) -> tuple[list[float], list[float]]:
+    return passkey["lengths"], passkey["depths"]
 
 
-def _minus(a: Any, b: Any) -> Any:
-    """a - b over equal nests of lists; None where either is no number."""
-    if isinstance(a, list) and isinstance(b, list):
-        return [_minus(x, y) for x, y in zip(a, b, strict=True)]
-    return None if a is None or b is None else a - b
+def _minus(a: Map, b: Map) -> Map:
+    """a - b; None where either is no number."""
+    return [
+        [None if x is None or y is None else x - y for x, y in zip(mine, theirs, strict=True)]
+        for mine, theirs in zip(a, b, strict=True)
+    ]
 
 
-def _parts(plan: Plan, stage: str, part: Literal["metrics", "bands", "probe"]) -> BySeed:
-    """One part of every result at a stage."""
-    found: BySeed = {}
+def _parts(plan: Plan, stage: str, part: Callable[[Result], T | None]) -> dict[str, dict[int, T]]:
+    """One part of every result at a stage: arm -> seed -> what `part` takes of it, where that is anything."""
+    found: dict[str, dict[int, T]] = {}
     for name in plan.study.with_baseline:
         for seed in plan.seeds:
             result = plan.store.scored(plan.runs[name, seed].score_keys[stage])
-            if result and result.get(part):
-                found.setdefault(name, {})[seed] = result[part]
+            if result and (read := part(result)):
+                found.setdefault(name, {})[seed] = read
     return found
 
 
-def _alike(every: BySeed) -> BySeed:
+def _alike(every: dict[str, dict[int, T]]) -> dict[str, dict[int, T]]:
     """The same seeds of every arm; each arm's own where they have none in common."""
     common = set.intersection(*map(set, every.values())) if every else set()
     return {name: {s: by[s] for s in by if s in common or not common} for name, by in every.items()}
 
 
-def mean_tree(rows: list[Any]) -> Any:
+def _mean(rows: Sequence[object], form: type[T]) -> T:
+    """The mean of rows of a form, which it has again."""
+    found = mean_tree(rows)
+    assert fits(found, form)
+    return found
+
+
+def mean_tree(rows: Sequence[object]) -> object:
     """Mean of numbers over equal-shaped JSON trees; anything else is taken from the first."""
     first = rows[0]
     if isinstance(first, dict):
-        return {k: mean_tree([row[k] for row in rows]) for k in first}
+        return {k: mean_tree([row[k] for row in rows if isinstance(row, dict)]) for k in first}
     if isinstance(first, list):
-        return [mean_tree(list(column)) for column in zip(*rows)]
+        return [mean_tree(column) for column in zip(*(row for row in rows if isinstance(row, list)))]
     if isinstance(first, float):
         known = [v for v in rows if isinstance(v, int | float)]
         return sum(known) / len(known)

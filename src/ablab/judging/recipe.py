@@ -21,7 +21,7 @@ DIGITS = 6  # of a setting's number: no seed's noise shows a 7th, and ema = .999
 def recipe(plan: Plan, name: str, stage: str) -> str:
     """Key of everything that an arm asks up to a stage, but for draws: equal for equal questions."""
     settings, run = plan.study.arm(name).settings, plan.runs[name, plan.seeds[0]]
-    identity = plan.corpus(run).manifest.get("identity", {})
+    identity = plan.corpus(run).manifest["identity"]
     data = {
         "sources": identity.get("sources", {}).get("train", run.corpus.name),
         "tokenizer": identity.get("tokenizer", settings["data"]["tokenizer"]),

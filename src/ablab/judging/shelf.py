@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault
@@ -18,7 +18,7 @@ from ablab.core.files import key_of, read_json
 from ablab.core.forms import fits
 from ablab.core.opened import read_whole
 from ablab.judging import collect
-from ablab.records.answer import Kept
+from ablab.records.answer import Earlier, Kept
 from ablab.runs.plan import Plan
 from ablab.study.read import MOST_BYTES
 
@@ -38,13 +38,12 @@ def version(plan: Plan) -> str:
     return key_of([plan.study.key, sorted(keys)])[:16]
 
 
-def lying(folder: Path) -> dict[str, Any] | None:
+def lying(folder: Path) -> Kept | None:
     """The verdict in a folder; None where there is none, or none that can be read: it would be made again."""
     try:
-        found = read_json(folder / "verdict.json", form=Kept)
+        return read_json(folder / "verdict.json", form=Kept)
     except CheckFailed:
         return None
-    return dict(found)
 
 
 def guard(plan: Plan) -> None:
@@ -92,9 +91,9 @@ def make_room(plan: Plan) -> Path | None:
     return place
 
 
-def earlier(plan: Plan) -> list[dict[str, str]]:
+def earlier(plan: Plan) -> list[Earlier]:
     """Every other version that was judged under this name: its folder, question and date."""
-    found = []
+    found = list[Earlier]()
     for folder in sorted((plan.directory / "earlier").glob("*")):
         if folder.name != version(plan) and (other := lying(folder)) is not None:
             found.append(
@@ -103,7 +102,7 @@ def earlier(plan: Plan) -> list[dict[str, str]]:
     return found
 
 
-def since(plan: Plan, other: dict[str, Any]) -> str:
+def since(plan: Plan, other: Kept) -> str:
     """What makes another version, in words: the study file, the data, or the keys alone."""
     said = []
     try:
@@ -134,13 +133,13 @@ def _corpus(key: str, manifest: Mapping[str, object]) -> str:
     return f"{train:,} training and {valid:,} held-out tokens, corpus {key[:8]}"
 
 
-def _place(plan: Plan, other: dict[str, Any]) -> Path:
+def _place(plan: Plan, other: Kept) -> Path:
     """Where another version's pages go. One without a name of its own is named by what it says."""
     name = other.get("version")
     return plan.directory / "earlier" / (name if isinstance(name, str) and name.isalnum() else key_of(str(other))[:16])
 
 
-def _when(other: dict[str, Any]) -> str:
+def _when(other: Kept) -> str:
     """The date of a verdict, if it is one."""
     judged = (other.get("environment") or {}).get("judged")
     try:

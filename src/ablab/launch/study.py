@@ -193,6 +193,7 @@ class Lab:
         """What was judged last. CheckFailed where nothing was, or another version of the study."""
         from ablab.judging import shelf
         from ablab.report.judged import Judged
+        from ablab.report.view import answered
 
         study = self.study
         folder = self.store.study(study.name, study.scale)
@@ -206,7 +207,7 @@ class Lab:
         if found.get("version") != shelf.version(plan):
             since = shelf.since(plan, found)
             raise CheckFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
-        return Judged(found, folder)
+        return Judged(answered(found), folder)
 
     def _began(self, study: Study, store: Store) -> str:
         """The device that the study began with. CheckFailed where it never ran here, or that device is not here."""

@@ -1,8 +1,18 @@
-"""What verdict.json says, as its readers may rely on it."""
+"""What verdict.json says: what judging writes into it, and the report reads from it.
+
+A number that does not exist is None. NotRequired is what some arms or runs have not, whoever wrote the file.
+"""
 
 from __future__ import annotations
 
 from typing import NotRequired, TypedDict
+
+from ablab.records.corpus import Manifest
+from ablab.records.cost import Paid
+from ablab.records.decision import Noise
+from ablab.records.result import Artifact, Passkey, Probe
+from ablab.records.run import End, Routing, Validated
+from ablab.records.settings import BudgetSettings, Limits
 
 # Numbers and words of the verdict that its readers compare with. `verdict` imports nothing of ours, so they stand twice;
 # tests/test_house.py holds the two equal.
@@ -30,7 +40,7 @@ class Path(TypedDict):
 
 
 class Banked(TypedDict):
-    """A row of a verdict that the bank of noise reads."""
+    """A row of a verdict of any version that the bank of noise reads."""
 
     name: str
     on: str | None
@@ -42,91 +52,200 @@ class Banked(TypedDict):
     shares_weights: NotRequired[object]
 
 
-class Turn(TypedDict):
+class Band(TypedDict):
+    """A mean difference with its interval."""
+
+    delta: float | None
+    low: float | None
+    high: float | None
+
+
+class StageBand(Band):
+    """The difference at a stage (of the baseline: none), and the arm's own metric there."""
+
+    mean: float | None
+
+
+class Gap(Band):
+    """The difference of the gap from the first stage, and the arm's own gap."""
+
+    gap: float | None
+
+
+class Step(Band):
+    """From the stage that a stage stands on (`before`) to the stage itself: the arm's own gap with its interval, and what
+    that differs from the reference's. over: "seeds" or "documents"; said: what was taken as independent there."""
+
+    before: str
+    gap: float | None
+    gap_low: float | None
+    gap_high: float | None
+    over: str
+    said: str
+
+
+class Inversion(TypedDict):
     """An arm that is better at one stage and worse at the other; kind is "shown" or "likely"."""
 
     first: str
     stage: str
     kind: str
-    over: NotRequired[str]
+    delta_first: float | None
+    delta: float | None
+    over: str
 
 
-class Cell(TypedDict):
-    """The difference at a stage, and the arm's own metric there."""
+class Rate(TypedDict):
+    """How often an arm diverged: at `count` of `seeds`, and the interval of that share."""
 
-    mean: NotRequired[float | None]
-    delta: NotRequired[float | None]
-    low: NotRequired[float | None]
-    high: NotRequired[float | None]
-
-
-class Step(TypedDict):
-    """From the stage that a stage stands on to the stage itself; delta is what that differs from the reference's."""
-
-    before: str
-    gap: float | None
-    gap_low: NotRequired[float | None]
-    gap_high: NotRequired[float | None]
-    delta: NotRequired[float | None]
-    low: NotRequired[float | None]
-    high: NotRequired[float | None]
-    over: NotRequired[str]
-    said: NotRequired[str]
+    count: int
+    seeds: int
+    low: float | None
+    high: float | None
 
 
-class Named(TypedDict):
-    """An arm by its name."""
+class Price(TypedDict):
+    """What the missing seeds cost: trainings, and stages of what is trained."""
+
+    runs: int
+    tokens: float | None
+    seconds: float | None
+    evaluations: int
+
+
+class Row(TypedDict):
+    """What the verdict says of an arm (`ablab.verdict.rows.Row`, field for field)."""
 
     name: str
-
-
-class ArmAnswer(Named, total=False):
-    """An arm: its word and numbers, what it changes, what it costs."""
-
     on: str | None
     word: str | None
-    seeds: int
     delta: float | None
     low: float | None
     high: float | None
     p: float | None
+    seeds: int
+    look: int | None
+    m: int | None
+    s: float | None
+    c: float | None
     mean: float | None
+    mde: float | None
+    chance: float | None
     more_seeds: int | None
+    fresh: bool
+    price: Price | None
+    lower: int | None
     notes: list[str]
-    stages: dict[str, Cell]
+    trajectory: Band | None
+    stages: dict[str, StageBand]
+    gaps: dict[str, Gap]
     steps: dict[str, Step]
-    inversions: list[Turn]
+    inversions: list[Inversion]
     unstable: dict[str, str]
+    diverged: Rate | None
+    reference_diverged: Rate | None
     shares_weights: bool
-    changes: list[dict[str, object]]
-    because: str | None
-    expect: dict[str, object]
-    cost: dict[str, object]
-    cost_against: dict[str, object] | None
-    over_limits: str
+    se_doc: float | None
+    low_text: float | None
+    high_text: float | None
+    text_documents: float | None
+    text_said: str
+    correlation: float | None
+    seeds_saved: float | None
     pairs: list[int]
-    trajectory: dict[str, object] | None
-    price: dict[str, object] | None
+
+
+class Said(TypedDict):
+    """What the verdict says of the whole study (`ablab.verdict.rows.Verdict`, but for its rows)."""
+
+    looks: list[int]
+    weights: list[float]
+    winner: str | None
+    decided_by: str
+    sentence: str
+    warnings: list[str]
+    notes: list[str]
+    bits_per_nat: float | None
+
+
+class Changed(TypedDict):
+    """A setting that an arm changes against its reference."""
+
+    path: str
+    before: object
+    after: object
+
+
+class Recorded(TypedDict):
+    """What the record of decisions leaves of an arm: "declared", "added" or "exploratory", the results before it, why."""
+
+    kind: str
+    after: int
+    because: str
+    family: int
+
+
+class Pooled(Band):
+    """A contrast over every seed ever run for it, in whichever studies."""
+
+    seeds: int
+    word: str
+    decisions: int
+    studies: list[str]
+    alpha: float
+    arms: int
+
+
+class Declared(TypedDict):
+    """What the study's file says of an arm; contrast: the key of its question, None of the baseline."""
+
+    changes: list[Changed]
+    because: str | None
+    contrast: str | None
+    together: str | None
+    expect: dict[str, float]
+
+
+class Left(TypedDict, total=False):
+    """What the record of decisions leaves of an arm; nothing of the baseline."""
+
+    record: Recorded
+    pooled: Pooled | None
+
+
+class ArmAnswer(Row, Declared, Paid, Left):
+    """An arm, or the baseline."""
 
 
 class RunAnswer(TypedDict):
-    """A run in the ledger; trajectory: [tokens, the deciding metric]."""
+    """A run in the ledger; trajectory: [tokens, the deciding metric]. One that was given up has a fault and no numbers."""
 
     arm: str
     seed: int
     status: str
-    token_hash: NotRequired[str | None]
-    metrics: NotRequired[dict[str, float | None]]
+    token_hash: str | None
+    metrics: dict[str, float | None]
+    fault: str | None
     trajectory: NotRequired[list[list[float | None]]]
+    spikes: NotRequired[int]
+    tokens: NotRequired[int]
+    seconds: NotRequired[float]
+    tokens_per_second: NotRequired[float | None]
+    violations: NotRequired[list[str]]
+    routing: NotRequired[Routing | None]
+    key: NotRequired[str]
 
 
 class BandAnswer(TypedDict):
-    """Nats per token by position, and their difference to the reference's; edges are one longer."""
+    """Nats per token and tokens scored by position, over `seeds`; edges are one longer. Over the `pairs` of an arm the
+    difference to its reference's; None in a band that the reference has not."""
 
     edges: list[float]
-    nats_per_token: NotRequired[list[float | None]]
-    tokens: NotRequired[list[float]]
+    nats_per_token: list[float | None]
+    tokens: list[float]
+    seeds: list[int]
     difference: NotRequired[list[float | None]]
+    pairs: NotRequired[list[int]]
 
 
 class PositionAnswer(TypedDict):
@@ -136,14 +255,47 @@ class PositionAnswer(TypedDict):
     trained: list[float]
 
 
-class Judged(TypedDict):
-    """A verdict with its arms, the baseline among them."""
+class Packed(Artifact):
+    """The account of an arm's artifact at a stage, of the first finished seed; bytes over all of them."""
 
-    arms: list[ArmAnswer]
+    bytes: float | None
+    least: int
+    most: int
+    model_bytes: float | None
+    code_bytes: float | None
+    seeds: int
 
 
-class Answer(Judged, total=False):
-    """verdict.json, as the report reads it: a verdict of an earlier version may lack a part, none has one of another shape."""
+class Apart(Passkey):
+    """The difference of two passkey maps, over pairs."""
+
+    pairs: list[int]
+
+
+class Needle(Probe):
+    """A probe over `seeds`; difference: to the reference's."""
+
+    seeds: list[int]
+    difference: NotRequired[Apart]
+
+
+class OnBaseline(TypedDict):
+    """How many arms were judged on the baseline, in whichever studies, in how many families."""
+
+    arms: int
+    families: int
+
+
+class Earlier(TypedDict):
+    """Another version of a study that was judged under its name."""
+
+    at: str
+    question: str
+    judged: str
+
+
+class Answer(Said):
+    """verdict.json."""
 
     study: str
     scale: str | None
@@ -153,26 +305,26 @@ class Answer(Judged, total=False):
     stages: list[str]
     matters: float
     confidence: float
-    decided_by: str
-    winner: str | None
-    sentence: str
+    arms: list[ArmAnswer]
     runs: list[RunAnswer]
-    looks: list[int]
-    weights: list[float]
-    bits_per_nat: float | None
-    bands: dict[str, dict[str, BandAnswer]]
-    needle: dict[str, dict[str, object]]
-    notes: list[str]
-    data: list[dict[str, object]]
-    environment: dict[str, object]
-    budget: dict[str, object]
-    limits: dict[str, object]
-    warnings: list[str]
     correlation: float | None
+    levels: dict[str, dict[str, float]]
+    bands: dict[str, dict[str, BandAnswer]]
     positions: dict[str, PositionAnswer]
-    artifacts: dict[str, dict[str, dict[str, object]]]
-    decisions: list[dict[str, object]]
+    validated: dict[str, Validated]
+    artifacts: dict[str, dict[str, Packed]]
+    needle: dict[str, Needle]
+    on_baseline: OnBaseline
+    data: list[Manifest]
+    budget: BudgetSettings
+    baseline: dict[str, object]
+    limits: Limits
     exploratory: bool
-    bank: dict[str, object] | None
-    earlier: list[dict[str, object]]
-    on_baseline: dict[str, int]
+    decisions: list[dict[str, object]]
+    bank: Noise | None
+    fingerprint: str
+    environment: dict[str, object]
+    changed: list[str]
+    chains: dict[str, End]
+    version: str
+    earlier: list[Earlier]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from ablab.records.answer import Answer
 
 
-def write(verdict: dict[str, Any], out: Path) -> None:
+def write(verdict: Answer, out: Path) -> None:
     """Write report.html and report.md into `out`, each whole or not at all. A verdict made mid-run is fine."""
     from ablab.core.files import write_atomic
     from ablab.report import html, markdown

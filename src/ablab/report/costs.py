@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
+from ablab.records.answer import Packed
+from ablab.records.cost import Margin, Spread, Times
+from ablab.records.result import Corrected, Rotated
 from ablab.report import words
 from ablab.report.tables import FREE, Table, is_free
-from ablab.report.view import View, listing, mapping
-from ablab.report.words import DASH, Style, num
+from ablab.report.view import View
+from ablab.report.words import DASH, Style
 
-TIMES = ("tokens_per_second", "step_ms", "train_seconds")  # of a clock, which other work on the machine moves
 UNITS = {"bytes": "B", "memory": "B", "seconds": "s", "stage_seconds": "s"}
 NAMES = {
     "bytes": "artifact",
@@ -21,74 +23,70 @@ NAMES = {
 }
 
 
+def _milliseconds(value: object) -> str:
+    number = words.num(value)
+    return DASH if number is None else words.seconds(number / 1000)
+
+
+Field = Literal[
+    "parameters", "body_parameters", "embedding_parameters", "flops_per_token", "cache_bytes_per_token",
+    "cache_bytes_at_seq_len", "tokens_per_second", "step_ms", "train_seconds", "bytes",
+]  # fmt: skip
+FIELDS: tuple[tuple[str, Field, Callable[[object], str]], ...] = (
+    ("parameters", "parameters", words.whole),
+    ("body", "body_parameters", words.whole),
+    ("embedding", "embedding_parameters", words.whole),
+    ("FLOP/token", "flops_per_token", words.count),
+    ("cache/token", "cache_bytes_per_token", words.size),
+    ("cache of a row", "cache_bytes_at_seq_len", words.size),
+    ("tokens/s", "tokens_per_second", words.whole),
+    ("step", "step_ms", _milliseconds),
+    ("training time", "train_seconds", words.seconds),
+    ("artifact", "bytes", words.size),
+)
+
+
 def cost_table(view: View, style: Style) -> Table | None:
     """What each arm costs, beside what it brings."""
-    fields = (
-        ("parameters", "parameters", words.whole),
-        ("body", "body_parameters", words.whole),
-        ("embedding", "embedding_parameters", words.whole),
-        ("FLOP/token", "flops_per_token", words.count),
-        ("cache/token", "cache_bytes_per_token", words.size),
-        ("cache of a row", "cache_bytes_at_seq_len", words.size),
-        ("tokens/s", "tokens_per_second", words.whole),
-        ("step", "step_ms", _milliseconds),
-        ("training time", "train_seconds", words.seconds),
-        ("artifact", "bytes", words.size),
-    )
-    known = [f for f in fields if any(num(mapping(a.get("cost")).get(f[1])) is not None for a in view.arms)]
-    if not known:
+    if (base := view.base) is None:
         return None
-    base = mapping(next((a.get("cost") for a in view.arms if a["name"] == view.baseline), None))
+    known = [f for f in FIELDS if any(a["cost"][f[1]] is not None for a in view.arms)]
     rows = []
     for arm in view.arms:
-        cost = mapping(arm.get("cost"))
         cells = []
         for _, key, write in known:
-            mine, theirs = num(cost.get(key)), num(base.get(key))
-            if key in TIMES:
-                cells.append(write(mine) + style.sub(style.literal(_spread(cost, key, write))))
+            mine, theirs = arm["cost"][key], base["cost"][key]
+            if key == "tokens_per_second" or key == "train_seconds":
+                cells.append(write(mine) + style.sub(style.literal(_spread(arm["cost"]["spread"][key], write))))
                 continue
             ratio = (
                 f"{100 * (mine / theirs - 1):+.1f}%".replace("-", style.minus) if mine is not None and theirs else ""
             )
-            changed = ratio and arm["name"] != view.baseline and ratio[1:] != "0.0%"
+            changed = ratio and arm["name"] != view.baseline and ratio[1:] != "0.0%" and key != "step_ms"
             cells.append(write(mine) + (style.sub(style.literal(ratio)) if changed else style.literal("")))
         rows.append([style.name(arm["name"]), *cells])
     note = (
         "Small: against the baseline; of times the least and the most. Times are of this machine, whatever else it did, "
         "medians over the seeds that all arms share: what one arm takes beside another is told by pairs of runs, below. "
-        "Sizes in decimal units."
+        "Sizes in decimal units. Cache: what decoding keeps of a row's first token, and of seq_len tokens, in "
+        f"{base['cost']['cache_precision']}."
     )
-    if kind := base.get("cache_precision"):
-        note += f" Cache: what decoding keeps of a row's first token, and of seq_len tokens, in {words.clean(kind)}."
     return Table((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
 
 
-def _spread(cost: dict[str, Any], key: str, write: Callable[[object], str]) -> str:
+def _spread(of: Spread | None, write: Callable[[object], str]) -> str:
     """`1,900 to 2,300 over 3 runs`; nothing where that is not known."""
-    of = mapping(mapping(cost.get("spread")).get("tokens_per_second" if key == "step_ms" else key))
-    low, high, runs = num(of.get("low")), num(of.get("high")), num(of.get("runs"))
-    if low is None or high is None or runs is None:
+    if of is None:
         return ""
-    if key == "step_ms":
-        return ""  # the speed says it
-    if runs == 1:
+    if of["runs"] == 1:
         return "one run"
-    return f"{write(low)} to {write(high)} over {words.whole(runs)} runs"
+    return f"{write(of['low'])} to {write(of['high'])} over {words.whole(of['runs'])} runs"
 
 
-def _milliseconds(value: object) -> str:
-    number = num(value)
-    return DASH if number is None else words.seconds(number / 1000)
-
-
-def margin_text(row: dict[str, Any], unit: str) -> str:
+def margin_text(row: Margin, unit: str) -> str:
     """`114,295 B under 16,000,000`: how far a value is from its limit."""
-    margin, limit = num(row.get("margin")), num(row.get("limit"))
-    if margin is None or limit is None:
-        return ""
-    side = "over" if margin < 0 else "under"
-    return f"{_exact(abs(margin))}{f' {unit}' if unit else ''} {side} {_exact(limit)}"
+    side = "over" if row["margin"] < 0 else "under"
+    return f"{_exact(abs(row['margin']))}{f' {unit}' if unit else ''} {side} {_exact(row['limit'])}"
 
 
 def _exact(value: float) -> str:
@@ -97,7 +95,7 @@ def _exact(value: float) -> str:
 
 def limit_table(view: View, style: Style) -> Table | None:
     """Each arm against each limit of the study, to the byte."""
-    held = {a["name"]: mapping(mapping(a.get("cost")).get("limits")) for a in view.arms}
+    held = {a["name"]: a["cost"]["limits"] for a in view.arms}
     asked = list(dict.fromkeys(what for rows in held.values() for what in rows if what in NAMES))
     if not asked:
         return None
@@ -105,13 +103,13 @@ def limit_table(view: View, style: Style) -> Table | None:
     for name, limits in held.items():
         cells = []
         for what in asked:
-            row = mapping(limits.get(what))
-            value, over = num(row.get("value")), (num(row.get("margin")) or 0.0) < 0
-            said = f"{_exact(value)} {UNITS.get(what, '')}".strip() if value is not None else DASH
-            margin = style.literal(margin_text(row, UNITS.get(what, "")))
-            cells.append(
-                style.literal(said) + style.sub(style.strong(margin) if over else margin, "over" if over else "")
-            )
+            if (row := limits.get(what)) is None:
+                cells.append(style.literal(DASH))
+                continue
+            unit, over = UNITS.get(what, ""), row["margin"] < 0
+            said = style.literal(f"{_exact(row['value'])} {unit}".strip())
+            margin = style.literal(margin_text(row, unit))
+            cells.append(said + style.sub(style.strong(margin) if over else margin, "over" if over else ""))
         rows.append([style.name(name), *cells])
     head = (("arm", "l"), *((NAMES[what], "r") for what in asked))
     note = "An arm over a limit keeps its word and cannot win. Bytes and memory: the largest seed; times: medians."
@@ -122,17 +120,17 @@ def beside_table(view: View, style: Style) -> Table | None:
     """What each arm costs beside its reference, and which are free."""
     rows = []
     for arm in view.rivals:
-        beside = mapping(arm.get("cost_against"))
-        if any(num(beside.get(key)) is not None for key in ("bytes", "train_time", "stage_time")):
-            same = style.sub("same weights" if arm.get("shares_weights") else "")
+        beside = arm["cost_against"]
+        if beside and any(one is not None for one in (beside["bytes"], beside["train_time"], beside["stage_time"])):
+            same = style.sub("same weights" if arm["shares_weights"] else "")
             rows.append(
                 [
                     style.name(arm["name"]) + style.sub(style.literal("against ") + style.name(view.reference(arm))),
-                    words.difference(beside.get("bytes")),
-                    words.ratio(beside.get("train_time")) + (same or _pairs(beside.get("train_spread"), style)),
-                    words.ratio(beside.get("stage_time")) + _pairs(beside.get("stage_spread"), style),
-                    words.ratio(beside.get("peak_bytes")),
-                    style.tag("free", FREE) if is_free(arm) else "unknown" if beside.get("free") is None else "no",
+                    words.difference(beside["bytes"]),
+                    words.ratio(beside["train_time"]) + (same or _pairs(beside["train_spread"], style)),
+                    words.ratio(beside["stage_time"]) + _pairs(beside["stage_spread"], style),
+                    words.ratio(beside["peak_bytes"]),
+                    style.tag("free", FREE) if is_free(arm) else "unknown" if beside["free"] is None else "no",
                 ]
             )
     head = (
@@ -150,33 +148,33 @@ def beside_table(view: View, style: Style) -> Table | None:
     return Table(head, rows, note) if rows else None
 
 
-def _pairs(spread: object, style: Style) -> str:
+def _pairs(of: Times | None, style: Style) -> str:
     """Below a ratio of times: `0.97x to 1.21x over 3 pairs`."""
-    of = mapping(spread)
-    low, high, pairs = num(of.get("low")), num(of.get("high")), num(of.get("pairs"))
-    if low is None or high is None or not pairs:
+    if of is None or not of["pairs"]:
         return style.sub("")
-    if pairs == 1:
+    if of["pairs"] == 1:
         return style.sub(style.literal("one pair of runs"))
-    return style.sub(style.literal(f"{words.ratio(low)} to {words.ratio(high)} over {words.whole(pairs)} pairs"))
+    ends = f"{words.ratio(of['low'])} to {words.ratio(of['high'])}"
+    return style.sub(style.literal(f"{ends} over {words.whole(of['pairs'])} pairs"))
 
 
 def stage_cost_table(view: View, style: Style) -> Table | None:
     """Seconds and peak memory of every stage of every arm, medians over its seeds."""
-    stages = list(dict.fromkeys(s for a in view.arms for s in mapping(mapping(a.get("cost")).get("stages"))))
+    stages = list(dict.fromkeys(stage for arm in view.arms for stage in arm["cost"]["stages"]))
     if not stages:
         return None
     rows = []
     for arm in view.arms:
         cells = []
         for stage in stages:
-            one = mapping(mapping(mapping(arm.get("cost")).get("stages")).get(stage))
-            parts = ", ".join(
-                f"{part} {words.seconds(one.get(part))}" for part in ("pack", "check", "evaluate") if num(one.get(part))
-            )
-            peak = f"peak {words.size(one.get('peak_bytes'))}" if num(one.get("peak_bytes")) is not None else ""
-            over = style.literal(_spread({"spread": {"seconds": one.get("spread")}}, "seconds", words.seconds))
-            cells.append(words.seconds(one.get("seconds")) + style.sub(over) + style.sub(parts) + style.sub(peak))
+            if (one := arm["cost"]["stages"].get(stage)) is None:
+                cells.append(DASH)
+                continue
+            took = (("pack", one["pack"]), ("check", one["check"]), ("evaluate", one["evaluate"]))
+            parts = ", ".join(f"{part} {words.seconds(seconds)}" for part, seconds in took if seconds)
+            peak = f"peak {words.size(one['peak_bytes'])}" if one["peak_bytes"] is not None else ""
+            over = style.literal(_spread(one["spread"], words.seconds))
+            cells.append(words.seconds(one["seconds"]) + style.sub(over) + style.sub(parts) + style.sub(peak))
         rows.append([style.name(arm["name"]), *cells])
     note = (
         "Time to pack and unpack, to check the rules, and to evaluate. On a CPU the peak is that of the whole process."
@@ -187,11 +185,10 @@ def stage_cost_table(view: View, style: Style) -> Table | None:
 def artifact_table(view: View, style: Style) -> Table | None:
     """The artifact of every arm at every stage that packs: bytes, parts, how it was made, predicted beside measured."""
     rows, kinds = [], []
-    for stage, by_arm in mapping(view.verdict.get("artifacts")).items():
+    for stage, by_arm in view.verdict["artifacts"].items():
         first = True
         for arm in view.arms:
-            one = mapping(mapping(by_arm).get(arm["name"]))
-            if not one:
+            if (one := by_arm.get(arm["name"])) is None:
                 continue
             kinds.append("start" if first else "")
             first = False
@@ -212,48 +209,38 @@ def artifact_table(view: View, style: Style) -> Table | None:
     return Table(head, rows, note, kinds) if rows else None
 
 
-def _artifact_cells(one: dict[str, Any], style: Style) -> list[str]:
-    least, most = num(one.get("least")), num(one.get("most"))
-    span = (
-        f"{words.whole(least)} to {words.whole(most)} over {words.whole(one.get('seeds'))} seeds"
-        if least != most
-        else ""
-    )
-    raw, size = num(one.get("raw_bytes")), num(one.get("model_bytes"))
+def _artifact_cells(one: Packed, style: Style) -> list[str]:
+    least, most, seeds = (words.whole(one[key]) for key in ("least", "most", "seeds"))
+    span = f"{least} to {most} over {seeds} seeds" if least != most else ""
+    raw, size = one.get("raw_bytes"), one["model_bytes"]
     times = f"{raw / size:.2f}\u00d7 smaller than trained" if raw and size else ""
     schemes = [
-        style.literal(f"{words.whole(mapping(s).get('tensors'))} \u00d7 ") + style.text(name)
-        for name, s in mapping(one.get("schemes")).items()
+        style.literal(f"{words.whole(scheme['tensors'])} \u00d7 ") + style.text(name)
+        for name, scheme in one.get("schemes", {}).items()
     ]
-    how = style.text(words.value_text(one.get("codec"))) if one.get("codec") else style.literal("")
-    said = [
-        *schemes,
-        *(style.text(words.clean(note)) for note in listing(one.get("notes"))),
-        *_rotated(one, style),
-    ]
+    how = style.text(one["codec"]) if "codec" in one else style.literal("")
+    said = [*schemes, *(style.text(note) for note in one.get("notes", ())), *_rotated(one, style)]
     for part in said:
         how = how + style.sub(part)
     return [
-        words.whole(one.get("bytes")) + style.sub(span),
-        f"{words.whole(one.get('model_bytes'))} + {words.whole(one.get('code_bytes'))}" + style.sub(times),
+        words.whole(one["bytes"]) + style.sub(span),
+        f"{words.whole(one['model_bytes'])} + {words.whole(one['code_bytes'])}" + style.sub(times),
         words.whole(one.get("predicted_bytes")),
         _ratio(one.get("ratio"), style),
         how,
     ]
 
 
-def _rotated(one: dict[str, Any], style: Style) -> list[str]:
-    rows = [mapping(row) for row in listing(one.get("hadamard"))]
+def _rotated(one: Packed, style: Style) -> list[str]:
     said = []
-    if rows:
-        said.append(f"{sum(row.get('kept') is True for row in rows)} of {len(rows)} tensors rotated")
-    if corrected := listing(one.get("lqer")):
+    if rows := one.get("hadamard"):
+        said.append(f"{sum(row['kept'] for row in rows)} of {len(rows)} tensors rotated")
+    if corrected := one.get("lqer"):
         said.append(f"low-rank correction of {words.plural(len(corrected), 'tensor')}")
     return [style.literal(text) for text in said]
 
 
-def _ratio(value: object, style: Style) -> str:
-    number = num(value)
+def _ratio(number: float | None, style: Style) -> str:
     if number is None:
         return DASH
     return f"{number:.3f}" if 1.0 <= number <= 1.05 else style.strong(f"{number:.3f}")
@@ -262,44 +249,42 @@ def _ratio(value: object, style: Style) -> str:
 def rotation_tables(view: View, style: Style) -> list[tuple[str, Table]]:
     """Per stage and arm, folded away: what rotation did to every tensor, and what low-rank factors gave back."""
     found = []
-    for stage, by_arm in mapping(view.verdict.get("artifacts")).items():
-        for name, one in mapping(by_arm).items():
-            where = f"{words.clean(stage)}, {words.clean(name, words.NAME)}"
-            if rows := [mapping(row) for row in listing(mapping(one).get("hadamard"))]:
-                said = f"Hadamard rotation: {where}: {words.plural(len(rows), 'tensor')}"
-                found.append((said, _rotation(rows, style)))
-            if rows := [mapping(row) for row in listing(mapping(one).get("lqer"))]:
-                said = f"Low-rank correction: {where}: {words.plural(len(rows), 'tensor')}"
-                found.append((said, _corrections(rows, style)))
+    for stage, by_arm in view.verdict["artifacts"].items():
+        for name, one in by_arm.items():
+            where = f"{stage}, {words.clean(name, words.NAME)}"
+            if rotated := one.get("hadamard"):
+                said = f"Hadamard rotation: {where}: {words.plural(len(rotated), 'tensor')}"
+                found.append((said, _rotation(rotated, style)))
+            if corrected := one.get("lqer"):
+                said = f"Low-rank correction: {where}: {words.plural(len(corrected), 'tensor')}"
+                found.append((said, _corrections(corrected, style)))
     return found
 
 
-def _rotation(rows: list[dict[str, Any]], style: Style) -> Table:
-    bits = list(dict.fromkeys(b for row in rows for b in mapping(row.get("mse_before"))))
-    cells = []
-    for row in rows:
-        before, after = mapping(row.get("mse_before")), mapping(row.get("mse_after"))
-        cells.append(
-            [
-                style.name(row.get("name", "?")),
-                _pair(row.get("kurtosis_before"), row.get("kurtosis_after"), style),
-                *(_pair(before.get(b), after.get(b), style) for b in bits),
-                _pair(row.get("error_before"), row.get("error_after"), style),
-                "yes" if row.get("kept") is True else "no",
-            ]
-        )
-    head = [("tensor", "l"), ("kurtosis", "r"), *((f"mse {words.clean(b)}", "r") for b in bits)]
+def _rotation(rows: list[Rotated], style: Style) -> Table:
+    bits = list(dict.fromkeys(b for row in rows for b in row["mse_before"]))
+    cells = [
+        [
+            style.name(row["name"]),
+            _pair(row["kurtosis_before"], row["kurtosis_after"], style),
+            *(_pair(row["mse_before"].get(b), row["mse_after"].get(b), style) for b in bits),
+            _pair(row["error_before"], row["error_after"], style),
+            "yes" if row["kept"] else "no",
+        ]
+        for row in rows
+    ]
+    head = [("tensor", "l"), ("kurtosis", "r"), *((f"mse {b}", "r") for b in bits)]
     head += [("error that decides", "r"), ("rotated", "l")]
     note = "As trained, and below it rotated. Kurtosis of rows: 3 for normal numbers. mse: of rounding to nearest."
     return Table(tuple(head), cells, note)
 
 
-def _corrections(rows: list[dict[str, Any]], style: Style) -> Table:
+def _corrections(rows: list[Corrected], style: Style) -> Table:
     cells = [
         [
-            style.name(row.get("name", "?")),
-            words.whole(row.get("rank")),
-            _pair(row.get("error_before"), row.get("error_after"), style),
+            style.name(row["name"]),
+            words.whole(row["rank"]),
+            _pair(row["error_before"], row["error_after"], style),
             _pair(row.get("layer_before"), row.get("layer_after"), style),
         ]
         for row in rows
@@ -308,5 +293,5 @@ def _corrections(rows: list[dict[str, Any]], style: Style) -> Table:
     return Table(head, cells, "Without factors, and below it with them.")
 
 
-def _pair(before: object, after: object, style: Style) -> str:
-    return words.significant(before) + style.sub(words.significant(after) if num(after) is not None else "")
+def _pair(before: float | None, after: float | None, style: Style) -> str:
+    return words.significant(before) + style.sub(words.significant(after) if after is not None else "")

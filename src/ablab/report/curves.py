@@ -50,7 +50,7 @@ def trajectories(view: View) -> Drawing | None:
     gaps = {a["name"]: view.curve_difference(a) for a in view.rivals}
     gaps = {name: g for name, g in gaps.items() if g}
     if gaps:
-        margin = view.matters or 0.0
+        margin = view.matters
         extents = {n: max(map(abs, _late([g], 0.1 * end))) for n, g in gaps.items()}
         reach = focus(list(extents.values()), 2 * margin)
         near = [0.0, margin, -margin, *_late([g for n, g in gaps.items() if extents[n] <= reach], 0.1 * end)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
+from ablab.records.answer import ArmAnswer
 from ablab.report import svg
 from ablab.report.view import View
-from ablab.report.words import Html, num
+from ablab.report.words import Html
 
 STYLE = Html()
 
@@ -53,13 +53,13 @@ def focus(extents: Sequence[float], least: float) -> float:
 
 def forest(view: View) -> Markup | None:
     """One row per arm: its interval, its mean, a tick for each seed; the tie band and zero behind."""
-    rows = [a for a in view.rivals if num(a.get("delta")) is not None]
+    rows = [a for a in view.rivals if a["delta"] is not None]
     if not rows:
         return None
     width, top, step = 460.0, 30.0, 50.0
     height = top + step * len(rows) + 40
-    margin = view.matters or 0.0
-    spans = [[v for v in (num(a.get(k)) for k in ("low", "high", "delta")) if v is not None] for a in rows]
+    margin = view.matters
+    spans = [[v for v in (a["low"], a["high"], a["delta"]) if v is not None] for a in rows]
     reach = focus([max(map(abs, s)) for s in spans], 2 * margin)
     near = [v for s in spans if max(map(abs, s)) <= reach for v in s]
     near += [d for a in rows for _, d in view.differences(a) if abs(d) <= reach]
@@ -78,13 +78,13 @@ def forest(view: View) -> Markup | None:
         out.append(svg.text(width - 10, height - 5, tie, "note", "end"))
     for i, arm in enumerate(rows):
         out.extend(_forest_row(view, arm, x, top + step * i))
-    said = "; ".join(f"{a['name']} {view.word(a)} {STYLE.delta(a.get('delta'), view.decimals)}" for a in rows)
+    said = "; ".join(f"{a['name']} {view.word(a)} {STYLE.delta(a['delta'], view.decimals)}" for a in rows)
     return svg.figure(width, height, f"Forest plot of the differences: {said}", "".join(out))
 
 
-def _forest_row(view: View, arm: dict[str, Any], x: svg.Axis, y: float) -> list[str]:
-    name, word, index = str(arm["name"]), view.word(arm), view.index(arm["name"])
-    delta, low, high = num(arm.get("delta")), num(arm.get("low")), num(arm.get("high"))
+def _forest_row(view: View, arm: ArmAnswer, x: svg.Axis, y: float) -> list[str]:
+    name, word, index = arm["name"], view.word(arm), view.index(arm["name"])
+    delta, low, high = arm["delta"], arm["low"], arm["high"]
     shown = f"{STYLE.delta(delta, view.decimals)} {STYLE.interval(low, high, view.decimals)}".strip()
     chip = f'<tspan class="w-{word}">{word}</tspan> {shown}'
     out = [

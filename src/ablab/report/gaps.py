@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ablab.report import words
+from ablab.records.answer import ArmAnswer, Step
 from ablab.report.tables import Table
-from ablab.report.view import View, mapping
-from ablab.report.words import DASH, Style, num
+from ablab.report.view import View
+from ablab.report.words import DASH, Style
 
 
 def stage_table(view: View, style: Style) -> Table | None:
@@ -25,16 +23,16 @@ def stage_table(view: View, style: Style) -> Table | None:
     return Table(head, rows, note)
 
 
-def _stage_cell(view: View, arm: dict[str, Any], stage: str, style: Style) -> str:
+def _stage_cell(view: View, arm: ArmAnswer, stage: str, style: Style) -> str:
     d, level = view.decimals, view.level(arm, stage)
-    if why := view.unstable(arm).get(stage):
+    if why := arm["unstable"].get(stage):
         return style.chip("unstable") + style.sub(style.text(why), "wrap")
-    cell = mapping(mapping(arm.get("stages")).get(stage))
+    cell = arm["stages"].get(stage)
     said = f"level {style.fixed(level, d)}" if level is not None else ""
-    if num(cell.get("delta")) is None:
+    if cell is None or cell["delta"] is None:
         return style.literal(said) if said else DASH
-    between = style.interval(cell.get("low"), cell.get("high"), d)
-    return style.strong(style.delta(cell.get("delta"), d)) + style.sub(between) + style.sub(said)
+    between = style.interval(cell["low"], cell["high"], d)
+    return style.strong(style.delta(cell["delta"], d)) + style.sub(between) + style.sub(said)
 
 
 def gap_table(view: View, style: Style) -> Table | None:
@@ -57,24 +55,24 @@ def gap_table(view: View, style: Style) -> Table | None:
     return Table(head, rows, _note(view, steps))
 
 
-def _gap_cell(view: View, step: dict[str, Any], style: Style) -> str:
+def _gap_cell(view: View, step: Step, style: Style) -> str:
     d = view.decimals
-    own = style.interval(step.get("gap_low"), step.get("gap_high"), d)
-    cell = style.strong(style.delta(step.get("gap"), d)) + style.sub(own)
-    if num(step.get("delta")) is None:
+    own = style.interval(step["gap_low"], step["gap_high"], d)
+    cell = style.strong(style.delta(step["gap"], d)) + style.sub(own)
+    if step["delta"] is None:
         return cell
-    between = style.interval(step.get("low"), step.get("high"), d)
-    apart = f"against the reference {style.delta(step.get('delta'), d)}"
+    between = style.interval(step["low"], step["high"], d)
+    apart = f"against the reference {style.delta(step['delta'], d)}"
     return cell + style.sub(apart) + style.sub(between)
 
 
-def _note(view: View, steps: dict[str, dict[str, dict[str, Any]]]) -> str:
-    over = {step.get("over") for by in steps.values() for step in by.values()}
+def _note(view: View, steps: dict[str, dict[str, Step]]) -> str:
+    over = {step["over"] for by in steps.values() for step in by.values()}
     said = f"A gap is a stage's {view.unit} minus that of the stage it stands on, paired within the runs; positive is a loss."
     if over - {"documents"}:
         said += " An arm's intervals are those of its own look; the baseline's is a plain t interval over its seeds."
     if "documents" in over:
-        rests = dict.fromkeys(words.clean(s.get("said") or "") for by in steps.values() for s in by.values())
+        rests = dict.fromkeys(step["said"] for by in steps.values() for step in by.values())
         resting = "; ".join(one for one in rests if one)
         said += " With one run the intervals are over documents: they speak for these weights."
         said += f" {resting[0].upper()}{resting[1:]}." if resting else ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from ablab.records.answer import Answer
 from ablab.report import costs, curves, depth, figures, gaps, probes, prose, records, tables, words
-from ablab.report.view import View, listing, mapping
+from ablab.report.view import View
 
 STYLE = words.Html()
 SECTIONS = (
@@ -29,12 +29,12 @@ COSTS = (
 )
 
 
-def page(verdict: dict[str, Any]) -> str:
+def page(verdict: Answer) -> str:
     """The whole page as text; the same verdict gives the same bytes."""
     view = View(verdict)
     parts = _parts(view)
-    parts["contents"] = [(slug, label) for slug, label in SECTIONS if slug in ALWAYS or parts.get(slug)]
-    return _template().render(parts) + "\n"
+    contents = [(slug, label) for slug, label in SECTIONS if slug in ALWAYS or parts.get(slug)]
+    return _template().render({**parts, "contents": contents}) + "\n"
 
 
 @functools.cache
@@ -44,22 +44,21 @@ def _template() -> jinja2.Template:
     return environment.from_string(source)
 
 
-def _parts(view: View) -> dict[str, Any]:
+def _parts(view: View) -> dict[str, object]:
     verdict = view.verdict
     css = resources.files("ablab.report").joinpath("style.css").read_text(encoding="utf-8")
     shown = (probes.induction(view), probes.needle_maps(view), probes.recall(view))
     drawn = [d for d in shown if d is not None]
-    scale = verdict.get("scale")
-    study = words.clean(verdict.get("study") or "study")
+    study, scale = verdict["study"], verdict["scale"]
     return {
         "css": Markup(css),
-        "title": f"{study}{f'.{words.clean(scale)}' if scale else ''}: ablab verdict",
+        "title": f"{study}{f'.{scale}' if scale else ''}: ablab verdict",
         "study": study,
-        "scale": words.clean(scale) if scale else "",
-        "question": words.clean(verdict.get("question") or study),
-        "exploratory": bool(verdict.get("exploratory")),
+        "scale": scale or "",
+        "question": verdict["question"] or study,
+        "exploratory": verdict["exploratory"],
         "warnings": prose.warnings(view),
-        "answer": prose.answer(view),
+        "answer": verdict["sentence"],
         "terms": terms(view),
         "verdict": tables.verdict_table(view, STYLE),
         "notes": arm_notes(view),
@@ -88,42 +87,35 @@ def _parts(view: View) -> dict[str, Any]:
         "evidence": tables.evidence_table(view, STYLE),
         "decisions": records.decision_table(view, STYLE),
         "data": records.data_facts(view, STYLE),
-        "environment": records.facts(verdict.get("environment"), STYLE),
+        "environment": records.facts(verdict["environment"], STYLE),
         "budget": records.facts(terms_of(view), STYLE),
         "baseline": records.baseline_facts(view, STYLE),
         "ledger": records.ledger_table(view, STYLE),
         "methods": prose.methods(view),
-        "version": words.clean(mapping(verdict.get("environment")).get("ablab") or ""),
+        "version": words.clean(verdict["environment"].get("ablab") or ""),
     }
 
 
 def terms(view: View) -> list[str]:
     """The terms of the decision, in one line under the answer. Plain text."""
-    found = [f"judged by {view.unit}" + (f" at {view.stage}" if view.stage else "") + ", lower is better"]
-    if view.matters is not None:
-        found.append(f"a tie within \u00b1{words.Style().fixed(view.matters, view.decimals)}")
+    found = [f"judged by {view.unit} at {view.stage}, lower is better"]
+    found.append(f"a tie within \u00b1{words.Style().fixed(view.matters, view.decimals)}")
     if view.looks:
         found.append(f"looks at {', '.join(map(str, view.looks))} seeds")
-    if view.verdict.get("decided_by"):
-        found.append(f"decided by: {words.clean(view.verdict['decided_by'])}")
-    done = sum(r.get("status") == "done" for r in view.runs)
+    found.append(f"decided by: {view.verdict['decided_by']}")
+    done = sum(run["status"] == "done" for run in view.runs)
     found.append(f"{done} of {words.plural(len(view.runs), 'run')} done")
     return found
 
 
-def terms_of(view: View) -> dict[str, Any]:
+def terms_of(view: View) -> dict[str, object]:
     """Budget, limits and the bank of earlier noise, as one nest of facts."""
-    parts = {key: mapping(view.verdict.get(key)) for key in ("limits", "bank")}
-    return {**mapping(view.verdict.get("budget")), **{k: v for k, v in parts.items() if v}}
+    return {**view.verdict["budget"], "limits": view.verdict["limits"], "bank": view.verdict["bank"]}
 
 
 def arm_notes(view: View) -> list[str]:
     """Notes of the study and of each arm, plain text."""
-    notes = [*view.notes, *([] if view.verdict.get("exploratory") else prose.pooled(view))]
+    notes = [*view.notes, *([] if view.verdict["exploratory"] else prose.pooled(view))]
     for arm in view.arms:
-        notes += [
-            f"{words.clean(arm['name'], words.NAME)}: {words.clean(n)}"
-            for n in listing(arm.get("notes"))
-            if n != "waiting"
-        ]
+        notes += [f"{words.clean(arm['name'], words.NAME)}: {note}" for note in arm["notes"] if note != "waiting"]
     return notes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, to_install
+from ablab.records.answer import Answer
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +22,7 @@ PAID = ("bytes", "parameters", "tokens_per_second", "train_seconds")
 class Judged:
     """What verdict.json says (`answer`), and the folder that it and the pages lie in."""
 
-    answer: dict[str, Any]
+    answer: Answer
     folder: Path
 
     @property
@@ -29,15 +31,14 @@ class Judged:
         return self.folder / "report.html"
 
     @property
-    def words(self) -> dict[str, str]:
-        """Every arm's word by its name, without the baseline."""
+    def words(self) -> dict[str, str | None]:
+        """Every arm's word by its name, without the baseline; None where it has none."""
         return {arm["name"]: arm["word"] for arm in self.answer["arms"] if arm["on"] is not None}
 
     @property
     def winner(self) -> str | None:
         """The arm that won, or None."""
-        winner = self.answer["winner"]
-        return None if winner is None else str(winner)
+        return self.answer["winner"]
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a row per arm, the baseline first, indexed by its name. CheckFailed where pandas is not installed.
@@ -50,10 +51,11 @@ class Judged:
             import pandas
         except ImportError as error:
             raise CheckFailed(Fault("to_frame()", "pandas is not installed", to_install("pandas"))) from error
-        rows = [
-            {**{key: arm.get(key) for key in COLUMNS}, **{key: arm["cost"].get(key) for key in PAID}}
-            for arm in self.answer["arms"]
-        ]
+        rows = []
+        for arm in self.answer["arms"]:
+            said: Mapping[str, object] = arm
+            paid: Mapping[str, object] = arm["cost"]
+            rows.append({**{key: said[key] for key in COLUMNS}, **{key: paid[key] for key in PAID}})
         names = pandas.Index([arm["name"] for arm in self.answer["arms"]], name="arm")
         return pandas.DataFrame(rows, index=names, columns=[*COLUMNS, *PAID])
 
@@ -76,6 +78,6 @@ class Judged:
         rows = [Markup("").join(cell("td", one) for one in row) for row in table.rows]
         body = Markup("").join(Markup("<tr>{}</tr>").format(row) for row in rows)
         said = [Markup("<p><b>{}:</b> {}</p>").format(head, text) for _, head, text in prose.warnings(view)]
-        answer = Markup("<p>{}</p>").format(prose.answer(view))
+        answer = Markup("<p>{}</p>").format(view.verdict["sentence"])
         drawn = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
         return str(Markup("").join([*said, answer, drawn, Markup("<p>{}</p>").format(escape(self.page))]))

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ablab.records.answer import Answer
 from ablab.report import costs, depth, gaps, prose, records, tables, words
 from ablab.report.html import arm_notes, terms, terms_of
 from ablab.report.tables import Table
-from ablab.report.view import View, grid_of, mapping, numbers
+from ablab.report.view import Bands, View, grid_of, mean_of
 
 STYLE = words.Markdown()
 
 
-def page(verdict: dict[str, Any]) -> str:
+def page(verdict: Answer) -> str:
     """The whole file as text; the same verdict gives the same bytes."""
     view = View(verdict)
     raw = view.verdict
-    heading = raw.get("question") or raw.get("study") or "study"
-    where = "/".join(words.clean(raw[k]) for k in ("study", "scale") if raw.get(k))
-    out = [f"# {STYLE.text(heading)}", ""]
+    out = [f"# {STYLE.text(raw['question'] or raw['study'])}", ""]
     for _, head, text in prose.warnings(view):
         out += [f"> **{head.upper()}.** {STYLE.text(text)}", ""]
-    out += [f"**{STYLE.text(prose.answer(view))}**", "", "; ".join(STYLE.text(t) for t in terms(view)) + ".", ""]
-    if where:
-        out += [f"Study {STYLE.name(where)}.", ""]
+    out += [f"**{STYLE.text(raw['sentence'])}**", "", "; ".join(STYLE.text(t) for t in terms(view)) + ".", ""]
+    out += [f"Study {STYLE.name('/'.join(one for one in (raw['study'], raw['scale']) if one))}.", ""]
     out += _section("Verdict", tables.verdict_table(view, STYLE))
     notes = arm_notes(view)
     out += [f"- {STYLE.text(n)}" for n in notes] + ([""] if notes else [])
@@ -50,7 +46,7 @@ def page(verdict: dict[str, Any]) -> str:
     out += _section("Decisions judged on these runs", records.decision_table(view, STYLE))
     for title, lines in (
         ("Data", records.data_facts(view, STYLE)),
-        ("Environment", records.facts(raw.get("environment"), STYLE)),
+        ("Environment", records.facts(raw["environment"], STYLE)),
         ("Budget and limits", records.facts(terms_of(view), STYLE)),
         ("The baseline's settings", records.baseline_facts(view, STYLE)),
     ):
@@ -88,7 +84,7 @@ def _trajectory_table(view: View) -> Table | None:
     )
 
 
-def _band_table(view: View, stage: str, by_arm: dict[str, Any]) -> Table | None:
+def _band_table(view: View, stage: str, by_arm: dict[str, Bands]) -> Table | None:
     edges = next(iter(by_arm.values()))[0]
     names = [a["name"] for a in view.arms if a["name"] in by_arm and by_arm[a["name"]][0] == edges]
     rows = [
@@ -105,14 +101,12 @@ def _band_table(view: View, stage: str, by_arm: dict[str, Any]) -> Table | None:
 def _needle_table(view: View) -> Table | None:
     rows = []
     for name, probe in view.needles().items():
-        passkey, induction = mapping(probe.get("passkey")), mapping(probe.get("induction"))
-        lengths, depths = numbers(passkey.get("lengths")), numbers(passkey.get("depths"))
-        cells = []
-        for key in ("score", "acc"):
-            grid = grid_of(passkey.get(key), len(lengths), len(depths)) or []
-            flat = [v for row in grid for v in row if v is not None]
-            cells.append(sum(flat) / len(flat) if flat else None)
-        gains = [v for v in numbers(induction.get("values")) if v is not None]
+        cells: list[float | None] = [None, None]
+        if passkey := probe.get("passkey"):
+            shape = len(passkey["lengths"]), len(passkey["depths"])
+            grids = [grid_of(grid, *shape) if grid else [] for grid in (passkey["score"], passkey.get("acc"))]
+            cells = [mean_of([value for row in grid for value in row]) for grid in grids]
+        gains = [v for v in probe["induction"]["values"] if v is not None] if "induction" in probe else []
         rows.append(
             [
                 STYLE.name(name),

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from markupsafe import Markup
 
+from ablab.records.answer import Apart
+from ablab.records.result import Curve, Passkey
 from ablab.report import svg
 from ablab.report.figures import STYLE, Drawing, fitted
-from ablab.report.view import View, grid_of, mapping, numbers
-from ablab.report.words import count, num, significant
+from ablab.report.view import View, grid_of
+from ablab.report.words import count, significant
 
 
 def induction(view: View) -> Drawing | None:
     """How much cheaper a repeated random segment is, by lag."""
     curves = {}
     for name, probe in view.needles().items():
-        part = mapping(probe.get("induction"))
-        points = [
-            (x, y)
-            for x, y in zip(numbers(part.get("lags")), numbers(part.get("values")))
-            if x and y is not None and x > 0
-        ]
-        if points:
+        told = zip(part["lags"], part["values"]) if (part := probe.get("induction")) else ()
+        if points := [(x, y) for x, y in told if y is not None and x > 0]:
             curves[name] = sorted(points)
     if not curves:
         return None
@@ -39,7 +34,7 @@ def induction(view: View) -> Drawing | None:
         x_text=count,
     )
     panel.zero()
-    reach = {v for p in view.needles().values() if (v := num(mapping(p.get("induction")).get("local_reach")))}
+    reach = {v for p in view.needles().values() if "induction" in p and (v := p["induction"].get("local_reach"))}
     if len(reach) == 1 and panel.x.low < (lag := reach.pop()) < panel.x.high:
         panel.upright(lag, "local layers reach to here")
     for name, points in curves.items():
@@ -51,16 +46,17 @@ def induction(view: View) -> Drawing | None:
 
 def needle_maps(view: View) -> Drawing | None:
     """Passkey score by length and depth: one map per arm, then each arm's difference to its reference."""
-    read = {name: _grid(mapping(probe.get("passkey"))) for name, probe in view.needles().items()}
+    read = {name: _grid(probe.get("passkey")) for name, probe in view.needles().items()}
     grids = {name: grid for name, grid in read.items() if grid is not None}
     if not grids:
         return None
     most = max([1.0, *(abs(v) for _, _, g in grids.values() for row in g for v in row if v is not None)])
     panels = [_map(fitted(n, 26), *g, most, f"Passkey score of {n} by length and depth") for n, g in grids.items()]
     for arm in view.rivals:
-        gap = _grid(mapping(mapping(view.needles().get(arm["name"])).get("difference")))
+        probe = view.needles().get(arm["name"])
+        gap = None if probe is None else _grid(probe.get("difference"))
         if gap is not None:
-            title = f"{fitted(str(arm['name']), 18)} \u2212 {fitted(view.reference(arm), 14)}"
+            title = f"{fitted(arm['name'], 18)} \u2212 {fitted(view.reference(arm), 14)}"
             panels.append(_map(title, *gap, most, f"Difference of passkey scores, {title}"))
     caption = (
         f"Log-odds of the true key against the distractors, nats, haystack prior removed; 0 is chance. Colour runs to "
@@ -70,12 +66,12 @@ def needle_maps(view: View) -> Drawing | None:
     return Drawing("Needle", tuple(panels), caption, legend=False, small=True)
 
 
-def _grid(part: dict[str, Any]) -> tuple[list[float], list[float], list[list[float | None]]] | None:
+def _grid(part: Passkey | Apart | None) -> tuple[list[float], list[float], list[list[float | None]]] | None:
     """Lengths, depths and the scores of a passkey map; None where there is none."""
-    lengths = [v for v in numbers(part.get("lengths")) if v is not None]
-    depths = [v for v in numbers(part.get("depths")) if v is not None]
-    grid = grid_of(part.get("score"), len(lengths), len(depths))
-    return (lengths, depths, grid) if grid is not None and lengths and depths else None
+    if part is None or not part["lengths"] or not part["depths"]:
+        return None
+    lengths, depths = part["lengths"], part["depths"]
+    return lengths, depths, grid_of(part["score"], len(lengths), len(depths))
 
 
 def _map(
@@ -105,11 +101,15 @@ def _map(
 
 def recall(view: View) -> Drawing | None:
     """What a long context is good for in the text itself: recall of what came before, and the gain by position."""
-    short = {v for p in view.needles().values() if (v := num(mapping(p.get("gain")).get("short")))}
+    short = {v for p in view.needles().values() if "gain" in p and (v := p["gain"].get("short"))}
     than = f" beside {count(short.pop())} tokens of it" if len(short) == 1 else ""
+    natural = {
+        name: (part.get("distances", []), part) for name, p in view.needles().items() if (part := p.get("natural"))
+    }
+    gain = {name: (part.get("positions", []), part) for name, p in view.needles().items() if (part := p.get("gain"))}
     panels = (
-        _measured(view, "natural", "distances", "Natural recall", "distance to the earlier occurrence, tokens (log)"),
-        _measured(view, "gain", "positions", "Context gain", "position in the document, tokens (log)"),
+        _measured(view, natural, "natural", "Natural recall", "distance to the earlier occurrence, tokens (log)"),
+        _measured(view, gain, "gain", "Context gain", "position in the document, tokens (log)"),
     )
     drawn = tuple(panel for panel in panels if panel is not None)
     caption = (
@@ -119,16 +119,15 @@ def recall(view: View) -> Drawing | None:
     return Drawing("Recall and context", drawn, caption) if drawn else None
 
 
-def _measured(view: View, key: str, axis: str, title: str, x_title: str) -> Markup | None:
-    """Curves of values with their standard errors over one axis."""
+def _measured(
+    view: View, parts: dict[str, tuple[list[float], Curve]], key: str, title: str, x_title: str
+) -> Markup | None:
+    """Curves of values with their standard errors over one axis: arm -> (the edges of its bins, the values in them)."""
     curves: dict[str, list[tuple[float, float, float]]] = {}
-    for name, probe in view.needles().items():
-        part = mapping(probe.get(key))
-        xs, ys, es = (numbers(part.get(k)) for k in (axis, "values", "se"))
-        es = es if len(es) == len(ys) else [None] * len(ys)
-        xs = _middles(xs) if len(xs) == len(ys) + 1 else xs
-        points = [(x, y, e or 0.0) for x, y, e in zip(xs, ys, es) if x and y is not None and x > 0]
-        if points:
+    for name, (edges, part) in parts.items():
+        middles = [(max(a, 0.5) * b) ** 0.5 for a, b in zip(edges, edges[1:])]  # on a logarithmic axis
+        every = zip(middles, part["values"], part["se"])
+        if points := [(x, y, e or 0.0) for x, y, e in every if y is not None and x > 0]:
             curves[name] = sorted(points)
     if not curves:
         return None
@@ -145,8 +144,3 @@ def _measured(view: View, key: str, axis: str, title: str, x_title: str) -> Mark
         panel.curve(index, [(x, y) for x, y, _ in points], name, marks=True)
     said = ", ".join(f"{n} {significant(max(y for _, y, _ in c))} at best" for n, c in curves.items())
     return panel.svg(f"{title}: {said}")
-
-
-def _middles(edges: list[float | None]) -> list[float | None]:
-    """Where the point of a band stands on a logarithmic axis."""
-    return [((max(a, 0.5) * b) ** 0.5) if a is not None and b else None for a, b in zip(edges, edges[1:])]

@@ -5,29 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
-from ablab.records.answer import FEWEST_DOCUMENTS, NEVER, POWER
+from ablab.records.answer import FEWEST_DOCUMENTS, NEVER, POWER, ArmAnswer, Inversion
+from ablab.records.settings import BudgetSettings
 from ablab.report import words
 from ablab.report.tables import price_text
-from ablab.report.view import View, listing, mapping
-from ablab.report.words import Style, num
-
-
-def answer(view: View) -> str:
-    """The verdict's own sentence, or one made from its words. Plain text."""
-    sentence = words.clean(view.verdict.get("sentence") or "")
-    if sentence:
-        return sentence
-    if not view.arms:
-        return "Nothing has been judged yet."
-    winner, rung = view.verdict.get("winner"), words.clean(view.verdict.get("decided_by") or "")
-    if winner:
-        return f"{words.clean(winner, words.NAME)} wins" + (f", decided by {rung}." if rung else ".")
-    if not view.finished:
-        return "Not finished: there is no winner yet."
-    return f"No winner: {rung}." if rung else "No winner."
-
+from ablab.report.view import View
+from ablab.report.words import Style
 
 HINT = "Read this as a hint for a new study, never as a result."
 EXPLORATORY = f"The decision was written or changed after results of what it judges existed. {HINT}"
@@ -36,24 +20,24 @@ BROKEN = ("invalid", "unstable")
 
 def warnings(view: View) -> list[tuple[str, str, str]]:
     """(kind, headline, plain text), the gravest first; what a reader must not miss."""
-    found = [("invalid", "Changed records", words.clean(text) + ".") for text in listing(view.verdict.get("changed"))]
-    found += [("unstable", "Diverged", words.clean(text) + ".") for text in listing(view.verdict.get("warnings"))]
+    found = [("invalid", "Changed records", f"{text}.") for text in view.verdict["changed"]]
+    found += [("unstable", "Diverged", f"{text}.") for text in view.verdict["warnings"]]
     found += [("inversion", "Inversion", text) for text in inversions(view)]
-    if view.verdict.get("exploratory"):
+    if view.verdict["exploratory"]:
         found.append(("exploratory", "Exploratory", " ".join([*exploratory(view), HINT])))
     for arm in view.rivals:
         word = view.word(arm)
         if word in BROKEN:
-            why = "; ".join(words.clean(n) for n in listing(arm.get("notes")))
+            why = "; ".join(arm["notes"])
             said = f"{_broken(view, arm)} {words.clean(arm['name'], words.NAME)}" + (f" ({why})" if why else "")
             found.append((word, word.capitalize(), said))
     for arm in view.arms:
         if view.word(arm) not in BROKEN:
-            for stage, why in view.unstable(arm).items():
-                said = f"{words.clean(arm['name'], words.NAME)} {why} at stage {words.clean(stage)}; its other stages are kept"
+            for stage, why in arm["unstable"].items():
+                said = f"{words.clean(arm['name'], words.NAME)} {why} at stage {stage}; its other stages are kept"
                 found.append(("unstable", "Unstable stage", said + "."))
     if not view.finished:
-        statuses = Counter(str(r.get("status") or "absent") for r in view.runs)
+        statuses = Counter(run["status"] for run in view.runs)
         runs = ", ".join(f"{n} {s}" for s, n in statuses.items()) or "none yet"
         waiting = ", ".join(words.clean(a["name"], words.NAME) for a in view.rivals if view.word(a) == "waiting")
         said = f"Runs so far: {runs}" + (f"; waiting: {waiting}" if waiting else "")
@@ -65,9 +49,8 @@ def exploratory(view: View) -> list[str]:
     """Which arms' results existed before the decision, what was changed then, and all their seeds pooled, in sentences."""
     names: dict[str, list[str]] = {}
     for arm in view.rivals:
-        record = mapping(arm.get("record"))
-        if record.get("kind") == "exploratory":
-            names.setdefault(words.clean(record.get("because") or ""), []).append(words.clean(arm["name"], 60))
+        if "record" in arm and arm["record"]["kind"] == "exploratory":
+            names.setdefault(arm["record"]["because"], []).append(words.clean(arm["name"], 60))
     found = [f"{', '.join(arms)}: {because}." for because, arms in names.items()]
     return (found or [EXPLORATORY.removesuffix(f" {HINT}")]) + pooled(view)
 
@@ -76,31 +59,30 @@ def pooled(view: View) -> list[str]:
     """Contrasts that several studies decided, each over every seed ever run for it, one sentence each."""
     found = []
     for arm in view.arms:
-        all_seeds = mapping(arm.get("pooled"))
-        if not all_seeds:
+        every = arm.get("pooled")
+        if every is None:
             continue
         d, style = view.decimals, Style()
-        between = style.interval(all_seeds.get("low"), all_seeds.get("high"), d)
-        decisions, arms = int(num(all_seeds.get("decisions")) or 0), int(num(all_seeds.get("arms")) or 1)
-        share = f"{num(all_seeds.get('alpha')) or 0:.3g} / {words.plural(decisions, 'decision')}"
-        share += f" / {words.plural(arms, 'arm')}" if arms > 1 else ""
+        between = style.interval(every["low"], every["high"], d)
+        share = f"{every['alpha']:.3g} / {words.plural(every['decisions'], 'decision')}"
+        share += f" / {words.plural(every['arms'], 'arm')}" if every["arms"] > 1 else ""
         found.append(
-            f"Over all {words.whole(all_seeds.get('seeds'))} seeds ever run for {words.clean(arm['name'], 60)} against "
-            f"{words.clean(view.reference(arm), 60)}, at alpha {share}: {style.delta(all_seeds.get('delta'), d)} {between} "
-            f"{view.unit}, {words.clean(all_seeds.get('word') or '')}."
+            f"Over all {words.whole(every['seeds'])} seeds ever run for {words.clean(arm['name'], 60)} against "
+            f"{words.clean(view.reference(arm), 60)}, at alpha {share}: {style.delta(every['delta'], d)} {between} "
+            f"{view.unit}, {every['word']}."
         )
     return found
 
 
-def _broken(view: View, arm: dict[str, Any]) -> str:
+def _broken(view: View, arm: ArmAnswer) -> str:
     """What went wrong with an arm that is invalid or unstable: its training, or what the deciding stage does after it."""
     if view.word(arm) == "invalid":
         return "no statement is possible about"
-    trained = any(run.get("status") == "diverged" for run in view.runs_of(arm["name"]))
-    late = view.stage in view.unstable(arm)
+    trained = any(run["status"] == "diverged" for run in view.runs_of(arm["name"]))
+    late = view.stage in arm["unstable"]
     where = f"the scores of stage {view.stage}, after training," if late else "training"
     where = f"training, and at other seeds {where}" if late and trained else where
-    on = arm.get("on")
+    on = arm["on"]
     whose = "the baseline" if on in (None, view.baseline) else words.clean(on, 60)
     return f"{where} diverged more often than {whose}'s:"
 
@@ -110,15 +92,15 @@ def inversions(view: View) -> list[str]:
     found = []
     for arm in view.rivals:
         name = words.clean(arm["name"], words.NAME)
-        if turns := listing(arm.get("inversions")):
+        if turns := arm["inversions"]:
             found.append(f"{name} changes sides {_turned(view, arm, turns)}. The word speaks about {view.stage} only.")
     return found
 
 
-def _turned(view: View, arm: dict[str, Any], turns: list[dict[str, Any]]) -> str:
+def _turned(view: View, arm: ArmAnswer, turns: list[Inversion]) -> str:
     """`between pre_quant (-0.0123) and sliding (+0.0092 nats/token): shown`; of several turns alike, the stages by side."""
-    read = [(words.clean(t["first"]), words.clean(t["stage"]), _kind(t)) for t in turns]
-    deltas = {s: num(mapping(mapping(arm.get("stages")).get(s)).get("delta")) for pair in read for s in pair[:2]}
+    read = [(t["first"], t["stage"], _kind(t)) for t in turns]
+    deltas = {s: arm["stages"][s]["delta"] if s in arm["stages"] else None for pair in read for s in pair[:2]}
     if len(read) > 1 and len({kind for _, _, kind in read}) == 1 and all(deltas.values()):
         sides = {
             side: " and ".join(
@@ -133,8 +115,8 @@ def _turned(view: View, arm: dict[str, Any], turns: list[dict[str, Any]]) -> str
     )
 
 
-def _kind(turn: dict[str, Any]) -> str:
-    return words.clean(turn["kind"]) + (", for these weights" if turn.get("over") == "documents" else "")
+def _kind(turn: Inversion) -> str:
+    return turn["kind"] + (", for these weights" if turn["over"] == "documents" else "")
 
 
 MOST_DECIMALS = 9
@@ -154,12 +136,12 @@ def what_would_change(view: View, style: Style) -> list[tuple[str, str, str]]:
     ]
 
 
-def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
+def _change(view: View, arm: ArmAnswer, style: Style) -> list[str]:
     d, word = view.decimals, view.word(arm)
-    low, high, n, mde = num(arm.get("low")), num(arm.get("high")), num(arm.get("seeds")), num(arm.get("mde"))
+    low, high, n, mde = arm["low"], arm["high"], arm["seeds"], arm["mde"]
     out: list[str] = []
     if word in ("invalid", "unstable"):
-        why = "; ".join(words.clean(x) for x in listing(arm.get("notes"))) or "see the ledger"
+        why = "; ".join(arm["notes"]) or "see the ledger"
         out.append(
             f"{style.text(why)}. "
             + (
@@ -196,12 +178,12 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
             reopen = f" A margin below {style.fixed(far, d)} {view.unit} would reopen it." if far else ""
             out.append(f"Settled as a tie.{reopen}")
     if mde is not None and word not in ("invalid", "unstable"):
-        pairs = f" with {words.plural(int(n), 'pair')}" if n else ""
+        pairs = f" with {words.plural(n, 'pair')}" if n else ""
         out.append(f"Smallest true difference seen four times in five{pairs}: {style.fixed(mde, d)} (MDE).")
-    text_low, text_high = num(arm.get("low_text")), num(arm.get("high_text"))
-    few = (num(arm.get("text_documents")) or math.inf) < FEWEST_DOCUMENTS
+    text_low, text_high = arm["low_text"], arm["high_text"]
+    few = (arm["text_documents"] or math.inf) < FEWEST_DOCUMENTS
     if few and text_low is not None:
-        out.append(f"For new text of this kind: {style.text(words.clean(arm.get('text_said') or ''))}.")
+        out.append(f"For new text of this kind: {style.text(arm['text_said'])}.")
     elif word in ("better", "worse") and text_low is not None and text_high is not None:
         holds = text_high < 0 or text_low > 0
         out.append(
@@ -209,33 +191,32 @@ def _change(view: View, arm: dict[str, Any], style: Style) -> list[str]:
             if holds
             else "For new text of this kind the interval reaches zero: more validation documents would help."
         )
-    lower = num(arm.get("lower"))
-    if lower is not None and n and word in ("better", "worse") and 0 < lower < n:
-        out.append(f"{lower:.0f} of {n:.0f} seeds lie below zero.")
+    lower = arm["lower"]
+    if lower is not None and word in ("better", "worse") and 0 < lower < n:
+        out.append(f"{lower} of {n} seeds lie below zero.")
     return [x for x in out if x]
 
 
-def _price_sentence(arm: dict[str, Any], style: Style) -> str:
-    more, chance = num(arm.get("more_seeds")), num(arm.get("chance"))
-    price, notes = price_text(arm.get("price")), [words.clean(note) for note in listing(arm.get("notes"))]
+def _price_sentence(arm: ArmAnswer, style: Style) -> str:
+    more, chance, notes, price = arm["more_seeds"], arm["chance"], arm["notes"], price_text(arm["price"])
     if NEVER in notes:
-        later = f"; {words.plural(int(more), 'more seed')} to its next look" if more else ""
+        later = f"; {words.plural(more, 'more seed')} to its next look" if more else ""
         return f"It diverged once, so {NEVER}{later}. A cure of the divergence is another arm."
     if not more:
         return ""
     cost = f" ({style.text(price)})" if price else ""
-    what = f"{words.plural(int(more), 'fresh seed' if arm.get('fresh') else 'more seed')}{cost}"
+    what = f"{words.plural(more, 'fresh seed' if arm['fresh'] else 'more seed')}{cost}"
     if "probe not finished" in notes:
         return f"{what} would end its probe, which only chooses the arms that go on."
     if "noise unknown" in notes:
         why = "its probe chose, and measured no spread" if "not promoted" in notes else "one pair has no spread"
         return f"The noise is unknown: {why}. {what} would measure it; what settles it can be said then."
-    if chance is not None and chance < POWER and not arm.get("fresh"):  # the plan's seeds, which need not be enough
+    if chance is not None and chance < POWER and not arm["fresh"]:  # the plan's seeds, which need not be enough
         return f"{what} are left in the plan; the chance that its last look settles it is {100 * chance:.0f}%."
     said = (
-        f"About {words.plural(int(more), 'more seed')}"
-        if not arm.get("fresh")
-        else f"About {words.plural(int(more), 'fresh seed')} in a new study (the error probability of this one is spent)"
+        f"About {words.plural(more, 'more seed')}"
+        if not arm["fresh"]
+        else f"About {words.plural(more, 'fresh seed')} in a new study (the error probability of this one is spent)"
     )
     said += " would settle it with power 0.8" + (f", at the price of {style.text(price)}" if price else "") + "."
     if chance is not None:
@@ -245,13 +226,12 @@ def _price_sentence(arm: dict[str, Any], style: Style) -> str:
 
 def limits(view: View) -> list[str]:
     """What the words do not say. Plain text."""
-    budget, tokens = mapping(view.verdict.get("budget")), num(view.counts.get("train_tokens"))
-    base = mapping(next((a.get("cost") for a in view.arms if a["name"] == view.baseline), None))
-    size = f"{words.count(base['parameters'])} parameters" if num(base.get("parameters")) else ""
+    budget, tokens, base = view.verdict["budget"], view.counted("train_tokens"), view.base
+    size = f"{words.count(base['cost']['parameters'])} parameters" if base else ""
     spent = "" if all(a["name"] in view.elsewhere() for a in view.arms) else _spent(budget, words.count)
     scale = " and ".join(p for p in (size, spent) if p)
     risk = f"{100 * (1 - view.confidence):.2g}%"
-    epochs = (num(budget.get("tokens")) or 0.0) / tokens if tokens else 0.0
+    epochs = (budget["tokens"] or 0) / tokens if tokens else 0.0
     repeated = [f"Repeated data. The budget reads the training text {epochs:.2f} times."] if epochs > 1 else []
     return [
         "This data. The difference is about this validation set and text like it; "
@@ -265,7 +245,7 @@ def limits(view: View) -> list[str]:
         "on eight seeds of those: look at the seed ticks.",
         f"{_families(view)} The chance that any arm {'of one ' if families(view) > 1 else ''}without "
         "a true difference is called "
-        f"better or worse at {view.stage or 'the deciding stage'} is at most {risk}{_together(view)}. "
+        f"better or worse at {view.stage} is at most {risk}{_together(view)}. "
         "Other stages, positions, trajectories and probes are "
         "shown and not judged.",
     ]
@@ -273,8 +253,8 @@ def limits(view: View) -> list[str]:
 
 def families(view: View) -> int:
     """How many families of arms, each with its own alpha, were judged on this baseline."""
-    here = {mapping(arm.get("record")).get("family", 0) for arm in view.rivals}
-    return max(1, len(here), int(num(mapping(view.verdict.get("on_baseline")).get("families")) or 0))
+    here = {arm["record"]["family"] if "record" in arm else 0 for arm in view.rivals}
+    return max(1, len(here), view.verdict["on_baseline"]["families"])
 
 
 def _families(view: View) -> str:
@@ -288,31 +268,29 @@ def _together(view: View) -> str:
     return "" if n == 1 else f", of all {n} together at most {100 * min(1.0, n * (1 - view.confidence)):.2g}%"
 
 
-def _spent(budget: dict[str, Any], write: Callable[[object], str]) -> str:
-    if num(budget.get("tokens")):
+def _spent(budget: BudgetSettings, write: Callable[[object], str]) -> str:
+    if budget["tokens"]:
         return f"{write(budget['tokens'])} tokens"
-    return f"{words.seconds(budget['seconds'])} of wall clock" if num(budget.get("seconds")) else ""
+    return f"{words.seconds(budget['seconds'])} of wall clock"
 
 
 def methods(view: View) -> str:
     """A paragraph for a paper, plain text."""
-    env = mapping(view.verdict.get("environment"))
+    env, held_out = view.verdict["environment"], view.counted("valid_tokens")
     looks = ""
     if view.looks:
         at = f"{', '.join(map(str, view.looks))} seed{'' if view.looks == [1] else 's'}"
         looks = f" and over {words.plural(len(view.looks), 'planned look')} ({at}"
         shares = ", ".join(f"{w:.4g}" for w in view.weights)
         looks += f"; shares {shares})" if len(view.weights) > 1 else ")"
-    valid = f" ({words.whole(view.counts['valid_tokens'])} tokens)" if num(view.counts.get("valid_tokens")) else ""
-    margin = ""
-    if view.matters is not None:
-        tie = Style().fixed(view.matters, view.decimals)
-        margin = f" A difference that lies inside +/-{tie} {view.unit} with its whole interval was declared a tie."
+    valid = f" ({words.whole(held_out)} tokens)" if held_out else ""
+    tie = Style().fixed(view.matters, view.decimals)
+    margin = f" A difference that lies inside +/-{tie} {view.unit} with its whole interval was declared a tie."
     version = f"ablab {words.clean(env['ablab'])}" if env.get("ablab") else "ablab"
     version += f" (commit {words.clean(env['commit'])})" if env.get("commit") else ""
     return (
         f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
-        f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage or 'as declared'}, computed as "
+        f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage}, computed as "
         f"a ratio of sums. {_pairing(view)} at family-wise confidence {100 * view.confidence:.4g}%, the error probability "
         f"being divided over variants (Holm, in rounds){looks}.{_each(view)}{margin} "
         "All started runs, including failed ones, are listed "
@@ -331,15 +309,13 @@ def _each(view: View) -> str:
 
 def _training(view: View) -> str:
     """Where weights came from, in sentences: training here, files, or the reference's own."""
-    elsewhere, budget = view.elsewhere(), mapping(view.verdict.get("budget"))
+    elsewhere, budget = view.elsewhere(), view.verdict["budget"]
     found = []
     if here := [arm for arm in view.arms if arm["name"] not in elsewhere]:
         which = "model that was trained here" if elsewhere else "model"
-        batch = (
-            f" in batches of {words.whole(budget['batch_tokens'])} tokens" if num(budget.get("batch_tokens")) else ""
-        )
+        batch = f" in batches of {words.whole(budget['batch_tokens'])} tokens"
         found.append(
-            f"Every {which} was trained on {_spent(budget, words.whole) or 'the same budget'}{batch}; at each seed, variant "
+            f"Every {which} was trained on {_spent(budget, words.whole)}{batch}; at each seed, variant "
             "and baseline read the same tokens in the same order and shared every random draw for the parts they have in "
             "common."
         )
@@ -348,7 +324,7 @@ def _training(view: View) -> str:
             "Weights" if not here else f"Weights of {', '.join(words.clean(n, words.NAME) for n in sorted(elsewhere))}"
         )
         found.append(f"{whose} were trained elsewhere and read from files.")
-    if any(arm.get("shares_weights") for arm in here):
+    if any(arm["shares_weights"] for arm in here):
         found.append("A variant that changes nothing in training uses the weights of its reference.")
     return " ".join(found)
 
@@ -356,11 +332,11 @@ def _training(view: View) -> str:
 def _pairing(view: View) -> str:
     """What differences were paired by, up to the words for the interval."""
     if view.over_documents():
-        rests = next((said for arm in view.rivals if (said := words.clean(arm.get("text_said") or ""))), "")
+        rests = next((arm["text_said"] for arm in view.rivals if arm["text_said"]), "")
         return (
             "There is one run: a variant that shares the weights of its reference was paired with it by held-out document. "
             f"We report the difference, for these weights, with a t interval over documents{f' ({rests})' if rests else ''}"
         )
-    seeds = [int(n) for n in (num(a.get("seeds")) for a in view.rivals) if n is not None]
+    seeds = [arm["seeds"] for arm in view.rivals]
     span = f"{min(seeds)} to {max(seeds)}" if seeds and min(seeds) != max(seeds) else str(seeds[0]) if seeds else "no"
     return f"Differences were paired by seed ({span} pairs per variant). We report the mean paired difference with a t interval"

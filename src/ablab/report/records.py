@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
 
+from ablab.records.corpus import Manifest
 from ablab.report import words
 from ablab.report.tables import Table
-from ablab.report.view import View, listing, mapping, mean_of
+from ablab.report.view import View, mean_of
 from ablab.report.words import DASH, Style
 
 
@@ -18,25 +19,23 @@ def ledger_table(view: View, style: Style) -> Table | None:
         return None
     rows, kinds = [], []
     for run in view.runs:
-        status = words.clean(run.get("status") or "absent")
-        said = "; ".join(_said(run[k]) for k in ("fault", "violations", "reason") if run.get(k))
+        status = run["status"]
+        said = "; ".join([*([run["fault"]] if run["fault"] else []), *run.get("violations", ())])
         rows.append(
             [
-                style.name(run.get("arm", "?")),
-                words.significant(run.get("seed")),
+                style.name(run["arm"]),
+                words.significant(run["seed"]),
                 style.text(status),
                 style.fixed(view.value(run), view.decimals),
                 words.whole(run.get("spikes")),
                 words.seconds(run.get("seconds")),
-                style.text(words.short(run.get("token_hash"))),
+                style.text(words.short(run["token_hash"])),
                 style.text(words.short(run.get("key"))),
                 style.text(said),
             ]
         )
-        kinds.append(
-            f"run-{status}" if status in ("done", "failed", "diverged", "absent", "unfinished") else "run-other"
-        )
-    counted = Counter(words.clean(r.get("status") or "absent") for r in view.runs)
+        kinds.append(f"run-{status}" if status in ("done", "failed", "diverged", "unfinished") else "run-other")
+    counted = Counter(run["status"] for run in view.runs)
     note = f"{words.plural(len(view.runs), 'run')}: " + ", ".join(f"{n} {s}" for s, n in counted.items()) + "."
     note += " Equal token hashes at one seed prove that arm and baseline read the same tokens."
     head = (
@@ -55,25 +54,26 @@ def ledger_table(view: View, style: Style) -> Table | None:
 
 def routing_table(view: View, style: Style) -> Table | None:
     """Health of the mixtures at the last step, per arm: means over its runs, and over layers or the worst layer."""
-    fields = (
-        ("cv of the load", "cv_pct", _percent),
-        ("entropy, nats", "entropy", lambda v: style.fixed(v, 3)),
-        ("largest load", "max_load_pct", _percent),
-        ("dead experts", "dead", lambda v: words.significant(v)),
-        ("range of biases", "bias_range", lambda v: words.significant(v)),
-    )
     rows = []
     for arm in view.arms:
-        found = [mapping(run.get("routing")) for run in view.runs_of(arm["name"]) if mapping(run.get("routing"))]
-        if found:
-            means = {key: mean_of([health.get(key) for health in found]) for _, key, _ in fields}
-            layers = words.whole(len(listing(found[0].get("layers"))))
-            rows.append([style.name(arm["name"]), layers, *(write(means[key]) for _, key, write in fields)])
+        if found := [health for run in view.runs_of(arm["name"]) if (health := run.get("routing"))]:
+            rows.append(
+                [
+                    style.name(arm["name"]),
+                    words.whole(len(found[0]["layers"])),
+                    _percent(mean_of([health["cv_pct"] for health in found])),
+                    style.fixed(mean_of([health["entropy"] for health in found]), 3),
+                    _percent(mean_of([health["max_load_pct"] for health in found])),
+                    words.significant(mean_of([health["dead"] for health in found])),
+                    words.significant(mean_of([health["bias_range"] for health in found])),
+                ]
+            )
     note = (
         "Choices of the last training step, means over the arm's runs. cv and entropy are means over layers; largest load and "
         "range of biases are those of the worst layer; dead experts, which got no token in that step, are counted over all."
     )
-    head = (("arm", "l"), ("mixtures", "r"), *((label, "r") for label, _, _ in fields))
+    fields = ("cv of the load", "entropy, nats", "largest load", "dead experts", "range of biases")
+    head = (("arm", "l"), ("mixtures", "r"), *((label, "r") for label in fields))
     return Table(head, rows, note) if rows else None
 
 
@@ -83,15 +83,14 @@ def _percent(value: float | None) -> str:
 
 def levels_table(view: View, style: Style) -> Table | None:
     """Every metric of every arm at the deciding stage; nothing where there is but one."""
-    levels = {str(name): mapping(row) for name, row in mapping(view.verdict.get("levels")).items()}
+    levels = view.verdict["levels"]
     metrics = list(dict.fromkeys(metric for row in levels.values() for metric in row))
     if len(metrics) < 2:
         return None
     rows = [
-        [style.name(name), *(style.fixed(row.get(m), view.decimals) or DASH for m in metrics)]
-        for name, row in levels.items()
+        [style.name(name), *(style.fixed(row.get(m), view.decimals) for m in metrics)] for name, row in levels.items()
     ]
-    head = (("arm", "l"), *((words.UNITS.get(metric, words.clean(metric)), "r") for metric in metrics))
+    head = (("arm", "l"), *((words.UNITS.get(metric, metric), "r") for metric in metrics))
     return Table(
         head,
         rows,
@@ -101,7 +100,7 @@ def levels_table(view: View, style: Style) -> Table | None:
 
 def decision_table(view: View, style: Style) -> Table | None:
     """Every decision ever judged on these runs, their contrasts or their baseline."""
-    found = [_flat(d) if isinstance(d, dict) else {"decision": d} for d in listing(view.verdict.get("decisions"))]
+    found = [_flat(decision) for decision in view.verdict["decisions"]]
     if not found:
         return None
     keys = list(dict.fromkeys(k for d in found for k in d))[:12]
@@ -115,25 +114,24 @@ def decision_table(view: View, style: Style) -> Table | None:
     return Table(tuple((k.replace("_", " "), "l") for k in keys), rows, note)
 
 
-def _said(value: Any) -> str:
-    return "; ".join(words.clean(v) for v in listing(value))
-
-
-def _flat(decision: dict[str, Any]) -> dict[str, Any]:
+def _flat(decision: Mapping[str, object]) -> dict[str, object]:
     """One line of decisions.jsonl with the decision's own settings beside it; settings that are null are left out."""
-    flat = {**{k: v for k, v in decision.items() if k != "decision"}, **mapping(decision.get("decision"))}
-    seeds = {k: v for k, v in mapping(flat.get("seeds")).items() if v}
-    if seeds:
-        flat["seeds"] = ", ".join(f"{k} {words.value_text(v)}" for k, v in seeds.items())
+    flat, rule = {k: v for k, v in decision.items() if k != "decision"}, decision.get("decision")
+    if isinstance(rule, dict):
+        flat |= rule
+    if isinstance(seeds := flat.get("seeds"), dict) and any(seeds.values()):
+        flat["seeds"] = ", ".join(f"{k} {words.value_text(v)}" for k, v in seeds.items() if v)
     if "ended" in flat:
         flat["runs ended before"] = flat.pop("ended")
     return {k: v for k, v in flat.items() if v is not None}
 
 
-def facts(value: Any, style: Style, prefix: str = "", *, spelled: bool = False) -> list[tuple[str, str]]:
+def facts(
+    value: Mapping[str, object], style: Style, prefix: str = "", *, spelled: bool = False
+) -> list[tuple[str, str]]:
     """A nest of settings as (dotted key, value) lines; empty parts are left out. spelled: keys as a study writes them."""
     lines: list[tuple[str, str]] = []
-    for key, inner in mapping(value).items():
+    for key, inner in value.items():
         name = f"{prefix}{key}"
         if isinstance(inner, dict) and "name" not in inner:
             lines += facts(inner, style, f"{name}.", spelled=spelled)
@@ -142,7 +140,7 @@ def facts(value: Any, style: Style, prefix: str = "", *, spelled: bool = False) 
     return lines
 
 
-def _fact(value: Any) -> str:
+def _fact(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(words.value_text(v) for v in value)
     return words.significant(value) if words.num(value) is not None else words.value_text(value)
@@ -150,27 +148,24 @@ def _fact(value: Any) -> str:
 
 def baseline_facts(view: View, style: Style) -> list[tuple[str, str]]:
     """Every setting of the baseline; what is not set is left out."""
-    return facts(view.verdict.get("baseline"), style, spelled=True)
+    return facts(view.verdict["baseline"], style, spelled=True)
 
 
 def data_facts(view: View, style: Style) -> list[tuple[str, str]]:
     """Sources, split, duplicates, leak check and bytes per token of every corpus that was read."""
-    lines: list[tuple[str, str]] = []
-    for manifest in view.corpora:
-        counts = mapping(manifest.get("counts"))
-        lines += _corpus_facts(manifest, counts, style) if counts else facts(manifest, style)
-    return lines
+    return [fact for manifest in view.verdict["data"] for fact in _corpus_facts(manifest, style)]
 
 
-def _corpus_facts(manifest: dict[str, Any], counts: dict[str, Any], style: Style) -> list[tuple[str, str]]:
-    identity, tokenizer = mapping(manifest.get("identity")), mapping(manifest.get("tokenizer"))
-    inputs = [mapping(i) for i in listing(manifest.get("inputs"))]
-    sources = [f"{words.clean(i.get('source', '?'))} (sha256 {words.short(i.get('sha256'))})" for i in inputs]
+def _corpus_facts(manifest: Manifest, style: Style) -> list[tuple[str, str]]:
+    identity, tokenizer, counts = manifest["identity"], manifest["tokenizer"], manifest["counts"]
+    sources = [
+        f"{words.clean(i.get('source', '?'))} (sha256 {words.short(i.get('sha256'))})" for i in manifest["inputs"]
+    ]
     each = (words.num(counts.get("valid_bytes")) or 0.0) / (words.num(counts.get("valid_tokens")) or math.inf)
     said = {
         "source": ", ".join(sources[:4]) + (f" and {len(sources) - 4} more" if len(sources) > 4 else ""),
-        "tokenizer": words.value_text(tokenizer.get("choice", "?")),
-        "vocabulary": words.whole(tokenizer.get("vocab_size")),
+        "tokenizer": words.value_text(tokenizer["choice"]),
+        "vocabulary": words.whole(tokenizer["vocab_size"]),
         "training text": _amount(counts, "train"),
         "validation text": _amount(counts, "valid"),
         "bytes per token, validation": f"{each:.4g}" if each else words.DASH,
@@ -183,11 +178,11 @@ def _corpus_facts(manifest: dict[str, Any], counts: dict[str, Any], style: Style
             if counts.get("also_trained_documents")
             else ""
         ),
-        "corpus": words.short(manifest.get("key")),
+        "corpus": words.short(manifest["key"]),
     }
     return [(style.text(k), style.text(v)) for k, v in said.items()]
 
 
-def _amount(counts: dict[str, Any], part: str) -> str:
+def _amount(counts: Mapping[str, object], part: str) -> str:
     documents, tokens, size = (counts.get(f"{part}_{k}") for k in ("documents", "tokens", "bytes"))
     return f"{words.whole(documents)} documents, {words.whole(tokens)} tokens, {words.size(size)}"

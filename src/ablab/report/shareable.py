@@ -8,13 +8,14 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
+T = TypeVar("T")
 # A path within a sentence: it begins behind a blank or a bracket, and has a folder. `nats/token` and URLs are none.
 IN_TEXT = re.compile(r"(?<![\w./:~*-])/(?:[^\s/'\"`,;:()\[\]{}<>|]+/)+[^\s/'\"`,;:()\[\]{}<>|]*")
 
 
-def shareable(value: Any, *, folder: Path | None = None, root: Path | None = None) -> Any:
+def shareable(value: T, *, folder: Path | None = None, root: Path | None = None) -> T:
     """The nest `value` with every absolute path in it replaced, in keys, values and within sentences.
 
     folder: of the study file; what lies below is named from there. root: the store; what lies below begins with its name.
@@ -35,7 +36,7 @@ def shareable(value: Any, *, folder: Path | None = None, root: Path | None = Non
                 text = re.sub(rf"{re.escape(path)}(?![\w-])", _literal(shown[path]), text)
         return text
 
-    return _mapped(value, said)
+    return cast(T, _mapped(value, said))  # of the same shape: texts alone are other ones
 
 
 def _known(folder: Path | None, root: Path | None) -> list[tuple[str, str]]:
@@ -84,7 +85,7 @@ def _shortest(paths: set[str]) -> dict[str, str]:
     return {path: name(path) for path in paths}
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -96,7 +97,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _mapped(value: Any, do: Callable[[str], str]) -> Any:
+def _mapped(value: object, do: Callable[[str], str]) -> object:
     if isinstance(value, str):
         return do(value) if "/" in value else value
     if isinstance(value, dict):

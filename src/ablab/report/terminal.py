@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.text import Text
 
 from ablab.core import grid
+from ablab.records.answer import Answer, ArmAnswer
 from ablab.report import prose, tables, words
-from ablab.report.view import View, listing, mapping
+from ablab.report.view import View
 
 STYLE = words.Style()
 COLOURS = {
@@ -29,7 +29,7 @@ COLUMNS = [grid.Column(title, right=title in RIGHT) for title in ("arm", "verdic
 STACKED = [column for column in COLUMNS if column.title != "interval"]
 
 
-def terminal(verdict: dict[str, Any], console: Console) -> None:
+def terminal(verdict: Answer, console: Console) -> None:
     """Print warnings, the verdict table, what changed, and the answer; ASCII without colour where it is no terminal."""
     view = View(verdict)
     pretty = console.is_terminal
@@ -46,24 +46,19 @@ def terminal(verdict: dict[str, Any], console: Console) -> None:
         columns = STACKED
         rows = [[*row[:2], _stacked(*row[2:4]), *row[4:]] for row in rows]
     grid.show(columns, rows, console, width=width, box=box.SIMPLE_HEAD if pretty else box.ASCII2)
-    say(
-        f"difference to the reference in {view.unit}"
-        + (f" at {view.stage}" if view.stage else "")
-        + "; lower is better",
-        "dim",
-    )
+    say(f"difference to the reference in {view.unit} at {view.stage}; lower is better", "dim")
     for arm in view.rivals:
         for line in _below(view, arm):
             say(f"  {line}", "dim", hang=4)
-    say(prose.answer(view), "bold")
+    say(view.verdict["sentence"], "bold")
 
 
-def _row(view: View, arm: dict[str, Any], console: Console, pretty: bool) -> list[Text]:
+def _row(view: View, arm: ArmAnswer, console: Console, pretty: bool) -> list[Text]:
     word, d = view.word(arm), view.decimals
-    delta = STYLE.delta(arm.get("delta"), d)
-    between = STYLE.interval(arm.get("low"), arm.get("high"), d) or words.DASH
-    said = f"{word}, over" if arm.get("over_limits") else word
-    cells = [said, delta, between, words.whole(arm.get("seeds")), words.p_value(arm.get("p")), tables.more_text(arm)]
+    delta = STYLE.delta(arm["delta"], d)
+    between = STYLE.interval(arm["low"], arm["high"], d) or words.DASH
+    said = f"{word}, over" if arm["over_limits"] else word
+    cells = [said, delta, between, words.whole(arm["seeds"]), words.p_value(arm["p"]), tables.more_text(arm)]
     if arm["name"] == view.baseline:
         cells[2] = tables.difference_text(view, arm, STYLE)
     name = STYLE.name(arm["name"])
@@ -85,25 +80,26 @@ def _wide(rows: Sequence[Sequence[Text]]) -> int:
     return min(widths[0], grid.NAME) + sum(3 + width for width in widths[1:])
 
 
-def _stages(view: View, arm: dict[str, Any]) -> str:
+def _stages(view: View, arm: ArmAnswer) -> str:
     """The difference at every stage on one line; nothing where there is but one."""
-    bands, lost = mapping(arm.get("stages")), view.unstable(arm)
-    said = [
-        f"{stage} {'unstable' if stage in lost else STYLE.delta(mapping(bands.get(stage)).get('delta'), view.decimals)}"
-        for stage in view.stages
-        if stage in lost or words.num(mapping(bands.get(stage)).get("delta")) is not None
-    ]
+    said = []
+    for stage in view.stages:
+        cell = arm["stages"].get(stage)
+        if stage in arm["unstable"]:
+            said.append(f"{stage} unstable")
+        elif cell is not None and cell["delta"] is not None:
+            said.append(f"{stage} {STYLE.delta(cell['delta'], view.decimals)}")
     return ", ".join(said) if len(said) > 1 else ""
 
 
-def _below(view: View, arm: dict[str, Any]) -> list[str]:
+def _below(view: View, arm: ArmAnswer) -> list[str]:
     """What changed in an arm, how it stands at every stage, and what knowing more about it costs."""
     name = STYLE.name(arm["name"])
-    lines = [f"{name}: {tables.change_text(c, STYLE)}" for c in listing(arm.get("changes"))]
+    lines = [f"{name}: {tables.change_text(c, STYLE)}" for c in arm["changes"]]
     if stages := _stages(view, arm):
         lines.append(f"{name}: {stages}")
-    if over := words.clean(arm.get("over_limits") or ""):
-        lines.append(f"{name}: cannot win: {over}")
+    if arm["over_limits"]:
+        lines.append(f"{name}: cannot win: {arm['over_limits']}")
     if kind := tables.weights_text(arm):
         lines.append(f"{name}: {kind}: it trains nothing of its own")
     if tables.is_free(arm):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -39,12 +38,14 @@ def clean(value: object, limit: int = 4000) -> str:
     return kept if len(kept) <= limit else kept[: limit - 1] + "\u2026"
 
 
-def scrub(value: Any) -> Any:
-    """Every text in a nest of mappings and lists, keys too, cleaned."""
+def scrub(value: object) -> object:
+    """A nest of mappings and lists, every text in it cleaned, keys too; a number that is not finite becomes None."""
     if isinstance(value, dict):
         return {clean(k): scrub(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [scrub(v) for v in value]
+    if isinstance(value, float):
+        return num(value)
     return clean(value) if isinstance(value, str) else value
 
 
@@ -258,7 +259,7 @@ def plural(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """A setting's value as a person writes it: `grape_a (slopes=geometric)`, `[rope, grape_a]`, 128, none."""
     if value is None:
         return "none"

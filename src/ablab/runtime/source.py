@@ -31,7 +31,7 @@ NEUTRAL = frozenset(
     f"{PACKAGE}.{name}"
     for name in ("core.fault", "core.files", "core.inputs", "core.strict_json", "core.grid", "core.opened", "core.places",
                  "core.safe_path", "core.plain", "core.streams", "core.forms", "runtime.lock", "records.run",
-                 "records.result", "records.decision", "records.corpus", "records.answer", "records.settings",
+                 "records.result", "records.decision", "records.corpus", "records.answer", "records.settings", "records.cost",
                  "runtime.signals", "runtime.provenance", "runtime.source", "runtime.changed", "training.metrics",
                  "training.mirrors",
                  "report.shareable", "data.formats.located", "data.formats.index_writer")
