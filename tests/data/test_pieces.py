@@ -200,6 +200,9 @@ def test_wrong_models_are_refused(models: dict[str, bytes]) -> None:
     for wrong in (b"", b"\x01", b"{}", models["golf"][:-9], models["golf"][:5000], models["golf"][:5001], b"\x12\x00"):
         with pytest.raises(ValueError, match=r"holds no SentencePiece model.*; give the whole file again"):
             Pieces(wrong)
+    for odd in (b"\n\x01a\x18" + b"\xff" * 9 + b"\x7f", b"\x08\x01"):  # a type of 70 bits; a number, no text
+        with pytest.raises(ValueError, match="holds no SentencePiece model"):
+            Pieces(bytes([10, len(odd)]) + odd + models["golf"])
     with pytest.raises(ValueError, match=r"the model has no BOS \(<s>\).*; train it with bos_id >= 0"):
         Pieces(trained(bos_id=-1))
     with pytest.raises(ValueError, match="treats spaces in a way that is not counted here"):

@@ -119,7 +119,7 @@ class Pieces:
                 raise ValueError("cut between two pieces")
             bos = _raw(trainer.get(46, b"<s>")).decode()
             self.normalizer = _raw(normalizer.get(1, b"")).decode() or "unnamed"
-        except (IndexError, KeyError, ValueError):
+        except (IndexError, KeyError, OverflowError, ValueError):
             raise ValueError(f"holds no SentencePiece model, or only a part of one; {_AGAIN}") from None
         self.model, self.vocab_size, self.dummy_prefix = model, len(texts), bool(normalizer.get(3, 1))
         suffix = self.dummy_prefix and trainer.get(24, 0)
