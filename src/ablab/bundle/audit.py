@@ -19,12 +19,12 @@ from ablab.core import chain
 from ablab.core.differences import close, different, shown
 from ablab.core.fault import CheckFailed, Fault, Refused
 from ablab.core.files import key_of, read_json, write_json
-from ablab.core.forms import fits
+from ablab.core.forms import fits, misfit
 from ablab.core.opened import read_whole
-from ablab.core.slot import value_of
 from ablab.data.corpus.corpus import Corpus, Valid, read_manifest
 from ablab.data.corpus.groups import recalled
 from ablab.judging import collect, judge, sources
+from ablab.records.answer import Answer
 from ablab.records.run import Executed
 from ablab.report.shareable import shareable
 from ablab.runs import plan as planning
@@ -206,8 +206,8 @@ def _records(plan: Plan) -> list[str]:
 
 def _chains(plan: Plan) -> list[str]:
     """Rows that were edited, taken out or moved; and what the page itself says of the store that was bundled."""
-    told = read_json(plan.directory / "verdict.json").get("changed") or []
-    found = [f"the page says of its store: {text}" for text in told]
+    told = read_json(plan.directory / "verdict.json", form=dict[str, object]).get("changed")
+    found = [f"the page says of its store: {text}" for text in (told if isinstance(told, list) else ())]
     own: list[tuple[Path, str, tuple[str, ...]]] = [
         (plan.directory / "ledger.jsonl", "", ()),
         (plan.store.root / "decisions.jsonl", "", ()),
@@ -232,7 +232,7 @@ def _source(plan: Plan) -> list[str]:
 
 def _judged(plan: Plan) -> list[str]:
     """Where the judgement made again differs from the bundled one."""
-    before = read_json(plan.directory / "verdict.json", "arms", "decided_by", "data")
+    before = read_json(plan.directory / "verdict.json", "arms", "decided_by", "data", form=dict[str, object])
     after = judge.conclude(plan)
     write_json(plan.directory / "verdict.json", before)  # the pages are held against this one
     return [f"judged again, {text}" for text in different(_lasting(before), _lasting(json.loads(json.dumps(after))))]
@@ -269,7 +269,9 @@ def _shareable(plan: Plan, texts: list[str]) -> list[str]:
 
 def _lasting(verdict: Mapping[str, object]) -> dict[str, object]:
     """What of a verdict another machine must find as well. The digest of a manifest is of its paths, too."""
-    told = value_of(verdict, "data", list[dict[str, object]])
+    told = verdict["data"]
+    if not fits(told, list[dict[str, object]]):
+        raise TypeError(f"a verdict {misfit(told, list[dict[str, object]], 'data')}")
     data = [{key: value for key, value in one.items() if key != "digest"} for one in told]
     return {key: value for key, value in verdict.items() if key not in ELSEWHERE} | {"data": data}
 
@@ -278,7 +280,7 @@ def _pages(plan: Plan) -> list[str]:
     """Pages of the bundle that are not what its verdict is written out as."""
     from ablab.report import html, markdown
 
-    verdict, found = read_json(plan.directory / "verdict.json"), []
+    verdict, found = read_json(plan.directory / "verdict.json", form=Answer), []
     for name, page in (("report.html", html.page), ("report.md", markdown.page)):
         if (plan.directory / name).read_text(encoding="utf-8") != page(verdict):
             found.append(f"{name} is not the page of its verdict.json")

@@ -27,11 +27,11 @@ from ablab.core.files import atomic, key_of, sha256_file
 from ablab.core.forms import fits, misfit
 from ablab.core.opened import opened as opened_file
 from ablab.core.opened import read_whole
-from ablab.core.slot import value_of
 from ablab.core.strict_json import record
 from ablab.data.corpus.corpus import Corpus, digest_of_manifest
 from ablab.data.formats.located import changed, sealed
 from ablab.judging import history
+from ablab.records.answer import Answer
 from ablab.records.corpus import File
 from ablab.records.decision import Asked
 from ablab.report.shareable import shareable
@@ -120,7 +120,7 @@ class Bundle:
             raise _broken(self.path, f"{name} is not the file that was bundled (its sha256 differs)")
 
 
-def write(plan: Plan, answer: Mapping[str, object], to: Path, *, weights: bool = False) -> Index:
+def write(plan: Plan, answer: Answer, to: Path, *, weights: bool = False) -> Index:
     """Write the bundle of a study that was judged (`answer`) to the file `to`; returns its index.
 
     weights: with the trained weights of every run. CheckFailed where no training has ended, where a script that stages count
@@ -139,7 +139,7 @@ def write(plan: Plan, answer: Mapping[str, object], to: Path, *, weights: bool =
     members = dict(_members(plan, answer, weights))
     told: Index = {
         "format": FORMAT,
-        "ablab": value_of(answer, "environment", dict[str, object])["ablab"],
+        "ablab": answer["environment"]["ablab"],
         "commit": provenance.of_ablab(),
         "study": plan.study.name,
         "scale": plan.study.scale,
@@ -238,7 +238,7 @@ def _plain(name: str, one: object) -> bool:
     )
 
 
-def _members(plan: Plan, answer: Mapping[str, object], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
+def _members(plan: Plan, answer: Answer, weights: bool) -> Iterator[tuple[str, bytes | Path]]:
     """(name, content) of everything but the index."""
     yield STUDY, plan.study.source.encode()
     yield from _scripts(plan)

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 from ablab.core import making, places
 from ablab.core.fault import CheckFailed, Fault
@@ -68,7 +68,7 @@ def print_json(value: object) -> None:
 
 
 @overload
-def read_json(path: Path, *keys: str) -> Any: ...
+def read_json(path: Path, *keys: str) -> object: ...
 @overload
 def read_json(path: Path, *keys: str, form: type[T]) -> T: ...
 def read_json(path: Path, *keys: str, form: type = object) -> object:

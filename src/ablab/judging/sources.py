@@ -116,7 +116,7 @@ def _headers(folder: Path) -> Iterator[Checkpoint]:
     """That of the newest checkpoint that can be read; which one is whole, training finds out."""
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
         try:
-            yield read_json(path, "step", "identity")
+            yield read_json(path, "step", "identity", form=Checkpoint)
             return
         except CheckFailed:
             continue

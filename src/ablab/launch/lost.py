@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, read_lines
+
+
+class _Of(TypedDict):
+    """Of a checkpoint, the step that it is of."""
+
+    step: int
 
 
 def lost(store: Store, run: Run) -> str:
@@ -19,9 +27,9 @@ def lost(store: Store, run: Run) -> str:
     kept = 0
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
         try:
-            kept = int(read_json(path, "step")["step"])
+            kept = read_json(path, form=_Of)["step"]
             break
-        except (CheckFailed, TypeError, ValueError):
+        except CheckFailed:
             continue
     steps = (row.get("step") for row in read_lines(folder / "metrics.jsonl"))
     made = max((step for step in steps if isinstance(step, int)), default=0)

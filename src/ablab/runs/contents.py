@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ablab.core.fault import CheckFailed, Refused
 from ablab.core.files import read_json, write_json
+from ablab.core.forms import fits
 from ablab.core.inputs import Inputs
 from ablab.records.settings import Settings
 from ablab.runs.store import Store, Where, train_key
@@ -74,7 +75,4 @@ def _load(path: Path) -> dict[str, list[str]]:
         found = read_json(path)
     except CheckFailed:
         return {}
-    whole = isinstance(found, dict) and all(
-        isinstance(held, list) and all(isinstance(one, str) for one in held) for held in found.values()
-    )
-    return found if whole else {}
+    return found if fits(found, dict[str, list[str]]) else {}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import atomic, canonical, read_json, sha256_file, write_json
-from ablab.core.forms import misfit
+from ablab.core.forms import fits, misfit
 from ablab.records.run import Checkpoint
 
 KEPT = 2
@@ -44,9 +44,10 @@ def newest(
     found = _generations(out)
     for passed, path in enumerate(found):
         try:
-            header: Checkpoint = read_json(path)
-            fault = _fault(path, header) or fit(header)
-            if not fault:
+            header = read_json(path)
+            if not fits(header, Checkpoint):
+                fault = f"{path.name} {misfit(header, Checkpoint)}"
+            elif not (fault := _fault(path, header) or fit(header)):
                 tensors = load_file(path.with_suffix(".safetensors"))
                 _drop(found[:passed])  # or they would count among the newest two from now on
                 return header, tensors
@@ -125,8 +126,6 @@ def _generations(out: Path) -> list[Path]:
 
 
 def _fault(path: Path, header: Checkpoint) -> str:
-    if said := misfit(header, Checkpoint):
-        return f"{path.name} {said}"
     if header["digest"] != _digest({k: v for k, v in header.items() if k != "digest"}):
         return f"{path.name} does not match its digest"
     if sha256_file(path.with_suffix(".safetensors")) != header["sha256"]:

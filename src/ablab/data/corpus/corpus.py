@@ -12,7 +12,7 @@ import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file
-from ablab.core.forms import misfit
+from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Marks, Tokens
 from ablab.data.formats.index_file import map_file
@@ -267,11 +267,11 @@ class _Listed(TypedDict):
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the corpus at `path`, checked against its own digest."""
     file = path / "manifest.json"
-    manifest: Manifest = read_json(file)
-    if misfit(manifest, _Guarded) or manifest["digest"] != digest_of_manifest(manifest):
+    manifest = read_json(file)
+    if not fits(manifest, _Guarded) or manifest["digest"] != digest_of_manifest(manifest):
         raise _broken(file, "was changed after it was written")
-    if said := misfit(manifest, Manifest):
-        raise _broken(file, said)
+    if not fits(manifest, Manifest):
+        raise _broken(file, misfit(manifest, Manifest))
     names = set(manifest["files"])
     if manifest["parts"] and misfit(manifest["inputs"], list[_Listed]):
         raise _broken(file, "does not list the files that its parts consist of")

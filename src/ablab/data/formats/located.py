@@ -100,14 +100,14 @@ def read_sealed(path: Path, *keys: str, cure: str, form: type[R], present: Calla
 
     present: gives an older record today's names, once its digest has held.
     """
-    record: R = read_json(path, *keys, "digest")
-    if fault := changed(record, path, cure):
+    found = read_json(path, *keys, "digest", form=dict[str, object])
+    if fault := changed(found, path, cure):
         raise CheckFailed(fault)
     if present is not None:
-        present(record)
-    if said := misfit(record, form):
-        raise CheckFailed(Fault(str(path), said, cure))
-    return record
+        present(found)
+    if not fits(found, form):
+        raise CheckFailed(Fault(str(path), misfit(found, form), cure))
+    return found
 
 
 def shards_of(manifest: HarmonyManifest, path: Path) -> list[tuple[str, Shard]]:
