@@ -63,3 +63,25 @@ def test_what_the_work_raises_is_raised_where_it_is_looked_for() -> None:
     beside.close()
     with pytest.raises(CheckFailed, match=r"verdict\.json: cannot be written"):
         beside.check()
+
+
+def test_an_answer_is_taken_once_and_rung_for() -> None:
+    rung, answers = threading.Semaphore(0), iter((["a"], [], None))
+
+    def work() -> list[str]:
+        answer = next(answers)
+        if answer is None:
+            raise CheckFailed(Fault("ledger.jsonl", "cannot be read"))
+        return answer
+
+    beside = Beside(work, rung.release)
+    assert beside.take() is None
+    for expected in (["a"], []):
+        beside.ask()
+        assert rung.acquire(timeout=60)
+        assert (beside.take(), beside.take()) == (expected, None)
+    beside.ask()
+    assert rung.acquire(timeout=60)
+    with pytest.raises(CheckFailed, match="cannot be read"):
+        beside.take()
+    beside.close()

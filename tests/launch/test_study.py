@@ -165,8 +165,8 @@ def test_what_was_given_up_is_raised_behind_the_page(lab: Lab, monkeypatch: pyte
     from ablab.launch import local
     from ablab.runs import given_up
 
-    def failing(plan: Any, **how: Any) -> None:
-        given_up.give_up(plan, plan.runs["wide", 0], "no luck")
+    def failing(board: Any, **how: Any) -> None:
+        given_up.give_up(board.plan, board.plan.runs["wide", 0], "no luck")
 
     monkeypatch.setattr(miniature, "check", lambda *_: {})
     monkeypatch.setattr(local, "execute", failing)

@@ -14,6 +14,7 @@ from tests import tiny
 from ablab.artifact import container
 from ablab.core.fault import CheckFailed
 from ablab.launch import local, work
+from ablab.launch.board import Board
 from ablab.runs.store import Store, Where
 from ablab.runtime import machine
 from ablab.training import memory
@@ -115,13 +116,14 @@ def test_omp_num_threads_bounds_what_jobs_divide(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     given = []
 
-    def hand_out(plan: Any, workers: Any, jobs: int, board: Any) -> None:
+    def hand_out(wanted: Any, workers: Any, jobs: int, board: Any) -> None:
         given.append(workers._own().threads)
 
     monkeypatch.setattr(local, "_hand_out", hand_out)
+    monkeypatch.setattr(local, "_wanted", lambda board: [])
     with tempfile.TemporaryDirectory() as folder:
         plan = SimpleNamespace(directory=Path(folder), store=Store(Path(folder)), where=None)
-        local.execute(plan, jobs=jobs, progress=print)  # type: ignore[arg-type]
+        local.execute(Board(plan, print), jobs=jobs)  # type: ignore[arg-type]
     assert given == [machine.threads(jobs)] == [each]
     assert machine.describe()["omp_num_threads"] == (int(asked.split(",")[0]) if asked else None)
 

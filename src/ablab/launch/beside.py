@@ -1,19 +1,26 @@
-"""Work that is done beside the dispatcher, which goes on giving out runs: the page that is brought up to date."""
+"""Work done beside the dispatcher, which goes on hearing workers: which runs are wanted, and the page of those there are."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from ablab.runtime import signals
 
+Answer = TypeVar("Answer")
 
-class Beside:
-    """A thread that does `work` after it was asked to; requests that come while it works are one more time together."""
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work, self._turn = work, threading.Condition()
+class Beside(Generic[Answer]):
+    """A thread that does `work` after it was asked to; requests that come while it works are one more time together.
+
+    ring() is called in that thread when it has an answer, or a fault.
+    """
+
+    def __init__(self, work: Callable[[], Answer], ring: Callable[[], object] = lambda: None) -> None:
+        self._work, self._ring, self._turn = work, ring, threading.Condition()
         self._asked = self._closing = False
+        self._answer: Answer | None = None
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="ablab-beside", daemon=True)
         with signals.held_back():  # signals are the main thread's to hear, whose waiting they end
@@ -30,6 +37,13 @@ class Beside:
         if self._fault is not None:
             raise self._fault
 
+    def take(self) -> Answer | None:
+        """What the work came to, once; None where nothing new is there. Raises what it has raised."""
+        self.check()
+        with self._turn:
+            answer, self._answer = self._answer, None
+        return answer
+
     def close(self, *, drop: bool = False) -> None:
         """Wait for the work; drop: no more than is being done, for whoever does it once more himself."""
         with self._turn:
@@ -45,6 +59,9 @@ class Beside:
                     return
                 self._asked = False
             try:
-                self._work()
+                answer = self._work()
+                with self._turn:
+                    self._answer = answer
             except BaseException as error:  # raised again where it is looked for
                 self._fault = error
+            self._ring()

@@ -20,11 +20,13 @@ KILLED = f"out of memory, it seems: SIGKILL ended its process, as the kernel doe
 
 
 class Board:
-    """The account of one command. `waits`: whether a wanted run is held by another process."""
+    """The account of one command. `waits`: whether a wanted run is held by another process.
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
-        self.plan, self.progress, self.waits = plan, progress, False
-        self.kept = Kept()  # records that were read: of the next look only what is new is
+    kept: records that were read; of the next look only what is new is.
+    """
+
+    def __init__(self, plan: Plan, progress: Progress, kept: Kept | None = None) -> None:
+        self.plan, self.progress, self.kept, self.waits = plan, progress, kept or Kept(), False
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.alone: set[tuple[str, int]] = set()  # runs that did not fit beside others
         self.refusals: set[str] = set()

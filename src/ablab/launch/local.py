@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable
 
 from ablab.core.fault import Interrupted
 from ablab.judging import collect
-from ablab.launch.board import Board, Progress
+from ablab.launch.beside import Beside
+from ablab.launch.board import Board
 from ablab.launch.lost import lost
 from ablab.launch.work import Said, Terms, begin
-from ablab.runs.plan import Plan, Run
+from ablab.runs.plan import Run
 from ablab.runs.store import Store
 from ablab.runtime import machine, signals
-from ablab.runtime.workers import Died, Pool
+from ablab.runtime.workers import Died, Heard, Pool
 
 Workers = Pool[Run, Terms, Said]
 ASK_AGAIN = 1.0  # seconds between two looks at a run that another process makes
@@ -52,70 +54,77 @@ class Stopping:
 
 
 def execute(
-    plan: Plan,
+    board: Board,
     *,
     jobs: int,
     mirrors: tuple[str, ...] = (),
     allow_changed: bool = False,
     until: float | None = None,
-    progress: Progress,
     after_each: Callable[[], None] = lambda: None,
     here: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do every wanted run, `jobs` side by side, until none is wanted.
+    """Do every wanted run of the board's plan, `jobs` side by side, until none is wanted.
 
     `until` is a moment of time.monotonic(). here(): raises where the study's folder is gone. Raises Interrupted after
     checkpoints on a signal or at `until`; Halted where no run can go on. A run that is refused, fails or runs out of memory is
     given up by itself (`Board`), one that another process makes is waited for. Runs are taken in the verdict's order (seed by
-    seed across arms), so that a stop at any time leaves comparable pairs.
+    seed across arms), so that a stop at any time leaves comparable pairs. Which are wanted is found out in a thread: while
+    that reads and reckons, workers and signals are heard.
     """
-    stopping, board = Stopping(until), Board(plan, progress)
+    stopping, plan = Stopping(until), board.plan
     terms = Terms(Store(plan.store.root), plan.where, machine.threads(jobs), mirrors, allow_changed)
     workers = Workers(begin, lambda: terms, gently=True)
+    bell, ring = multiprocessing.Pipe(duplex=False)
+    wanted, asking = Beside(lambda: _wanted(board), lambda: ring.send(None)), False
     previous = signals.heed(stopping.hear)
-    asked = 0.0  # when the verdict must be asked for wanted runs: at the start, and whenever a run has ended
+    due = 0.0  # when the verdict must be asked for wanted runs: at the start, and whenever a run has ended
     try:
         while True:
             stopping.check()
             here()
-            if time.monotonic() >= asked:
-                _hand_out(plan, workers, jobs, board)
-                asked = time.monotonic() + ASK_AGAIN if board.waits else float("inf")
+            if asking and (runs := wanted.take()) is not None:
+                bell.recv()
+                asking = False
+                if due:  # else a run has ended meanwhile, of which these do not know
+                    _hand_out(runs, workers, jobs, board)
+                    due = time.monotonic() + ASK_AGAIN if board.waits else due
+            if not asking and time.monotonic() >= due:
+                wanted.ask()
+                asking, due = True, float("inf")
             stopping.busy = len(workers.running)
-            if not stopping.busy and not board.waits:
+            if not (stopping.busy or asking or board.waits):
                 return
-            for worker, run, said, ended in workers.heard(timeout=0.5):
-                kind, text = ("died", str(said.code)) if isinstance(said, Died) else said
-                if not ended:
-                    board.progress("say", run, text)
-                    continue
-                if kind == "interrupted":  # by whoever asked that process to stop; all of them then
-                    raise Interrupted
-                if kind == "memory":
-                    workers.dismiss(worker)  # what it still holds of that run would be missing for the next one
-                here()
-                board.ended(run, kind, text, seconds=time.monotonic() - worker.given, alone=stopping.busy == 1)
-                asked = 0.0
-                after_each()
+            for heard in workers.heard(0.5, bell):
+                if _take(heard, workers, board, alone=stopping.busy == 1, here=here):
+                    due = 0.0
+                    after_each()
     except Interrupted as interrupted:
         killed = workers.end(stopping.impatient)
         interrupted.lost = "; ".join(text for run in killed if (text := lost(plan.store, run)))
         raise
     finally:
         workers.end(stopping.impatient)
+        wanted.close(drop=True)
+        for end in (bell, ring):
+            end.close()
         signals.restore(previous)
 
 
-def _hand_out(plan: Plan, workers: Workers, jobs: int, board: Board) -> None:
+def _wanted(board: Board) -> list[Run]:
+    """The runs that the verdict asks for now."""
+    look = board.plan.look(board.kept)
+    return collect.wanted(look, collect.bank(look))
+
+
+def _hand_out(wanted: list[Run], workers: Workers, jobs: int, board: Board) -> None:
     """Give every idle worker a wanted run of which nobody is making a part: arms may share weights, and stages."""
     running = workers.running
     busy = set().union(*(run.steps for run in running))
     board.waits = False
-    look = plan.look(board.kept)
-    for run in collect.wanted(look, collect.bank(look)):
+    for run in wanted:
         if len(running) >= jobs or any(board.is_alone(one) for one in running):
             return
-        if any(key in busy and not board.made(run, key) for key in run.steps):
+        if run in running or any(key in busy and not board.made(run, key) for key in run.steps):
             continue
         if (board.is_alone(run) and running) or board.held_elsewhere(run):
             continue
@@ -123,3 +132,21 @@ def _hand_out(plan: Plan, workers: Workers, jobs: int, board: Board) -> None:
         board.progress("start", run, "")
         running.append(run)
         busy |= run.steps
+
+
+def _take(
+    heard: Heard[Run, Terms, Said], workers: Workers, board: Board, *, alone: bool, here: Callable[[], None]
+) -> bool:
+    """Take one message of a worker; True when its run has ended."""
+    worker, run, said, ended = heard
+    kind, text = ("died", str(said.code)) if isinstance(said, Died) else said
+    if not ended:
+        board.progress("say", run, text)
+        return False
+    if kind == "interrupted":  # by whoever asked that process to stop; all of them then
+        raise Interrupted
+    if kind == "memory":
+        workers.dismiss(worker)  # what it still holds of that run would be missing for the next one
+    here()
+    board.ended(run, kind, text, seconds=time.monotonic() - worker.given, alone=alone)
+    return True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ablab.launch.beside import Beside
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
+    from ablab.runs.look import Kept
     from ablab.runs.plan import Plan
     from ablab.runs.store import Store
     from ablab.study import Study
@@ -132,8 +133,10 @@ class Lab:
         from ablab.core.streams import unfinished
         from ablab.judging import shelf
         from ablab.launch import local
+        from ablab.launch.board import Board
         from ablab.launch.lines import lines
         from ablab.runs.jobs import default_jobs
+        from ablab.runs.look import Kept
         from ablab.runtime.lock import locked
         from ablab.training import mirrors as boards
 
@@ -150,15 +153,14 @@ class Lab:
                     held.check()
                     page.check()
 
-                shown = contextlib.nullcontext(lines(say)) if progress is None else progress(plan)
-                with shown as take, _page_kept(plan) as page:
+                shown, kept = contextlib.nullcontext(lines(say)) if progress is None else progress(plan), Kept()
+                with shown as take, _page_kept(plan, kept) as page:
                     local.execute(
-                        plan,
+                        Board(plan, take, kept),
                         jobs=jobs or default_jobs(plan),
                         mirrors=tuple(mirrors),
                         allow_changed=allow_changed_code,
                         until=deadline,
-                        progress=take,
                         after_each=page.ask,
                         here=here,
                     )
@@ -249,12 +251,10 @@ def _ending_well() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _page_kept(plan: Plan) -> Iterator[Beside]:
-    """The page of what there is, written by a thread of its own whenever it is asked; what it read stays read."""
+def _page_kept(plan: Plan, kept: Kept) -> Iterator[Beside[Judged]]:
+    """The page of what there is, written by a thread of its own whenever it is asked; what was read stays read."""
     from ablab.launch.beside import Beside
-    from ablab.runs.look import Kept
 
-    kept = Kept()
     page = Beside(lambda: conclude(plan.look(kept)))
     try:
         yield page

@@ -64,6 +64,11 @@ class Worker(Generic[Job, Own]):
         return killed
 
 
+Heard = tuple[
+    Worker[Job, Own], Job, Said | Died, bool
+]  # worker, its job, what it says of it, whether that is the answer
+
+
 class Pool(Generic[Job, Own, Said]):
     """Workers, started as jobs are given; which job is next, and what a death means, is the caller's to say.
 
@@ -94,13 +99,10 @@ class Pool(Generic[Job, Own, Said]):
         with suppress(OSError):  # it has died meanwhile, which will be heard
             worker.conn.send(job)
 
-    def heard(self, timeout: float | None = None) -> Iterator[tuple[Worker[Job, Own], Job, Said | Died, bool]]:
-        """As soon as busy workers say something, of each (worker, its job, what it says, whether that is the answer).
-
-        Nothing after `timeout` seconds.
-        """
+    def heard(self, timeout: float | None = None, *also: Connection) -> Iterator[Heard[Job, Own, Said]]:
+        """What busy workers say, as soon as one does; nothing after `timeout` seconds, or where `also` has something."""
         busy = [(one, one.job) for one in self._workers if one.job is not None]
-        ready = wait([source for one, _ in busy for source in (one.conn, one.process.sentinel)], timeout)
+        ready = wait([source for one, _ in busy for source in (one.conn, one.process.sentinel)] + [*also], timeout)
         for worker, job in busy:
             if worker.conn not in ready and worker.process.sentinel not in ready:
                 continue
