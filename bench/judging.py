@@ -28,7 +28,7 @@ from tests import finished_store as made  # noqa: E402
 
 from ablab.core import opened  # noqa: E402
 from ablab.judging import collect, judge  # noqa: E402
-from ablab.runs.look import Kept, Look  # noqa: E402
+from ablab.runs.look import Look, Readings  # noqa: E402
 from ablab.runs.plan import Plan  # noqa: E402
 from ablab.runtime import machine  # noqa: E402
 
@@ -78,7 +78,7 @@ def seconds(do: Callable[[], object]) -> float:
 
 def measure(runs: int, turns: int, folder: Path) -> dict[str, Any]:
     """Reads and medians of seconds, of a verdict and of the question which runs are wanted."""
-    plan, kept = finished(folder, runs), Kept()
+    plan, kept = finished(folder, runs), Readings()
     forgetful = replace(plan, store=Forgetful(plan.store.root))
     ways: dict[str, Callable[[], Plan]] = {
         "once": lambda: plan.look(),

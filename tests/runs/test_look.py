@@ -14,7 +14,7 @@ from tests import finished_store as made
 from ablab.core import opened
 from ablab.core.fault import CheckFailed
 from ablab.judging import collect, judge
-from ablab.runs.look import Kept, Look
+from ablab.runs.look import Look, Readings
 from ablab.runs.plan import Plan
 
 RECORDS = ("done.json", "result.json", "scores.npz")
@@ -86,7 +86,7 @@ def test_what_ends_during_a_look_belongs_to_the_next(plan: Plan) -> None:
 
 
 def test_a_later_look_reads_what_is_new_alone(plan: Plan, reads: Counter[Path]) -> None:
-    kept, key = Kept(), plan.runs["wide", 1].score_keys["ttt"]
+    kept, key = Readings(), plan.runs["wide", 1].score_keys["ttt"]
     collect.collect(plan.look(kept))
     reads.clear()
     before = plan.look(kept)
@@ -102,7 +102,7 @@ def test_a_later_look_reads_what_is_new_alone(plan: Plan, reads: Counter[Path]) 
 
 
 def test_a_record_that_rots_is_refused_by_the_next_look(plan: Plan) -> None:
-    kept, done = Kept(), plan.store.train(plan.runs["wide", 1].train_key) / "done.json"
+    kept, done = Readings(), plan.store.train(plan.runs["wide", 1].train_key) / "done.json"
     collect.collect(plan.look(kept))
     done.write_text(json.dumps({**json.loads(done.read_text()), "seconds": 1.0}))
     with pytest.raises(CheckFailed, match="was changed after it was written"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.runs import given_up
-from ablab.runs.look import Kept
+from ablab.runs.look import Readings
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import append_line
 from ablab.runtime import lock
@@ -25,8 +25,8 @@ class Board:
     kept: records that were read; of the next look only what is new is.
     """
 
-    def __init__(self, plan: Plan, progress: Progress, kept: Kept | None = None) -> None:
-        self.plan, self.progress, self.kept, self.waits = plan, progress, kept or Kept(), False
+    def __init__(self, plan: Plan, progress: Progress, kept: Readings | None = None) -> None:
+        self.plan, self.progress, self.kept, self.waits = plan, progress, kept or Readings(), False
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.alone: set[tuple[str, int]] = set()  # runs that did not fit beside others
         self.refusals: set[str] = set()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ablab.launch.beside import Beside
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
-    from ablab.runs.look import Kept
+    from ablab.runs.look import Readings
     from ablab.runs.plan import Plan
     from ablab.runs.store import Store
     from ablab.study import Study
@@ -136,7 +136,7 @@ class Lab:
         from ablab.launch.board import Board
         from ablab.launch.lines import lines
         from ablab.runs.jobs import default_jobs
-        from ablab.runs.look import Kept
+        from ablab.runs.look import Readings
         from ablab.runtime.lock import locked
         from ablab.training import mirrors as boards
 
@@ -153,7 +153,7 @@ class Lab:
                     held.check()
                     page.check()
 
-                shown, kept = contextlib.nullcontext(lines(say)) if progress is None else progress(plan), Kept()
+                shown, kept = contextlib.nullcontext(lines(say)) if progress is None else progress(plan), Readings()
                 with shown as take, _page_kept(plan, kept) as page:
                     local.execute(
                         Board(plan, take, kept),
@@ -251,7 +251,7 @@ def _ending_well() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _page_kept(plan: Plan, kept: Kept) -> Iterator[Beside[Judged]]:
+def _page_kept(plan: Plan, kept: Readings) -> Iterator[Beside[Judged]]:
     """The page of what there is, written by a thread of its own whenever it is asked; what was read stays read."""
     from ablab.launch.beside import Beside
 

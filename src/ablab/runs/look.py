@@ -18,7 +18,7 @@ T = TypeVar("T")
 Stamp = tuple[int, int, int]  # inode, size and time: a file written anew has another one, for it is another file
 
 
-class Kept:
+class Readings:
     """What earlier looks have read, by file; taken again while the file is the same. Looks of several threads may share it."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Look(Store):
     kept: what looks before this one have read; by default nothing, and all of it is read from the files.
     """
 
-    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+    kept: Readings = field(default_factory=Readings, compare=False, repr=False)
     _stamps: dict[Path, Stamp | None] = field(default_factory=dict, init=False, compare=False, repr=False)
     _seen: dict[tuple[Path, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 

@@ -11,7 +11,7 @@ from ablab.core.files import read_json
 from ablab.records.run import Executed
 from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
-from ablab.runs.look import Kept, Look
+from ablab.runs.look import Look, Readings
 from ablab.runs.store import Store, Where, resolve_where, score_key
 from ablab.verdict import Documents, RunScore
 
@@ -73,11 +73,11 @@ class Plan:
     def corpus(self, run: Run) -> Corpus:
         return self.corpora[run.corpus.name]
 
-    def look(self, kept: Kept | None = None) -> Plan:
+    def look(self, kept: Readings | None = None) -> Plan:
         """The plan on its store as it is now, each record read once (`ablab.runs.look`); kept: what earlier looks have read."""
         if isinstance(self.store, Look):
             return self
-        return replace(self, store=Look(self.store.root, kept or Kept()))
+        return replace(self, store=Look(self.store.root, kept or Readings()))
 
     def metric(self, run: RunScore) -> float:
         """The deciding metric of a finished run."""
