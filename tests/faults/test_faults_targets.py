@@ -16,7 +16,7 @@ from ablab.core.files import write_json
 from ablab.data import Corpus, open_corpus, prepare
 from ablab.data.corpus import build, stretches
 from ablab.data.corpus.corpus import Valid, digest_of_manifest
-from ablab.data.corpus.sidecar import Told
+from ablab.data.corpus.sidecar import SidecarBytes
 from ablab.data.formats.shards import write_shard
 
 BOS = 256
@@ -275,19 +275,19 @@ def test_a_true_sidecar_of_text_that_was_normalised_is_taken(
 
 def test_bytes_moved_from_one_kind_of_token_to_another_are_found_though_the_whole_is_right() -> None:
     length, yes, no = np.full(1000, 5), np.full(1000, True), np.full(1000, False)
-    told = Told(squeezes=False)
+    told = SidecarBytes(squeezes=False)
     told.add(
         np.where(np.arange(1000) < 300, 8, 5), length, yes, no
     )  # of letters, by whose most common count nothing shows
     told.add(np.where(np.arange(1000) < 900, 4, 5), length, no, no)
     with pytest.raises(CheckFailed, match=r"5,900 bytes of plain letters where there are 5,000 \(ratio 1\.1800\)"):
         told.check("side")
-    told = Told(squeezes=False)
+    told = SidecarBytes(squeezes=False)
     told.add(length, length, yes, no)
     told.add(np.full(100, 4), np.full(100, 3), yes[:100], no[:100])  # pieces of three letters alone are counted wrongly
     with pytest.raises(CheckFailed, match="4 bytes for most pieces of 3 letters"):
         told.check("side")
-    told = Told(squeezes=False)
+    told = SidecarBytes(squeezes=False)
     told.add(length, length, yes, no)
     told.add(np.full(1000, 6), length, no, no)
     told.check("side")

@@ -170,7 +170,7 @@ class Checkpoint(MadeBy):
     progress: NotRequired[Progressed]
 
 
-class GivenUp(TypedDict):
+class FailedRun(TypedDict):
     """A row of failed.json: a run that the machine failed, which a later start may try again."""
 
     arm: str

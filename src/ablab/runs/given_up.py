@@ -5,13 +5,13 @@ from __future__ import annotations
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json, write_json
 from ablab.core.forms import fits
-from ablab.records.run import GivenUp
+from ablab.records.run import FailedRun
 from ablab.runs.plan import Plan, Run
 
 OUT_OF_MEMORY = "out of memory"
 
 
-def failures(plan: Plan) -> list[GivenUp]:
+def failures(plan: Plan) -> list[FailedRun]:
     """Runs of this plan given up for infrastructure.
 
     `failed.json` lies under the study's name, which an edited study has too: rows of runs with other keys are not meant.
@@ -22,7 +22,7 @@ def failures(plan: Plan) -> list[GivenUp]:
 
 def give_up(plan: Plan, run: Run, fault: str, kind: str = "") -> None:
     """Put a run on the list of those that were given up; kind: OUT_OF_MEMORY, which another try by itself does not mend."""
-    row: GivenUp = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps), "kind": kind}
+    row: FailedRun = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps), "kind": kind}
     write_json(plan.directory / "failed.json", [*_given_up(plan), row])
 
 
@@ -43,9 +43,9 @@ def try_again(plan: Plan, *, all_of_them: bool = True) -> None:
     write_json(plan.directory / "failed.json", [row for row in every if row not in mine])
 
 
-def _given_up(plan: Plan) -> list[GivenUp]:
+def _given_up(plan: Plan) -> list[FailedRun]:
     path = plan.directory / "failed.json"
     rows: object = read_json(path) if path.exists() else []
-    if not fits(rows, list[GivenUp]):
+    if not fits(rows, list[FailedRun]):
         raise CheckFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
     return rows

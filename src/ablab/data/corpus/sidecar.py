@@ -27,7 +27,7 @@ FEW = 64  # bytes, or tokens of one length, of which nothing is concluded
 _LONGEST = 64  # lengths beyond it are counted as it
 
 
-class Told:
+class SidecarBytes:
     """Bytes per token as a sidecar tells them, beside what the tokens show; add document by document."""
 
     def __init__(self, *, squeezes: bool) -> None:
@@ -71,9 +71,9 @@ class Told:
             raise CheckFailed(Fault(place, fault, cure))
 
 
-def told_by(tokenizer: Tokenizer) -> Told | None:
+def told_by(tokenizer: Tokenizer) -> SidecarBytes | None:
     """A check for this tokenizer's sidecars; None where tokens tell the text's bytes themselves."""
-    return Told(squeezes=tokenizer.squeezes) if tokenizer.hidden else None
+    return SidecarBytes(squeezes=tokenizer.squeezes) if tokenizer.hidden else None
 
 
 def identity(tokenizer: Tokenizer) -> dict[str, int]:
