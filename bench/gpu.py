@@ -262,11 +262,11 @@ def normuon_row(size: Size, device: str) -> dict[str, Any]:
             weights[f"w{i}"].grad = values[1]
         optimizer = optimizers.slot.build(optimizers.slot.coerce("normuon", "")[0])
         optimizer = optimizer.build(weights, dict.fromkeys(weights, "matrix"))
-        ms[str(n)] = compare({"ours": lambda o=optimizer: o.step(checked=True)}, size, device)["ms"]["ours"]
+        ms[str(n)] = compare({"ours": lambda o=optimizer: o.move()}, size, device)["ms"]["ours"]
         kinds = [torch.profiler.ProfilerActivity.CPU]
         kinds += [torch.profiler.ProfilerActivity.CUDA] if device == "cuda" else []
         with torch.profiler.profile(activities=kinds) as profile:
-            optimizer.step(checked=True)
+            optimizer.move()
             wait(device)
         events = profile.key_averages()
         wanted = [e for e in events if (e.key in LAUNCHES if device == "cuda" else e.key.startswith("aten::"))]

@@ -117,7 +117,7 @@ def ours(weights: list[nn.Parameter], name: str = "normuon") -> Step:
     choice, _ = optimizers.slot.coerce(name, "optimizer")
     named = {str(i): w for i, w in enumerate(weights)}
     optimizer = optimizers.slot.build(choice).build(named, dict.fromkeys(named, "matrix"))
-    return lambda: optimizer.step(checked=True)
+    return lambda: optimizer.move()
 
 
 def turns(steps: dict[str, Step], seconds: float, at_least: int = 5) -> dict[str, list[float]]:

@@ -223,6 +223,7 @@ def verdict(stage: str = "sliding", seeds: int = 3, at_most: int = 3, long_train
             "metrics": {s: v if np.isfinite(v := d.metric("nats_per_token")) else None for s, d in one.stages.items()},
             "trajectory": [],
             "spikes": 0,
+            "violations": [],
             "seconds": one.seconds,
             "fault": None,
             "key": f"{abs(hash((one.arm, one.seed))) % 10**16:016d}",

@@ -507,7 +507,7 @@ for arm in arms:
     for one in spent["stages"].values():
         one |= {"spread": None, "root_pack": 0.0}
 for run in runs:
-    run.setdefault("fault", None)
+    run |= {"fault": run.get("fault"), "violations": []}
     if run["status"] == "failed":
         del run["spikes"]
 for by_arm in bands.values():

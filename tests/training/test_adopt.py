@@ -95,9 +95,10 @@ def test_our_own_weights_are_taken_as_they_are_and_score_the_same(trained: Path,
 
 
 def tiny_stage() -> dict[str, Any]:
+    from ablab.records.settings import StageSettings
     from ablab.study.take import section
 
-    made = section("stage", {"evaluate": "disjoint"}, "stage", [])
+    made = section("stage", {"evaluate": "disjoint"}, "stage", [], StageSettings)
     return {**made, "windows": made.get("windows") or {}}
 
 

@@ -178,7 +178,11 @@ def _ledger_row(plan: Plan, run: Run, fault: str | None) -> RunAnswer | None:
     if done is None:
         if fault is None:
             return None
-        return {"arm": run.arm, "seed": run.seed, "status": "failed", "token_hash": None, "metrics": {}, "fault": fault}
+        nothing: RunAnswer = {
+            "arm": run.arm, "seed": run.seed, "status": "failed", "token_hash": None, "metrics": {}, "fault": fault,
+            "violations": [],
+        }  # fmt: skip
+        return nothing
     results = {stage: plan.store.scored(key) for stage, key in run.score_keys.items()}
     metric = plan.study.decision["metric"]
     complete = done["status"] == "diverged" or all(results.values())

@@ -231,7 +231,7 @@ class RunAnswer(TypedDict):
     tokens: NotRequired[int]
     seconds: NotRequired[float]
     tokens_per_second: NotRequired[float | None]
-    violations: NotRequired[list[str]]
+    violations: list[str]
     routing: NotRequired[Routing | None]
     key: NotRequired[str]
 
