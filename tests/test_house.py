@@ -29,7 +29,7 @@ TIERS = (
 )
 SIBLINGS = {("report", "records"), ("runtime", "records")}  # what crosses a border is a record
 TIER = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
-# Folders of levers, each below the noun that it varies: a lever knows core, runtime and its own room's shared parts.
+# Folders of levers, each below the noun that it varies: a lever knows no lever of another folder.
 LEVERS = {
     "model": ("blocks", "embeddings", "gates", "mlps", "positions", "projections", "residuals", "routers", "skips",
               "softmaxes", "temperatures", "values"),

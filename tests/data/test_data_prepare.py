@@ -1,4 +1,4 @@
-"""prepare() and open_corpus(): split, gates, addresses, checksums, many processes."""
+"""prepare() and open_corpus(): split, checks, addresses, checksums, many processes."""
 
 from __future__ import annotations
 

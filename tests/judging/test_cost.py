@@ -95,6 +95,15 @@ def test_a_busy_clock_calls_no_equal_arm_costly() -> None:
         assert n > 2 or set(said) == {None}
 
 
+def test_every_limit_is_measured_by_itself_and_no_other_is(tmp_path: Path) -> None:
+    """A limit that nothing measured was once held against the seconds of the slowest stage."""
+    plan = made.fill(made.plan(tmp_path))
+    values = {what: cost._measured(plan, "wide", what) for what in cost.LIMITS}
+    assert None not in values.values() and len(set(values.values())) == len(values)
+    with pytest.raises(ValueError, match=r"nothing measures limits\.cache"):
+        cost._measured(plan, "wide", "cache")
+
+
 def test_margins_and_words_of_limits(tmp_path: Path) -> None:
     plan = made.fill(made.plan(tmp_path))
     margins = cost.margins(plan, "wide")

@@ -267,6 +267,8 @@ def _measured(plan: Plan, name: str, what: str) -> float | None:
         return max((r["bytes"] for stage in held for r in _results(plan, name, stage)), default=None)
     if what == "memory":
         return max((peak for _, peak in _peaks(plan, name)), default=None)
+    if what != "stage_seconds":
+        raise ValueError(f"nothing measures limits.{what}; give it a branch here")
     each = [_stage_time(one["seconds"], one["pack"], one["evaluate"]) for one in stages(plan, name).values()]
     return max((t for t in each if t is not None), default=None)
 

@@ -158,9 +158,7 @@ def data_facts(view: View, style: Style) -> list[tuple[str, str]]:
 
 def _corpus_facts(manifest: Manifest, style: Style) -> list[tuple[str, str]]:
     identity, tokenizer, counts = manifest["identity"], manifest["tokenizer"], manifest["counts"]
-    sources = [
-        f"{words.clean(i.get('source', '?'))} (sha256 {words.short(i.get('sha256'))})" for i in manifest["inputs"]
-    ]
+    sources = [f"{words.clean(i['source'])} (sha256 {words.short(i.get('sha256'))})" for i in manifest["inputs"]]
     each = (words.num(counts.get("valid_bytes")) or 0.0) / (words.num(counts.get("valid_tokens")) or math.inf)
     said = {
         "source": ", ".join(sources[:4]) + (f" and {len(sources) - 4} more" if len(sources) > 4 else ""),
