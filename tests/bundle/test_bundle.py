@@ -31,7 +31,7 @@ from ablab.runs import plan as planning
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring.scores import Scores
-from ablab.study import load
+from ablab.study import load, trusted
 from ablab.training.mirrors import Copy, Mirrored
 
 STUDY = """
@@ -289,6 +289,24 @@ def test_no_member_is_written_outside(done: tuple[Plan, Path], tmp_path: Path, n
     with pytest.raises(CheckFailed, match="lists a member that no bundle has"):
         auditor.audit(other, tmp_path / "audit", say=lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.zip"]
+
+
+def test_an_audit_runs_no_lever_file(done: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that lies in the bundle, nor one that the auditor once allowed where it lies."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"open({str(tmp_path / 'ran.txt')!r}, 'w')\n")
+    trusted.allow(mine)
+    for number, file in enumerate((str(mine), "theirs.py")):
+
+        def change(members: Members, file: str = file) -> None:
+            members[bundle.STUDY] = f"levers.from = [{json.dumps(file)}]\n".encode() + members[bundle.STUDY]
+            members["study/theirs.py"] = mine.read_bytes()
+
+        other = forged(done[1], tmp_path / f"other{number}.zip", change)
+        with pytest.raises(CheckFailed, match="names lever files, whose code a bundle does not carry"):
+            auditor.audit(other, tmp_path / "audit", say=lambda _: None)
+    assert not (tmp_path / "ran.txt").exists()
 
 
 def test_a_member_that_expands_beyond_what_the_index_says_is_not_read_to_its_end(

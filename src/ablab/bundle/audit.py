@@ -32,6 +32,7 @@ from ablab.runs.plan import Plan
 from ablab.runs.store import Store, Where
 from ablab.scoring.scores import Scores, finite
 from ablab.study import load
+from ablab.study.read import read
 from ablab.study.settings import decides
 from ablab.training.metrics import WALL
 
@@ -118,6 +119,8 @@ def audit(
 
 def _plan(bundle: Bundle, folder: Path) -> Plan:
     """The plan of the bundled study on the bundled store: its corpora are known by their manifests alone."""
+    if "levers" in read(folder / bundles.STUDY)[1]:
+        raise _other(bundle, "names lever files, whose code a bundle does not carry and an audit does not run")
     study, store = load(folder / bundles.STUDY, bundle.index["scale"]), _store(bundle, folder)
     if study.name != bundle.index["study"]:
         raise _other(bundle, f"is called after study '{bundle.index['study']}' and holds study '{study.name}'")

@@ -89,7 +89,7 @@ def of_levers(names: list[tuple[str, str]]) -> Iterator[Found]:
                 fault = run()
             except Refused as refused:
                 fault = "; ".join(map(str, refused.faults))
-            except Exception as error:  # whatever a stranger's code does
+            except (Exception, SystemExit) as error:  # whatever a stranger's code does
                 fault = f"{type(error).__name__}: {error}"
             yield Found(slot, name, check, fault)
 

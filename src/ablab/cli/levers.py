@@ -13,6 +13,7 @@ import typer
 from ablab.cli.options import Json, console, say
 from ablab.core.fault import Fault, InvalidStudy, Refused, did_you_mean
 from ablab.core.files import print_json
+from ablab.core.plain import plain
 from ablab.core.setting import Setting, describe
 from ablab.core.slot import Lever, Slot
 
@@ -104,16 +105,24 @@ def allow(files: list[Path]) -> list[dict[str, str]]:
     """Let a study name these files from now on: {file, sha256, note}, note: what to remove to take that back."""
     from ablab.study import trusted
 
+    for file in files:
+        trusted.checked(file)  # all of them, or none
     noted = [(file, *trusted.allow(file)) for file in files]
     return [{"file": str(file.absolute()), "sha256": sha256, "note": str(note)} for file, sha256, note in noted]
 
 
-def tested(files: list[Path]) -> Iterator[Found]:
-    """Run the checks of `ablab.check.conformance` on the levers of these files; whoever asks for that trusts them."""
+def show_allowed(noted: list[dict[str, str]]) -> None:
+    """Print each file that may run, and the command that takes it back in a line of its own, which is not broken."""
+    for row in noted:
+        say(f"{row['file']} may run where it lies (sha256 {row['sha256']}); any edit asks again. To take it back:")
+        print(f"rm {shlex.quote(plain(row['note']))}")
+
+
+def tested(where: set[str]) -> Iterator[Found]:
+    """Run the checks of `ablab.check.conformance` on the levers of these files."""
     from ablab.check import conformance
     from ablab.study import outside
 
-    where = {row["file"] for row in allow(files)}
     _, faults = outside.named(sorted(where), Path())
     if faults:
         raise InvalidStudy(faults)
@@ -162,17 +171,17 @@ def levers(
     """Every lever by slot, with its settings and defaults; of one lever what each setting means."""
     if bool(slot) + bool(test) + bool(trust) > 1:
         raise typer.BadParameter("SLOT, --test and --trust are three commands; give one of them")
+    noted = allow([*(test or ()), *(trust or ())])  # whoever asks for a test of a file trusts it
+    if noted and not as_json:
+        show_allowed(noted)
     if test:
-        found = tested(test)
+        found = tested({row["file"] for row in noted})
         if as_json:
             checks = [dataclasses.asdict(one) for one in found]
             print_json(checks)
             raise typer.Exit(4 if any(check["fault"] for check in checks) else 0)
         raise typer.Exit(0 if show_tested(found, console()) else 4)
     if trust:
-        noted = allow(trust)
-        for row in [] if as_json else noted:
-            say(f"{row['file']} may run (sha256 {row['sha256']}); to take it back: rm {shlex.quote(row['note'])}")
         if as_json:
             print_json(noted)
         return

@@ -158,6 +158,11 @@ class Slot(Generic[L_co]):
             for name, (called, lever) in held.items():
                 self.table[name], self._outside[name] = called, lever
 
+    def forget(self, called: str) -> None:
+        """Take out what came from there."""
+        for name in [name for name, (_, origin) in self._outside.items() if origin.called == called]:
+            del self.table[name], self._outside[name]
+
     def origin(self, name: str) -> Origin | None:
         """Where lever `name` comes from, if from outside the package."""
         return self._outside[name][1] if name in self._outside else None

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import os
 import re
 import shlex
 import sys
@@ -27,6 +28,7 @@ from ablab.study import trusted
 from ablab.study.keys import SLOTS
 
 GROUP, ENTRY, FROM = "ablab.levers", "entry point ", "levers.from"
+MOST_FILES = 64  # a study of so many is none that anyone reads
 EXAMPLE = "ablab.model.positions.position.Position"
 _CHANGED = "was changed while the study ran, and results are kept under what it was; start the command again"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -45,8 +47,7 @@ def named(files: list[str], folder: Path) -> tuple[dict[str, str], list[Fault]]:
             if (other := names.setdefault(origin.path.name, origin.path)) != origin.path:
                 raise ValueError(f"{called} and {other} have one name; rename one of them")
             taken[origin.called] = origin.sha256
-            for slot, name, cls in levers(module):
-                slot.add(name, cls, origin)
+            _take(origin, module)
         except ValueError as error:
             faults.append(_fault(called if called.startswith(ENTRY) else FROM, error))
     return taken, faults
@@ -55,7 +56,12 @@ def named(files: list[str], folder: Path) -> tuple[dict[str, str], list[Fault]]:
 def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
     """The absolute paths of these files. CheckFailed naming every one that was not allowed to run."""
     found, refused = list[str](), list[Fault]()
-    for asked in files:
+    if len(files) > MOST_FILES:
+        faults.append(Fault(FROM, f"{len(files):,} files", f"name {MOST_FILES} at most"))
+    for asked in files[:MOST_FILES]:
+        if not asked.isprintable():
+            faults.append(Fault(FROM, f"{asked[:200]!a} is no name of a file", "give letters that can be seen"))
+            continue
         path = (folder / asked).absolute()
         try:
             _, sha256 = trusted.read(path)
@@ -63,8 +69,8 @@ def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
             faults.append(_fault(FROM, error))
             continue
         found.append(str(path))
-        if not trusted.allows(sha256):
-            fault = f"{path} is code, and these bytes were never allowed to run (sha256 {sha256})"
+        if not trusted.allows(path, sha256):
+            fault = f"{path} is code, and these bytes were never allowed to run there (sha256 {sha256})"
             refused.append(
                 Fault(FROM, fault, f"read the file, then allow it: ablab levers --trust {shlex.quote(str(path))}")
             )
@@ -103,13 +109,20 @@ def _names(value: object) -> set[str]:
     return own.union(*(_names(one) for one in inner))
 
 
+def _take(origin: Origin, module: types.ModuleType) -> None:
+    """Put a module's levers into their slots, in place of those that an earlier form of it had."""
+    held = list(levers(module))
+    for slot in SLOTS.values():
+        slot.forget(origin.called)
+    for slot, name, cls in held:
+        slot.add(name, cls, origin)
+
+
 def again(taken: Mapping[str, str]) -> None:
     """Take in, in another process, what `named` took in. CheckFailed, unrun, where a file is no longer the same."""
     for called, sha256 in taken.items():
         try:
-            origin, module = _entered(called, sha256)
-            for slot, name, cls in levers(module):
-                slot.add(name, cls, origin)
+            _take(*_entered(called, sha256))
         except ValueError as error:
             raise CheckFailed(_fault(called, error)) from error
 
@@ -158,7 +171,7 @@ def _entered(called: str, sha256: str | None = None) -> tuple[Origin, types.Modu
         return _loaded(called, sha256)
     path = Path(called)
     text, found = trusted.read(path)
-    if found != sha256 if sha256 else not trusted.allows(found):
+    if found != sha256 if sha256 else not trusted.allows(path, found):
         raise ValueError(_CHANGED)
     return Origin(called, path, found), _run(path, text, found)
 
@@ -180,9 +193,9 @@ def _loaded(called: str, sha256: str | None) -> tuple[Origin, types.ModuleType]:
     return Origin(called, path, found), module
 
 
-def _run(path: Path, text: bytes, sha256: str) -> types.ModuleType:
-    """The module that these bytes make: run once in a process."""
-    name = f"ablab_outside_{path.stem}_{sha256[:16]}"
+def _run(path: Path, text: str, sha256: str) -> types.ModuleType:
+    """The module that this text makes: run once in a process."""
+    name = f"ablab_outside_{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}_{sha256[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     module = types.ModuleType(name)
@@ -190,12 +203,14 @@ def _run(path: Path, text: bytes, sha256: str) -> types.ModuleType:
     sys.modules[name] = module  # annotations are looked up there
     try:
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
-    except Refused:
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if isinstance(error, Refused):
+            raise
+        raise ValueError(
+            f"{path.name} cannot be loaded ({error!r}); mend it: python {shlex.quote(path.name)} shows where"
+        ) from error
+    except BaseException:
         del sys.modules[name]
         raise
-    except Exception as error:
-        del sys.modules[name]
-        raise ValueError(
-            f"{path.name} cannot be loaded ({error!r}); mend it: python {path.name} shows where"
-        ) from error
     return module
