@@ -305,7 +305,7 @@ def test_an_audit_runs_no_lever_file(done: tuple[Plan, Path], tmp_path: Path, mo
 
         other = forged(done[1], tmp_path / f"other{number}.zip", change)
         with pytest.raises(CheckFailed, match="names lever files, whose code a bundle does not carry"):
-            auditor.audit(other, tmp_path / "audit", say=lambda _: None)
+            auditor.audit(other, tmp_path / f"audit{number}", say=lambda _: None)
     assert not (tmp_path / "ran.txt").exists()
 
 

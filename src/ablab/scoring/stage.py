@@ -78,7 +78,7 @@ def run_stage(
     before, packed = digest(_tensors(model)), time.perf_counter()
     evaluator = evaluators.slot.build(stage["evaluate"])
     violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
-    checked_at = time.perf_counter()
+    after = time.perf_counter()
     scores, told, seen, looked = _kept(
         evaluator, name, stage, model, corpus, settings, before, seed=seed, precision=precision
     )
@@ -91,11 +91,7 @@ def run_stage(
     here()
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
-    timing = {
-        "pack": packed - began,
-        "check": checked_at - packed + looked,
-        "evaluate": evaluated - checked_at - looked,
-    }
+    timing = {"pack": packed - began, "check": after - packed + looked, "evaluate": evaluated - after - looked}
     found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
     found |= _made_by(out, settings, name, device)
