@@ -42,6 +42,8 @@ ASKED = [
     ("bundle", "STUDY", "--to", "bundle.zip"),
     ("audit", "bundle.zip"),
     ("levers",),
+    ("power", "--sd", "0.001", "--effect", "0.002"),
+    ("noise", "sp8192"),
     ("mirror", "STUDY", "--mirror", "tensorboard"),
     ("sample", "STUDY", "int5", "--prompt", "a"),
     ("explain", "--", *MEGATRON),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Level:
-    """A score as it was printed: nats and bpb, each None where it was not; digits: behind the point, of the shorter; line: 1-based."""
+    """A score as printed: nats and bpb, each None where it was not; digits: behind the point, of the shorter; line: 1-based."""
 
     nats: float | None
     bpb: float | None
