@@ -1,0 +1,178 @@
+"""One side of a comparison: which of the runs that were read count, with which score, and as which seed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ablab.judging.compare.exports import Export, export, implied_bytes
+from ablab.judging.logs.stages import labels
+from ablab.records.comparison import Seen, Sided
+from ablab.records.log import Level, LoggedRun
+
+# From the end of the procedure. `adaptive` is none that is taken unasked: its state has seen the text that it is scored on.
+ORDER = ("ttt", "sliding", "quant", "pre_quant", "val")
+METRICS = {"bpb": "bits_per_byte", "nats": "nats_per_token"}
+SURE = (
+    6  # digits behind the point from which equal scores are one run: 4e-4 of pairs with an sd of .0007 are so by chance
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run that counts, with the label and the level of its score, and its value in the metric."""
+
+    run: LoggedRun
+    label: str
+    level: Level
+    value: float
+
+    @property
+    def seed(self) -> int | None:
+        """The log's own; where it tells none, that of the file's name."""
+        return self.run.seed if self.run.seed is not None else self.run.seed_in_name
+
+
+@dataclass(frozen=True)
+class Group:
+    """A side: all runs, those that count, and of these what is one for all. attempts: earlier runs of the same files."""
+
+    runs: list[LoggedRun]
+    scored: list[Scored]
+    stage: str | None
+    metric: str
+    export: Export | None
+    attempts: list[LoggedRun] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[float]:
+        return [one.value for one in self.scored]
+
+    @property
+    def keys(self) -> list[int]:
+        """A number for each run that counts, equal where they are one run: its seed or a copy's; without a seed its own."""
+        first: dict[tuple[float, int], int] = {}
+        keys = []
+        for i, one in enumerate(self.scored):
+            key = one.seed if one.seed is not None else -1 - i
+            if one.level.digits >= SURE:
+                key = first.setdefault((one.value, one.level.digits), key)
+            keys.append(key)
+        return keys
+
+    @property
+    def by_key(self) -> dict[int, float]:
+        """Mean score of each independent run."""
+        found: dict[int, list[float]] = {}
+        for key, value in zip(self.keys, self.values, strict=True):
+            found.setdefault(key, []).append(value)
+        return {key: statistics.fmean(values) for key, values in found.items()}
+
+    @property
+    def seeds(self) -> set[int]:
+        return {one.seed for one in self.scored if one.seed is not None}
+
+    @property
+    def implied_bytes(self) -> float | None:
+        """Of the validation set: the median over runs."""
+        found = [size for one in self.scored if (size := implied_bytes(one.run, self.export)) is not None]
+        return statistics.median(found) if found else None
+
+    def shown(self) -> Sided:
+        """The side as the answer has it."""
+        means = list(self.by_key.values())
+        taken = {id(one.run): one for one in self.scored}
+        return {
+            "n": len(means),
+            "mean": statistics.fmean(means) if means else None,
+            "sd": statistics.stdev(means) if len(means) > 1 else None,
+            "stage": self.stage,
+            "export": self.export.name if self.export else None,
+            "tokens_per_byte": self.export.ratio if self.export else None,
+            "implied_bytes": self.implied_bytes,
+            "runs": [_seen(run, taken.get(id(run)), self) for run in self.runs],
+        }
+
+
+def _seen(run: LoggedRun, one: Scored | None, group: Group) -> Seen:
+    label = one.label if one else labels(run).get(group.stage or "")
+    level = one.level if one else run.stages[label] if label else None
+    return {
+        "source": str(run.source),
+        "line": level.line if level else run.line,
+        "label": label,
+        "value": number(level, group.metric) if level else None,
+        "seed": run.seed if run.seed is not None else run.seed_in_name,
+        "steps": run.steps,
+        "counted": one is not None,
+    }
+
+
+def number(level: Level, metric: str) -> float | None:
+    """A level in a metric: bpb, nats, or (any other word) the number whose unit the file does not say."""
+    found = level.bpb if metric == "bpb" else level.nats if metric == "nats" else level.value
+    return found if found is not None and math.isfinite(found) else None
+
+
+def metric_of(sides: Iterable[Sequence[LoggedRun]]) -> str:
+    """bpb where every side has it, else nats, else the unnamed number; of sides that share none, bpb."""
+    printed = [{m for run in runs for level in run.stages.values() for m in ("bpb", "nats", "value")
+                if number(level, m) is not None} for runs in sides if runs]  # fmt: skip
+    return next((m for m in ("bpb", "nats", "value") if printed and all(m in side for side in printed)), "bpb")
+
+
+def group(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> Group:
+    """The runs of a side that count: of each file's attempts at one run the last complete one, at the stage asked for.
+
+    Without a stage it is the one nearest the end of the procedure that most runs have, whatever the other side has.
+    """
+    chosen = stage or _stage(runs, metric)
+    kept, attempts = _attempts(runs, chosen, metric)
+    scored = [one for run in kept if (one := _scored(run, chosen, metric)) is not None]
+    return Group(list(runs), scored, chosen, metric, export(one.level for one in scored), attempts)
+
+
+def _stage(runs: Sequence[LoggedRun], metric: str) -> str | None:
+    """None where no run has any score in the metric."""
+    have = Counter(
+        name for run in runs for name, label in labels(run).items() if number(run.stages[label], metric) is not None
+    )
+    if not have:
+        return None
+    rank = {name: place for place, name in enumerate(ORDER)}
+    most = max(count for name, count in have.items() if name != "adaptive" or len(have) == 1)
+    full = [name for name, count in have.items() if count == most and (name != "adaptive" or len(have) == 1)]
+    return min(full, key=lambda name: rank.get(name, len(rank)))
+
+
+def _scored(run: LoggedRun, stage: str | None, metric: str) -> Scored | None:
+    """The run at a stage: by the stage's word or a label as printed; None where it has no score there."""
+    label = stage if stage in run.stages else labels(run).get(stage or "")
+    if label is None:
+        return None
+    level = run.stages[label]
+    value = number(level, metric)
+    return None if value is None else Scored(run, label, level, value)
+
+
+def _attempts(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> tuple[list[LoggedRun], list[LoggedRun]]:
+    """(runs that may count, earlier attempts). Runs of one log at one seed are attempts; rows of a table tell no steps."""
+    last: dict[object, int] = {}
+    places = [_place(run, i) for i, run in enumerate(runs)]
+    for i, run in enumerate(runs):
+        before = last.get(places[i])
+        if before is None or _whole(run, stage, metric) >= _whole(runs[before], stage, metric):
+            last[places[i]] = i
+    kept = set(last.values())
+    return [run for i, run in enumerate(runs) if i in kept], [run for i, run in enumerate(runs) if i not in kept]
+
+
+def _place(run: LoggedRun, i: int) -> object:
+    return (run.source, run.arm, run.seed) if run.of > 1 and run.steps is not None else i
+
+
+def _whole(run: LoggedRun, stage: str | None, metric: str) -> tuple[bool, bool]:
+    return _scored(run, stage, metric) is not None, run.complete
