@@ -23,7 +23,7 @@ class Level:
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """One run. stages: label -> level, in the order of the file, the label as printed; `val` is the last validation of training.
+    """One run. stages: label -> level, in the order of the file, labels as printed; `val` is the last validation in training.
 
     settings: as printed, seed, paths and rank left out; None where the log holds no list of them. facts: settings that
     single lines tell; they are never all, so equal facts are no equal settings. seed_in_name: of the file's name.
