@@ -32,8 +32,8 @@ def run(
         "settings": {"lr": "0.1", "depth": "11"}, "seed": seed, "val_tokens": TOKENS, "shards": 80, "steps": 4500,
         "seconds": 588.0, "code_bytes": 20_000, "bytes": 15_990_000, "reader": "golf",
     }  # fmt: skip
-    name = more.pop("source", f"run_{seed}_{bpb}.log")
-    return LoggedRun(Path(name), 1, {label: level(bpb, ratio, digits)}, **(base | more))
+    name, line = more.pop("source", f"run_{seed}_{bpb}.log"), more.pop("line", 1)
+    return LoggedRun(Path(name), line, {label: level(bpb, ratio, digits)}, **(base | more))
 
 
 def group(mean: float, seeds: tuple[int, ...] = (1, 2, 3), **more: Any) -> list[LoggedRun]:
@@ -196,6 +196,12 @@ def test_equal_scores_are_one_run_only_where_the_digits_tell() -> None:
 
 def test_a_run_on_both_sides_stops() -> None:
     assert of_kind(compare(other([*X, Y[0]]), Y), "shared_run")["grade"] == "stops"
+    again = dataclasses.replace(Y[0], stages={"quantized_ttt": level(1.0831, digits=4)})
+    coarse = [dataclasses.replace(one, stages={"quantized_ttt": level(1.0831, digits=4)}) for one in Y]
+    assert "shared_run" in kinds(compare(other([*X, again]), coarse)), "one place of one file, whatever its digits"
+    table = [[run(1.08 + i / 999, i, source="runs.csv", line=k + i) for i in (1, 2, 3)] for k in (0, 3)]
+    rounded = [[dataclasses.replace(one, stages={"v": level(1.08 + one.line / 999)}) for one in rows] for rows in table]
+    assert "shared_run" not in kinds(compare(other(rounded[0]), rounded[1]))
 
 
 def test_of_several_runs_in_a_file_the_last_complete_one_counts() -> None:
@@ -205,9 +211,17 @@ def test_of_several_runs_in_a_file_the_last_complete_one_counts() -> None:
     answer = compare(other([first, second, smoke, *X[1:]]), Y)
     assert [one["value"] for one in answer["x"]["runs"] if one["counted"]] == [1.0801, 1.0804, 1.0794]
     assert "x: 2 earlier runs" in of_kind(answer, "several_runs_in_file")["said"]
+    smoked = [
+        dataclasses.replace(smoke, stages={"quantized": level(1.1)}),
+        dataclasses.replace(first, number=4),
+        *X[1:],
+    ]
+    assert compare(other(smoked), Y)["x"]["stage"] == "ttt", (
+        "the smoke test has no such stage, and is no run of its own"
+    )
     loop = [run(1.08 + seed / 1000, seed, source="loop.log", number=seed, of=3) for seed in (1, 2, 3)]
     assert compare(other(loop), Y)["x"]["n"] == 3
-    table = [run(1.08 + i / 1000, None, source="runs.csv", number=i, of=3, steps=None) for i in (1, 2, 3)]
+    table = [run(1.08 + i / 1000, None, source="runs.csv", line=i) for i in (1, 2, 3)]
     assert compare(other(table), Y)["x"]["n"] == 3
 
 

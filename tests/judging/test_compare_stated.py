@@ -77,9 +77,12 @@ def test_a_difference_has_its_unit_and_may_be_turned() -> None:
 def test_what_is_nothing_is_said_and_what_is_no_score_is_left_alone() -> None:
     assert kinds("we get 1.0901 bpb") == ["claim_in_no_log"] and matches("we get 1.0901 bpb") == [None]
     assert matches("torch 2.9.1, 8 GPUs, 600 s, rope 0.25, 2026-04-18") == []
+    assert kinds("a new record, 1.10901!") == ["claim_in_no_log"] and kinds("a ratio of 0.98765") == []
+    assert kinds("worth it for >= 0.0051 nats") == []
 
 
 def test_a_bound_on_p_holds_or_does_not() -> None:
+    assert matches("Welch p 0.51") == [None] and kinds("Welch p 0.51") == ["claim_in_no_log"]
     assert matches("p < 0.05") == ["p of the two-sided Welch test"]
     assert matches("p < 0.0000001") == matches("p < 1e-7") == [None]
     assert kinds("p < 0.0000001") == ["claim_in_no_log"]

@@ -32,6 +32,7 @@ class Seen(TypedDict):
 class Sided(TypedDict):
     """One side: n independent runs behind mean and sd; export: the name of its tokenizer's, tokens_per_byte: bpb over nats."""
 
+    name: str
     n: int
     mean: float | None
     sd: float | None
@@ -152,3 +153,10 @@ class Comparison(TypedDict):
     bank: Banked | None
     settle: Settle | None
     claims: list[Stated]
+
+
+class Answers(TypedDict):
+    """All that was asked: a comparison for each arm of x, and what of the files could not be read."""
+
+    comparisons: list[Comparison]
+    faults: list[str]

@@ -89,13 +89,18 @@ def _data(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
             yield "steps_differ", "notes", f"steps: {a:,.0f} against {b:,.0f} (medians)"
 
 
+def _places(side: Group) -> set[object]:
+    return {(one.run.source, one.run.line, one.run.number) for one in side.scored}
+
+
 def _independent(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
     shared = {(one.value, one.label) for one in x.scored if one.level.digits >= SURE} & {
         (one.value, one.label) for one in y.scored
     }
-    files = {one.run.source for one in x.scored if one.run.of == 1} & {one.run.source for one in y.scored}
+    files = _places(x) & _places(y)
     if shared or files:
-        yield "shared_run", "stops", f"{max(len(shared), len(files))} runs stand on both sides"
+        many = max(len(shared), len(files))
+        yield "shared_run", "stops", f"{many} runs stand on both sides" if many > 1 else "one run stands on both sides"
     if x.seeds and y.seeds and x.seeds != y.seeds:
         only = " against ".join(", ".join(map(str, sorted(seeds))) for seeds in (x.seeds, y.seeds))
         yield "seed_sets_differ", "notes", f"seeds: {only}"

@@ -19,9 +19,10 @@ from ablab.records.comparison import Comparison, Flag, Stated
 from ablab.records.log import Level, LoggedRun
 
 FEWEST = 3  # digits behind the point from which a number says which line it is
+NEAR = 0.02
 LONGEST = 100_000  # characters of a claim
 _NUMBER = re.compile(
-    r"(?P<before>(?<![\w.])[A-Za-z_]{1,20}\s?[=<:~\u2248]{1,2}\s?)?"
+    r"(?P<before>(?<![\w.])[A-Za-z_]{1,20}(?:\s?[=<:~\u2248]{1,2}\s?|\s))?"
     r"(?<![\w.])(?P<number>[-+\u2212]?(?:(?:\d{1,9})?\.\d{1,12}(?:e[-+]?\d{1,3})?|\d{1,9}e[-+]?\d{1,3}))(?![\w]*\.\d)"
     r"(?P<after>\s?(?:bpb|bits?[ /]per[ /]byte|nats?)\b)?",
     re.IGNORECASE,
@@ -90,8 +91,10 @@ def _tree(claim: str) -> object:
 
 def _of_text(text: str, place: str, unit: str | None = None) -> Iterator[Number]:
     for found in _NUMBER.finditer(text):
+        if text[: found.start("number")].rstrip(" =").endswith((">", "\u2265")):
+            continue  # a bound that a rule sets is no result
         before = re.sub(r"[\s=<:~\u2248]", "", found["before"] or "")
-        said = _unit(before) or _unit((found["after"] or "").strip()) or unit
+        said = _unit((found["after"] or "").strip()) or _unit(before) or unit
         number = _number(found["number"].replace("\u2212", "-"), place, said, "<" in (found["before"] or ""))
         if number.digits >= FEWEST or said is not None:
             yield number
@@ -171,7 +174,9 @@ def _levels(name: str, run: LoggedRun, label: str, level: Level) -> Iterator[Can
     who = f"one run of {name}" + ("" if seed is None else f" (seed {seed})")
     for metric, value in (("bpb", level.bpb), ("nats", level.nats)):
         if value is not None:
-            yield Candidate(f"{who}, {label}, in {_words(metric)}", value, metric, f"{run.source}:{level.line}")
+            yield Candidate(
+                f"{who}, {label}, in {_words(metric)}", value, metric, f"{'/'.join(run.source.parts[-2:])}:{level.line}"
+            )
 
 
 def _tests(answer: Comparison) -> Iterator[Candidate]:
@@ -221,9 +226,15 @@ def _flags(found: Sequence[tuple[Number, Candidate | None]], known: Sequence[Can
         if turned is not None:
             said = f"{written} is called {number.unit} and is {turned.what}"
             yield {"kind": f"{other}_called_{number.unit}", "side": "", "grade": "warns", "said": said}
-        elif number.unit in METRICS or number.unit == "p":
+        elif number.unit in (*METRICS, "p") or _like_a_mean(number, known):
             said = f"{written} is nothing that these runs give"
             yield {"kind": "claim_in_no_log", "side": "", "grade": "warns", "said": said}
+
+
+def _like_a_mean(number: Number, known: Sequence[Candidate]) -> bool:
+    """Whether a number without a unit can only be meant as a score: within 2% of a side's mean."""
+    means = [one.value for one in known if one.what.startswith("the mean of all")]
+    return number.unit is None and any(abs(number.value / mean - 1) < NEAR for mean in means)
 
 
 def _several(match: Candidate, known: Sequence[Candidate]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -81,11 +80,12 @@ class Group:
         found = [size for one in self.scored if (size := implied_bytes(one.run, self.export)) is not None]
         return statistics.median(found) if found else None
 
-    def shown(self) -> Sided:
-        """The side as the answer has it."""
+    def shown(self, name: str) -> Sided:
+        """The side as the answer has it, under a name."""
         means = list(self.by_key.values())
         taken = {id(one.run): one for one in self.scored}
         return {
+            "name": name,
             "n": len(means),
             "mean": statistics.fmean(means) if means else None,
             "sd": statistics.stdev(means) if len(means) > 1 else None,
@@ -136,16 +136,18 @@ def group(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> Group:
 
 
 def _stage(runs: Sequence[LoggedRun], metric: str) -> str | None:
-    """None where no run has any score in the metric."""
-    have = Counter(
-        name for run in runs for name, label in labels(run).items() if number(run.stages[label], metric) is not None
-    )
-    if not have:
+    """The stage that most runs have, attempts at one counted once; of equally many the last. None without any score."""
+    have: dict[str, set[object]] = {}
+    for i, run in enumerate(runs):
+        for name, label in labels(run).items():
+            if number(run.stages[label], metric) is not None:
+                have.setdefault(name, set()).add(_place(run, i))
+    asked = have if len(have) == 1 else {name: places for name, places in have.items() if name != "adaptive"}
+    if not asked:
         return None
     rank = {name: place for place, name in enumerate(ORDER)}
-    most = max(count for name, count in have.items() if name != "adaptive" or len(have) == 1)
-    full = [name for name, count in have.items() if count == most and (name != "adaptive" or len(have) == 1)]
-    return min(full, key=lambda name: rank.get(name, len(rank)))
+    most = max(map(len, asked.values()))
+    return min((n for n, places in asked.items() if len(places) == most), key=lambda n: rank.get(n, len(rank)))
 
 
 def _scored(run: LoggedRun, stage: str | None, metric: str) -> Scored | None:
@@ -159,19 +161,19 @@ def _scored(run: LoggedRun, stage: str | None, metric: str) -> Scored | None:
 
 
 def _attempts(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> tuple[list[LoggedRun], list[LoggedRun]]:
-    """(runs that may count, earlier attempts). Runs of one log at one seed are attempts; rows of a table tell no steps."""
+    """(runs that may count, earlier attempts). Runs of one log at one seed are attempts; a table's rows (of = 1) are runs."""
     last: dict[object, int] = {}
     places = [_place(run, i) for i, run in enumerate(runs)]
-    for i, run in enumerate(runs):
+    for i in sorted(range(len(runs)), key=lambda i: runs[i].number):
         before = last.get(places[i])
-        if before is None or _whole(run, stage, metric) >= _whole(runs[before], stage, metric):
+        if before is None or _whole(runs[i], stage, metric) >= _whole(runs[before], stage, metric):
             last[places[i]] = i
     kept = set(last.values())
     return [run for i, run in enumerate(runs) if i in kept], [run for i, run in enumerate(runs) if i not in kept]
 
 
 def _place(run: LoggedRun, i: int) -> object:
-    return (run.source, run.arm, run.seed) if run.of > 1 and run.steps is not None else i
+    return (run.source, run.arm, run.seed) if run.of > 1 else i
 
 
 def _whole(run: LoggedRun, stage: str | None, metric: str) -> tuple[bool, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal, cast
@@ -35,11 +36,13 @@ def compare(
     metric: str | None = None,
     presets: Sequence[str] = (),
     matters: float | None = None,
+    m: int = 1,
 ) -> Comparison:
     """Judge the runs x against the runs y, or x alone (y None): faults, a rule with a target, no word.
 
     stage: a word of `ablab.judging.logs.stages`, or a label as printed. metric: bpb, nats, or value for a number without
-    a unit; lower is better. presets: golf-strict, golf-frontier, speedrun[:TARGET], track3[:TARGET]. Raises UnknownPreset.
+    a unit; lower is better. presets: golf-strict, golf-frontier, speedrun[:TARGET], track3[:TARGET]. m: comparisons that
+    share the error. Raises UnknownPreset.
     """
     asked = [_preset(one) for one in presets]
     unit = metric or metric_of([x] if y is None else [x, y])
@@ -50,7 +53,7 @@ def compare(
         found = levers(_counted(ours), _counted(theirs))
         flags = [*between.of_both(ours, theirs, found), *flags]
     size = matters if matters is not None else _matters(unit, theirs or ours)
-    welch = _welch(ours, theirs, size) if theirs is not None else None
+    welch = _welch(ours, theirs, size, m) if theirs is not None else None
     delta = welch["delta"] if welch else None
     settled = settle.settle(ours, theirs, delta) if theirs is not None else None
     word = _word(ours, theirs, flags, found, welch)
@@ -59,8 +62,8 @@ def compare(
         "sentence": _sentence(word, ours, theirs, welch, flags, found, settled),
         "metric": METRICS.get(unit, unit),
         "matters": size,
-        "x": ours.shown(),
-        "y": theirs.shown() if theirs else None,
+        "x": ours.shown("x"),
+        "y": theirs.shown("y") if theirs else None,
         "flags": flags,
         "levers": found,
         "unpaired": welch,
@@ -100,12 +103,12 @@ def _matters(metric: str, reference: Group) -> float:
     """The margin where none is given: a fixed one of a unit, a thousandth of the reference's mean of a number without one."""
     if metric in MATTERS:
         return MATTERS[metric]
-    mean = reference.shown()["mean"]
+    mean = statistics.fmean(reference.by_key.values()) if reference.scored else 0.0
     return abs(mean) * SHARE if mean else SHARE
 
 
-def _welch(x: Group, y: Group, matters: float) -> Interval:
-    found: Unpaired = unpaired(x.values, y.values, matters=matters, seeds_x=x.keys, seeds_y=y.keys)
+def _welch(x: Group, y: Group, matters: float, m: int) -> Interval:
+    found: Unpaired = unpaired(x.values, y.values, matters=matters, m=m, seeds_x=x.keys, seeds_y=y.keys)
     return cast(Interval, found.as_json())  # the same fields: a test holds them together
 
 
@@ -166,15 +169,18 @@ def _sentence(
     if word == "invalid":
         return "not comparable: " + "; ".join(flag["said"] for flag in flags if flag["grade"] == "stops")
     if y is None or welch is None:
-        mean = x.shown()["mean"]
-        return f"{len(x.by_key)} independent runs" + (f", mean {mean:.5f}" if mean is not None else ", no score")
+        values = x.by_key.values()
+        return f"{len(values)} independent runs" + (
+            f", mean {statistics.fmean(values):.5f}" if values else ", no score"
+        )
     unit = {"bpb": " bits per byte", "nats": " nats per token"}.get(x.metric, "")
     seen = "no score on both sides" if welch["delta"] is None else f"{welch['delta']:+.5f}{unit}"
     if word == "same settings":
         where = f"{found['said']}" if found else ""
         return f"same settings: {where}; {seen} is the difference of runs of one thing, and no claim about a lever"
     interval = "" if welch["low"] is None else f", 95% {welch['low']:+.5f} to {welch['high']:+.5f}, p {welch['p']:.2g}"
-    counts = f"{welch['nx']} against {welch['ny']} runs"
+    apart = f", {found['count']} settings apart" if found and (found["count"] or 0) > 1 else ""
+    counts = f"{welch['nx']} against {welch['ny']} runs{apart}"
     near = _near(word, welch, unit)
     more = f"; {settled['said']}" if word == "inconclusive" and settled and settled["n"] is not None else ""
     return f"{word}{near}: {seen}{interval} ({counts}){more}"
