@@ -140,6 +140,18 @@ def test_a_claim_may_be_text_or_a_file(
     assert code == 4 and "names no file" in err
 
 
+def test_a_page_that_tells_of_logs_does_not_count_beside_them(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "| arm | seed | val_bpb |\n|---|---|---|\n| ours | 1 | 1.0790 |\n| old | 1 | 1.0999 |\n"
+    (logs / "ours" / "README.md").write_text(page)
+    [answer] = answers(capsys, monkeypatch, "ours", "--against", "theirs")
+    assert answer["unpaired"]["m"] == 1 and answer["x"]["n"] == 3
+    assert "README.md: its rows stand beside logs" in called(capsys, monkeypatch, "ours", "--against", "theirs")[2]
+    assert len(answers(capsys, monkeypatch, "ours", "ours/README.md", "--against", "theirs")) == 3
+    assert len(answers(capsys, monkeypatch, "ours/README.md", "--against", "theirs")) == 2
+
+
 def test_odd_files_are_named_beside_the_answer(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

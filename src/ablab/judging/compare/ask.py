@@ -9,7 +9,8 @@ from ablab.core.fault import Fault, Refused
 from ablab.core.opened import read_whole
 from ablab.judging.compare.claims import LONGEST, hold
 from ablab.judging.compare.words import compare
-from ablab.judging.logs.arms import Sorted, sort
+from ablab.judging.logs import table
+from ablab.judging.logs.arms import LoggedArm, Sorted, sort
 from ablab.records.comparison import Answers, Comparison
 from ablab.records.log import LoggedRun
 
@@ -38,10 +39,11 @@ def ask(
     and what differs between them is flagged. claim: text, or the place of a file with it. Raises NothingRead and
     Refused with the place of each fault.
     """
-    ours = sort(*what)
+    ours = _first_hand(sort(*what), what)
     arms, faults = _arms(ours), [*ours.faults]
     named = [one for one in against if one in arms and not Path(one).exists()]
-    theirs = sort(*(one for one in against if one not in named)) if len(named) < len(against) else Sorted()
+    files = [one for one in against if one not in named]
+    theirs = _first_hand(sort(*files), files) if files else Sorted()
     faults += theirs.faults
     reference = [*(run for one in named for run in arms.pop(one)), *_runs(theirs)]
     if not arms or (against and not reference):
@@ -60,6 +62,19 @@ def ask(
             answer["y"]["name"] = ", ".join(against)
         comparisons.append(answer if text is None else hold(answer, runs, reference, text))
     return {"comparisons": comparisons, "faults": [str(fault) for fault in faults]}
+
+
+def _first_hand(found: Sorted, what: Sequence[str]) -> Sorted:
+    """Without the rows of tables that stand beside logs, in a page that tells of them; a table that is named itself stays."""
+    asked = {Path(one).resolve() for one in what}
+    arms = [run for arm in found.arms for run in arm.runs]
+    told = {run.source for run in arms if run.reader == table.NAME and run.source.resolve() not in asked}
+    if not told or all(run.reader == table.NAME for run in arms):
+        return found
+    kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in told]) for arm in found.arms]
+    fault = "its rows stand beside logs and do not count"
+    faults = [Fault(str(one), fault, "name the file itself to have them judged") for one in sorted(told)]
+    return Sorted([arm for arm in kept if arm.runs], found.aside, [*found.faults, *faults])
 
 
 def _runs(found: Sorted) -> list[LoggedRun]:
