@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,18 @@ def test_runs_that_are_listed_beside_their_mean_are_no_choice() -> None:
     listed = ", ".join(f"{score:.8f} bpb" for score in scores)
     assert kinds(listed) == ["claim_of_some_runs"] * 3
     assert kinds(f"{listed}; mean {sum(scores) / 3:.5f} bpb") == []
+
+
+def test_spreads_steps_and_logs_that_are_not_independent() -> None:
+    scores = [one.stages["final_ttt"].bpb or 0 for one in X]
+    assert matches(f"std {statistics.stdev(scores):.6f}") == ["the sd of the runs of x, ttt, in bits per byte"]
+    assert matches(f"std {statistics.pstdev(scores):.6f}") == [
+        "the sd of the runs of x with n in place of n - 1, ttt, in bits per byte"
+    ]
+    assert matches("a gain of 0.01000000 bpb") == ["the step of the mean of x from sliding to ttt, in bits per byte"]
+    one = [dataclasses.replace(run, seed=7) for run in X]
+    [found] = hold(compare(one, None), one, [], f"{statistics.fmean(scores):.5f} bpb")["claims"]
+    assert found["match"] == "the mean of all 3 runs of x, 1 of them independent, ttt, in bits per byte"
 
 
 def test_a_submission_is_held_key_by_key() -> None:

@@ -5,6 +5,7 @@ The final score of a log is not guessed (public pages name one of several lines)
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from collections.abc import Iterator, Sequence
@@ -45,13 +46,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that was read or computed; signed: its sign says which side is better, and a claim may turn it."""
+    """Something that was read or computed; signed: a claim may turn it; loose: of rounded numbers, so right to a digit."""
 
     what: str
     value: float
     unit: str
     where: str | None = None
     signed: bool = False
+    loose: bool = False
 
 
 def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], claim: str) -> Comparison:
@@ -146,27 +148,45 @@ def candidates(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun
         ours, theirs = group(x, stages[0], metric), group(y, stages[1], metric)
         if ours.scored and theirs.scored:
             delta = statistics.fmean(ours.by_key.values()) - statistics.fmean(theirs.by_key.values())
-            yield Candidate(f"the difference of the means, in {_words(metric)}", delta, metric, signed=True)
+            yield Candidate(f"the difference of the means, in {_words(metric)}", delta, metric, signed=True, loose=True)
     for name, runs, _ in sides:
         for run in runs:
             for label, level in run.stages.items():
                 yield from _levels(name, run, label, level)
+        for metric in METRICS:
+            yield from _gaps(name, runs, metric)
     yield from _tests(answer)
 
 
 def _means(name: str, side: Group) -> Iterator[Candidate]:
-    values = sorted(side.by_key.values())
+    values, unit = sorted(side.by_key.values()), side.metric
+    what = f"{side.stage}, in {_words(unit)}"
+    if len(side.values) > len(values):
+        many = f"the mean of all {len(side.values)} runs of {name}, {len(values)} of them independent, {what}"
+        yield Candidate(many, statistics.fmean(side.values), unit, loose=True)
     if len(values) < 2:
         return
-    what = f"{side.stage}, in {_words(side.metric)}"
-    yield Candidate(f"the mean of all {len(values)} runs of {name}, {what}", statistics.fmean(values), side.metric)
+    yield Candidate(f"the mean of all {len(values)} runs of {name}, {what}", statistics.fmean(values), unit, loose=True)
     for k in range(2, len(values)):
-        yield Candidate(
-            f"the mean of the {k} lowest of {len(values)} runs of {name}, {what}",
-            statistics.fmean(values[:k]),
-            side.metric,
-        )
-    yield Candidate(f"the sd of the runs of {name}, {what}", statistics.stdev(values), side.metric)
+        lowest = f"the mean of the {k} lowest of {len(values)} runs of {name}, {what}"
+        yield Candidate(lowest, statistics.fmean(values[:k]), unit, loose=True)
+    yield Candidate(f"the sd of the runs of {name}, {what}", statistics.stdev(values), unit)
+    yield Candidate(f"the sd of the runs of {name} with n in place of n - 1, {what}", statistics.pstdev(values), unit)
+
+
+def _gaps(name: str, runs: Sequence[LoggedRun], metric: str) -> Iterator[Candidate]:
+    """What a stage changes: in the means, then in each run."""
+    sides = {one: group(runs, one, metric) for one in dict.fromkeys(s for run in runs for s in labels(run))}
+    for a, b in itertools.combinations([side for side in sides.values() if side.scored], 2):
+        means = [statistics.fmean(side.by_key.values()) for side in (a, b)]
+        what = f"from {a.stage} to {b.stage}, in {_words(metric)}"
+        yield Candidate(f"the step of the mean of {name} {what}", means[1] - means[0], metric, signed=True, loose=True)
+        before = {id(one.run): one for one in a.scored}
+        for one in b.scored:
+            if first := before.get(id(one.run)):
+                where = f"{'/'.join(one.run.source.parts[-2:])}:{one.level.line}"
+                step = one.value - first.value
+                yield Candidate(f"the step of one run of {name} {what}", step, metric, where, signed=True, loose=True)
 
 
 def _levels(name: str, run: LoggedRun, label: str, level: Level) -> Iterator[Candidate]:
@@ -206,7 +226,7 @@ def _match(number: Number, known: Sequence[Candidate]) -> Candidate | None:
 def _rounds(number: Number, one: Candidate) -> bool:
     if number.below:
         return one.unit == "p" and one.value < number.value
-    half = 0.5 * 10.0**-number.digits * (1 + 1e-6)
+    half = (1.0 if one.loose else 0.5) * 10.0**-number.digits * (1 + 1e-6)
     off = abs(abs(number.value) - abs(one.value)) if one.signed else abs(number.value - one.value)
     return off <= half
 
