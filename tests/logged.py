@@ -52,7 +52,38 @@ wide,1,1.0790,4400,
 wide,2,crashed,12,
 """
 
+MODDED = f"""import torch
+val_loss = 0.0
+print0(f"step:{{step}}/{{train_steps}} val_loss:{{val_loss:.4f}}")
+{"=" * 100}
+Running python 3.10.12
+{"=" * 100}
+step:0/1480 val_loss:10.8258 train_time:0ms step_avg:nanms
+step:1/1480 train_loss:10.8258 train_time:120ms step_avg:nanms
+step:1375/1480 val_loss:3.2980 train_time:213996ms step_avg:156.77ms
+step:1480/1480 val_loss:3.2794 train_time:231289ms step_avg:157.34ms
+peak memory allocated: 31373 MiB reserved: 31480 MiB
+"""
+
+LISTS = """# A lever
+
+Final validation losses over 3 runs:
+
+```python
+[3.2781, 3.2776, 3.2780]
+```
+
+H1: gate-split
+  losses = [3.2771, 3.2764,
+            3.2797]
+times = [3.1415, 3.1416]
+[[1.1000, 0.0000],
+ [6.0209, 4.9209]]
+"""
+
 SAMPLES = {
+    "modded": Sample("5bdc3988.txt", MODDED.encode()),
+    "lists": Sample("README.md", LISTS.encode(), 6),
     "golf": Sample("train_seed42.log", golf().encode()),
     "table": Sample("runs.csv", TABLE.encode(), 3),
 }

@@ -88,7 +88,13 @@ def _key(run: LoggedRun) -> Key:
     listed = None if run.settings is None else frozenset(run.settings.items())
     known = listed is not None or run.code is not None or run.code_bytes is not None
     told = frozenset() if listed is not None or run.arm is not None else frozenset(run.facts.items())
-    place = None if known else run.source if run.arm is not None else (run.source.parent, _stem(run))
+    place = (
+        None
+        if known
+        else run.source
+        if run.arm is not None
+        else tuple(map(_unseeded, run.source.with_suffix("").parts))
+    )
     return _unseeded(run.arm), listed, run.code, run.code_bytes, told, place
 
 

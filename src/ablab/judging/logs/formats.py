@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablab.core.fault import Fault
-from ablab.judging.logs import golf, table
+from ablab.judging.logs import golf, lists, modded, table
 from ablab.judging.logs.text import Text, opened_text
 from ablab.records.log import LoggedRun
 
@@ -26,7 +26,9 @@ class Format(NamedTuple):
 
 
 FORMATS = (
+    Format(modded.NAME, "a log of modded-nanogpt", _LOG, modded.MARK, modded.read),
     Format(golf.NAME, "a log of a parameter-golf script", _LOG, golf.MARK, golf.read),
+    Format(lists.NAME, "a README with lists of losses", r".*\.(md|markdown)", lists.MARK, lists.read),
     Format(table.NAME, "a table: arm, seed, value", r".*\.(csv|tsv|jsonl|ndjson|md|markdown)", table.MARK, table.read),
 )
 

@@ -15,22 +15,28 @@ from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
 NAME = "golf"
-MARK = re.compile(rb"val_(?:loss|bpb)\s{0,3}[:=]\s{0,3}\d")
+MARK = re.compile(
+    rb"(?:val[_ ]?(?:loss|bpb)|Val[_ ]?(?:[Ll]oss|BPB|bpb)|VAL_(?:LOSS|BPB)|BPB(?: \([^)\n]{1,30}\))?|\bvl)\s{0,3}[:=]\s{0,3}\d"
+)
 # What launchers put before a line: ranks, times, levels of a logger.
 _PREFIX = re.compile(
     r"(?:\[[^\]\n]{1,60}\]:?\s?|\(\w[^)\n]{0,60}\)\s|\d{9,13}(?:\.\d+)?[:\s]\s?|(?:rank|default|worker)\s?\d{1,4}[:|\s]\s?|"
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[\s|:,-]{0,4}|\d\d:\d\d:\d\d(?:[.,]\d+)?[\s|-]{1,4}|"
     r"\d{1,3}:\s|(?:INFO|DEBUG|WARNING)[:\s|-]{1,4}|\|\s)"
 )
+_NATS, _BPB, _ODD = r"(?:val[_ ]?loss|vl)", r"(?:val[_ ]?bpb|bpb)", rf"(?:{NUMBER}|nan|-?inf)"
 _SCORE = re.compile(
-    rf"(?P<label>[^{{}}\"'`<>#=]{{0,120}}?)[\s:|,-]*(?<![A-Za-z0-9_])(?:"
-    rf"val_loss\s*[:=]\s*(?P<nats>{NUMBER}|nan|-?inf)(?:[\s,|;]+(?:val_)?bpb\s*[:=]\s*(?P<bpb>{NUMBER}|nan|-?inf))?|"
-    rf"val_bpb\s*[:=]\s*(?P<bpb_first>{NUMBER}|nan|-?inf)(?:[\s,|;]+val_loss\s*[:=]\s*(?P<nats_last>{NUMBER}|nan|-?inf))?)"
+    rf"(?P<label>[^{{}}\"'`<>#]{{0,120}}?)[\s:|,-]*(?<![A-Za-z0-9_])(?:"
+    rf"{_NATS}\s*[:=]\s*(?P<nats>{_ODD})(?:[\s,|;]+{_BPB}\s*[:=]\s*(?P<bpb>{_ODD}))?|"
+    rf"val[_ ]?bpb\s*[:=]\s*(?P<bpb_first>{_ODD})(?:[\s,|;]+{_NATS}\s*[:=]\s*(?P<nats_last>{_ODD}))?)"
     rf"(?![\w.]*[{{(])(?P<rest>.*)",
     re.IGNORECASE,
 )
+_WORDED = re.compile(
+    rf"\s*(?P<label>[A-Za-z][\w ()./+-]{{0,60}}?\s)BPB(?P<more>\s*\([^()]{{1,30}}\))?\s*[:=]\s*(?P<bpb>{NUMBER})(?![\w.])"
+)
 _STEP = re.compile(
-    r"(?:.*?[\s:(])?(?:step|iter|iteration)?[:\s]*(\d{1,9})\s*/\s*(\d{1,9})\b.*|step[:\s=]+(\d{1,9})", re.IGNORECASE
+    r"(?:.*?[\s:(])?(?:step|iter|iteration|s)?[:\s]*(\d{1,9})\s*/\s*(\d{1,9})\b.*|step[:\s=]+(\d{1,9})", re.IGNORECASE
 )
 _TRAIN = re.compile(r"(?:step[:\s]*)?(\d{1,9})/(\d{1,9})\s+(?:train_)?loss\s*[:=]")
 _TIME = re.compile(r"train_time\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\b")
@@ -46,9 +52,9 @@ _RAW_CODE = re.compile(r"code[ _]size \(uncompressed\)\s*[:=]\s*([\d,_]+)", re.I
 _FACTS = ("train_batch_tokens:", "model_params:", "tie_embeddings:", "num_heads:", "attention_mode:", "world_size:")
 _SEED = re.compile(r"\s*seed\s*[:=]\s*(\d{1,18})\s*", re.IGNORECASE)
 _STOPPED = re.compile(r"step:\s?(\d{1,9})/")
-_NEAR = re.compile(
-    r"val_(?:loss|bpb)(?:=|\s*:)\s*[-+.\dni]|\S\s+val_(?:loss|bpb)\s+=\s*\d"
-)  # `val_loss = 0` alone is a program's
+_NEAR = re.compile(  # `val_loss = 0` alone is a program's
+    r"(?:val[_ ]?(?:loss|bpb)|\bvl)(?:=|\s*:)\s*[-+.\dni]|\S\s+val_(?:loss|bpb)\s+=\s*\d", re.IGNORECASE
+)
 _HEADS = ("Hyper", "hyper", "HYPER")
 # A line with none of these words, of `val_` and of `loss:` says nothing that is read: most lines, and all of a program.
 _WORDS = (
@@ -56,6 +62,7 @@ _WORDS = (
     "SEED",
     "size",
     "stopping_early",
+    "peak memory",
     "train_shards",
     "hyper",
     "Hyper",
@@ -71,7 +78,7 @@ _QUIET = 400  # lines: other ranks write between two lines of the list, a machin
 
 def read(text: Text) -> list[LoggedRun]:
     """Every run that a log holds, in its order; [] where no line of it is a score."""
-    runs = [run for run in _runs(text) if run.stages]
+    runs = parsed(text)
     for run in runs:
         batch = count({**run.facts, **(run.settings or {})}.get("train_batch_tokens"))
         if batch is not None and "steps" in run.counts:
@@ -79,10 +86,17 @@ def read(text: Text) -> list[LoggedRun]:
     return numbered([run.run(text, NAME) for run in runs])
 
 
+def parsed(text: Text) -> list[Building]:
+    """The runs with a score, as they are built."""
+    return [run for run in _runs(text) if run.stages]
+
+
 def _runs(text: Text) -> Iterator[Building]:
     run, block, indent = Building(1), 0, ""  # block: how many lines more may be settings, all equally far in
     for place, line in text.lines():
-        if block == 0 and not ("val_" in line or "loss:" in line or any(word in line for word in _WORDS)):
+        if block == 0 and not (
+            "val_" in line or "loss:" in line or "BPB" in line or "vl:" in line or any(word in line for word in _WORDS)
+        ):
             continue
         line, block = bare(line), max(0, block - 1)
         heads = line.startswith(_HEADS) and _BLOCK.fullmatch(line.strip()) is not None
@@ -100,6 +114,9 @@ def _runs(text: Text) -> Iterator[Building]:
         elif _NEAR.search(line) and (found := _SCORE.match(line)) is not None:
             block = 0
             _scored(text, run, place, found)
+        elif "BPB" in line and (found := _WORDED.match(line)) is not None and not _STEP.fullmatch(found["label"]):
+            run.scored = True
+            run.score(text, (found["label"] + (found["more"] or "")).strip(), place, None, found["bpb"])
         elif "loss:" in line:
             _trained(run, line)
         else:
@@ -126,6 +143,8 @@ def _begins(run: Building, line: str) -> bool:
 
 
 def _scored(text: Text, run: Building, line: int, found: re.Match[str]) -> None:
+    if " = " in found["label"]:
+        return  # a program's
     label, nats, bpb = (
         found["label"].strip(" :|,-*\t"),
         found["nats"] or found["nats_last"],
@@ -154,6 +173,8 @@ def _trained(run: Building, line: str) -> None:
 def _told(run: Building, line: str) -> None:
     if "seed" in line and (found := _SEED.fullmatch(line)):
         run.seed = int(found[1])
+    elif line.startswith("peak memory"):
+        run.ended = run.scored  # printed once, when the training is over
     elif line.startswith("stopping_early"):
         run.ended = True
         _clock(run, line)

@@ -51,8 +51,8 @@ class Text:
 
     @property
     def seed_in_name(self) -> int | None:
-        """The seed that the file's name gives: `train_seed42.log`, `run_s42.txt`."""
-        found = _SEED.search(self.path.name)
+        """The seed that the file's name gives, or its folder's: `train_seed42.log`, `run_s42.txt`, `seed_42/log.txt`."""
+        found = _SEED.search(self.path.name) or _SEED.search(self.path.parent.name)
         return int(found[1] or found[2]) if found else None
 
 
