@@ -147,18 +147,33 @@ def test_a_page_that_tells_of_logs_does_not_count_beside_them(
     (logs / "ours" / "README.md").write_text(page)
     [answer] = answers(capsys, monkeypatch, "ours", "--against", "theirs")
     assert answer["unpaired"]["m"] == 1 and answer["x"]["n"] == 3
-    assert "README.md: its rows stand beside logs" in called(capsys, monkeypatch, "ours", "--against", "theirs")[2]
+    assert (
+        "README.md: tells of runs that stand in another file"
+        in called(capsys, monkeypatch, "ours", "--against", "theirs")[2]
+    )
     assert len(answers(capsys, monkeypatch, "ours", "ours/README.md", "--against", "theirs")) == 3
     assert len(answers(capsys, monkeypatch, "ours/README.md", "--against", "theirs")) == 2
+
+
+def test_a_list_of_losses_counts_beside_its_one_log(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "README.md").write_text("Ours:\n\nlosses = [3.2775, 3.2776, 3.2779, 3.278]\n")
+    (logs / "one.log").write_text((logs / "ours" / "train_seed1.log").read_text())
+    code, out, _ = called(capsys, monkeypatch, "README.md", "one.log", "--preset", "speedrun:3.28")
+    assert code == 0 and "4 independent runs" in out and "1 independent run" in out, "both are named"
+    _, out, _ = called(capsys, monkeypatch, "*.*g", "*.md", "--preset", "speedrun:3.28", "--json")
+    [answer] = json.loads(out)["comparisons"]
+    assert answer["x"]["n"] == 4 and answer["rules"][0]["record"] and "one.log" in json.loads(out)["faults"][0]
 
 
 def test_odd_files_are_named_beside_the_answer(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(8):
-        (logs / "ours" / f"odd{number}.log").write_text("nothing\n")
+        (logs / "ours" / f"strange{number}.log").write_text("nothing\n")
     code, out, err = called(capsys, monkeypatch, "ours", "--against", "theirs")
-    assert code == 0 and out.startswith("better") and err.count("odd") == 5 and "and 3 more" in err
+    assert code == 0 and out.startswith("better") and err.count("strange") == 5 and "and 3 more" in err
 
 
 def test_the_comment_is_markdown_in_which_nothing_of_a_stranger_lives(

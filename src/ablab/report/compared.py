@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ablab.records.comparison import Comparison, Flag, Ruled, Sided
+from ablab.records.comparison import Comparison, Flag, Ruled, Seen, Sided
 from ablab.report import words
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ LEVERS = frozenset({"levers_in_block", "same_settings", "levers_unknown"})
 CLAIMED = frozenset(
     {"claim_of_some_runs", "claim_in_no_log", "claim_of_no_export", "bpb_called_nats", "nats_called_bpb"}
 )
+SHOWN = 16  # runs of a side in a table
 MARKS = {"stops": "stops: ", "warns": "", "notes": "note: "}
 STYLE = words.Markdown()
 
@@ -57,7 +58,8 @@ def _side(side: Sided) -> str:
     mean = f"mean {side['mean']:.6f}" + ("" if side["sd"] is None else f", sd {side['sd']:.6f}")
     text = "" if side["export"] is None else f", tokens of {side['export']}"
     apart = "" if counted == side["n"] else f" of {counted} that count"
-    return f"{side['n']} independent runs{apart}, {len(side['runs'])} read, {mean} at {side['stage']}{text}"
+    runs = "1 independent run" if side["n"] == 1 else f"{side['n']} independent runs"
+    return f"{runs}{apart}, {len(side['runs'])} read, {mean} at {side['stage']}{text}"
 
 
 def _said(flags: Iterator[Flag]) -> Iterator[str]:
@@ -125,14 +127,26 @@ def show(answer: Comparison, screen: Console) -> None:
     columns = [grid.Column("run"), *(grid.Column(title, right=True) for title in ("seed", "steps", "score"))]
     columns += [grid.Column("label", least=12), grid.Column("counts")]
     rows = []
-    for name, side in (("x", answer["x"]), ("y", answer["y"])):
-        for run in side["runs"] if side else []:
-            numbers = ["-" if one is None else f"{one:,}" for one in (run["seed"], run["steps"])]
-            score = "-" if run["value"] is None else f"{run['value']:.6f}"
-            place = f"{name} {PurePath(run['source']).name}:{run['line']}"
-            rows.append([place, *numbers, score, run["label"] or "-", "yes" if run["counted"] else "no"])
+    for name, run in _rows(answer):
+        numbers = ["-" if one is None else f"{one:,}" for one in (run["seed"], run["steps"])]
+        score = "-" if run["value"] is None else f"{run['value']:.6f}"
+        place = f"{name} {PurePath(run['source']).name}:{run['line']}"
+        rows.append([place, *numbers, score, run["label"] or "-", "yes" if run["counted"] else "no"])
     if rows:
         grid.show(columns, rows, screen, width=screen.width)
+    if more := _left_out(answer):
+        grid.say(more, screen, width=screen.width)
+
+
+def _rows(answer: Comparison) -> list[tuple[str, Seen]]:
+    """The runs that are shown, with the name of their side."""
+    sides = [(name, side) for name, side in (("x", answer["x"]), ("y", answer["y"])) if side]
+    return [(name, run) for name, side in sides for run in side["runs"][:SHOWN]]
+
+
+def _left_out(answer: Comparison) -> str:
+    more = sum(max(0, len(side["runs"]) - SHOWN) for side in (answer["x"], answer["y"]) if side)
+    return f"and {more} more runs (--json has all)" if more else ""
 
 
 def comment(answer: Comparison) -> str:
@@ -141,14 +155,13 @@ def comment(answer: Comparison) -> str:
     for heading, said in parts(answer):
         lines += [f"{heading.capitalize()}:", *(f"- {_plain(one)}" for one in said), ""]
     lines += ["| side | run | seed | steps | score | counts |", "|---|---|---|---|---|---|"]
-    for name, side in (("x", answer["x"]), ("y", answer["y"])):
-        for run in side["runs"] if side else []:
-            score = "-" if run["value"] is None else f"{run['value']:.8f}"
-            place = _plain(f"{PurePath(run['source']).name}:{run['line']}")
-            numbers = ["-" if one is None else str(one) for one in (run["seed"], run["steps"])]
-            lines.append(
-                f"| {name} | {place} | {' | '.join(numbers)} | {score} | {'yes' if run['counted'] else 'no'} |"
-            )
+    for name, run in _rows(answer):
+        score = "-" if run["value"] is None else f"{run['value']:.8f}"
+        place = _plain(f"{PurePath(run['source']).name}:{run['line']}")
+        numbers = ["-" if one is None else str(one) for one in (run["seed"], run["steps"])]
+        lines.append(f"| {name} | {place} | {' | '.join(numbers)} | {score} | {'yes' if run['counted'] else 'no'} |")
+    if more := _left_out(answer):
+        lines += ["", more]
     return "\n".join(lines) + "\n"
 
 

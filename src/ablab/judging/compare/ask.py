@@ -9,7 +9,7 @@ from ablab.core.fault import Fault, Refused
 from ablab.core.opened import read_whole
 from ablab.judging.compare.claims import LONGEST, hold
 from ablab.judging.compare.words import compare
-from ablab.judging.logs import table
+from ablab.judging.logs import lists, table
 from ablab.judging.logs.arms import LoggedArm, Sorted, sort
 from ablab.records.comparison import Answers, Comparison
 from ablab.records.log import LoggedRun
@@ -65,15 +65,28 @@ def ask(
 
 
 def _first_hand(found: Sorted, what: Sequence[str]) -> Sorted:
-    """Without the rows of tables that stand beside logs, in a page that tells of them; a table that is named itself stays."""
+    """One telling of each run: a page beside logs tells of the same runs again. What is named itself stays.
+
+    Logs count, from two on, and so does a single one beside a table; a list of losses counts beside a single log, which is
+    one of its runs as a rule. What does not count is a fault by the name of its file.
+    """
     asked = {Path(one).resolve() for one in what}
-    arms = [run for arm in found.arms for run in arm.runs]
-    told = {run.source for run in arms if run.reader == table.NAME and run.source.resolve() not in asked}
-    if not told or all(run.reader == table.NAME for run in arms):
+    sources: dict[str, set[Path]] = {"log": set(), table.NAME: set(), lists.NAME: set()}
+    for arm in found.arms:
+        for run in arm.runs:
+            sources[run.reader if run.reader in sources else "log"].add(run.source)
+    logs, tables, listed = sources["log"], sources[table.NAME], sources[lists.NAME]
+    if not logs or not (tables or listed):
         return found
-    kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in told]) for arm in found.arms]
-    fault = "its rows stand beside logs and do not count"
-    faults = [Fault(str(one), fault, "name the file itself to have them judged") for one in sorted(told)]
+    left = {
+        one for one in (tables | logs if listed and len(logs) == 1 else tables | listed) if one.resolve() not in asked
+    }
+    kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in left]) for arm in found.arms]
+    fault, cure = (
+        "tells of runs that stand in another file, and does not count",
+        "name the file itself to have it judged",
+    )
+    faults = [Fault(str(one), fault, cure) for one in sorted(left)]
     return Sorted([arm for arm in kept if arm.runs], found.aside, [*found.faults, *faults])
 
 

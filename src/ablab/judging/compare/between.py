@@ -90,7 +90,7 @@ def _data(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
 
 
 def _places(side: Group) -> set[object]:
-    return {(one.run.source, one.run.line, one.run.number) for one in side.scored}
+    return {(one.run.source, one.run.line, one.run.number, one.value) for one in side.scored}
 
 
 def _independent(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
@@ -107,7 +107,8 @@ def _independent(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
     pairs = [{(one.seed, one.run.steps) for one in g.scored} for g in (x, y)]
     if pairs[0] and pairs[0] == pairs[1] and all(None not in pair for pair in pairs[0]):
         yield "same_seeds_and_steps", "notes", "both sides ran the same seeds to the same steps"
-    places = min((one.level.digits for g in (x, y) for one in g.scored), default=SURE)
+    finest = [max((one.level.digits for one in g.scored), default=SURE) for g in (x, y)]  # a list drops zeros at an end
+    places = min(finest)
     if places < SURE:
         yield (
             "coarse_digits",

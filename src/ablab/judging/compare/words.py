@@ -170,9 +170,8 @@ def _sentence(
         return "not comparable: " + "; ".join(flag["said"] for flag in flags if flag["grade"] == "stops")
     if y is None or welch is None:
         values = x.by_key.values()
-        return f"{len(values)} independent runs" + (
-            f", mean {statistics.fmean(values):.5f}" if values else ", no score"
-        )
+        runs = "1 independent run" if len(values) == 1 else f"{len(values)} independent runs"
+        return runs + (f", mean {statistics.fmean(values):.5f}" if values else ", no score")
     unit = {"bpb": " bits per byte", "nats": " nats per token"}.get(x.metric, "")
     seen = "no score on both sides" if welch["delta"] is None else f"{welch['delta']:+.5f}{unit}"
     if word == "same settings":
