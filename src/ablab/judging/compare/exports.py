@@ -26,6 +26,7 @@ NEAR = 2e-3  # relative: the same tokenizer, perhaps another cut of the text
 EQUAL = 2e-5  # relative: the same tokens; 8 digits of two scores leave 1e-8
 DIGITS = 6  # behind the point, from which a ratio tells EQUAL from NEAR
 GOLF_BYTES = 151_078_222  # of parameter-golf's whole validation set, as its three exports imply it
+LEAST = 1e-9  # of a score that a ratio is made of: perfect prediction of a set leaves about so much
 OFF = 5e-3  # relative: implied bytes that are another set's; exports of one text differ by 1e-4
 PART = 0.99  # of the set's bytes: below it, part of it
 
@@ -42,7 +43,7 @@ class Export:
 
 def ratio(level: Level) -> tuple[float, float] | None:
     """bpb / nats and its relative error by rounding; None where not both are printed."""
-    if not level.nats or not level.bpb or not (math.isfinite(level.nats) and math.isfinite(level.bpb)):
+    if not (level.nats and level.bpb and LEAST < level.nats < 1 / LEAST and LEAST < level.bpb < 1 / LEAST):
         return None
     half = 0.5 * 10.0**-level.digits
     return level.bpb / level.nats, half / abs(level.bpb) + half / abs(level.nats)

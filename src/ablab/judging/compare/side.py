@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ METRICS = {"bpb": "bits_per_byte", "nats": "nats_per_token"}
 SURE = (
     6  # digits behind the point from which equal scores are one run: 4e-4 of pairs with an sd of .0007 are so by chance
 )
+HUGE = 1e100  # no score; and beyond it a square is infinite
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,27 @@ class Group:
 
     @property
     def keys(self) -> list[int]:
-        """A number for each run that counts, equal where they are one run: its seed or a copy's; without a seed its own."""
-        first: dict[tuple[float, int], int] = {}
-        keys = []
+        """A number for each run that counts, equal where they are one run: of one seed, or with one score to many digits.
+
+        It is the least seed of these runs; without any a number below zero.
+        """
+        above = [*range(len(self.scored))]  # a run that is the same, earlier in the list; itself where there is none
+
+        def root(i: int) -> int:
+            return i if above[i] == i else root(above[i])
+
+        first: dict[object, int] = {}
         for i, one in enumerate(self.scored):
-            key = one.seed if one.seed is not None else -1 - i
-            if one.level.digits >= SURE:
-                key = first.setdefault((one.value, one.level.digits), key)
-            keys.append(key)
-        return keys
+            seed = [] if one.seed is None else [one.seed]
+            score = [(one.value, one.level.digits)] if one.level.digits >= SURE else []
+            for mark in (*seed, *score):
+                a, b = root(i), root(first.setdefault(mark, i))
+                above[max(a, b)] = min(a, b)
+        least: dict[int, int] = {}
+        for i, one in enumerate(self.scored):
+            if one.seed is not None:
+                least[root(i)] = min(one.seed, least.get(root(i), one.seed))
+        return [least.get(root(i), -1 - root(i)) for i in range(len(self.scored))]
 
     @property
     def by_key(self) -> dict[int, float]:
@@ -114,7 +126,7 @@ def _seen(run: LoggedRun, one: Scored | None, group: Group) -> Seen:
 def number(level: Level, metric: str) -> float | None:
     """A level in a metric: bpb, nats, or (any other word) the number whose unit the file does not say."""
     found = level.bpb if metric == "bpb" else level.nats if metric == "nats" else level.value
-    return found if found is not None and math.isfinite(found) else None
+    return found if found is not None and abs(found) < HUGE else None  # nan is not below
 
 
 def metric_of(sides: Iterable[Sequence[LoggedRun]]) -> str:
