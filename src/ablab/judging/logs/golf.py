@@ -174,7 +174,7 @@ def _told(run: Building, line: str) -> None:
     if "seed" in line and (found := _SEED.fullmatch(line)):
         run.seed = int(found[1])
     elif line.startswith("peak memory"):
-        run.ended = run.scored  # printed once, when the training is over
+        run.ended = run.scored or None  # printed once, when the training is over
     elif line.startswith("stopping_early"):
         run.ended = True
         _clock(run, line)

@@ -52,8 +52,14 @@ class Text:
     @property
     def seed_in_name(self) -> int | None:
         """The seed that the file's name gives, or its folder's: `train_seed42.log`, `run_s42.txt`, `seed_42/log.txt`."""
-        found = _SEED.search(self.path.name) or _SEED.search(self.path.parent.name)
-        return int(found[1] or found[2]) if found else None
+        own = seed_in(self.path.name)
+        return seed_in(self.path.parent.name) if own is None else own
+
+
+def seed_in(name: str) -> int | None:
+    """The seed that a name gives; None where it gives none."""
+    found = _SEED.search(name)
+    return int(found[1] or found[2]) if found else None
 
 
 def opened_text(path: Path) -> Text:
