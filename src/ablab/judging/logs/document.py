@@ -65,8 +65,12 @@ def level(text: Text, name: str, value: object, line: int | None = None) -> Leve
 
 def line_of(text: Text, name: str, start: int = 0) -> int:
     """The line in which a key first stands, from a character on; 1 where it does not."""
-    at = text.whole.find(json.dumps(name), start)
-    return text.whole.count("\n", 0, at) + 1 if at >= 0 else 1
+    return text.line_at(max(0, place_of(text, name, start)))
+
+
+def place_of(text: Text, name: str, start: int = 0) -> int:
+    """Where a key next stands, from a character on; -1 where it does not."""
+    return text.whole.find(json.dumps(name), start)
 
 
 def flat(value: object, prefix: str = "") -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ablab.judging.logs.building import numbered
-from ablab.judging.logs.document import document, fields, flat, items, level, line_of, seconds, whole
+from ablab.judging.logs.document import document, fields, flat, items, level, line_of, place_of, seconds, whole
 from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
@@ -16,22 +16,25 @@ _SETTINGS = ("train_config", "model_config")  # not on which machines it ran
 
 def read(text: Text) -> list[LoggedRun]:
     """The runs of the file, in its order."""
-    found = [run for one in items(fields(document(text)).get("runs")) if (run := _run(text, fields(one)))]
+    found, start = [], 0
+    for one in items(fields(document(text)).get("runs")):
+        start = max(start, place_of(text, "run_info", start + 1))
+        if (run := _run(text, fields(fields(one).get("run_info")), start)) is not None:
+            found.append(run)
     return numbered(found)
 
 
-def _run(text: Text, outer: dict[str, object]) -> LoggedRun | None:
-    info = fields(outer.get("run_info"))
+def _run(text: Text, info: dict[str, object], start: int) -> LoggedRun | None:
     stages = {
         name: told
         for name, value in info.items()
-        if name.startswith("eval/") and (told := level(text, name, value)) is not None
+        if name.startswith("eval/") and (told := level(text, name, value, line_of(text, name, start))) is not None
     }
     if not stages:
         return None
     settings = {key: one for name in _SETTINGS for key, one in flat(info.get(name), f"{name}.").items()}
     train = fields(info.get("train_config"))
     seed = whole(train.get("train_seed", train.get("seed", train.get("data_seed"))))
-    return LoggedRun(text.path, line_of(text, "run_info"), stages, settings or None, seed, text.seed_in_name,
+    return LoggedRun(text.path, text.line_at(start), stages, settings or None, seed, text.seed_in_name,
                      steps=whole(train.get("num_train_steps")), tokens=whole(info.get("total_tokens")),
                      seconds=seconds(info.get("training_time")), reader=NAME)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ablab.judging.logs.building import count
-from ablab.judging.logs.document import document, fields, flat, level, line_of, whole
+from ablab.judging.logs.document import document, fields, flat, level, line_of, place_of, whole
 from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
@@ -41,9 +41,10 @@ def _each(text: Text, outer: str, inner: object) -> list[LoggedRun]:
     )
     for name, entry in entries.items():
         told = fields(entry) if isinstance(entry, dict) else {"val_bpb": entry} if not isinstance(inner, list) else {}
+        start = max(start, place_of(text, name, start))
         own = whole(told.get("seed"))
         seed = own if own is not None or isinstance(inner, list) else count(re.sub(r"(?i)^seed[-_ ]?", "", name))
-        if seed is not None and (run := _run(text, told, line_of(text, name, start), seed)):
+        if seed is not None and (run := _run(text, told, text.line_at(start), seed)):
             found.append(run)
     return found
 

@@ -35,7 +35,7 @@ _BYTES = re.compile(r"(?:total_?|artifact_?|submission_?)+\s?(?:bytes|size)\w*|b
 _SUMMARY = re.compile(r"\W*(mean|avg|average|std|stdev|sd|sem|median|min|max|delta|Δ|total|range|n)\b.*", re.IGNORECASE)
 _STEPS = re.compile(r"(train_?|training |stopped_?)?(steps?|iterations)", re.IGNORECASE)
 _CELL = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
-_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_RULE = re.compile(r"\|?:?-+:?(\|:?-+:?)*\|?")
 
 
 class Row(NamedTuple):
@@ -187,7 +187,7 @@ def _markdown(text: Text) -> Iterator[list[Row]]:
     heads: list[str] | None = None
     before, rows = "", list[Row]()
     for place, line in text.lines(WIDEST):
-        if "|" in line and "-" in line and "|" in before and _RULE.fullmatch(line):
+        if "|" in line and "-" in line and "|" in before and _RULE.fullmatch("".join(line.split())):
             yield rows
             heads, rows = _cells(before), []
         elif "|" not in line:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ class Text:
         self.data = data if code is None else data[2:].decode(code, "replace").encode("utf-8", "replace")
         self.faults: list[Fault] = []
         self._whole: str | None = None
+        self._ends: list[int] = []
 
     @property
     def whole(self) -> str:
@@ -44,6 +47,12 @@ class Text:
                 line = line.rstrip("\r").rpartition("\r")[2]
             if len(line) <= longest:
                 yield number, line
+
+    def line_at(self, place: int) -> int:
+        """The 1-based line of a character of `whole`."""
+        if not self._ends:
+            self._ends = list(itertools.accumulate(len(line) + 1 for line in self.whole.split("\n")))
+        return bisect.bisect_right(self._ends, place) + 1
 
     def odd(self, line: int, what: str, cure: str = "") -> None:
         """Note that something in this line is odd."""

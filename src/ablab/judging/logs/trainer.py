@@ -44,5 +44,4 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def _last(text: Text, name: str) -> int:
-    at = text.whole.rfind(f'"{name}"')
-    return text.whole.count("\n", 0, max(at, 0)) + 1
+    return text.line_at(max(0, text.whole.rfind(f'"{name}"')))

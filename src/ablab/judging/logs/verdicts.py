@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ablab.judging.logs.building import level_of
-from ablab.judging.logs.document import document, fields, flat, items, line_of, printed, seconds, whole
+from ablab.judging.logs.document import document, fields, flat, items, place_of, printed, seconds, whole
 from ablab.judging.logs.text import Text
 from ablab.records.log import Level, LoggedRun
 
@@ -23,8 +23,8 @@ def read(text: Text) -> list[LoggedRun]:
     for one in items(answer.get("runs")):
         run = fields(one)
         arm, seed = run.get("arm"), whole(run.get("seed"))
-        line = line_of(text, "arm", start)
-        start = text.whole.find('"arm"', start) + 1 or start
+        start = max(start, place_of(text, "arm", start + 1))
+        line = text.line_at(start)
         stages: dict[str, Level] = {}
         for name, value in fields(run.get("metrics")).items():
             told = printed(value)
