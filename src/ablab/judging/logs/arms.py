@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ablab.core.fault import Fault
 from ablab.core.patterns import matched
+from ablab.judging.logs import olmo
 from ablab.judging.logs.formats import FORMATS, read
 from ablab.records.log import LoggedRun
 
@@ -44,8 +45,22 @@ def sort(*what: str | Path) -> Sorted:
         one, aside = chosen(reading.runs)
         counted += one
         found.aside += aside
+    counted, earlier = last_checkpoints(counted)
+    found.aside += earlier
     found.arms = into_arms(counted)
     return found
+
+
+def last_checkpoints(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
+    """Runs whose format writes a file a checkpoint: of a folder the last one counts; the second list is the others."""
+    last: dict[Path, LoggedRun] = {}
+    for run in runs:
+        held = last.get(run.source.parent)
+        if run.reader == olmo.NAME and (held is None or (run.steps or 0) >= (held.steps or 0)):
+            last[run.source.parent] = run
+    earlier = [run for run in runs if run.reader == olmo.NAME and last[run.source.parent] is not run]
+    gone = {id(run) for run in earlier}
+    return [run for run in runs if id(run) not in gone], earlier
 
 
 def files(what: Iterable[str | Path], faults: list[Fault]) -> list[Path]:

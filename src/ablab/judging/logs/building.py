@@ -13,10 +13,12 @@ from ablab.records.log import Level, LoggedRun
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
 _NO_SETTING = re.compile(
     r"(.*_)?(seed|paths?|dirs?|files?|folders?|logfile)|(local_|global_|node_)?rank|is_ma(ster|in)_process|master_process|"
-    r"run_?(id|name)|(out|output|log|experiment|exp|wandb)_?(name|id)?|device|host(name)?|timestamp|date|commit|git_.*",
+    r"run|run_?(id|name)|(out|output|log|experiment|exp|wandb)_?(name|id)?|device|host(name)?|timestamp|date|commit|git_.*",
     re.IGNORECASE,
 )
 _PATH = re.compile(r"(\.{0,2}/|~/|[A-Za-z]:\\)\S*")
+_BPB = re.compile(r"bpb|bpp|bits.?per.?byte", re.IGNORECASE)
+_LOSS = re.compile(r"loss|nats|(?<![a-z])nll(?![a-z])|cross.?entropy", re.IGNORECASE)
 SMALL = 18  # digits of a number that is still a count
 
 
@@ -32,7 +34,7 @@ class Building:
     counts: dict[str, int] = field(default_factory=dict)  # code_bytes, bytes, val_tokens, shards, steps, tokens
     seconds: float | None = None
     planned: int | None = None  # steps
-    ended: bool = False
+    ended: bool | None = None  # None: the log does not say
     scored: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -58,8 +60,10 @@ class Building:
 
     @property
     def complete(self) -> bool:
-        """Whether it was scored after its training, said that it ended, or made every step that was planned."""
-        return self.ended or any(label != VAL for label in self.stages) or self.counts.get("steps") == self.planned
+        """Whether it said that it ended; else, was scored after its training, or made every step that was planned."""
+        if self.ended is not None:
+            return self.ended
+        return any(label != VAL for label in self.stages) or self.counts.get("steps") == self.planned
 
     def run(self, text: Text, reader: str) -> LoggedRun:
         """The run as a record."""
@@ -105,6 +109,20 @@ def level_of(line: int, nats: str | None = None, bpb: str | None = None, value: 
     if any(loss is not None and loss <= 0 for loss in read[:2]):
         return None
     return Level(read[0], read[1], min(map(decimals, told)), line, read[2])
+
+
+def unit_of(name: str) -> str:
+    """The field of Level that a metric of this name is of: bpb, nats for every loss, value for what says neither."""
+    return "bpb" if _BPB.search(name) else "nats" if _LOSS.search(name) else "value"
+
+
+def named_level(text: Text, line: int, name: str, printed: str | None) -> Level | None:
+    """A level in the unit that the metric's name tells; where it is no finite number above 0, an odd line and None."""
+    if printed is None:
+        return None
+    if (level := level_of(line, **{unit_of(name): printed})) is None:
+        text.odd(line, f"{name} {printed[:40]!r} is no finite number above 0")
+    return level
 
 
 def number(text: str | None) -> float | None:

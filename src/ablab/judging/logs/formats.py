@@ -8,7 +8,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablab.core.fault import Fault
-from ablab.judging.logs import golf, lists, modded, table
+from ablab.judging.logs import (
+    golf,
+    lists,
+    marin,
+    megatron,
+    modded,
+    nanochat,
+    olmo,
+    submission,
+    table,
+    tensorboard,
+    torchtitan,
+    trainer,
+    verdicts,
+    wandb,
+)
 from ablab.judging.logs.text import Text, opened_text
 from ablab.records.log import LoggedRun
 
@@ -16,20 +31,34 @@ _LOG = r".*\.(log|txt|out|err|stdout|text)|[^.]+"
 
 
 class Format(NamedTuple):
-    """what: for a sentence; names: of files that may be of it; mark: bytes that every such file holds."""
+    """what: for a sentence; names: of files that may be of it; mark: bytes that every such file holds; binary: no text."""
 
     name: str
     what: str
     names: str
     mark: re.Pattern[bytes]
     read: Callable[[Text], list[LoggedRun]]
+    binary: bool = False
 
 
+_JSON, _MD, _CSV = r".*\.json", r".*\.(md|markdown)", r".*\.csv"
 FORMATS = (
     Format(modded.NAME, "a log of modded-nanogpt", _LOG, modded.MARK, modded.read),
     Format(golf.NAME, "a log of a parameter-golf script", _LOG, golf.MARK, golf.read),
-    Format(lists.NAME, "a README with lists of losses", r".*\.(md|markdown)", lists.MARK, lists.read),
+    Format(megatron.NAME, "the stdout of Megatron", _LOG, megatron.MARK, megatron.read),
+    Format(torchtitan.NAME, "a log or a file of losses of torchtitan", _LOG, torchtitan.MARK, torchtitan.read),
+    Format(nanochat.NAME, "nanochat's report.md", _MD, nanochat.MARK, nanochat.read),
+    Format(lists.NAME, "a README with lists of losses", _MD, lists.MARK, lists.read),
+    Format(wandb.NAME, "a history of Weights & Biases", _CSV, wandb.MARK, wandb.read),
+    Format(wandb.CHART, "a chart of Weights & Biases", _CSV, wandb.MARK_CHART, wandb.read_chart),
     Format(table.NAME, "a table: arm, seed, value", r".*\.(csv|tsv|jsonl|ndjson|md|markdown)", table.MARK, table.read),
+    Format(marin.NAME, "marin's speedrun_results.json", _JSON, marin.MARK, marin.read),
+    Format(trainer.NAME, "trainer_state.json of Hugging Face", _JSON, trainer.MARK, trainer.read),
+    Format(megatron.GOLDEN, "golden values of Megatron", _JSON, megatron.MARK_GOLDEN, megatron.read_golden),
+    Format(verdicts.NAME, "ablab's verdict.json", _JSON, verdicts.MARK, verdicts.read),
+    Format(olmo.NAME, "metrics_step{N}.json of OLMo-core", olmo.FILE.pattern, olmo.MARK, olmo.read),
+    Format(submission.NAME, "submission.json of parameter-golf", _JSON, submission.MARK, submission.read),
+    Format(tensorboard.NAME, "TensorBoard's events", r".*tfevents.*", tensorboard.MARK, tensorboard.read, binary=True),
 )
 
 
@@ -44,28 +73,31 @@ class Reading(NamedTuple):
 
 def read(path: Path) -> Reading:
     """The runs of a file. A file that cannot be opened, or holds none, is a fault and no exception."""
-    fitting = [one for one in FORMATS if re.fullmatch(one.names, path.name, re.IGNORECASE)]
-    if not fitting:
+    if not fitting(path):
         return Reading(path, [], [Fault(str(path), "has a name that no reader takes", f"known: {known()}")])
     try:
-        text = opened_text(path)
+        return from_text(opened_text(path))
     except OSError as error:
         return Reading(path, [], [Fault(str(path), str(error.strerror or error))])
-    return from_text(text, fitting)
 
 
-def from_text(text: Text, formats: list[Format] | None = None) -> Reading:
-    """The runs of a text that is already read, by the first of `formats` (all) that finds one."""
-    if not text.is_text:
+def from_text(text: Text) -> Reading:
+    """The runs of what is already read, by the first format that takes its name and finds one."""
+    offered = [one for one in fitting(text.path) if one.binary or text.is_text]
+    if not offered:
         return Reading(text.path, [], [Fault(str(text.path), "is no text")])
-    for one in FORMATS if formats is None else formats:
+    for one in offered:
         if one.mark.search(text.data):
             text.faults.clear()
             if runs := one.read(text):
                 return Reading(text.path, runs, text.faults, one.name)
-    return Reading(
-        text.path, [], [*text.faults, Fault(str(text.path), "holds no score that a reader knows", f"known: {known()}")]
-    )
+    none = Fault(str(text.path), "holds no score that a reader knows", f"known: {known()}")
+    return Reading(text.path, [], [*text.faults, none])
+
+
+def fitting(path: Path) -> list[Format]:
+    """The formats that a file of this name may be of."""
+    return [one for one in FORMATS if re.fullmatch(one.names, path.name, re.IGNORECASE)]
 
 
 def known() -> str:

@@ -53,7 +53,7 @@ _FACTS = ("train_batch_tokens:", "model_params:", "tie_embeddings:", "num_heads:
 _SEED = re.compile(r"\s*seed\s*[:=]\s*(\d{1,18})\s*", re.IGNORECASE)
 _STOPPED = re.compile(r"step:\s?(\d{1,9})/")
 _NEAR = re.compile(  # `val_loss = 0` alone is a program's
-    r"(?:val[_ ]?(?:loss|bpb)|\bvl)(?:=|\s*:)\s*[-+.\dni]|\S\s+val_(?:loss|bpb)\s+=\s*\d", re.IGNORECASE
+    r"(?:val[_ ]?(?:loss|bpb)|\bvl)(?:=|\s*:)\s*[-+.\dni]|\S\s{1,9}val_(?:loss|bpb)\s{1,9}=\s*\d", re.IGNORECASE
 )
 _HEADS = ("Hyper", "hyper", "HYPER")
 # A line with none of these words, of `val_` and of `loss:` says nothing that is read: most lines, and all of a program.
@@ -174,7 +174,7 @@ def _told(run: Building, line: str) -> None:
     if "seed" in line and (found := _SEED.fullmatch(line)):
         run.seed = int(found[1])
     elif line.startswith("peak memory"):
-        run.ended = run.scored  # printed once, when the training is over
+        run.ended = run.scored or None  # printed once, when the training is over
     elif line.startswith("stopping_early"):
         run.ended = True
         _clock(run, line)

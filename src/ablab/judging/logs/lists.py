@@ -25,10 +25,9 @@ def read(text: Text) -> list[LoggedRun]:
     found = []
     for one in _LIST.finditer(text.whole):
         name = (one["name"] or "").strip()
-        above = _above(text.whole[: one.start()])
+        above = _above(text.whole[max(0, one.start() - 2000) : one.start()])
         if _OTHER.search(name) or (not name and _OTHER.search(above)):
             continue
-        line = text.whole.count("\n", 0, one.start("numbers")) + 1
         arm = (
             above or name
             if re.fullmatch(r"(?:val_?)?loss(?:es)?|accs?|vals?|values|results|x|y|", name.lower())
@@ -36,7 +35,7 @@ def read(text: Text) -> list[LoggedRun]:
         )
         label = "bpb" if _BPB.search(name) else "val"
         for number in _NUMBER.finditer(one["numbers"]):
-            at = line + one["numbers"].count("\n", 0, number.start())
+            at = text.line_at(one.start("numbers") + number.start())
             level = level_of(at, bpb=number[0]) if label == "bpb" else level_of(at, nats=number[0])
             if level is not None:
                 found.append(LoggedRun(text.path, at, {label: level}, arm=arm or None, reader=NAME))
@@ -45,7 +44,7 @@ def read(text: Text) -> list[LoggedRun]:
 
 def _above(before: str) -> str:
     """The last line with words above the list, without Markdown's signs."""
-    for line in reversed(before[-2000:].split("\n")[:-1]):
+    for line in reversed(before.split("\n")[:-1]):
         if not _NO_NAME.fullmatch(line):
             return line.strip("#*_:- \t`")[:80].rstrip()
     return ""

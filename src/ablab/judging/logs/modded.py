@@ -16,13 +16,13 @@ from ablab.records.log import LoggedRun
 
 NAME = "modded"
 MARK = re.compile(rb"(?m)^(?:step:|s:)?\d+/\d+ val_loss:\d")
-_RULE = re.compile(r"(?m)^={20,}\s*$")
+_RULE = re.compile(r"(?m)^={20,}[ \t\r]*$")
 
 
 def read(text: Text) -> list[LoggedRun]:
     """The runs; [] for a log with bits per byte, which is another's, and for one that does not begin with its program."""
     rule = _RULE.search(text.whole)
-    if rule is None or not re.search(r"(?m)^\s*import \w", text.whole[: rule.start()]):
+    if rule is None or not re.search(r"(?m)^[ \t]*import \w", text.whole[: rule.start()]):
         return []
     runs = golf.parsed(text)
     if any(level.bpb is not None for run in runs for level in run.stages.values()):

@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ablab.core.strict_json import loads
-from ablab.judging.logs.building import count, is_setting, level_of
-from ablab.judging.logs.text import Text
+from ablab.judging.logs.building import count, is_setting, named_level, unit_of
+from ablab.judging.logs.text import Text, seed_in
 from ablab.records.log import Level, LoggedRun
 
 NAME = "table"
@@ -25,8 +25,6 @@ _ARM = ("arm", "variant", "variant_name", "config", "configuration", "name", "ex
         "run", "run_id", "run_name", "change", "lever", "id", "commit")  # fmt: skip
 _SEED = re.compile(r"(?:random[ _])?seed", re.IGNORECASE)
 _SEED_COLUMN = re.compile(r"\W*(?:seed|s)[ _=:-]?(\d{1,18})\W*", re.IGNORECASE)
-_BPB = re.compile(r"bpb|bpp|bits.?per.?byte", re.IGNORECASE)
-_NATS = re.compile(r"loss|nats|(?<![a-z])nll(?![a-z])|cross.?entropy", re.IGNORECASE)
 _VALUE = re.compile(r"(?<![a-z])(value|score|metric|result|acc|accuracy|ppl|perplexity|y)(?![a-z])", re.IGNORECASE)
 _NO_METRIC = re.compile(
     r"train|gap|delta|diff|Δ|std|stdev|(?<![a-z])sd(?![a-z])|(?<![a-z])(p|se|ci|n)(?![a-z])|error|vs\b|weight|scale|every|"
@@ -37,7 +35,7 @@ _BYTES = re.compile(r"(?:total_?|artifact_?|submission_?)+\s?(?:bytes|size)\w*|b
 _SUMMARY = re.compile(r"\W*(mean|avg|average|std|stdev|sd|sem|median|min|max|delta|Δ|total|range|n)\b.*", re.IGNORECASE)
 _STEPS = re.compile(r"(train_?|training |stopped_?)?(steps?|iterations)", re.IGNORECASE)
 _CELL = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
-_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_RULE = re.compile(r"\|?:?-+:?(\|:?-+:?)*\|?")
 
 
 class Row(NamedTuple):
@@ -93,7 +91,8 @@ def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[
     )
     facts = {head: cell for head, cell in rest.items() if cell and is_setting(_word(head), cell) and _short(head, cell)}
     name = cells.get(arm) if arm else None
-    return LoggedRun(text.path, row.line, stages, seed=number, seed_in_name=None if number is not None else text.seed_in_name,
+    named = None if number is not None else seed_in(name or "") if arm else text.seed_in_name
+    return LoggedRun(text.path, row.line, stages, seed=number, seed_in_name=named,
                      bytes=size, steps=steps, facts=facts, arm=name or None, reader=NAME)  # fmt: skip
 
 
@@ -113,16 +112,12 @@ def _level(text: Text, line: int, head: str, cell: str) -> Level | None:
     if "±" in cell or "+/-" in cell or "+-" in cell:
         text.odd(line, f"{_plain(head)} {cell[:40]!r} is a mean with its error; it is no run")
         return None
-    printed = told[0].replace(",", "")
-    unit = "bpb" if _BPB.search(head) else "nats" if _NATS.search(head) else "value"
-    if (level := level_of(line, **{unit: printed})) is None:
-        text.odd(line, f"{_plain(head)} {cell[:40]!r} is no finite number above 0")
-    return level
+    return named_level(text, line, _plain(head), told[0].replace(",", ""))
 
 
 def _metric(head: str) -> bool:
     head = _plain(head)
-    return not _NO_METRIC.search(head) and bool(_BPB.search(head) or _NATS.search(head) or _VALUE.search(head))
+    return not _NO_METRIC.search(head) and (unit_of(head) != "value" or bool(_VALUE.search(head)))
 
 
 def _short(head: str, cell: str) -> bool:
@@ -192,7 +187,7 @@ def _markdown(text: Text) -> Iterator[list[Row]]:
     heads: list[str] | None = None
     before, rows = "", list[Row]()
     for place, line in text.lines(WIDEST):
-        if "|" in line and "-" in line and "|" in before and _RULE.fullmatch(line):
+        if "|" in line and "-" in line and "|" in before and _RULE.fullmatch("".join(line.split())):
             yield rows
             heads, rows = _cells(before), []
         elif "|" not in line:

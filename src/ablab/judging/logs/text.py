@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ class Text:
         self.data = data if code is None else data[2:].decode(code, "replace").encode("utf-8", "replace")
         self.faults: list[Fault] = []
         self._whole: str | None = None
+        self._ends: list[int] = []
 
     @property
     def whole(self) -> str:
@@ -45,6 +48,12 @@ class Text:
             if len(line) <= longest:
                 yield number, line
 
+    def line_at(self, place: int) -> int:
+        """The 1-based line of a character of `whole`."""
+        if not self._ends:
+            self._ends = list(itertools.accumulate(len(line) + 1 for line in self.whole.split("\n")))
+        return bisect.bisect_right(self._ends, place) + 1
+
     def odd(self, line: int, what: str, cure: str = "") -> None:
         """Note that something in this line is odd."""
         self.faults.append(Fault(f"{self.path}:{line}", what, cure))
@@ -52,8 +61,14 @@ class Text:
     @property
     def seed_in_name(self) -> int | None:
         """The seed that the file's name gives, or its folder's: `train_seed42.log`, `run_s42.txt`, `seed_42/log.txt`."""
-        found = _SEED.search(self.path.name) or _SEED.search(self.path.parent.name)
-        return int(found[1] or found[2]) if found else None
+        own = seed_in(self.path.name)
+        return seed_in(self.path.parent.name) if own is None else own
+
+
+def seed_in(name: str) -> int | None:
+    """The seed that a name gives; None where it gives none."""
+    found = _SEED.search(name)
+    return int(found[1] or found[2]) if found else None
 
 
 def opened_text(path: Path) -> Text:
