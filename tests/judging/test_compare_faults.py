@@ -156,6 +156,17 @@ def test_the_limits_of_golf() -> None:
 def test_a_score_that_no_such_model_reaches_asks_for_a_proof() -> None:
     assert "proof" in of_kind(compare(other(group(0.85)), Y), "very_low")["said"]
     assert "very_low" not in kinds(compare(other(group(0.92)), Y))
+    elsewhere = [dataclasses.replace(one, reader="nanochat") for one in group(0.81, ratio=0.31)]
+    assert kinds(compare(elsewhere, None)) == {"unknown_export"}
+
+
+def test_of_scores_whose_labels_say_no_procedure_one_is_chosen_and_said() -> None:
+    scores = {"eval/c4/bpb": level(1.08, digits=4), "eval/pile/bpb": level(0.99, digits=4)}
+    x = [dataclasses.replace(one, stages=scores) for one in X]
+    assert of_kind(compare(x, None), "stage_chosen")["said"].endswith("--stage asks for another: eval/pile/bpb")
+    asked = compare(x, None, stage="eval/pile/bpb")
+    assert asked["x"]["mean"] == pytest.approx(0.99) and "stage_chosen" not in kinds(asked)
+    assert "stage_chosen" not in kinds(compare(X, Y))
 
 
 def test_an_adaptive_stage_is_taken_only_when_it_is_asked_for() -> None:

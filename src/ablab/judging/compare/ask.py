@@ -9,12 +9,13 @@ from ablab.core.fault import Fault, Refused
 from ablab.core.opened import read_whole
 from ablab.judging.compare.claims import LONGEST, hold
 from ablab.judging.compare.words import compare
-from ablab.judging.logs import lists, table
+from ablab.judging.logs import lists, submission, table
 from ablab.judging.logs.arms import LoggedArm, Sorted, sort
 from ablab.records.comparison import Answers, Comparison
 from ablab.records.log import LoggedRun
 
 MOST = 4 * LONGEST  # bytes of a file that is a claim
+TOLD = (table.NAME, submission.NAME)  # readers of files that tell of runs, whose logs may lie beside them
 
 
 class NothingRead(Refused):
@@ -67,20 +68,19 @@ def ask(
 def _first_hand(found: Sorted, what: Sequence[str]) -> Sorted:
     """One telling of each run: a page beside logs tells of the same runs again. What is named itself stays.
 
-    Logs count, from two on, and so does a single one beside a table; a list of losses counts beside a single log, which is
-    one of its runs as a rule. What does not count is a fault by the name of its file.
+    Logs count, from two on, and so does a single one beside a table or a submission; a list of losses counts beside a
+    single log, which is one of its runs as a rule. What does not count is a fault by the name of its file.
     """
     asked = {Path(one).resolve() for one in what}
-    sources: dict[str, set[Path]] = {"log": set(), table.NAME: set(), lists.NAME: set()}
+    sources: dict[str, set[Path]] = {"log": set(), "told": set(), lists.NAME: set()}
     for arm in found.arms:
         for run in arm.runs:
-            sources[run.reader if run.reader in sources else "log"].add(run.source)
-    logs, tables, listed = sources["log"], sources[table.NAME], sources[lists.NAME]
-    if not logs or not (tables or listed):
+            kind = "told" if run.reader in TOLD else run.reader if run.reader in sources else "log"
+            sources[kind].add(run.source)
+    logs, told, listed = sources["log"], sources["told"], sources[lists.NAME]
+    if not logs or not (told or listed):
         return found
-    left = {
-        one for one in (tables | logs if listed and len(logs) == 1 else tables | listed) if one.resolve() not in asked
-    }
+    left = {one for one in (told | logs if listed and len(logs) == 1 else told | listed) if one.resolve() not in asked}
     kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in left]) for arm in found.arms]
     fault, cure = (
         "tells of runs that stand in another file, and does not count",

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ablab.judging.compare import exports, levers
-from ablab.judging.compare.side import SURE, Group
+from ablab.judging.compare.side import ORDER, SURE, Group, number
+from ablab.judging.logs.stages import labels
 from ablab.records.comparison import Flag, Grade, Side
 from ablab.records.log import LoggedRun
 
@@ -30,14 +31,23 @@ def of_side(group: Group, side: Side) -> Iterator[Flag]:
     golf = exports.is_golf(runs, group.export)
     yield from (flag(*one) for one in _text(group, golf))
     if golf:
-        yield from (flag(*one) for one in _golf(runs))
-    if lows := [one for one in group.scored if (one.level.bpb or 1.0) < LOW]:
-        said = (
-            f"{lows[0].label} is {lows[0].level.bpb:.4f} bits per byte: ask for proof that its probabilities sum to one"
-        )
-        yield flag("very_low", "warns", said)
+        yield from (flag(*one) for one in _golf(group))
+    if others := _others(group):
+        said = f"judged is {group.stage}; --stage asks for another: {', '.join(others[:SHOWN])}"
+        yield flag("stage_chosen", "notes", said)
     yield from (flag(*one) for one in _independent(group))
     yield from (flag(*one) for one in _alike(runs))
+
+
+def _others(group: Group) -> list[str]:
+    """Scores of the metric beside one whose label says nothing of a procedure: of several, none is the last."""
+    if group.stage is None or group.asked or group.stage in ORDER:
+        return []
+    found = {
+        name for one in group.scored for name, label in labels(one.run).items()
+        if number(one.run.stages[label], group.metric) is not None
+    }  # fmt: skip
+    return sorted(found - {group.stage})
 
 
 def _text(group: Group, golf: bool) -> Iterator[tuple[str, Grade, str]]:
@@ -48,7 +58,7 @@ def _text(group: Group, golf: bool) -> Iterator[tuple[str, Grade, str]]:
         said = (
             f"{found.ratio:.8f} tokens per byte are those of no known export; the nearest is {near[0]}, {near[1]:.8f}"
         )
-        yield "unknown_export", "warns", said
+        yield "unknown_export", "warns" if golf else "notes", said
     elif found is not None and found.exact is False:
         known = exports.EXPORTS[str(found.name)]
         said = f"{found.ratio:.8f} tokens per byte: another export of {found.name} ({known:.8f})"
@@ -62,8 +72,12 @@ def _text(group: Group, golf: bool) -> Iterator[tuple[str, Grade, str]]:
             yield "bytes_not_golfs", "warns", said
 
 
-def _golf(runs: Sequence[LoggedRun]) -> Iterator[tuple[str, Grade, str]]:
+def _golf(group: Group) -> Iterator[tuple[str, Grade, str]]:
     """The rules of parameter-golf that a log can break."""
+    runs = [one.run for one in group.scored]
+    if lows := [one for one in group.scored if (one.level.bpb or 1.0) < LOW]:
+        score = f"{lows[0].label} is {lows[0].level.bpb:.4f} bits per byte"
+        yield "very_low", "warns", f"{score}: ask for proof that its probabilities sum to one"
     if large := [run for run in runs if (run.bytes or 0) > LIMIT]:
         most = max(run.bytes or 0 for run in large)
         said = f"{len(large)} artifacts are over {LIMIT:,} bytes, the largest {most:,} (some logs count raw code)"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ablab.judging import noise
 from ablab.judging.compare.side import METRICS, Group
+from ablab.judging.logs.stages import stage_of
 from ablab.records.comparison import Banked, Settle
 from ablab.verdict import guarded, runs_a_side, two_groups
 
@@ -62,7 +63,7 @@ def beside(x: Group, y: Group, delta: float | None) -> Banked | None:
     same = a is not None and b is not None and a.name == b.name and x.stage == y.stage
     if delta is None or x.metric != "bpb" or not same or a is None or b is None or not (a.exact and b.exact):
         return None
-    row = noise.level(str(a.name), str(x.stage), METRICS["bpb"])
+    row = noise.level(str(a.name), stage_of(str(x.stage)), METRICS["bpb"])
     if row is None or noise.weight(row) < two_groups.LEAST_D0:
         return None
     nx, ny = len(x.by_key), len(y.by_key)

@@ -37,7 +37,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Group:
-    """A side: all runs, those that count, and of these what is one for all. attempts: earlier runs of the same files."""
+    """A side: all runs, those that count, and of these what is one for all.
+
+    attempts: earlier runs of the same files; asked: the stage is one that somebody named.
+    """
 
     runs: list[LoggedRun]
     scored: list[Scored]
@@ -45,6 +48,7 @@ class Group:
     metric: str
     export: Export | None
     attempts: list[LoggedRun] = field(default_factory=list)
+    asked: bool = False
 
     @property
     def values(self) -> list[float]:
@@ -144,7 +148,7 @@ def group(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> Group:
     chosen = stage or _stage(runs, metric)
     kept, attempts = _attempts(runs, chosen, metric)
     scored = [one for run in kept if (one := _scored(run, chosen, metric)) is not None]
-    return Group(list(runs), scored, chosen, metric, export(one.level for one in scored), attempts)
+    return Group(list(runs), scored, chosen, metric, export(one.level for one in scored), attempts, stage is not None)
 
 
 def _stage(runs: Sequence[LoggedRun], metric: str) -> str | None:
