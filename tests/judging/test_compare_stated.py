@@ -103,6 +103,9 @@ def test_spreads_steps_and_logs_that_are_not_independent() -> None:
     assert matches(f"std {statistics.pstdev(scores):.6f}") == [
         "the sd of the runs of x with n in place of n - 1, ttt, in bits per byte"
     ]
+    nats = 0.01 / RATIO
+    assert matches(f"a gain of {nats:.8f} nats") == ["the step of the mean of x from sliding to ttt, in nats per token"]
+    assert kinds(f"a gain of {nats:.8f} bpb") == ["claim_in_no_log"], "by chance some step is as large in another unit"
     assert matches("a gain of 0.01000000 bpb") == ["the step of the mean of x from sliding to ttt, in bits per byte"]
     one = [dataclasses.replace(run, seed=7) for run in X]
     [found] = hold(compare(one, None), one, [], f"{statistics.fmean(scores):.5f} bpb")["claims"]

@@ -232,6 +232,7 @@ def _rounds(number: Number, one: Candidate) -> bool:
 
 
 def _flags(found: Sequence[tuple[Number, Candidate | None]], known: Sequence[Candidate]) -> Iterator[Flag]:
+    deltas = [one for one in known if one.what.startswith("the difference of the means")]
     whole = any(match is not None and match.what.startswith("the mean of all") for _, match in found)
     for number, match in found:
         written = f"{number.place} {number.written}" if number.place else number.written
@@ -242,7 +243,7 @@ def _flags(found: Sequence[tuple[Number, Candidate | None]], known: Sequence[Can
                 yield {"kind": "claim_of_some_runs", "side": "", "grade": "warns", "said": said}
             continue
         other = {"nats": "bpb", "bpb": "nats"}.get(number.unit or "")
-        turned = next((one for one in known if one.unit == other and one.signed and _rounds(number, one)), None)
+        turned = next((one for one in deltas if one.unit == other and _rounds(number, one)), None)
         if turned is not None:
             said = f"{written} is called {number.unit} and is {turned.what}"
             yield {"kind": f"{other}_called_{number.unit}", "side": "", "grade": "warns", "said": said}
