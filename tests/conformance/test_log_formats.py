@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ BY_NAME = {one.name: one for one in FORMATS}
 
 def test_every_format_has_a_name_of_its_own_and_a_sample() -> None:
     assert len(BY_NAME) == len(FORMATS) and SAMPLES.keys() == BY_NAME.keys()
+
+
+def test_every_format_stands_on_its_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "file_formats.md").read_text(encoding="utf-8")
+    rows = page.partition("## Runs of other programs")[2].splitlines()
+    listed = [name for row in rows if row.startswith("| `") for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted(BY_NAME)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
