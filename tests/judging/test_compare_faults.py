@@ -97,6 +97,9 @@ def test_without_lists_of_settings_levers_are_unknown(sides: tuple[Any, Any]) ->
     answer = compare(x, y)
     assert "levers_unknown" in kinds(answer) and answer["word"] == "better"
     assert answer["levers"] is not None and answer["levers"]["count"] is None
+    assert "one program" not in of_kind(answer, "levers_unknown")["said"]
+    same = [[dataclasses.replace(one, code="abc") for one in g] for g in (x, y)]
+    assert of_kind(compare(*same), "levers_unknown")["said"].endswith("all ran one program, byte by byte")
 
 
 def test_another_tokenizer_is_judged_in_bits_per_byte_alone() -> None:

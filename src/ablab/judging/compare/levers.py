@@ -49,7 +49,9 @@ def levers(x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Levers:
     ours, theirs, code = usual(x), usual(y), _code(x, y)
     if ours is None or theirs is None:
         which = "neither side holds" if ours is theirs is None else "one side does not hold"
-        text = f"levers unknown: {which} a list of its settings"
+        programs = {run.code for run in (*x, *y)}
+        one = "; all ran one program, byte by byte" if len(programs) == 1 and None not in programs else ""
+        text = f"levers unknown: {which} a list of its settings{one}"
         return {"count": None, "of": 0, "names": [], "changes": {}, "code": code, "said": text}
     names = sorted(ours.keys() | theirs.keys())
     changes = {n: [theirs.get(n), ours.get(n)] for n in names if ours.get(n) != theirs.get(n)}
