@@ -38,6 +38,7 @@ bench: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/python bench/eval_only.py
 	$(BIN)/python bench/price.py
 	$(BIN)/python bench/judging.py
+	$(BIN)/python bench/judge.py
 
 clean:
 	rm -rf $(VENV) runs

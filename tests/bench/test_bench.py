@@ -129,3 +129,14 @@ def test_ttt_is_held_against_its_own_passes(
     numbers, _ = run(bench, capsys)
     assert set(numbers["ratios"]) == {"sgd", "lora"} and all(ratio > 0 for ratio in numbers["ratios"].values())
     assert numbers["target"] == 1.3 and numbers["held_out_tokens"] > 1000
+
+
+def test_judge_reads_every_log_that_it_wrote(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = module("judge", monkeypatch, "--megabytes", "0.3")
+    monkeypatch.setattr(bench, "BYTES", 12_000)
+    numbers, words = run(bench, capsys)
+    assert numbers["runs"] >= 10 and numbers["faults"] == 0
+    assert numbers["arms"] == -(-numbers["runs"] // bench.SEEDS)
+    assert f"{numbers['megabytes_per_second']:.1f} MB/s; asked: at least 6.7" in words

@@ -42,6 +42,9 @@ ASKED = [
     ("bundle", "STUDY", "--to", "bundle.zip"),
     ("audit", "bundle.zip"),
     ("levers",),
+    ("power", "--sd", "0.001", "--effect", "0.002"),
+    ("noise", "sp8192"),
+    ("judge", "runs.csv", "--against", "base"),
     ("mirror", "STUDY", "--mirror", "tensorboard"),
     ("sample", "STUDY", "int5", "--prompt", "a"),
     ("explain", "--", *MEGATRON),
@@ -98,6 +101,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sample, "continued", lambda *_, **__: {"samples": []})
     monkeypatch.setattr(auditor, "audit", lambda *_, **__: findings.Audit("a key", held=["every digest"]))
     write_shard(tmp_path / "shard.bin", [1, 2, 3, 2, 1])
+    (tmp_path / "runs.csv").write_text("arm,seed,val_bpb\nbase,1,1.0811\nbase,2,1.0808\nwide,1,1.0790\nwide,2,1.0795\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

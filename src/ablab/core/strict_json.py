@@ -23,9 +23,12 @@ class Repeated(dict[str, object]):
     twice: tuple[str, ...] = ()
 
 
-def loads(text: str) -> object:
-    """What `text` holds, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST."""
-    return _parsed(text.removeprefix("\ufeff"), object_pairs_hook=_object)
+def loads(text: str, floats: Callable[[str], float] | None = None) -> object:
+    """What `text` holds, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST.
+
+    floats: what makes a number with a point or an exponent of its digits.
+    """
+    return _parsed(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_float=floats)
 
 
 def record(data: bytes) -> object:

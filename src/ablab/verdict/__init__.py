@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from ablab.verdict.rows import Band, Gap, Inversion, Price, Row, StageBand, Step, Verdict
     from ablab.verdict.spending import looks, weights
+    from ablab.verdict.two_groups import BySeed, Guarded, by_seed, guarded, runs_a_side
 
 _PLACES = {
     "contrasts": "Factorial",
@@ -37,6 +38,7 @@ _PLACES = {
     "planning": "Outlook at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
     "rows": "Band Gap Inversion Price Row StageBand Step Verdict",
     "spending": "looks weights",
+    "two_groups": "BySeed Guarded by_seed guarded runs_a_side",
 }
 _WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
 
@@ -44,10 +46,12 @@ __all__ = [
     "ArmSpec",
     "Band",
     "Bank",
+    "BySeed",
     "Decision",
     "Documents",
     "Factorial",
     "Gap",
+    "Guarded",
     "Inversion",
     "Outlook",
     "Price",
@@ -60,8 +64,10 @@ __all__ = [
     "Verdict",
     "at_most_for",
     "bits_per_nat",
+    "by_seed",
     "chance",
     "factorial",
+    "guarded",
     "judge",
     "looks",
     "mde",
@@ -69,6 +75,7 @@ __all__ = [
     "plan",
     "power",
     "record",
+    "runs_a_side",
     "seeds_needed",
     "smallest_tie",
     "unpaired",

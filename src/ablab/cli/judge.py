@@ -1,0 +1,71 @@
+"""The command `ablab judge`: anyone's runs, held against anyone's."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from ablab.cli.options import Json, console
+from ablab.core.files import print_json
+
+SHOWN = 5  # faults of files that are printed beside an answer
+
+
+def _metric(word: str | None) -> str | None:
+    if word not in (None, "bpb", "nats", "value"):
+        raise typer.BadParameter(f"'{word}' is no metric; known: bpb, nats, value", param_hint="--metric")
+    return word
+
+
+def _matters(value: float | None) -> float | None:
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise typer.BadParameter(f"{value} is not above 0", param_hint="--matters")
+    return value
+
+
+def judge(
+    what: Annotated[list[str], typer.Argument(metavar="X...", help="Logs, tables, folders or patterns of them.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="Y", help="What X is held against; also an arm's name in X (repeatable)."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="ttt, sliding, quant, pre_quant, val, adaptive, or a label.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="bpb, nats or value.", callback=_metric)] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(help="A public rule: golf-strict, golf-frontier, speedrun:3.28, track3 (repeatable)."),
+    ] = None,
+    matters: Annotated[
+        float | None, typer.Option(help="The smallest difference that matters, in the metric.", callback=_matters)
+    ] = None,
+    claim: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help="A claim, or a submission.json.")] = None,
+    comment: Annotated[bool, typer.Option("--comment", help="Print Markdown, ready to paste.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge runs of any program by its logs. Ends with 0 judged, 4 not comparable, 2 nothing read."""
+    from ablab.core import grid, streams
+    from ablab.judging.compare.ask import ask
+    from ablab.report import compared
+
+    if comment and as_json:
+        raise typer.BadParameter("--comment and --json are two outputs; give one of them")
+    found = ask(what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim)
+    if as_json:
+        print_json(found)
+    else:
+        for i, answer in enumerate(found["comparisons"]):
+            if comment:
+                print(("\n" if i else "") + compared.comment(answer), end="")
+            else:
+                screen = console()
+                if i:
+                    grid.say("", screen, width=screen.width)
+                compared.show(answer, screen)
+        more = len(found["faults"]) - SHOWN
+        streams.tell(*found["faults"][:SHOWN], *([f"and {more} more (--json has all)"] if more > 0 else []))
+    if any(answer["word"] == "invalid" for answer in found["comparisons"]):
+        raise typer.Exit(4)

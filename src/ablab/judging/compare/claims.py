@@ -1,0 +1,283 @@
+"""A claim held to what was read: each number of it is the mean, a run, the lowest runs' mean, a difference, a p, or nothing.
+
+The final score of a log is not guessed (public pages name one of several lines): the stated number finds its line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ablab.core.fault import CheckFailed, Fault
+from ablab.core.strict_json import loads
+from ablab.judging.compare import exports
+from ablab.judging.compare.side import METRICS, Group, group
+from ablab.judging.logs.stages import labels
+from ablab.records.comparison import Comparison, Flag, Stated
+from ablab.records.log import Level, LoggedRun
+
+FEWEST = 3  # digits behind the point from which a number says which line it is
+NEAR = 0.02
+LONGEST = 100_000  # characters of a claim
+_NUMBER = re.compile(
+    r"(?P<before>(?<![\w.])[A-Za-z_]{1,20}(?:\s?[=<:~\u2248]{1,2}\s?|\s))?"
+    r"(?<![\w.])(?P<number>[-+\u2212]?(?:(?:\d{1,9})?\.\d{1,12}(?:e[-+]?\d{1,3})?|\d{1,9}e[-+]?\d{1,3}))(?![\w]*\.\d)"
+    r"(?P<after>\s?(?:bpb|bits?[ /]per[ /]byte|nats?)\b)?",
+    re.IGNORECASE,
+)
+_P = re.compile(r"p(?:_?value)?", re.IGNORECASE)
+_T = re.compile(r"[tz](?:_?stat(?:istic)?)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A stated number: as written, its place in the claim, digits behind the point, unit or kind; below: `p < 0.01`."""
+
+    written: str
+    place: str
+    value: float
+    digits: int
+    unit: str | None
+    below: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that was read or computed; signed: a claim may turn it; loose: of rounded numbers, so right to a digit."""
+
+    what: str
+    value: float
+    unit: str
+    where: str | None = None
+    signed: bool = False
+    loose: bool = False
+
+
+def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], claim: str) -> Comparison:
+    """The answer with its claims, and with flags of what does not hold. claim: text, or the text of a submission.json.
+
+    Raises CheckFailed where what begins as an object is no JSON, or the text is too long to be a claim.
+    """
+    if len(claim) > LONGEST:
+        raise CheckFailed(Fault("--claim", f"{len(claim):,} characters are no claim", f"give at most {LONGEST:,}"))
+    tree = _tree(claim)
+    stated = [*(_of_text(claim, "") if tree is None else _of_tree(tree, ""))]
+    known = [*candidates(answer, x, y)]
+    found = [(one, _match(one, known)) for one in stated]
+    shown: list[Stated] = [
+        {
+            "stated": f"{one.place}: {one.written}" if one.place else one.written,
+            "match": match.what if match else None,
+            "value": match.value if match else None,
+            "where": match.where if match else None,
+        }
+        for one, match in found
+    ]
+    flags = [*_flags(found, known), *_ratios(tree, "")]
+    return answer | {"claims": shown, "flags": [*answer["flags"], *flags]}
+
+
+def _tree(claim: str) -> object:
+    """The claim's JSON; None where it is text."""
+    if not claim.lstrip().startswith("{"):
+        return None
+    try:
+        return loads(claim)
+    except ValueError as error:
+        cure = "give a JSON object, or text that does not begin with {"
+        raise CheckFailed(Fault("--claim", f"is no JSON ({error})", cure)) from None
+
+
+def _of_text(text: str, place: str, unit: str | None = None) -> Iterator[Number]:
+    for found in _NUMBER.finditer(text):
+        if text[: found.start("number")].rstrip(" =").endswith((">", "\u2265")):
+            continue  # a bound that a rule sets is no result
+        before = re.sub(r"[\s=<:~\u2248]", "", found["before"] or "")
+        said = _unit((found["after"] or "").strip()) or _unit(before) or unit
+        number = _number(found["number"].replace("\u2212", "-"), place, said, "<" in (found["before"] or ""))
+        if number.digits >= FEWEST or said is not None:
+            yield number
+
+
+def _of_tree(value: object, place: str) -> Iterator[Number]:
+    """Numbers and texts of a JSON value; whole numbers are counts, and not held to anything."""
+    name = place.rpartition(".")[2].partition("[")[0]
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            yield from _of_tree(inside, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list):
+        for i, inside in enumerate(value):
+            yield from _of_tree(inside, f"{place}[{i}]")
+    elif isinstance(value, str):
+        yield from _of_text(value, place, _unit(name))
+    elif isinstance(value, float):
+        number = _number(repr(value), place, _unit(place))
+        if number.digits >= FEWEST or number.unit is not None:
+            yield number
+
+
+def _number(written: str, place: str, unit: str | None, below: bool = False) -> Number:
+    mantissa, _, power = written.lower().partition("e")
+    digits = len(mantissa.partition(".")[2]) - int(power or 0)
+    return Number(written, place, float(written), digits, unit, below)
+
+
+def _unit(word: str) -> str | None:
+    """bpb, nats, p or t, by the words inside a name."""
+    low = word.lower()
+    if "bpb" in low or ("bit" in low and "byte" in low):
+        return "bpb"
+    if "nat" in re.split(r"[^a-z]+", low) or "nats" in low or "loss" in low:
+        return "nats"
+    last = re.split(r"[.\s]", low)[-1]
+    return "p" if _P.fullmatch(last) else "t" if _T.fullmatch(last) else None
+
+
+def candidates(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Iterator[Candidate]:
+    """What a number of a claim may be, the likeliest first."""
+    stages = (answer["x"]["stage"], answer["y"]["stage"] if answer["y"] else None)
+    sides = [(name, runs, stage) for name, runs, stage in (("x", x, stages[0]), ("y", y, stages[1])) if runs]
+    for name, runs, stage in sides:
+        for one in dict.fromkeys((stage, *(s for run in runs for s in labels(run)))):
+            for metric in METRICS:
+                yield from _means(name, group(runs, one, metric))
+    for metric in METRICS:
+        ours, theirs = group(x, stages[0], metric), group(y, stages[1], metric)
+        if ours.scored and theirs.scored:
+            delta = statistics.fmean(ours.by_key.values()) - statistics.fmean(theirs.by_key.values())
+            yield Candidate(f"the difference of the means, in {_words(metric)}", delta, metric, signed=True, loose=True)
+    for name, runs, _ in sides:
+        for run in runs:
+            for label, level in run.stages.items():
+                yield from _levels(name, run, label, level)
+        for metric in METRICS:
+            yield from _gaps(name, runs, metric)
+    yield from _tests(answer)
+
+
+def _means(name: str, side: Group) -> Iterator[Candidate]:
+    values, unit = sorted(side.by_key.values()), side.metric
+    what = f"{side.stage}, in {_words(unit)}"
+    if len(side.values) > len(values):
+        many = f"the mean of all {len(side.values)} runs of {name}, {len(values)} of them independent, {what}"
+        yield Candidate(many, statistics.fmean(side.values), unit, loose=True)
+    if len(values) < 2:
+        return
+    yield Candidate(f"the mean of all {len(values)} runs of {name}, {what}", statistics.fmean(values), unit, loose=True)
+    for k in range(2, len(values)):
+        lowest = f"the mean of the {k} lowest of {len(values)} runs of {name}, {what}"
+        yield Candidate(lowest, statistics.fmean(values[:k]), unit, loose=True)
+    yield Candidate(f"the sd of the runs of {name}, {what}", statistics.stdev(values), unit)
+    yield Candidate(f"the sd of the runs of {name} with n in place of n - 1, {what}", statistics.pstdev(values), unit)
+
+
+def _gaps(name: str, runs: Sequence[LoggedRun], metric: str) -> Iterator[Candidate]:
+    """What a stage changes: in the means, then in each run."""
+    sides = {one: group(runs, one, metric) for one in dict.fromkeys(s for run in runs for s in labels(run))}
+    for a, b in itertools.combinations([side for side in sides.values() if side.scored], 2):
+        means = [statistics.fmean(side.by_key.values()) for side in (a, b)]
+        what = f"from {a.stage} to {b.stage}, in {_words(metric)}"
+        yield Candidate(f"the step of the mean of {name} {what}", means[1] - means[0], metric, signed=True, loose=True)
+        before = {id(one.run): one for one in a.scored}
+        for one in b.scored:
+            if first := before.get(id(one.run)):
+                where = f"{'/'.join(one.run.source.parts[-2:])}:{one.level.line}"
+                step = one.value - first.value
+                yield Candidate(f"the step of one run of {name} {what}", step, metric, where, signed=True, loose=True)
+
+
+def _levels(name: str, run: LoggedRun, label: str, level: Level) -> Iterator[Candidate]:
+    seed = run.seed if run.seed is not None else run.seed_in_name
+    who = f"one run of {name}" + ("" if seed is None else f" (seed {seed})")
+    for metric, value in (("bpb", level.bpb), ("nats", level.nats)):
+        if value is not None:
+            yield Candidate(
+                f"{who}, {label}, in {_words(metric)}", value, metric, f"{'/'.join(run.source.parts[-2:])}:{level.line}"
+            )
+
+
+def _tests(answer: Comparison) -> Iterator[Candidate]:
+    welch = answer["unpaired"]
+    if welch and welch["p"] is not None and welch["delta"] is not None and welch["se"]:
+        yield Candidate("p of the two-sided Welch test", welch["p"], "p")
+        yield Candidate(
+            "p of the Welch test on the one side of x",
+            welch["p"] / 2 if welch["delta"] < 0 else 1 - welch["p"] / 2,
+            "p",
+        )
+        yield Candidate("t of the Welch test", welch["delta"] / welch["se"], "t", signed=True)
+    for rule in answer["rules"]:
+        if rule["p"] is not None:
+            yield Candidate(f"p of {rule['rule']}", rule["p"], "p")
+
+
+def _words(metric: str) -> str:
+    return METRICS[metric].replace("_", " ")
+
+
+def _match(number: Number, known: Sequence[Candidate]) -> Candidate | None:
+    """The first candidate that rounds to the number, of its unit where it says one."""
+    return next((one for one in known if number.unit in (None, one.unit) and _rounds(number, one)), None)
+
+
+def _rounds(number: Number, one: Candidate) -> bool:
+    if number.below:
+        return one.unit == "p" and one.value < number.value
+    half = (1.0 if one.loose else 0.5) * 10.0**-number.digits * (1 + 1e-6)
+    off = abs(abs(number.value) - abs(one.value)) if one.signed else abs(number.value - one.value)
+    return off <= half
+
+
+def _flags(found: Sequence[tuple[Number, Candidate | None]], known: Sequence[Candidate]) -> Iterator[Flag]:
+    deltas = [one for one in known if one.what.startswith("the difference of the means")]
+    whole = any(match is not None and match.what.startswith("the mean of all") for _, match in found)
+    for number, match in found:
+        written = f"{number.place} {number.written}" if number.place else number.written
+        if match is not None:
+            some = match.what.startswith("the mean of the") or (match.where and _several(match, known))
+            if some and not whole and number.unit == match.unit:
+                said = f"{written} is {match.what}, and the mean of all runs stands nowhere in the claim"
+                yield {"kind": "claim_of_some_runs", "side": "", "grade": "warns", "said": said}
+            continue
+        other = {"nats": "bpb", "bpb": "nats"}.get(number.unit or "")
+        turned = next((one for one in deltas if one.unit == other and _rounds(number, one)), None)
+        if turned is not None:
+            said = f"{written} is called {number.unit} and is {turned.what}"
+            yield {"kind": f"{other}_called_{number.unit}", "side": "", "grade": "warns", "said": said}
+        elif number.unit in (*METRICS, "p") or _like_a_mean(number, known):
+            said = f"{written} is nothing that these runs give"
+            yield {"kind": "claim_in_no_log", "side": "", "grade": "warns", "said": said}
+
+
+def _like_a_mean(number: Number, known: Sequence[Candidate]) -> bool:
+    """Whether a number without a unit can only be meant as a score: within 2% of a side's mean."""
+    means = [one.value for one in known if one.what.startswith("the mean of all")]
+    return number.unit is None and any(abs(number.value / mean - 1) < NEAR for mean in means)
+
+
+def _several(match: Candidate, known: Sequence[Candidate]) -> bool:
+    """Whether the one run that matches is of a side with several."""
+    side = match.what.removeprefix("one run of ")[:1]
+    return any(one.what.startswith("the mean of all") and f" runs of {side}," in one.what for one in known)
+
+
+def _ratios(value: object, place: str) -> Iterator[Flag]:
+    """Objects whose val_loss and val_bpb cannot be of one text that is known."""
+    if isinstance(value, dict):
+        nats, bpb = value.get("val_loss"), value.get("val_bpb")
+        if isinstance(nats, float) and isinstance(bpb, float) and nats > 0 and bpb > 0:
+            digits = min(len(repr(one).partition(".")[2]) for one in (nats, bpb))
+            found = exports.export([Level(nats, bpb, digits, 1)])
+            if found is not None and found.name is None:
+                said = (
+                    f"{place or 'the claim'}: val_bpb / val_loss = {bpb / nats:.6f} tokens per byte, of no known export"
+                )
+                yield {"kind": "claim_of_no_export", "side": "", "grade": "warns", "said": said}
+        for key, inside in value.items():
+            yield from _ratios(inside, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list):
+        for i, inside in enumerate(value):
+            yield from _ratios(inside, f"{place}[{i}]")

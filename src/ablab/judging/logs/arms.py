@@ -1,0 +1,132 @@
+"""A folder of runs sorted into arms: an arm is the runs of equal settings, without seed, paths and rank, and equal code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablab.core.fault import Fault
+from ablab.core.patterns import matched
+from ablab.judging.logs import olmo
+from ablab.judging.logs.formats import FORMATS, read
+from ablab.records.log import LoggedRun
+
+_SEED = re.compile(r"[-_. ]?(?<![a-z])(?:seed|s)[-_ ]?\d{1,18}(?!\d)", re.IGNORECASE)
+_NAMES = re.compile("|".join(f"(?:{one.names})" for one in FORMATS), re.IGNORECASE)
+Key = tuple[object, ...]
+
+
+@dataclass
+class LoggedArm:
+    """Runs that differ by seed alone, as far as their files tell. name: of its folder or files; no two are equal."""
+
+    name: str
+    runs: list[LoggedRun]
+
+
+@dataclass
+class Sorted:
+    """arms: in the order of their first files. aside: runs of a file that holds a later, complete one."""
+
+    arms: list[LoggedArm] = field(default_factory=list)
+    aside: list[LoggedRun] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def sort(*what: str | Path) -> Sorted:
+    """The runs of files, folders and globs (`*`, `**`), sorted into arms. Files named twice count once."""
+    found = Sorted()
+    counted: list[LoggedRun] = []
+    for path in files(what, found.faults):
+        reading = read(path)
+        found.faults += reading.faults
+        one, aside = chosen(reading.runs)
+        counted += one
+        found.aside += aside
+    counted, earlier = last_checkpoints(counted)
+    found.aside += earlier
+    found.arms = into_arms(counted)
+    return found
+
+
+def last_checkpoints(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
+    """Runs whose format writes a file a checkpoint: of a folder the last one counts; the second list is the others."""
+    last: dict[Path, LoggedRun] = {}
+    for run in runs:
+        held = last.get(run.source.parent)
+        if run.reader == olmo.NAME and (held is None or (run.steps or 0) >= (held.steps or 0)):
+            last[run.source.parent] = run
+    earlier = [run for run in runs if run.reader == olmo.NAME and last[run.source.parent] is not run]
+    gone = {id(run) for run in earlier}
+    return [run for run in runs if id(run) not in gone], earlier
+
+
+def files(what: Iterable[str | Path], faults: list[Fault]) -> list[Path]:
+    """Files to read, each once. A folder gives what lies in it under a name that a format takes; a named file is taken."""
+    found: dict[Path, None] = {}
+    for one in what:
+        paths = matched(str(one))
+        if not paths:
+            faults.append(Fault(str(one), "names no file", "give a file, a folder or a pattern that names one"))
+        for path in paths:
+            inside = [at for at in matched(str(path / "**")) if _NAMES.fullmatch(at.name)] if path.is_dir() else [path]
+            found |= dict.fromkeys(at for at in inside if not at.is_dir())
+    return list(found)
+
+
+def chosen(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
+    """Of the runs of one file those that count, and the rest: of a log that holds several the last complete one."""
+    if len(runs) < 2 or runs[0].of == 1:  # a table's rows are runs of their own
+        return runs, []
+    last = next((run for run in reversed(runs) if run.complete), runs[-1])
+    return [last], [run for run in runs if run is not last]
+
+
+def into_arms(runs: Iterable[LoggedRun]) -> list[LoggedArm]:
+    """Runs by settings and code, in the order of the first of each."""
+    arms: dict[Key, list[LoggedRun]] = {}
+    for run in runs:
+        arms.setdefault(_key(run), []).append(run)
+    names: dict[str, int] = {}
+    found = []
+    for members in arms.values():
+        name = _name(members, [one for one in arms.values() if one is not members])
+        names[name] = names.get(name, 0) + 1
+        found.append(LoggedArm(name if names[name] == 1 else f"{name} ({names[name]})", members))
+    return found
+
+
+def _key(run: LoggedRun) -> Key:
+    """What makes an arm. Where the log lists no settings and its program has no size, the name of arm or folder must do."""
+    listed = None if run.settings is None else frozenset(run.settings.items())
+    known = listed is not None or run.code is not None or run.code_bytes is not None
+    told = frozenset() if listed is not None or run.arm is not None else frozenset(run.facts.items())
+    place = (
+        None
+        if known
+        else run.source
+        if run.arm is not None
+        else tuple(map(_unseeded, run.source.with_suffix("").parts))
+    )
+    return _unseeded(run.arm), listed, run.code, run.code_bytes, told, place
+
+
+def _name(runs: list[LoggedRun], others: list[list[LoggedRun]]) -> str:
+    """The name that the files give; the folder's where no other arm lies in it; else that of the first file, less its seed."""
+    first = runs[0]
+    if first.arm is not None:
+        return _unseeded(first.arm) or first.arm
+    folder = first.source.parent
+    if folder.name and not any(run.source.parent == folder for arm in others for run in arm):
+        return folder.name
+    return _stem(first) or first.source.name
+
+
+def _stem(run: LoggedRun) -> str:
+    return _unseeded(run.source.stem) or ""
+
+
+def _unseeded(name: str | None) -> str | None:
+    return None if name is None else _SEED.sub("", name).strip("-_. ")

@@ -1,0 +1,94 @@
+"""Files that are one JSON document: its numbers with the digits that they were printed with, its keys with their lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from ablab.core.strict_json import loads
+from ablab.judging.logs.building import SMALL, is_setting, named_level
+from ablab.judging.logs.text import Text
+from ablab.records.log import Level
+
+MOST = 4096  # settings of a run: the largest public ones have some 400
+
+
+class Printed(float):
+    """A number, and how it was printed."""
+
+    text: str
+
+
+def document(text: Text) -> object:
+    """What the file holds, its numbers as Printed; None, with a fault, where it is no JSON."""
+    try:
+        return loads(text.whole, _printed)
+    except ValueError as error:
+        text.odd(1, f"is no JSON ({error})")
+        return None
+
+
+def fields(value: object) -> dict[str, object]:
+    """An object of the document; {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[object]:
+    """An array of the document; [] for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def printed(value: object) -> str | None:
+    """A number as it was printed; None for what is none."""
+    if isinstance(value, Printed):
+        return value.text
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else str(value)
+
+
+def whole(value: object) -> int | None:
+    """A count from 0, also one that was printed with a point; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**SMALL:
+        return None
+    return int(value) if value == int(value) else None
+
+
+def seconds(value: object) -> float | None:
+    """A span of time; None for anything else."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**SMALL
+    return float(value) if fits and isinstance(value, int | float) else None
+
+
+def level(text: Text, name: str, value: object, line: int | None = None) -> Level | None:
+    """The score under a key; the line is that of the key's first place, unless it is given."""
+    return named_level(text, line_of(text, name) if line is None else line, name, printed(value))
+
+
+def line_of(text: Text, name: str, start: int = 0) -> int:
+    """The line in which a key first stands, from a character on; 1 where it does not."""
+    return text.line_at(max(0, place_of(text, name, start)))
+
+
+def place_of(text: Text, name: str, start: int = 0) -> int:
+    """Where a key next stands, from a character on; -1 where it does not."""
+    return text.whole.find(json.dumps(name), start)
+
+
+def flat(value: object, prefix: str = "") -> dict[str, str]:
+    """Settings one below the other as `outer.inner`; seeds, ranks and paths left out, lists as they are."""
+    return dict(found for found, _ in zip(_flat(value, prefix), range(MOST)))
+
+
+def _flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, inner in fields(value).items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{prefix}{name}.")
+            continue
+        told = inner if isinstance(inner, str) else printed(inner) or json.dumps(inner)
+        if is_setting(name, told):
+            yield prefix + name, told
+
+
+def _printed(text: str) -> Printed:
+    found = Printed(text)
+    found.text = text
+    return found

@@ -1,0 +1,105 @@
+"""The formats that are read, one line each: a file is offered to them in this order, and the first that finds a run has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ablab.core.fault import Fault
+from ablab.judging.logs import (
+    golf,
+    lists,
+    marin,
+    megatron,
+    modded,
+    nanochat,
+    olmo,
+    submission,
+    table,
+    tensorboard,
+    torchtitan,
+    trainer,
+    verdicts,
+    wandb,
+)
+from ablab.judging.logs.text import Text, opened_text
+from ablab.records.log import LoggedRun
+
+_LOG = r".*\.(log|txt|out|err|stdout|text)|[^.]+"
+
+
+class Format(NamedTuple):
+    """what: for a sentence; names: of files that may be of it; mark: bytes that every such file holds; binary: no text."""
+
+    name: str
+    what: str
+    names: str
+    mark: re.Pattern[bytes]
+    read: Callable[[Text], list[LoggedRun]]
+    binary: bool = False
+
+
+_JSON, _MD, _CSV = r".*\.json", r".*\.(md|markdown)", r".*\.csv"
+FORMATS = (
+    Format(modded.NAME, "a log of modded-nanogpt", _LOG, modded.MARK, modded.read),
+    Format(golf.NAME, "a log of a parameter-golf script", _LOG, golf.MARK, golf.read),
+    Format(megatron.NAME, "the stdout of Megatron", _LOG, megatron.MARK, megatron.read),
+    Format(torchtitan.NAME, "a log or a file of losses of torchtitan", _LOG, torchtitan.MARK, torchtitan.read),
+    Format(nanochat.NAME, "nanochat's report.md", _MD, nanochat.MARK, nanochat.read),
+    Format(lists.NAME, "a README with lists of losses", _MD, lists.MARK, lists.read),
+    Format(wandb.NAME, "a history of Weights & Biases", _CSV, wandb.MARK, wandb.read),
+    Format(wandb.CHART, "a chart of Weights & Biases", _CSV, wandb.MARK_CHART, wandb.read_chart),
+    Format(table.NAME, "a table: arm, seed, value", r".*\.(csv|tsv|jsonl|ndjson|md|markdown)", table.MARK, table.read),
+    Format(marin.NAME, "marin's speedrun_results.json", _JSON, marin.MARK, marin.read),
+    Format(trainer.NAME, "trainer_state.json of Hugging Face", _JSON, trainer.MARK, trainer.read),
+    Format(megatron.GOLDEN, "golden values of Megatron", _JSON, megatron.MARK_GOLDEN, megatron.read_golden),
+    Format(verdicts.NAME, "ablab's verdict.json", _JSON, verdicts.MARK, verdicts.read),
+    Format(olmo.NAME, "metrics_step{N}.json of OLMo-core", olmo.FILE.pattern, olmo.MARK, olmo.read),
+    Format(submission.NAME, "submission.json of parameter-golf", _JSON, submission.MARK, submission.read),
+    Format(tensorboard.NAME, "TensorBoard's events", r".*tfevents.*", tensorboard.MARK, tensorboard.read, binary=True),
+)
+
+
+class Reading(NamedTuple):
+    """What a file held. reader: a format's name, "" where none found a run; faults: what is odd, each by file and line."""
+
+    path: Path
+    runs: list[LoggedRun]
+    faults: list[Fault]
+    reader: str = ""
+
+
+def read(path: Path) -> Reading:
+    """The runs of a file. A file that cannot be opened, or holds none, is a fault and no exception."""
+    if not fitting(path):
+        return Reading(path, [], [Fault(str(path), "has a name that no reader takes", f"known: {known()}")])
+    try:
+        return from_text(opened_text(path))
+    except OSError as error:
+        return Reading(path, [], [Fault(str(path), str(error.strerror or error))])
+
+
+def from_text(text: Text) -> Reading:
+    """The runs of what is already read, by the first format that takes its name and finds one."""
+    offered = [one for one in fitting(text.path) if one.binary or text.is_text]
+    if not offered:
+        return Reading(text.path, [], [Fault(str(text.path), "is no text")])
+    for one in offered:
+        if one.mark.search(text.data):
+            text.faults.clear()
+            if runs := one.read(text):
+                return Reading(text.path, runs, text.faults, one.name)
+    none = Fault(str(text.path), "holds no score that a reader knows", f"known: {known()}")
+    return Reading(text.path, [], [*text.faults, none])
+
+
+def fitting(path: Path) -> list[Format]:
+    """The formats that a file of this name may be of."""
+    return [one for one in FORMATS if re.fullmatch(one.names, path.name, re.IGNORECASE)]
+
+
+def known() -> str:
+    """Every format, for a cure."""
+    return "; ".join(f"{one.what} ({one.name})" for one in FORMATS)

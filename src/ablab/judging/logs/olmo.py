@@ -1,0 +1,44 @@
+"""OLMo-core's metrics_step{N}.json: the metrics of a checkpoint, one file for each; of a folder the last one is the run."""
+
+from __future__ import annotations
+
+import re
+
+from ablab.judging.logs.building import unit_of
+from ablab.judging.logs.document import document, fields, level
+from ablab.judging.logs.text import Text
+from ablab.records.log import Level, LoggedRun
+
+NAME = "olmo"
+MARK = re.compile(rb"\A\s*\{")
+FILE = re.compile(r"metrics_step(\d{1,12})\.json")
+_TRAIN = re.compile(r"(?:^|/)(?:train|optim|throughput|system)(?:/|$)", re.IGNORECASE)
+
+
+def read(text: Text) -> list[LoggedRun]:
+    """The run at this step; labels are the metrics' names. Losses of training are left out where there are others."""
+    found = FILE.fullmatch(text.path.name)
+    held = {
+        name: value
+        for name, value in _flat(fields(document(text))).items()
+        if unit_of(name) != "value" or "eval" in name
+    }
+    scored = {name: value for name, value in held.items() if not _TRAIN.search(name)} or held
+    stages: dict[str, Level] = {}
+    for name, value in scored.items():
+        if (one := level(text, name.rpartition("\n")[2], value)) is not None:
+            stages[name.replace("\n", "/")] = one
+    steps = int(found[1]) if found else None
+    run = LoggedRun(text.path, 1, stages, seed_in_name=text.seed_in_name, steps=steps, reader=NAME)
+    return [run] if stages else []
+
+
+def _flat(held: dict[str, object]) -> dict[str, object]:
+    """Metrics of nested objects, their names one after the other."""
+    found: dict[str, object] = {}
+    for name, value in held.items():
+        if isinstance(value, dict):
+            found |= {f"{name}\n{inner}": one for inner, one in _flat(value).items()}
+        else:
+            found[name] = value
+    return found

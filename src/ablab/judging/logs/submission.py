@@ -1,0 +1,81 @@
+"""submission.json of parameter-golf, a claim: its runs are the entries by seed, or by name; a lone number may be a mean."""
+
+from __future__ import annotations
+
+import re
+
+from ablab.judging.logs.building import count
+from ablab.judging.logs.document import document, fields, flat, level, line_of, place_of, whole
+from ablab.judging.logs.text import Text
+from ablab.records.log import LoggedRun
+
+NAME = "submission"
+MARK = re.compile(rb'"(?:\w*val_(?:bpb|loss)\w*|author|github_id)"')
+_SCORE = re.compile(r"(?!.*(?:std|mean|delta|gap|baseline|improve|vs_)).*(?:bpb|val_loss)(?:_exact)?", re.IGNORECASE)
+_BY_SEED, _BY_NAME = (
+    re.compile(r"seed_\w+|\w+_by_seed|per_seed\w*|results?"),
+    re.compile(r"experiments|configs?|ablations?|variants"),
+)
+_BYTES = re.compile(r"(?:artifact|total|submission)_?(?:bytes|size)\w*|bytes_total")
+LONE = "a submission's number: it may be the mean of runs, or one of them"
+
+
+def read(text: Text) -> list[LoggedRun]:
+    """A run for every seed that has numbers of its own, else for every named experiment, else one for the whole file."""
+    claim = fields(document(text))
+    by_seed = [run for name, inner in claim.items() if _BY_SEED.fullmatch(name) for run in _each(text, name, inner)]
+    named = [run for name, inner in claim.items() if _BY_NAME.fullmatch(name) for run in _named(text, fields(inner))]
+    lone = _run(text, claim, 1, notes=[LONE])
+    return by_seed or named or ([lone] if lone else [])
+
+
+def _each(text: Text, outer: str, inner: object) -> list[LoggedRun]:
+    start = max(0, text.whole.find(f'"{outer}"'))
+    found = []
+    entries = (
+        fields(inner)
+        if isinstance(inner, dict)
+        else {str(n): one for n, one in enumerate(inner)}
+        if isinstance(inner, list)
+        else {}
+    )
+    for name, entry in entries.items():
+        told = fields(entry) if isinstance(entry, dict) else {"val_bpb": entry} if not isinstance(inner, list) else {}
+        start = max(start, place_of(text, name, start))
+        own = whole(told.get("seed"))
+        seed = own if own is not None or isinstance(inner, list) else count(re.sub(r"(?i)^seed[-_ ]?", "", name))
+        if seed is not None and (run := _run(text, told, text.line_at(start), seed)):
+            found.append(run)
+    return found
+
+
+def _named(text: Text, inner: dict[str, object]) -> list[LoggedRun]:
+    runs = [_run(text, fields(entry), line_of(text, name), arm=name) for name, entry in inner.items()]
+    return [run for run in runs if run]
+
+
+def _run(
+    text: Text,
+    told: dict[str, object],
+    line: int,
+    seed: int | None = None,
+    *,
+    arm: str | None = None,
+    notes: list[str] | None = None,
+) -> LoggedRun | None:
+    stages = {
+        name: one
+        for name, value in told.items()
+        if _SCORE.fullmatch(name) and (one := level(text, name, value, line)) is not None
+    }
+    if not stages:
+        return None
+    size = next(
+        (got for name, value in told.items() if _BYTES.fullmatch(name) and (got := whole(value)) is not None), None
+    )
+    steps = next(
+        (got for name in ("steps", "step", "step_stop", "training_steps") if (got := whole(told.get(name)))), None
+    )
+    facts = {name: value for name, value in flat(told).items() if name == "change"}
+    return LoggedRun(text.path, line, stages, seed=seed, bytes=size, val_tokens=whole(told.get("val_tokens")), steps=steps,
+                     notes=notes or [], facts=facts, arm=arm, reader=NAME)  # fmt: skip

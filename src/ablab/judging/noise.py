@@ -1,0 +1,100 @@
+"""The shipped bank of noise: how much equal runs of public projects differ, as numbers with their provenance.
+
+It plans, and `ablab judge` prints it as a second line beside the word; no word is read off it. A row is the spread of runs of
+one configuration that differ in the seed alone, pooled over `groups` configurations; d0 says how alike these are in their
+noise (limma's fitFDist; null: all alike), q10 and q90 how far they differ. Gaps between two stages of one run have a d0 of
+1 to 3: a bank of them gains nothing, and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from ablab.core.fault import Fault, Refused, did_you_mean
+from ablab.core.files import read_json
+from ablab.verdict.two_groups import LEAST_D0
+
+FILE = Path(__file__).resolve().parent / "noise_bank.json"
+
+
+class UnknownFamily(Refused):
+    """No row of the bank is of this family: a usage error."""
+
+    exit_code = 2
+
+
+class Noise(TypedDict):
+    """One row: sd (of df pooled degrees) and prior_sd (what d0 runs would have shown) in `unit`; pulls or files: its runs."""
+
+    family: str
+    kind: str
+    stage: str
+    unit: str
+    sd: float
+    df: int
+    groups: int
+    q10: float | None
+    q90: float | None
+    prior_sd: float
+    d0: float | None
+    source: str
+    commit: str
+    licence: str
+    pulls: NotRequired[list[int]]
+    files: NotRequired[list[str]]
+
+
+class Planning(TypedDict):
+    """The round sd of a run's last score that plans a family: after test-time training, of sp1024 over sliding windows."""
+
+    family: str
+    unit: str
+    sd: float
+
+
+class Bank(TypedDict):
+    """The shipped file."""
+
+    planning: list[Planning]
+    rows: list[Noise]
+
+
+@cache
+def bank() -> Bank:
+    """The shipped file, read once."""
+    return read_json(FILE, form=Bank)
+
+
+def rows(family: str | None = None) -> list[Noise]:
+    """The rows of a family, or all; UnknownFamily where there is none of it."""
+    known = sorted({row["family"] for row in bank()["rows"]})
+    if family is not None and family not in known:
+        fault = f"the bank has no family '{family}'"
+        raise UnknownFamily(Fault("ablab noise", fault, did_you_mean(family, known)))
+    return [row for row in bank()["rows"] if family in (None, row["family"])]
+
+
+def level(family: str, stage: str, unit: str) -> Noise | None:
+    """The row of a stage's level in a family; None where there is none. Gaps are not asked for: see the module."""
+    wanted = ("level", family, stage, unit)
+    return next((r for r in rows() if (r["kind"], r["family"], r["stage"], r["unit"]) == wanted), None)
+
+
+def weight(row: Noise) -> float:
+    """d0, infinite where all configurations are alike."""
+    return math.inf if row["d0"] is None else row["d0"]
+
+
+def fit(row: Noise) -> str:
+    """What a row is good for, in words."""
+    if row["kind"] == "gap":
+        return "nothing: a gap"
+    return "plan, judge" if weight(row) >= LEAST_D0 else "plan"
+
+
+def planning_sd(family: str, unit: str) -> float | None:
+    """The sd of one run that plans a family; None where it has none."""
+    return next((r["sd"] for r in bank()["planning"] if (r["family"], r["unit"]) == (family, unit)), None)

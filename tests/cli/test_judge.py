@@ -1,0 +1,210 @@
+"""`ablab judge`: logs, tables and arms from the command to an answer; its exit codes, widths and Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import logged
+
+from ablab.cli import main as cli
+
+WIDTHS = (60, 80, 120)
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders of three logs each, whose arms differ in one setting, and a table of three arms."""
+    for name, wd, scores in (
+        ("ours", "0.090", ("1.0790", "1.0794", "1.0787")),
+        ("theirs", "0.095", ("1.0830", "1.0833", "1.0824")),
+    ):
+        (tmp_path / name).mkdir()
+        for seed, score in enumerate(scores, 1):
+            nats = f"{float(score + '03103') / 0.38713116:.8f}"
+            text = logged.golf(seed, wd=wd).replace(
+                "val_loss:2.79241542 val_bpb:1.08103103", f"val_loss:{nats} val_bpb:{score}3103"
+            )
+            (tmp_path / name / f"train_seed{seed}.log").write_text(text)
+    rows = [
+        f"{arm},{seed},{1.08 + mean + seed * seed / 5000:.5f}"
+        for arm, mean in (("base", 0.0), ("wide", -0.004), ("deep", 0.006))
+        for seed in (1, 2, 3)
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join(["arm,seed,val_bpb", *rows]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Called = tuple[int, str, str]
+
+
+def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> Called:
+    monkeypatch.setattr(sys, "argv", ["ablab", "judge", *words])
+    code: object = 0
+    try:
+        cli.main()
+    except SystemExit as ended:
+        code = ended.code
+    out, err = capsys.readouterr()
+    return int(str(code or 0)), out, err
+
+
+def answers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict[str, Any]]:
+    code, out, err = called(capsys, monkeypatch, *words, "--json")
+    assert (code, err) in ((0, ""), (4, ""))
+    found: list[dict[str, Any]] = json.loads(out, parse_constant=pytest.fail)["comparisons"]
+    return found
+
+
+def test_two_folders(logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    [answer] = answers(
+        capsys, monkeypatch, "ours", "--against", "theirs", "--preset", "golf-strict", "--preset", "track3"
+    )
+    assert answer["word"] == "better" and answer["levers"]["said"] == "one lever: muon_wd 0.095 -> 0.090"
+    assert (answer["x"]["name"], answer["y"]["name"], answer["x"]["n"]) == ("ours", "theirs", 3)
+    assert [rule["rule"] for rule in answer["rules"]] == ["golf-strict", "track3"] and answer["rules"][0]["record"]
+    assert answer["x"]["runs"][0]["label"] == "quantized_ttt" and answer["x"]["runs"][0]["line"] > 20
+    assert answer["settle"]["said"].endswith("so many are there")
+    code, out, _ = called(capsys, monkeypatch, "ours", "--against", "theirs", "--stage", "sliding")
+    assert code == 4 and out.startswith("not comparable: one run"), "these logs' sliding scores are all one number"
+
+
+def test_a_folder_against_itself_is_not_comparable(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = called(capsys, monkeypatch, "ours", "--against", "ours/*1.log")
+    assert code == 4 and out.startswith("not comparable: one run stands on both sides")
+
+
+def test_equal_settings_under_two_names(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (logs / "ours").iterdir():
+        path.write_text(path.read_text().replace("muon_wd: 0.090", "muon_wd: 0.095"))
+    code, out, _ = called(capsys, monkeypatch, "ours", "--against", "theirs")
+    assert code == 0 and out.startswith("same settings: 0 of ")
+
+
+def test_the_arms_of_a_table_share_the_error(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = answers(capsys, monkeypatch, "runs.csv", "--against", "base")
+    assert {one["x"]["name"]: one["word"] for one in found} == {"wide": "better", "deep": "worse"}
+    assert {one["unpaired"]["m"] for one in found} == {2} and {one["y"]["name"] for one in found} == {"base"}
+    alone = answers(capsys, monkeypatch, "runs.csv")
+    assert [one["x"]["name"] for one in alone] == ["base", "wide", "deep"] and {one["y"] for one in alone} == {None}
+
+
+@pytest.mark.parametrize("words", [("none*.log",), ("ours", "--against", "none"), ("notes.txt",)])
+def test_nothing_read_is_2(
+    words: tuple[str, ...], logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "notes.txt").write_text("nothing of interest\n")
+    for more in ((), ("--json",)):
+        code, out, err = called(capsys, monkeypatch, *words, *more)
+        assert (code, out) == (2, "") and "no run was read" in err and words[-1] in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--preset", "speed"), "no rule is called 'speed'"),
+        (("--metric", "ppl"), "'ppl' is no metric"),
+        (("--matters", "-1"), "is not above 0"),
+        (("--comment", "--json"), "two outputs"),
+    ],
+)
+def test_words_that_mean_nothing_are_usage_errors(
+    words: tuple[str, ...], said: str, logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = called(capsys, monkeypatch, "ours", "--against", "theirs", *words)
+    assert (code, out) == (2, "") and said in err
+
+
+def test_a_claim_may_be_text_or_a_file(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "submission.json").write_text(json.dumps({"val_bpb": 1.07873103, "name": "x"}))
+    asked = ("ours", "--against", "theirs", "--claim")
+    [answer] = answers(capsys, monkeypatch, *asked, "submission.json")
+    [one] = answer["claims"]
+    assert one["match"].startswith("one run of x (seed 3)") and re.fullmatch(r".*train_seed3.log:\d+", one["where"])
+    _, out, _ = called(capsys, monkeypatch, *asked, "a gain of 0.0039 nats")
+    assert "0.0039 is called nats and is the difference of the means, in bits per byte" in " ".join(out.split())
+    code, _, err = called(capsys, monkeypatch, *asked, "elsewhere.json")
+    assert code == 4 and "names no file" in err
+
+
+def test_a_page_that_tells_of_logs_does_not_count_beside_them(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "| arm | seed | val_bpb |\n|---|---|---|\n| ours | 1 | 1.0790 |\n| old | 1 | 1.0999 |\n"
+    (logs / "ours" / "README.md").write_text(page)
+    [answer] = answers(capsys, monkeypatch, "ours", "--against", "theirs")
+    assert answer["unpaired"]["m"] == 1 and answer["x"]["n"] == 3
+    assert (
+        "README.md: tells of runs that stand in another file"
+        in called(capsys, monkeypatch, "ours", "--against", "theirs")[2]
+    )
+    assert len(answers(capsys, monkeypatch, "ours", "ours/README.md", "--against", "theirs")) == 3
+    assert len(answers(capsys, monkeypatch, "ours/README.md", "--against", "theirs")) == 2
+
+
+def test_a_list_of_losses_counts_beside_its_one_log(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "README.md").write_text("Ours:\n\nlosses = [3.2775, 3.2776, 3.2779, 3.278]\n")
+    (logs / "one.log").write_text((logs / "ours" / "train_seed1.log").read_text())
+    code, out, _ = called(capsys, monkeypatch, "README.md", "one.log", "--preset", "speedrun:3.28")
+    assert code == 0 and "4 independent runs" in out and "1 independent run" in out, "both are named"
+    _, out, _ = called(capsys, monkeypatch, "*.*g", "*.md", "--preset", "speedrun:3.28", "--json")
+    [answer] = json.loads(out)["comparisons"]
+    assert answer["x"]["n"] == 4 and answer["rules"][0]["record"] and "one.log" in json.loads(out)["faults"][0]
+
+
+def test_odd_files_are_named_beside_the_answer(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        (logs / "ours" / f"strange{number}.log").write_text("nothing\n")
+    code, out, err = called(capsys, monkeypatch, "ours", "--against", "theirs")
+    assert code == 0 and out.startswith("better") and err.count("strange") == 5 and "and 3 more" in err
+
+
+def test_the_comment_is_markdown_in_which_nothing_of_a_stranger_lives(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = logs / "ours" / "train_seed9_@team#12|<b>.log"
+    odd.write_text(
+        (logs / "ours" / "train_seed1.log").read_text().replace("seed: 1", "seed: 9").replace("1.0790", "1.0799")
+    )
+    _, out, _ = called(
+        capsys, monkeypatch, "ours", "--against", "theirs", "--comment", "--claim", "![x](http://a.b) 1.0799 bpb @you"
+    )
+    assert out.startswith("**better, by at least") and "| x | " in out and "Levers:\n- one lever: muon_wd" in out
+    assert "@" not in out and "#12" not in out and "<b>" not in out and "http://" not in out
+    table = [line for line in out.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "words",
+    [("ours", "--against", "theirs", "--preset", "golf-frontier", "--claim", "1.0790 bpb, p < 0.05"), ("runs.csv",)],
+    ids=("folders", "table"),
+)
+def test_it_fits(
+    words: tuple[str, ...], width: int, logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = called(capsys, monkeypatch, *words)
+    assert max(map(len, out.splitlines())) <= width
+    monkeypatch.setenv("COLUMNS", "1000")
+    whole = set(called(capsys, monkeypatch, *words)[1].split())
+    pieces = "".join(out.split())
+    assert all(word in pieces for word in whole)

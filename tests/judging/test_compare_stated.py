@@ -1,0 +1,135 @@
+"""A claim's numbers: which line, mean, difference or p each of them is, and what is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from ablab.core.fault import CheckFailed
+from ablab.judging.compare.claims import LONGEST, hold
+from ablab.judging.compare.words import compare
+from ablab.records.comparison import Comparison
+from ablab.records.log import Level, LoggedRun
+
+RATIO = 0.5922578960
+
+
+def level(bpb: float) -> Level:
+    return Level(round(bpb / RATIO, 8), round(bpb, 8), 8, 50)
+
+
+def runs(values: tuple[float, ...], name: str) -> list[LoggedRun]:
+    """Runs with a score over sliding windows and one .01 lower after test-time training."""
+    scores = [{"sliding": level(value), "final_ttt": level(value - 0.01)} for value in values]
+    return [
+        LoggedRun(Path(f"{name}{i}.log"), 1, one, seed=i, steps=100, val_tokens=62_021_632)
+        for i, one in enumerate(scores, 1)
+    ]
+
+
+X, Y = runs((1.12508120, 1.12437394, 1.12675014), "x"), runs((1.12922988, 1.12888882, 1.13002032), "y")
+
+
+def held(claim: str) -> Comparison:
+    return hold(compare(X, Y, presets=("golf-frontier",)), X, Y, claim)
+
+
+def matches(claim: str) -> list[str | None]:
+    return [one["match"] for one in held(claim)["claims"]]
+
+
+def kinds(claim: str) -> list[str]:
+    return [flag["kind"] for flag in held(claim)["flags"] if "claim" in flag["kind"] or "called" in flag["kind"]]
+
+
+def test_a_number_finds_its_line() -> None:
+    [one] = held("we reach 1.11437394 val_bpb")["claims"]
+    assert one["match"] == "one run of x (seed 2), final_ttt, in bits per byte" and one["where"] == "x2.log:50"
+    assert matches("sliding only: 1.12437394") == ["one run of x (seed 2), sliding, in bits per byte"]
+    assert kinds("we reach val_bpb: 1.11437394") == ["claim_of_some_runs"]
+
+
+def test_means_of_all_runs_and_of_the_lowest_are_told_apart() -> None:
+    mean = (1.11508120 + 1.11437394 + 1.11675014) / 3
+    assert matches(f"{mean:.5f} bpb") == ["the mean of all 3 runs of x, ttt, in bits per byte"] and not kinds(
+        f"{mean:.5f} bpb"
+    )
+    low = (1.11508120 + 1.11437394) / 2
+    assert matches(f"val_bpb = {low:.6f}") == ["the mean of the 2 lowest of 3 runs of x, ttt, in bits per byte"]
+    assert kinds(f"val_bpb = {low:.6f}") == ["claim_of_some_runs"]
+
+
+def test_a_difference_has_its_unit_and_may_be_turned() -> None:
+    welch = compare(X, Y)["unpaired"]
+    assert welch is not None and welch["delta"] is not None and welch["p"] is not None
+    bpb, nats = abs(welch["delta"]), abs(welch["delta"]) / RATIO
+    assert matches(f"better by {bpb:.6f} bpb and {nats:.6f} nats") == [
+        "the difference of the means, in bits per byte", "the difference of the means, in nats per token",
+    ]  # fmt: skip
+    assert kinds(f"a gain of {bpb:.6f} nats") == ["bpb_called_nats"]
+    assert kinds(f"a gain of {nats:.6f} bpb") == ["nats_called_bpb"]
+    assert matches(f"p = {welch['p']:.6f}") == ["p of the two-sided Welch test"]
+    assert matches(f"p={welch['p'] / 2:.6f}") == ["p of the Welch test on the one side of x"]
+
+
+def test_what_is_nothing_is_said_and_what_is_no_score_is_left_alone() -> None:
+    assert kinds("we get 1.0901 bpb") == ["claim_in_no_log"] and matches("we get 1.0901 bpb") == [None]
+    assert matches("torch 2.9.1, 8 GPUs, 600 s, rope 0.25, 2026-04-18") == []
+    assert kinds("a new record, 1.10901!") == ["claim_in_no_log"] and kinds("a ratio of 0.98765") == []
+    assert kinds("worth it for >= 0.0051 nats") == []
+
+
+def test_a_bound_on_p_holds_or_does_not() -> None:
+    assert matches("Welch p 0.51") == [None] and kinds("Welch p 0.51") == ["claim_in_no_log"]
+    assert matches("p < 0.05") == ["p of the two-sided Welch test"]
+    assert matches("p < 0.0000001") == matches("p < 1e-7") == [None]
+    assert kinds("p < 0.0000001") == ["claim_in_no_log"]
+
+
+def test_runs_that_are_listed_beside_their_mean_are_no_choice() -> None:
+    scores = [one.stages["final_ttt"].bpb or 0 for one in X]
+    listed = ", ".join(f"{score:.8f} bpb" for score in scores)
+    assert kinds(listed) == ["claim_of_some_runs"] * 3
+    assert kinds(f"{listed}; mean {sum(scores) / 3:.5f} bpb") == []
+
+
+def test_spreads_steps_and_logs_that_are_not_independent() -> None:
+    scores = [one.stages["final_ttt"].bpb or 0 for one in X]
+    assert matches(f"std {statistics.stdev(scores):.6f}") == ["the sd of the runs of x, ttt, in bits per byte"]
+    assert matches(f"std {statistics.pstdev(scores):.6f}") == [
+        "the sd of the runs of x with n in place of n - 1, ttt, in bits per byte"
+    ]
+    nats = 0.01 / RATIO
+    assert matches(f"a gain of {nats:.8f} nats") == ["the step of the mean of x from sliding to ttt, in nats per token"]
+    assert kinds(f"a gain of {nats:.8f} bpb") == ["claim_in_no_log"], "by chance some step is as large in another unit"
+    assert matches("a gain of 0.01000000 bpb") == ["the step of the mean of x from sliding to ttt, in bits per byte"]
+    one = [dataclasses.replace(run, seed=7) for run in X]
+    [found] = hold(compare(one, None), one, [], f"{statistics.fmean(scores):.5f} bpb")["claims"]
+    assert found["match"] == "the mean of all 3 runs of x, 1 of them independent, ttt, in bits per byte"
+
+
+def test_a_submission_is_held_key_by_key() -> None:
+    mean = sum(one.stages["final_ttt"].bpb or 0 for one in X) / 3
+    claim = {
+        "val_bpb": round(mean, 8), "val_loss": round(mean / RATIO, 8), "seeds": [1, 2, 3], "bytes_total": 15_990_000,
+        "runs": {"2": {"val_bpb": 1.11437394, "val_loss": 1.99999999}}, "blurb": "improves 1.11437394 a lot",
+    }  # fmt: skip
+    answer = held(json.dumps(claim))
+    found = {one["stated"].partition(":")[0]: one["match"] for one in answer["claims"]}
+    assert found["val_bpb"] == "the mean of all 3 runs of x, ttt, in bits per byte"
+    assert found["val_loss"] == "the mean of all 3 runs of x, ttt, in nats per token"
+    assert found["runs.2.val_bpb"] == found["blurb"] == "one run of x (seed 2), final_ttt, in bits per byte"
+    assert found["runs.2.val_loss"] is None and found.keys() >= {"runs.2.val_loss"} and "bytes_total" not in found
+    flags = {flag["kind"]: flag["said"] for flag in answer["flags"]}
+    assert flags["claim_of_no_export"].startswith("runs.2: val_bpb / val_loss = 0.557187")
+    json.dumps(answer, allow_nan=False)
+
+
+@pytest.mark.parametrize("claim", ["{", '{"val_bpb": 1.1', "1.0 " * LONGEST])
+def test_what_is_no_claim_is_refused(claim: str) -> None:
+    with pytest.raises(CheckFailed):
+        held(claim)
