@@ -74,6 +74,20 @@ def test_two_folders(logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert code == 4 and out.startswith("not comparable: one run"), "these logs' sliding scores are all one number"
 
 
+def test_what_a_shell_makes_of_a_pattern_belongs_together(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = ([str(path) for path in sorted((logs / name).iterdir())] for name in ("ours", "theirs"))
+    [answer] = answers(capsys, monkeypatch, *ours, "--against", *theirs, "--stage", "ttt")
+    assert (answer["unpaired"]["nx"], answer["unpaired"]["ny"], answer["word"]) == (3, 3, "better")
+    [answer] = answers(capsys, monkeypatch, "--against", *theirs[:2], "--against", theirs[2], "--stage", "ttt", *ours)
+    assert (answer["unpaired"]["nx"], answer["unpaired"]["ny"]) == (3, 3)
+    [answer] = answers(capsys, monkeypatch, "ours", "--against=theirs")
+    assert answer["unpaired"]["ny"] == 3
+    code, _, err = called(capsys, monkeypatch, "ours", "--against")
+    assert code == 2 and "--against" in err
+
+
 def test_a_folder_against_itself_is_not_comparable(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
