@@ -36,12 +36,16 @@ class Sorted:
 
 
 def sort(*what: str | Path) -> Sorted:
-    """The runs of files, folders and globs (`*`, `**`), sorted into arms. Files named twice count once."""
-    found = Sorted()
+    """The runs of files, folders and globs (`*`, `**`), sorted into arms. Files named twice count once.
+
+    A file without any score is a fault where it is named, and passed over where it only lies in a folder.
+    """
+    found, named = Sorted(), {Path(one) for one in what}
     counted: list[LoggedRun] = []
     for path in files(what, found.faults):
         reading = read(path)
-        found.faults += reading.faults
+        if not reading.strange or path in named:
+            found.faults += reading.faults
         one, aside = chosen(reading.runs)
         counted += one
         found.aside += aside
