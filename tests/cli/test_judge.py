@@ -169,6 +169,18 @@ def test_a_page_that_tells_of_logs_does_not_count_beside_them(
     assert len(answers(capsys, monkeypatch, "ours/README.md", "--against", "theirs")) == 2
 
 
+def test_an_earlier_checkpoint_is_no_run(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = logged.SAMPLES["olmo"]
+    for step in (1000, 500):
+        (logs / f"metrics_step{step}.json").write_bytes(
+            last.data.replace(b"1.2031", b"1.2031" if step == 1000 else b"1.9")
+        )
+    [answer] = answers(capsys, monkeypatch, "metrics_*.json")
+    assert answer["x"]["n"] == 1 and answer["x"]["mean"] == pytest.approx(1.2031)
+
+
 def test_a_list_of_losses_counts_beside_its_one_log(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +198,8 @@ def test_odd_files_are_named_beside_the_answer(
 ) -> None:
     for number in range(8):
         (logs / "ours" / f"strange{number}.log").write_text("nothing\n")
-    code, out, err = called(capsys, monkeypatch, "ours", "--against", "theirs")
+    named = [str(path) for path in sorted((logs / "ours").iterdir())]
+    code, out, err = called(capsys, monkeypatch, *named, "--against", "theirs")
     assert code == 0 and out.startswith("better") and err.count("strange") == 5 and "and 3 more" in err
 
 
