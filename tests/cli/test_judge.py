@@ -74,6 +74,20 @@ def test_two_folders(logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert code == 4 and out.startswith("not comparable: one run"), "these logs' sliding scores are all one number"
 
 
+def test_what_a_shell_makes_of_a_pattern_belongs_together(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = ([str(path) for path in sorted((logs / name).iterdir())] for name in ("ours", "theirs"))
+    [answer] = answers(capsys, monkeypatch, *ours, "--against", *theirs, "--stage", "ttt")
+    assert (answer["unpaired"]["nx"], answer["unpaired"]["ny"], answer["word"]) == (3, 3, "better")
+    [answer] = answers(capsys, monkeypatch, "--against", *theirs[:2], "--against", theirs[2], "--stage", "ttt", *ours)
+    assert (answer["unpaired"]["nx"], answer["unpaired"]["ny"]) == (3, 3)
+    [answer] = answers(capsys, monkeypatch, "ours", "--against=theirs")
+    assert answer["unpaired"]["ny"] == 3
+    code, _, err = called(capsys, monkeypatch, "ours", "--against")
+    assert code == 2 and "--against" in err
+
+
 def test_a_folder_against_itself_is_not_comparable(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +169,18 @@ def test_a_page_that_tells_of_logs_does_not_count_beside_them(
     assert len(answers(capsys, monkeypatch, "ours/README.md", "--against", "theirs")) == 2
 
 
+def test_an_earlier_checkpoint_is_no_run(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = logged.SAMPLES["olmo"]
+    for step in (1000, 500):
+        (logs / f"metrics_step{step}.json").write_bytes(
+            last.data.replace(b"1.2031", b"1.2031" if step == 1000 else b"1.9")
+        )
+    [answer] = answers(capsys, monkeypatch, "metrics_*.json")
+    assert answer["x"]["n"] == 1 and answer["x"]["mean"] == pytest.approx(1.2031)
+
+
 def test_a_list_of_losses_counts_beside_its_one_log(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +198,8 @@ def test_odd_files_are_named_beside_the_answer(
 ) -> None:
     for number in range(8):
         (logs / "ours" / f"strange{number}.log").write_text("nothing\n")
-    code, out, err = called(capsys, monkeypatch, "ours", "--against", "theirs")
+    named = [str(path) for path in sorted((logs / "ours").iterdir())]
+    code, out, err = called(capsys, monkeypatch, *named, "--against", "theirs")
     assert code == 0 and out.startswith("better") and err.count("strange") == 5 and "and 3 more" in err
 
 

@@ -145,6 +145,15 @@ def test_the_file_may_be_in_the_encoding_of_a_shell_and_hold_lines_without_end()
     assert len(run.stages) == 5
 
 
+def test_a_seed_may_stand_among_other_settings_of_a_line() -> None:
+    end = "\nfinal_int6_roundtrip_exact val_loss:2.07 val_bpb:1.22\n"
+    for line in ("lr:embed=0.6 batch:8 seed:7", "Seed: 7, Steps: 500", "SEED=7", "Starting a run. Seed: 7"):
+        assert runs(line + end, "a.log")[0].seed == 7
+    for line in ('log(f"seed:7")', "# seed: 7", "manual_seed=7", "seed: int = 7", "seed=7.5"):
+        assert runs(line + end, "a.log")[0].seed is None
+    assert runs("seed:1\nbigram:2 seed:7" + end)[0].seed == 1
+
+
 def test_settings_that_single_lines_tell_are_facts_and_no_list() -> None:
     (run,) = runs(
         "train_batch_tokens:524288 train_seq_len:1024 iterations:20000 warmup_steps:20 max_wallclock_seconds:600.000\n"

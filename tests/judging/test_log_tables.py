@@ -8,6 +8,7 @@ import pytest
 from tests.logged import TABLE
 
 from ablab.judging.logs import table
+from ablab.judging.logs.arms import into_arms
 from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
@@ -83,6 +84,14 @@ def test_the_unit_is_that_of_the_head_and_losses_of_training_are_no_result() -> 
     assert plain(runs) == [
         ("a", 1, "val_loss", 2.5, None, None), ("a", 1, "val_bpb", None, 1.1, None), ("a", 1, "score", None, None, 7.0)
     ]  # fmt: skip
+
+
+def test_without_a_column_of_arms_the_settings_in_a_row_tell_them_apart() -> None:
+    runs, _ = read(
+        "a.csv", "seed,lr,train_loss,val_loss,note\n1,0.1,3.0,2.5,fine\n2,0.1,3.1,2.6,late\n1,0.2,3.0,2.4,fine\n"
+    )
+    assert [run.facts for run in runs] == [{"lr": "0.1"}, {"lr": "0.1"}, {"lr": "0.2"}]
+    assert [[run.seed for run in arm.runs] for arm in into_arms(runs)] == [[1, 2], [1]]
 
 
 def test_what_is_odd_is_named_by_line() -> None:

@@ -74,13 +74,19 @@ def test_what_is_no_file_of_runs_is_a_fault_and_never_an_exception(tmp_path: Pat
     (tmp_path / "empty.log").write_bytes(b"")
     (tmp_path / "loop.log").symlink_to("loop.log")
     (tmp_path / "odd.bin").write_bytes(b"x")
-    found = sort(tmp_path, tmp_path / "odd.bin", tmp_path / "none.log")
+    (tmp_path / "requirements.txt").write_text("torch\n", encoding="utf-8")
+    (tmp_path / "near.log").write_text("val_bpb: 0.0\n", encoding="utf-8")
+    found = sort(tmp_path, tmp_path / "odd.bin", tmp_path / "none.log", tmp_path / "empty.log")
     assert found.arms == []
-    assert sorted(str(one).removeprefix(f"{tmp_path}/").partition(";")[0] for one in found.faults) == [
-        "dark.log: is no text",
-        "empty.log: holds no score that a reader knows",
-        "loop.log: Too many levels of symbolic links",
-        "none.log: names no file",
-        "odd.bin: has a name that no reader takes",
-        "pipe.log: is no file but a pipe",
-    ]
+    assert sorted(str(one).removeprefix(f"{tmp_path}/").partition(";")[0] for one in found.faults) == sorted(
+        [
+            "dark.log: is no text",
+            "empty.log: holds no score that a reader knows",
+            "near.log: holds no score that a reader knows",
+            "near.log:1: the score of 'val_bpb' is no finite number above 0",
+            "loop.log: Too many levels of symbolic links",
+            "none.log: names no file",
+            "odd.bin: has a name that no reader takes",
+            "pipe.log: is no file but a pipe",
+        ]
+    )

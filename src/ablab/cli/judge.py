@@ -6,11 +6,34 @@ import math
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from ablab.cli.options import Json, console
 from ablab.core.files import print_json
 
 SHOWN = 5  # faults of files that are printed beside an answer
+
+
+class Greedy(TyperCommand):
+    """--against takes every word up to the next option: a shell writes a pattern out, and what it names belongs together."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        return super().parse_args(ctx, spelled(args))
+
+
+def spelled(args: list[str]) -> list[str]:
+    """The words with `--against` before each word that follows one, up to the next option."""
+    found: list[str] = []
+    after = False
+    for i, word in enumerate(args):
+        if word == "--":
+            return [*found, *args[i:]]
+        if word.startswith("-") and len(word) > 1:
+            after = word == "--against"
+            found += [] if after else [word]
+        else:
+            found += ["--against", word] if after else [word]
+    return found + ["--against"] * (after and args[-1:] == ["--against"])
 
 
 def _metric(word: str | None) -> str | None:
@@ -29,7 +52,7 @@ def judge(
     what: Annotated[list[str], typer.Argument(metavar="X...", help="Logs, tables, folders or patterns of them.")],
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="Y", help="What X is held against; also an arm's name in X (repeatable)."),
+        typer.Option(metavar="Y...", help="What X is held against, up to the next option; also an arm's name in X."),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="ttt, sliding, quant, pre_quant, val, adaptive, or a label.")

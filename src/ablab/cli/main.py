@@ -23,10 +23,11 @@ app = typer.Typer(
 )
 VERBS = (
     sample.sample, mirror.mirror, bridges.explain, bridges.export, bundle.bundle, bundle.audit,
-    study.check, study.run, study.report, levers.levers, judge.judge, noise.power, noise.noise,
+    study.check, study.run, study.report, levers.levers, noise.power, noise.noise,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
+app.command(cls=judge.Greedy)(judge.judge)
 app.add_typer(data, name="data")
 
 

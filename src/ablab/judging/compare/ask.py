@@ -91,8 +91,12 @@ def _first_hand(found: Sorted, what: Sequence[str]) -> Sorted:
 
 
 def _runs(found: Sorted) -> list[LoggedRun]:
-    """All runs, with those that a later one of their file replaces: they are said, and a claim may be one of them."""
-    return [*(run for arm in found.arms for run in arm.runs), *found.aside]
+    return [*(run for arm in found.arms for run in arm.runs), *_attempts(found)]
+
+
+def _attempts(found: Sorted) -> list[LoggedRun]:
+    """Runs that a later one of their own file replaces: they are said, and a claim may be one. Earlier checkpoints are none."""
+    return [run for run in found.aside if run.of > 1]
 
 
 def _arms(found: Sorted) -> dict[str, list[LoggedRun]]:
@@ -101,7 +105,7 @@ def _arms(found: Sorted) -> dict[str, list[LoggedRun]]:
     first = next((arm.name for arm in found.arms if arm.runs and arm.runs[0].arm is None), "runs")
     for arm in found.arms:
         arms.setdefault(first if arm.runs[0].arm is None else arm.name, []).extend(arm.runs)
-    for run in found.aside:
+    for run in _attempts(found):
         arms.setdefault(first if run.arm is None else run.arm, []).append(run)
     return arms
 

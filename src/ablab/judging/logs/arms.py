@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +37,16 @@ class Sorted:
 
 
 def sort(*what: str | Path) -> Sorted:
-    """The runs of files, folders and globs (`*`, `**`), sorted into arms. Files named twice count once."""
-    found = Sorted()
+    """The runs of files, folders and globs (`*`, `**`), sorted into arms. Files named twice count once.
+
+    A file without any score is a fault where it is named, and passed over where it only lies in a folder.
+    """
+    found, named = Sorted(), {Path(one) for one in what}
     counted: list[LoggedRun] = []
     for path in files(what, found.faults):
         reading = read(path)
-        found.faults += reading.faults
+        if not reading.strange or path in named:
+            found.faults += reading.faults
         one, aside = chosen(reading.runs)
         counted += one
         found.aside += aside
@@ -89,10 +94,11 @@ def into_arms(runs: Iterable[LoggedRun]) -> list[LoggedArm]:
     arms: dict[Key, list[LoggedRun]] = {}
     for run in runs:
         arms.setdefault(_key(run), []).append(run)
+    folders = Counter(folder for members in arms.values() for folder in {run.source.parent for run in members})
     names: dict[str, int] = {}
     found = []
     for members in arms.values():
-        name = _name(members, [one for one in arms.values() if one is not members])
+        name = _name(members[0], alone=folders[members[0].source.parent] == 1)
         names[name] = names.get(name, 0) + 1
         found.append(LoggedArm(name if names[name] == 1 else f"{name} ({names[name]})", members))
     return found
@@ -113,15 +119,13 @@ def _key(run: LoggedRun) -> Key:
     return _unseeded(run.arm), listed, run.code, run.code_bytes, told, place
 
 
-def _name(runs: list[LoggedRun], others: list[list[LoggedRun]]) -> str:
-    """The name that the files give; the folder's where no other arm lies in it; else that of the first file, less its seed."""
-    first = runs[0]
-    if first.arm is not None:
-        return _unseeded(first.arm) or first.arm
-    folder = first.source.parent
-    if folder.name and not any(run.source.parent == folder for arm in others for run in arm):
-        return folder.name
-    return _stem(first) or first.source.name
+def _name(run: LoggedRun, *, alone: bool) -> str:
+    """The name that the file gives; its folder's where no other arm lies in it; else its own, less the seed."""
+    if run.arm is not None:
+        return _unseeded(run.arm) or run.arm
+    if run.source.parent.name and alone:
+        return run.source.parent.name
+    return _stem(run) or run.source.name
 
 
 def _stem(run: LoggedRun) -> str:

@@ -33,6 +33,7 @@ class Building:
     seed: int | None = None
     counts: dict[str, int] = field(default_factory=dict)  # code_bytes, bytes, val_tokens, shards, steps, tokens
     seconds: float | None = None
+    clock: str = ""  # the last line with one
     planned: int | None = None  # steps
     ended: bool | None = None  # None: the log does not say
     scored: bool = False

@@ -63,12 +63,16 @@ FORMATS = (
 
 
 class Reading(NamedTuple):
-    """What a file held. reader: a format's name, "" where none found a run; faults: what is odd, each by file and line."""
+    """What a file held. reader: a format's name, "" where none found a run; faults: what is odd, each by file and line.
+
+    strange: nothing in it looks like a score, so that it may well be another kind of file.
+    """
 
     path: Path
     runs: list[LoggedRun]
     faults: list[Fault]
     reader: str = ""
+    strange: bool = False
 
 
 def read(path: Path) -> Reading:
@@ -86,13 +90,15 @@ def from_text(text: Text) -> Reading:
     offered = [one for one in fitting(text.path) if one.binary or text.is_text]
     if not offered:
         return Reading(text.path, [], [Fault(str(text.path), "is no text")])
+    strange = True
     for one in offered:
         if one.mark.search(text.data):
+            strange = False
             text.faults.clear()
             if runs := one.read(text):
                 return Reading(text.path, runs, text.faults, one.name)
     none = Fault(str(text.path), "holds no score that a reader knows", f"known: {known()}")
-    return Reading(text.path, [], [*text.faults, none])
+    return Reading(text.path, [], [*text.faults, none], strange=strange)
 
 
 def fitting(path: Path) -> list[Format]:

@@ -51,6 +51,7 @@ _COUNTS = (
 _RAW_CODE = re.compile(r"code[ _]size \(uncompressed\)\s*[:=]\s*([\d,_]+)", re.IGNORECASE)
 _FACTS = ("train_batch_tokens:", "model_params:", "tie_embeddings:", "num_heads:", "attention_mode:", "world_size:")
 _SEED = re.compile(r"\s*seed\s*[:=]\s*(\d{1,18})\s*", re.IGNORECASE)
+_SEED_INSIDE = re.compile(r"[^\"'`{}()#]*?(?<![A-Za-z_])seed[:=]\s?(\d{1,18})(?![\w.])[^\"'`{}()#]*", re.IGNORECASE)
 _STOPPED = re.compile(r"step:\s?(\d{1,9})/")
 _NEAR = re.compile(  # `val_loss = 0` alone is a program's
     r"(?:val[_ ]?(?:loss|bpb)|\bvl)(?:=|\s*:)\s*[-+.\dni]|\S\s{1,9}val_(?:loss|bpb)\s{1,9}=\s*\d", re.IGNORECASE
@@ -59,6 +60,7 @@ _HEADS = ("Hyper", "hyper", "HYPER")
 # A line with none of these words, of `val_` and of `loss:` says nothing that is read: most lines, and all of a program.
 _WORDS = (
     "seed",
+    "Seed",
     "SEED",
     "size",
     "stopping_early",
@@ -88,7 +90,10 @@ def read(text: Text) -> list[LoggedRun]:
 
 def parsed(text: Text) -> list[Building]:
     """The runs with a score, as they are built."""
-    return [run for run in _runs(text) if run.stages]
+    found = [run for run in _runs(text) if run.stages]
+    for run in found:
+        run.seconds = _seconds(run.clock)
+    return found
 
 
 def _runs(text: Text) -> Iterator[Building]:
@@ -111,7 +116,7 @@ def _runs(text: Text) -> Iterator[Building]:
             block = _QUIET
         elif block and _RULE.match(line):
             block = 0
-        elif _NEAR.search(line) and (found := _SCORE.match(line)) is not None:
+        elif _may_score(line) and _NEAR.search(line) and (found := _SCORE.match(line)) is not None:
             block = 0
             _scored(text, run, place, found)
         elif "BPB" in line and (found := _WORDED.match(line)) is not None and not _STEP.fullmatch(found["label"]):
@@ -171,8 +176,10 @@ def _trained(run: Building, line: str) -> None:
 
 
 def _told(run: Building, line: str) -> None:
-    if "seed" in line and (found := _SEED.fullmatch(line)):
+    if _says_seed(line) and (found := _SEED.fullmatch(line)):
         run.seed = int(found[1])
+    elif _says_seed(line) and run.seed is None and (found := _SEED_INSIDE.fullmatch(line)):
+        run.seed = int(found[1])  # among other settings in a line
     elif line.startswith("peak memory"):
         run.ended = run.scored or None  # printed once, when the training is over
     elif line.startswith("stopping_early"):
@@ -182,6 +189,15 @@ def _told(run: Building, line: str) -> None:
             run.counts["steps"] = int(found[1])
     elif _counts(run, line) and line.startswith(_FACTS):
         run.facts |= {name: value for name, value in _FACT.findall(line) if is_setting(name, value)}
+
+
+def _may_score(line: str) -> bool:
+    """Whether a line is worth a search: most are steps of training."""
+    return "val" in line or "vl" in line or "Val" in line or "VAL" in line
+
+
+def _says_seed(line: str) -> bool:
+    return "seed" in line or "Seed" in line or "SEED" in line
 
 
 def _counts(run: Building, line: str) -> bool:
@@ -197,5 +213,14 @@ def _counts(run: Building, line: str) -> bool:
 
 
 def _clock(run: Building, line: str) -> None:
-    if (found := _TIME.search(line)) and (amount := number(found[1])) is not None:
-        run.seconds = amount * _SECONDS[found[2]] if found[2] in _SECONDS else amount / 1000
+    if "train_time" in line:
+        run.clock = line
+
+
+def _seconds(line: str) -> float | None:
+    """What a clock says: a time without a unit is in ms."""
+    found = _TIME.search(line)
+    amount = number(found[1]) if found else None
+    if found is None or amount is None:
+        return None
+    return amount * _SECONDS[found[2]] if found[2] in _SECONDS else amount / 1000

@@ -11,7 +11,10 @@ from ablab.records.log import LoggedRun
 
 NAME = "submission"
 MARK = re.compile(rb'"(?:\w*val_(?:bpb|loss)\w*|author|github_id)"')
-_SCORE = re.compile(r"(?!.*(?:std|mean|delta|gap|baseline|improve|vs_)).*(?:bpb|val_loss)(?:_exact)?", re.IGNORECASE)
+_SCORE = re.compile(
+    r"(?!.*(?:std|mean|delta|gap|gain|baseline|improve|vs_)).*(?:bpb|val_loss)(?:_exact)?", re.IGNORECASE
+)
+_MEAN = re.compile(r"(?:mean_val_(?:bpb|loss)|val_(?:bpb|loss)_mean)(?:_exact)?", re.IGNORECASE)
 _BY_SEED, _BY_NAME = (
     re.compile(r"seed_\w+|\w+_by_seed|per_seed\w*|results?"),
     re.compile(r"experiments|configs?|ablations?|variants"),
@@ -25,7 +28,7 @@ def read(text: Text) -> list[LoggedRun]:
     claim = fields(document(text))
     by_seed = [run for name, inner in claim.items() if _BY_SEED.fullmatch(name) for run in _each(text, name, inner)]
     named = [run for name, inner in claim.items() if _BY_NAME.fullmatch(name) for run in _named(text, fields(inner))]
-    lone = _run(text, claim, 1, notes=[LONE])
+    lone = _run(text, claim, 1, notes=[LONE], score=_SCORE) or _run(text, claim, 1, notes=[LONE], score=_MEAN)
     return by_seed or named or ([lone] if lone else [])
 
 
@@ -62,11 +65,12 @@ def _run(
     *,
     arm: str | None = None,
     notes: list[str] | None = None,
+    score: re.Pattern[str] = _SCORE,
 ) -> LoggedRun | None:
     stages = {
         name: one
         for name, value in told.items()
-        if _SCORE.fullmatch(name) and (one := level(text, name, value, line)) is not None
+        if score.fullmatch(name) and (one := level(text, name, value, line if line > 1 else None)) is not None
     }
     if not stages:
         return None

@@ -26,10 +26,16 @@ _ARM = ("arm", "variant", "variant_name", "config", "configuration", "name", "ex
 _SEED = re.compile(r"(?:random[ _])?seed", re.IGNORECASE)
 _SEED_COLUMN = re.compile(r"\W*(?:seed|s)[ _=:-]?(\d{1,18})\W*", re.IGNORECASE)
 _VALUE = re.compile(r"(?<![a-z])(value|score|metric|result|acc|accuracy|ppl|perplexity|y)(?![a-z])", re.IGNORECASE)
+_DERIVED = (  # columns that are neither a result nor a setting
+    r"gap|delta|diff|Δ|std|stdev|(?<![a-z])(?:sd|p|se|ci|n|z)(?![a-z])|error|vs\b|improve|gain|baseline|memory|mem_|_gb|time|_ms|"
+    r"(?<![a-z])ms(?![a-z])|sec|per_s|/s"
+)
 _NO_METRIC = re.compile(
-    r"train|gap|delta|diff|Δ|std|stdev|(?<![a-z])sd(?![a-z])|(?<![a-z])(p|se|ci|n)(?![a-z])|error|vs\b|weight|scale|every|"
-    r"improve|gain|baseline|memory|time|_ms|sec|lambda|coef|alpha|(?<![a-z])lr(?![a-z])|metric_name|primary|target",
+    rf"{_DERIVED}|train|weight|scale|every|lambda|coef|alpha|(?<![a-z])lr(?![a-z])|metric_name|primary|target|tokens|count",
     re.IGNORECASE,
+)
+_NO_FACT = re.compile(
+    rf"{_DERIVED}|loss|bpb|note|comment|descr|status|verdict|kept|reason|date|commit|url|link|hypothesis", re.IGNORECASE
 )
 _BYTES = re.compile(r"(?:total_?|artifact_?|submission_?)+\s?(?:bytes|size)\w*|bytes_total|artifact", re.IGNORECASE)
 _SUMMARY = re.compile(r"\W*(mean|avg|average|std|stdev|sd|sem|median|min|max|delta|Δ|total|range|n)\b.*", re.IGNORECASE)
@@ -81,7 +87,7 @@ def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[
     if seed and number is None and cells.get(seed):
         text.odd(row.line, f"seed {cells[seed][:40]!r} is no whole number; the run has none")
     rest = {
-        head: cell for head, cell in cells.items() if head not in (arm, seed, *metrics) and not _NO_METRIC.search(head)
+        head: cell for head, cell in cells.items() if head not in (arm, seed, *metrics) and not _NO_FACT.search(head)
     }
     size = next(
         (found for head, cell in rest.items() if _BYTES.fullmatch(_word(head)) and (found := _leading(cell))), None
