@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -148,9 +147,6 @@ def test_events_are_read_by_hand_and_floats_have_no_more_digits_than_they_hold()
     assert run.stages == {"loss": Level(2.5, None, 1, 2)} and run.notes
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorboard") is None, reason="tensorboard is an extra; the sample above is its form"
-)
 def test_events_of_tensorboards_own_writer_are_read(tmp_path: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
