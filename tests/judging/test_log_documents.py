@@ -115,6 +115,10 @@ def test_a_submission_tells_its_seeds_or_its_experiments_or_one_number() -> None
     found = runs("submission")
     assert [(run.seed, run.bytes, run.line) for run in found] == [(42, 15991930, 4), (314, 15992919, 5)]
     assert found[1].stages == {"val_bpb": Level(None, 1.081, 5, 5), "val_loss": Level(2.79241, None, 5, 5)}
+    text = '{"author": "x", "seed_bytes": {"42": 159919}, "seed_bpb": {"42": 1.0811}, "per_seed": [{"seed": 7, "bpb": 1.5}, 3]}'
+    assert [(run.seed, run.stages) for run in runs("submission", text)] == [
+        (42, {"val_bpb": Level(None, 1.0811, 4, 1)}), (7, {"bpb": Level(None, 1.5, 1, 1)})
+    ]  # fmt: skip
     (run,) = runs("submission", '{"author": "x", "val_bpb": 1.1194, "bytes_total": 15990006}')
     assert run.stages == {"val_bpb": Level(None, 1.1194, 4, 1)} and run.bytes == 15990006
     assert run.notes == ["a submission's number: it may be the mean of runs, or one of them"]

@@ -35,21 +35,31 @@ def read(text: Text) -> list[LoggedRun]:
 def _each(text: Text, outer: str, inner: object) -> list[LoggedRun]:
     start = max(0, text.whole.find(f'"{outer}"'))
     found = []
-    entries = (
-        fields(inner)
-        if isinstance(inner, dict)
-        else {str(n): one for n, one in enumerate(inner)}
-        if isinstance(inner, list)
-        else {}
-    )
-    for name, entry in entries.items():
-        told = fields(entry) if isinstance(entry, dict) else {"val_bpb": entry} if not isinstance(inner, list) else {}
-        start = max(start, place_of(text, name, start))
+    for name, entry in _entries(inner):
+        told = fields(entry) if isinstance(entry, dict) else {_metric(outer): entry}
+        start = max(start, place_of(text, name, start)) if name else start
         own = whole(told.get("seed"))
-        seed = own if own is not None or isinstance(inner, list) else count(re.sub(r"(?i)^seed[-_ ]?", "", name))
+        seed = count(re.sub(r"(?i)^seed[-_ ]?", "", name)) if own is None else own
         if seed is not None and (run := _run(text, told, text.line_at(start), seed)):
             found.append(run)
     return found
+
+
+def _entries(inner: object) -> list[tuple[str, object]]:
+    """(name, entry); entries of a list have no name, and count only where they tell their seed."""
+    return (
+        [("", one) for one in inner if isinstance(one, dict)]
+        if isinstance(inner, list)
+        else list(fields(inner).items())
+    )
+
+
+def _metric(outer: str) -> str:
+    """What numbers that stand bare under a seed are; "" for sizes and times, which stand under such names, too."""
+    if outer in ("seed_results", "per_seed", "per_seed_results", "results"):
+        return "val_bpb"
+    fits = re.search(r"bpb|loss", outer) and not re.search(r"std|mean|delta|gap|gain|train", outer)
+    return ("val_loss" if "loss" in outer else "val_bpb") if fits else ""
 
 
 def _named(text: Text, inner: dict[str, object]) -> list[LoggedRun]:
