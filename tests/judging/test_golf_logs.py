@@ -145,6 +145,21 @@ def test_the_file_may_be_in_the_encoding_of_a_shell_and_hold_lines_without_end()
     assert len(run.stages) == 5
 
 
+def test_a_word_may_be_joined_to_the_score_that_it_names() -> None:
+    (run,) = runs(
+        "step:9/9 val_loss:2.5 val_bpb:1.25\nppm_submission_val_bpb: 0.992908\nstep:9/9 best_val_bpb:1.2\nx_val_loss:1.0\n"
+    )
+    assert run.stages == {
+        "val": Level(2.5, 1.25, 1, 1),
+        "ppm_submission": Level(None, 0.992908, 6, 2),
+        "step:9/9 best": Level(None, 1.2, 1, 3),
+    }
+    (run,) = runs(
+        "Step 9/9 | Val Loss: 2.50 | Val BPB: 1.25\nEMA BPB (no XSA): 1.21\ns:9/9 vl:2.4 bpb:1.22 tt:5ms\nA 1/9 | BPB: 1.5\n"
+    )
+    assert run.stages == {"EMA (no XSA)": Level(None, 1.21, 2, 2), "val": Level(2.4, 1.22, 1, 3)}
+
+
 def test_a_seed_may_stand_among_other_settings_of_a_line() -> None:
     end = "\nfinal_int6_roundtrip_exact val_loss:2.07 val_bpb:1.22\n"
     for line in ("lr:embed=0.6 batch:8 seed:7", "Seed: 7, Steps: 500", "SEED=7", "Starting a run. Seed: 7"):

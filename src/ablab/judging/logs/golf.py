@@ -28,7 +28,7 @@ _NATS, _BPB, _ODD = r"(?:val[_ ]?loss|vl)", r"(?:val[_ ]?bpb|bpb)", rf"(?:{NUMBE
 _SCORE = re.compile(
     rf"(?P<label>[^{{}}\"'`<>#]{{0,120}}?)[\s:|,-]*(?<![A-Za-z0-9_])(?:"
     rf"{_NATS}\s*[:=]\s*(?P<nats>{_ODD})(?:[\s,|;]+{_BPB}\s*[:=]\s*(?P<bpb>{_ODD}))?|"
-    rf"val[_ ]?bpb\s*[:=]\s*(?P<bpb_first>{_ODD})(?:[\s,|;]+{_NATS}\s*[:=]\s*(?P<nats_last>{_ODD}))?)"
+    rf"(?:(?P<word>\w{{1,40}})_)?val[_ ]?bpb\s*[:=]\s*(?P<bpb_first>{_ODD})(?:[\s,|;]+{_NATS}\s*[:=]\s*(?P<nats_last>{_ODD}))?)"
     rf"(?![\w.]*[{{(])(?P<rest>.*)",
     re.IGNORECASE,
 )
@@ -121,7 +121,7 @@ def _runs(text: Text) -> Iterator[Building]:
             _scored(text, run, place, found)
         elif "BPB" in line and (found := _WORDED.match(line)) is not None and not _STEP.fullmatch(found["label"]):
             run.scored = True
-            run.score(text, (found["label"] + (found["more"] or "")).strip(), place, None, found["bpb"])
+            run.score(text, " ".join((found["label"] + (found["more"] or "")).split()), place, None, found["bpb"])
         elif "loss:" in line:
             _trained(run, line)
         else:
@@ -155,7 +155,9 @@ def _scored(text: Text, run: Building, line: int, found: re.Match[str]) -> None:
         found["nats"] or found["nats_last"],
         found["bpb"] or found["bpb_first"],
     )
-    if (step := _STEP.fullmatch(label)) is not None:
+    if found["word"]:  # `best_val_bpb`
+        label = f"{label} {found['word']}".strip()
+    elif (step := _STEP.fullmatch(label)) is not None:
         at = int(step[1] or step[3])
         run.counts["steps"] = max(at, run.counts.get("steps", 0))
         run.planned = int(step[2]) if step[2] else run.planned
