@@ -129,6 +129,19 @@ TRAINER = """{
 }
 """
 
+NANOGPT = """Overriding: out_dir = out/base
+Overriding: max_iters = 500
+Overriding: seed = 7
+Overriding: n_embd = 512
+tokens per iteration will be: 16,384
+number of parameters: 10.65M
+step 0: train loss 4.2874, val loss 4.2823
+iter 0: loss 4.2649, time 27471.63ms, mfu -100.00%
+step 250: train loss 1.9641, val loss 2.0690
+iter 250: loss 2.0353, time 5139.23ms, mfu 17.54%
+step 500: train loss 1.5264, val loss 1.7270
+"""
+
 MEGATRON = """using world size: 1
 ------------------------ arguments ------------------------
   hidden_size ..................................... 64
@@ -230,6 +243,7 @@ SAMPLES = {
     "modded": Sample("5bdc3988.txt", MODDED.encode()),
     "lists": Sample("README.md", LISTS.encode(), 6),
     "golf": Sample("train_seed42.log", golf().encode()),
+    "nanogpt": Sample("train_seed7.log", NANOGPT.encode()),
     "megatron": Sample("stdout.log", MEGATRON.encode()),
     "torchtitan": Sample("llama3.txt", TORCHTITAN.encode()),
     "nanochat": Sample("report.md", NANOCHAT.encode()),

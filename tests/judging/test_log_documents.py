@@ -44,6 +44,14 @@ def test_of_a_trainers_history_the_last_evaluation_counts() -> None:
     assert run.notes == ["nothing was evaluated: the loss is the last of training"]
 
 
+def test_of_nanogpts_evaluations_the_last_counts() -> None:
+    (run,) = runs("nanogpt")
+    assert run.stages == {"val": Level(1.7270, None, 4, 11)} and run.facts == {"max_iters": "500", "n_embd": "512"}
+    assert (run.seed, run.seed_in_name, run.steps, run.tokens, run.complete) == (7, 7, 500, 500 * 16384, True)
+    (run,) = runs("nanogpt", logged.NANOGPT.rpartition("step 500")[0])
+    assert run.stages["val"].nats == 2.0690 and not run.complete
+
+
 def test_megatrons_last_validation_on_every_set_counts() -> None:
     (run,) = runs("megatron")
     assert run.stages == {"validation set": Level(5.712345, None, 6, 11), "test set": Level(5.8, None, 6, 12)}

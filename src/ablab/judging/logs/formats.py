@@ -15,6 +15,7 @@ from ablab.judging.logs import (
     megatron,
     modded,
     nanochat,
+    nanogpt,
     olmo,
     submission,
     table,
@@ -45,6 +46,7 @@ _JSON, _MD, _CSV = r".*\.json", r".*\.(md|markdown)", r".*\.csv"
 FORMATS = (
     Format(modded.NAME, "a log of modded-nanogpt", _LOG, modded.MARK, modded.read),
     Format(golf.NAME, "a log of a parameter-golf script", _LOG, golf.MARK, golf.read),
+    Format(nanogpt.NAME, "the stdout of nanoGPT", _LOG, nanogpt.MARK, nanogpt.read),
     Format(megatron.NAME, "the stdout of Megatron", _LOG, megatron.MARK, megatron.read),
     Format(torchtitan.NAME, "a log or a file of losses of torchtitan", _LOG, torchtitan.MARK, torchtitan.read),
     Format(nanochat.NAME, "nanochat's report.md", _MD, nanochat.MARK, nanochat.read),

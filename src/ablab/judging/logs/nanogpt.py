@@ -1,0 +1,38 @@
+"""The stdout of nanoGPT's train.py: `step N: train loss X, val loss Y` at every evaluation."""
+
+from __future__ import annotations
+
+import re
+
+from ablab.judging.logs.building import NUMBER, Building, count, is_setting
+from ablab.judging.logs.stages import VAL
+from ablab.judging.logs.text import Text
+from ablab.records.log import LoggedRun
+
+NAME = "nanogpt"
+MARK = re.compile(rb"(?m)^step \d+: train loss ")
+_EVALUATED = re.compile(rf"step (\d{{1,12}}): train loss \S{{1,30}}, val loss ({NUMBER}|nan|inf)")
+_TOKENS = re.compile(r"tokens per iteration will be: ([\d,]{1,20})")
+_OVERRIDE = re.compile(r"Overriding: ([A-Za-z_]\w{0,60}) = (.{0,200})")
+
+
+def read(text: Text) -> list[LoggedRun]:
+    """The run: its last evaluation. What the command line overrode are facts; of the other settings the log says nothing."""
+    run, batch = Building(1), None
+    for place, line in text.lines():
+        if (found := _EVALUATED.match(line)) is not None:
+            run.counts["steps"] = int(found[1])
+            run.score(text, VAL, place, found[2], None)
+        elif (found := _TOKENS.match(line)) is not None:
+            batch = count(found[1])
+        elif (found := _OVERRIDE.fullmatch(line)) is not None:
+            name, value = found[1], found[2].strip()
+            if name == "seed":
+                run.seed = count(value)
+            elif is_setting(name, value):
+                run.facts[name] = value
+    planned = count(run.facts.get("max_iters"))
+    run.ended = planned is None or run.counts.get("steps", 0) >= planned
+    if batch and "steps" in run.counts:
+        run.counts["tokens"] = batch * run.counts["steps"]
+    return [run.run(text, NAME)] if run.stages else []
