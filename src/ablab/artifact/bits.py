@@ -8,12 +8,12 @@ PIECE = 1 << 20  # codes at a time: the bits of a piece take 16 MB, whatever the
 
 
 def n_bytes(count: int, bits: int) -> int:
-    """Bytes that `count` codes of `bits` bits take."""
+    """Count the bytes that `count` codes of `bits` bits take."""
     return -(-count * bits // 8)
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """The codes of an integer array, in C order, as uint8 (n_bytes,): least bit first, offset so that none is negative.
+    """Pack the codes of an integer array, in C order, as uint8 (n_bytes,): least bit first, offset so that none is negative.
 
     Raises ValueError where a code does not fit into `bits` bits (two's complement, or unsigned for an unsigned type).
     """
@@ -32,7 +32,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, bits: int, count: int, dtype: np.dtype) -> np.ndarray:
-    """The `count` codes that `pack` laid, in `dtype`. Raises ValueError where the bytes are more or fewer."""
+    """Unpack the `count` codes that `pack` wrote, in `dtype`. Raises ValueError where the bytes are more or fewer."""
     if packed.size != n_bytes(count, bits):
         raise ValueError(f"{packed.size} bytes do not hold {count} codes of {bits} bits; pack them again")
     flat, low = np.empty(count, dtype), _low(dtype, bits)

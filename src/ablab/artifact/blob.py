@@ -62,7 +62,7 @@ class _Packed(TypedDict):
 
 
 def root(settings: Settings, name: str) -> str:
-    """The stage whose packed bytes stage `name` evaluates: itself, or the start of its chain of `after`."""
+    """Return the stage whose packed bytes stage `name` evaluates: itself, or the start of its chain of `after`."""
     chain = [name]
     while (after := settings["stage"][chain[-1]]["after"]) is not None:
         place = f"stage.{chain[-1]}.after"
@@ -75,7 +75,7 @@ def root(settings: Settings, name: str) -> str:
 
 
 def is_built_on(settings: Settings, name: str) -> bool:
-    """Whether another stage evaluates what this one packs."""
+    """Tell whether another stage evaluates what this one packs."""
     return any(other != name and root(settings, other) == name for other in settings["stage"])
 
 
@@ -90,7 +90,8 @@ def packed(
     precision: str,
     model: Callable[[Mapping[str, torch.Tensor]], Decoder],
 ) -> Blob:
-    """The bytes of stage `name`: those that the root stage left, else packed here; they must be the bytes that it counted.
+    """Return the packed bytes of stage `name`: those that the root stage wrote, else packed here; they must be the bytes that
+    it counted.
 
     weights(): as trained, read only where they must be packed. model(weights): the decoder with them, for a compressor
     that calibrates. CheckFailed where the bytes are not those, or cannot be made.
@@ -144,7 +145,7 @@ def _pack(
 
 
 def unpacked(blob: Blob) -> dict[str, torch.Tensor]:
-    """The weights again. CheckFailed where the bytes do not give any."""
+    """Unpack the weights. CheckFailed where the bytes do not give any."""
     try:
         return artifact.unpack(blob.content)
     except ValueError as error:

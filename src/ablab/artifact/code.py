@@ -27,7 +27,7 @@ SKIPPED = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER)
 
 
 def read(path: Path) -> str:
-    """The source of a script. Raises ValueError where it is no file, or no Python."""
+    """Read the source of a script. Raises ValueError where it is no file, or no Python."""
     if not path.is_file():
         raise ValueError(f"{path} is no file; give the path of a Python script")
     try:
@@ -46,7 +46,7 @@ def read(path: Path) -> str:
 
 
 def minified(source: str) -> str:
-    """The same program without comments, docstrings, blank lines and needless spaces; names and annotations stay.
+    """Return the same program without comments, docstrings, blank lines and needless spaces; names and annotations stay.
 
     Minifying twice gives the same as once. SyntaxError where `source` is not Python.
     """
@@ -75,7 +75,7 @@ def minified(source: str) -> str:
 
 
 def wrapped(source: str) -> bytes:
-    """The smallest file that runs `source`: a line that decodes and executes it, or the source itself.
+    """Return the smallest file that runs `source`: a line that decodes and executes it, or the source itself.
 
     Source: parameter-golf counts such a file as the code of a submission (PR #1394, #1855).
     """
@@ -83,7 +83,7 @@ def wrapped(source: str) -> bytes:
 
 
 def wrappers(source: str) -> dict[str, bytes]:
-    """The file of each codec: stub, and the compressed source in base85. CheckFailed where brotli is not installed."""
+    """Return the file of each codec: stub, and the compressed source in base85. CheckFailed where brotli is not installed."""
     plain, brotli = source.encode(), imported("brotli")
     packed = {
         "lzma": min((_lzma(plain, lc, pb) for lc in (0, 2, 3, 4) for pb in (0, 2)), key=len),
@@ -98,13 +98,13 @@ def _lzma(plain: bytes, lc: int, pb: int) -> bytes:
 
 
 def _docstrings(source: str) -> list[Span]:
-    """Where docstrings stand, in order. Strings right after one are dropped with it: they would become docstrings."""
+    """Find the docstrings, in order. Strings right after one are dropped with it: they would become docstrings."""
     lines = [line.encode() for line in source.split("\n")]
 
     def place(line: int, byte: int) -> Place:
         return line, len(lines[line - 1][:byte].decode())
 
-    found = []
+    spans = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -112,8 +112,8 @@ def _docstrings(source: str) -> list[Span]:
         alone = len(leading) == len(node.body) and not isinstance(node, ast.Module)
         for i, one in enumerate(leading):
             end = place(one.end_lineno or one.lineno, one.end_col_offset or 0)
-            found.append((place(one.lineno, one.col_offset), end, alone and i == 0))
-    return sorted(found)
+            spans.append((place(one.lineno, one.col_offset), end, alone and i == 0))
+    return sorted(spans)
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -126,7 +126,7 @@ def _within(token: tokenize.TokenInfo, spans: list[Span]) -> Span | None:
 
 
 def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
-    """Tokens; an f-string is one, word for word, whatever the Python version makes of it."""
+    """Yield the tokens; an f-string is one, word for word, whatever the Python version makes of it."""
     begin, depth = (0, 0), 0
     lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -150,7 +150,7 @@ def _text(lines: list[str], start: Place, end: Place) -> str:
 
 
 def _space(last: tokenize.TokenInfo | None, token: tokenize.TokenInfo) -> str:
-    """A space where two tokens would otherwise be read as one."""
+    """Return a space where two tokens would otherwise be read as one."""
     if last is None or last.end == token.start:
         return ""
     if last.type == token.type == tokenize.STRING:  # "" "a" is no triple quote

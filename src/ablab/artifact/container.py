@@ -62,7 +62,7 @@ class Told(TypedDict):
 
 
 def write(codec: str, parts: Sequence[Part], meta: Mapping[str, object], layout: Layout, compress: Compress) -> bytes:
-    """The artifact. Streams are compressed side by side on the cores; the bytes do not depend on how many there are.
+    """Write the artifact. Streams are compressed side by side on the cores; the bytes do not depend on how many there are.
 
     Raises ValueError where two parts have one name, meta is no JSON, or a part holds no plain numbers.
     """
@@ -95,7 +95,7 @@ def _side_by_side(compress: Compress, plain: Sequence[bytes]) -> list[bytes]:
 
 
 def imported(name: str) -> ModuleType:
-    """The module of a compression library. CheckFailed, with the command that installs it, where it is missing."""
+    """Import the module of a compression library. CheckFailed, with the command that installs it, where it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -103,7 +103,7 @@ def imported(name: str) -> ModuleType:
 
 
 def codec_of(blob: bytes) -> str:
-    """Name of the codec that wrote the artifact. ValueError, saying what they look like, for bytes of another kind."""
+    """Name the codec that wrote the artifact. ValueError, saying what they look like, for bytes of another kind."""
     if blob[: len(MAGIC)] != MAGIC:
         raise ValueError(f"are no ablab artifact ({_looks(blob)})")
     if len(blob) < len(MAGIC) + 34:
@@ -115,7 +115,7 @@ def codec_of(blob: bytes) -> str:
 
 
 def read(blob: bytes, expand: Expand) -> tuple[list[Part], object]:
-    """The parts and `meta`, as they were written. ValueError, to be read after "packed weights", for damaged bytes."""
+    """Read the parts and `meta` as they were written. ValueError, to be read after "packed weights", for damaged bytes."""
     codec_of(blob)
     try:
         return _read(memoryview(blob), expand)
@@ -166,7 +166,7 @@ def _lengths(pair: list[int]) -> tuple[int, int]:
 
 
 def _bounded(size: int, n_encoded: int) -> None:
-    """ValueError where an artifact as a whole claims to hold far more than its bytes can be weights of.
+    """Refuse an artifact that as a whole claims to hold far more than its bytes can be weights of.
 
     One bound for all streams: a limit for each is none where their number is free. Trained weights of which 99 in 100 are
     zeros still need a hundredth of their bytes.
@@ -176,7 +176,7 @@ def _bounded(size: int, n_encoded: int) -> None:
 
 
 def _forms(told: Told) -> tuple[list[Form], list[str]]:
-    """Form and group of each array, as the header tells them. ValueError for a form that no array has."""
+    """Read form and group of each array from the header. ValueError for a form that no array has."""
     count = len(told["names"])
     if count > MOST_PARTS or len(set(told["names"])) < count:
         raise ValueError("their header names too many arrays, or two by one name")
@@ -199,14 +199,14 @@ def _forms(told: Told) -> tuple[list[Form], list[str]]:
 def _parts(parts: list[Part], forms: Sequence[Form], grouped: bool, plain: Sequence[bytes | memoryview]) -> list[Part]:
     for places, content in zip(streams(parts, grouped), plain, strict=True):
         lengths = [sizes(forms[i]) for i in places]
-        found: list[list[np.ndarray]] = [[] for _ in places]
+        arrays: list[list[np.ndarray]] = [[] for _ in places]
         whole, at = np.frombuffer(content, np.uint8), 0
         for i, j in interleaved(map(len, lengths)):
-            found[i].append(whole[at : at + lengths[i][j]])
+            arrays[i].append(whole[at : at + lengths[i][j]])
             at += lengths[i][j]
         if at != whole.size:
             raise ValueError("a stream holds another number of bytes than its arrays")
-        for i, segments in zip(places, found):
+        for i, segments in zip(places, arrays):
             parts[i] = Part(parts[i].name, restore(forms[i], segments), forms[i].bits, parts[i].group)
     return parts
 
@@ -246,7 +246,7 @@ def _header(
 
 
 def _table(values: Sequence[object]) -> list[list[object]]:
-    """[distinct values, place of each in them]; the places are left out where all are equal."""
+    """Return [distinct values, place of each in them]; the places are left out where all are equal."""
     distinct, places = list[object](), dict[str, int]()
     for value in values:
         if (word := json.dumps(value)) not in places:
@@ -274,7 +274,7 @@ def _digest(front: bytes | memoryview, header: bytes | memoryview, plain: Sequen
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, lowest first; the highest bit says that more follow."""
+    """Encode a number as seven bits a byte, lowest first; the highest bit says that more follow."""
     made = bytearray()
     while number > 127:
         made.append(number & 127 | 128)

@@ -46,15 +46,15 @@ class Form(NamedTuple):
 
 
 def streams(parts: Sequence[Part], group: bool) -> list[list[int]]:
-    """Places of the parts of each stream, groups in the order of their first part."""
-    found: dict[str, list[int]] = {}
+    """Return the places of the parts of each stream, groups in the order of their first part."""
+    places: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
-        found.setdefault(part.group if group else "", []).append(i)
-    return list(found.values())
+        places.setdefault(part.group if group else "", []).append(i)
+    return list(places.values())
 
 
 def lay(part: Part, layout: Layout) -> tuple[Form, list[np.ndarray]]:
-    """The array's form and its segments, uint8. Raises ValueError for numbers that are not plain, or codes too large."""
+    """Return the array's form and its segments, uint8. Raises ValueError for numbers that are not plain, or codes too large."""
     array = part.array
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{part.name} holds {array.dtype}; give plain numbers")
@@ -64,9 +64,9 @@ def lay(part: Part, layout: Layout) -> tuple[Form, list[np.ndarray]]:
     if codes and array.ndim >= 2:
         rows = flat.reshape(-1, array.shape[-1])
         if layout.sort_rows and row_order.pays(rows):
-            found = row_order.order(rows)
-            order = _planes(found.astype(_index(rows.shape[0])))
-            rows, done = rows[found], done | SORTED
+            order_R = row_order.order(rows)
+            order = _planes(order_R.astype(_index(rows.shape[0])))
+            rows, done = rows[order_R], done | SORTED
         if (layout.transpose or done & SORTED) and min(rows.shape) > 1:
             rows, done = rows.T, done | TURNED
         flat = np.ascontiguousarray(rows).reshape(-1)
@@ -86,7 +86,7 @@ def lay(part: Part, layout: Layout) -> tuple[Form, list[np.ndarray]]:
 
 
 def sizes(form: Form) -> list[int]:
-    """Bytes of each segment of an array of that form."""
+    """Count the bytes of each segment of an array of that form."""
     n_rows, count, each = _extent(form)
     order = [n_rows] * _index(n_rows).itemsize if form.done & SORTED else []
     if form.done & PACKED and form.bits is not None:
@@ -95,14 +95,14 @@ def sizes(form: Form) -> list[int]:
 
 
 def restore(form: Form, segments: Sequence[np.ndarray]) -> np.ndarray:
-    """The array again, in memory of its own."""
+    """Restore the array in memory of its own."""
     n_rows, count, _ = _extent(form)
     dtype = np.dtype(form.type)
     rest = list(segments)
-    found = None
+    order_R = None
     if form.done & SORTED:
         kind = _index(n_rows)
-        found, rest = _joined(rest[-kind.itemsize :], kind), rest[: -kind.itemsize]
+        order_R, rest = _joined(rest[-kind.itemsize :], kind), rest[: -kind.itemsize]
     if form.done & PACKED and form.bits is not None:
         flat = bits.unpack(rest[0], form.bits, count, dtype)
     elif form.done & SHUFFLED:
@@ -112,21 +112,21 @@ def restore(form: Form, segments: Sequence[np.ndarray]) -> np.ndarray:
         flat.view(np.uint8)[:] = rest[0]
     if form.done & TURNED:
         flat = np.ascontiguousarray(flat.reshape(-1, n_rows).T).reshape(-1)
-    if found is not None:
+    if order_R is not None:
         rows = flat.reshape(n_rows, -1)
         flat = np.empty_like(rows)
-        flat[found] = rows
+        flat[order_R] = rows
     return flat.reshape(form.shape)
 
 
 def interleaved(counts: Iterable[int]) -> list[tuple[int, int]]:
-    """(array, segment) in the order in which a stream holds them; counts: segments of each array."""
+    """List (array, segment) in the order in which a stream holds them; counts: segments of each array."""
     each = list(counts)
     return [(i, depth) for depth in range(max(each, default=0)) for i, n in enumerate(each) if depth < n]
 
 
 def _extent(form: Form) -> tuple[int, int, int]:
-    """Rows, numbers and bytes of a number."""
+    """Return rows, numbers and bytes of a number."""
     dtype = np.dtype(form.type)
     if dtype.kind not in "biufc":
         raise ValueError(f"the type {form.type} is none of plain numbers")
@@ -140,7 +140,7 @@ def _index(n_rows: int) -> np.dtype:
 
 
 def _planes(flat: np.ndarray) -> list[np.ndarray]:
-    """Lowest bytes of all numbers, then the next ones."""
+    """Split off the lowest bytes of all numbers, then the next ones."""
     return list(np.ascontiguousarray(flat.view(np.uint8).reshape(-1, flat.itemsize).T))
 
 

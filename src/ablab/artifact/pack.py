@@ -27,7 +27,7 @@ FEWEST = 100_000  # codes; of fewer, header and scales decide the size, and the 
 def pack(
     compress: Choice, codec: Choice, weights: Weights, calibration: Calibration | None = None
 ) -> tuple[bytes, Artifact]:
-    """The artifact, whose size is `len` of it, and its account: the same bytes for the same weights in any order.
+    """Pack the artifact, whose size is its `len`, and its account: the same bytes for the same weights in any order.
 
     Raises ValueError ("fault; cure") where the compressor or the codec cannot take the weights.
     """
@@ -45,7 +45,7 @@ def pack(
 
 
 def unpack(blob: bytes) -> Weights:
-    """The weights: exact names, shapes and types, each time the same.
+    """Unpack the weights: exact names, shapes and types, each time the same.
 
     Raises ValueError "packed weights ...; pack them again" for bytes that are cut short, altered, or of another kind.
     CheckFailed where the codec's library is missing.
@@ -67,7 +67,7 @@ def unpack(blob: bytes) -> Weights:
 
 
 def code_bytes(path: Path) -> int:
-    """Bytes that a Python script adds to an artifact: minified, compressed, and wrapped in the line that runs it.
+    """Count the bytes that a Python script adds to an artifact: minified, compressed, and wrapped in the line that runs it.
 
     Raises ValueError ("fault; cure") where `path` is no file or no Python.
     """
@@ -84,7 +84,7 @@ def _restored(name: str, parts: list[Part], meta: Mapping[str, object]) -> Weigh
 
 
 def _outside(ratio: float | None, packed: Packed, codec: str) -> list[str]:
-    """A note where the file is not as large as the entropy of its codes lets expect."""
+    """Return a note where the file is not as large as the entropy of its codes lets expect."""
     coded = [part.array for part in packed.parts if part.bits is not None]
     if ratio is None or sum(array.size for array in coded) < FEWEST or BAND[0] <= ratio <= BAND[1]:
         return []

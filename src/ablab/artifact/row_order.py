@@ -9,7 +9,7 @@ NEARER = 0.9  # an order is worth its permutation where neighbours come at least
 
 
 def order(rows_RD: np.ndarray, work: int = WORK) -> np.ndarray:
-    """Row indices, int64 (R,): from row 0 always to the nearest (L1) of the next rows not yet taken. Deterministic.
+    """Order row indices, int64 (R,): from row 0 always to the nearest (L1) of the next rows not yet taken. Deterministic.
 
     Every row left is compared where R * R * D is at most `work`; otherwise the first ones left, as many as fit.
     Source: parameter-golf, PR #1855 (greedy L1 row sort of tok_emb, c_q and mlp.fc).
@@ -36,16 +36,16 @@ def order(rows_RD: np.ndarray, work: int = WORK) -> np.ndarray:
 
 
 def pays(rows_RD: np.ndarray) -> bool:
-    """Whether an order is worth storing: one found on every second column must bring the columns between them nearer.
+    """Tell whether an order is worth storing: one made on every second column must bring the columns between them nearer.
 
     Judged on the columns it was found on, an order of pure noise gains a fifth: the best of many rows is near by chance.
     """
-    found, held = order(np.ascontiguousarray(rows_RD[:, ::2])), rows_RD[:, 1::2]
-    return between(held[found]) < NEARER * between(held)
+    order_R, held = order(np.ascontiguousarray(rows_RD[:, ::2])), rows_RD[:, 1::2]
+    return between(held[order_R]) < NEARER * between(held)
 
 
 def between(rows_RD: np.ndarray) -> int:
-    """Sum of |difference| of neighbouring rows."""
+    """Return the sum of |difference| of neighbouring rows."""
     wide = np.int16 if rows_RD.dtype.itemsize == 1 else np.int64
     step = max(1, (1 << 24) // max(rows_RD.shape[1], 1))
     total = 0
@@ -56,7 +56,7 @@ def between(rows_RD: np.ndarray) -> int:
 
 
 def _nearest(distance_RD: np.ndarray, places_R: np.ndarray) -> int:
-    """Place of the least row sum; of equal ones that of the earliest row of the matrix."""
+    """Return the place of the least row sum; of equal ones that of the earliest row of the matrix."""
     sums = distance_RD.sum(axis=1, dtype=np.int32 if distance_RD.dtype == np.int16 else np.int64)
     least = np.flatnonzero(sums == sums.min())
     return int(least[np.argmin(places_R[least])])

@@ -47,7 +47,7 @@ class Brotli(Codec):
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
     def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
-        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        """Compress parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
         library = container.imported("brotli")
 
         def compress(plain: bytes) -> bytes:
@@ -57,7 +57,7 @@ class Brotli(Codec):
 
     @staticmethod
     def expand(encoded: memoryview, size: int) -> bytes:
-        """Exactly `size` bytes. Raises ValueError, or brotli's own error, for damaged ones; never makes many more."""
+        """Decompress to `size` bytes exactly. ValueError, or brotli's own error, for damaged ones; never makes many more."""
         library = container.imported("brotli")
         one, pieces, made = library.Decompressor(), [], 0
         piece = one.process(bytes(encoded), output_buffer_limit=size + 1)

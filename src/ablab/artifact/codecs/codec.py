@@ -14,9 +14,9 @@ class Codec(Lever):
 
     @abstractmethod
     def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
-        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        """Compress parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
 
     @staticmethod
     @abstractmethod
     def expand(encoded: memoryview, size: int) -> bytes | memoryview:
-        """Exactly `size` bytes. Raises ValueError for damaged ones; never makes many more."""
+        """Decompress to `size` bytes exactly. ValueError for damaged ones; never makes many more."""

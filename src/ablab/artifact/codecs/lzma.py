@@ -53,7 +53,7 @@ class Lzma(Codec):
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
     def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
-        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        """Compress parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
 
         def compress(plain: bytes) -> bytes:
             # The presets' contexts of literals: without them (lc = lp = pb = 0) files of int6 codes were 1.3% larger.
@@ -64,7 +64,7 @@ class Lzma(Codec):
 
     @staticmethod
     def expand(encoded: memoryview, size: int) -> bytes:
-        """Exactly `size` bytes. Raises ValueError, or lzma's own error, for damaged ones; never makes many more."""
+        """Decompress to `size` bytes exactly. ValueError, or lzma's own error, for damaged ones; never makes many more."""
         one = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[_filter(size)])
         plain = one.decompress(encoded, max_length=size)
         if not one.eof:  # the end mark may still be unread
@@ -75,5 +75,5 @@ class Lzma(Codec):
 
 
 def _filter(size: int) -> dict[str, int]:
-    """The dictionary is no larger than the content, and known from its length alone."""
+    """Return lzma's filter: its dictionary is no larger than the content, and known from its length alone."""
     return {"id": lzma.FILTER_LZMA2, "dict_size": min(max(1 << (size - 1).bit_length() if size else 0, LEAST), MOST)}

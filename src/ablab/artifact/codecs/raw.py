@@ -24,10 +24,10 @@ class Raw(Codec):
         self.layout = Layout(pack_bits=pack_bits)
 
     def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
-        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        """Join parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
         return container.write("raw", parts, meta, self.layout, lambda plain: plain)
 
     @staticmethod
     def expand(encoded: memoryview, size: int) -> memoryview:
-        """The bytes themselves."""
+        """Return the bytes themselves."""
         return encoded

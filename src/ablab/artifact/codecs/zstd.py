@@ -43,7 +43,7 @@ class Zstd(Codec):
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
     def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
-        """The artifact; `len` of it is its size. The same bytes for the same parts."""
+        """Compress parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
         library = container.imported("zstandard")
 
         def compress(plain: bytes) -> bytes:
@@ -54,7 +54,7 @@ class Zstd(Codec):
 
     @staticmethod
     def expand(encoded: memoryview, size: int) -> bytes:
-        """Exactly `size` bytes. Raises ValueError, or zstd's own error, for damaged ones; never makes many more."""
+        """Decompress to `size` bytes exactly. ValueError, or zstd's own error, for damaged ones; never makes many more."""
         reader = container.imported("zstandard").ZstdDecompressor(max_window_size=1 << 27).stream_reader(encoded)
         pieces: list[bytes] = []
         left = size + 1

@@ -19,7 +19,7 @@ Raised = dict[str, dict[int, float]]  # the damping of those matrices that neede
 
 
 def each(tensor: Tensor) -> Tensor:
-    """The matrices of a tensor, (n, R, C); a matrix is one."""
+    """View a tensor as its matrices, (n, R, C); a matrix is one."""
     return tensor.reshape(-1, *tensor.shape[-2:])
 
 
@@ -31,12 +31,12 @@ def rounded(
     how: How,
     turn: bool,
 ) -> tuple[dict[str, Coded], Raised]:
-    """Every tensor of `names` in codes, with its inputs rotated where `turn`.
+    """Round every tensor of `names` in codes, with its inputs rotated where `turn`.
 
     A matrix without inputs is rounded to nearest by row maximum: a clip of 12.85 standard deviations is coarse where no later
     column makes good what it takes (five times the error of the maximum at 6 bits).
     """
-    found: dict[str, Coded] = {}
+    coded: dict[str, Coded] = {}
     raised: Raised = {}
     jobs: dict[tuple[int, int, int], list[Place]] = {}
     for name in names:
@@ -44,24 +44,24 @@ def rounded(
         w = w if h is None else _alive(w.to(h.device), h) if turn else w.to(h.device)
         signs = hadamard.signs(name, w.shape[-1]) if turn else None
         bare = [i for i in range(len(each(w))) if h is None or bool(dead_columns(each(h)[i]).all())]
-        found[name] = _nearest(name, w, rule, bare, signs)
+        coded[name] = _nearest(name, w, rule, bare, signs)
         if living := [(name, i) for i in range(len(each(w))) if i not in bare]:
             jobs.setdefault((w.shape[-2], w.shape[-1], rule.bits), []).extend(living)
     for (_, columns, bits), places in jobs.items():
         step = max(1, AT_ONCE // columns**2)
         for at in range(0, len(places), step):
             some = places[at : at + step]
-            ws, hs, scales = zip(*(_problem(place, weights, hessians, found) for place in some))
+            ws, hs, scales = zip(*(_problem(place, weights, hessians, coded) for place in some))
             solved = solve(torch.stack(ws), torch.stack(hs), torch.stack(scales), bits, how)
             for (name, i), codes_RC, needed in zip(some, solved.codes_nRC, solved.damps):
-                each(found[name].codes)[i] = codes_RC
+                each(coded[name].codes)[i] = codes_RC
                 if needed > how.damp:
                     raised.setdefault(name, {})[i] = needed
-    return found, raised
+    return coded, raised
 
 
 def _nearest(name: str, w: Tensor, rule: Rounding, bare: list[int], signs: Tensor | None) -> Coded:
-    """Scales under the rule, codes for later; the matrices `bare` whole, by row maximum."""
+    """Return scales under the rule, codes for later; the matrices `bare` whole, by row maximum."""
     scheme, count = f"rtn int{rule.bits} row maximum: no inputs", len(each(w))
     whole = quantised.nearest(name, w, replace(rule, sigmas=0.0), scheme, signs) if bare else None
     if whole is not None and len(bare) == count:
@@ -76,11 +76,11 @@ def _nearest(name: str, w: Tensor, rule: Rounding, bare: list[int], signs: Tenso
 
 
 def _problem(
-    place: Place, weights: Weights, hessians: Mapping[str, Tensor], found: Mapping[str, Coded]
+    place: Place, weights: Weights, hessians: Mapping[str, Tensor], coded: Mapping[str, Coded]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, Hessian and scale of one matrix, rotated where its codes will be."""
+    """Return weights, Hessian and scale of one matrix, rotated where its codes will be."""
     name, i = place
-    h, scale, signs = each(hessians[name])[i], each(found[name].scale)[i], found[name].signs
+    h, scale, signs = each(hessians[name])[i], each(coded[name].scale)[i], coded[name].signs
     w = each(weights[name].detach())[i].to(h.device)
     if signs is not None:
         signs = signs.to(h.device)
@@ -89,14 +89,14 @@ def _problem(
 
 
 def _alive(w: Tensor, h: Tensor) -> Tensor:
-    """w with 0 where the input was never anything but 0: a rotation would mix such weights in."""
+    """Return w with 0 where the input was never anything but 0: a rotation would mix such weights in."""
     return w.masked_fill(dead_columns(h)[..., None, :], 0)
 
 
 def notes(
     weights: Weights, names: list[str], hessians: Mapping[str, Tensor], rows: Mapping[str, list[int]]
 ) -> list[str]:
-    """What must be said of the inputs. ValueError where a Hessian does not fit its matrix."""
+    """List what must be said of the inputs. ValueError where a Hessian does not fit its matrix."""
     without, unreached, dead, few = list[str](), list[str](), list[str](), list[str]()
     for name in names:
         h, w = hessians.get(name), weights[name]
@@ -120,11 +120,11 @@ def notes(
         "columns whose input was always 0 became 0 in": (dead, ""),
         "fewer calibration rows than columns, so only damping decides between some": (few, ""),
     }
-    return [f"{text}: {', '.join(found)}{end}" for text, (found, end) in texts.items() if found]
+    return [f"{text}: {', '.join(some)}{end}" for text, (some, end) in texts.items() if some]
 
 
 def damped(raised: Raised, weights: Weights) -> list[str]:
-    """The note on matrices whose damping was raised."""
+    """Return the note on matrices whose damping was raised."""
     every = [f"{_called(n, i, weights[n])} ({d:g})" for n in sorted(raised) for i, d in sorted(raised[n].items())]
     return [f"damping raised until a factor existed: {', '.join(every)}"] if every else []
 

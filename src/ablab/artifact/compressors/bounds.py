@@ -71,7 +71,7 @@ class Rules:
     per: Per = "row"
 
     def of(self, name: str) -> Rounding:
-        """The rule of the matrix `name`."""
+        """Return the rule of the matrix `name`."""
         family = kind(name)
         bits, sigmas = vars(self.bits).get(family), vars(self.sigmas).get(family)
         return Rounding(
@@ -79,7 +79,7 @@ class Rules:
         )
 
     def check(self, *, clipped: bool) -> None:
-        """ValueError for the first number of bits or clip that is none; clipped: a clip is needed."""
+        """Refuse the first number of bits or clip that is none; clipped: a clip is needed."""
         check_bits(**{_name("bits", family): bits for family, bits in vars(self.bits).items()})
         every = {_name("sigmas", family): value for family, value in vars(self.sigmas).items()}
         for name, value in every.items():
@@ -95,11 +95,11 @@ def _name(setting: str, family: str) -> str:
 
 
 def check_small(small: int) -> None:
-    """ValueError for a size below which nothing is rounded that is none."""
+    """Refuse a size, below which nothing is rounded, that is none."""
     if small < 0:
         raise ValueError(f"small = {small} is negative; choose 0 or more")
 
 
 def smaller(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-    """`small` for a model of another width: matrices shrink with the square of d_model, and must stay above it."""
+    """Return `small` for a model of another width: matrices shrink with the square of d_model, and must stay above it."""
     return {"small": int(value_of(choice, "small", int) * (small["d_model"] / full["d_model"]) ** 2)}

@@ -43,7 +43,7 @@ class Calibration:
         return self._roles
 
     def hessians(self, tokens: int) -> dict[str, Tensor]:
-        """X^T X / rows of the inputs of each matrix, (d_in, d_in), or (n, d_in, d_in) for a stack of experts.
+        """Compute X^T X / rows of the inputs of each matrix, (d_in, d_in), or (n, d_in, d_in) for a stack of experts.
 
         The head's are the hidden states behind the final norm: of `lm_head.weight`, or of `embed.weight` where that is the
         head. fp32 (fp64 for a model in fp64), whatever the precision of the forward pass; on the model's device. A matrix
@@ -62,7 +62,7 @@ class Calibration:
         return {name: sums.mean(name) if name in stacks else sums.mean(name)[0] for name in sorted(sums.squares)}
 
     def _batches(self, tokens: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Tokens and document ids, int64 (B, T), FORWARD_TOKENS at most at once."""
+        """Yield tokens and document ids, int64 (B, T), FORWARD_TOKENS at most at once."""
         text = self.corpus.tokens if isinstance(self.corpus.tokens, Tokens) else Tokens([self.corpus.tokens])
         length = min(self.seq_len, tokens, len(text))
         if length < 1:
@@ -86,7 +86,7 @@ class _Sums:
         self._last: tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]] | None = None
 
     def add(self, name: str, x: Tensor, ends_E: Tensor | None = None) -> None:
-        """Inputs (..., d_in) of matrix `name`; of a stack, sorted by expert with `ends_E` the running count of rows."""
+        """Add inputs (..., d_in) of matrix `name`; of a stack, sorted by expert with `ends_E` the running count of rows."""
         if self._last is None or self._last[0] is not x or self._last[1] is not ends_E:
             self._last = (x, ends_E, _squares(x.flatten(0, -2), ends_E))
         square, rows = self._last[2]
@@ -101,7 +101,7 @@ class _Sums:
         self._last = None
 
     def mean(self, name: str) -> Tensor:
-        """The sum over the rows that there were; both halves alike."""
+        """Return the sum over the rows, divided by their number; both halves alike."""
         lower = self.squares.pop(name).tril()
         lower = lower / self.rows[name].clamp(min=1).to(lower)[:, None, None]
         return lower + lower.tril(-1).mT
@@ -118,16 +118,16 @@ def _squares(x_ND: Tensor, ends_E: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _square(x_NC: Tensor) -> Tensor:
-    """X^T X on and below the diagonal; above it nothing that means anything."""
-    found = x_NC.new_zeros(x_NC.shape[1], x_NC.shape[1])
+    """Compute X^T X on and below the diagonal; above it nothing that means anything."""
+    square_CC = x_NC.new_zeros(x_NC.shape[1], x_NC.shape[1])
     for start in range(0, x_NC.shape[1], STRIP):
-        found[start : start + STRIP, : start + STRIP] = x_NC[:, start : start + STRIP].mT @ x_NC[:, : start + STRIP]
-    return found
+        square_CC[start : start + STRIP, : start + STRIP] = x_NC[:, start : start + STRIP].mT @ x_NC[:, : start + STRIP]
+    return square_CC
 
 
 @contextlib.contextmanager
 def _watched(model: Decoder, sums: _Sums) -> Iterator[None]:
-    """Every matrix of the model hands its inputs to `sums`."""
+    """Have every matrix of the model hand its inputs to `sums`."""
 
     def watch(name: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
         return lambda _, given: sums.add(f"{name}.weight", *given[:2])

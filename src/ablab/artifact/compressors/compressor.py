@@ -22,7 +22,7 @@ class Compressor(Sized):
 
     @abstractmethod
     def quantise(self, weights: Weights, calibration: Calibration | None = None) -> Packed:
-        """The parts, what restoring needs, and the report; the same for the same weights in any order.
+        """Return the parts, what restoring needs, and the report; the same for the same weights in any order.
 
         calibration: within a study. Raises ValueError ("fault; cure").
         """
@@ -30,4 +30,4 @@ class Compressor(Sized):
     @staticmethod
     @abstractmethod
     def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
-        """The weights that are left, from nothing but the parts and `meta`: names, shapes and types as they were."""
+        """Restore the weights from nothing but the parts and `meta`: names, shapes and types as they were."""

@@ -15,7 +15,9 @@ from ablab.records.result import Corrected, Rotated
 
 
 def error(w: Tensor, one: Coded, hessian: Tensor | None) -> float:
-    """What is lost of a tensor: the mean square, or with the Hessian of its inputs tr(E H E^T), summed over its matrices."""
+    """Measure what is lost of a tensor: the mean square, or with the Hessian of its inputs tr(E H E^T), summed over its
+    matrices.
+    """
     off = w.double().to(one.codes.device) - one.value()
     if hessian is None:
         return float(off.square().mean())
@@ -23,7 +25,7 @@ def error(w: Tensor, one: Coded, hessian: Tensor | None) -> float:
 
 
 def turned(name: str, w: Tensor, plain: Coded, rotated: Coded, hessian: Tensor | None) -> tuple[Coded, Rotated]:
-    """The better of the two by `error`, and the row of the report that says why."""
+    """Return the better of the two by `error`, and the row of the report that says why."""
     assert rotated.signs is not None
     before, after = error(w, plain, hessian), error(w, rotated, hessian)
     spun, rule = hadamard.rotated(w.cpu(), rotated.signs.cpu()), plain.rule
@@ -46,7 +48,8 @@ def factored(
     asked: Lqer,
     hessians: Mapping[str, Tensor] | None = None,
 ) -> tuple[dict[str, Coded], list[Corrected]]:
-    """Low-rank factors for the asked number of tensors of largest |W - Q|_F, and a row of the report for each, largest first.
+    """Factor the asked number of tensors of largest |W - Q|_F; return all codes and a row of the report for each, largest
+    first.
 
     They are kept whatever they do: two bits may take more than they give, and then the row says so.
     """
@@ -55,22 +58,22 @@ def factored(
         return weights[name].double().cpu() - coded[name].value().cpu()
 
     sizes = {name: float(missed(name).norm()) for name in coded} if asked.tensors else {}
-    found, rows = dict(coded), []
+    every, rows = dict(coded), []
     for name in sorted(sizes, key=lambda name: (-sizes[name], name))[: asked.tensors]:
         old, off = coded[name], missed(name)
         factors = Factors(*(part.to(old.codes.device) for part in lqer.factors(off, asked.rank)))
-        found[name] = new = replace(old, factors=factors)
+        every[name] = new = replace(old, factors=factors)
         after = float((weights[name].double().cpu() - new.value().cpu()).norm())
         row: Corrected = {"name": name, "rank": factors.a.shape[-1], "error_before": sizes[name], "error_after": after}
         if hessians and name in hessians:
             row["layer_before"] = error(weights[name], old, hessians[name])
             row["layer_after"] = error(weights[name], new, hessians[name])
         rows.append(row)
-    return found, rows
+    return every, rows
 
 
 def unturned(names: list[str]) -> list[str]:
-    """The note on matrices that have no rotation."""
+    """Return the note on matrices that have no rotation."""
     if not names:
         return []
     return [f"hadamard: inputs that are no power of two stay as they are: {', '.join(names)}"]

@@ -9,7 +9,7 @@ import torch
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over the sorted names with the type, shape and bytes of each tensor."""
+    """Hash (sha256) over the sorted names with the type, shape and bytes of each tensor."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -67,11 +67,11 @@ class Gptq(Compressor):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """The settings for a smaller model: the same tensors are rounded, on a few hundred tokens."""
+        """Return the settings for a smaller model: the same tensors are rounded, on a few hundred tokens."""
         return {**bounds.smaller(choice, full, small), "tokens": min(value_of(choice, "tokens", int), MINIATURE_TOKENS)}
 
     def quantise(self, weights: Weights, calibration: Calibration | None = None) -> Packed:
-        """The parts, what restoring needs, and the report."""
+        """Return the parts, what restoring needs, and the report."""
         if calibration is None:
             raise ValueError("gptq rounds against inputs and has no calibration; pack within a study, or use rtn")
         quantised.refuse_nonfinite(weights)
@@ -98,5 +98,5 @@ class Gptq(Compressor):
 
     @staticmethod
     def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
-        """The weights that are left: names, shapes and types as they were."""
+        """Restore the weights: names, shapes and types as they were."""
         return quantised.restore(parts, meta)

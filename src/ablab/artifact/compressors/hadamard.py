@@ -17,17 +17,17 @@ SHOWN_BITS = (5, 6, 7, 8)
 
 
 def fits(columns: int) -> bool:
-    """Whether there is a rotation of this width: powers of two from 2 on."""
+    """Tell whether there is a rotation of this width: powers of two from 2 on."""
     return columns > 1 and columns & (columns - 1) == 0
 
 
 def signs(name: str, columns: int) -> Tensor:
-    """+1 or -1 for each input of tensor `name`, fp64."""
+    """Draw +1 or -1 for each input of tensor `name`, fp64."""
     return torch.from_numpy(2.0 * stream(0, "hadamard", name).integers(0, 2, columns) - 1.0)
 
 
 def transform(x: Tensor) -> Tensor:
-    """x H / sqrt(n) along the last dimension, fp64; its own inverse up to rounding."""
+    """Compute x H / sqrt(n) along the last dimension, fp64; its own inverse up to rounding."""
     n, half, y = x.shape[-1], 1, x.double()
     while half < n:
         one, other = y.unflatten(-1, (n // (2 * half), 2, half)).unbind(-2)
@@ -38,23 +38,23 @@ def transform(x: Tensor) -> Tensor:
 
 
 def rotated(w: Tensor, signs_C: Tensor) -> Tensor:
-    """The matrix (..., R, C) for rotated inputs, fp64."""
+    """Rotate the matrix (..., R, C) for rotated inputs, fp64."""
     return transform(w.double() * signs_C)
 
 
 def unrotated(w: Tensor, signs_C: Tensor) -> Tensor:
-    """The matrix for the inputs as they are, fp64."""
+    """Rotate the matrix back for the inputs as they are, fp64."""
     return transform(w) * signs_C
 
 
 def of_inputs(h_CC: Tensor, signs_C: Tensor) -> Tensor:
-    """The Hessian (..., C, C) of rotated inputs, fp64."""
+    """Return the Hessian (..., C, C) of rotated inputs, fp64."""
     half = transform(h_CC.double() * signs_C * signs_C[:, None])
     return transform(half.mT).mT
 
 
 def kurtosis(w: Tensor) -> float:
-    """Mean over rows of the fourth moment over the squared variance; 3 for normal numbers. Rows of equal numbers stay out."""
+    """Average over rows the fourth moment over the squared variance; 3 for normal numbers. Rows of equal numbers stay out."""
     off = w.double() - w.double().mean(-1, keepdim=True)
     variance = off.square().mean(-1)
     alive = variance > 0
@@ -62,7 +62,7 @@ def kurtosis(w: Tensor) -> float:
 
 
 def errors(w: Tensor, sigmas: float, per: Per) -> dict[str, float]:
-    """Mean square of what rounding to nearest takes from w, by number of bits."""
+    """Measure the mean square of what rounding to nearest takes from w, by number of bits."""
     wide = w.double()
     return {
         f"int{bits}": float((rounded(wide, bits, sigmas=sigmas, per=per) - wide).square().mean()) for bits in SHOWN_BITS

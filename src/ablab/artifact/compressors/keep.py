@@ -23,7 +23,7 @@ class Keep(Compressor):
     source = "ablab"
 
     def quantise(self, weights: Weights, calibration: object = None) -> Packed:
-        """Every tensor as an array, names sorted; types that numpy lacks (bfloat16, float8) as integers of their width.
+        """Store every tensor as an array, names sorted; types that numpy lacks (bfloat16, float8) as integers of their width.
 
         Raises ValueError for a tensor that is sparse, nested, quantised, or without numbers (meta).
         """
@@ -38,16 +38,16 @@ class Keep(Compressor):
                 foreign[name] = kind
                 array = tensor.view(SAME_WIDTH[tensor.element_size()]).numpy()
             parts.append(Part(name, array, None, kind))
-            found = counted.setdefault(f"keep {kind}", {"tensors": 0, "numbers": 0, "bytes": 0})
-            found["tensors"] += 1
-            found["numbers"] += tensor.numel()
-            found["bytes"] += tensor.numel() * tensor.element_size()
+            entry = counted.setdefault(f"keep {kind}", {"tensors": 0, "numbers": 0, "bytes": 0})
+            entry["tensors"] += 1
+            entry["numbers"] += tensor.numel()
+            entry["bytes"] += tensor.numel() * tensor.element_size()
         report: Artifact = {"schemes": counted, "predicted_bytes": None}
         return Packed(parts, {"types": foreign} if foreign else {}, report)
 
     @staticmethod
     def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
-        """The weights, bit for bit, in memory of their own."""
+        """Restore the weights, bit for bit, in memory of their own."""
         foreign, weights = meta.get("types", {}), {}
         if not fits(foreign, dict[str, str]):
             raise ValueError(misfit(foreign, dict[str, str]))

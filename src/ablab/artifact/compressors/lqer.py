@@ -26,7 +26,7 @@ class Factors(NamedTuple):
 
 
 def factors(error: Tensor, rank: int) -> Factors:
-    """The best factors of `rank` (at most what the matrix has) of each matrix of `error`, then rounded.
+    """Return the best factors of `rank` (at most what the matrix has) of each matrix of `error`, then rounded.
 
     Found from the smaller of E E^T and E^T E in fp64. The sign of a pair is free: the entry of A that is largest is made
     negative, since -2 is a code and 2 is none.
@@ -62,13 +62,13 @@ def _step(reach: Tensor) -> Tensor:
 
 
 def _grouped(flat: Tensor) -> Tensor:
-    """(..., N) in groups of GROUP, the last one filled with zeros."""
+    """Cut (..., N) into groups of GROUP, the last one filled with zeros."""
     out: Tensor = torch.nn.functional.pad(flat, (0, -flat.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
     return out
 
 
 def added(w: Tensor, f: Factors) -> Tensor:
-    """w + A B in fp64: one product of vectors after another, so that no order of summing is left to the machine."""
+    """Compute w + A B in fp64: one product of vectors after another, so that no order of summing is left to the machine."""
     a = f.a.double() * f.a_scale.double()[..., None, None]
     scaled = _grouped(f.b.double().flatten(-2)) * f.b_scale.double()[..., None]
     b = scaled.flatten(-2)[..., : f.b.shape[-2] * f.b.shape[-1]].unflatten(-1, f.b.shape[-2:])

@@ -26,7 +26,7 @@ class Passed(NamedTuple):
 
 
 def is_exact(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is kept bit for bit: whatever is no floating number, and routers.
+    """Tell whether a tensor is kept bit for bit: whatever is no floating number, and routers.
 
     Whole and truth values mean something else when they are rounded. A router's matrix and its bias make choices, and a
     choice that falls otherwise changes a token's whole path; they are small. Sinks, gains and mixes enter sums only and go
@@ -36,12 +36,12 @@ def is_exact(name: str, tensor: Tensor) -> bool:
 
 
 def is_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is one or more matrices, by its name and shape: vectors in a stack (`skips.weight_nD`) are none."""
+    """Tell whether a tensor is one or more matrices, by its name and shape: vectors in a stack (`skips.weight_nD`) are none."""
     return tensor.dim() >= 2 and name.rpartition(".")[2] == "weight"
 
 
 def passed(name: str, tensor: Tensor, policy: Policy, group: str) -> Passed:
-    """How `policy` keeps a tensor.
+    """Encode a tensor as `policy` keeps it.
 
     "fp16": every float in fp16. "int8" (parameter-golf #1716, "Path A v3"): small matrices int8 with a fp16 scale per row;
     other tensors of CONTROL numbers or more int8 with one fp32 scale; fewer numbers in fp16. Its bigram table, int6 by row
@@ -76,18 +76,18 @@ def passed(name: str, tensor: Tensor, policy: Policy, group: str) -> Passed:
 
 
 def reaches_end(scale: Tensor) -> bool:
-    """Whether a scale is the largest fp16: it may have been cut there."""
+    """Tell whether a scale is the largest fp16: it may have been cut there."""
     return bool((scale >= torch.finfo(torch.float16).max).any())
 
 
 def refuse_odd(name: str, tensor: Tensor) -> None:
-    """ValueError for a tensor whose numbers do not simply lie there: sparse, nested, quantised, or on no device."""
+    """Refuse a tensor whose numbers do not simply lie there: sparse, nested, quantised, or on no device."""
     if odd := oddity(tensor):
         raise ValueError(f"{name} is {odd}, which cannot be packed; give the numbers themselves, densely")
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """The numbers in C order; bf16, which numpy lacks, as the int16 of the same bits."""
+    """Return the numbers in C order; bf16, which numpy lacks, as the int16 of the same bits."""
     here = tensor.detach().cpu().contiguous()
     array: np.ndarray = (here.view(torch.int16) if here.dtype == torch.bfloat16 else here).numpy()
     return array

@@ -76,7 +76,7 @@ class Coded:
     bare: tuple[int, ...] = ()
 
     def value(self) -> Tensor:
-        """The matrix that is left, fp64: the one arithmetic by which it is judged here and restored later."""
+        """Compute the rounded matrix, fp64: the one arithmetic by which it is judged here and restored later."""
         return _value(self.codes, self.scale, self.signs, self.factors)
 
 
@@ -87,14 +87,14 @@ def _value(codes: Tensor, scale: Tensor, signs: Tensor | None, factors: Factors 
 
 
 def kind(name: str) -> str:
-    """The family of a matrix, by its path: attn, mlp, embedding, or matrix."""
+    """Return the family of a matrix, by its path: attn, mlp, embedding, or matrix."""
     if name in ("embed.weight", "lm_head.weight"):
         return "embedding"
     return "attn" if ".attn." in name else "mlp" if ".mlp." in name else "matrix"
 
 
 def group(name: str, tensor: Tensor) -> str:
-    """The role of a tensor for a codec: like lies beside like."""
+    """Return the role of a tensor for a codec: like is stored beside like."""
     if not is_matrix(name, tensor):
         return "control"
     module = name.split(".")[-2] if "." in name else ""
@@ -102,7 +102,7 @@ def group(name: str, tensor: Tensor) -> str:
 
 
 def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
-    """ValueError for the first tensor whose numbers are not there to be rounded, or are not finite."""
+    """Refuse the first tensor whose numbers are not there to be rounded, or are not finite."""
     for name in sorted(weights):
         refuse_odd(name, weights[name])
         if weights[name].is_floating_point() and weights[name].dtype not in ROUNDED:
@@ -113,7 +113,7 @@ def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:
 
 
 def matrices(weights: Mapping[str, Tensor], small: int) -> list[str]:
-    """Names of what is rounded: matrices of more than `small` numbers that are not kept exact, sorted."""
+    """List the names of what is rounded: matrices of more than `small` numbers that are not kept exact, sorted."""
     return [
         name
         for name in sorted(weights)
@@ -122,24 +122,24 @@ def matrices(weights: Mapping[str, Tensor], small: int) -> list[str]:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """fp32, or fp64 where it is: the type in which a matrix is rounded."""
+    """Convert to fp32 (fp64 stays): the type in which a matrix is rounded."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def entropy(bits: int, sigmas: float) -> float | None:
-    """Bits per code of normal numbers clipped at sigmas: 0.5 log2(2 pi e) - log2(sigmas / (2^(bits-1) - 1)).
+    """Return bits per code of normal numbers clipped at sigmas: 0.5 log2(2 pi e) - log2(sigmas / (2^(bits-1) - 1)).
 
     None without a clip (the step then hangs on one number), and below 1 bit, where steps are too coarse for the formula.
     Source: parameter-golf, PR #1394.
     """
     if not sigmas:
         return None
-    found = 0.5 * math.log2(2 * math.pi * math.e) - math.log2(sigmas / most(bits))
-    return found if found >= 1 else None
+    entropy = 0.5 * math.log2(2 * math.pi * math.e) - math.log2(sigmas / most(bits))
+    return entropy if entropy >= 1 else None
 
 
 def nearest(name: str, w: Tensor, rule: Rounding, scheme: str, signs: Tensor | None = None) -> Coded:
-    """A tensor rounded to nearest, its inputs rotated where signs are given. ValueError where fp16 cannot hold a scale."""
+    """Round a tensor to nearest, its inputs rotated where signs are given. ValueError where fp16 cannot hold a scale."""
     w = wide(w) if signs is None else hadamard.rotated(w, signs.to(w.device))
     scale = scales(w, rule.bits, sigmas=rule.sigmas, per=rule.per)
     if reaches_end(scale):
@@ -155,7 +155,7 @@ def pack(
     hadamard: list[Rotated],
     lqer: list[Corrected],
 ) -> Packed:
-    """Codes, and everything else as the policy keeps it, in the order of the names; the report counts them."""
+    """Pack the codes, and everything else as the policy keeps it, in the order of the names; the report counts them."""
     if odd := [name for name in sorted(weights) if ":" in name]:
         raise ValueError(f"{odd[0]} has a colon, which parts of a tensor have; rename it")
     parts, schemes, notes = list[Part](), _Schemes(), list(notes)
@@ -182,24 +182,24 @@ def pack(
 
 
 def _lost(weights: Mapping[str, Tensor], coded: Mapping[str, Coded]) -> list[str]:
-    """The note on rows whose largest code stays below half of their root mean square: their mean is far from 0.
+    """Return the note on rows whose largest code stays below half of their root mean square: their mean is far from 0.
 
     The clip is a number of standard deviations about 0, whatever the mean: that is the field's rule, and stays.
     """
-    found = []
+    names = []
     for name, one in sorted(coded.items()):
         size = weights[name].detach().double().square().mean(-1, keepdim=True).sqrt()  # a rotation leaves it as it is
         lost = (one.scale.double().to(size.device) * most(one.rule.bits) < size / 2).expand_as(size)
         if bool(lost.any()):
-            found.append(f"{name} ({int(lost.sum())} of {lost.numel()})")
-    if not found:
+            names.append(f"{name} ({int(lost.sum())} of {lost.numel()})")
+    if not names:
         return []
     why = "the clip in standard deviations takes most of rows whose mean is far from 0, or whose clip is narrow"
-    return [f"{why}: {', '.join(found)}; raise sigmas, or round by the largest magnitude (rtn, sigmas = 0)"]
+    return [f"{why}: {', '.join(names)}; raise sigmas, or round by the largest magnitude (rtn, sigmas = 0)"]
 
 
 def _parts(name: str, one: Coded, tensor: Tensor, schemes: _Schemes) -> tuple[list[Part], float | None]:
-    """The parts of a coded tensor and the bits that are predicted for them, None where nothing can be."""
+    """Return the parts of a coded tensor and the bits that are predicted for them, None where nothing can be."""
     scale = one.scale[..., 0] if one.rule.per == "row" else one.scale[..., 0, 0]
     parts = [
         Part(name, to_numpy(one.codes), one.rule.bits, group(name, tensor)),
@@ -223,7 +223,9 @@ def _parts(name: str, one: Coded, tensor: Tensor, schemes: _Schemes) -> tuple[li
 
 
 def _predicted(one: Coded) -> float | None:
-    """Bits of the codes by `entropy`; those of bare matrices, of which no formula speaks, by their measured entropy."""
+    """Predict the bits of the codes by `entropy`; those of bare matrices, of which no formula speaks, by their measured
+    entropy.
+    """
     every = one.codes.reshape(-1, *one.codes.shape[-2:])
     clipped = [i for i in range(len(every)) if i not in one.bare]
     bits = sum(measured_bits(every[i]) for i in one.bare)
@@ -238,7 +240,7 @@ def _predicted(one: Coded) -> float | None:
 
 
 def measured_bits(codes: Tensor) -> float:
-    """What codes cost by how often each occurs: -sum log2 of their shares."""
+    """Measure what codes cost by how often each occurs: -sum log2 of their shares."""
     counts = codes.unique(return_counts=True)[1].double()
     return float((counts * (counts.sum() / counts).log2()).sum())
 
@@ -264,11 +266,11 @@ def _size(parts: list[Part]) -> int:
 
 
 def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
-    """The tensors again, sorted by name, in the types that they had: the same bits each time, on any machine."""
+    """Restore the tensors, sorted by name, in the types that they had: the same bits each time, on any machine."""
     if not fits(meta, Meta):
         raise ValueError(misfit(meta, Meta))
     arrays = {part.name: part.array for part in parts}
-    found = {}
+    weights = {}
     for name in sorted(name for name in arrays if ":" not in name):
         stored = _tensor(arrays[name])
         dtype = getattr(torch, meta["dtypes"].get(name, "float32"))
@@ -278,12 +280,12 @@ def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
             signs = hadamard.signs(name, stored.shape[-1]) if name in meta["rotated"] else None
             keys = [f"{name}:{key}" for key in Factors._fields]
             factors = Factors(*(_tensor(arrays[key]) for key in keys)) if keys[0] in arrays else None
-            found[name] = _value(stored, scale, signs, factors).to(dtype)
+            weights[name] = _value(stored, scale, signs, factors).to(dtype)
         elif stored.dtype == torch.int16 and dtype == torch.bfloat16 and name in meta["dtypes"]:
-            found[name] = stored.view(torch.bfloat16)
+            weights[name] = stored.view(torch.bfloat16)
         else:
-            found[name] = stored.to(dtype) if stored.is_floating_point() else stored
-    return found
+            weights[name] = stored.to(dtype) if stored.is_floating_point() else stored
+    return weights
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -50,11 +50,11 @@ class Rtn(Compressor):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """The settings for a smaller model: the same tensors are rounded."""
+        """Return the settings for a smaller model: the same tensors are rounded."""
         return bounds.smaller(choice, full, small)
 
     def quantise(self, weights: Weights, calibration: object = None) -> Packed:
-        """The parts, what restoring needs, and the report."""
+        """Return the parts, what restoring needs, and the report."""
         quantised.refuse_nonfinite(weights)
         coded, rows, odd = {}, [], []
         for name in quantised.matrices(weights, self.small):
@@ -74,5 +74,5 @@ class Rtn(Compressor):
 
     @staticmethod
     def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
-        """The weights that are left: names, shapes and types as they were."""
+        """Restore the weights: names, shapes and types as they were."""
         return quantised.restore(parts, meta)

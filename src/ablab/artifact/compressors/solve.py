@@ -52,12 +52,12 @@ class Solved(NamedTuple):
 
 
 def dead_columns(h_nCC: Tensor) -> Tensor:
-    """bool (n, C): inputs that were never anything but 0."""
+    """Find dead inputs, bool (n, C): those that were never anything but 0."""
     return h_nCC.diagonal(dim1=-2, dim2=-1) == 0
 
 
 def solve(w_nRC: Tensor, h_nCC: Tensor, scale_nR1: Tensor, bits: int, how: How) -> Solved:
-    """Codes of n matrices of one size, each against the Hessian of its inputs.
+    """Round n matrices of one size, each against the Hessian of its inputs.
 
     A column that is dead weighs nothing in H and gets code 0. ValueError for a Hessian that is not finite or not positive.
     """
@@ -84,7 +84,8 @@ def solve(w_nRC: Tensor, h_nCC: Tensor, scale_nR1: Tensor, bits: int, how: How) 
 
 
 def _factor(h_CC: Tensor, dead_C: Tensor, order_C: Tensor, damp: float, out_CC: Tensor) -> float:
-    """The unit lower factor of the damped Hessian in this order into out_CC (column j divided by L_jj); returns the damping.
+    """Write the unit lower factor of the damped Hessian in this order into out_CC (column j divided by L_jj); returns the
+    damping.
 
     Dead columns get a diagonal of 1 and stay out of the mean, or they would damp the living ones.
     """
@@ -106,7 +107,7 @@ def _factor(h_CC: Tensor, dead_C: Tensor, order_C: Tensor, damp: float, out_CC: 
 
 
 def _rounded(v_nCR: Tensor, unit_nCC: Tensor, reach: int, block: int) -> Tensor:
-    """Columns in units of their row's scale to codes, the last first; errors are carried on by the unit lower factor."""
+    """Round columns in units of their row's scale to codes, the last first; errors are carried on by the unit lower factor."""
     error_nCR, columns = torch.empty_like(v_nCR), v_nCR.shape[1]
     for end in range(columns, 0, -block):
         start = max(0, end - block)
