@@ -32,13 +32,13 @@ class Noted(dict[str, object]):
 
 
 def noted(settings: Settings) -> tuple[Settings, Noted]:
-    """The settings, and the same table as what it notes."""
+    """Return the settings, and the same table as what it notes."""
     table = Noted(settings)
     return cast(Settings, table), table
 
 
 def table(choice: Choice, key: str) -> Choice:
-    """A sub-choice of a lever, of which nothing inside is read yet."""
+    """Return a sub-choice of a lever, of which nothing inside is read yet."""
     value = choice[key]
     assert isinstance(value, dict)
     return value
@@ -54,7 +54,7 @@ def _inside(key: str, value: object, known: dict[tuple[str, str], Noted]) -> obj
 
 
 def unread(settings: Noted, place: str = "") -> Iterator[tuple[str, object]]:
-    """(place, value) of what was not read; a table of which nothing was read is one."""
+    """Yield (place, value) of what was not read; a table of which nothing was read is one."""
     for key, value in settings.items():
         here = f"{place}.{key}" if place else key
         tables = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, Noted)]
@@ -67,7 +67,7 @@ def unread(settings: Noted, place: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _touched(table: Noted) -> bool:
-    """Whether anything that is no table was read of it or of what is inside."""
+    """Tell whether anything that is no table was read of it or of what is inside."""
     inside = [one for value in table.values() for one in (value if isinstance(value, list) else [value])]
     leaves = {key for key, value in table.items() if not isinstance(value, Noted)}
     return bool(table.read & leaves) or any(_touched(one) for one in inside if isinstance(one, Noted))

@@ -78,47 +78,47 @@ def audit(
     CheckFailed where the file is no bundle, was changed, or was made by another version of ablab.
     """
     bundle = bundles.opened(path)
-    found = Audit(bundle.key)
+    result = Audit(bundle.key)
     for name in bundle.index["members"]:
         bundle.extract(name, folder / "bundle" / name)
-    found.held.append(f"all {len(bundle.index['members'])} files match the index, and the index its digest")
+    result.held.append(f"all {len(bundle.index['members'])} files match the index, and the index its digest")
     try:
         plan = _plan(bundle, folder / "bundle")  # whose store is called what the bundle says: apart from the second one
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise _other(bundle, f"holds what no bundle has ({type(error).__name__}: {error})") from error
-    found.take(
+    result.take(
         f"{len(bundle.index['runs'])} runs lie under the keys of what the study asks", lambda: _keys(bundle, plan)
     )
-    if found.broken:
-        return found
-    found.take(
+    if result.broken:
+        return result
+    result.take(
         "every record matches its digest, every score its record, every level its scores", lambda: _records(plan)
     )
-    found.take(
+    result.take(
         "every row of the ledger, the decisions and the metrics follows from the one before", lambda: _chains(plan)
     )
-    if not found.broken:
-        found.noted += _source(plan)
-    found.take("the judgement made again from the scores is the bundled one", lambda: _judged(plan))
-    if not found.broken:
-        found.take("no warning was left out of the pages", lambda: _notes(plan, found))
-    found.take("the pages say what the verdict says", lambda: _pages(plan))
+    if not result.broken:
+        result.noted += _source(plan)
+    result.take("the judgement made again from the scores is the bundled one", lambda: _judged(plan))
+    if not result.broken:
+        result.take("no warning was left out of the pages", lambda: _notes(plan, result))
+    result.take("the pages say what the verdict says", lambda: _pages(plan))
     if data is None:
-        found.noted.append("no run was trained again: name the folder of the data with --data")
-    elif not found.broken:
+        result.noted.append("no run was trained again: name the folder of the data with --data")
+    elif not result.broken:
         try:
-            retrain.again(bundle, plan, folder / "again", data, salt=salt, tolerance=tolerance, found=found, say=say)
-            if found.retrained is not None and not salt:
-                found.noted.append(
+            retrain.again(bundle, plan, folder / "again", data, salt=salt, tolerance=tolerance, result=result, say=say)
+            if result.retrained is not None and not salt:
+                result.noted.append(
                     "the digest of the bundle alone chose that run: with --salt WORD, a word of yours, nobody could have known"
                 )
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            found.broken.append(f"no run can be trained again ({type(error).__name__}: {error})")
-    return found
+            result.broken.append(f"no run can be trained again ({type(error).__name__}: {error})")
+    return result
 
 
 def _plan(bundle: Bundle, folder: Path) -> Plan:
-    """The plan of the bundled study on the bundled store: its corpora are known by their manifests alone."""
+    """Make the plan of the bundled study on the bundled store: its corpora are known by their manifests alone."""
     if "levers" in read(folder / bundles.STUDY)[1]:
         raise _other(bundle, "names lever files, whose code a bundle does not carry and an audit does not run")
     study, store = load(folder / bundles.STUDY, bundle.index["scale"]), _store(bundle, folder)
@@ -140,7 +140,7 @@ def _plan(bundle: Bundle, folder: Path) -> Plan:
 
 
 def _store(bundle: Bundle, folder: Path) -> Store:
-    """The bundled store under the name that it had, which its texts begin paths with."""
+    """Open the bundled store under the name that it had, which its texts begin paths with."""
     if bundle.index["root"] == "study":
         return Store(folder / "store")
     return Store((folder / "store").rename(folder / bundle.index["root"]))
@@ -156,7 +156,7 @@ def _where(bundle: Bundle) -> Where:
 
 
 def _known(bundle: Bundle, store: Store, key: str) -> Corpus:
-    """A corpus of which only the manifest and the counts are known: its texts are not in the bundle."""
+    """Return a corpus of which only the manifest and the counts are known: its texts are not in the bundle."""
     told, path = bundle.index["counts"].get(key), store.data / key
     if not fits(told, dict[str, int]) or any(told.get(name, -1) < 0 for name in bundles.COUNTED):
         raise _other(bundle, f"does not say how much corpus {key[:8]} holds")
@@ -172,21 +172,21 @@ def _known(bundle: Bundle, store: Store, key: str) -> Corpus:
 
 
 def _keys(bundle: Bundle, plan: Plan) -> list[str]:
-    """What of the runs that the index lists does not lie under the key that the study, read here, gives them."""
-    found = []
+    """List what of the indexed runs is not stored under the key that the study, read here, gives them."""
+    faults = []
     for row in bundle.index["runs"]:
         if not fits(row, bundles.Bundled) or (run := plan.runs.get((row["arm"], row["seed"]))) is None:
-            found.append(f"the index lists a run that the study does not have: {row!r}"[:200])
+            faults.append(f"the index lists a run that the study does not have: {row!r}"[:200])
         elif (run.train_key, run.score_keys) != (row["train"], row["score"]):
             made = f"{bundle.index.get('ablab')}, commit {bundle.index.get('commit')}"
             text = "lies under other keys than this ablab gives it; audit it with the one that made it"
-            found.append(f"{run.arm}, seed {run.seed}: {text} ({made})")
-    return found
+            faults.append(f"{run.arm}, seed {run.seed}: {text} ({made})")
+    return faults
 
 
 def _records(plan: Plan) -> list[str]:
-    """Records that were changed, scores that are not the recorded ones, metrics that are not those of the scores."""
-    found = []
+    """List records that were changed, scores that are not the recorded ones, metrics that are not those of the scores."""
+    faults = []
     for run in plan.runs.values():
         place = f"{run.arm}, seed {run.seed}"
         try:
@@ -197,20 +197,20 @@ def _records(plan: Plan) -> list[str]:
                     continue
                 scores = Scores.load(plan.store.score(key), result)
                 if (result["probe"] is None) is not decides(run.settings["stage"][stage]["evaluate"]):
-                    found.append(f"{place}, stage {stage}: its record says that it is another kind of evaluation")
+                    faults.append(f"{place}, stage {stage}: its record says that it is another kind of evaluation")
                 for name, own in finite(scores.metrics).items():
                     if not close(told := result["metrics"].get(name), own):
                         fault = f"{name} is {shown(told)} in the record and {shown(own)} in its scores"
-                        found.append(f"{place}, stage {stage}: {fault}")
+                        faults.append(f"{place}, stage {stage}: {fault}")
         except Refused as refused:
-            found += [f"{place}: {fault.fault}" for fault in refused.faults]
-    return found
+            faults += [f"{place}: {fault.fault}" for fault in refused.faults]
+    return faults
 
 
 def _chains(plan: Plan) -> list[str]:
-    """Rows that were edited, taken out or moved; and what the page itself says of the store that was bundled."""
+    """List rows that were edited, taken out or moved; and what the page itself says of the store that was bundled."""
     told = read_json(plan.directory / "verdict.json", form=dict[str, object]).get("changed")
-    found = [f"the page says of its store: {text}" for text in (told if isinstance(told, list) else ())]
+    faults = [f"the page says of its store: {text}" for text in (told if isinstance(told, list) else ())]
     own: list[tuple[Path, str, tuple[str, ...]]] = [
         (plan.directory / "ledger.jsonl", "", ()),
         (plan.store.root / "decisions.jsonl", "", ()),
@@ -221,12 +221,12 @@ def _chains(plan: Plan) -> list[str]:
     for path, end, aside in own:
         lines = read_whole(path).splitlines(keepends=True) if path.exists() else []
         said, _, _ = chain.check(iter(lines), aside=aside, end=end)
-        found += [f"{path.parent.name}/{path.name}: {text}" for text in said]
-    return found
+        faults += [f"{path.parent.name}/{path.name}: {text}" for text in said]
+    return faults
 
 
 def _source(plan: Plan) -> list[str]:
-    """What there is to say of the code that made the results, beside the code that reads them."""
+    """Say how the code that made the results differs from the code that reads them."""
     try:
         return sources.notes(plan)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -234,7 +234,7 @@ def _source(plan: Plan) -> list[str]:
 
 
 def _judged(plan: Plan) -> list[str]:
-    """Where the judgement made again differs from the bundled one."""
+    """List where the judgement made again differs from the bundled one."""
     before = read_json(plan.directory / "verdict.json", "arms", "decided_by", "data", form=dict[str, object])
     after = judge.conclude(plan)
     write_json(plan.directory / "verdict.json", before)  # the pages are held against this one
@@ -248,8 +248,8 @@ class _Notes(TypedDict):
     environment: dict[str, object]
 
 
-def _notes(plan: Plan, found: Audit) -> list[str]:
-    """Notes that the bundled verdict left out, though they follow from its records; those that only it has are noted.
+def _notes(plan: Plan, result: Audit) -> list[str]:
+    """List notes that the bundled verdict left out, though they follow from its records; those that only it has are noted.
 
     What is said of code is of the code that judges: that which bundled may have been another one than this.
     """
@@ -258,7 +258,7 @@ def _notes(plan: Plan, found: Audit) -> list[str]:
     own = [*verdict["notes"], *judge.on_record(plan, judge.decisions(plan, keep=False)), *judge.notes(plan)]
     said = _shareable(plan, own)
     here = set(_shareable(plan, sources.notes(plan)))
-    found.noted += [
+    result.noted += [
         f"a note of the pages that is not found here: {text}" for text in before["notes"] if text not in said
     ]
     lost = [f"the pages leave out: {text}" for text in said if text not in before["notes"] and text not in here]
@@ -271,7 +271,7 @@ def _shareable(plan: Plan, texts: list[str]) -> list[str]:
 
 
 def _lasting(verdict: Mapping[str, object]) -> dict[str, object]:
-    """What of a verdict another machine must find as well. The digest of a manifest is of its paths, too."""
+    """Return what of a verdict another machine must reproduce. The digest of a manifest is of its paths, too."""
     told = verdict["data"]
     if not fits(told, list[dict[str, object]]):
         raise TypeError(f"a verdict {misfit(told, list[dict[str, object]], 'data')}")
@@ -280,14 +280,14 @@ def _lasting(verdict: Mapping[str, object]) -> dict[str, object]:
 
 
 def _pages(plan: Plan) -> list[str]:
-    """Pages of the bundle that are not what its verdict is written out as."""
+    """List pages of the bundle that are not what its verdict is written out as."""
     from ablab.report import html, markdown
 
-    verdict, found = read_json(plan.directory / "verdict.json", form=Answer), []
+    verdict, faults = read_json(plan.directory / "verdict.json", form=Answer), []
     for name, page in (("report.html", html.page), ("report.md", markdown.page)):
         if (plan.directory / name).read_text(encoding="utf-8") != page(verdict):
-            found.append(f"{name} is not the page of its verdict.json")
-    return found
+            faults.append(f"{name} is not the page of its verdict.json")
+    return faults
 
 
 def _other(bundle: Bundle, fault: str) -> CheckFailed:

@@ -1,4 +1,4 @@
-"""What an audit has found of a bundle."""
+"""The result of auditing a bundle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Retrained(TypedDict):
 
 @dataclass
 class Audit:
-    """What was found, in sentences: what holds, what does not, and what a reader must know besides.
+    """The result of an audit, in sentences: what holds, what does not, and what a reader must know besides.
 
     retrained is the run that was made again, if any.
     """
@@ -51,7 +51,7 @@ class Audit:
         }
 
     def take(self, held: str, look: Callable[[], list[str]]) -> None:
-        """One check: the sentence where it finds nothing, else what it finds."""
+        """Do one check: adds the sentence where it sees nothing, else what it sees."""
         try:
             broken = look()
         except Refused as refused:

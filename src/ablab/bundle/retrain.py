@@ -47,7 +47,7 @@ OF_CORPUS = ("counts", "tokenizer", "files", "parts", "dtype", "looked_at")  # o
 
 
 def chosen(key: str, salt: str, plan: Plan) -> Run | None:
-    """The run that a bundle's digest and the auditor's own word choose among those that ended; None where none can be made.
+    """Choose the run by a bundle's digest and the auditor's own word, among those that ended; None where none can be made.
 
     However it says that it ended, after how many steps: whoever made the bundle could keep a run out of the choice by that.
     Those trained elsewhere cannot be made again, nor those of a budget in seconds, which end elsewhere every time.
@@ -76,39 +76,39 @@ def again(
     *,
     salt: str,
     tolerance: float | None,
-    found: Audit,
+    result: Audit,
     say: Callable[[str], None],
 ) -> None:
-    """Prepare the data, train and score the chosen run in the store `folder`, and put what comes of it into `found`."""
+    """Prepare the data, train and score the chosen run in the store `folder`, and put what comes of it into `result`."""
     run = chosen(bundle.key, salt, plan)
     if run is None:
-        found.noted.append(f"no run was trained again: {_none(plan)}")
+        result.noted.append(f"no run was trained again: {_none(plan)}")
         return
     done = plan.store.trained(run.train_key)
     assert done is not None
     if type(threads := done.get("threads")) is not int or threads < 1:
-        found.broken.append(f"{run.arm}, seed {run.seed}: says that {threads!r} threads made it")
+        result.broken.append(f"{run.arm}, seed {run.seed}: says that {threads!r} threads made it")
         return
     machine.require(plan.where.device)
     mine = _plan(plan, folder, data, say)
     ours = mine.runs[run.arm, run.seed]
     if other := _other_data(plan, mine):
-        found.broken += other
+        result.broken += other
         return
     keys = ", ".join(key[:8] for key in plan.corpora)
-    found.held.append(f"the data at hand are the corpus of the bundle ({keys}), with its counts and groups")
+    result.held.append(f"the data at hand are the corpus of the bundle ({keys}), with its counts and groups")
     say(f"training {run.arm}, seed {run.seed} again: it took {done['seconds']:,.0f} s")
     # more than there are cores would be no faster, and a number of millions takes the machine down
     torch.set_num_threads(min(threads, max(machine.cores(), torch.get_num_threads())))
     work.do(ours, store=mine.store, where=mine.where, mirrors=(), stop=lambda: False, say=say)
     allowed = plan.study.decision["matters"] / 2 if tolerance is None else tolerance
-    found.retrained = compared(plan, run, mine.store, allowed)
-    said = found.retrained["sentence"]
-    (found.held if found.retrained["holds"] else found.broken).append(said)
+    result.retrained = compared(plan, run, mine.store, allowed)
+    said = result.retrained["sentence"]
+    (result.held if result.retrained["holds"] else result.broken).append(said)
 
 
 def _plan(plan: Plan, folder: Path, data: Path, say: Callable[[str], None]) -> Plan:
-    """The study's plan on an empty store and the data at hand."""
+    """Plan the study on an empty store and the data at hand."""
     study = load(plan.study.path, plan.study.scale, folder=data.absolute())
     store = Store(folder)
     of_arm = corpora.prepared(study, store, say)
@@ -116,7 +116,7 @@ def _plan(plan: Plan, folder: Path, data: Path, say: Callable[[str], None]) -> P
 
 
 def _none(plan: Plan) -> str:
-    """Why no run of a study can be trained again."""
+    """Say why no run of a study can be trained again."""
     trained = [run for run in plan.runs.values() if plan.store.trained(run.train_key) is not None]
     if not trained:
         return "the bundle holds none"
@@ -126,28 +126,30 @@ def _none(plan: Plan) -> str:
 
 
 def _other_data(plan: Plan, mine: Plan) -> list[str]:
-    """Where the data at hand are not what the bundle says of them: another corpus, other counts, other groups."""
-    found = []
+    """List where the data at hand are not what the bundle says of them: another corpus, other counts, other groups."""
+    differences = []
     for arm in plan.study.with_baseline:
         one, other = (each.corpus(each.runs[arm, each.seeds[0]]) for each in (plan, mine))
         if one.key != other.key:
             fault = f"the data at hand are another corpus ({other.key[:8]}) than the bundled runs have ({one.key[:8]})"
-            found.append(fault)
+            differences.append(fault)
             continue
         counts = [(c.n_train, len(c.valid), c.valid.n_targets, c.valid.n_scored_bytes) for c in (one, other)]
         told = [{name: c.manifest.get(name) for name in OF_CORPUS} for c in (one, other)]
         if counts[0] != counts[1] or told[0] != told[1]:
-            found.append(
+            differences.append(
                 f"the bundle counts other tokens, documents or bytes of corpus {one.key[:8]} than the data hold"
             )
         groups = [None if c.groups is None else c.groups.numbers.tolist() for c in (one, other)]
         if groups[0] != groups[1]:
-            found.append(f"the bundle groups the held-out documents of corpus {one.key[:8]} otherwise than the data do")
-    return list(dict.fromkeys(found))
+            differences.append(
+                f"the bundle groups the held-out documents of corpus {one.key[:8]} otherwise than the data do"
+            )
+    return list(dict.fromkeys(differences))
 
 
 def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> Retrained:
-    """The bundled run beside the one made again in `store`."""
+    """Compare the bundled run with the one made again in `store`."""
     theirs, ours = plan.store.trained(run.train_key), store.trained(run.train_key)
     assert theirs is not None
     place = f"{run.arm}, seed {run.seed}, trained again"
@@ -188,7 +190,7 @@ def compared(plan: Plan, run: Run, store: Store, tolerance: float) -> Retrained:
 
 
 def _unlike(before: Mapping[str, object], after: Mapping[str, object], names: tuple[str, ...] | None) -> list[str]:
-    """Where two records differ in the fields `names`; in all but those of their making where that is None."""
+    """List what two records have otherwise in the fields `names`; in all but those of their making where that is None."""
     one, other = (
         {name: held for name, held in record.items() if (name not in MAKING if names is None else name in names)}
         for record in (before, after)
@@ -197,17 +199,17 @@ def _unlike(before: Mapping[str, object], after: Mapping[str, object], names: tu
 
 
 def _other(before: Scores, after: Scores) -> list[str]:
-    """What two evaluations of one text count that is not equal."""
-    found = [name for name in ("tokens", "bytes") if not np.array_equal(getattr(before, name), getattr(after, name))]
+    """List what two evaluations of one text count that is not equal."""
+    names = [name for name in ("tokens", "bytes") if not np.array_equal(getattr(before, name), getattr(after, name))]
     for span in before.spans.keys() | after.spans.keys():
         one, other = (scores.spans.get(span, {}).get("tokens") for scores in (before, after))
         if one is None or other is None or not np.array_equal(one, other):
-            found.append(f"tokens of {span}")
-    return [f"other {name} of the documents were scored" for name in found]
+            names.append(f"tokens of {span}")
+    return [f"other {name} of the documents were scored" for name in names]
 
 
 def _bits(before: Scores, after: Scores) -> list[str]:
-    """Nats that are not the same bit for bit."""
+    """Say which nats are not the same bit for bit."""
     pairs = [("nats", before.nats, after.nats)]
     spans = before.spans.keys() & after.spans.keys()
     pairs += [(f"nats of {name}", before.spans[name]["nats"], after.spans[name]["nats"]) for name in spans]
@@ -215,12 +217,12 @@ def _bits(before: Scores, after: Scores) -> list[str]:
 
 
 def _kinds(result: Result) -> list[str]:
-    """Which rules a stage violated; what stands behind the colon holds numbers of the machine."""
+    """List the rules that a stage violated; what stands behind the colon holds numbers of the machine."""
     return sorted({violation.partition(":")[0] for violation in result["violations"]})
 
 
-def _first(found: list[str]) -> str:
-    return found[0] + (f", and {len(found) - 1} more" if len(found) > 1 else "")
+def _first(texts: list[str]) -> str:
+    return texts[0] + (f", and {len(texts) - 1} more" if len(texts) > 1 else "")
 
 
 def _row(

@@ -181,9 +181,9 @@ def opened(path: Path) -> Bundle:
             path, f"cannot be read as a bundle ({error})", "give the file that `ablab bundle` wrote"
         ) from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        found = index.get("format") if isinstance(index, dict) else index
+        form = index.get("format") if isinstance(index, dict) else index
         raise _broken(
-            path, f"is of format {found!r}, and this ablab reads {FORMAT}", "audit it with the ablab that wrote it"
+            path, f"is of format {form!r}, and this ablab reads {FORMAT}", "audit it with the ablab that wrote it"
         )
     if (fault := changed(index, path, _AGAIN)) is not None:
         raise CheckFailed(fault)
@@ -211,12 +211,12 @@ def _check_index(path: Path, index: Mapping[str, object], names: list[str]) -> N
 
 
 def _in_way(name: str, members: Collection[str]) -> bool:
-    """Whether a member lies below another one, or a part of its name is longer than that of a file."""
+    """Tell whether a member lies below another one, or a part of its name is longer than that of a file."""
     return any(str(above) in members for above in Path(name).parents) or any(len(one) > 200 for one in Path(name).parts)
 
 
 def _told(data: bytes | Path) -> File:
-    """A member as the index lists it."""
+    """Describe a member as the index lists it."""
     if isinstance(data, Path):
         return {"size": data.stat().st_size, "sha256": sha256_file(data)}
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -227,7 +227,7 @@ def _opened(data: bytes | Path) -> IO[bytes]:
 
 
 def _plain(name: str, one: object) -> bool:
-    """Whether an entry of the index is a plain name below the bundle with a size and a sha256."""
+    """Tell whether an entry of the index is a plain name below the bundle with a size and a sha256."""
     if not _NAME.fullmatch(name) or len(name) > 500 or name.split("/")[0] not in ("study", "store"):
         return False
     return (
@@ -239,7 +239,7 @@ def _plain(name: str, one: object) -> bool:
 
 
 def _members(plan: Plan, answer: Answer, weights: bool) -> Iterator[tuple[str, bytes | Path]]:
-    """(name, content) of everything but the index."""
+    """Yield (name, content) of everything but the index."""
     yield STUDY, plan.study.source.encode()
     yield from _scripts(plan)
     folder = f"store/studies/{plan.directory.name}"
@@ -251,19 +251,19 @@ def _members(plan: Plan, answer: Answer, weights: bool) -> Iterator[tuple[str, b
             yield f"{folder}/{name}", _lines(_clean(plan, read_lines(plan.directory / name)))
     if failed := given_up.failures(plan):
         yield f"{folder}/failed.json", _text(_clean(plan, failed))
-    found = history.record(plan)
-    yield "store/decisions.jsonl", _lines(_clean(plan, list(_decisions(plan, found))))
+    rows = history.record(plan)
+    yield "store/decisions.jsonl", _lines(_clean(plan, list(_decisions(plan, rows))))
     for corpus in plan.corpora.values():
         manifest = _clean(plan, corpus.manifest)
         yield f"store/data/{corpus.key}/manifest.json", _text(manifest | {"digest": digest_of_manifest(manifest)})
         if corpus.groups is not None:
             name = f"groups/{key_of([corpus.key, corpus.groups.by])}.json"
             yield f"store/data/{name}", _own(plan.store.data / name)
-    yield from _results(plan, found, weights)
+    yield from _results(plan, rows, weights)
 
 
 def _scripts(plan: Plan) -> Iterator[tuple[str, bytes | Path]]:
-    """The scripts that stages count, as the study names them: their bytes are in the artifact, so in the key."""
+    """Yield the scripts that stages count, as the study names them: their bytes are in the artifact, so in the key."""
     folder = plan.study.path.parent.absolute()
     every = {stage["code"] for arm in plan.study.with_baseline.values() for stage in arm.settings["stage"].values()}
     for script in sorted(filter(None, every)):
@@ -281,21 +281,21 @@ def _scripts(plan: Plan) -> Iterator[tuple[str, bytes | Path]]:
         yield name, read_whole(Path(script))
 
 
-def _decisions(plan: Plan, found: list[Asked]) -> Iterator[Mapping[str, object]]:
-    """The decisions that bear on the study's words, each followed by its events, and no others."""
-    mine = found[history.own(plan, found)]
-    for row in found:
+def _decisions(plan: Plan, rows: list[Asked]) -> Iterator[Mapping[str, object]]:
+    """Yield the decisions that bear on the study's words, each followed by its events, and no others."""
+    mine = rows[history.own(plan, rows)]
+    for row in rows:
         if row is mine or history.shares(row, mine):
             yield {key: value for key, value in row.items() if key != "firsts"}
             yield from row["firsts"].values()
 
 
-def _results(plan: Plan, found: list[Asked], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
-    """What every training and stage left; of other studies' results on the same contrasts the records alone."""
+def _results(plan: Plan, rows: list[Asked], weights: bool) -> Iterator[tuple[str, bytes | Path]]:
+    """Yield what every training and stage left; of other studies' results on the same contrasts the records alone."""
     trained = {run.train_key: run for run in plan.runs.values()}
     scored = {key for run in plan.runs.values() for key in run.score_keys.values()}
-    mine = found[history.own(plan, found)]
-    pairs = [entry for row in found if row is mine or history.shares(row, mine) for entry in row.get("contrasts", ())]
+    mine = rows[history.own(plan, rows)]
+    pairs = [entry for row in rows if row is mine or history.shares(row, mine) for entry in row.get("contrasts", ())]
     others = {key for entry in pairs for pair in entry["pairs"] for key in pair[1:]} - scored
     also = {key for entry in pairs for pair in entry.get("trained", ()) for key in pair} - trained.keys()
     for key in sorted({*trained, *also}):
@@ -323,12 +323,12 @@ def _files(folder: Path, name: str, files: list[str]) -> Iterator[tuple[str, byt
 
 
 def _own(path: Path) -> Path:
-    """A file of the store or the study that goes into the bundle as it is. CheckFailed for a link, or what is no file.
+    """Return a file of the store or the study that goes into the bundle as it is. CheckFailed for a link, or what is no file.
 
     Store and study may be a stranger's, and a bundle is passed on: behind a link may lie whatever else this user can read.
     """
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or path.parent.resolve() != path.parent.absolute():
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or path.parent.resolve() != path.parent.absolute():
         raise _other_file(path, "is a link, lies behind one, or is no file: what it leads to would be passed on")
     return path
 
@@ -342,13 +342,13 @@ def _run(run: Run) -> Bundled:
 
 
 def _counts(corpus: Corpus) -> dict[str, int]:
-    """What of a corpus the verdict counts, so that it need not be there."""
+    """Return what of a corpus the verdict counts, so that it need not be there."""
     valid = corpus.valid
     return dict(zip(COUNTED, (corpus.n_train, len(valid), valid.n_targets, valid.n_scored_bytes), strict=True))
 
 
 def _adopted(plan: Plan) -> dict[str, list[str]]:
-    """Weights that were trained elsewhere: the file as the study's folder sees it -> the sha256 of what it held."""
+    """Return weights that were trained elsewhere: the file as the study's folder sees it -> the sha256 of what it held."""
     folder, kept = plan.study.path.parent.absolute(), {}
     for run in plan.runs.values():
         for file in run.settings["train"]["weights"] or ():
@@ -358,7 +358,7 @@ def _adopted(plan: Plan) -> dict[str, list[str]]:
 
 
 def _clean(plan: Plan, value: T) -> T:
-    """`value` without paths of the machine."""
+    """Return `value` without paths of the machine."""
     return shareable(value, folder=plan.study.path.parent, root=plan.store.root)
 
 
@@ -367,13 +367,13 @@ def _text(value: object) -> bytes:
 
 
 def _lines(rows: Iterable[Mapping[str, object]]) -> bytes:
-    """Rows with a chain of their own: some are left out, and paths in them are shorter."""
-    found, before = [], ""
+    """Write rows with a chain of their own: some are left out, and paths in them are shorter."""
+    lines, before = [], ""
     for row in rows:
         row = chain.linked(row, before)
         before = str(row[chain.FIELD])
-        found.append(json.dumps(row, allow_nan=False) + "\n")
-    return "".join(found).encode()
+        lines.append(json.dumps(row, allow_nan=False) + "\n")
+    return "".join(lines).encode()
 
 
 def _broken(path: Path, fault: str, cure: str = _AGAIN) -> CheckFailed:

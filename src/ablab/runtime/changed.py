@@ -15,7 +15,8 @@ UNKNOWN = f"was made before the hash of the source was kept: {UNTOLD}"
 
 
 def code(kept: MadeBy, here: MadeBy, folder: Path | None = None) -> list[str]:
-    """The files that differ between what a result keeps (`source`) and what there is `here`; nothing of one that keeps none.
+    """List the files that differ between what a result keeps (`source`) and what there is `here`; nothing of one that keeps
+    none.
 
     folder: that of the result, whose `source.json` names functions.
     """
@@ -23,21 +24,21 @@ def code(kept: MadeBy, here: MadeBy, folder: Path | None = None) -> list[str]:
 
 
 def since(kept: MadeBy, here: MadeBy, folder: Path) -> list[str]:
-    """The files, the torch and the machine that differ: what half a run must share with its other half.
+    """List the files, the torch and the machine that differ: what half a run must share with its other half.
 
     `machine` of both is `ablab.runtime.machine.kind`: chip, instruction set, torch.
     """
-    found = code(kept, here, folder)
+    changes = code(kept, here, folder)
     (before, old), (now, new) = (str(one.get("machine", "")).rpartition(", torch ")[::2] for one in (kept, here))
     if "machine" in kept and old != new:
-        found.append(f"torch {old} became {new}")
+        changes.append(f"torch {old} became {new}")
     if "machine" in kept and before != now:
-        found.append(f"the machine {before} became {now}")
-    return found
+        changes.append(f"the machine {before} became {now}")
+    return changes
 
 
 def refused(place: Path, what: str, differences: Sequence[str]) -> CheckFailed:
-    """The refusal of `what` in the folder `place`."""
+    """Word the refusal of `what` in the folder `place`."""
     fault = f"{what} was made otherwise: {'; '.join(differences)}"
     cure = f"put that back as it was, delete {place} to have it made again, or take it as it is with {FLAG}"
     return CheckFailed(Fault(str(place), fault, cure))

@@ -23,13 +23,13 @@ class Held:
     handle: int
 
     def check(self) -> None:
-        """Halted where the directory is no longer there, or another one: removed, moved away, or on a disk that has gone.
+        """Raise Halted where the directory is no longer there, or another one: removed, moved away, or on a disk that has gone.
 
         Whatever is written then would be lost, or would begin a new folder without what was in this one.
         """
         try:
-            found, mine = (self.directory / "lock").lstat(), os.fstat(self.handle)
-            fault = "" if os.path.samestat(found, mine) else "is another folder than when this began"
+            there, mine = (self.directory / "lock").lstat(), os.fstat(self.handle)
+            fault = "" if os.path.samestat(there, mine) else "is another folder than when this began"
         except OSError as error:
             fault = f"is gone ({error.strerror or error})"
         if fault:
@@ -64,7 +64,7 @@ def locked(directory: Path) -> Iterator[Held]:
 
 
 def holder(directory: Path) -> str:
-    """Who holds `directory` now, in words; "" where nobody does. Nothing is made and nothing is held."""
+    """Say who holds `directory` now, in words; "" where nobody does. Nothing is made, nothing is locked."""
     try:
         handle = os.open(directory / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -43,7 +43,8 @@ def require(device: str) -> None:
 
 
 def precision(device: str, asked: str | None = None) -> str:
-    """What is asked, else `bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16 is slow.
+    """Return the precision asked for, else `bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16
+    is slow.
 
     ValueError for words that are neither.
     """
@@ -58,7 +59,7 @@ def precision(device: str, asked: str | None = None) -> str:
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """Type of the weights: fp32 under `fp32` and `bf16` (autocast), fp64 under `fp64`. ValueError for other words."""
+    """Return the type of the weights: fp32 under `fp32` and `bf16` (autocast), fp64 under `fp64`. ValueError for others."""
     known = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
     if name not in known:
         raise ValueError(f"no precision is called '{name}'; choose fp32, bf16 or fp64")
@@ -66,17 +67,17 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def autocast(name: str, device: str) -> torch.autocast:
-    """The context of a forward pass under a precision: bf16 autocast, or nothing."""
+    """Return the context of a forward pass under a precision: bf16 autocast, or nothing."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=name == "bf16")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_asked() -> int | None:
-    """What OMP_NUM_THREADS asks for, of a list (one number per level of nesting) its first; None where it is not set.
+    """Read what OMP_NUM_THREADS asks for, of a list (one number per level of nesting) its first; None where it is not set.
 
     CheckFailed for what is no number of threads: OpenMP itself would go on with another one.
     """
@@ -91,13 +92,15 @@ def threads_asked() -> int | None:
 
 
 def threads(jobs: int) -> int:
-    """Threads of each of `jobs` processes side by side: their share of the cores, no more than OMP_NUM_THREADS."""
+    """Count the threads of each of `jobs` processes side by side: their share of the cores, no more than OMP_NUM_THREADS."""
     share = max(1, cores() // jobs)
     return min(share, threads_asked() or share)
 
 
 def memory_bytes(device: str) -> int:
-    """Bytes that a run may use: of a GPU what it has, on the CPU of what the machine has and its control group allows."""
+    """Count the bytes that a run may use: of a GPU what it has, on the CPU of what the machine has and its control group
+    allows.
+    """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory * MEMORY_SHARE)
     # Not what is free at this moment: the micro-batch is part of a run's key, and a busy hour must not change it.
@@ -107,7 +110,7 @@ def memory_bytes(device: str) -> int:
 
 
 def ran_out(error: BaseException | None) -> bool:
-    """Whether memory is what was missing, in the words of torch, numpy or the system."""
+    """Tell whether memory is what was missing, in the words of torch, numpy or the system."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
@@ -117,7 +120,7 @@ def ran_out(error: BaseException | None) -> bool:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags of the CPU, as Linux names them; empty where that is unknown."""
+    """Read the instruction-set flags of the CPU, as Linux names them; empty where that is unknown."""
     for line in _lines(Path("/proc/cpuinfo")):
         if line.lower().startswith(("flags", "features")):
             return frozenset(line.partition(":")[2].split())
@@ -125,7 +128,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def kind(device: str = "cpu") -> str:
-    """One line that names the machine type within which runs are bit-identical: chip, instruction set, torch."""
+    """Name the machine type within which runs are bit-identical in one line: chip, instruction set, torch."""
     chip = platform.machine()
     for line in _lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
@@ -137,7 +140,7 @@ def kind(device: str = "cpu") -> str:
 
 
 def describe(device: str = "cpu") -> dict[str, object]:
-    """Provenance for reports: machine type, versions, threads."""
+    """Return provenance for reports: machine type, versions, threads."""
     import numpy as np
 
     return {
@@ -167,7 +170,7 @@ class Peak:
                 Path("/proc/self/clear_refs").write_text("5")
 
     def read(self) -> int:
-        """Bytes."""
+        """Read the peak in bytes."""
         if torch.device(self.device).type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         for line in _lines(Path("/proc/self/status")):

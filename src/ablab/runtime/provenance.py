@@ -25,7 +25,7 @@ _SHA256 = "[extensions]\n\tobjectFormat = sha256\n"
 
 @functools.cache
 def of_ablab() -> str | None:
-    """The commit of the checkout that ablab runs from, `, changed since` behind it where a file of the package differs.
+    """Return the commit of the checkout that ablab runs from, `, changed since` behind it where a file of the package differs.
 
     None where it is installed as a package, or git is not there: then the version says what there is to say.
     """
@@ -34,7 +34,7 @@ def of_ablab() -> str | None:
 
 
 def of_study(path: Path) -> str | None:
-    """The commit of the repository that holds a study file, marked where the file differs; None where none does.
+    """Return the commit of the repository that holds a study file, marked where the file differs; None where none does.
 
     The repository may be a stranger's, and git does what a repository's settings say: core.fsmonitor, filters and remotes
     name programs that it runs. So its settings are never read: HEAD is looked up here, and git is asked, in an empty
@@ -42,9 +42,9 @@ def of_study(path: Path) -> str | None:
     """
     path = path.resolve()
     try:
-        if (found := _repository(path)) is None:
+        if (repository := _repository(path)) is None:
             return None
-        root, folder = found
+        root, folder = repository
         head = _head(folder)
         kept = _kept(folder, head, path.relative_to(root)) if head else None
         if head is None or kept is None:
@@ -56,7 +56,7 @@ def of_study(path: Path) -> str | None:
 
 
 def commit(tracked: Path, judged: Path) -> str | None:
-    """HEAD of the repository that tracks the file `tracked`, marked where `judged`, a file or folder, differs from it.
+    """Return HEAD of the repository that tracks the file `tracked`, marked where `judged`, a file or folder, differs from it.
 
     For our own checkout: its settings are obeyed. A repository that merely lies around an environment says nothing about
     what is installed there: hence `tracked`.
@@ -72,7 +72,7 @@ def commit(tracked: Path, judged: Path) -> str | None:
 
 
 def _repository(path: Path) -> tuple[Path, Path] | None:
-    """The innermost working tree around a file, and the folder of its repository."""
+    """Find the innermost working tree around a file, and the folder of its repository."""
     for root in path.parents:
         place = root / ".git"
         if place.is_dir():
@@ -84,7 +84,7 @@ def _repository(path: Path) -> tuple[Path, Path] | None:
 
 
 def _head(folder: Path) -> str | None:
-    """The commit that is checked out."""
+    """Read the commit that is checked out."""
     said = read_whole(folder / "HEAD", _SHORT).decode().strip()
     if _COMMIT.fullmatch(said):
         return said
@@ -94,8 +94,8 @@ def _head(folder: Path) -> str | None:
     places = [folder, _shared(folder)]
     for place in places:
         with contextlib.suppress(OSError):
-            found = read_whole(place / name, _SHORT).decode().strip()
-            return found if _COMMIT.fullmatch(found) else None
+            commit = read_whole(place / name, _SHORT).decode().strip()
+            return commit if _COMMIT.fullmatch(commit) else None
     for line in read_whole(places[-1] / "packed-refs", _MANY).decode().splitlines():
         digits, _, packed = line.strip().partition(" ")
         if packed == name:
@@ -104,7 +104,7 @@ def _head(folder: Path) -> str | None:
 
 
 def _shared(folder: Path) -> Path:
-    """Where a repository's objects and branches lie: elsewhere for second working trees."""
+    """Find where a repository's objects and branches lie: elsewhere for second working trees."""
     try:
         return folder / read_whole(folder / "commondir", _SHORT).decode().strip()
     except OSError:
@@ -112,7 +112,7 @@ def _shared(folder: Path) -> Path:
 
 
 def _kept(folder: Path, head: str, name: Path) -> str | None:
-    """The hash of a file's content as the commit `head` holds it; None where it holds no such file."""
+    """Return the hash of a file's content as the commit `head` holds it; None where it holds no such file."""
     wide = len(head) == 64
     with tempfile.TemporaryDirectory(prefix="ablab.") as own:
         for inside in ("objects", "refs"):
@@ -133,14 +133,14 @@ def _kept(folder: Path, head: str, name: Path) -> str | None:
 
 
 def _blobs(content: bytes, like: str) -> set[str]:
-    """git's hashes of a content: as it is, and with the line ends that git keeps where it was told to convert them."""
+    """Return git's hashes of a content: as it is, and with the line ends that git keeps where it was told to convert them."""
     make = hashlib.sha256 if len(like) == 64 else hashlib.sha1
     forms = (content, content.replace(b"\r\n", b"\n"))
     return {make(b"blob %d\0" % len(form) + form).hexdigest() for form in forms}
 
 
 def _git(folder: Path, *words: str, **where: str) -> str | None:
-    """What git says there, None where it fails. The caller's own GIT_DIR and the like name other repositories."""
+    """Return what git says there, None where it fails. The caller's own GIT_DIR and the like name other repositories."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

@@ -20,7 +20,7 @@ _at_once = 0
 
 
 def heed(handler: Handler) -> dict[signal.Signals, Handler | int | None]:
-    """From now on `handler` hears every signal that asks to end; returns the handlers before, for `restore`.
+    """Have `handler` hear every signal that asks to end; returns the handlers before, for `restore`.
 
     None in a thread, which Python lets hear nothing.
     """
@@ -32,7 +32,7 @@ def heed(handler: Handler) -> dict[signal.Signals, Handler | int | None]:
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """Within the block every signal that asks to end raises Interrupted. Only a process's first thread hears of signals."""
+    """Raise Interrupted within the block at every signal that asks to end. Only a process's first thread hears of signals."""
 
     def interrupt(*_: object) -> None:
         raise Interrupted
@@ -51,7 +51,7 @@ def restore(previous: dict[signal.Signals, Handler | int | None]) -> None:
 
 
 def interruptible() -> None:
-    """From now on every signal that asks to end raises Interrupted: what was begun can be gone on with."""
+    """Raise Interrupted from now on at every signal that asks to end: what was begun can be gone on with."""
 
     def interrupt(*_: object) -> None:
         raise Interrupted
@@ -61,7 +61,7 @@ def interruptible() -> None:
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """Within the block the handler of a worker may raise where the signal arrives: nothing of the work would be kept."""
+    """Let the handler of a worker raise where the signal arrives, within the block: nothing of the work would be kept."""
     global _at_once
     _at_once += 1
     try:
@@ -71,7 +71,7 @@ def at_once() -> Iterator[None]:
 
 
 def may_raise() -> bool:
-    """Whether this is within `at_once`."""
+    """Tell whether this is within `at_once`."""
     return _at_once > 0
 
 
@@ -83,7 +83,7 @@ def tell(text: str) -> None:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Signals to the whole group wait until the block ends; a process that is started in it has them wait until `let_in`.
+    """Hold signals to the whole group back until the block ends; a process that is started in it has them wait until `let_in`.
 
     SIGTERM does not wait: a process that has not begun may be ended.
     """
@@ -101,7 +101,7 @@ def let_in() -> None:
 
 
 def die_with_parent() -> None:
-    """However the parent ends, even by SIGKILL, nothing goes on writing. Only Linux can; elsewhere this does nothing."""
+    """End this process with its parent, even at SIGKILL: nothing goes on writing. Linux only; elsewhere nothing is done."""
     if sys.platform == "linux":
         import ctypes
 

@@ -42,14 +42,14 @@ _STRANGERS: dict[str, Origin] = {}  # those that this process has met
 
 
 def of_training(settings: Settings) -> Files:
-    """Every file of this package that can change what a training of `settings` comes to, with its hash."""
+    """List every file of this package that can change the result of a training of `settings`, with its hash."""
     adopts = bool(settings["train"]["weights"])
     chosen: dict[str, object] = {"model": settings["model"], "train": {} if adopts else settings["train"]}
     return _files("training.adopt" if adopts else "training.train", chosen)
 
 
 def of_stage(settings: Settings, name: str) -> Files:
-    """Every file that can change what stage `name` comes to on given weights, with its hash."""
+    """List every file that can change the result of stage `name` on given weights, with its hash."""
     here, root = settings["stage"][name], settings["stage"][name]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]
@@ -64,25 +64,25 @@ def keep(folder: Path, files: Files) -> None:
 
 
 def changes(kept: Mapping[str, str], now: Mapping[str, str], folder: Path | None = None) -> list[str]:
-    """What differs, a text per file: `mlps/swiglu.py (SwiGLU.forward)`.
+    """List what differs, a text per file: `mlps/swiglu.py (SwiGLU.forward)`.
 
     folder: where `keep` wrote the parts of what was kept; without them a file alone is named.
     """
     details = _details(folder)
-    found = []
+    changes = []
     for name in sorted(kept.keys() | now.keys()):
         if kept.get(name) == now.get(name):
             continue
         if name not in now or name not in kept:
-            found.append(f"{name} ({'no longer used' if name in kept else 'not used then'})")
+            changes.append(f"{name} ({'no longer used' if name in kept else 'not used then'})")
             continue
         before, after = details.get(name, {}), parts(name)
         if key_of(before)[:DIGITS] != kept[name] or key_of(after)[:DIGITS] != now[name]:
-            found.append(name)
+            changes.append(name)
             continue
         moved = [part for part in sorted(before.keys() | after.keys()) if before.get(part) != after.get(part)]
-        found.append(f"{name} ({', '.join(moved)})")
-    return found
+        changes.append(f"{name} ({', '.join(moved)})")
+    return changes
 
 
 def parts(name: str) -> dict[str, str]:
@@ -107,16 +107,16 @@ def _files(root: str, settings: Mapping[str, object]) -> Files:
 
 
 def _asked_by(path: Path) -> set[str]:
-    """Every file of this package that a file from outside reaches."""
-    found = set[str]()
+    """Find every file of this package that a file from outside reaches."""
+    files = set[str]()
     for of, names in _imports(ast.parse(path.read_text(encoding="utf-8"))):
         for module in {_defined(of, name) for name in names.values()} if names else {of}:
-            found |= _reached(module)
-    return found
+            files |= _reached(module)
+    return files
 
 
 def _chosen(settings: object, at: str = "") -> Iterator[tuple[str, str]]:
-    """(slot, lever) of everything in the settings that looks like a choice; a list of them is composed."""
+    """Yield (slot, lever) of everything in the settings that looks like a choice; a list of them is composed."""
     if isinstance(settings, Mapping):
         if isinstance(name := settings.get("name"), str):
             yield at, name
@@ -131,26 +131,26 @@ def _chosen(settings: object, at: str = "") -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _reached(module: str) -> frozenset[str]:
-    """The module and all of this package that it imports, at the top or late, directly or not; nothing of a missing one."""
-    found, front = set[str](), {module}
+    """Find the module and all of ours that it imports, at the top or late, directly or not; nothing of a missing one."""
+    modules, front = set[str](), {module}
     while front:
         here = front.pop()
-        if here not in found and _path(here) is not None:
-            found.add(here)
+        if here not in modules and _path(here) is not None:
+            modules.add(here)
             front |= _imported(here)
-    return frozenset(found)
+    return frozenset(modules)
 
 
 def _imported(module: str) -> set[str]:
-    """Modules of this package that one module imports; of a package the modules that define the names asked for."""
-    found = set[str]()
+    """Find the modules of this package that one module imports; of a package the modules that define the names asked for."""
+    modules = set[str]()
     for of, names in _read(_name(module)).imports if module not in NEUTRAL else ():
-        found |= {_defined(of, name) for name in names.values()} if names else {of}
-    return found
+        modules |= {_defined(of, name) for name in names.values()} if names else {of}
+    return modules
 
 
 def _defined(module: str, name: str) -> str:
-    """The module that `from module import name` leads to: a module of a package, or where a package has the name from."""
+    """Name the module that `from module import name` leads to: a module of a package, or where a package has the name from."""
     if _path(f"{module}.{name}") is not None:
         return f"{module}.{name}"
     path = _path(module)
@@ -172,7 +172,7 @@ def _slot(module: str) -> object:
 
 @functools.cache
 def _path(module: str) -> Path | None:
-    """The file of a module of this package; None where there is none."""
+    """Find the file of a module of this package; None where there is none."""
     base = ROOT.joinpath(*module.split(".")[1:])
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
@@ -194,7 +194,7 @@ class _Source:
 
 @functools.cache
 def _read(name: str) -> _Source:
-    """Once in a process, soon after the module was imported: a later edit is not what this process computes with."""
+    """Read a module once in a process, soon after it was imported: a later edit is not what this process computes with."""
     tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
     spelled = {part: "".join(map(_spell, nodes)) for part, nodes in _parts(tree).items()}
     hashes = {part: hashlib.sha256(text.encode()).hexdigest()[:DIGITS] for part, text in spelled.items()}
@@ -202,22 +202,22 @@ def _read(name: str) -> _Source:
 
 
 def _parts(tree: ast.Module) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = {}
+    parts: dict[str, list[object]] = {}
     for node in _bare(tree.body):
         if isinstance(node, ast.ClassDef):
-            found.setdefault(node.name, []).append([node.bases, node.keywords, node.decorator_list])
+            parts.setdefault(node.name, []).append([node.bases, node.keywords, node.decorator_list])
             for inner in _bare(node.body):
                 part = f"{node.name}.{inner.name}" if isinstance(inner, FUNCTION) else node.name
-                found.setdefault(part, []).append(inner)
+                parts.setdefault(part, []).append(inner)
         elif isinstance(node, FUNCTION):
-            found.setdefault(node.name, []).append(node)
+            parts.setdefault(node.name, []).append(node)
         elif not _is_table(node):
-            found.setdefault("its own statements", []).append(node)
-    return found
+            parts.setdefault("its own statements", []).append(node)
+    return parts
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every import of this package, at the top or late, those for type checkers alone aside."""
+    """Yield every import of this package, at the top or late, those for type checkers alone aside."""
     front: list[ast.AST] = [tree]
     while front:
         node = front.pop()
@@ -241,24 +241,26 @@ def _own_hash(name: str) -> str:
 
 def _details(folder: Path | None) -> dict[str, dict[str, str]]:
     try:
-        found = {} if folder is None else read_json(folder / DETAILS)
+        details = {} if folder is None else read_json(folder / DETAILS)
     except CheckFailed:
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+    return {k: v for k, v in details.items() if isinstance(v, dict)} if isinstance(details, dict) else {}
 
 
 def _is_table(node: ast.stmt) -> bool:
-    """`slot: Slot[...] = Slot(...)`, where levers are listed: another lever beside those in use changes none of them."""
+    """Tell whether this is `slot: Slot[...] = Slot(...)`, where levers are listed: another lever beside those in use changes
+    none of them.
+    """
     return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "slot"
 
 
 def _bare(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements without the docstring, or any text that stands alone."""
+    """Return statements without the docstring, or any text that stands alone."""
     return [node for node in body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
 
 
 def _spell(value: object) -> str:
-    """One spelling of a syntax tree, the same in every version of Python: fields that are empty or not there say nothing."""
+    """Spell a syntax tree in the one way that is the same in every version of Python: empty or missing fields say nothing."""
     said: list[str] = []
     _say(value, said.append)
     return "".join(said)

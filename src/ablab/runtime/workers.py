@@ -100,7 +100,7 @@ class Pool(Generic[Job, Own, Said]):
             worker.conn.send(job)
 
     def heard(self, timeout: float | None = None, *also: Connection) -> Iterator[Heard[Job, Own, Said]]:
-        """What busy workers say, as soon as one does; nothing after `timeout` seconds, or where `also` has something."""
+        """Yield what busy workers say, as soon as one does; nothing after `timeout` seconds, or where `also` has something."""
         busy = [(one, one.job) for one in self._workers if one.job is not None]
         ready = wait([source for one, _ in busy for source in (one.conn, one.process.sentinel)] + [*also], timeout)
         for worker, job in busy:
@@ -131,7 +131,7 @@ class Pool(Generic[Job, Own, Said]):
 
 
 def _serve(conn: Connection, parent: int, begin: Begin[Own, Job, Said], own: Own, gently: bool) -> None:
-    """The life of a worker: takes jobs from `conn` until that closes, or it is asked to stop."""
+    """Live as a worker: takes jobs from `conn` until that closes, or it is asked to stop."""
     signals.die_with_parent()  # before anything slow: a parent killed meanwhile would leave a worker that nobody hears
     if os.getppid() != parent:
         return

@@ -34,32 +34,32 @@ class Entry:
     results: dict[int, dict[str, Result]]
 
     def values(self, stage: str, metric: str = METRIC) -> list[float]:
-        """A metric at a stage, seed by seed; a score that is not finite (null on disk) is left out."""
-        found = (of_seed[stage]["metrics"].get(metric) for of_seed in self.results.values() if stage in of_seed)
-        return [value for value in found if value is not None]
+        """List the values of a metric at a stage, seed by seed; a score that is not finite (null on disk) is left out."""
+        values = (of_seed[stage]["metrics"].get(metric) for of_seed in self.results.values() if stage in of_seed)
+        return [value for value in values if value is not None]
 
 
 def entry(plan: Plan, arm: str) -> Entry:
-    """Everything finished of an arm; seeds in their order."""
+    """Collect everything finished of an arm; seeds in their order."""
     done, results = {}, {}
     roles = named(plan.runs[arm, plan.seeds[0]].settings["stage"])
     for seed in plan.seeds:
         run = plan.runs[arm, seed]
-        found = {stage: plan.store.scored(run.score_keys[stage]) for stage in roles}
+        results_of = {stage: plan.store.scored(run.score_keys[stage]) for stage in roles}
         trained = plan.store.trained(run.train_key)
-        if trained is not None and trained["status"] == "done" and all(found.values()):
+        if trained is not None and trained["status"] == "done" and all(results_of.values()):
             done[seed] = trained
-            results[seed] = {stage: result for stage, result in found.items() if result is not None}
+            results[seed] = {stage: result for stage, result in results_of.items() if result is not None}
     return Entry(arm, roles, done, results)
 
 
 def named(stages: Mapping[str, StageSettings]) -> dict[str, str]:
-    """stage -> pre_quant, quantized, sliding or ttt where it is the first of that kind, else its own name; no probes.
+    """Name each stage pre_quant, quantized, sliding or ttt where it is the first of that kind, else as it is; no probes.
 
     sliding and ttt are of packed weights, as in the game's own logs. A stage of another kind that has one of these names is
     called NAME_stage.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for stage, chosen in stages.items():
         if not decides(chosen["evaluate"]):
             continue
@@ -72,12 +72,12 @@ def named(stages: Mapping[str, StageSettings]) -> dict[str, str]:
         kinds = kinds if packed else {"disjoint": "pre_quant"}
         own = f"{stage}_stage" if stage in ROLES else stage
         role = kinds.get(way, own)
-        found[stage] = own if role in found.values() else role
-    return found
+        names[stage] = own if role in names.values() else role
+    return names
 
 
 def spread(values: list[float], decimals: int = 5) -> str:
-    """`1.08286 +/- 0.00040` from three values on (sample sd); fewer are listed by their mean and number."""
+    """Spell `1.08286 +/- 0.00040` from three values on (sample sd); fewer are listed by their mean and number."""
     values = [value for value in values if math.isfinite(value)]
     if not values:
         return "-"

@@ -81,7 +81,7 @@ def _refuse(plan: Plan, verdict: Verdict, one: Entry) -> None:
 def submission(
     plan: Plan, one: Entry, row: Row, *, author: str, github_id: str, name: str | None, today: str | None
 ) -> golf_page.Submission:
-    """What submission.json says of an arm."""
+    """Return what submission.json says of an arm."""
     decider, study = plan.study.decision["stage"], plan.study
     bpb, loss = one.values(decider), one.values(decider, "nats_per_token")
     arm = study.with_baseline[one.arm]

@@ -38,7 +38,7 @@ class StepRow(TypedDict, total=False):
 
 
 def log(plan: Plan, one: Entry, seed: int) -> str:
-    """The text of one run's log: settings, steps, and every stage in the words that are known for it."""
+    """Write the text of one run's log: settings, steps, and every stage in the words that are known for it."""
     settings, done, results = plan.runs[one.arm, seed].settings, one.done[seed], one.results[seed]
     said = shareable(
         settings, folder=plan.study.path.parent, root=plan.store.root
@@ -68,7 +68,7 @@ def log(plan: Plan, one: Entry, seed: int) -> str:
 
 
 def _rows(folder: Path, steps: int) -> list[StepRow]:
-    """What the run wrote step by step. CheckFailed where a step is missing: a log without it would look like one with it."""
+    """Read what the run wrote step by step. CheckFailed where one is missing: a log without it would look like one with it."""
     rows: list[StepRow] = [row for row in read_lines(folder / "metrics.jsonl") if fits(row, StepRow) and "step" in row]
     known = {row["step"] for row in rows if "loss" in row and "seconds" in row}
     if lost := steps - len(known & {*range(1, steps + 1)}):
@@ -78,7 +78,7 @@ def _rows(folder: Path, steps: int) -> list[StepRow]:
 
 
 def _settings(settings: Settings, seed: int, done: Trained) -> dict[str, object]:
-    """What golf has a name for, and everything else of the arm under its place in a study."""
+    """Return what golf has a name for, and everything else of the arm under its place in a study."""
     asked, table = noted(settings)
     model, budget = asked["model"], asked["budget"]
     known: dict[str, object] = {
@@ -119,7 +119,7 @@ def _validation(step: int, total: int, nats: float, bits: float) -> str:
 
 
 def _loop_step(settings: Settings, total: int, rows: list[StepRow]) -> int | None:
-    """The first step whose layers run in loops; None where they never begin to."""
+    """Find the first step whose layers run in loops; None where they never begin to."""
     start, clock = settings["model"].get("loop_from"), settings["budget"]["seconds"]
     if not start or not settings["model"].get("loops"):
         return None
@@ -140,7 +140,7 @@ def _loops(settings: Settings, step: int, total: int) -> str:
 
 
 def _artifact(one: Entry, results: Mapping[str, Result]) -> Result | None:
-    """The result that counted the packed bytes: of the quantised stage, else the last of packed weights; None of none."""
+    """Find the result that counted the packed bytes: of the quantised stage, else the last of packed weights; None of none."""
     schemes = {stage: (results[stage].get("artifact") or {}).get("schemes") or {} for stage in one.roles}
     packed = [stage for stage, how in schemes.items() if not all(name.startswith("keep") for name in how)]
     chosen = [stage for stage in packed if one.roles[stage] == "quantized"] or packed[-1:]
@@ -148,7 +148,7 @@ def _artifact(one: Entry, results: Mapping[str, Result]) -> Result | None:
 
 
 def _scored(role: str, result: Result) -> str:
-    """The line of one stage; nothing for a score that is not finite, or a stage that golf has no word for."""
+    """Write the line of one stage; nothing for a score that is not finite, or a stage that golf has no word for."""
     metrics = result.get("metrics") or {}
     nats, bits = metrics.get("nats_per_token"), metrics.get("bits_per_byte")
     word = "pre-quantization post-ema" if role == "pre_quant" else SCORED.get(role)

@@ -44,7 +44,7 @@ class Submission(TypedDict):
 
 
 def page(plan: Plan, arm: str, entries: Mapping[str, Entry], verdict: Verdict, made: Submission) -> str:
-    """The whole page about `arm`; `made` is submission.json."""
+    """Write the whole page about `arm`; `made` is submission.json."""
     from ablab import __version__
 
     seeds = ", ".join(map(str, made["seeds"]))
@@ -109,7 +109,7 @@ def _table(plan: Plan, entries: Mapping[str, Entry], verdict: Verdict, arm: str)
 
 
 def _delta(row: Row, baseline: str) -> str:
-    """The difference and its interval; said beside it where the reference is not the baseline."""
+    """Write the difference and its interval; said beside it where the reference is not the baseline."""
     if row.delta is None:
         return "-"
     to = "" if row.on == baseline else f" to {STYLE.name(str(row.on))}"
@@ -144,5 +144,5 @@ def _number(value: float | None) -> str:
 
 def _changes(plan: Plan, arm: str) -> list[str]:
     changes = plan.study.with_baseline[arm].changes
-    found = [change_text({"path": c.path, "before": c.before, "after": c.after}, STYLE) for c in changes]
-    return found or ["none: this is the baseline"]
+    texts = [change_text({"path": c.path, "before": c.before, "after": c.after}, STYLE) for c in changes]
+    return texts or ["none: this is the baseline"]

@@ -24,7 +24,9 @@ LOOKED_AT = {
 
 
 def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, bool | Measured]:
-    """rule -> true only where its check ran at every scored stage of every seed and saw nothing; `measured` has the numbers."""
+    """Map each rule to true only where its check ran at every scored stage of every seed and saw nothing; `measured` has the
+    numbers.
+    """
     rows = [result for of_seed in one.results.values() for result in of_seed.values()]
     held: dict[str, bool] = {}
     measured: Measured = {}
@@ -57,13 +59,13 @@ def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, bool | Measure
 
 
 def evaluation_seconds(result: Result) -> float:
-    """The evaluation alone, without packing and checks, where the result tells them apart."""
+    """Return the seconds of the evaluation alone, without packing and checks, where the result tells them apart."""
     seconds = (result.get("timing") or {}).get("evaluate")
     return float(result["seconds"] if seconds is None else seconds)
 
 
 def _bytes(plan: Plan, one: Entry, decider: str) -> tuple[bool, dict[str, float | None]]:
-    """Whether the deciding stage scored every token and byte of the held-out text, at every seed."""
+    """Tell whether the deciding stage scored every token and byte of the held-out text, at every seed."""
     valid = plan.corpus(plan.runs[one.arm, plan.seeds[0]]).valid
     wanted = (int(valid.n_targets), int(valid.n_scored_bytes))
     totals = []

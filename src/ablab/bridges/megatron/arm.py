@@ -66,7 +66,8 @@ ANCHORS = {  # a flag that begins its group anew: nothing else could say that th
 
 
 def arm(argv: list[str], study: Study, name: str) -> str:
-    """`[arm.NAME]` with what `argv` says otherwise than the study's baseline. Flags not given are as the baseline has them.
+    """Write `[arm.NAME]` with what `argv` says otherwise than the study's baseline. Flags not given are as the baseline has
+    them.
 
     Raises CheckFailed where the flags cannot be said as a change of it, or change nothing.
     """
@@ -106,7 +107,7 @@ def arm(argv: list[str], study: Study, name: str) -> str:
 
 
 def _standing(base: Settings, given: list[str]) -> list[str]:
-    """The baseline in flags, as far as it can be said, without what the given flags replace."""
+    """Return the baseline in flags, as far as it can be said, without what the given flags replace."""
     out = from_model(base["model"], None, [])
     from_train(base, out, [])
     from_loss(base, out, [])
@@ -119,7 +120,7 @@ def _standing(base: Settings, given: list[str]) -> list[str]:
 
 
 def _share(base: ModelSettings, wanted: ModelSettings) -> None:
-    """Where the flags say nothing of the rotation, its frequencies are shared as the baseline has them."""
+    """Share the rotation's frequencies as the baseline has them where the flags say nothing of them."""
     parts = [part for kind in base["kinds"].values() for part in _parts(kind["position"])]
     shares = [part["share"] for part in parts if part["name"] == "grape_m"]
     for kind in wanted["kinds"].values():
@@ -164,7 +165,7 @@ def _section(base: Mapping[str, object], wanted: Mapping[str, object], keys: set
 
 
 def _short(slot: str, before: object, after: object) -> object:
-    """A lever with only what is new: other settings than before, or than the defaults of another lever."""
+    """Return a lever with only what is new: other settings than before, or than the defaults of another lever."""
     if isinstance(after, list):
         return [_short(slot, None, part) for part in after]
     if not isinstance(after, dict) or slot not in SLOTS:
@@ -176,7 +177,7 @@ def _short(slot: str, before: object, after: object) -> object:
 
 
 def _new(before: Choice, after: Choice) -> Choice:
-    """The settings of `after` that `before` has otherwise, of a table of settings each by itself."""
+    """Return the settings of `after` that `before` has otherwise, of a table of settings each by itself."""
     rest = {key: value for key, value in after.items() if value != before.get(key)}
     for key, value in rest.items():
         if isinstance(value, dict) and isinstance(old := before.get(key), dict):
@@ -184,10 +185,10 @@ def _new(before: Choice, after: Choice) -> Choice:
     return rest
 
 
-def study_tables(found: Explanation) -> str:
-    """The study's tables as TOML. Raises CheckFailed where they would mean another thing than the flags."""
+def study_tables(explanation: Explanation) -> str:
+    """Write the study's tables as TOML. Raises CheckFailed where they would mean another thing than the flags."""
     from ablab.core.toml import written
 
-    if found.refused:
-        raise CheckFailed(found.refused)
-    return written(found.tree)
+    if explanation.refused:
+        raise CheckFailed(explanation.refused)
+    return written(explanation.tree)

@@ -25,7 +25,7 @@ class Blend:
 
 
 def blend(words: Sequence[str]) -> Blend:
-    """A list of prefixes, or of weights and prefixes by turns. ValueError, with the cure, where Megatron stops.
+    """Read a list of prefixes, or of weights and prefixes by turns. ValueError, with the cure, where Megatron stops.
 
     Megatron's rule: an even number of words of which every other one is a number are weights; an odd number never are.
     """
@@ -50,25 +50,25 @@ def _number(word: str) -> float | None:
 
 
 def training(given: Given) -> Blend | None:
-    """What is trained on as a whole: --train-data-path, or --data-path where --split gives training everything.
+    """Return all data that is trained on: --train-data-path, or --data-path where --split gives training everything.
 
     One prefix behind --train-data-path keeps no weight: Megatron reads it without.
     """
     if given["train_data_path"]:
-        found = blend(given["train_data_path"])
-        return Blend(found.prefixes) if len(found.prefixes) == 1 else found
+        blend_given = blend(given["train_data_path"])
+        return Blend(blend_given.prefixes) if len(blend_given.prefixes) == 1 else blend_given
     if given["data_path"] and split_ranges(given["split"] or DEFAULT_SPLIT)[0] == (0.0, 1.0):
         return blend(given["data_path"])
     return None
 
 
 def held(given: Given) -> Blend | None:
-    """What is validated on: --valid-data-path."""
+    """Return what is validated on: --valid-data-path."""
     return blend(given["valid_data_path"]) if given["valid_data_path"] else None
 
 
 def stops(given: Given) -> list[Fault]:
-    """Faults in data and tokenizer at which Megatron itself would stop."""
+    """List the faults in data and tokenizer at which Megatron itself would stop."""
     out = []
     for dest in ("data_path", *PER_SPLIT):
         if dest in given:

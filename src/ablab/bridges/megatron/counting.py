@@ -22,7 +22,7 @@ class Count:
 
 
 def count(net: Net) -> Count | None:
-    """The parameters, or None where a size is not given."""
+    """Count the parameters, or None where a size is not given."""
     d, heads, kv, size, vocab = net.d_model, net.n_heads, net.n_kv_heads, net.head_dim, net.vocab_size
     if net.assumed or not d or not heads or not kv or not size or not vocab or not net.width or not net.expert_width:
         return None
@@ -58,7 +58,7 @@ def count(net: Net) -> Count | None:
 
 
 def _projection(net: Net, d: int, heads: int, kv: int, size: int) -> tuple[int, int]:
-    """Attention of one layer, its output matrix included: full, and by tensor products."""
+    """Count the parameters of one layer's attention, its output matrix included: full, and by tensor products."""
     out = heads * size * d + (d if net.bias else 0)
     rows = (heads + 2 * kv) * size
     full = out + d * rows + (rows if net.qkv_bias else 0)

@@ -34,7 +34,7 @@ class LikeLayers:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything found: layers in groups, traps, what stays behind, and the study's tables.
+    """All that the flags say: layers in groups, traps, what stays behind, and the study's tables.
 
     `tree`: {"budget", "data", "model", "train"}; where `refused` is not empty it must not be written.
     """
@@ -52,7 +52,7 @@ class Explanation:
 
 
 def explain(argv: list[str]) -> Explanation:
-    """The explanation of a command line. InvalidStudy with every fault at which Megatron would stop."""
+    """Explain a command line. InvalidStudy with every fault at which Megatron would stop."""
     given = parse(argv)
     net = read(given)
     fork, upstream = tuple(_own(given, "fork")), tuple(_own(given, "upstream"))
@@ -74,7 +74,7 @@ def explain(argv: list[str]) -> Explanation:
 
 
 def tree(net: Net) -> Tree:
-    """The study's tables: budget, data, model, train, and the first seed; empty ones are left out."""
+    """Return the study's tables: budget, data, model, train, and the first seed; empty ones are left out."""
     out: Tree = {
         "budget": {**to_train.budget(net)},
         "data": to_data.data(net),
@@ -87,11 +87,11 @@ def tree(net: Net) -> Tree:
 
 
 def groups(net: Net) -> tuple[LikeLayers, ...]:
-    """Equal layers together, in the order of their first."""
-    found: dict[NetLayer, list[int]] = {}
+    """Group equal layers, in the order of their first."""
+    numbers_of: dict[NetLayer, list[int]] = {}
     for number, layer in enumerate(net.layers, 1):
-        found.setdefault(layer, []).append(number)
-    return tuple(_group(net, layer, tuple(numbers)) for layer, numbers in found.items())
+        numbers_of.setdefault(layer, []).append(number)
+    return tuple(_group(net, layer, tuple(numbers)) for layer, numbers in numbers_of.items())
 
 
 def _group(net: Net, layer: NetLayer, numbers: tuple[int, ...]) -> LikeLayers:
@@ -134,7 +134,7 @@ def _mlp(net: Net, layer: NetLayer) -> str:
 
 
 def _own(given: Given, code: str) -> Iterator[str]:
-    """The flags (or the values of flags) that only one of the two programs has."""
+    """Yield the flags (or the values of flags) that only one of the two programs has."""
     for flag in given.flags:
         if flag.code == code:
             yield flag.name
@@ -142,22 +142,22 @@ def _own(given: Given, code: str) -> Iterator[str]:
             yield f"{flag.name} {given[flag.to]}"
 
 
-def missing(found: Tree) -> list[str]:
-    """Keys that a study needs and the flags leave open."""
+def missing(tree: Tree) -> list[str]:
+    """List the keys that a study needs and the flags leave open."""
     needs: dict[str, tuple[str, ...]] = {
         "model": ("layers", "d_model", "n_heads", "seq_len"),
         "budget": ("tokens", "batch_tokens"),
     }
-    data = found.get("data", {})
+    data = tree.get("data", {})
     if data.get("order") == "megatron":
         needs["data"] = ("valid_source",)  # Megatron's order holds for files that are training data as a whole
     elif "source" not in data and "valid_source" in data:
         needs["data"] = ("source",)
-    return [f"{table}.{key}" for table, keys in needs.items() for key in keys if key not in found.get(table, {})]
+    return [f"{table}.{key}" for table, keys in needs.items() for key in keys if key not in tree.get(table, {})]
 
 
 def _left(net: Net) -> list[tuple[str, str]]:
-    """Flags that say something which no study can: with what they are about."""
+    """List the flags that say something which no study can: with what they are about."""
     given, out = net.given, list[tuple[str, str]]()
     for dest in DROPOUTS:
         if given[dest]:

@@ -60,7 +60,7 @@ class Exported:
     notes: tuple[Note, ...]
 
     def shell(self) -> str:
-        """One flag a line, quoted for a shell, with backslashes at the ends."""
+        """Write one flag a line, quoted for a shell, with backslashes at the ends."""
         lines: list[list[str]] = []
         for word in self.argv:
             if word.startswith("--"):
@@ -71,7 +71,7 @@ class Exported:
 
 
 def export(settings: Settings, arm: str, seed: int | None = None) -> Exported:
-    """The flags of an arm's canonical settings (budget, data, model, train).
+    """Return the flags of an arm's canonical settings (budget, data, model, train).
 
     Raises CheckFailed with everything that the fork cannot do, and with every setting of which nothing was said, each with its
     place and cure.
@@ -93,7 +93,7 @@ def export(settings: Settings, arm: str, seed: int | None = None) -> Exported:
 
 
 def _left(settings: Settings, table: Noted) -> list[Fault]:
-    """A fault for everything of an arm that the flags say nothing of."""
+    """Return a fault for everything of an arm that the flags say nothing of."""
     tables = {letter: kind["table"] for letter, kind in settings["model"]["kinds"].items()}
     faults = []
     for place, value in unread(table):

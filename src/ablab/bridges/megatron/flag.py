@@ -48,25 +48,25 @@ class Flag:
 
 
 def model(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
-    """A flag about the model."""
+    """Make a flag about the model."""
     return Flag(f"--{name}", kind, default, "model", meaning, **more)
 
 
 def train(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
-    """A flag about training."""
+    """Make a flag about training."""
     return Flag(f"--{name}", kind, default, "train", meaning, **more)
 
 
 def lost(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
-    """A flag that is said to be left out."""
+    """Make a flag that is said to be left out."""
     return Flag(f"--{name}", kind, default, "lost", meaning, **more)
 
 
 def refused(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
-    """A flag without which the rest would mean another thing."""
+    """Make a flag without which the rest would mean another thing."""
     return Flag(f"--{name}", kind, default, "refused", meaning, **more)
 
 
 def runs(names: str, kind: Kind, code: Code = "both") -> list[Flag]:
-    """Flags that say how the work is done, several names at once."""
+    """Make flags that say how the work is done, several names at once."""
     return [Flag(f"--{name}", kind, kind == "off" or None, "runs", "how it runs", code) for name in names.split()]

@@ -32,12 +32,12 @@ class SourceFiles:
 
 
 def from_data(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]:
-    """The flags of canonical data and train.loss. Appends faults; returns what to know."""
+    """Write the flags of canonical data and train.loss. Appends faults; returns what to know."""
     notes, data = list[Note](), settings["data"]
     _tokenizer(data["tokenizer"], out, faults, notes)
-    found = _source(data, out, faults, notes)
+    files = _source(data, out, faults, notes)
     notes += from_loss(settings, out, faults)
-    _masks(settings["train"]["loss"], found.prefixes, out.get("valid-data-path", []), faults)
+    _masks(settings["train"]["loss"], files.prefixes, out.get("valid-data-path", []), faults)
     out["reset-position-ids"] = out["reset-attention-mask"] = out["eod-mask-loss"] = []
     text = "ablab keeps documents apart; there the flag needs a full mask, and local backends leak inside windows"
     notes.append(warn("--reset-attention-mask", text))
@@ -45,7 +45,7 @@ def from_data(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]
 
 
 def vocabulary(settings: Settings) -> int | None:
-    """Tokens of the study's tokenizer; None where only its training or its file tells."""
+    """Count the tokens of the study's tokenizer; None where only its training or its file tells."""
     tokenizer = settings["data"]["tokenizer"]
     if not tokenizer:
         return None
@@ -81,7 +81,7 @@ def _tokenizer(tokenizer: Choice | None, out: Words, faults: list[Fault], notes:
 
 
 def _source(data: DataSettings, out: Words, faults: list[Fault], notes: list[Note]) -> SourceFiles:
-    """The flags of the data. Only Megatron prefixes with held-out ones of their own can be said; else a note."""
+    """Write the flags of the data. Only Megatron prefixes with held-out ones of their own can be said; else a note."""
     train, ordered, weights = _found(data, "source", faults), data["order"] == "megatron", data["weights"]
     valid = _found(data, "valid_source", faults) if data["valid_source"] else SourceFiles(train.held)
     others = [*train.others, *valid.others]
@@ -114,7 +114,7 @@ def _source(data: DataSettings, out: Words, faults: list[Fault], notes: list[Not
 
 
 def _found(data: DataSettings, key: Literal["source", "valid_source"], faults: list[Fault]) -> SourceFiles:
-    """The prefixes behind data.source or data.valid_source. Files that are not here count as prefixes in Megatron's order."""
+    """Find the prefixes behind data.source or data.valid_source. Files that are not here are prefixes in Megatron's order."""
     out = SourceFiles()
     for pattern in data[key] or ():
         if pattern in ("mock", "python") or pattern.startswith("hf:"):
@@ -144,7 +144,7 @@ def _bare(path: Path) -> bool:
 
 
 def _weighted(prefixes: list[str], weights: list[float] | None, faults: list[Fault]) -> list[str]:
-    """Prefixes as --train-data-path has them, each behind its weight."""
+    """Write prefixes as --train-data-path has them, each behind its weight."""
     if weights is None:
         return prefixes
     if len(weights) != len(prefixes):
@@ -157,7 +157,7 @@ def _weighted(prefixes: list[str], weights: list[float] | None, faults: list[Fau
 
 
 def from_loss(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]:
-    """The flags of train.loss. Appends faults; returns what to know."""
+    """Write the flags of train.loss. Appends faults; returns what to know."""
     loss, data = settings["train"]["loss"], settings["data"]
     if loss["name"] != "spans":
         return []
@@ -181,7 +181,7 @@ def from_loss(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]
 
 
 def _masks(loss: Choice, train: list[str], valid: list[str], faults: list[Fault]) -> None:
-    """Faults where the fork would miss the masks beside the tokens."""
+    """Append faults where the fork would miss the masks beside the tokens."""
     odd = [name for name in (*train, *valid) if not name.endswith("_tokens")]
     masked = [name for name in train if sidecars(name) is not None]
     if loss["name"] == "spans" and odd:

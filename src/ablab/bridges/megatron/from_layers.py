@@ -20,7 +20,7 @@ class Spoken(KindSettings):
 
 
 def from_layers(layers: list[Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
-    """The flags of a list of layers (kinds, taken apart). Appends a fault for what the schedules cannot say."""
+    """Write the flags of a list of layers (kinds, taken apart). Appends a fault for what the schedules cannot say."""
     local = [layer["window"] is not None for layer in layers]
     _windows(layers, local, out, faults)
     _positions(layers, local, model, out, faults)

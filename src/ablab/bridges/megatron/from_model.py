@@ -24,7 +24,7 @@ MLPS = ("relu2", "swiglu", "gelu")
 
 
 def from_model(model: ModelSettings, vocab: int | None, faults: list[Fault]) -> Words:
-    """The flags of a canonical [model]. Appends a fault for everything that the fork cannot do."""
+    """Write the flags of a canonical [model]. Appends a fault for everything that the fork cannot do."""
     out: Words = {}
     if vocab is not None:
         out["vocab-size"] = [str(vocab)]
@@ -46,7 +46,7 @@ def from_model(model: ModelSettings, vocab: int | None, faults: list[Fault]) -> 
 
 
 def _plain(model: ModelSettings, out: Words, faults: list[Fault]) -> None:
-    """Keys of the whole model."""
+    """Write the keys of the whole model."""
 
     def refuse(key: str, text: str, cure: str) -> None:
         faults.append(Fault(f"model.{key}", text, cure))
@@ -91,7 +91,7 @@ def _called(value: Choice | list[Choice]) -> str:
 
 
 def _kind(kind: KindSettings, faults: list[Fault]) -> Spoken:
-    """The kind with its position taken apart; faults for slots that the fork lacks."""
+    """Take the position apart in a kind; appends faults for slots that the fork lacks."""
     place = f"model.{kind['table']}"
     for slot, only in ONE.items():
         if (name := _called(kind[slot])) != only:
@@ -109,7 +109,7 @@ def _kind(kind: KindSettings, faults: list[Fault]) -> Spoken:
 
 
 def _position(value: Choice | list[Choice], place: str, faults: list[Fault]) -> tuple[Choice | None, bool]:
-    """The rotation (or None) and whether there is a distance bias."""
+    """Return the rotation (or None) and whether there is a distance bias."""
     rotation, slopes = None, False
     for part in value if isinstance(value, list) else [value]:
         name = part["name"]
@@ -135,7 +135,7 @@ def _position(value: Choice | list[Choice], place: str, faults: list[Fault]) -> 
 
 
 def _shared(kinds: Mapping[str, Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
-    """What the fork has once for all layers."""
+    """Write what the fork has once for all layers."""
     softmax = _one(kinds, "softmax", lambda kind: kind["softmax"], faults)
     words = {word: flag for flag, word in SOFTMAXES.items()}
     if softmax and (name := value_of(softmax, "name", str)) in words:
@@ -162,7 +162,7 @@ def _shared(kinds: Mapping[str, Spoken], model: ModelSettings, out: Words, fault
 
 
 def _gelu(kinds: Mapping[str, Spoken], model: ModelSettings, out: Words, faults: list[Fault]) -> None:
-    """The fused kernel is the tanh form and runs only with biases; without it gelu is exact."""
+    """Say gelu in the fork's flags: the fused kernel is the tanh form and runs only with biases; without it gelu is exact."""
     dense = [kind["mlp"]["approximate"] for kind in kinds.values() if kind["mlp"]["name"] == "gelu"]
     forms = {*dense, *("tanh" for kind in kinds.values() if kind["mlp"]["name"] == "moe")}
     if len(forms) > 1:
@@ -175,7 +175,7 @@ def _gelu(kinds: Mapping[str, Spoken], model: ModelSettings, out: Words, faults:
 
 
 def _one(kinds: Mapping[str, Spoken], slot: str, of: Callable[[Spoken], T], faults: list[Fault]) -> T | None:
-    """What all kinds have; None and a fault where they differ."""
+    """Return what all kinds have; None and a fault where they differ."""
     values = [of(kind) for kind in kinds.values()]
     if all(value == values[0] for value in values):
         return values[0]

@@ -30,7 +30,7 @@ NORMUON = {  # settings for which the fork has one answer
 
 
 def from_train(settings: Settings, out: Words, faults: list[Fault]) -> list[Note]:
-    """The flags of canonical budget and train. Appends faults; returns what to know."""
+    """Write the flags of canonical budget and train. Appends faults; returns what to know."""
     train, notes = settings["train"], list[Note]()
     steps = _length(settings, out, faults, notes)
     _optimizer(train["optimizer"], out, faults, notes)
@@ -90,7 +90,7 @@ def _optimizer(chosen: Choice, out: Words, faults: list[Fault], notes: list[Note
 
 
 def _normuon(chosen: Choice, out: Words, faults: list[Fault], notes: list[Note]) -> None:
-    """What normuon has beside adamw."""
+    """Write what normuon has beside adamw."""
     for path, only in NORMUON.items():
         *above, key = path.split(".")
         value = (table(chosen, above[0]) if above else chosen)[key]

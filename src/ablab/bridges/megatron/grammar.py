@@ -11,7 +11,7 @@ _SIGNED = re.compile(r"-?[0-9]+")
 
 
 def window(text: str) -> tuple[int, int]:
-    """`(127,0)` or `127,0` -> (127, 0): keys to the left and right of the current one. ValueError otherwise."""
+    """Read `(127,0)` or `127,0` -> (127, 0): keys to the left and right of the current one. ValueError otherwise."""
     parts = text.strip("()").split(",")
     if len(parts) == 2 and all(_SIGNED.fullmatch(part.strip()) for part in parts):
         left, right = (int(part) for part in parts)
@@ -20,7 +20,7 @@ def window(text: str) -> tuple[int, int]:
 
 
 def layers(text: str) -> int | list[int]:
-    """`4`, or a list over all layers: `[1,1,1,0]*20`, `([0]*3+[1]*1)*20`. ValueError with the fault and the cure.
+    """Read `4`, or a list over all layers: `[1,1,1,0]*20`, `([0]*3+[1]*1)*20`. ValueError with the fault and the cure.
 
     Megatron's grammar: digits, commas, brackets, parentheses, + and *; no spaces. Integers, sums and products too, as a
     factor: `[1]*(2+3)`.
@@ -45,7 +45,7 @@ def layers(text: str) -> int | list[int]:
 
 
 def spell(values: list[int]) -> str:
-    """A list over layers as short as its period or its runs make it, without spaces: `([0]*3+[1])*2`, `([0]+[1]*79)`."""
+    """Spell a list over layers as short as its period or its runs make it, without spaces: `([0]*3+[1])*2`, `([0]+[1]*79)`."""
     n = len(values)
     period = next(p for p in range(1, n + 1) if n % p == 0 and values == values[:p] * (n // p))
     if period < n and period > 1:
@@ -142,5 +142,5 @@ def _short(one: list[int], two: list[int]) -> list[int]:
 
 
 def _broken(text: str, at: int) -> ValueError:
-    found = f"{text[at]!r} at character {at + 1}" if at < len(text) else "the end"
-    return ValueError(f"{text!r} breaks off at {found}; write a list as [1,1,1,0]*20 or ([0]+[1]*79)")
+    place = f"{text[at]!r} at character {at + 1}" if at < len(text) else "the end"
+    return ValueError(f"{text!r} breaks off at {place}; write a list as [1,1,1,0]*20 or ([0]+[1]*79)")

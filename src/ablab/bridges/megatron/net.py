@@ -71,7 +71,7 @@ class Net(NetSizes):
 
 
 def read(given: Given) -> Net:
-    """The network. InvalidStudy with every fault at which Megatron itself would stop."""
+    """Read the network. InvalidStudy with every fault at which Megatron itself would stop."""
     faults = _numbers(given)
     if faults:
         raise InvalidStudy(faults)
@@ -108,7 +108,7 @@ def read(given: Given) -> Net:
 
 
 def _numbers(given: Given) -> list[Fault]:
-    """Faults for sizes below 1 and rates below 0."""
+    """Return faults for sizes below 1 and rates below 0."""
     out = []
     for flag in given.flags:
         value = given[flag.to]
@@ -122,7 +122,7 @@ def _numbers(given: Given) -> list[Fault]:
 
 
 def _count(given: Given) -> tuple[int, bool]:
-    """The number of layers; where it is not given, as many as show every pattern once."""
+    """Count the layers; where their number is not given, as many as show every pattern once."""
     if given["num_layers"]:
         return min(given["num_layers"], MOST), False
     lists = [v for v in (given[f] for f in ("no_rope_freq", "window_attn_skip_freq", "moe_layer_freq")) if v]
@@ -133,7 +133,7 @@ def _count(given: Given) -> tuple[int, bool]:
 
 
 def _windows(given: Given, n: int, faults: list[Fault]) -> list[bool]:
-    """Which layers have the window: all, all but every Nth, or those with a 1 in the list."""
+    """Tell for each layer whether it has the window: all, all but every Nth, or those with a 1 in the list."""
     if not given["window_size"]:
         return [False] * n
     skip = given["window_attn_skip_freq"]
@@ -148,7 +148,7 @@ def _windows(given: Given, n: int, faults: list[Fault]) -> list[bool]:
 
 
 def _skips(given: Given, n: int, faults: list[Fault]) -> list[bool]:
-    """Which layers have no rotation."""
+    """Tell for each layer whether it has no rotation."""
     skip = given["no_rope_freq"]
     if not skip:
         return [False] * n
@@ -162,7 +162,7 @@ def _skips(given: Given, n: int, faults: list[Fault]) -> list[bool]:
 
 
 def _routed(given: Given, n: int, faults: list[Fault]) -> list[bool]:
-    """Which layers are mixtures: 0, f, 2f, ... counted from 0, or those with a 1 in the list."""
+    """Tell for each layer whether it is a mixture: 0, f, 2f, ... counted from 0, or those with a 1 in the list."""
     freq = given["moe_layer_freq"]
     if not given["num_experts"]:
         return [False] * n
@@ -184,7 +184,7 @@ def _list(name: str, values: list[int], n: int, faults: list[Fault]) -> list[boo
 
 
 def _tokens(given: Given, faults: list[Fault]) -> int | None:
-    """Tokens that a windowed layer sees: left + 1, at most a row; None where there is no limit and no row."""
+    """Count the tokens that a windowed layer sees: left + 1, at most a row; None where there is no limit and no row."""
     if given["window_size"] is None:
         return None
     left, _ = given["window_size"]
@@ -224,7 +224,7 @@ def _vocab(given: Given) -> int | None:
 
 
 def _router(given: Given) -> list[Fault]:
-    """Where the router's numbers do not fit together."""
+    """Return a fault where the router's numbers do not fit together."""
     experts, top, groups = given["num_experts"], given["moe_router_topk"], given["moe_router_num_groups"]
     if not experts:
         return []

@@ -27,7 +27,7 @@ def note(place: str, text: str) -> Note:
 
 
 def on_model(net: Net) -> list[Note]:
-    """Every trap about the model, worst first within a subject."""
+    """List every trap about the model, worst first within a subject."""
     return [*_attention(net), *_position(net), *_backend(net), *_values(net), *_mixture(net), *_rest(net)]
 
 
@@ -116,7 +116,7 @@ def _backend(net: Net) -> Iterator[Note]:
 
 
 def ignored(net: Net) -> bool:
-    """Whether the local backend's fused kernel runs, which knows no window (as far as the sizes are known)."""
+    """Tell whether the local backend's fused kernel runs, which knows no window (as far as the sizes are known)."""
     given, heads, tokens = net.given, net.n_heads or 4, net.seq_len or 1024
     return (
         given["transformer_impl"] == "local"
@@ -208,7 +208,7 @@ def _rest(net: Net) -> Iterator[Note]:
 
 
 def spans(numbers: list[int]) -> str:
-    """`1-3, 5, 7-8` of sorted numbers; an even step is said in short: `4, 8, ... 80`."""
+    """Spell sorted numbers as `1-3, 5, 7-8`; an even step is said in short: `4, 8, ... 80`."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 0
     if len(numbers) > 3 and step > 1 and all(b - a == step for a, b in zip(numbers, numbers[1:])):
         return f"{numbers[0]}, {numbers[1]}, ... {numbers[-1]}"

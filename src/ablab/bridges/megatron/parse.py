@@ -26,7 +26,9 @@ class Given:
         return dest in self.values
 
     def __getitem__(self, dest: str) -> Any:
-        """The value given, or Megatron's default; of the type that its flag's kind says, for which there is no annotation."""
+        """Return the value given, or Megatron's default; of the type that its flag's kind says, for which there is no
+        annotation.
+        """
         return self.values[dest] if dest in self.values else DEFAULTS[dest]
 
 
@@ -34,20 +36,20 @@ DEFAULTS: dict[str, Value] = {flag.to: flag.default for flag in reversed(FLAGS.v
 
 
 def words(text: str) -> list[str]:
-    """The words of a shell line or a file of flags: quotes, comments and backslashes at line ends are understood.
+    """Split a shell line or a file of flags into words: quotes, comments and backslashes at line ends are understood.
 
     What stands before the flags (`torchrun ... pretrain_gpt.py`) is left out. InvalidStudy where a quote is open.
     """
     try:
-        found = shlex.split(text.replace("\\\r\n", " ").replace("\\\n", " "), comments=True)
+        parts = shlex.split(text.replace("\\\r\n", " ").replace("\\\n", " "), comments=True)
     except ValueError as error:
         raise InvalidStudy(Fault("flags", f"not a shell line: {str(error).lower()}", "close the quote")) from error
-    script = [i for i, word in enumerate(found) if word.endswith(".py") and not word.startswith("-")]
-    return found[script[0] + 1 :] if script else found
+    script = [i for i, word in enumerate(parts) if word.endswith(".py") and not word.startswith("-")]
+    return parts[script[0] + 1 :] if script else parts
 
 
 def parse(argv: Sequence[str]) -> Given:
-    """The flags of `argv`. InvalidStudy with every unknown flag (and what was meant), missing and impossible value."""
+    """Parse the flags of `argv`. InvalidStudy with every unknown flag (and what was meant), missing and impossible value."""
     faults: list[Fault] = []
     values: dict[str, Value] = {}
     flags: dict[str, Flag] = {}
@@ -63,20 +65,20 @@ def parse(argv: Sequence[str]) -> Given:
                 at += 1
             continue
         if glued:
-            found = [value]
+            raw = [value]
         else:
-            found, at = _follow(flag, argv, at)
+            raw, at = _follow(flag, argv, at)
         try:
-            got = _value(flag, found, bool(glued))
+            got = _value(flag, raw, bool(glued))
         except ValueError as error:
             text, _, cure = str(error).partition("; ")
             faults.append(Fault(name, text, cure))
-            if flag.kind == "window" and not found and at < len(argv) and argv[at][1:2].isdigit():
+            if flag.kind == "window" and not raw and at < len(argv) and argv[at][1:2].isdigit():
                 at += 1  # the -1,0 that the fault is about
             continue
         if flag.to in values and values[flag.to] != got:
             repeated.append(name)
-        values[flag.to], texts[name] = got, " ".join(found)
+        values[flag.to], texts[name] = got, " ".join(raw)
         flags.pop(name, None)
         flags[name] = flag
     if faults:
@@ -85,7 +87,7 @@ def parse(argv: Sequence[str]) -> Given:
 
 
 def _follow(flag: Flag, argv: Sequence[str], at: int) -> tuple[list[str], int]:
-    """The words that belong to a flag: none, one, or all up to the next flag."""
+    """Return the words that belong to a flag: none, one, or all up to the next flag."""
     if flag.kind in ("on", "off"):
         return [], at
     end = at
@@ -96,27 +98,27 @@ def _follow(flag: Flag, argv: Sequence[str], at: int) -> tuple[list[str], int]:
 
 
 def _is_flag(word: str) -> bool:
-    """As argparse sees it: a word that begins with - and is no plain number (so `-1,0` is one)."""
+    """Tell whether a word is a flag, as argparse sees it: it begins with - and is no plain number (so `-1,0` is one)."""
     return word.startswith("-") and len(word) > 1 and not word[1:].replace(".", "", 1).isdigit()
 
 
-def _value(flag: Flag, found: list[str], glued: bool) -> Value:
+def _value(flag: Flag, raw: list[str], glued: bool) -> Value:
     if flag.kind in ("on", "off"):
         if glued:
             raise ValueError("takes no value; write the flag alone")
         return flag.kind == "on"
-    if not found and flag.kind != "files":
+    if not raw and flag.kind != "files":
         hint = "; a value that begins with - needs an equals sign or parentheses, as in --window-size=(-1,0)"
         raise ValueError(f"has no value{hint if flag.kind == 'window' else '; give one'}")
     if flag.kind == "window":
-        return grammar.window(found[0])
+        return grammar.window(raw[0])
     if flag.kind == "skip":
-        return grammar.layers(" ".join(found))
+        return grammar.layers(" ".join(raw))
     if flag.kind in ("words", "files"):
-        return [_word(flag, one) for one in found]
+        return [_word(flag, one) for one in raw]
     if flag.kind == "floats":
-        return [_number(one, float) for one in found]
-    return _word(flag, found[0]) if flag.kind == "str" else _number(found[0], int if flag.kind == "int" else float)
+        return [_number(one, float) for one in raw]
+    return _word(flag, raw[0]) if flag.kind == "str" else _number(raw[0], int if flag.kind == "int" else float)
 
 
 def _number(text: str, kind: type[int] | type[float]) -> float:

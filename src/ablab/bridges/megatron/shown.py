@@ -14,47 +14,47 @@ WIDTH = 100
 HEADS = ("layers", "attention", "position", "projection", "softmax", "mlp")
 
 
-def show(found: Explanation, say: Callable[[str], None], *, tables: bool = True, width: int = WIDTH) -> None:
+def show(told: Explanation, say: Callable[[str], None], *, tables: bool = True, width: int = WIDTH) -> None:
     """Print everything in at most `width` columns, sentences in 100, plain ASCII; the study's lines are not broken."""
-    net = found.net
+    net = told.net
     sizes = {"d_model": net.d_model, "heads": net.n_heads, "kv heads": net.n_kv_heads, "head_dim": net.head_dim}
     sizes |= {"tokens a row": net.seq_len, "vocabulary": net.vocab_size}
     count = f"{len(net.layers)} layers" + (" (--num-layers is not given: one period is shown)" if net.assumed else "")
     _fill(", ".join([count, *(f"{name} {size:,}" for name, size in sizes.items() if size is not None)]), say, width)
-    if found.parameters:
-        p = found.parameters
+    if told.parameters:
+        p = told.parameters
         _fill(f"{p.exact:,} parameters ({p.total:,} and {p.active:,} active by vpMoE's own counter)", say, width)
     say("")
-    _table(found, say, width)
-    notes(found.notes, say, width)
-    if found.fork_only:
-        _line("fork", f"only the vpMoE fork has {', '.join(found.fork_only)}", say, width)
-    if found.upstream_only:
-        _line("upstream", f"the fork has no {', '.join(found.upstream_only)}", say, width)
-    if found.how_it_runs:
-        _line("runs", f"how it runs, not what it computes: {', '.join(found.how_it_runs)}", say, width)
-    for flag, why in found.not_carried:
+    _table(told, say, width)
+    notes(told.notes, say, width)
+    if told.fork_only:
+        _line("fork", f"only the vpMoE fork has {', '.join(told.fork_only)}", say, width)
+    if told.upstream_only:
+        _line("upstream", f"the fork has no {', '.join(told.upstream_only)}", say, width)
+    if told.how_it_runs:
+        _line("runs", f"how it runs, not what it computes: {', '.join(told.how_it_runs)}", say, width)
+    for flag, why in told.not_carried:
         _line("not carried over", f"{flag}: {why}", say, width)
-    for fault in found.refused:
+    for fault in told.refused:
         _line("no study", str(fault), say, width)
-    if tables and not found.refused:
-        if open_ := missing(found.tree):
+    if tables and not told.refused:
+        if open_ := missing(told.tree):
             _line("left open", f"a study needs {', '.join(open_)} too", say, width)
         say("")
-        say(written(found.tree))
+        say(written(told.tree))
 
 
-def notes(found: tuple[Note, ...], say: Callable[[str], None], width: int = WIDTH) -> None:
-    """Warnings first, then notes."""
+def notes(shown: tuple[Note, ...], say: Callable[[str], None], width: int = WIDTH) -> None:
+    """Print warnings first, then notes."""
     for kind in ("warning", "note"):
-        for one in found:
+        for one in shown:
             if one.kind == kind:
                 _line(kind, f"{one.place}: {one.text}", say, width)
 
 
-def _table(found: Explanation, say: Callable[[str], None], width: int) -> None:
+def _table(told: Explanation, say: Callable[[str], None], width: int) -> None:
     rows = [HEADS]
-    for group in found.groups:
+    for group in told.groups:
         many = f" ({len(group.numbers)})" if len(group.numbers) > 1 else ""
         cells = (spans(list(group.numbers)) + many, group.attention, group.position, group.projection, group.softmax)
         rows.append((*cells, group.mlp))
@@ -81,9 +81,9 @@ def _fill(text: str, say: Callable[[str], None], width: int, hang: int = 2) -> N
     say(wrapper.fill(text))
 
 
-def as_json(found: Explanation) -> dict[str, object]:
-    """Everything as JSON."""
-    net = found.net
+def as_json(told: Explanation) -> dict[str, object]:
+    """Return everything as JSON."""
+    net = told.net
     return {
         "sizes": {
             "layers": len(net.layers),
@@ -95,15 +95,15 @@ def as_json(found: Explanation) -> dict[str, object]:
             "seq_len": net.seq_len,
             "vocab_size": net.vocab_size,
         },
-        "parameters": asdict(found.parameters) if found.parameters else None,
-        "layers": [{**asdict(group), "numbers": list(group.numbers)} for group in found.groups],
-        "notes": [asdict(one) for one in found.notes],
-        "fork_only": list(found.fork_only),
-        "upstream_only": list(found.upstream_only),
-        "how_it_runs": list(found.how_it_runs),
-        "not_carried": [{"flag": flag, "about": why} for flag, why in found.not_carried],
-        "refused": [asdict(fault) for fault in found.refused],
-        "left_open": missing(found.tree),
-        "study": None if found.refused else found.tree,
-        "toml": None if found.refused else written(found.tree),
+        "parameters": asdict(told.parameters) if told.parameters else None,
+        "layers": [{**asdict(group), "numbers": list(group.numbers)} for group in told.groups],
+        "notes": [asdict(one) for one in told.notes],
+        "fork_only": list(told.fork_only),
+        "upstream_only": list(told.upstream_only),
+        "how_it_runs": list(told.how_it_runs),
+        "not_carried": [{"flag": flag, "about": why} for flag, why in told.not_carried],
+        "refused": [asdict(fault) for fault in told.refused],
+        "left_open": missing(told.tree),
+        "study": None if told.refused else told.tree,
+        "toml": None if told.refused else written(told.tree),
     }

@@ -17,16 +17,16 @@ SPAN_WEIGHTS = ("kd_span_weight_reasoning", "kd_span_weight_final")
 
 
 def data(net: Net) -> dict[str, object]:
-    """The part of [data] that the flags decide."""
+    """Return the part of [data] that the flags decide."""
     given, out = net.given, dict[str, object]()
-    found, valid = training(given), held(given)
+    trained, valid = training(given), held(given)
     if given["mock_data"]:
         out["source"] = "mock"
-    if found is not None:
-        out["source"] = _short(found.prefixes)
+    if trained is not None:
+        out["source"] = _short(trained.prefixes)
         out["order"] = "megatron"
-        if found.weights is not None:
-            out["weights"] = list(found.weights)
+        if trained.weights is not None:
+            out["weights"] = list(trained.weights)
     if valid is not None:
         out["valid_source"] = _short(valid.prefixes)
     chosen = _tokenizer(net)
@@ -51,7 +51,7 @@ def _tokenizer(net: Net) -> str | Choice | None:
 
 
 def loss(net: Net) -> dict[str, object]:
-    """`loss` of [train], where the flags say one. A micro-batch that is the whole batch is no group."""
+    """Return `loss` of [train], where the flags say one. A micro-batch that is the whole batch is no group."""
     given = net.given
     if not given["synth_kd_data"]:
         return {}
@@ -62,14 +62,14 @@ def loss(net: Net) -> dict[str, object]:
 
 
 def first_seed(given: Given) -> int | None:
-    """The study's first seed: --seed; where the order of the data hangs on it, Megatron's default too."""
+    """Return the study's first seed: --seed; where the order of the data hangs on it, Megatron's default too."""
     if "seed" not in given and training(given) is None:
         return None
     return int(given["seed"]) if given["seed"] >= 0 else None
 
 
 def refusals(net: Net) -> list[Fault]:
-    """What would make [data] or train.loss of these flags mean another thing."""
+    """Return faults for what would make [data] or train.loss of these flags mean another thing."""
     given, out = net.given, list[Fault]()
     if training(given) is not None and given["dataloader_type"] in ("cyclic", "external"):
         text = f"ablab has no order like {given['dataloader_type']}"
@@ -86,7 +86,7 @@ def refusals(net: Net) -> list[Fault]:
 
 
 def left(net: Net) -> list[tuple[str, str]]:
-    """Flags about data that no study can say, with the reason."""
+    """List flags about data that no study can say, with the reason."""
     given, out = net.given, list[tuple[str, str]]()
     if given["data_path"] and training(given) is None:
         split = given["split"] or f"{DEFAULT_SPLIT} (the default)"
@@ -106,34 +106,34 @@ def left(net: Net) -> list[tuple[str, str]]:
 
 
 def on_data(net: Net) -> list[Note]:
-    """Traps about data, tokenizer and loss."""
+    """List traps about data, tokenizer and loss."""
     return [*_sources(net), *_spans(net), *_documents(net)]
 
 
 def _sources(net: Net) -> list[Note]:
     given, out = net.given, list[Note]()
-    found, size = training(given), length(net.given)
+    trained, size = training(given), length(net.given)
     for dest in ("data_path", "train_data_path", "valid_data_path"):
         words = given[dest] or []
         if len(words) % 2 and len(words) > 1 and words[0].replace(".", "", 1).isdigit():
             text = f"{len(words)} words are prefixes, {words[0]} too: weights stand before every prefix or before none"
             out.append(warn(f"--{dest.replace('_', '-')}", text))
-    if len(given["train_data_path"] or ()) == 2 and found is not None and len(found.prefixes) == 1:
+    if len(given["train_data_path"] or ()) == 2 and trained is not None and len(trained.prefixes) == 1:
         out.append(note("--train-data-path", "Megatron ignores the weight of a single prefix"))
     valid = held(given)
-    named = [name for one in (found, valid) if one is not None for name in one.prefixes]
+    named = [name for one in (trained, valid) if one is not None for name in one.prefixes]
     if any(not Path(name).is_absolute() for name in named):
         text = "relative paths count from the study file's folder in ablab, from where it is started in Megatron"
         out.append(note("data.source", text))
     if valid is not None and valid.weights is not None:
         out.append(note("--valid-data-path", "ablab scores every held-out document once, whatever the weights"))
-    if found is not None:
+    if trained is not None:
         text = f'is the order of the rows: data.order = "megatron" has it in the run whose seed is {given["seed"]}'
         out.append(note("--seed", f"{text} (seeds.first); initial weights are other ones"))
         if given["train_samples"] and size.rows and given["train_samples"] % size.rows:
             text = "are no whole steps: Megatron lays out rows for all of them, ablab for whole steps"
             out.append(warn("--train-samples", f"{text}, so the last epoch may be shuffled otherwise"))
-        masked = [prefix for prefix in found.prefixes if prefix.endswith("_tokens")]
+        masked = [prefix for prefix in trained.prefixes if prefix.endswith("_tokens")]
         if masked and not given["synth_kd_data"]:
             text = f"ignores loss masks beside {masked[0]} without --synth-kd-data; ablab reads them"
             out.append(warn("--train-data-path" if given["train_data_path"] else "--data-path", text))
@@ -162,7 +162,7 @@ def _spans(net: Net) -> list[Note]:
 
 
 def _documents(net: Net) -> list[Note]:
-    """What ablab always does: attention within documents, positions from their start, first tokens no targets."""
+    """Note what ablab always does: attention within documents, positions from their start, first tokens no targets."""
     given, out = net.given, list[Note]()
     masked = given["reset_attention_mask"]
     if not masked and not given["dataloader_inter_document_masking"]:

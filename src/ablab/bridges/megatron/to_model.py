@@ -27,7 +27,7 @@ DEFAULT = {"projection": "gqa", "position": "rope", "softmax": "vanilla", "value
 
 
 def model(net: Net) -> dict[str, object]:
-    """The [model] table; keys that the flags leave open are missing."""
+    """Return the [model] table; keys that the flags leave open are missing."""
     given = net.given
     out: dict[str, object] = {}
     names = _names(net)
@@ -52,7 +52,7 @@ def model(net: Net) -> dict[str, object]:
 
 
 def refusals(net: Net) -> list[Fault]:
-    """What would make a study of these flags mean another thing."""
+    """Return faults for what would make a study of these flags mean another thing."""
     given, out = net.given, list[Fault]()
     for flag in given.flags:
         if flag.role == "refused" and given[flag.to] != DEFAULTS[flag.to]:
@@ -106,7 +106,7 @@ def _router_refusals(net: Net) -> list[Fault]:
 
 
 def _names(net: Net) -> list[str]:
-    """Each layer's kind: what most layers of its scope are has the plain name."""
+    """Name each layer's kind: what most layers of its scope are has the plain name."""
     mixed = any(layer.routed for layer in net.layers)
     first = {}
     for local in (True, False):
@@ -143,7 +143,7 @@ def _slots(net: Net, layer: NetLayer) -> dict[str, object]:
 
 
 def position(net: Net, layer: NetLayer) -> object:
-    """The position slot of one layer: a rotation, a distance bias, both or nothing."""
+    """Return the position slot of one layer: a rotation, a distance bias, both or nothing."""
     given, parts = net.given, list[str | Choice]()
     if layer.rotates and net.position == "grapem":
         heads = {} if given["grapem_share_across_heads"] else {"per_head": True}
@@ -159,7 +159,7 @@ def position(net: Net, layer: NetLayer) -> object:
 
 
 def _rotated(net: Net, percent: float) -> float:
-    """Megatron turns int(head_dim * percent) channels."""
+    """Return the share of channels that Megatron turns: int(head_dim * percent)."""
     return int(net.head_dim * percent) / net.head_dim if net.head_dim and percent < 1 else float(percent)
 
 
@@ -191,7 +191,7 @@ def _mixture(net: Net) -> Choice:
 
 
 def router(net: Net) -> Choice:
-    """The router slot of a mixture."""
+    """Return the router slot of a mixture."""
     given = net.given
     if given["moe_router_score_function"] == "softmax":
         order = "pre" if given["moe_router_pre_softmax"] else "post"
@@ -214,7 +214,7 @@ def router(net: Net) -> Choice:
 
 
 def _hoisted(kinds: dict[str, dict[str, object]]) -> dict[str, object]:
-    """Slots that all kinds share stand once for all; defaults are left out."""
+    """Move slots that all kinds share to the model, once for all; defaults are left out."""
     slots = list(dict.fromkeys(slot for kind in kinds.values() for slot in kind if slot != "window"))
     out: dict[str, object] = {}
     routed = [kind for kind in kinds.values() if "router" in kind]
@@ -230,7 +230,7 @@ def _hoisted(kinds: dict[str, dict[str, object]]) -> dict[str, object]:
 
 
 def _string(letters: list[str]) -> str:
-    """The layer string, with its period in parentheses where it has one: `D` + `(LLLG)*3`."""
+    """Write the layer string, with its period in parentheses where it has one: `D` + `(LLLG)*3`."""
     n = len(letters)
     best = "".join(letters)
     for start in range(min(n, 5)):

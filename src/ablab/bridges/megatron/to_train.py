@@ -28,7 +28,7 @@ class Length:
 
 
 def length(given: Given) -> Length:
-    """Rows of a step (--global-batch-size, or one micro-batch on one device) and steps."""
+    """Count rows of a step (--global-batch-size, or one micro-batch on one device) and steps."""
     rows = given["global_batch_size"] or given["micro_batch_size"]
     steps = given["train_iters"]
     if steps is None and given["train_samples"] and rows:
@@ -37,7 +37,7 @@ def length(given: Given) -> Length:
 
 
 def train(net: Net) -> dict[str, object]:
-    """The [train] table; what the flags leave open is missing."""
+    """Return the [train] table; what the flags leave open is missing."""
     given, out = net.given, dict[str, object]()
     chosen = optimizer(given)
     if len(chosen) > 1 or "optimizer" in given:
@@ -55,7 +55,7 @@ def train(net: Net) -> dict[str, object]:
 
 
 def budget(net: Net) -> dict[str, int]:
-    """The [budget] table: tokens of the training and of a step."""
+    """Return the [budget] table: tokens of the training and of a step."""
     size, out = length(net.given), dict[str, int]()
     if size.rows and net.seq_len:
         if size.steps:
@@ -65,7 +65,7 @@ def budget(net: Net) -> dict[str, int]:
 
 
 def optimizer(given: Given) -> Choice:
-    """The optimizer slot, Megatron's defaults written out; only its name where no flag of its is given."""
+    """Return the optimizer slot, Megatron's defaults written out; only its name where no flag of its is given."""
     kind = given["optimizer"]
     if kind not in ("adam", "normuon") or not any(dest in given for dest in RULED):
         return {"name": "normuon" if kind == "normuon" else "adamw"}
@@ -87,7 +87,7 @@ def optimizer(given: Given) -> Choice:
 
 
 def schedule(given: Given) -> Choice | None:
-    """The schedule slot, or None where no flag is about it; its fractions are of the whole training."""
+    """Return the schedule slot, or None where no flag is about it; its fractions are of the whole training."""
     if not any(flag in RATES for flag in given.flags):
         return None
     style, warm = given["lr_decay_style"], warmup(given)
@@ -106,13 +106,13 @@ def schedule(given: Given) -> Choice | None:
 
 
 def warmup(given: Given) -> float:
-    """Warm-up as a fraction of the decay's steps."""
+    """Return warm-up as a fraction of the decay's steps."""
     fraction = given["lr_warmup_fraction"]
     return _share(given, "lr_warmup") if fraction is None else float(fraction)
 
 
 def _share(given: Given, name: str) -> float:
-    """Steps or rows of a phase as a fraction of the training; 0 where the training's length is unknown."""
+    """Return steps or rows of a phase as a fraction of the training; 0 where the training's length is unknown."""
     size = length(given)
     steps = given[f"{name}_iters"] or 0
     if given[f"{name}_samples"] and size.rows:
@@ -121,12 +121,12 @@ def _share(given: Given, name: str) -> float:
 
 
 def clean(value: float) -> float:
-    """A float without the dust of its arithmetic."""
+    """Round a float to be without the dust of its arithmetic."""
     return float(f"{value:.14g}")
 
 
 def refusals(net: Net) -> list[Fault]:
-    """What would make a [train] of these flags mean another thing."""
+    """Return faults for what would make a [train] of these flags mean another thing."""
     given, size, out = net.given, length(net.given), list[Fault]()
     if given["optimizer"] not in ("adam", "normuon"):
         text = f"ablab does not write Megatron's {given['optimizer']} as a study"
@@ -172,7 +172,7 @@ def refusals(net: Net) -> list[Fault]:
 
 
 def _ends(given: Given) -> list[Fault]:
-    """Rates of their own must fall to the same fraction: ablab's schedule is one factor for all."""
+    """Return a fault where rates of their own do not fall to the same fraction: ablab's schedule is one factor for all."""
     out = []
     for own, low in (("decoupled_lr", "decoupled_min_lr"), ("normuon_aux_lr", "normuon_aux_min_lr")):
         used = own == "decoupled_lr" or given["optimizer"] == "normuon"
@@ -189,7 +189,7 @@ def _ends(given: Given) -> list[Fault]:
 
 
 def on_training(net: Net) -> list[Note]:
-    """Traps about training."""
+    """List traps about training."""
     given, size, out = net.given, length(net.given), list[Note]()
     if size.steps and size.rows and net.seq_len:
         tokens = size.steps * size.rows * net.seq_len
@@ -222,5 +222,5 @@ def on_training(net: Net) -> list[Note]:
 
 
 def steps_text(batch: int) -> str:
-    """How many steps 200 million tokens are, the budget of a small ablation."""
+    """Say how many steps 200 million tokens are, the budget of a small ablation."""
     return f"{batch:,} tokens a step: 200,000,000 tokens are {-(-200_000_000 // batch):,} steps"
