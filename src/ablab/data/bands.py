@@ -6,7 +6,7 @@ import numpy as np
 
 
 def band_edges(seq_len: int) -> list[int]:
-    """0, 1, 2, 4, 8, ... seq_len: band i holds positions edges[i] <= position < edges[i + 1]."""
+    """Return 0, 1, 2, 4, 8, ... seq_len: band i holds positions edges[i] <= position < edges[i + 1]."""
     edges, edge = [0], 1
     while edge < seq_len:
         edges.append(edge)
@@ -15,7 +15,7 @@ def band_edges(seq_len: int) -> list[int]:
 
 
 def trained_in_bands(ids_BT: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
-    """How many targets (those of at least 0) stand in each band of `band_edges(T)`; int64, one per band.
+    """Count the targets (those of at least 0) in each band of `band_edges(T)`; int64, one per band.
 
     A target's position is that of its input, counted from the start of its document in this row, as a model sees it.
     """

@@ -19,12 +19,12 @@ KNOWS = (
 
 
 def implied_bytes(nats_per_token: float, bits_per_byte: float, tokens: int) -> float:
-    """The bytes that a pair of scores over `tokens` tokens was divided by."""
+    """Return the bytes that a pair of scores over `tokens` tokens was divided by."""
     return tokens * nats_per_token / (math.log(2) * bits_per_byte)
 
 
 def told(metrics: Mapping[str, float | None], valid: Valid) -> list[str]:
-    """Empty where the scores imply the bytes of the held-out text; else the violation in words."""
+    """Return an empty list where the scores imply the bytes of the held-out text; else the violation in words."""
     nats, bits = metrics["nats_per_token"], metrics["bits_per_byte"]
     if nats is None or bits is None or not (math.isfinite(nats) and math.isfinite(bits) and bits > 0):
         return []  # nothing was scored, or it diverged: said elsewhere
@@ -37,7 +37,7 @@ def told(metrics: Mapping[str, float | None], valid: Valid) -> list[str]:
 
 
 def untrained(metrics: Mapping[str, float], corpus: Corpus, *, place: str) -> dict[str, float | None]:
-    """What a model scored before its first step, beside ln V: a fingerprint of tokens, bytes and vocabulary.
+    """Return what a model scored before its first step, beside ln V: a fingerprint of tokens, bytes and vocabulary.
 
     CheckFailed where it knows the text already (weights are not random, or scores see their targets), or where the bytes
     do not agree. There is no upper bound: wide initial weights score far above ln V and are a choice, not a fault.

@@ -43,42 +43,42 @@ class Case:
         self._odd = re.compile(f"[{ESC}{odd}]")
 
     def escaped(self, text: str) -> str:
-        """`text`, in which each operator of the text itself has ESC before it."""
-        return self.operator.sub(lambda found: ESC + found[0], text) if self.operator.search(text) else text
+        """Return `text`, in which each operator of the text itself has ESC before it."""
+        return self.operator.sub(lambda match: ESC + match[0], text) if self.operator.search(text) else text
 
     def lower(self, text: str) -> str:
-        """`text` in lower case, with operators; text of its own that looks like them is escaped."""
+        """Write `text` in lower case, with operators; text of its own that looks like them is escaped."""
         down = self._down
 
-        def mark(found: re.Match[str]) -> str:
-            kind = found.lastindex
-            return (CAPNEXT if kind is None else ALLCAPS if kind == 1 else TITLE) + found[0].translate(down)
+        def mark(match: re.Match[str]) -> str:
+            kind = match.lastindex
+            return (CAPNEXT if kind is None else ALLCAPS if kind == 1 else TITLE) + match[0].translate(down)
 
         text = self._cases.sub(mark, self.escaped(text))
         return text.replace(" " + TITLE, TITLE + " ").replace(" " + ALLCAPS, ALLCAPS + " ")
 
     def restore(self, text: str) -> str:
-        """The text that `lower` made `text` from. Every text decodes: an operator without its letter is dropped."""
+        """Restore the text that `lower` made `text` from. Every text decodes: an operator without its letter is dropped."""
         return self._marked.sub(self._restored, text) if self.operator.search(text) else text
 
     def widths(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """UTF-8 bytes of each character of a lowered `text`, and of what `restore` makes of it (both int64)."""
+        """Count UTF-8 bytes of each character of a lowered `text`, and of what `restore` makes of it (both int64)."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         now = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
         now[(codes >= 0xDC80) & (codes <= 0xDCFF)] = 1  # a byte that is no UTF-8
         original = now.copy()
         original[(codes >= ord(TITLE)) & (codes <= ord(ESC))] = 0
         if self._odd.search(text):
-            for found in self._marked.finditer(text):
-                made, end = self._restored(found), found.end()
+            for match in self._marked.finditer(text):
+                made, end = self._restored(match), match.end()
                 original[end - len(made) : end] = [len(c.encode(errors="surrogateescape")) for c in made]
         return now, original
 
-    def _restored(self, found: re.Match[str]) -> str:
-        group = found.lastindex
+    def _restored(self, match: re.Match[str]) -> str:
+        group = match.lastindex
         if group is None:
             return ""
-        return found[1] if group == 1 else found[group].translate(self._up)
+        return match[1] if group == 1 else match[group].translate(self._up)
 
 
 class PublishedCase(Case):
@@ -92,11 +92,11 @@ class PublishedCase(Case):
         super().__init__(string.ascii_uppercase + string.ascii_lowercase, "")
 
     def lower(self, text: str) -> str:
-        """`text` with ASCII letters in lower case, with operators; text of its own that looks like them is escaped."""
+        """Write `text` with ASCII letters in lower case, with operators; text of its own that looks like them is escaped."""
         return self._WORD.sub(self._word, self.escaped(text))
 
-    def _word(self, found: re.Match[str]) -> str:
-        word = found[0]
+    def _word(self, match: re.Match[str]) -> str:
+        word = match[0]
         if len(word) > 1 and word.isupper():
             return ALLCAPS + word.lower()
         first = TITLE + word[0].lower() if word[0].isupper() else word[0]
@@ -105,7 +105,7 @@ class PublishedCase(Case):
 
 @functools.cache
 def letters_with_two_cases() -> str:
-    """Capitals, then their small letters: every letter that is a single code point in both cases, and comes back.
+    """Return capitals, then their small letters: every letter that is a single code point in both cases, and comes back.
 
     They are saved with the tokenizer, so that text decodes alike under a Unicode with more letters.
     """
@@ -119,7 +119,7 @@ def letters_with_two_cases() -> str:
 
 
 def _ranges(letters: str) -> str:
-    """`letters` as the inside of a character class."""
+    """Write `letters` as the inside of a character class."""
     codes = np.unique([ord(letter) for letter in letters])
     runs = np.split(codes, np.flatnonzero(np.diff(codes) > 1) + 1)
     return "".join(f"\\U{run[0]:08x}-\\U{run[-1]:08x}" for run in runs)

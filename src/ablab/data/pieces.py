@@ -33,7 +33,7 @@ _CUTS = re.compile("[\n\t\0\u2581\u2585]+")
 
 
 def check_size(vocab_size: int, model: str = "", symbols: int = 0) -> None:
-    """ValueError where `vocab_size` has no room for <unk>, BOS, the symbols, the bytes and one piece, is too large, or is
+    """Refuse a `vocab_size` that has no room for <unk>, BOS, the symbols, the bytes and one piece, is too large, or is
     given beside the path of a `model`."""
     smallest = 2 + symbols + BYTES + 1
     if not smallest <= vocab_size <= LARGEST:
@@ -45,7 +45,7 @@ def check_size(vocab_size: int, model: str = "", symbols: int = 0) -> None:
 
 
 def check_text(text: str) -> bytes:
-    """`text` in UTF-8. ValueError, with the place, where it holds a lone surrogate."""
+    """Encode `text` in UTF-8. ValueError, with the place, where it holds a lone surrogate."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -53,7 +53,7 @@ def check_text(text: str) -> bytes:
 
 
 def train(texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> bytes:
-    """A byte-pair model of `texts`: one thread, no sampling, so the same texts in the same order give the same bytes.
+    """Train a byte-pair model of `texts`: one thread, no sampling, so the same texts in the same order give the same bytes.
 
     No normalisation, byte fallback, no dummy prefix: every text comes back. `symbols` are always tokens of their own.
     ValueError where the texts cannot fill or exceed `vocab_size`.
@@ -92,7 +92,7 @@ def train(texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) ->
 
 
 def read(path: Path) -> Pieces:
-    """The model in the file `path`. ValueError, with the cure, where there is none or it is not one that we can count."""
+    """Read the model in the file `path`. ValueError, with the cure, where there is none or it is not one that we can count."""
     try:
         return Pieces(read_whole(path, MOST_BYTES))
     except OSError as error:
@@ -112,9 +112,9 @@ class Pieces:
 
     def __init__(self, model: bytes) -> None:
         try:
-            found = list(_fields(model))
-            texts, kinds = _table(_raw(value) for number, value in found if number == 1)
-            trainer, normalizer, back = (_message(found, number) for number in (2, 3, 5))
+            fields = list(_fields(model))
+            texts, kinds = _table(_raw(value) for number, value in fields if number == 1)
+            trainer, normalizer, back = (_message(fields, number) for number in (2, 3, 5))
             if not (texts and trainer and normalizer):
                 raise ValueError("cut between two pieces")
             bos = _raw(trainer.get(46, b"<s>")).decode()
@@ -158,7 +158,7 @@ class Pieces:
         return not self.symbols.isdisjoint(capitals.OPERATORS)
 
     def encode(self, text: str) -> np.ndarray:
-        """ids (int32) of `text`, as the model cuts it; no BOS. ValueError on lone surrogates, or where the model rewrites
+        """Encode `text` as the model cuts it, ids (int32); no BOS. ValueError on lone surrogates, or where the model rewrites
         the text, so that its tokens would stand for other bytes."""
         raw = check_text(text)
         if not self.exact:
@@ -167,14 +167,14 @@ class Pieces:
                 raise self._rewritten(text, back)
             return ids
         parts = self._own_bytes.split(text)
-        found: list[int] = self._processor.encode(parts[0])
+        encoded: list[int] = self._processor.encode(parts[0])
         for mark, part in zip(parts[1::2], parts[2::2]):
-            found += [self._byte_ids[byte] for byte in mark.encode()]
-            found += self._processor.encode(part)
-        return np.asarray(found, np.int32)
+            encoded += [self._byte_ids[byte] for byte in mark.encode()]
+            encoded += self._processor.encode(part)
+        return np.asarray(encoded, np.int32)
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of text (int32) of each token of one document. ValueError on an id outside the vocabulary.
+        """Count the bytes of text (int32) of each token of one document. ValueError on an id outside the vocabulary.
 
         bytes(y after x) = bytes(y without its space) + [y begins with U+2581] * [x is no boundary], boundaries being
         control, unknown and unused pieces and the document's start; without a dummy prefix every space is text.
@@ -184,30 +184,30 @@ class Pieces:
         return out
 
     def shown(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes (int32) that each token of one document shows, case operators none; of normalised text, after that."""
+        """Count the bytes (int32) that each token of one document shows, case operators none; of normalised text."""
         array = self.checked(ids)
         operators = np.array([sum(piece.count(mark.encode()) for mark in OPERATORS) for piece in self.bytes], np.int32)
         out: np.ndarray = self.lengths[array] - self._dummies(array) - 3 * operators[array]
         return out
 
     def join(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes that the tokens of one document stand for. ValueError as `count`."""
+        """Join the bytes that the tokens of one document stand for. ValueError as `count`."""
         array = self.checked(ids)
         table = self.bytes
-        found = [table[i] for i in array.tolist()]
+        pieces = [table[i] for i in array.tolist()]
         for i in np.flatnonzero(self._dummies(array)).tolist():
-            found[i] = found[i][1:]
-        return b"".join(found)
+            pieces[i] = pieces[i][1:]
+        return b"".join(pieces)
 
     def checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """`ids` as int64. ValueError where one is outside the vocabulary."""
+        """Return `ids` as int64. ValueError where one is outside the vocabulary."""
         array = np.asarray(ids, np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ValueError(f"token ids must lie in 0 to {self.vocab_size - 1}")
         return array
 
     def _dummies(self, array: np.ndarray) -> np.ndarray:
-        """Where a token begins with the space that the model put before the text (bool)."""
+        """Tell where a token begins with the space that the model put before the text (bool)."""
         if not self.dummy_prefix or not array.size:
             return np.zeros(len(array), bool)
         out: np.ndarray = self.marked[array] & np.append(True, self.boundary[array[:-1]])
@@ -244,7 +244,7 @@ class Pieces:
         )
 
     def _missing(self) -> list[str]:
-        """What a model must be trained with to give every text back, and this one was not."""
+        """List what a model must be trained with to give every text back, and this one was not."""
         asked = {
             'normalization_rule_name = "identity"': not self._charmap,
             "remove_extra_whitespaces = false": not self.squeezes,
@@ -254,7 +254,7 @@ class Pieces:
 
 
 def _plain(text: str) -> bool:
-    """Whether a piece is letters, behind a space or not, that no normaliser makes of other ones or takes apart."""
+    """Tell whether a piece is letters, behind a space or not, that no normaliser makes of other ones or takes apart."""
     word = text.removeprefix(SPACE)
     return word.isalpha() and unicodedata.normalize("NFKD", word) == word
 
@@ -268,7 +268,7 @@ def _bytes_of(text: str, kind: int) -> bytes:
 
 
 def _table(pieces: Iterable[bytes]) -> tuple[list[str], np.ndarray]:
-    """Texts and types of the pieces, by id."""
+    """Return texts and types of the pieces, by id."""
     texts, kinds = [], []
     for piece in pieces:
         fields = dict(_fields(piece))
@@ -288,7 +288,7 @@ def _raw(value: int | bytes) -> bytes:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protocol buffer message."""
+    """Yield number and value of each field of a protocol buffer message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -320,14 +320,14 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _cure(message: str, vocab_size: int) -> str:
-    if found := re.search(r"value <= (\d+)", message):
+    if match := re.search(r"value <= (\d+)", message):
         return (
-            f"vocab_size = {vocab_size} is too large for the training text, which supports {found[1]} pieces; "
-            f"set vocab_size <= {found[1]} or give more text"
+            f"vocab_size = {vocab_size} is too large for the training text, which supports {match[1]} pieces; "
+            f"set vocab_size <= {match[1]} or give more text"
         )
-    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+    if match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return (
-            f"vocab_size = {vocab_size} is too small for the characters of the training text, which need {found[1]}; "
-            f"set vocab_size > {found[1]}"
+            f"vocab_size = {vocab_size} is too small for the characters of the training text, which need {match[1]}; "
+            f"set vocab_size > {match[1]}"
         )
     return f"SentencePiece cannot be trained with vocab_size = {vocab_size}: {' '.join(message.split())}"

@@ -6,5 +6,5 @@ SPANS = {"reasoning": REASONING, "final": FINAL}
 
 
 def metric_of(span: str) -> str:
-    """The metric that is nats per token of a span."""
+    """Name the metric that is nats per token of a span."""
     return f"nats_per_{span}_token"

@@ -42,12 +42,12 @@ _UNREADABLE = (OSError, ValueError, http.client.HTTPException, zipfile.BadZipFil
 
 
 def default_path() -> Path:
-    """Where the file is installed: in the environment that runs ablab."""
+    """Return where the file is installed: in the environment that runs ablab."""
     return Path(sys.prefix) / "share" / "ablab" / NAME
 
 
 def read(path: Path | None = None) -> bytes:
-    """The bytes of the vocabulary file at `path` (None: the installed one).
+    """Read the vocabulary file at `path` (None: the installed one).
 
     ValueError, with the cure, where it is missing, unreadable, truncated or another file.
     """
@@ -63,20 +63,20 @@ def read(path: Path | None = None) -> bytes:
 
 
 def ranks(data: bytes) -> dict[bytes, int]:
-    """Token -> rank from the file's lines (token in base64, space, rank).
+    """Map each token to its rank from the file's lines (token in base64, space, rank).
 
     ValueError where a line is no such pair, or the ranks are not 0 to 199997 in order.
     """
-    found: dict[bytes, int] = {}
+    ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines()):
         try:
             token, rank = line.split()
-            found[base64.b64decode(token, validate=True)] = int(rank)
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             raise ValueError(f"line {number + 1} of the o200k vocabulary is no token and rank; {_CURE}") from None
-    if list(found.values()) != list(range(COUNT)):
-        raise ValueError(f"the o200k vocabulary holds {len(found)} ranks that are not 0 to {COUNT - 1}; {_CURE}")
-    return found
+    if list(ranks.values()) != list(range(COUNT)):
+        raise ValueError(f"the o200k vocabulary holds {len(ranks)} ranks that are not 0 to {COUNT - 1}; {_CURE}")
+    return ranks
 
 
 def install(origin: str | None = None, to: Path | None = None, say: Callable[[str], None] = print) -> Path:
@@ -96,8 +96,8 @@ def install(origin: str | None = None, to: Path | None = None, say: Callable[[st
         return to
     tried: list[str] = []
     for place in [origin] if origin is not None else [*_usual_places(), URL]:
-        if found := _right_one(place, tried):
-            name, data = found
+        if file := _right_one(place, tried):
+            name, data = file
             _write(to, data)
             say(f"{to} installed from {name}")
             return to
@@ -114,7 +114,7 @@ def _write(to: Path, data: bytes) -> None:
 
 
 def _usual_places() -> list[str]:
-    """The folders that hold the file on a machine that has used it before, as far as they are there."""
+    """List the folders that hold the file on a machine that has used it before, as far as they are there."""
     named = [os.environ.get(variable) for variable in _VARIABLES]
     return [one for one in named if one] + [
         str(path) for name in _CACHES if (path := Path(tempfile.gettempdir()) / name).is_dir()
@@ -137,7 +137,7 @@ def _right_one(place: str, tried: list[str]) -> tuple[str, bytes] | None:
 
 
 def _candidates(place: str) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every file at `place` that may be the vocabulary. One of _UNREADABLE where that fails."""
+    """Yield (name, bytes) of every file at `place` that may be the vocabulary. One of _UNREADABLE where that fails."""
     if place.startswith(("http://", "https://")):
         yield place, _fetched(place if place.endswith((NAME, SHA1_NAME)) else f"{place.rstrip('/')}/{NAME}")
         return
@@ -166,25 +166,25 @@ def _fetched(url: str) -> bytes:
 
 
 def _bytes_at(path: Path) -> bytes:
-    """At most one byte more than the vocabulary has: a larger file is another one, and need not be read whole."""
+    """Read at most one byte more than the vocabulary has: a larger file is another one, and need not be read whole."""
     with opened(path) as file:
         return file.read(SIZE + 1)
 
 
 def _fault(data: bytes) -> str:
-    """What is wrong with `data`; nothing where it is the vocabulary."""
-    found = hashlib.sha256(data).hexdigest()
-    if found == SHA256:
+    """Say what is wrong with `data`; nothing where it is the vocabulary."""
+    digest = hashlib.sha256(data).hexdigest()
+    if digest == SHA256:
         return ""
     if what := what_is(data):
         return f"{what}, and not the o200k vocabulary (sha256 {SHA256})"
     if len(data) > SIZE:
         return f"is larger than {SIZE} bytes, so it is not the o200k vocabulary (sha256 {SHA256})"
-    return f"has {len(data)} bytes and sha256 {found}, where the o200k vocabulary has {SIZE} and {SHA256}"
+    return f"has {len(data)} bytes and sha256 {digest}, where the o200k vocabulary has {SIZE} and {SHA256}"
 
 
 def main() -> None:
-    """`python -P -m ablab.data.vocabulary [ORIGIN]`: install the file, for a set-up that has no command line of ablab yet."""
+    """Run `python -P -m ablab.data.vocabulary [ORIGIN]`: install the file, before there is a command line of ablab."""
     streams.install()
     try:
         install(sys.argv[1] if len(sys.argv) > 1 else None)

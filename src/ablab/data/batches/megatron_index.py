@@ -20,12 +20,12 @@ _PIECE = 1 << 20  # sequences laid out at a time
 
 
 def n_epochs(tokens_per_epoch: int, seq_len: int, num_samples: int | None) -> int:
-    """Epochs needed for `num_samples` samples of seq_len + 1 tokens; one where no number is asked for."""
+    """Count the epochs needed for `num_samples` samples of seq_len + 1 tokens; one where no number is asked for."""
     return 1 if num_samples is None else max(1, -(-(num_samples * seq_len + 1) // tokens_per_epoch))
 
 
 def last_epoch_apart(tokens_per_epoch: int, epochs: int, seq_len: int, num_samples: int | None) -> int | None:
-    """Samples before the last epoch where that is shuffled on its own, else None."""
+    """Count the samples before the last epoch where that is shuffled on its own, else None."""
     if epochs == 1 or num_samples is None:
         return None
     before = ((epochs - 1) * tokens_per_epoch - 1) // seq_len
@@ -34,7 +34,7 @@ def last_epoch_apart(tokens_per_epoch: int, epochs: int, seq_len: int, num_sampl
 
 
 def document_index(indices: np.ndarray, epochs: int, rng: np.random.RandomState, apart: bool) -> np.ndarray:
-    """int32 (epochs * len(indices),): all epochs shuffled together, or the last one on its own where `apart`."""
+    """Return int32 (epochs * len(indices),): all epochs shuffled together, or the last one on its own where `apart`."""
     if apart and epochs > 1:
         first = document_index(indices, epochs - 1, rng, False)
         return np.concatenate((first, document_index(indices, 1, rng, False)))
@@ -46,7 +46,7 @@ def document_index(indices: np.ndarray, epochs: int, rng: np.random.RandomState,
 def sample_index(
     lengths: np.ndarray, documents: np.ndarray, seq_len: int, n_tokens: int, drop_last: bool = True
 ) -> np.ndarray:
-    """Where each sample begins, and where the last one ends: (samples + 1, 2), position in `documents` and token there.
+    """Return where each sample begins, and where the last one ends: (samples + 1, 2), position in `documents` and token there.
 
     lengths int32 of every sequence; documents from document_index; n_tokens all tokens of all epochs. Sample k begins at
     token k * seq_len of the documents laid end to end. Without `drop_last` the last, partial sample counts too; Megatron
@@ -76,7 +76,7 @@ def sample_index(
 
 
 def shuffle_index(n_first: int, n_total: int, rng: np.random.RandomState) -> np.ndarray:
-    """A permutation of 0 to n_first - 1, then one of the rest up to n_total; uint32."""
+    """Return a permutation of 0 to n_first - 1, then one of the rest up to n_total; uint32."""
     dtype = np.uint32 if n_total < np.iinfo(np.uint32).max - 1 else np.int64
     first = np.arange(n_first, dtype=dtype)
     rng.shuffle(first)
@@ -88,7 +88,7 @@ def shuffle_index(n_first: int, n_total: int, rng: np.random.RandomState) -> np.
 
 
 def blend(weights: Sequence[float], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which dataset gives sample k (int16), and which of its samples (int64): the one furthest behind its weight, ties
+    """Return which dataset gives sample k (int16), and which of its samples (int64): the one furthest behind its weight, ties
     to the first. Weights are normalised to sum 1."""
     if not len(weights) or not all(math.isfinite(w) and w > 0 for w in weights):
         raise ValueError(f"weights {list(weights)} are not all positive; leave out the datasets that are not used")
@@ -97,7 +97,7 @@ def blend(weights: Sequence[float], size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def blend_all(sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """As blend(), every sample of every dataset exactly once, in proportion to `sizes`."""
+    """Blend as blend() does, every sample of every dataset exactly once, in proportion to `sizes`."""
     total = sum(sizes)
     return _greedy([size / total for size in sizes], total, list(sizes))
 
@@ -120,8 +120,8 @@ def _greedy(weights: list[float], size: int, limits: list[int] | None) -> tuple[
 
 
 def split_ranges(split: str) -> list[tuple[float, float] | None]:
-    """Megatron's --split ("969,30,1") as fractions: (begin, end) of train, valid and test; None for an empty one."""
-    parts = [float(found) for found in re.findall(r"[.0-9]+", split)]
+    """Return Megatron's --split ("969,30,1") as fractions: (begin, end) of train, valid and test; None for an empty one."""
+    parts = [float(number) for number in re.findall(r"[.0-9]+", split)]
     if len(parts) > 3 or not sum(parts):
         raise ValueError(f"split '{split}' is not up to three numbers that sum to more than 0; write '99,1,0'")
     shares = (np.array(parts + [0.0] * (3 - len(parts))) / sum(parts)).tolist()
@@ -140,7 +140,7 @@ class Resets(NamedTuple):
 
 
 def resets(tokens: np.ndarray, eod: int) -> Resets:
-    """What --reset-position-ids, --eod-mask-loss and --reset-attention-mask make of the inputs (T,).
+    """Return what --reset-position-ids, --eod-mask-loss and --reset-attention-mask make of the inputs (T,).
 
     EOD belongs to the document that it ends: positions start again behind it, and its own target, the next document's
     first token, is not learned.

@@ -97,17 +97,17 @@ class DatasetOrder:
         return len(self.shuffle_index)
 
     def pieces(self, k: int, dataset: int = 0) -> list[Slice]:
-        """What sample k is made of, in order; empty sequences are left out."""
+        """List what sample k is made of, in order; empty sequences are left out."""
         row = int(self.shuffle_index[k])
         (first, begin), (last, end) = self.sample_index[row].tolist(), self.sample_index[row + 1].tolist()
-        found = []
+        slices = []
         for position in range(first, last + 1):
             sequence = int(self.document_index[position])
             start = begin if position == first else 0
             stop = end + 1 if position == last else int(self.data.lengths[sequence])
             if stop > start:
-                found.append(Slice(dataset, sequence, start, stop))
-        return found
+                slices.append(Slice(dataset, sequence, start, stop))
+        return slices
 
 
 class MegatronOrder:
@@ -162,7 +162,7 @@ class MegatronOrder:
         return len(self.orders[0]) if self.dataset_index is None else len(self.dataset_index)
 
     def pieces(self, k: int) -> list[Slice]:
-        """Where the tokens of sample k come from, in order."""
+        """List where the tokens of sample k come from, in order."""
         if not 0 <= k < len(self):
             raise IndexError(f"there are {len(self)} samples")
         if self.dataset_index is None or self.dataset_sample_index is None:
@@ -171,7 +171,7 @@ class MegatronOrder:
         return self.orders[dataset].pieces(int(self.dataset_sample_index[k]), dataset)
 
     def tokens(self, k: int, of: Sequence[Indexed] | None = None, pad: int = PAD) -> np.ndarray:
-        """int64 (seq_len + 1,): sample k, filled up with `pad`. `of`: sidecars to read in place of the tokens."""
+        """Return int64 (seq_len + 1,): sample k, filled up with `pad`. `of`: sidecars to read in place of the tokens."""
         read = self.datasets if of is None else of
         row = np.full(self.seq_len + 1, pad, np.int64)
         at = 0
@@ -191,6 +191,6 @@ class MegatronOrder:
 
 
 def sequences_of(data: Indexed, split: tuple[float, float]) -> np.ndarray:
-    """The sequences that `split` (begin, end as fractions) takes, rounded as Megatron rounds: int32."""
+    """Return the sequences that `split` (begin, end as fractions) takes, rounded as Megatron rounds: int32."""
     begin, end = (round(part * float(len(data))) for part in split)
     return np.arange(begin, end, dtype=np.int32)

@@ -50,11 +50,11 @@ class MegatronStream:
             self._sides = [loss for loss, _ in pairs], [span for _, span in pairs]
 
     def epochs(self, tokens: int) -> float:
-        """How often a budget of `tokens` passes over the training split."""
+        """Count how often a budget of `tokens` passes over the training split."""
         return tokens / self.n_train
 
     def batch(self, step: int) -> Batch:
-        """The batch of 0-based `step`: (rows, seq_len)."""
+        """Return the batch of 0-based `step`: (rows, seq_len)."""
         import torch
 
         if step < 0:
@@ -81,7 +81,7 @@ class MegatronStream:
 
 
 def unfit(corpus: Corpus, weights: Sequence[float] | None) -> str:
-    """Why a corpus cannot be read in Megatron's order with these weights; "" where it can."""
+    """Say why a corpus cannot be read in Megatron's order with these weights; "" where it can."""
     parts = corpus.manifest.get("parts") or []
     if not parts:
         return "the corpus is a copy of its own; name Megatron prefixes, and the held-out ones in data.valid_source"

@@ -67,11 +67,11 @@ class Stream:
         return self._chunks * self.span
 
     def epochs(self, tokens: int) -> float:
-        """How often a budget of `tokens` passes over the training split."""
+        """Count how often a budget of `tokens` passes over the training split."""
         return tokens / self.tokens_per_epoch
 
     def batch(self, step: int) -> Batch:
-        """The batch of 0-based `step`, in rows of seq_len: (batch_tokens // seq_len, seq_len)."""
+        """Return the batch of 0-based `step`, in rows of seq_len: (batch_tokens // seq_len, seq_len)."""
         import torch
 
         if step < 0:
@@ -96,7 +96,7 @@ class Stream:
         )
 
     def _first(self, start_B: np.ndarray) -> np.ndarray:
-        """bool (B, seq_len + 1): which tokens of each row are the first of a document."""
+        """Tell which tokens of each row are the first of a document: bool (B, seq_len + 1)."""
         starts, total = self._starts, len(self._tokens)
         first_BU = np.zeros((len(start_B), self.seq_len + 1), bool)
         for shift in (0, total) if int(start_B.max()) + self.seq_len >= total else (0,):  # a row may go round the end
@@ -107,7 +107,7 @@ class Stream:
         return first_BU
 
     def _row_starts(self, step: int) -> np.ndarray:
-        """Where each row of the step begins in the token file."""
+        """Return where each row of the step begins in the token file."""
         position_B = step * self.batch_tokens + np.arange(0, self.batch_tokens, self.seq_len)
         chunk_B, inside_B = np.divmod(position_B, self.span)
         epoch_B, place_B = np.divmod(chunk_B, self._chunks)
@@ -118,7 +118,7 @@ class Stream:
         return start_B % len(self._tokens)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Starts of the chunks of an epoch, permuted. The last two epochs are kept."""
+        """Return the starts of the chunks of an epoch, permuted. The last two epochs are kept."""
         if epoch not in self._orders:
             draws = stream(self._seed, *self._name, epoch)
             offset = int(draws.integers(self.span))
@@ -128,7 +128,7 @@ class Stream:
 
 
 def chain(previous: str, batch: Batch) -> str:
-    """Rolling hash of the tokens consumed: blake2b over the previous hash ("" at first) and the batch's tokens.
+    """Return rolling hash of the tokens consumed: blake2b over the previous hash ("" at first) and the batch's tokens.
 
     The rows lie in stream order, so it is equal for runs that differ in seq_len only.
     """

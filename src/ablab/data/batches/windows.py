@@ -36,7 +36,8 @@ class ValidRows:
 
 
 def valid_rows(corpus: Corpus, seq_len: int, *, windows: int = 1) -> ValidRows:
-    """Window k of a document has the inputs [kT, (k+1)T) of its tokens, and each input's next token as target.
+    """Cut documents into windows: window k of a document has the inputs [kT, (k+1)T) of its tokens, and each input's next token
+    as target.
 
     The last token has no next one and is no input, so every token but the first is a target at most once: those that
     the marks take out are -1. Full windows have a row each; shorter ones share rows, each going to the first row with
@@ -78,7 +79,7 @@ def valid_rows(corpus: Corpus, seq_len: int, *, windows: int = 1) -> ValidRows:
 
 
 def _windows(corpus: Corpus, seq_len: int) -> list[tuple[int, int, int]]:
-    """(document, first input, end) of every window, in order."""
+    """List (document, first input, end) of every window, in order."""
     lengths = np.diff(corpus.valid.starts) - 1  # inputs: all tokens but the last
     return [
         (index, start, min(start + seq_len, length))

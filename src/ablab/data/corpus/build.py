@@ -49,7 +49,7 @@ Say = Callable[[str], object]
 
 
 def prepare(data: DataSettings, root: Path, say: Say = print) -> Corpus:
-    """The corpus of the settings `data` under `root`: opened where it exists, made where it does not.
+    """Return the corpus of the settings `data` under `root`: opened where it exists, made where it does not.
 
     Its folder is named by a key over the sources' contents, the settings and the tokenizer's revision; it appears whole
     or not at all, so processes may prepare it at once. InvalidStudy for settings, CheckFailed for contents.
@@ -58,27 +58,27 @@ def prepare(data: DataSettings, root: Path, say: Say = print) -> Corpus:
     return prepare_found(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
 
 
-def prepare_found(found: FoundSources, data: DataSettings, root: Path, say: Say) -> Corpus:
-    """prepare() on sources already found."""
+def prepare_found(sources: FoundSources, data: DataSettings, root: Path, say: Say) -> Corpus:
+    """Do the work of prepare() on sources that were resolved already."""
     _check(data)
-    _idle(found, data)
+    _idle(sources, data)
     inputs = Inputs(root / "inputs.json")
-    described = _described(found, inputs)
+    described = _described(sources, inputs)
     identity: dict[str, object] = {
-        "format": tokenised.FORMAT if found.parts else FORMAT,
-        "kind": "tokens" if found.parts else "text",
+        "format": tokenised.FORMAT if sources.parts else FORMAT,
+        "kind": "tokens" if sources.parts else "text",
         "sources": {name: [entry["sha256"] for entry in entries] for name, entries in described.items()},
-        "text_field": data["text_field"] if found.texts else None,
-        "text_separator": next((one.separator for one in _text_files(found)), None),
+        "text_field": data["text_field"] if sources.texts else None,
+        "text_separator": next((one.separator for one in _text_files(sources)), None),
         "tokenizer": _by_content(data["tokenizer"], inputs),
         "tokenizer_revision": slot.revision(data["tokenizer"]),
         "valid_fraction": None if described["valid"] else float(data["valid_fraction"]),
         "valid_bytes": int(data["valid_bytes"]),
         "verbatim": verbatim.REVISION,
     }
-    if rules := [vars(rule) for source in found.texts if (rule := getattr(source, "held", None))]:
+    if rules := [vars(rule) for source in sources.texts if (rule := getattr(source, "held", None))]:
         identity |= {"held": rules, "most_of_valid_bytes": MOST_OF_VALID}
-    if any(part.kind == "shard" and len(part.files) > 1 for part in found.held_parts or found.parts):
+    if any(part.kind == "shard" and len(part.files) > 1 for part in sources.held_parts or sources.parts):
         identity |= sidecar.identity(slot.build(data["tokenizer"]))
     inputs.save()
     key = key_of(identity)
@@ -87,56 +87,56 @@ def prepare_found(found: FoundSources, data: DataSettings, root: Path, say: Say)
             say(told)
         with making.folder(root, f".{key}.", ".part", among=".") as part:
             try:
-                _build(part, key, identity, found, described, data, say)
-                if _described(found, inputs) != described:
+                _build(part, key, identity, sources, described, data, say)
+                if _described(sources, inputs) != described:
                     raise _changed("data.source")
                 _publish(part, root / key)
             except OSError as error:
                 raise _refused(error, part, root / key) from error
-    _relocate(root / key, found, described)
+    _relocate(root / key, sources, described)
     corpus = _looked_at(open_corpus(root / key), say)
     checks.whole_text(int(corpus.valid.n_bytes.sum(dtype=np.int64)), data["valid_text_bytes"])
     if (by := data.get("groups")) is None:
         return corpus
     patterns = data["source"] if data["valid_source"] is None else data["valid_source"]
-    made = groups.groups_of(key, corpus.valid.digests, by, found, patterns, root)
+    made = groups.groups_of(key, corpus.valid.digests, by, sources, patterns, root)
     return dataclasses.replace(corpus, groups=made)
 
 
-def _idle(found: FoundSources, data: DataSettings) -> None:
+def _idle(sources: FoundSources, data: DataSettings) -> None:
     """Refuse settings that these sources leave without anything to act on."""
     faults = []
-    if (found.held_texts or found.held_parts) and data["valid_fraction"] != VALID_FRACTION:
+    if (sources.held_texts or sources.held_parts) and data["valid_fraction"] != VALID_FRACTION:
         fault = f"{data['valid_fraction']:g} chooses nothing: the held-out part has files of its own"
         faults.append(Fault("data.valid_fraction", fault, "remove it"))
-    readier = max((rule.readier for source in found.texts if (rule := getattr(source, "held", None))), default=1)
-    if not (found.held_texts or found.held_parts) and data["valid_fraction"] * readier > 1:
+    readier = max((rule.readier for source in sources.texts if (rule := getattr(source, "held", None))), default=1)
+    if not (sources.held_texts or sources.held_parts) and data["valid_fraction"] * readier > 1:
         fault = (
             f"{data['valid_fraction']:g} holds out no more than {1 / readier:g}: of this source only short files are"
         )
         faults.append(Fault("data.valid_fraction", fault, f"set it to {1 / readier:g} or less"))
-    if found.parts and data["text_field"] != TEXT_FIELD:
+    if sources.parts and data["text_field"] != TEXT_FIELD:
         fault = f"'{data['text_field']}' is read from nothing: token files hold no fields"
         faults.append(Fault("data.text_field", fault, "remove it"))
     separator = data.get("text_separator", SEPARATOR)
-    if separator != SEPARATOR and not _text_files(found):
+    if separator != SEPARATOR and not _text_files(sources):
         faults.append(Fault("data.text_separator", "cuts nothing: no source is a .txt file", "remove it"))
-    elif separator not in ("", SEPARATOR) and not any(map(_cut, _text_files(found))):
+    elif separator not in ("", SEPARATOR) and not any(map(_cut, _text_files(sources))):
         fault = f"{separator!r} occurs in no .txt file of the sources"
         cure = 'remove it; lines that end in \\r\\n have "\\r\\n\\r\\n" between paragraphs'
         faults.append(Fault("data.text_separator", fault, cure))
     if (by := data.get("groups")) is not None:
-        faults += groups.refused(found, by)
+        faults += groups.refused(sources, by)
     if faults:
         raise InvalidStudy(faults)
 
 
-def _text_files(found: FoundSources) -> list[TextFile]:
-    return [source for source in (*found.texts, *found.held_texts) if isinstance(source, TextFile)]
+def _text_files(sources: FoundSources) -> list[TextFile]:
+    return [source for source in (*sources.texts, *sources.held_texts) if isinstance(source, TextFile)]
 
 
 def _hints(files: Sequence[TextFile]) -> Iterator[str]:
-    """Of large files that are one document each: what would cut them, where it stands there often."""
+    """Yield for large files that are one document each what would cut them, where it occurs there often."""
     for file in files:
         texts = [text for _, text in islice(file.documents(), 2)]
         if len(texts) > 1 or not texts[0] or len(texts[0]) < LARGE:
@@ -149,40 +149,40 @@ def _hints(files: Sequence[TextFile]) -> Iterator[str]:
 
 
 def _pages(files: Sequence[TextFile]) -> str:
-    """What must be known of files that are one page of the web each: they may be what is learned, or what a server said."""
-    found = [file.name for file in files if (kind := kind_of(file.path)) and kind.name == "html" and not _cut(file)]
-    if not found:
+    """Say what must be known of files that are one page of the web each: they may be what is learned, or what a server said."""
+    names = [file.name for file in files if (kind := kind_of(file.path)) and kind.name == "html" and not _cut(file)]
+    if not names:
         return ""
-    one = len(found) == 1
-    many = f"{found[0]} is one page" if one else f"{len(found):,} files, the first {found[0]}, are one page each"
+    one = len(names) == 1
+    many = f"{names[0]} is one page" if one else f"{len(names):,} files, the first {names[0]}, are one page each"
     cure = f"if a server gave {'it' if one else 'them'} in place of text, download that text"
     return f"data: warning: {many} of the web (HTML), read with its tags; {cure}"
 
 
 def _cut(file: TextFile) -> bool:
-    """Whether a file is cut into documents."""
+    """Tell whether a file is cut into documents."""
     return len(list(islice(file.documents(), 2))) > 1
 
 
-def _described(found: FoundSources, inputs: Inputs) -> dict[str, list[Input]]:
-    """What the manifest says of every source, by what it is for."""
+def _described(sources: FoundSources, inputs: Inputs) -> dict[str, list[Input]]:
+    """Return what the manifest says of every source, by what it is for."""
     return {
-        "train": [source.describe(inputs) for source in found.texts or found.parts],
-        "valid": [source.describe(inputs) for source in found.held_texts or found.held_parts],
+        "train": [source.describe(inputs) for source in sources.texts or sources.parts],
+        "valid": [source.describe(inputs) for source in sources.held_texts or sources.held_parts],
     }
 
 
-def _relocate(path: Path, found: FoundSources, described: dict[str, list[Input]]) -> None:
-    """Token files that lie elsewhere now, with the same content: the corpus that is read in place learns where."""
+def _relocate(path: Path, sources: FoundSources, described: dict[str, list[Input]]) -> None:
+    """Note where token files of the same content lie now, in the corpus that is read in place."""
     manifest = read_manifest(path)
-    here = [{"path": part.name, "kind": part.kind} for part in found.parts]
+    here = [{"path": part.name, "kind": part.kind} for part in sources.parts]
     if manifest["parts"] and manifest["parts"] != here:
         moved = manifest | {"parts": here, "inputs": described["train"] + described["valid"]}
         write_json(path / "manifest.json", moved | {"digest": digest_of_manifest(moved)})
 
 
 def _looked_at(corpus: Corpus, say: Say) -> Corpus:
-    """The corpus, once it has something to learn from and little of its held-out text in training: kept in the manifest.
+    """Return the corpus, once it has something to learn from and little of its held-out text in training: kept in the manifest.
 
     Looked at here and not while it is made, so that corpora made before are, too. CheckFailed each time where it is not so.
     """
@@ -192,11 +192,11 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
     targets = corpus.n_train - len(ends) if corpus.marks is None else corpus.marks.n_targets(ends)
     warning = checks.something_to_learn(targets, corpus.n_train)
     parts = corpus.tokens.parts if isinstance(corpus.tokens, Tokens) else [corpus.tokens]
-    many, found = stretches.share(corpus.valid, parts)
-    for told in (warning, stretches.check(many, found)):
+    many, copied = stretches.share(corpus.valid, parts)
+    for told in (warning, stretches.check(many, copied)):
         if told:
             say(told)
-    looked: Looked = {"targets": targets, "stretches": many, "in_training": found}
+    looked: Looked = {"targets": targets, "stretches": many, "in_training": copied}
     manifest: Manifest = {**corpus.manifest, "looked_at": looked}
     manifest["digest"] = digest_of_manifest(manifest)
     try:
@@ -207,7 +207,7 @@ def _looked_at(corpus: Corpus, say: Say) -> Corpus:
 
 
 def _by_content(choice: Choice, inputs: Inputs) -> Choice:
-    """A tokenizer's choice with every file named by what it holds."""
+    """Return a tokenizer's choice with every file named by what it holds."""
     paths = slot.load(value_of(choice, "name", str)).paths
     named = {path: value_of(choice, path, str) for path in paths if choice.get(path)}
     for path, file in named.items():
@@ -221,13 +221,13 @@ def _build(
     part: Path,
     key: str,
     identity: dict[str, object],
-    found: FoundSources,
+    sources: FoundSources,
     described: dict[str, list[Input]],
     data: DataSettings,
     say: Say,
 ) -> None:
-    make = tokenised.build if found.parts else _of_text
-    tokenizer, made = make(part, found, data, say)
+    make = tokenised.build if sources.parts else _of_text
+    tokenizer, made = make(part, sources, data, say)
     names = sorted(file.name for file in part.iterdir() if file.name != making.LOCK)
     manifest = {
         "key": key,
@@ -259,39 +259,39 @@ def _of_text(part: Path, sources: FoundSources, data: DataSettings, say: Say) ->
             say(hint)
     tokenizer = slot.build(data["tokenizer"])
     sample = SAMPLE_CHARS if tokenizer.trained else 0
-    found = scan(sources.texts, data["valid_fraction"], sample, say, sources.held_texts)
+    first = scan(sources.texts, data["valid_fraction"], sample, say, sources.held_texts)
     if tokenizer.trained:
         begun = time.monotonic()
         try:
-            tokenizer.train(found.sample)
+            tokenizer.train(first.sample)
         except ValueError as error:
             raise CheckFailed(Fault("data.tokenizer", str(error))) from error
-        chars = sum(map(len, found.sample))
+        chars = sum(map(len, first.sample))
         say(f"data: tokenizer trained on {chars / 1e6:.1f} M characters in {time.monotonic() - begun:.1f} s")
     tokenizer.save(part / "tokenizer")
     dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
     writer = Writer(part, dtype, tokenizer.bos_id)
     with writer:
-        _tokenize([*sources.texts, *sources.held_texts], found, tokenizer, writer, say)
-        if found.copies is not None:
-            found.counts["also_trained_documents"] = writer.leave_out(found.copies.found(say))
+        _tokenize([*sources.texts, *sources.held_texts], first, tokenizer, writer, say)
+        if first.copies is not None:
+            first.counts["also_trained_documents"] = writer.leave_out(first.copies.digests(say))
         even = all(hasattr(source, "held") for source in [*sources.texts, *sources.held_texts])
         longest = int(data["valid_bytes"] * MOST_OF_VALID) if even else None
-        counts = found.counts | writer.finish(data["valid_bytes"], longest)
-    checks.no_leak(writer.train_digests(found), writer.taken_digests)
+        counts = first.counts | writer.finish(data["valid_bytes"], longest)
+    checks.no_leak(writer.train_digests(first), writer.taken_digests)
     return tokenizer, {"dtype": dtype, "counts": counts, "parts": []}
 
 
-def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writer: Writer, say: Say) -> None:
-    total, done, said = found.counts["bytes"], 0, time.monotonic()
+def _tokenize(sources: Sequence[Source], first: Scan, tokenizer: Tokenizer, writer: Writer, say: Say) -> None:
+    total, done, said = first.counts["bytes"], 0, time.monotonic()
     index = -1
     for place, text in _with_text(sources):
         index += 1
         raw = text.encode()
         digest = digest_of(raw)
-        if index >= len(found.roles) or digest != found.digests[index].tobytes():
+        if index >= len(first.roles) or digest != first.digests[index].tobytes():
             raise _changed(place)
-        role = found.roles[index]
+        role = first.roles[index]
         if role in (TRAIN, HELD):
             try:
                 ids, n_bytes = tokenizer.encode(text)
@@ -301,15 +301,15 @@ def _tokenize(sources: Sequence[Source], found: Scan, tokenizer: Tokenizer, writ
             checks.bytes_accounted(n_bytes, tokenizer.to_bytes(ids), raw, place)
             if role == TRAIN:
                 writer.train(ids, len(raw), index)
-                if found.copies is not None:
-                    found.copies.train(np.frombuffer(raw, np.uint8))
+                if first.copies is not None:
+                    first.copies.train(np.frombuffer(raw, np.uint8))
             else:
                 writer.hold(ids, n_bytes, digest)
         done += len(raw)
         if time.monotonic() - said > 5:
             said = time.monotonic()
             say(f"data: {done / 1e6:.0f} of {total / 1e6:.0f} MB tokenized")
-    if index + 1 != len(found.roles):
+    if index + 1 != len(first.roles):
         raise _changed("data.source")
 
 
@@ -336,7 +336,7 @@ def _check(data: DataSettings) -> None:
 
 
 def _refused(error: OSError, part: Path, place: Path) -> CheckFailed:
-    """What could not be read or written while a corpus was made in `part`."""
+    """Return the refusal for what could not be read or written while a corpus was made in `part`."""
     if error.filename is not None and not Path(error.filename).is_relative_to(place.parent):
         return CheckFailed(Fault(error.filename, f"cannot be read ({error.strerror})", "check the file"))
     written = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())

@@ -10,7 +10,7 @@ from ablab.core.fault import CheckFailed, Fault
 
 
 def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data") -> None:
-    """No validation document may be in the training split: content digests are compared."""
+    """Refuse a validation document that is in the training split, too: content digests are compared."""
     held = set(valid)
     leaked = held.intersection(train)
     if leaked:
@@ -20,7 +20,7 @@ def no_leak(train: Iterable[bytes], valid: Iterable[bytes], place: str = "data")
 
 
 def something_to_learn(targets: int, tokens: int) -> str:
-    """Training needs a token that has another before it in its document, and no mask; says so where few have.
+    """Refuse a corpus without a token that has another before it in its document, and no mask; says so where few have.
 
     A text of documents of one token trains without a fault, and its levels are those of chance.
     """
@@ -34,7 +34,7 @@ def something_to_learn(targets: int, tokens: int) -> str:
 
 
 def few_shared(shared: int, documents: int, size: int, of: int) -> None:
-    """Held-out copies of training documents are left out, unless they are more than half of the held-out part.
+    """Leave out held-out copies of training documents, unless they are more than half of the held-out part: those are refused.
 
     `size` of `of` bytes or tokens are shared, in `shared` of `documents`. Then the two are no split of anything.
     """
@@ -46,7 +46,7 @@ def few_shared(shared: int, documents: int, size: int, of: int) -> None:
 
 
 def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str) -> None:
-    """The tokens of a document must decode to its bytes, and their byte counts must sum to its length."""
+    """Refuse tokens of a document that do not decode to its bytes, or whose byte counts do not sum to its length."""
     counted = int(n_bytes.sum())
     if counted != len(text):
         ratio = counted / max(len(text), 1)
@@ -59,7 +59,7 @@ def bytes_accounted(n_bytes: np.ndarray, rebuilt: bytes, text: bytes, place: str
 
 
 def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> None:
-    """A document's own tokens lie in the vocabulary and are never BOS."""
+    """Refuse a document's own tokens outside of the vocabulary, or BOS among them."""
     if not ids.size:
         return
     low, high = int(ids.min()), int(ids.max())
@@ -71,11 +71,9 @@ def ids_in_range(ids: np.ndarray, vocab_size: int, bos_id: int, place: str) -> N
         raise CheckFailed(Fault(place, f"the text yields BOS (id {bos_id})", "repair the tokenizer"))
 
 
-def whole_text(found: int, wanted: int | None) -> None:
-    """All held-out documents together must hold the bytes of text that the study says, where it says so."""
-    if wanted is not None and found != wanted:
-        fault = (
-            f"the held-out part holds {found:,} bytes of text, the study says {wanted:,} (ratio {found / wanted:.4f})"
-        )
+def whole_text(held: int, wanted: int | None) -> None:
+    """Refuse held-out documents that do not hold together the bytes of text that the study says, where it says so."""
+    if wanted is not None and held != wanted:
+        fault = f"the held-out part holds {held:,} bytes of text, the study says {wanted:,} (ratio {held / wanted:.4f})"
         cure = "bits per byte would be wrong by that ratio, or be of another text; check files and data.valid_bytes"
         raise CheckFailed(Fault("data.valid_text_bytes", fault, cure))

@@ -78,7 +78,7 @@ class Valid(Sequence[Document]):
         return Document(self.tokens[piece].astype(np.int64), self.n_bytes[piece].astype(np.int64), self.marks[piece])
 
     def first(self, documents: int) -> Valid:
-        """The first `documents` of them."""
+        """Return the first `documents` of them."""
         end = int(self.starts[documents])
         cut = slice(None, end)
         return Valid(
@@ -86,7 +86,7 @@ class Valid(Sequence[Document]):
         )
 
     def some(self, chosen: Sequence[int] | np.ndarray) -> Valid:
-        """The documents of these numbers, in the order given."""
+        """Return the documents of these numbers, in the order given."""
         parts = [slice(int(self.starts[i]), int(self.starts[i + 1])) for i in chosen]
         tokens, n_bytes, marks = (
             np.concatenate([part[cut] for cut in parts]) for part in (self.tokens, self.n_bytes, self.marks)
@@ -164,7 +164,7 @@ def open_corpus(path: Path) -> Corpus:
         raise _broken(path / "manifest.json", f"says that tokens are {manifest['dtype'][:20]!a}")
     token = np.dtype(manifest["dtype"])
     tokens, marks = _training(path, manifest, token)
-    found = Corpus(
+    corpus = Corpus(
         path=path,
         key=manifest["key"],
         manifest=manifest,
@@ -175,12 +175,12 @@ def open_corpus(path: Path) -> Corpus:
         valid=_valid(path, manifest, token),
         marks=marks,
     )
-    _fits(found)
-    return found
+    _fits(corpus)
+    return corpus
 
 
 def _valid(path: Path, manifest: Manifest, token: np.dtype) -> Valid:
-    """The held-out documents. CheckFailed where their files do not fit one another."""
+    """Return the held-out documents. CheckFailed where their files do not fit one another."""
     tokens, n_bytes = _mapped(path / "valid.tokens", token), _mapped(path / "valid.bytes", "<u2")
     starts, digests = _mapped(path / "valid.starts", "<i8").copy(), _mapped(path / "valid.digests", "u1").copy()
     marks = _mapped(path / "valid.marks", "u1").copy() if "valid.marks" in manifest["files"] else None
@@ -195,7 +195,7 @@ def _valid(path: Path, manifest: Manifest, token: np.dtype) -> Valid:
 
 
 def _fits(corpus: Corpus) -> None:
-    """CheckFailed where starts or ids lie beyond what there is: such an id reads another row, or ends a run."""
+    """Refuse starts or ids that lie beyond what there is: such an id reads another row, or ends a run."""
     tokenizer, path = corpus.manifest["tokenizer"], corpus.path
     if not 0 < tokenizer["vocab_size"] <= MOST_TOKENS or not -1 <= tokenizer["bos_id"] < tokenizer["vocab_size"]:
         fault = f"names a vocabulary of {tokenizer['vocab_size']} with BOS {tokenizer['bos_id']}"
@@ -216,7 +216,7 @@ def _ascending(file: Path, starts: np.ndarray, end: int) -> None:
 
 
 def _mapped(file: Path, dtype: str | np.dtype) -> np.ndarray:
-    """All of a file, memory-mapped. CheckFailed where it holds half a number."""
+    """Map all of a file into memory. CheckFailed where it holds half a number."""
     kind, size = np.dtype(dtype), file.stat().st_size
     if size % kind.itemsize:
         raise _broken(file, f"has {size:,} bytes, no whole number of {kind}")
@@ -224,7 +224,7 @@ def _mapped(file: Path, dtype: str | np.dtype) -> np.ndarray:
 
 
 def _training(path: Path, manifest: Manifest, token: np.dtype) -> tuple[np.ndarray | Tokens, Marks | None]:
-    """The training tokens and their marks: the corpus's own files, or the token files that it was made from."""
+    """Return the training tokens and their marks: the corpus's own files, or the token files that it was made from."""
     if not manifest["parts"]:
         marked = "train.loss" in manifest["files"]
         tokens = _mapped(path / "train.tokens", token)
@@ -265,7 +265,7 @@ class _Listed(TypedDict):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the corpus at `path`, checked against its own digest."""
+    """Read the manifest of the corpus at `path`, checked against its own digest."""
     file = path / "manifest.json"
     manifest = read_json(file)
     if not fits(manifest, _Guarded) or manifest["digest"] != digest_of_manifest(manifest):

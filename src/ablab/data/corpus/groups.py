@@ -35,15 +35,15 @@ class Groups:
     numbers: np.ndarray
 
 
-def refused(found: FoundSources, by: str) -> list[Fault]:
-    """Why these sources have no such groups."""
-    if found.parts or found.held_parts:
+def refused(sources: FoundSources, by: str) -> list[Fault]:
+    """Say why these sources have no such groups."""
+    if sources.parts or sources.held_parts:
         fault = (
             f"'{by}' groups nothing: token files keep neither folders nor fields of the text that they were made from"
         )
         return [Fault(SETTING, fault, "remove it, or name the text itself as data.source")]
     faults = []
-    for source in found.held_texts or found.texts:
+    for source in sources.held_texts or sources.texts:
         if isinstance(source, Mock):
             faults.append(
                 Fault(SETTING, f"'{by}' groups nothing: 'mock' is made up, document by document", "remove it")
@@ -59,14 +59,14 @@ def refused(found: FoundSources, by: str) -> list[Fault]:
 
 
 def groups_of(
-    corpus: str, digests: np.ndarray, by: str, found: FoundSources, patterns: Sequence[str], data: Path
+    corpus: str, digests: np.ndarray, by: str, named: FoundSources, patterns: Sequence[str], data: Path
 ) -> Groups:
-    """The groups of the held-out documents with these digests (documents, 16), read off the sources once and then kept.
+    """Return the groups of the held-out documents with these digests (documents, 16), read off the sources once and then kept.
 
     corpus: its key. patterns: what the study names as held out, or as source. CheckFailed where a held-out document has no
     name of its group, or all are in one.
     """
-    sources = found.held_texts or found.texts
+    sources = named.held_texts or named.texts
     root = _root(patterns)
     names = key_of([_folder(source, root) for source in sources] if by == FOLDER else [])
     file = _file(data, corpus, by)
@@ -87,7 +87,7 @@ def groups_of(
 
 
 def recalled(corpus: str, documents: int, by: str, data: Path) -> Groups | None:
-    """The groups as they were when the sources could last be read; None where they never were."""
+    """Return the groups as they were when the sources could last be read; None where they never were."""
     file = _file(data, corpus, by)
     if not file.exists():
         return None
@@ -110,7 +110,7 @@ def _opened(kept: Grouped, by: str, documents: int) -> Groups:
 
 
 def _names(sources: Sequence[Source], by: str, root: Path, digests: np.ndarray) -> list[str]:
-    """The name of each document's group. Equal documents that are held out more than once are met in source order."""
+    """Return the name of each document's group. Equal documents that are held out more than once are met in source order."""
     wanted = [digest.tobytes() for digest in digests]
     met: dict[bytes, list[str]] = {digest: [] for digest in wanted}
     for source in sources:
@@ -130,7 +130,7 @@ def _names(sources: Sequence[Source], by: str, root: Path, digests: np.ndarray) 
 
 
 def _named(source: Source, by: str, root: Path) -> Iterator[tuple[str, str | None, object]]:
-    """(place, text, what names its group) of every document."""
+    """Yield (place, text, what names its group) of every document."""
     if by != FOLDER:
         rows = source.values(by, SETTING)  # type: ignore[attr-defined]
         for (place, text), (_, value) in zip(source.documents(), rows, strict=True):
@@ -149,7 +149,7 @@ def _name(value: object, place: str, by: str) -> str:
 
 
 def _package(place: str) -> str:
-    """The top package, or the module that stands alone: `python:json/decoder.py` is of json, the topics are pydoc's."""
+    """Name the top package, or the module that stands alone: `python:json/decoder.py` is of json, the topics are pydoc's."""
     inside = place.removeprefix("python:")
     return (
         "python: pydoc_data" if inside.startswith("topic ") else f"python: {inside.split('/')[0].removesuffix('.py')}"
@@ -157,7 +157,7 @@ def _package(place: str) -> str:
 
 
 def _folder(source: Source, root: Path) -> str | None:
-    """The top folder below `root` in which a file lies; the file itself where it lies in none; None of what is no file."""
+    """Name the top folder below `root` in which a file lies; the file itself where it lies in none; None of what is no file."""
     if isinstance(source, PythonLibrary):
         return source.name
     path = getattr(source, "path", None)
@@ -167,6 +167,6 @@ def _folder(source: Source, root: Path) -> str | None:
 
 
 def _root(patterns: Sequence[str]) -> Path:
-    """The folder that holds everything the patterns look through."""
+    """Find the folder that holds everything the patterns look through."""
     roots = [root_of(one).absolute() for one in patterns if one not in ("python", "mock") and not one.startswith("hf:")]
     return Path(os.path.commonpath(roots)) if roots else Path("/")

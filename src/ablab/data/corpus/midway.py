@@ -23,12 +23,12 @@ ROWS = 4  # of text in an excerpt: the first row of a document alone would know 
 
 
 def default_bytes(validate_every: int) -> int:
-    """Bytes of held-out text that cost at most SHARE of the training on `validate_every` tokens, whatever the tokenizer."""
+    """Return the bytes of held-out text that cost at most SHARE of the training on `validate_every` tokens."""
     return max(1, int(SHARE * PASSES * validate_every))
 
 
 def midway(corpus: Corpus, n_bytes: int | None, span: int) -> Corpus:
-    """`corpus` with about `n_bytes` of its held-out text, at most; all of it where None, or where there is no more.
+    """Return `corpus` with about `n_bytes` of its held-out text, at most; all of it where None, or where there is no more.
 
     Documents come in the order of their digests until the bytes are reached; of a long one an excerpt counts, whose place
     its digest draws among its targets. Excerpts are ROWS * span bytes long, or longer where documents are few. So the part
@@ -61,19 +61,19 @@ def midway(corpus: Corpus, n_bytes: int | None, span: int) -> Corpus:
 
 
 def _measure(n_bytes: np.ndarray, counted: bool) -> np.ndarray:
-    """What each token measures: its bytes, or 1 in a text whose bytes were not counted."""
+    """Measure each token: its bytes, or 1 in a text whose bytes were not counted."""
     return n_bytes.astype(np.int64) if counted else np.ones(len(n_bytes), np.int64)
 
 
 def _sizes(valid: Valid, counted: bool) -> np.ndarray:
-    """What each document measures, int64 (D,)."""
+    """Measure each document, int64 (D,)."""
     total = np.concatenate([[0], np.cumsum(_measure(valid.n_bytes, counted))])
-    found: np.ndarray = total[valid.starts[1:]] - total[valid.starts[:-1]]
-    return found
+    sizes_D: np.ndarray = total[valid.starts[1:]] - total[valid.starts[:-1]]
+    return sizes_D
 
 
 def _level(sizes_D: np.ndarray, n_bytes: int) -> int:
-    """The shortest excerpt at which all documents together reach `n_bytes`."""
+    """Find the shortest excerpt at which all documents together reach `n_bytes`."""
     low, high = 0, int(sizes_D.max())
     while low < high:
         middle = (low + high) // 2
@@ -82,12 +82,12 @@ def _level(sizes_D: np.ndarray, n_bytes: int) -> int:
 
 
 def _draw(digest: np.ndarray) -> float:
-    """A number in [0, 1) that a document's content decides."""
+    """Draw a number in [0, 1) that a document's content decides."""
     return int.from_bytes(digest[:8].tobytes(), "big") / 2**64
 
 
 def _excerpt(document: Document, length: int, drawn: float, counted: bool) -> Document | None:
-    """`length` bytes around the target at the fraction `drawn` of all that is scored; None where nothing is."""
+    """Cut `length` bytes around the target at the fraction `drawn` of all that is scored; None where nothing is."""
     ids, n_bytes, marks = document
     size, scored = _measure(n_bytes, counted), marks != UNTRAINED
     if not scored.any():

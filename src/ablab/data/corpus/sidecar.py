@@ -37,7 +37,9 @@ class SidecarBytes:
         self._counts = np.zeros((_LONGEST + 1, _LONGEST + 1), np.int64)  # of letters' tokens: shown by told
 
     def add(self, told_N: np.ndarray, shown_N: np.ndarray, letters_N: np.ndarray, spaced_N: np.ndarray) -> None:
-        """shown_N: bytes of the tokens' pieces; letters_N: which are plain letters, spaced_N: which begin with a space."""
+        """Add tokens: shown_N are bytes of their pieces; letters_N: which are plain letters, spaced_N: which begin with a
+        space.
+        """
         told_N = told_N.astype(np.int64)
         self._told += int(told_N.sum())
         self._shown += int(shown_N.sum())
@@ -47,7 +49,7 @@ class SidecarBytes:
         np.add.at(self._counts, pairs, 1)
 
     def check(self, place: str) -> None:
-        """CheckFailed, with the ratio, where the sidecar cannot be true."""
+        """Refuse a sidecar that cannot be true, with the ratio."""
         if self._shown < FEW:
             return
         told, shown = self._inner.tolist()
@@ -72,10 +74,10 @@ class SidecarBytes:
 
 
 def told_by(tokenizer: Tokenizer) -> SidecarBytes | None:
-    """A check for this tokenizer's sidecars; None where tokens tell the text's bytes themselves."""
+    """Make a check for this tokenizer's sidecars; None where tokens tell the text's bytes themselves."""
     return SidecarBytes(squeezes=tokenizer.squeezes) if tokenizer.hidden else None
 
 
 def identity(tokenizer: Tokenizer) -> dict[str, int]:
-    """What a corpus's key holds of this check: nothing where the tokens themselves tell the bytes, and always did."""
+    """Return what a corpus's key holds of this check: nothing where the tokens themselves tell the bytes, and always did."""
     return {"sidecars": REVISION} if not tokenizer.trained and tokenizer.hidden else {}

@@ -24,7 +24,7 @@ DROPPED, TRAIN, HELD = 0, 1, 2
 
 
 def digest_of(text: bytes) -> bytes:
-    """16 bytes of blake2b: a document's identity; their order is the hash order."""
+    """Hash a document to its identity: 16 bytes of blake2b; their order is the hash order."""
     return blake2b(text, digest_size=16).digest()
 
 
@@ -70,17 +70,17 @@ class Copies:
         self._verbatim, self._sizes, self._digests = Verbatim(width), array("q"), list[bytes]()
 
     def hold(self, values: np.ndarray, digest: bytes) -> None:
-        """A held-out document."""
+        """Take up a held-out document."""
         self._verbatim.hold(values)
         self._sizes.append(len(values))
         self._digests.append(digest)
 
     def train(self, values: np.ndarray) -> None:
-        """A training document, after all held-out ones."""
+        """Look for a training document among the held-out ones; call it after all of those."""
         self._verbatim.train(values)
 
-    def found(self, say: Callable[[str], object]) -> set[bytes]:
-        """The digests of the copies; CheckFailed where they are more than half of the held-out part."""
+    def digests(self, say: Callable[[str], object]) -> set[bytes]:
+        """Return the digests of the copies; CheckFailed where they are more than half of the held-out part."""
         cuts, sizes = self._verbatim.cuts(common=False), np.array(self._sizes, np.int64)
         size, of = int(sizes[cuts].sum()), int(sizes.sum())
         what = f"{len(cuts):,} of {counted(len(sizes), 'held-out document')} ({100 * size / max(of, 1):.1f} % of their text)"
@@ -94,13 +94,13 @@ class Copies:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 document`, `1,000 documents`."""
+    """Spell `1 document`, `1,000 documents`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass
 class Scan:
-    """What the first reading found. One entry of `digests` and `roles` per document that has text, in source order."""
+    """The record of the first reading. One entry of `digests` and `roles` per document that has text, in source order."""
 
     digests: np.ndarray  # (documents, 16) uint8
     roles: np.ndarray  # DROPPED (duplicate), TRAIN or HELD
@@ -188,7 +188,7 @@ def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence
 
 
 def _threshold(source: Source, threshold: int, n_bytes: int) -> int:
-    """Below which a document of so many bytes of this source is held out."""
+    """Return the digest below which a document of so many bytes of this source is held out."""
     rule = getattr(source, "held", None)
     if rule is None:
         return threshold
@@ -196,7 +196,7 @@ def _threshold(source: Source, threshold: int, n_bytes: int) -> int:
 
 
 def roles_of(digests: np.ndarray, threshold: int | np.ndarray) -> np.ndarray:
-    """DROPPED, TRAIN or HELD for each of (documents, 16) digests: held out below `threshold`, dropped when seen before.
+    """Return DROPPED, TRAIN or HELD for each of (documents, 16) digests: held out below `threshold`, dropped when seen before.
 
     threshold: one, or (documents,) uint64.
     """

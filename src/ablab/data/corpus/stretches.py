@@ -24,7 +24,7 @@ _AT_ONCE = 1 << 20  # stretches; of more text a sample, evenly spread
 
 
 def share(valid: Valid, training: Iterable[np.ndarray]) -> tuple[int, int]:
-    """How many stretches stand once in the held-out text, and how many of them in `training`, arrays of ids, too.
+    """Count the stretches that stand once in the held-out text, and those of them in `training`, arrays of ids, too.
 
     What stands there COMMON times and more is a form that many texts fill in, and no copy of this one.
     The documents' first tokens are left out, and stretches of which less than half is scored. Memory: 16 bytes a stretch, and
@@ -38,20 +38,20 @@ def share(valid: Valid, training: Iterable[np.ndarray]) -> tuple[int, int]:
     wanted = np.concatenate([hashes(np.ascontiguousarray(some).ravel(), WIDTH)[::WIDTH] for some in windows])
     values, times = np.unique(wanted, return_counts=True)
     seen = Seen(values[times == 1])  # what the held-out text itself repeats is a refrain, a licence, a form
-    found = np.zeros(len(seen.hashes), np.int64)
+    counts = np.zeros(len(seen.hashes), np.int64)
     for part in training:
         for at in range(0, len(part) - WIDTH + 1, PIECE):
             places = seen.places(hashes(np.asarray(part[at : at + PIECE + WIDTH - 1]), WIDTH))[1]
-            found += np.bincount(places, minlength=len(found))
-    return len(found), int(((found > 0) & (found < COMMON)).sum())
+            counts += np.bincount(places, minlength=len(counts))
+    return len(counts), int(((counts > 0) & (counts < COMMON)).sum())
 
 
-def check(many: int, found: int) -> str:
-    """What is to be said of a share; "" where there is none. CheckFailed where it is more than MOST."""
-    if not found:
+def check(many: int, copied: int) -> str:
+    """Say what is to be said of a share; "" where there is none. CheckFailed where it is more than MOST."""
+    if not copied:
         return ""
-    part = f"{100 * found / many:.1f} % of the held-out text ({found:,} of {many:,} stretches of {WIDTH} tokens)"
-    if many >= FEW and found > MOST * many:
+    part = f"{100 * copied / many:.1f} % of the held-out text ({copied:,} of {many:,} stretches of {WIDTH} tokens)"
+    if many >= FEW and copied > MOST * many:
         fault = f"{part} stands word for word in training; at most {100 * MOST:g} % may"
         cure = "take it out of the training sources, or name a held-out part that they do not contain"
         raise CheckFailed(Fault("data.source", fault, cure))
@@ -59,7 +59,7 @@ def check(many: int, found: int) -> str:
 
 
 def _places(valid: Valid) -> np.ndarray:
-    """Where stretches begin: one behind another from the second token of each document on."""
+    """Find where stretches begin: one behind another from the second token of each document on."""
     starts, sizes = valid.starts[:-1], np.diff(valid.starts)
     counts = np.maximum(0, sizes - 1) // WIDTH
     first = np.repeat(starts + 1, counts)

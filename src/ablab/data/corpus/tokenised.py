@@ -32,14 +32,14 @@ FORMAT = 2  # raised when the same files and settings would give another corpus
 Say = Callable[[str], object]
 
 
-def build(folder: Path, found: FoundSources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
+def build(folder: Path, sources: FoundSources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
     """Write the corpus's files into `folder`; the tokenizer, and what the manifest says besides (dtype, counts, parts).
 
     CheckFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or
     nothing is left to train or to score.
     """
     tokenizer = slot.build(data["tokenizer"])
-    train, valid = found.parts, found.held_parts
+    train, valid = sources.parts, sources.held_parts
     if tokenizer.trained:
         fault = f"'{data['tokenizer']['name']}' would be trained, and token files hold no text"
         raise CheckFailed(
@@ -124,7 +124,7 @@ def _without_bos(part: Part, tokens: np.ndarray, tokenizer: Tokenizer) -> Fault:
 
 
 def _check_labels(part: Part, loss: np.ndarray, span: np.ndarray) -> None:
-    """Loss masks are 0 or 1, spans 0, 1 or 2, and a span is trained on."""
+    """Refuse loss masks that are not 0 or 1, spans that are not 0, 1 or 2, and a file of which no span is trained on."""
     for at in range(0, len(loss), _PIECE):
         masks, spans = (np.asarray(side[at : at + _PIECE]) for side in (loss, span))
         for name, wrong in (("_lossmask", masks > 1), ("_span", spans > 2), ("_span", (spans > 0) & (masks == 0))):
@@ -136,25 +136,25 @@ def _check_labels(part: Part, loss: np.ndarray, span: np.ndarray) -> None:
 
 
 def _trains(one: Opened) -> bool:
-    """Whether any token of a masked file is trained on."""
+    """Tell whether any token of a masked file is trained on."""
     loss = one.loss
     return loss is not None and any(np.asarray(loss[at : at + _PIECE]).any() for at in range(0, len(loss), _PIECE))
 
 
 def _has_target(one: Opened, here: slice) -> bool:
-    """Whether any token of a document is trained on or scored: not its first, and none that is masked."""
+    """Tell whether any token of a document is trained on or scored: not its first, and none that is masked."""
     if here.stop - here.start < 2:
         return False
     return one.loss is None or bool(np.asarray(one.loss[here.start : here.stop - 1]).any())
 
 
 def digest_of(ids: np.ndarray) -> bytes:
-    """A document's identity: 16 bytes of blake2b over its ids as int32."""
+    """Hash a document to its identity: 16 bytes of blake2b over its ids as int32."""
     return blake2b(np.ascontiguousarray(ids, "<i4").tobytes(), digest_size=16).digest()
 
 
 def _lay(opened: Sequence[Opened], held: Sequence[Opened], writer: _Writer, *, built: bool) -> dict[str, int]:
-    """Training files in place, held-out ones copied, repeats included; a held-out document that is in both is left out.
+    """Lay training files in place and copy held-out ones, repeats included; a held-out document that is in both is left out.
 
     A build splits by a row's id, so the same text may lie on both sides under two ids, however often. Of files that are
     named as held out no more than half may be shared. Documents without a single target are in no split and no check.
@@ -181,7 +181,7 @@ def _lay(opened: Sequence[Opened], held: Sequence[Opened], writer: _Writer, *, b
 
 
 def _cut(opened: Sequence[Opened], entries: Sequence[tuple[Opened, slice, bytes]], tokenizer: Tokenizer) -> set[bytes]:
-    """Digests of held-out documents that stand for the most part inside of training documents."""
+    """Find the digests of held-out documents that stand for the most part inside of training documents."""
     verbatim = Verbatim(width_of(tokenizer.vocab_size))
     for one, here, _ in entries:
         verbatim.hold(_own(one, here, tokenizer))
@@ -192,13 +192,13 @@ def _cut(opened: Sequence[Opened], entries: Sequence[tuple[Opened, slice, bytes]
 
 
 def _own(one: Opened, here: slice, tokenizer: Tokenizer) -> np.ndarray:
-    """The tokens of a document without BOS before them."""
+    """Return the tokens of a document without BOS before them."""
     ids = one.tokens[here]
     return ids[1:] if len(ids) and int(ids[0]) == tokenizer.bos_id else ids
 
 
 def _alike(one: Opened, held: Sequence[Opened]) -> Iterator[bytes]:
-    """Digests of those documents of `one` that look like a held-out one by length and five of their tokens."""
+    """Yield digests of those documents of `one` that look like a held-out one by length and five of their tokens."""
     wanted = np.unique(np.concatenate([_first_glance(other) for other in held]))
     mine = _first_glance(one)
     for index in np.flatnonzero(np.isin(mine, wanted)).tolist():
@@ -209,7 +209,7 @@ def _alike(one: Opened, held: Sequence[Opened]) -> Iterator[bytes]:
 
 
 def _first_glance(one: Opened) -> np.ndarray:
-    """One number per document made of its length and some of its tokens: equal for equal documents, cheap."""
+    """Return one number per document, made of its length and some of its tokens: equal for equal documents, cheap."""
     ends = np.append(one.starts[1:], len(one.tokens))
     sizes = (ends - one.starts).astype(np.uint64)
     glance = sizes.copy()
@@ -221,7 +221,7 @@ def _first_glance(one: Opened) -> np.ndarray:
 
 
 def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer, say: Say) -> dict[str, int]:
-    """Every document to the part that its content says; of equal documents the first. Memory: 17 bytes a document."""
+    """Copy every document to the part that its content says; of equal documents the first. Memory: 17 bytes a document."""
     digests = bytearray()
     for one in opened:
         for here in documents_of(one):
@@ -243,7 +243,7 @@ def _copy(opened: Sequence[Opened], valid_fraction: float, writer: _Writer, say:
             else:
                 writer.train(one, here)
                 copies.train(_own(one, here, writer.tokenizer))
-    left_out = writer.leave_out(copies.found(say))
+    left_out = writer.leave_out(copies.digests(say))
     writer.starts = np.frombuffer(writer.copied, np.int64) if writer.copied else np.zeros(0, np.int64)
     dropped = int((roles == DROPPED).sum())
     return {
@@ -281,7 +281,7 @@ class _Writer:
         self._held.append((digest, int(n_bytes.sum()), one, here, n_bytes))
 
     def leave_out(self, digests: set[bytes]) -> int:
-        """Held-out documents that are no candidates after all; how many there are."""
+        """Leave out held-out documents that are no candidates after all; returns how many there are."""
         before, self._held = len(self._held), [entry for entry in self._held if entry[0] not in digests]
         return before - len(self._held)
 
@@ -324,7 +324,7 @@ class _Writer:
         self._files[name].write(values.tobytes())
 
     def _marks(self, one: Opened, here: slice) -> np.ndarray:
-        """What each token of a document is for; sidecars speak of the next token, these of the token itself."""
+        """Mark what each token of a document is for; sidecars speak of the next token, these of the token itself."""
         marks = np.full(here.stop - here.start, PLAIN, np.uint8)
         if one.loss is not None and one.span is not None:
             marks[1:] = marked(one.loss[here], one.span[here])[:-1]
@@ -332,7 +332,7 @@ class _Writer:
         return marks
 
     def _bytes(self, one: Opened, here: slice) -> np.ndarray:
-        """Bytes of text of each token: the sidecar's, else the tokenizer's; where there are both they must agree."""
+        """Count the bytes of text of each token: the sidecar's, else the tokenizer's; where there are both they must agree."""
         ids = np.asarray(one.tokens[here]).astype(np.int64)
         told = None if one.n_bytes is None else np.asarray(one.n_bytes[here])
         if told is not None and told[ids == self.tokenizer.bos_id].any():
@@ -349,13 +349,13 @@ class _Writer:
             raise CheckFailed(Fault("data.tokenizer", *str(error).split("; ", 1))) from error
         if told is not None and self.told is not None:
             self.told.add(told, *self.tokenizer.shown(ids))
-        for name, found in (
+        for name, counted in (
             ("data.tokenizer", n_bytes),
             ("data.valid_source: byte sidecar", None if rewrites else told),
         ):
-            if found is not None and int(found.sum()) != whole:
-                ratio = f"ratio {int(found.sum()) / max(1, whole):.4f}"
-                fault = f"a held-out document counts {int(found.sum())} bytes where its text has {whole} ({ratio})"
+            if counted is not None and int(counted.sum()) != whole:
+                ratio = f"ratio {int(counted.sum()) / max(1, whole):.4f}"
+                fault = f"a held-out document counts {int(counted.sum())} bytes where its text has {whole} ({ratio})"
                 cure = "bits per byte would be wrong by that ratio; name the tokenizer that made the files"
                 raise CheckFailed(Fault(name, fault, cure))
         return n_bytes if told is None else told

@@ -26,7 +26,7 @@ class Tokens:
         return list(self._parts)
 
     def rows(self, starts_B: np.ndarray, length: int) -> np.ndarray:
-        """int64 (B, length): the `length` ids from each start on, going round at the end."""
+        """Read the `length` ids from each start on, going round at the end: int64 (B, length)."""
         found_BU = np.empty((len(starts_B), length), np.int64)
         for row_U, start in zip(found_BU, starts_B.tolist()):
             self._fill(row_U, start % len(self))
@@ -53,12 +53,14 @@ class Marks:
         return len(self._loss)
 
     def n_targets(self, ends: np.ndarray) -> int:
-        """Places that are trained on, but for the last of each document, behind which nothing follows. ends: (documents,)."""
+        """Count places that are trained on, but for the last of each document, behind which nothing follows. ends:
+        (documents,).
+        """
         total = sum(int(np.count_nonzero(part)) for part in self._loss.parts)
         return total - int(np.count_nonzero(self._loss.rows(ends - 1, 1)))
 
     def rows(self, starts_B: np.ndarray, length: int) -> np.ndarray:
-        """int64 (B, length): UNTRAINED, REASONING, FINAL, or PLAIN, of the target of each place."""
+        """Return UNTRAINED, REASONING, FINAL, or PLAIN, of the target of each place: int64 (B, length)."""
         return marked(self._loss.rows(starts_B, length), self._span.rows(starts_B, length))
 
 
@@ -66,5 +68,5 @@ UNTRAINED, PLAIN = 0, 3  # marks: no target; 1 and 2 a target in that span; a ta
 
 
 def marked(loss: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Loss mask (0, 1) and span (0, 1, 2) as one mark."""
+    """Join loss mask (0, 1) and span (0, 1, 2) to one mark."""
     return np.where(loss == 0, UNTRAINED, np.where(span == 0, PLAIN, span))

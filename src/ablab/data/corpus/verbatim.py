@@ -24,7 +24,7 @@ _R = 0x9E3779B97F4A7C15  # odd, so that its powers can be undone modulo 2^64
 
 
 def width_of(vocab_size: int) -> int:
-    """Tokens of a window over ids of such a vocabulary."""
+    """Return the tokens of a window over ids of such a vocabulary."""
     return next((width for most, width in _TOKENS if vocab_size <= most), _FEWER)
 
 
@@ -44,7 +44,7 @@ class Verbatim:
         self._length = 0
 
     def hold(self, values: np.ndarray) -> None:
-        """A held-out document; they are numbered as they come."""
+        """Take up a held-out document; they are numbered as they come."""
         count = 0
         if len(values) >= self.width:
             last = len(values) - self.width
@@ -55,7 +55,7 @@ class Verbatim:
         self._counts.append(count)
 
     def train(self, values: np.ndarray) -> None:
-        """A training document: every window is looked for in it."""
+        """Look for every window in a training document."""
         if not self._hashes or len(values) < self.width:
             return
         if len(values) >= PIECE:
@@ -66,7 +66,7 @@ class Verbatim:
             self._look()
 
     def cuts(self, *, common: bool = True) -> list[int]:
-        """The numbers of held-out documents that training text holds for the most part, or as a whole.
+        """List the numbers of held-out documents that training text holds for the most part, or as a whole.
 
         For the most part: more than half of their windows stand in 1 to 7 training documents. What stands in more of them is a
         header that many share, and counts only where it is all that a document has, and only if `common`.
@@ -74,10 +74,10 @@ class Verbatim:
         if not self._hashes:
             return []
         self._look()
-        owners, found = self._ready()[1], self._found
+        owners, times = self._ready()[1], self._found
         counts = np.array(self._counts)
         rare, all_of = (
-            np.bincount(owners[hit], minlength=len(counts)) for hit in ((found > 0) & (found < COMMON), found > 0)
+            np.bincount(owners[hit], minlength=len(counts)) for hit in ((times > 0) & (times < COMMON), times > 0)
         )
         return np.flatnonzero((counts > 0) & ((rare > _MOST * counts) | (common & (all_of == counts)))).tolist()
 
@@ -100,7 +100,7 @@ class Verbatim:
         self._found += first[np.searchsorted(seen.hashes, seen.hashes)]  # equal windows have one place, their first
 
     def _ready(self) -> tuple[Seen, np.ndarray]:
-        """The windows' hashes in order, and whose they are."""
+        """Return the windows' hashes in order, and whose they are."""
         if self._table is None:
             values = np.concatenate(self._hashes)
             owners = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
@@ -120,7 +120,7 @@ class Seen:
         self._bits[hashes >> self._shift] = True
 
     def places(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of `values` are among the hashes, and there their place (of equal ones the first)."""
+        """Tell which of `values` are among the hashes, and their place there (of equal ones the first)."""
         where = np.flatnonzero(self._bits[values >> self._shift])
         places = np.searchsorted(self.hashes, values[where])
         ok = places < len(self.hashes)
@@ -130,7 +130,7 @@ class Seen:
 
 
 def hashes(array: np.ndarray, width: int) -> np.ndarray:
-    """The hash of each window of `array`, uint64 (len - width + 1,)."""
+    """Hash each window of `array`, uint64 (len - width + 1,)."""
     powers, back = _powers()
     sums = np.zeros(len(array) + 1, np.uint64)
     np.cumsum(array.astype(np.uint64) * powers[: len(array)], out=sums[1:])
@@ -143,7 +143,7 @@ def hashes(array: np.ndarray, width: int) -> np.ndarray:
 
 @functools.cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
-    """r^i, and r^-i, modulo 2^64."""
+    """Compute r^i, and r^-i, modulo 2^64."""
     size = PIECE + 64  # windows are shorter
     return tuple(  # type: ignore[return-value]
         np.concatenate([[np.uint64(1)], np.cumprod(np.full(size - 1, base, np.uint64))])

@@ -32,7 +32,7 @@ class Writer:
             file.close()
 
     def train(self, ids: np.ndarray, n_bytes: int, index: int) -> None:
-        """A training document: BOS and its tokens."""
+        """Write a training document: BOS and its tokens."""
         self._starts.append(self._n_tokens)
         self._indices.append(index)
         self._tokens.write(self._bos.tobytes() + ids.astype(self._dtype).tobytes())
@@ -40,14 +40,14 @@ class Writer:
         self._n_bytes += n_bytes
 
     def hold(self, ids: np.ndarray, n_bytes: np.ndarray, digest: bytes) -> None:
-        """A held-out document, a candidate for the validation set."""
+        """Hold a held-out document, a candidate for the validation set."""
         self._held.append((digest, self._spooled, len(ids), int(n_bytes.sum())))
         self._spool.write(ids.astype(self._dtype).tobytes())
         self._spool_bytes.write(n_bytes.astype("<u2").tobytes())
         self._spooled += len(ids)
 
     def leave_out(self, digests: set[bytes]) -> int:
-        """Held-out documents that are no candidates after all; how many there are."""
+        """Leave out held-out documents that are no candidates after all; returns how many there are."""
         before, self._held = len(self._held), [entry for entry in self._held if entry[0] not in digests]
         return before - len(self._held)
 
@@ -80,13 +80,13 @@ class Writer:
             "unused_documents": len(self._held) - len(taken),
         }
 
-    def train_digests(self, found: Scan) -> Iterator[bytes]:
-        """The digests of the documents that were written to the training split."""
-        return (found.digests[index].tobytes() for index in self._indices)
+    def train_digests(self, first: Scan) -> Iterator[bytes]:
+        """Yield the digests of the documents that were written to the training split."""
+        return (first.digests[index].tobytes() for index in self._indices)
 
 
 def _take(held: list[tuple[bytes, int, int, int]], valid_bytes: int, longest: int) -> list[tuple[bytes, int, int, int]]:
-    """Documents of at most `longest` bytes in hash order, each taken where it still fits; where none fits, the shortest.
+    """Take documents of at most `longest` bytes in hash order, each where it still fits; where none fits, the shortest.
 
     Counted in bytes of text, so that arms with different tokenizers are scored on the same documents.
     """

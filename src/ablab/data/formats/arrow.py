@@ -24,7 +24,7 @@ class ArrowFile(NamedTuple):
 
 @contextmanager
 def opened(path: Path) -> Iterator[ArrowFile]:
-    """The file at `path`, memory-mapped. OSError and pyarrow.ArrowException where it is damaged."""
+    """Open the file at `path`, memory-mapped. OSError and pyarrow.ArrowException where it is damaged."""
     import pyarrow
     import pyarrow.ipc
 
@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[ArrowFile]:
 
 
 def _sound(batch: RecordBatch) -> RecordBatch:
-    """A record batch whose offsets and indices lie within its buffers; pyarrow.ArrowInvalid else.
+    """Check that a record batch's offsets and indices lie within its buffers; pyarrow.ArrowInvalid else.
 
     The library itself does not look, and reads wherever in memory they point. Text is not decoded here: a value that is no
     UTF-8 is its own row's fault, where rows are looked at one by one.
@@ -60,6 +60,6 @@ def _sound(batch: RecordBatch) -> RecordBatch:
 
 
 def rows_of(path: Path) -> int:
-    """How many rows there are. Errors as `opened`."""
+    """Count the rows. Errors as `opened`."""
     with opened(path) as table:
         return sum(map(len, table.batches))

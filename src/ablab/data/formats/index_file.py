@@ -19,18 +19,18 @@ _AGAIN = "write both files again"
 
 
 def bare(place: Path | str) -> Path:
-    """The prefix of a file: `place` without .bin or .idx."""
+    """Return the prefix of a file: `place` without .bin or .idx."""
     place = Path(place)
     return place.with_suffix("") if place.suffix in (".bin", ".idx") else place
 
 
 def paths(prefix: Path | str) -> tuple[Path, Path]:
-    """PREFIX.bin and PREFIX.idx."""
+    """Return PREFIX.bin and PREFIX.idx."""
     return Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
 
 
 def read_header(path: Path) -> tuple[np.dtype, int, int]:
-    """dtype of the tokens, number of sequences, number of document starts. CheckFailed where it is no such file."""
+    """Read dtype of the tokens, number of sequences, number of document starts. CheckFailed where it is no such file."""
     try:
         with opened(path) as file:
             raw = file.read(HEADER.size)
@@ -56,7 +56,7 @@ def read_header(path: Path) -> tuple[np.dtype, int, int]:
 
 
 def read_columns(path: Path, n: int, n_documents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """lengths, pointers, documents and modes (None where there are none). CheckFailed where the size is another."""
+    """Read lengths, pointers, documents and modes (None where there are none). CheckFailed where the size is another."""
     size, needed = path.stat().st_size, HEADER.size + 12 * n + 8 * n_documents
     if size not in (needed, needed + n):
         relation = "truncated" if size < needed else "too long"
@@ -72,7 +72,7 @@ def read_columns(path: Path, n: int, n_documents: int) -> tuple[np.ndarray, np.n
 
 
 def check_documents(path: Path, documents: np.ndarray, n_sequences: int) -> None:
-    """Document starts go from 0 to the number of sequences and never back; else CheckFailed."""
+    """Refuse document starts that do not go from 0 to the number of sequences, or go back."""
     if documents[0] != 0 or documents[-1] != n_sequences:
         cure = "end the last document before the file is closed, then write it again"
         span = f"from {documents[0]} to {documents[-1]}, not from 0 to the {n_sequences} sequences"
@@ -88,7 +88,7 @@ def check_documents(path: Path, documents: np.ndarray, n_sequences: int) -> None
 
 
 def check_pointers(path: Path, lengths: np.ndarray, pointers: np.ndarray, itemsize: int) -> int:
-    """Each pointer is the bytes of all sequences before it. Returns the tokens of all sequences."""
+    """Check that each pointer is the bytes of all sequences before it. Returns the tokens of all sequences."""
     total = 0
     for first in range(0, len(lengths), PIECE):
         piece = np.asarray(lengths[first : first + PIECE], np.int64)
@@ -100,14 +100,16 @@ def check_pointers(path: Path, lengths: np.ndarray, pointers: np.ndarray, itemsi
         wrong = np.flatnonzero(wanted != pointers[first : first + PIECE])
         if len(wrong):
             where = int(wrong[0])
-            found = pointers[first + where]
-            raise broken(path, f"points to byte {found} for sequence {first + where}; the lengths give {wanted[where]}")
+            pointer = pointers[first + where]
+            raise broken(
+                path, f"points to byte {pointer} for sequence {first + where}; the lengths give {wanted[where]}"
+            )
         total = int(ends[-1])
     return total
 
 
 def map_file(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
-    """`count` values of a file, memory-mapped."""
+    """Map `count` values of a file into memory."""
     if count == 0:
         return np.empty(0, dtype)  # nothing can be mapped from an empty file
     try:
@@ -119,5 +121,5 @@ def map_file(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray
 
 
 def broken(path: Path, fault: str, cure: str = _AGAIN) -> CheckFailed:
-    """The error about one file."""
+    """Make the error about one file."""
     return CheckFailed(Fault(str(path), fault, cure))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def best_dtype(vocab_size: int) -> np.dtype:
-    """Megatron's choice: uint16 below 65500 ids, else int32."""
+    """Return Megatron's choice: uint16 below 65500 ids, else int32."""
     return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
 
 
@@ -60,17 +60,17 @@ class IndexedWriter:
         return self
 
     def add(self, ids: Sequence[int] | np.ndarray) -> None:
-        """One sequence of token ids; it belongs to the document that the next end_document() ends."""
+        """Add one sequence of token ids; it belongs to the document that the next end_document() ends."""
         values = self._checked(ids)
         self._write(values)
         self._lengths.append(len(values))
 
     def end_document(self) -> None:
-        """The sequences added since the last call are one document; none is an empty document."""
+        """End the document of the sequences added since the last call; none is an empty document."""
         self._documents.append(len(self._lengths))
 
     def add_documents(self, ids: np.ndarray, lengths: np.ndarray) -> None:
-        """Many documents of one sequence each at once: their ids one after the other, and their lengths."""
+        """Add many documents of one sequence each at once: their ids one after the other, and their lengths."""
         values, sizes = self._checked(ids), np.asarray(lengths, np.int64)
         if int(sizes.sum()) != len(values) or (sizes < 0).any():
             raise ValueError(

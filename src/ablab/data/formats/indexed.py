@@ -65,7 +65,7 @@ class Indexed:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The tokens of sequence `index`; IndexError beyond the last one."""
+        """Read the tokens of sequence `index`; IndexError beyond the last one."""
         index = _at(index, len(self), "sequences")
         start = int(self.pointers[index]) // self.dtype.itemsize
         return self._flat[start : start + int(self.lengths[index])]
@@ -76,18 +76,18 @@ class Indexed:
         return len(self.documents) - 1
 
     def document(self, index: int) -> np.ndarray:
-        """The tokens of document `index`, all its sequences; IndexError beyond the last one."""
+        """Read the tokens of document `index`, all its sequences; IndexError beyond the last one."""
         index = _at(index, self.n_documents, "documents")
         return self._flat[self._start(int(self.documents[index])) : self._start(int(self.documents[index + 1]))]
 
     def document_starts(self) -> np.ndarray:
-        """Where each document begins in `tokens`, and where the last one ends: int64 (documents + 1,)."""
+        """Return where each document begins in `tokens`, and where the last one ends: int64 (documents + 1,)."""
         ends = np.append(self.pointers, len(self.tokens) * self.dtype.itemsize)
         out: np.ndarray = ends[np.asarray(self.documents)] // self.dtype.itemsize
         return out
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens `start` to `stop` of the whole .bin, across sequences."""
+        """Read tokens `start` to `stop` of the whole .bin, across sequences."""
         return self._flat[start:stop]
 
     def _start(self, sequence: int) -> int:
@@ -123,7 +123,7 @@ def open_indexed(prefix: Path | str) -> Indexed:
 
 
 def sidecars(prefix: Path | str) -> tuple[Path, Path] | None:
-    """The prefixes of the loss mask and of the spans beside PREFIX_tokens; None where neither has a file.
+    """Find the prefixes of the loss mask and of the spans beside PREFIX_tokens; None where neither has a file.
 
     One without the other is returned too, and fails when it is opened.
     """
@@ -135,17 +135,17 @@ def sidecars(prefix: Path | str) -> tuple[Path, Path] | None:
 
 
 def open_sidecars(tokens: Indexed) -> tuple[Indexed, Indexed] | None:
-    """The loss mask and the spans of `tokens`, checked against it; None where there are none (see sidecars)."""
-    found = sidecars(tokens.prefix)
-    if found is None:
+    """Open the loss mask and the spans of `tokens`, checked against it; None where there are none (see sidecars)."""
+    places = sidecars(tokens.prefix)
+    if places is None:
         return None
-    mask, span = map(open_indexed, found)
+    mask, span = map(open_indexed, places)
     check_sidecars(tokens, (mask, span))
     return mask, span
 
 
 def check_sidecars(tokens: Indexed, others: Iterable[Indexed]) -> None:
-    """Every sequence of every sidecar is as long as that of the tokens, and the documents are the same; else CheckFailed."""
+    """Refuse a sidecar of which a sequence is not as long as that of the tokens, or whose documents are others."""
     for other in others:
         idx = paths(other.prefix)[1]
         cure = f"build {tokens.prefix.name} and its sidecars again, together"

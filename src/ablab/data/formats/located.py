@@ -30,7 +30,8 @@ class Located(NamedTuple):
 
 
 def locate(place: Path | str, *, whole: bool = True) -> Located:
-    """A prefix (with or without `_tokens`, .bin or .idx), a .bin shard, or the folder of a build. CheckFailed for all else.
+    """Locate a prefix (with or without `_tokens`, .bin or .idx), a .bin shard, or the folder of a build. CheckFailed for all
+    else.
 
     A manifest that was changed after it was written is refused, unless not `whole`: who looks for all faults says so.
     """
@@ -57,27 +58,29 @@ def locate(place: Path | str, *, whole: bool = True) -> Located:
 
 
 def harmony_manifest(path: Path, *, whole: bool = True) -> HarmonyManifest:
-    """The manifest of a Harmony build. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
-    found: object = read_json(path)
-    kind = found.get("kind") if isinstance(found, dict) else None
+    """Read the manifest of a Harmony build. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`)
+    changed.
+    """
+    record: object = read_json(path)
+    kind = record.get("kind") if isinstance(record, dict) else None
     if kind != "harmony":
         cure = "give the folder of `ablab data build harmony`, or a prefix or shard"
         raise CheckFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
-    if not fits(found, HarmonyManifest):
-        raise CheckFailed(Fault(str(path), misfit(found, HarmonyManifest), _AGAIN))
-    if found["splits"].keys() < set(_SPLITS):
+    if not fits(record, HarmonyManifest):
+        raise CheckFailed(Fault(str(path), misfit(record, HarmonyManifest), _AGAIN))
+    if record["splits"].keys() < set(_SPLITS):
         raise CheckFailed(Fault(str(path), f"does not hold splits ({', '.join(_SPLITS)})", _AGAIN))
-    if others := sorted(found["splits"].keys() - set(_SPLITS)):
+    if others := sorted(record["splits"].keys() - set(_SPLITS)):
         raise CheckFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", _AGAIN))
-    if not found["tokenizer"]["sha256"]:
+    if not record["tokenizer"]["sha256"]:
         raise CheckFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", _AGAIN))
-    if whole and (fault := changed(found, path)):
+    if whole and (fault := changed(record, path)):
         raise CheckFailed(fault)
-    return found
+    return record
 
 
 def sealed(record: R) -> R:
-    """`record` with the `digest` of all else in it."""
+    """Return `record` with the `digest` of all else in it."""
     return cast(R, {**record, "digest": _digest(record)})
 
 
@@ -86,7 +89,7 @@ def _digest(record: Mapping[str, object]) -> str:
 
 
 def changed(record: Mapping[str, object], path: Path, cure: str = _AGAIN) -> Fault | None:
-    """The fault of a record whose digest is missing or not that of its content; else None."""
+    """Return the fault of a record whose digest is missing or not that of its content; else None."""
     try:
         if record.get("digest") == _digest(record):
             return None
@@ -96,44 +99,44 @@ def changed(record: Mapping[str, object], path: Path, cure: str = _AGAIN) -> Fau
 
 
 def read_sealed(path: Path, *keys: str, cure: str, form: type[R], present: Callable[[object], None] | None = None) -> R:
-    """A record that was written sealed, has `keys` and is of `form`. CheckFailed where it is not as it was written.
+    """Read a record that was written sealed, has `keys` and is of `form`. CheckFailed where it is not as it was written.
 
     present: gives an older record today's names, once its digest has held.
     """
-    found = read_json(path, *keys, "digest", form=dict[str, object])
-    if fault := changed(found, path, cure):
+    record = read_json(path, *keys, "digest", form=dict[str, object])
+    if fault := changed(record, path, cure):
         raise CheckFailed(fault)
     if present is not None:
-        present(found)
-    if not fits(found, form):
-        raise CheckFailed(Fault(str(path), misfit(found, form), cure))
-    return found
+        present(record)
+    if not fits(record, form):
+        raise CheckFailed(Fault(str(path), misfit(record, form), cure))
+    return record
 
 
 def shards_of(manifest: HarmonyManifest, path: Path) -> list[tuple[str, Shard]]:
-    """(split, shard) in the manifest's order. CheckFailed where an entry names what is not in the folder."""
-    found = []
+    """List (split, shard) in the manifest's order. CheckFailed where an entry names what is not in the folder."""
+    shards = []
     for split, entry in manifest["splits"].items():
         for shard in entry["shards"]:
             for name in (shard["name"], *shard["files"]):
                 if leaves(name):
                     raise CheckFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", _AGAIN))
-            found.append((split, shard))
-    return found
+            shards.append((split, shard))
+    return shards
 
 
 def leaves(name: str) -> bool:
-    """Whether a listed name is no plain path inside of the folder."""
+    """Tell whether a listed name is no plain path inside of the folder."""
     return Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
 
 
 def prefix_of(folder: Path, split: str, shard: Shard) -> Path:
-    """The token prefix of a shard of a build."""
+    """Return the token prefix of a shard of a build."""
     return folder / split / f"{shard['name']}_tokens"
 
 
 def _manifest_above(path: Path, whole: bool) -> HarmonyManifest | None:
-    """That of the build a prefix lies in; None where there is none, or only a file of that name."""
+    """Read the manifest of the build that a prefix lies in; None where there is none, or only a file of that name."""
     try:
         manifest = read_json(path)
     except CheckFailed:

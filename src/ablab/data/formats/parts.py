@@ -57,13 +57,13 @@ class Part:
         if self.kind == "shard":
             beside = bytes_path(self.path)
             return [self.path, *([beside] if beside is not None and beside.exists() else [])]
-        found = list(paths(self.path))
+        files = list(paths(self.path))
         for prefix in sidecars(self.path) or ():
-            found += paths(prefix)
-        return found
+            files += paths(prefix)
+        return files
 
     def describe(self, inputs: Inputs) -> Input:
-        """What the manifest says: every file with its size and sha256, and one hash over all of them."""
+        """Describe the part as the manifest does: every file with its size and sha256, and one hash over all of them."""
         if gone := sorted(path for path in self.built if not Path(path).is_file()):
             cure = "build it again; `ablab data verify` says more"
             raise CheckFailed(Fault(gone[0], "is missing, and the build's manifest lists it", cure))
@@ -96,7 +96,7 @@ class Part:
 
 
 def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | None:
-    """Token files at `path` as (training, held-out); a Fault where it looks like one and is none; None where it is text.
+    """Find token files at `path` as (training, held-out); a Fault where it looks like one and is none; None where it is text.
 
     A folder must hold the manifest of a build; a Megatron prefix may be written bare, with .bin or with .idx.
     """
@@ -124,7 +124,7 @@ def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | 
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a file belongs to another one, so that a pattern that matches both means the other."""
+    """Tell whether a file belongs to another one, so that a pattern that matches both means the other."""
     name = path.name.rsplit(".", 1)[0]
     for ending in _SIDECARS:
         if name.endswith(ending):
@@ -139,30 +139,30 @@ def _built(folder: Path, place: str) -> tuple[list[Part], list[Part]] | Fault:
     if not file.is_file():
         return Fault(place, f"'{folder}' is a folder", f"name its files, such as '{folder}/*.txt'")
     manifest = harmony_manifest(file)
-    found: dict[str, list[Part]] = {"train": [], "valid": []}
+    parts: dict[str, list[Part]] = {"train": [], "valid": []}
     for split, shard in shards_of(manifest, file):
         listed = {str(folder / name): one["sha256"] for name, one in shard["files"].items()}
         made = manifest["tokenizer"]["sha256"]
-        found[split].append(Part(prefix_of(folder, split, shard), "megatron", made, listed))
-    return found["train"], found["valid"]
+        parts[split].append(Part(prefix_of(folder, split, shard), "megatron", made, listed))
+    return parts["train"], parts["valid"]
 
 
 def _after(tokens: np.ndarray, bos_id: int) -> np.ndarray:
-    """Places of `bos_id`, and 0."""
-    found = [
+    """Find the places of `bos_id`, and 0."""
+    places = [
         at + np.flatnonzero(np.asarray(tokens[at : at + _PIECE]) == bos_id) for at in range(0, len(tokens), _PIECE)
     ]
-    return np.unique(np.concatenate([[0], *found])).astype(np.int64)
+    return np.unique(np.concatenate([[0], *places])).astype(np.int64)
 
 
 def highest(tokens: np.ndarray) -> tuple[int, int]:
-    """The lowest and the highest id, looked up in pieces."""
+    """Find the lowest and the highest id, looked up in pieces."""
     pieces = [np.asarray(tokens[at : at + _PIECE]) for at in range(0, len(tokens), _PIECE)]
     return min(int(piece.min()) for piece in pieces), max(int(piece.max()) for piece in pieces)
 
 
 def documents_of(opened: Opened) -> Iterator[slice]:
-    """Where each document lies in the file."""
+    """Yield where each document lies in the file."""
     for at in range(0, len(opened.starts), _PIECE):
         bounds = [*opened.starts[at : at + _PIECE + 1].tolist(), len(opened.tokens)][: _PIECE + 1]
         yield from map(slice, bounds[:-1], bounds[1:])

@@ -27,12 +27,12 @@ _AGAIN = "copy or write the file again"
 
 
 def is_golf(path: Path) -> bool:
-    """Whether the file begins with the magic number of golf shards. CheckFailed where it cannot be read."""
+    """Tell whether the file begins with the magic number of golf shards. CheckFailed where it cannot be read."""
     return _first(path) == MAGIC
 
 
 def read_shard(path: Path) -> np.ndarray:
-    """The tokens of a golf shard or of a plain .bin of uint16: uint16 (tokens,), memory-mapped.
+    """Read the tokens of a golf shard or of a plain .bin of uint16: uint16 (tokens,), memory-mapped.
 
     CheckFailed, with the sizes: empty, truncated, longer than its header says, half a token, another version or format.
     """
@@ -72,7 +72,7 @@ def read_shard(path: Path) -> np.ndarray:
 
 
 def _no_other(path: Path, first: int, size: int) -> None:
-    """CheckFailed where a file without our magic is not headerless either."""
+    """Refuse a file without our magic that is not headerless either."""
     if (other := instead(path, allowed=("utf16",))) is not None:
         raise _broken(path, other.what, other.cure)
     if (text := text_of(path)) and size >= _TEXT:
@@ -89,13 +89,13 @@ def _no_other(path: Path, first: int, size: int) -> None:
 
 
 def bytes_path(path: Path) -> Path | None:
-    """Where the byte sidecar of `path` would lie; None for a file that is no validation shard or a sidecar itself."""
+    """Return where the byte sidecar of `path` would lie; None for a file that is no validation shard or a sidecar itself."""
     head, mark, tail = path.name.rpartition("_val_")
     return path.with_name(f"{head}_val_bytes_{tail}") if mark and not tail.startswith("bytes_") else None
 
 
 def bytes_sidecar(path: Path) -> np.ndarray | None:
-    """Bytes of original text per token of the validation shard `path`: uint16, memory-mapped; None where there is none.
+    """Read the bytes of original text per token of the validation shard `path`: uint16, memory-mapped; None without one.
 
     CheckFailed where it is broken or does not count as many tokens as the shard.
     """
@@ -132,13 +132,13 @@ def write_shard(path: Path, tokens: Sequence[int] | np.ndarray, *, plain: bool =
 
 
 def _part_of_prefix(path: Path, stem: str, kind: str) -> bool:
-    """Whether a .bin without .idx belongs to a prefix with labels: its tokens have 32 bits, its labels 8."""
+    """Tell whether a .bin without .idx belongs to a prefix with labels: its tokens have 32 bits, its labels 8."""
     sides = [path.with_name(f"{stem}_{side}.{end}") for side in ("lossmask", "span") for end in ("bin", "idx")]
     return kind in ("lossmask", "span") or (kind == "tokens" and any(side.exists() for side in sides))
 
 
 def _numbers(path: Path, dtype: str, count: int) -> np.ndarray:
-    """The first `count` numbers of a file that has so many."""
+    """Read the first `count` numbers of a file that has so many."""
     with opened(path) as file:
         return np.frombuffer(file.read(count * np.dtype(dtype).itemsize), dtype)
 

@@ -147,7 +147,7 @@ def _as_many_bad(out: Path, manifest: Built, max_bad: int) -> None:
 
 
 def quarantined(job: Job, wanted: BuildPlan) -> Iterator[bytes]:
-    """The lines about failed rows of all finished units, in order."""
+    """Yield the lines about failed rows of all finished units, in order."""
     for unit in wanted.units:
         path = job.quarantine(unit)
         if path.exists():
@@ -170,7 +170,7 @@ def _no_strangers(out: Path) -> None:
 
 
 def _leave(out: Path, fresh: bool) -> None:
-    """Nothing was begun: take away what only the lock has made."""
+    """Take away what only the lock has made: nothing was begun."""
     if not (out / PARTS / "plan.json").exists():
         shutil.rmtree(out / PARTS, ignore_errors=True)
         if fresh and not any(out.iterdir()):

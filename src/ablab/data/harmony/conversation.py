@@ -56,7 +56,7 @@ def check(messages: Sequence[Message], *, prompt: bool = False) -> None:
 
 
 def check_form(messages: Sequence[Message], *, prompt: bool = False) -> None:
-    """`check` but for lone surrogates, which an encoder meets by itself."""
+    """Check all that `check` does but lone surrogates, which an encoder meets by itself."""
     if not messages:
         raise BadConversation("the conversation is empty")
     answered = prompt
@@ -65,8 +65,8 @@ def check_form(messages: Sequence[Message], *, prompt: bool = False) -> None:
         if role == "assistant":
             answered = True
             if channel not in CHANNELS:
-                found = "no channel" if channel is None else f"the unknown channel {channel!r}"
-                raise BadConversation(f"message {k}: assistant with {found}; known: {', '.join(CHANNELS)}")
+                fault = "no channel" if channel is None else f"the unknown channel {channel!r}"
+                raise BadConversation(f"message {k}: assistant with {fault}; known: {', '.join(CHANNELS)}")
         elif role not in ROLES:
             raise BadConversation(f"message {k}: unknown role {role!r}; known: {', '.join(ROLES)}")
         elif channel is not None:
@@ -80,12 +80,12 @@ def check_form(messages: Sequence[Message], *, prompt: bool = False) -> None:
 
 
 def lone_surrogate(k: int, i: int) -> BadConversation:
-    """The error for character `i` of message `k`."""
+    """Make the error for character `i` of message `k`."""
     return BadConversation(f"message {k}: character {i} is a lone surrogate; text must be valid Unicode")
 
 
 def from_synth(query: str, reasoning: str, answer: str) -> tuple[Message, ...]:
-    """A row of SYNTH: the question, the reasoning (analysis) and the answer (final). Not checked."""
+    """Read a row of SYNTH: the question, the reasoning (analysis) and the answer (final). Not checked."""
     return (
         Message("user", query),
         Message("assistant", reasoning, "analysis"),
@@ -94,7 +94,7 @@ def from_synth(query: str, reasoning: str, answer: str) -> tuple[Message, ...]:
 
 
 def from_messages(value: object) -> tuple[Message, ...]:
-    """A list of {"role", "content"[, "channel"][, "thinking"]}, or {"messages": that list}, as messages. Not checked.
+    """Read a list of {"role", "content"[, "channel"][, "thinking"]}, or {"messages": that list}, as messages. Not checked.
 
     `content` is text, or a list of one part: {"type": "text"}, or openai-harmony's "system_content" (identity, dates,
     reasoning effort, channels) and "developer_content" (instructions), written out as openai-harmony does. `thinking` of
@@ -166,7 +166,7 @@ def _text(k: int, role: str, content: object) -> str:
 
 @functools.lru_cache(maxsize=256)  # the same for all rows of a data set, as a rule
 def _written_out(part: str) -> str:
-    """The text of a system or developer content, as openai-harmony writes it; its classes fill in what is not given."""
+    """Write out a system or developer content, as openai-harmony does; its classes fill in what is not given."""
     from openai_harmony import DeveloperContent, SystemContent
 
     raw = json.loads(part)

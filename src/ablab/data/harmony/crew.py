@@ -66,7 +66,7 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
 
 
 def _crashed_at(worker: Worker[Request, Known], unit: Unit, died: Died) -> int:
-    """The row at which a worker has crashed. CheckFailed where it was killed, or looked at none."""
+    """Find the row at which a worker has crashed. CheckFailed where it was killed, or looked at none."""
     if worker.own.at.value >= 0 and -(died.code or 0) not in KILLED:
         return worker.own.at.value
     fault = f"ended with code {died.code} while it made unit {unit.number}"
@@ -75,7 +75,7 @@ def _crashed_at(worker: Worker[Request, Known], unit: Unit, died: Died) -> int:
 
 
 def _begin(known: Known, stop: Callable[[], bool]) -> Callable[[Request, Callable[[Said], None]], Said]:
-    """What a worker does with a unit that it is asked for: the answer is one of refused, failed, kept and done."""
+    """Begin a worker: returns what it does with a unit that it is asked for: it answers refused, failed, kept or done."""
     builder: Builder | None = None
 
     def do(asked: Request, say: Callable[[Said], None]) -> Said:

@@ -50,7 +50,7 @@ def finish(wanted: BuildPlan, job: Job) -> Built:
 
 
 def _nothing_left(listed: Path, records: Sequence[Finished], max_tokens: int | None) -> Fault:
-    """Why no row is left: the commonest reasons, and what would leave one."""
+    """Say why no row is left: the commonest reasons, and what would leave one."""
     bad, dropped = sum(record["bad"] for record in records), sum(record["dropped"] for record in records)
     with listed.open(encoding="utf-8") as lines:
         reasons = Counter(json.loads(line)["reason"] for line in lines).most_common(REASONS)
@@ -108,7 +108,7 @@ def _train(job: Job, unit: Unit, record: Finished) -> Shard:
 
 
 def _valid(job: Job, wanted: BuildPlan, records: Sequence[Finished]) -> Iterator[Shard]:
-    """Held-out parts of units, in order, in as few shards as have no more rows than a shard may have."""
+    """Yield held-out parts of units, in order, in as few shards as have no more rows than a shard may have."""
     groups: list[list[int]] = []
     rows = 0
     for index, record in enumerate(records):

@@ -14,7 +14,7 @@ _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 def rows(start: int, stop: int) -> Iterator[tuple[str, str, str, str]]:
-    """Rows `start` to `stop` as (id, query, reasoning, answer): sums digit by digit, and numbers to look up in a list.
+    """Yield rows `start` to `stop` as (id, query, reasoning, answer): sums digit by digit, and numbers to look up in a list.
 
     Each has a stream of its own, so any slice can be made alone. Only uniform draws are used: those are the part of
     numpy's generators that is safest from change.

@@ -38,24 +38,24 @@ class OfficialRenderer:
         self._keep_all = openai_harmony.RenderConversationConfig(auto_drop_analysis=False)
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
-        """All ids of a conversation for training, EOD included."""
+        """Encode a conversation for training: all ids, EOD included."""
         conversation = self._library.Conversation.from_messages([self.message(one) for one in messages])
         rendered = self._encoding.render_conversation_for_training(conversation, config=self._keep_all)
         return [*rendered, EOD]
 
     def message_ids(self, message: Message) -> list[int]:
-        """The ids of one message alone, ended with <|end|>."""
+        """Encode one message alone, ended with <|end|>."""
         return list(self._encoding.render(self.message(message)))
 
     def message(self, message: Message) -> TheirMessage:
-        """`message` as openai-harmony's own."""
+        """Return `message` as openai-harmony's own."""
         made = self._library.Message.from_role_and_content(self._library.Role(message.role), message.text)
         return made if message.channel is None else made.with_channel(message.channel)
 
 
 @contextlib.contextmanager
 def _found_at(path: Path) -> Iterator[None]:
-    """The variable that openai-harmony looks at names a folder that holds `path` under the name it wants."""
+    """Have the variable that openai-harmony looks at name a folder that holds `path` under the name it wants."""
     before = os.environ.get(_BASE)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "o200k_base.tiktoken").symlink_to(path.resolve())

@@ -35,7 +35,7 @@ class MessageSpan(NamedTuple):
 
 
 def parse(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> tuple[Message, ...]:
-    """The messages of `tokens` (N,), with or without <|endoftext|> at the end. A text may be empty (after truncation).
+    """Parse the messages of `tokens` (N,), with or without <|endoftext|> at the end. A text may be empty (after truncation).
 
     Errors: FormatError as `parts`, and where the text of a message is no UTF-8; ValueError where the vocabulary file is
     missing or wrong.
@@ -45,7 +45,7 @@ def parse(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> tuple[
 
 
 def parts(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> list[MessageSpan]:
-    """Where the messages of `tokens` lie.
+    """Find where the messages of `tokens` lie.
 
     FormatError on: an id outside the vocabulary, no message, text or a control token between messages, an unknown role or
     channel, a header without <|message|>, a control token inside text, an unterminated message, <|return|> anywhere but
@@ -56,16 +56,16 @@ def parts(tokens: Sequence[int] | np.ndarray, tokenizer: O200kHarmony) -> list[M
     whole = bool(len(ids)) and int(ids[-1]) == EOD
     stop = len(ids) - whole
     walk = _Walk(ids, control[control < stop].tolist(), stop, tokenizer)
-    found: list[MessageSpan] = []
+    spans: list[MessageSpan] = []
     while walk.at < stop:
-        found.append(walk.message())
-        if ids[found[-1].end] == RETURN and walk.at < stop and ids[walk.at] == START:
-            raise FormatError(found[-1].end, "<|return|> before the last message")
-    if not found:
+        spans.append(walk.message())
+        if ids[spans[-1].end] == RETURN and walk.at < stop and ids[walk.at] == START:
+            raise FormatError(spans[-1].end, "<|return|> before the last message")
+    if not spans:
         raise FormatError(0, "no message")
-    if whole and found[-1].channel == "final" and ids[found[-1].end] != RETURN:
-        raise FormatError(found[-1].end, "the last final ends in <|end|>, not in <|return|>")
-    return found
+    if whole and spans[-1].channel == "final" and ids[spans[-1].end] != RETURN:
+        raise FormatError(spans[-1].end, "the last final ends in <|end|>, not in <|return|>")
+    return spans
 
 
 class _Walk:
@@ -77,9 +77,9 @@ class _Walk:
 
     def message(self) -> MessageSpan:
         start = self.at
-        found = int(self.ids[start])
-        if found != START:
-            raise FormatError(start, f"{_named(found)} outside a message, where <|start|> is due")
+        token = int(self.ids[start])
+        if token != START:
+            raise FormatError(start, f"{_named(token)} outside a message, where <|start|> is due")
         next(self._ahead)
         at, mark = self._control(start, f"the header of the message at token {start} has no <|message|>")
         role = self._word(start + 1, at, _ROLE_IDS, "role")
@@ -103,7 +103,7 @@ class _Walk:
         return MessageSpan(cast(Role, role), cast("Channel | None", channel), start, body, end)
 
     def _control(self, start: int, absent: str) -> tuple[int, int]:
-        """Index and id of the next control token."""
+        """Find index and id of the next control token."""
         at = next(self._ahead, None)
         if at is None:
             raise FormatError(self.stop, f"the ids stop here, but {absent}")

@@ -46,7 +46,7 @@ def settings(
     rows_per_shard: int | None,
     check_every: int,
 ) -> BuildSettings:
-    """The settings, rows_per_shard 0 where it is yet to be chosen. InvalidStudy with every one that means nothing."""
+    """Read the settings, rows_per_shard 0 where it is yet to be chosen. InvalidStudy with every one that means nothing."""
     faults = []
     try:
         held.threshold(valid_fraction)
@@ -81,7 +81,7 @@ class BuildPlan:
         }
 
     def job(self, out: Path, vocab: str) -> Job:
-        """What the workers know."""
+        """Return what the workers need to know."""
         asked = self.settings
         below = held.threshold(asked.valid_fraction)
         return Job(out, self.inputs, below, asked.max_tokens, asked.check_every, vocab)
@@ -89,22 +89,24 @@ class BuildPlan:
 
 def plan(asked: BuildSettings, sources: Sequence[str], inputs: Inputs) -> BuildPlan:
     """Find the inputs and cut their rows. CheckFailed where they hold no row; errors as rows.find."""
-    found = find(sources, inputs)
+    inputs_read = find(sources, inputs)
     inputs.save()
-    total = sum(one.rows for one in found)
+    total = sum(one.rows for one in inputs_read)
     if not total:
-        raise CheckFailed(Fault("SOURCE", f"no row in {', '.join(one.name for one in found)}", "give files with rows"))
+        raise CheckFailed(
+            Fault("SOURCE", f"no row in {', '.join(one.name for one in inputs_read)}", "give files with rows")
+        )
     rows = total if asked.max_rows is None else min(total, asked.max_rows)
     # By the rows alone, so that files do not depend on the machine: enough units for many workers, few files for many rows.
     per_shard = asked.rows_per_shard or min(MOST, max(LEAST, math.ceil(rows / SHARES)))
     units: list[Unit] = []
     left = rows
-    for index, one in enumerate(found):
+    for index, one in enumerate(inputs_read):
         end = min(one.rows, left)
         left -= end
         for start in range(0, end, per_shard):
             units.append(Unit(len(units), index, start, min(end, start + per_shard)))
-    return BuildPlan(replace(asked, rows_per_shard=per_shard), tuple(found), tuple(units), rows)
+    return BuildPlan(replace(asked, rows_per_shard=per_shard), tuple(inputs_read), tuple(units), rows)
 
 
 def settle(out: Path, wanted: BuildPlan) -> Built | None:
@@ -133,7 +135,7 @@ def settle(out: Path, wanted: BuildPlan) -> Built | None:
 
 
 def _read(out: Path, path: Path, form: type[R]) -> R:
-    """A record of a build, as it was written. CheckFailed with a cure that can be followed: it is not made again alone."""
+    """Read a record of a build as it was written. CheckFailed with a cure that can be followed: it is not made again alone."""
     cure = f"delete {out} with all in it and build again, or choose another --out"
     try:
         record: object = read_json(path)
@@ -149,7 +151,7 @@ def _read(out: Path, path: Path, form: type[R]) -> R:
 
 
 def _whole(out: Path, manifest: Built) -> None:
-    """Names and sizes only: `ablab data verify` reads the files."""
+    """Check names and sizes only: `ablab data verify` reads the files."""
     for split in manifest["splits"].values():
         for shard in split["shards"]:
             for name, entry in shard["files"].items():
@@ -161,7 +163,7 @@ def _whole(out: Path, manifest: Built) -> None:
 
 
 def strangers(out: Path, known: set[str]) -> list[str]:
-    """What lies in `out` besides the `known` names and what a killed build was writing there."""
+    """List what lies in `out` besides the `known` names and what a killed build was writing there."""
     return sorted(path.name for path in out.iterdir() if path.name not in known and not _half(path))
 
 

@@ -90,7 +90,7 @@ class _Tables:
 
 
 def parquet(path: Path, name: str, fields: Sequence[str]) -> Reader:
-    """Rows of a Parquet file, a row group's batches at a time."""
+    """Make a reader of the rows of a Parquet file, a row group's batches at a time."""
     import pyarrow
     import pyarrow.parquet
 
@@ -115,7 +115,7 @@ def parquet(path: Path, name: str, fields: Sequence[str]) -> Reader:
 
 
 def arrow(path: Path, name: str, fields: Sequence[str]) -> Reader:
-    """Rows of an Arrow file, of either format; memory-mapped."""
+    """Make a reader of the rows of an Arrow file, of either format; memory-mapped."""
 
     def open_at(_: int) -> Batches:
         first = 0
@@ -144,9 +144,9 @@ class JsonRows:
         for _ in islice(self._open, start - self._at):
             pass
         self._at = start
-        for found in islice(self._open, stop - start):
+        for row in islice(self._open, stop - start):
             self._at += 1
-            yield found
+            yield row
 
     def _from(self, mark: Mark) -> Iterator[tuple[int, Cells]]:
         with _opened(self._path) as file:
@@ -183,7 +183,7 @@ class MockRows:
 
 
 def scan_lines(path: Path) -> tuple[int, tuple[Mark, ...]]:
-    """How many rows a JSON lines file has, and a mark at every MARK_EVERY-th."""
+    """Count the rows of a JSON lines file, and place a mark at every MARK_EVERY-th."""
     rows, offset, marks = 0, 0, []
     with _opened(path) as file:
         for line, raw in enumerate(lines(file, path), 1):
@@ -196,7 +196,7 @@ def scan_lines(path: Path) -> tuple[int, tuple[Mark, ...]]:
 
 
 def cells(column: Array, field: str) -> list[object]:
-    """A column's values; one that is no UTF-8 is Bad, and the others are kept."""
+    """Return a column's values; one that is no UTF-8 is Bad, and the others are kept."""
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:
@@ -212,7 +212,7 @@ def _cell(column: Array, at: int, field: str) -> object:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
+    """Open a file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
     try:
         with regular(path) as file:
             yield file

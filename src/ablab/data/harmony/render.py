@@ -56,14 +56,14 @@ class Renderer:
         self._next = {key: np.array([END, *ids], np.int32) for key, ids in headers.items()}
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """A whole conversation for training, <|endoftext|> included.
+        """Render a whole conversation for training, <|endoftext|> included.
 
         Errors: BadConversation as `conversation.check`, where it has more than `longest` tokens, and where a piece of
         it is too long (see long); ValueError where the vocabulary file is missing or wrong.
         """
         check_form(messages)
-        if (found := longest([message.text for message in messages])) is not None:
-            k, at, size, sign = found
+        if (piece := longest([message.text for message in messages])) is not None:
+            k, at, size, sign = piece
             fault = (
                 f"message {k}: from character {at:,} on {size:,} bytes of {sign!a} and its like follow without a break"
             )
@@ -86,7 +86,7 @@ class Renderer:
         return Rendered(np.concatenate(pieces), (span != NONE).view(np.uint8), span)
 
     def render_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of `messages` up to and including the `<|start|>assistant` that a model goes on from.
+        """Render `messages` as ids up to and including the `<|start|>assistant` that a model goes on from.
 
         Errors as `render`, but an assistant message need not be there.
         """

@@ -57,17 +57,17 @@ class RowSource:
     @property
     def identity(self) -> RowsFile:
         """What two builds must share to give the same files."""
-        found: RowsFile = {"name": self.name, "sha256": self.sha256, "rows": self.rows, "fields": list(self.fields)}
+        identity: RowsFile = {"name": self.name, "sha256": self.sha256, "rows": self.rows, "fields": list(self.fields)}
         if self.first:
-            found["first"] = self.first
-        return found
+            identity["first"] = self.first
+        return identity
 
     def place(self, number: int) -> str:
-        """What a person can find a row by; `number` as its reader gives it."""
+        """Say where a person can look a row up; `number` as its reader gives it."""
         return f"{self.name}: {'line' if self.kind == 'jsonl' else 'row'} {number}"
 
     def reader(self) -> Reader:
-        """A reader of its fields (without one that is "")."""
+        """Open a reader of its fields (without one that is "")."""
         fields = [field for field in self.fields if field]
         match self.kind:
             case "parquet":
@@ -79,14 +79,14 @@ class RowSource:
         return readers.MockRows()
 
     def row_id(self, cells: Cells) -> str | None:
-        """The id of a row whose conversation is not looked at; None where it has none of its own."""
+        """Return the id of a row whose conversation is not looked at; None where it has none of its own."""
         try:
             return _id(cells[0], self.fields[0]) if self.fields[0] else None
         except BadRow:
             return None
 
     def conversation(self, cells: Cells) -> tuple[str, tuple[Message, ...]]:
-        """(id, messages) of one row. BadRow, with the id where it is known."""
+        """Read (id, messages) of one row. BadRow, with the id where it is known."""
         if self.fields[0]:
             row_id, cells = _id(cells[0], self.fields[0]), cells[1:]
         elif isinstance(cells[0], Bad):
@@ -116,29 +116,29 @@ class RowSource:
 
 
 def content_id(value: object) -> str:
-    """The id of a row that has none: 32 hex digits of the sha256 of its messages_json."""
+    """Make the id of a row that has none: 32 hex digits of the sha256 of its messages_json."""
     text = value if isinstance(value, str) else canonical(value)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def find(sources: Sequence[str], inputs: Inputs) -> list[RowSource]:
-    """The inputs that `sources` name, in the order given; a glob's files sorted.
+    """Find the inputs that `sources` name, in the order given; a glob's files sorted.
 
     InvalidStudy for a name that matches nothing or has no reader; CheckFailed for a file without the fields, or damaged.
     """
-    found: list[RowSource] = []
+    rows: list[RowSource] = []
     faults: list[Fault] = []
     if not sources:
         faults.append(Fault("SOURCE", "names nothing", _KNOWN))
     for source in sources:
         if source == "mock" or source.startswith("mock:"):
-            found.append(_mock(source))
+            rows.append(_mock(source))
         elif source.startswith("hf:"):
             from ablab.data.sources.hub import arrow_files
 
             for one in arrow_files(source):
                 whole = _table(one.path, "arrow", inputs, one.name)
-                found.append(whole if one.whole else replace(whole, first=one.start, rows=one.stop - one.start))
+                rows.append(whole if one.whole else replace(whole, first=one.start, rows=one.stop - one.start))
         else:
             paths = matched(source)
             if not paths:
@@ -148,10 +148,10 @@ def find(sources: Sequence[str], inputs: Inputs) -> list[RowSource]:
                 if fault:
                     faults.append(fault)
                 elif not faults:
-                    found.append(_file(path, inputs))
+                    rows.append(_file(path, inputs))
     if faults:
         raise InvalidStudy(faults)
-    return found
+    return rows
 
 
 def _unreadable(path: Path) -> Fault | None:
@@ -209,7 +209,7 @@ def _jsonl(path: Path, inputs: Inputs) -> RowSource:
 
 
 def _first_names(path: Path) -> list[str]:
-    """The fields of the first line that is an object, which decides: what another one lacks is that row's fault."""
+    """Name the fields of the first line that is an object, which decides: what another one lacks is that row's fault."""
     with opened(path) as file:
         for raw in lines(file, path):
             try:
@@ -249,7 +249,7 @@ def _id(cell: object, field: str) -> str:
 
 
 def _listed(value: object) -> object:
-    """What a cell of messages_json holds: JSON text, or what was read already."""
+    """Read a cell of messages_json: JSON text, or what was read already."""
     if isinstance(value, str):
         try:
             value = loads(value)

@@ -10,7 +10,7 @@ from ablab.data.tokenizers.o200k_harmony import O200kHarmony
 
 
 def truncate(rendered: Rendered, max_tokens: int, tokenizer: O200kHarmony) -> Rendered | None:
-    """`rendered` in at most `max_tokens` tokens (<|endoftext|> counts), or None where it must be dropped.
+    """Cut `rendered` to at most `max_tokens` tokens (<|endoftext|> counts), or return None where it must be dropped.
 
     Cut from the left of their text, as far as needed and in this order: the analyses, oldest first (so the reasoning that
     leads to the last answer goes last), down to a header with no text; then the last user message, of which one character
@@ -28,11 +28,11 @@ def truncate(rendered: Rendered, max_tokens: int, tokenizer: O200kHarmony) -> Re
     over = len(tokens) - max_tokens
     if over <= 0:
         return rendered
-    found = parts(tokens, tokenizer)
+    spans = parts(tokens, tokenizer)
     inside = tokenizer.table().inside
     keep = np.ones(len(tokens), bool)
-    questions = [part for part in found if part.role == "user"]
-    for part in [*(part for part in found if part.channel == "analysis"), *questions[-1:]]:
+    questions = [part for part in spans if part.role == "user"]
+    for part in [*(part for part in spans if part.channel == "analysis"), *questions[-1:]]:
         if over <= 0:
             break
         cut = min(part.body + over, part.end)
@@ -48,7 +48,7 @@ def truncate(rendered: Rendered, max_tokens: int, tokenizer: O200kHarmony) -> Re
 
 
 def _shortened(labels: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Label-aligned values of the tokens that stay: the value at i is token i + 1's, so it goes where that token goes.
+    """Keep label-aligned values with the tokens that stay: the value at i is token i + 1's, so it goes where that token goes.
 
     The first token, a <|start|>, always stays, and nothing speaks of it.
     """

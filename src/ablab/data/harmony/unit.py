@@ -72,7 +72,7 @@ class Job:
     vocab: str = ""
 
     def shard(self, unit: Unit, split: str) -> Path:
-        """Where a unit's files of a split lie, without `_tokens.bin` and the like."""
+        """Return where a unit's files of a split lie, without `_tokens.bin` and the like."""
         if split == "train":
             return self.out / "train" / f"shard_{unit.number:05d}"
         return self.out / PARTS / f"valid_{unit.number:05d}"
@@ -81,12 +81,12 @@ class Job:
         return self.out / PARTS / f"unit_{unit.number:05d}.json"
 
     def quarantine(self, unit: Unit) -> Path:
-        """The rows of a unit that failed."""
+        """Return the file of the rows of a unit that failed."""
         return self.out / PARTS / f"bad_{unit.number:05d}.jsonl"
 
 
 def finished(job: Job, unit: Unit) -> tuple[Finished | None, str]:
-    """A unit's record where all its files are what it says; else None, and what is damaged ("" if it was never made)."""
+    """Read a unit's record where all its files are what it says; else None, and what is damaged ("" if it was never made)."""
     path = job.record(unit)
     if not path.exists():
         return None, ""
@@ -165,13 +165,13 @@ class Builder:
                 bad.append(_quarantined(source.row_id(cells), source.place(number), "ended the worker process, twice"))
                 continue
             try:
-                found = self._row(source, number, cells, counts)
+                rendered = self._row(source, number, cells, counts)
             except BadRow as error:
                 bad.append(_quarantined(error.row_id, source.place(number), str(error)))
                 continue
-            kept = self._cut(found.rendered, counts)
+            kept = self._cut(rendered.rendered, counts)
             if kept is not None:
-                splits["valid" if found.value < self.job.threshold else "train"].add(kept)
+                splits["valid" if rendered.value < self.job.threshold else "train"].add(kept)
                 said.tokens += len(kept.tokens)
         for split in splits.values():
             split.flush()
@@ -180,7 +180,7 @@ class Builder:
         said.all()
 
     def _row(self, source: RowSource, number: int, cells: Cells, counts: _Counts) -> _Row:
-        """One row, rendered and checked. BadRow with a reason, whatever it was that the row brought about."""
+        """Render one row and check it. BadRow with a reason, whatever it was that the row brought about."""
         row_id: str | None = None
         try:
             row_id, messages = source.conversation(cells)
@@ -242,7 +242,7 @@ class Builder:
             write_atomic(job.quarantine(unit), "".join(bad))
             files.append(job.quarantine(unit))
         train, valid = splits["train"], splits["valid"]
-        found: Finished = {
+        fields: Finished = {
             "unit": unit.number,
             "train_rows": train.rows,
             "valid_rows": valid.rows,
@@ -257,13 +257,13 @@ class Builder:
             "checked": counts.checked,
             "files": {file.relative_to(job.out).as_posix(): entry_of(file) for file in files},
         }
-        record = sealed(found)
+        record = sealed(fields)
         write_json(job.record(unit), record)
         return record
 
 
 def vocabulary_at(vocab: str) -> Path:
-    """The vocabulary file ("": the installed one), its hash checked. CheckFailed where it is missing or wrong."""
+    """Find the vocabulary file ("": the installed one), its hash checked. CheckFailed where it is missing or wrong."""
     path = Path(vocab) if vocab else vocabulary.default_path()
     try:
         vocabulary.read(path)
@@ -274,7 +274,7 @@ def vocabulary_at(vocab: str) -> Path:
 
 
 def entry_of(file: Path) -> File:
-    """What a record and the manifest say about a file."""
+    """Describe a file as a record and the manifest do."""
     return {"size": file.stat().st_size, "sha256": sha256_file(file)}
 
 
@@ -328,7 +328,7 @@ class _Split:
             self.flush()
 
     def files(self) -> list[Path]:
-        """What was written."""
+        """List what was written."""
         if not self.rows:
             return []
         return [Path(f"{self.prefix}_{kind}.{end}") for kind in KINDS for end in ("bin", "idx")]

@@ -32,7 +32,7 @@ class Passage:
     parts: tuple[tuple[bool, str], ...]
 
     def shown(self) -> RunShown:
-        """The run as JSON writes it."""
+        """Return the run as JSON writes it."""
         return {"mark": self.mark, "tokens": self.tokens, "parts": list(self.parts)}
 
 
@@ -49,25 +49,25 @@ class Speller:
         return None if self.words is None else self.words.bos_id
 
     def parts(self, ids: np.ndarray) -> list[tuple[bool, str]]:
-        """(control token?, text) of tokens that follow each other."""
+        """Spell tokens that follow each other as (control token?, text)."""
         if self.words is None:
             return [(False, " ".join(map(str, ids.tolist())))] if len(ids) else []
-        found: list[tuple[bool, str]] = []
+        parts: list[tuple[bool, str]] = []
         start = 0
         names = {int(i): self._control(int(i)) for i in np.unique(ids)}
         for at, value in enumerate(ids.tolist()):
             name = names[value]
             if name is not None:
-                found += [*self._text(ids[start:at]), (True, name)]
+                parts += [*self._text(ids[start:at]), (True, name)]
                 start = at + 1
-        return found + self._text(ids[start:])
+        return parts + self._text(ids[start:])
 
     def _text(self, ids: np.ndarray) -> list[tuple[bool, str]]:
         assert self.words is not None
         return [(False, printable(self.words.to_bytes(ids)))] if len(ids) else []
 
     def _control(self, token: int) -> str | None:
-        """How a token without text is shown; None for one with text."""
+        """Spell a token without text as it is shown; None for one with text."""
         assert self.words is not None
         if not 0 <= token < self.words.vocab_size:
             return f"<|{token}: beyond the vocabulary|>"
@@ -80,7 +80,7 @@ class Speller:
 
 
 def decoder(tokenizer: str | Choice | Tokenizer | None, manifest: HarmonyManifest | None) -> Speller:
-    """The decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
+    """Make the decoder of `tokenizer` (a lever's name, a .model file, settings, or the lever), or of a build's own.
 
     CheckFailed where what was given cannot be used; a build's own that cannot be read becomes a note.
     """
@@ -116,7 +116,7 @@ def _built(asked: str | Choice | None) -> Tokenizer:
 
 
 def runs(ids: np.ndarray, marks: np.ndarray | None, words: Speller) -> list[Passage]:
-    """The tokens cut where their mark (index into MARKS) changes; one run of mark "" where there are no marks."""
+    """Cut the tokens where their mark (index into MARKS) changes; one run of mark "" where there are no marks."""
     if marks is None:
         return [Passage("", len(ids), tuple(words.parts(ids)))] if len(ids) else []
     cuts = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(ids)]
@@ -128,7 +128,7 @@ def runs(ids: np.ndarray, marks: np.ndarray | None, words: Speller) -> list[Pass
 
 
 def printable(raw: bytes) -> str:
-    r"""Text that a terminal shows as it is: lone bytes and characters that cannot be seen become \x1b, \u200b and so on.
+    r"""Spell text as a terminal shows it: lone bytes and characters that cannot be seen become \x1b, \u200b and so on.
 
     Line feeds stay. Text that looks like a control token gets a backslash before it.
     """

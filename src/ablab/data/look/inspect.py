@@ -29,20 +29,20 @@ _PIECE = 1 << 22
 def inspect(
     place: Path | str, *, document: int = 0, tokenizer: str | Choice | Tokenizer | None = None, limit: int = LIMIT
 ) -> FileFacts | BuildFacts:
-    """Facts about the data at `place` (see locate), JSON-able: counts, lengths, tokens per span, and one document.
+    """Describe the data at `place` (see locate), JSON-able: counts, lengths, tokens per span, and one document.
 
     `tokenizer`: a lever's name, its settings or the lever itself, to show text; a build's own is used where none is
     given. CheckFailed where the data is broken or has no such document.
     """
-    found = locate(place)
-    words = decoder(tokenizer, found.manifest)
-    if found.kind == "shard":
-        return _shard(found.path, document, words, limit)
-    if found.kind == "megatron":
-        facts = _prefixes([found.path], document, words, limit)
-        return {"kind": "megatron", "place": str(found.path), **facts}
-    assert found.manifest is not None
-    return _folder(found.path, found.manifest, document, words, limit)
+    located = locate(place)
+    words = decoder(tokenizer, located.manifest)
+    if located.kind == "shard":
+        return _shard(located.path, document, words, limit)
+    if located.kind == "megatron":
+        facts = _prefixes([located.path], document, words, limit)
+        return {"kind": "megatron", "place": str(located.path), **facts}
+    assert located.manifest is not None
+    return _folder(located.path, located.manifest, document, words, limit)
 
 
 def _folder(folder: Path, manifest: HarmonyManifest, document: int, words: Speller, limit: int) -> BuildFacts:
@@ -67,7 +67,7 @@ def _folder(folder: Path, manifest: HarmonyManifest, document: int, words: Spell
 
 
 def _prefixes(prefixes: Sequence[Path], document: int, words: Speller, limit: int, with_sample: bool = True) -> Numbers:
-    """Facts of one or more prefixes together."""
+    """Describe one or more prefixes together."""
     datas = [open_indexed(prefix) for prefix in prefixes]
     sides = [open_sidecars(data) for data in datas]
     lengths = [np.diff(data.document_starts()) for data in datas]
@@ -123,7 +123,7 @@ def _sample(
 
 def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, words: Speller, limit: int) -> Excerpt:
     cut = max(0, min(limit, len(ids)))
-    found: list[Passage] = runs(ids[:cut], None if marks is None else marks[:cut], words)
+    passages: list[Passage] = runs(ids[:cut], None if marks is None else marks[:cut], words)
     return {
         "document": document,
         "file": name,
@@ -132,7 +132,7 @@ def _shown(document: int, name: str, ids: np.ndarray, marks: np.ndarray | None, 
         "ids": ids[:8].tolist(),
         "marked": marks is not None,
         "note": words.note,
-        "runs": [run.shown() for run in found],
+        "runs": [run.shown() for run in passages],
     }
 
 
@@ -177,7 +177,7 @@ def _quantiles(lengths: np.ndarray) -> dict[str, float]:
 
 
 def _counts(labels: np.ndarray, known: int) -> np.ndarray:
-    """How many are 0, 1 and so on below `known`, and how many are none of them."""
+    """Count how many are 0, 1 and so on below `known`, and how many are none of them."""
     counts = np.zeros(known + 1, np.int64)
     for piece in _pieces(labels):
         counts += np.bincount(np.where((piece >= 0) & (piece < known), piece, known), minlength=known + 1)

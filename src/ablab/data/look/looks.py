@@ -30,7 +30,7 @@ _ZEROS = {  # which of four places hold anything but 0, where 16-bit values are 
 
 
 def _floats(tokens: np.ndarray) -> str | None:
-    """The type of floating-point numbers as which all values are whole and ids of 32 bits; None where there is none.
+    """Name the type of floating-point numbers as which all values are whole and ids of 32 bits; None where there is none.
 
     Ids of whole numbers are no such floats: small ones are denormal, others have fractions or are too large.
     """
@@ -47,7 +47,7 @@ def _floats(tokens: np.ndarray) -> str | None:
 
 
 def right_width(path: Path, tokens: np.ndarray) -> None:
-    """CheckFailed where 16-bit `tokens` are the halves or quarters of wider ones."""
+    """Refuse 16-bit `tokens` that are the halves or quarters of wider ones."""
     if len(tokens) < 4 or (len(tokens) < _FEW and len(tokens) % 2):  # so few are looked at where halves come in pairs
         return
     if len(tokens) >= _FEW and (kind := _floats(tokens)) is not None:
@@ -76,7 +76,7 @@ def right_width(path: Path, tokens: np.ndarray) -> None:
 
 
 def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> str:
-    """CheckFailed where tokens end in zeros, or have a disk page of them: a copy or a write that broke off.
+    """Refuse tokens that end in zeros, or have a disk page of them: a copy or a write that broke off.
 
     Returns a warning where they end in a few, which a text may do (0 is "!" in one vocabulary, a document's end in another):
     where 0 stands nowhere else, or never so often in a row. "" where nothing is odd. Zeros that `loss` masks are padding.
@@ -115,7 +115,7 @@ def no_zeros(path: Path, tokens: np.ndarray, loss: np.ndarray | None = None) -> 
 
 
 def swapped(tokens: np.ndarray, vocab_size: int) -> bool:
-    """Whether 16-bit ids lie inside of the vocabulary once their bytes change places."""
+    """Tell whether 16-bit ids lie inside of the vocabulary once their bytes change places."""
     pieces = range(0, len(tokens), _PIECE) if tokens.dtype.itemsize == 2 else ()
     return bool(pieces) and all(
         int(np.asarray(tokens[at : at + _PIECE]).byteswap().max()) < vocab_size for at in pieces
@@ -128,5 +128,5 @@ def _any(tokens: np.ndarray, place: int) -> bool:
 
 def _low(tokens: np.ndarray, place: int) -> float:
     """Share of values at even (0) or odd (1) places that are small, in either order of bytes; of the first piece."""
-    found = np.asarray(tokens[place:_PIECE:2])
-    return float(((found <= _HIGH) | (found.byteswap() <= _HIGH)).mean())
+    values = np.asarray(tokens[place:_PIECE:2])
+    return float(((values <= _HIGH) | (values.byteswap() <= _HIGH)).mean())

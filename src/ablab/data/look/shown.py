@@ -76,7 +76,7 @@ class BuildFacts(Carried):
 
 
 def show(facts: FileFacts | BuildFacts, console: Console) -> None:
-    """Print what inspect() found. Colours mark what is trained on a terminal that has them; else each line says it."""
+    """Print the facts of inspect(). Colours mark what is trained on a terminal that has them; else each line says it."""
     coloured = console.is_terminal and not console.no_color
     for line in _lines(facts):
         _say(console, Text(_safe(line, console)))
@@ -168,11 +168,11 @@ def _whole(value: object) -> str:
 
 
 def _say(console: Console, text: Text, style: str = "") -> None:
-    """One paragraph; no markup, no highlighting, and not wrapped where it is no terminal."""
+    """Print one paragraph; no markup, no highlighting, and not wrapped where it is no terminal."""
     text.stylize(style)
     grid.say(text, console, width=min(WIDTH, console.width), hang=4 if text.plain[:1] == " " else 0)
 
 
 def _safe(value: str, console: Console) -> str:
-    """Nothing that the stream cannot encode, and nothing that commands the terminal."""
+    """Drop what the stream cannot encode, and what commands the terminal."""
     return plain(value).encode(console.encoding, "backslashreplace").decode(console.encoding)

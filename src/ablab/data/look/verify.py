@@ -28,7 +28,7 @@ Tell = Callable[[str], object]
 def verify(
     place: Path | str, *, vocab_size: int | None = None, tell: Tell = lambda _: None, warn: Tell = lambda _: None
 ) -> list[Fault]:
-    """Every fault of the data at `place`: a Megatron prefix with its sidecars, a shard, or the folder of a build.
+    """List every fault of the data at `place`: a Megatron prefix with its sidecars, a shard, or the folder of a build.
 
     Checked: structure and lengths of every file; ids not below 0, and below `vocab_size` (a build's own where it is not
     given); masks 0 or 1, spans 0 to 2, both zero together, no label behind a document's end; in a build also each file's
@@ -36,18 +36,18 @@ def verify(
     `tell` hears each file before it is read; `warn` what is odd of a shard and no fault.
     """
     try:
-        found = locate(place, whole=False)
-        if found.kind == "shard":
-            return _shard(found.path, vocab_size, tell, warn)
-        made = found.manifest["tokenizer"] if found.manifest else Encoder(sha256="")
+        located = locate(place, whole=False)
+        if located.kind == "shard":
+            return _shard(located.path, vocab_size, tell, warn)
+        made = located.manifest["tokenizer"] if located.manifest else Encoder(sha256="")
         eod = EOD.get(made.get("name", ""))
         if vocab_size is None:
             vocab_size = made.get("vocab_size")
-        if found.kind == "megatron":
-            above = found.manifest and changed(found.manifest, found.path.parent.parent / MANIFEST)
-            return [*([above] if above else []), *_prefix(found.path, vocab_size, eod, tell)[0]]
-        assert found.manifest is not None
-        return _folder(found.path, found.manifest, vocab_size, eod, tell)
+        if located.kind == "megatron":
+            above = located.manifest and changed(located.manifest, located.path.parent.parent / MANIFEST)
+            return [*([above] if above else []), *_prefix(located.path, vocab_size, eod, tell)[0]]
+        assert located.manifest is not None
+        return _folder(located.path, located.manifest, vocab_size, eod, tell)
     except CheckFailed as error:
         return list(error.faults)
 
@@ -67,7 +67,7 @@ def _shard(path: Path, vocab_size: int | None, tell: Tell, warn: Tell) -> list[F
 
 
 def _prefix(prefix: Path, vocab_size: int | None, eod: int | None, tell: Tell) -> tuple[list[Fault], dict[str, int]]:
-    """Faults of a prefix with its sidecars; documents, tokens and tokens per span, as far as they can be read."""
+    """Verify a prefix with its sidecars: its faults; documents, tokens and tokens per span, as far as they can be read."""
     tell(prefix.name)
     tokens = open_indexed(prefix)
     counts = {"rows": tokens.n_documents, "tokens": len(tokens.tokens)}
@@ -83,8 +83,8 @@ def _prefix(prefix: Path, vocab_size: int | None, eod: int | None, tell: Tell) -
     if sides is None:
         missing = f"has no {prefix.name.removesuffix('_tokens')}_lossmask and _span beside it"
         return [*faults, *([Fault(str(prefix), missing, _AGAIN)] if eod is not None else [])], counts
-    found, spans = _labels(sides, starts)
-    return faults + found, counts | spans
+    more, spans = _labels(sides, starts)
+    return faults + more, counts | spans
 
 
 def _looks(path: Path, tokens: np.ndarray, *, shard: bool, warn: Tell = lambda _: None) -> Iterator[Fault]:
@@ -130,10 +130,10 @@ def _labels(sides: tuple[Indexed, Indexed], starts: np.ndarray) -> tuple[list[Fa
     odd: dict[Path, tuple[int, int]] = {}
     for first, values in _pieces(mask.tokens):
         spans = np.asarray(span.tokens[first : first + len(values)])
-        for side, found, limit in ((mask, values, 1), (span, spans, 2)):
-            wrong = np.flatnonzero((found < 0) | (found > limit))
+        for side, numbers, limit in ((mask, values, 1), (span, spans, 2)):
+            wrong = np.flatnonzero((numbers < 0) | (numbers > limit))
             if len(wrong):
-                odd.setdefault(paths(side.prefix)[0], (first + int(wrong[0]), int(found[wrong[0]])))
+                odd.setdefault(paths(side.prefix)[0], (first + int(wrong[0]), int(numbers[wrong[0]])))
         counts += np.bincount(np.clip(spans, 0, 2), minlength=3)
         differ = np.flatnonzero((values != 0) != (spans != 0))
         if apart is None and len(differ):
@@ -173,11 +173,11 @@ def _folder(
             continue
         prefix = prefix_of(folder, split, shard)
         try:
-            found, counts = _prefix(prefix, vocab_size, eod, tell)
+            more, counts = _prefix(prefix, vocab_size, eod, tell)
         except CheckFailed as error:
             faults += error.faults
             continue
-        faults += found
+        faults += more
         faults += _counted(prefix, shard, counts)
         totals[split] = {name: totals[split].get(name, 0) + count for name, count in counts.items()}
     if not faults:
@@ -219,9 +219,9 @@ def _counted(place: Path, said: Shard | Split, counts: dict[str, int], what: str
 
 def _spans(path: Path, manifest: HarmonyManifest, totals: dict[str, dict[str, int]]) -> Iterator[Fault]:
     for name, said in manifest.get("spans", {}).items():
-        found = sum(total.get(f"span_{name}", 0) for total in totals.values())
-        if found != said:
-            yield Fault(str(path), f"has {found:,} tokens of {name}, the manifest says {said}", _AGAIN)
+        counted = sum(total.get(f"span_{name}", 0) for total in totals.values())
+        if counted != said:
+            yield Fault(str(path), f"has {counted:,} tokens of {name}, the manifest says {said}", _AGAIN)
 
 
 def _quarantine(folder: Path, manifest: HarmonyManifest, tell: Tell) -> Iterator[Fault]:

@@ -33,31 +33,31 @@ class FoundSources:
 def find(
     patterns: Sequence[str], text_field: str, valid: Sequence[str] | None = None, separator: str = SEPARATOR
 ) -> FoundSources:
-    """The sources that `patterns` (and `valid`) name: words, paths and globs (sorted; ** goes deeper), in the order given.
+    """Find the sources that `patterns` (and `valid`) name: words, paths and globs (sorted; ** goes deeper), in the order given.
 
     InvalidStudy with every pattern that matches nothing, is a folder without a manifest, or ends in an unknown suffix, and
     where texts and token files are mixed or held-out files are named beside a folder that has its own.
     """
-    found, faults = FoundSources(), list[Fault]()
-    found.texts, found.parts, found.held_parts = _named(patterns, text_field, "data.source", faults, separator)
+    sources, faults = FoundSources(), list[Fault]()
+    sources.texts, sources.parts, sources.held_parts = _named(patterns, text_field, "data.source", faults, separator)
     if valid is not None:
-        found.held_texts, parts, _ = _named(valid, text_field, "data.valid_source", faults, separator)
-        if found.held_parts:
+        sources.held_texts, parts, _ = _named(valid, text_field, "data.valid_source", faults, separator)
+        if sources.held_parts:
             fault = "names held-out files, and the folder in data.source has its own"
             faults.append(Fault("data.valid_source", fault, "remove it, or name the folder's training files"))
-        found.held_parts = parts or found.held_parts
-    text, tokens = bool(found.texts or found.held_texts), bool(found.parts or found.held_parts)
+        sources.held_parts = parts or sources.held_parts
+    text, tokens = bool(sources.texts or sources.held_texts), bool(sources.parts or sources.held_parts)
     if text and tokens:
         faults.append(Fault("data.source", "mixes texts and token files", "give sources of one kind"))
     if faults:
         raise InvalidStudy(faults)
-    return found
+    return sources
 
 
 def _named(
     patterns: Sequence[str], text_field: str, place: str, faults: list[Fault], separator: str
 ) -> tuple[list[Source], list[Part], list[Part]]:
-    """Texts, token files, and the held-out token files of built folders."""
+    """Find texts, token files, and the held-out token files of built folders."""
     texts, parts, held = list[Source](), list[Part](), list[Part]()
     if not patterns:
         faults.append(Fault(place, "names nothing", 'write "python", or a .txt, .jsonl or .parquet file'))
@@ -80,7 +80,7 @@ def _named(
 
 
 def _alone(pattern: str, place: str) -> tuple[list[Part], list[Part]] | Fault | None:
-    """Token files that go by the very name `pattern`: a prefix is no file, and a name with brackets is a name."""
+    """Find token files that go by the very name `pattern`: a prefix is no file, and a name with brackets is a name."""
     path = literal(pattern)
     return None if path is None else parts_at(path, place)
 

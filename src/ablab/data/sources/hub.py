@@ -45,7 +45,7 @@ class ArrowRows(NamedTuple):
 
 
 def named(source: str, place: str = "SOURCE", folder: Path | None = None) -> HubName:
-    """The parts of `hf:NAME[@REVISION][#CONFIGURATION][:SPLIT]`. InvalidStudy where it is something else.
+    """Split `hf:NAME[@REVISION][#CONFIGURATION][:SPLIT]` into its parts. InvalidStudy where it is something else.
 
     A folder's own name may hold any of the marks: the longest beginning that is a folder (in `folder`) is the name.
     """
@@ -60,7 +60,7 @@ def named(source: str, place: str = "SOURCE", folder: Path | None = None) -> Hub
 
 
 def located(source: str, folder: Path) -> str:
-    """`source` with a folder of data files named from the root, where one of that name lies in `folder`."""
+    """Return `source` with a folder of data files named from the root, where one of that name lies in `folder`."""
     try:
         one = named(source, folder=folder)
     except InvalidStudy:
@@ -70,7 +70,7 @@ def located(source: str, folder: Path) -> str:
 
 
 def arrow_files(source: str, place: str = "SOURCE") -> list[ArrowRows]:
-    """The rows of Arrow files that `source` (see named) stands for, in order; the split is `train` by default.
+    """List the Arrow files that `source` (see named) stands for, in order; the split is `train` by default.
 
     A split may be sliced and joined as in the library: train[:100], train[90%:], train+validation. `place`, which errors
     name, is where it was written. CheckFailed where the library is missing or cannot load it, or no row is named.
@@ -92,17 +92,17 @@ def arrow_files(source: str, place: str = "SOURCE") -> list[ArrowRows]:
     except (ValueError, AssertionError):
         fault = f"'{source}' has no split '{one.split or 'train'}'; it has {', '.join(loaded)}"
         raise CheckFailed(Fault(place, fault, _SLICES)) from None
-    found: list[ArrowRows] = []
+    files: list[ArrowRows] = []
     for piece in pieces:
-        found += _cut(loaded[piece.splitname], piece.from_ or 0, piece.to, one, source, place)
-    if not found:
+        files += _cut(loaded[piece.splitname], piece.from_ or 0, piece.to, one, source, place)
+    if not files:
         rows = ", ".join(f"{table.num_rows:,} in {split}" for split, table in loaded.items())
         raise CheckFailed(Fault(place, f"'{source}' names no row: there are {rows}", "name rows that exist"))
-    return found
+    return files
 
 
 def _loaded(datasets: ModuleType, one: HubName, source: str, place: str) -> dict[str, Dataset]:
-    """Every split of the dataset; the library prepares all of them anyway."""
+    """Load every split of the dataset; the library prepares all of them anyway."""
     local = Path(one.name).is_dir()
     if local and glob.has_magic(str(Path(one.name).resolve())):
         cure = f"rename the folder, or name its files: '{one.name}/*.parquet' (.jsonl, .arrow, .txt)"
@@ -127,21 +127,21 @@ def _loaded(datasets: ModuleType, one: HubName, source: str, place: str) -> dict
 
 
 def _cut(table: Dataset, start: int, stop: int, one: HubName, source: str, place: str) -> list[ArrowRows]:
-    """Rows `start` to `stop` of a split, file by file."""
+    """Cut rows `start` to `stop` of a split, file by file."""
     paths = [Path(entry["filename"]) for entry in table.cache_files]
     shown = Path(one.name).name if Path(one.name).exists() else one.name
-    found, first = [], 0
+    files, first = [], 0
     for path in paths:
         rows = arrow.rows_of(path)
         low, high = max(start - first, 0), min(stop - first, rows)
         if low < high:
-            found.append(ArrowRows(path, f"hf:{shown}/{path.name}", low, high, rows))
+            files.append(ArrowRows(path, f"hf:{shown}/{path.name}", low, high, rows))
         first += rows
     if first != table.num_rows:
         fault = f"'{source}' is not kept in files" if not paths else f"'{source}' has {first:,} rows in its files, "
         fault += f"{table.num_rows:,} by the library" if paths else ""
         raise CheckFailed(Fault(place, fault, "save it as .parquet and name that"))
-    return found
+    return files
 
 
 def _at(name: str, folder: Path | None) -> Path:
@@ -149,7 +149,7 @@ def _at(name: str, folder: Path | None) -> Path:
 
 
 def _stamps(folder: Path) -> str:
-    """A name for the files in `folder` as they are now."""
+    """Make a name for the files in `folder` as they are now."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     listed = [[path.relative_to(folder).as_posix(), *stamp_of(path)] for path in files]
     return hashlib.sha256(canonical([str(folder.resolve()), listed]).encode()).hexdigest()[:32]

@@ -14,7 +14,7 @@ _CONSONANTS, _VOWELS = "bcdfghklmnprstvz", "aeiou"
 
 @functools.cache
 def documents() -> tuple[str, ...]:
-    """About 1.3 MB in 2400 documents of made-up sentences.
+    """Make about 1.3 MB in 2400 documents of made-up sentences.
 
     Words follow each other by one of six sparse bigram tables (local statistics), a name and its number given in the
     first line return later (long-range copying), and sums are right (a rule to learn). Only uniform draws are used:

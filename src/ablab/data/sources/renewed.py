@@ -15,7 +15,7 @@ _MOST_SAID = 3  # sources that are named
 
 
 def renewed(root: Path, identity: Mapping[str, object], inputs: Sequence[Mapping[str, object]]) -> str:
-    """A warning where the newest corpus of `root` that was asked for alike was made of the same sources with other content.
+    """Warn where the newest corpus of `root` that was asked for alike was made of the same sources with other content.
 
     identity, inputs: of the corpus that is about to be made, as its manifest will hold them. "" where there is none.
     """
@@ -40,15 +40,15 @@ def renewed(root: Path, identity: Mapping[str, object], inputs: Sequence[Mapping
 
 
 def _asked(identity: Mapping[str, object]) -> dict[str, object]:
-    """What was asked, whatever the sources held."""
+    """Return what was asked, whatever the sources held."""
     return {name: value for name, value in identity.items() if name != "sources"}
 
 
 def _manifests(root: Path) -> Iterator[Manifest]:
-    found = []
+    files = []
     for file in root.glob("*/manifest.json"):
         with suppress(OSError):
-            found.append((file.stat().st_mtime, file))
-    for _, file in sorted(found, reverse=True)[:_MOST_READ]:
+            files.append((file.stat().st_mtime, file))
+    for _, file in sorted(files, reverse=True)[:_MOST_READ]:
         with suppress(Refused, OSError, KeyError, TypeError):
             yield read_manifest(file.parent)

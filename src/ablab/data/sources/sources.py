@@ -41,7 +41,7 @@ class Source(Protocol):
     def name(self) -> str: ...
 
     def describe(self, inputs: Inputs) -> Input:
-        """What the manifest says about it; `sha256` covers the whole content."""
+        """Describe the source as the manifest does; `sha256` covers the whole content."""
         ...
 
     def documents(self) -> Iterator[Entry]: ...
@@ -100,12 +100,12 @@ class PythonLibrary:
 
     def _files(self) -> list[str]:
         # pydoc_data/topics.py holds the topics' texts once more, escaped: a near duplicate that could cross the split
-        root, found = _library(), []
+        root, paths = _library(), []
         for folder, folders, files in os.walk(root):
             folders[:] = [name for name in folders if name not in _NOT_LIBRARY]
             inside = Path(folder).relative_to(root)
-            found += [(inside / name).as_posix() for name in files if name.endswith(".py")]
-        kept = [name for name in sorted(found) if name != "pydoc_data/topics.py" and (root / name).is_file()]
+            paths += [(inside / name).as_posix() for name in files if name.endswith(".py")]
+        kept = [name for name in sorted(paths) if name != "pydoc_data/topics.py" and (root / name).is_file()]
         return kept[: self.limit]
 
 
@@ -162,7 +162,7 @@ class JsonLines:
             yield place, _text(value, place, self.text_field)
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        """(place, value of `field`) of every row; `setting` is what names the field in the study."""
+        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
         _no_other(self.path)
         if (said := answer(self.path)) is not None:
             raise CheckFailed(Fault(self.name, said.what, said.cure))
@@ -183,7 +183,7 @@ class JsonLines:
 
 
 def _field(line: str, place: str, field: str, setting: str) -> object:
-    """The value of `field` in a line of JSON."""
+    """Read the value of `field` in a line of JSON."""
     try:
         record = loads(line)
     except ValueError as error:
@@ -218,7 +218,7 @@ class Parquet:
             yield place, _text(value, place, self.text_field)
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        """(place, value of `field`) of every row; `setting` is what names the field in the study."""
+        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
         import pyarrow
         import pyarrow.parquet
 
@@ -260,7 +260,7 @@ class Arrow:
             yield place, _text(value, place, self.text_field)
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        """(place, value of `field`) of every row; `setting` is what names the field in the study."""
+        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
         import pyarrow
 
         start, stop = self.rows or (0, sys.maxsize)
@@ -309,7 +309,7 @@ def _topics() -> list[tuple[str, str]]:
 
 
 def _column(names: Sequence[str], field: str, name: str, setting: str) -> None:
-    """CheckFailed unless a table has one column `field`."""
+    """Refuse a table that has not one column `field`."""
     if field not in names:
         cure = f"set {setting}; {did_you_mean(field, names)}"
         raise CheckFailed(Fault(name, f"has no column '{field}'", cure))
@@ -319,21 +319,21 @@ def _column(names: Sequence[str], field: str, name: str, setting: str) -> None:
 
 
 def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) -> CheckFailed:
-    """What a table is that is no table, or where its reading ended."""
+    """Say what a table is that is no table, or where its reading ended."""
     if (other := instead(path, allowed=(path.suffix[1:],))) is not None:
         return CheckFailed(Fault(name, other.what, other.cure))
     return CheckFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
 
 
 def _no_other(path: Path, allowed: Sequence[str] = ()) -> None:
-    """CheckFailed where a file of text is something else."""
+    """Refuse a file of text that is something else."""
     if (other := no_text(path, allowed)) is not None:
         raise CheckFailed(Fault(str(path), other.what, other.cure))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
+    """Open a file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
     try:
         with opened(path) as file:
             yield file

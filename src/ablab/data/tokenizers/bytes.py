@@ -22,7 +22,7 @@ class Bytes(Tokenizer):
     bos_id = 256
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """ids (int32) and bytes per token (int32, all ones). No BOS. ValueError on lone surrogates."""
+        """Encode text as ids (int32) and bytes per token (int32, all ones). No BOS. ValueError on lone surrogates."""
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
@@ -31,12 +31,12 @@ class Bytes(Tokenizer):
         return ids, np.ones(len(ids), np.int32)
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of text per token (int32): one, and none for BOS. ValueError on an id outside the vocabulary."""
+        """Count the bytes of text per token (int32): one, and none for BOS. ValueError on an id outside the vocabulary."""
         out: np.ndarray = (self._checked(ids) != self.bos_id).astype(np.int32)
         return out
 
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes that `ids` stand for; BOS stands for none. ValueError on an id outside the vocabulary."""
+        """Decode `ids` to the bytes that they stand for; BOS stands for none. ValueError on an id outside the vocabulary."""
         array = self._checked(ids)
         out: bytes = array[array != self.bos_id].astype(np.uint8).tobytes()
         return out
@@ -52,9 +52,9 @@ class Bytes(Tokenizer):
 
     @classmethod
     def load(cls, path: Path) -> Bytes:
-        """The tokenizer saved at `path`. ValueError where the file is of another tokenizer."""
-        found = read_json(path)
-        if not isinstance(found, dict) or found.get("tokenizer") != "bytes":
+        """Load the tokenizer saved at `path`. ValueError where the file is of another tokenizer."""
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("tokenizer") != "bytes":
             raise ValueError(f"{path} holds no byte tokenizer; prepare the data again")
         return cls()
 

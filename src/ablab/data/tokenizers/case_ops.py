@@ -70,15 +70,15 @@ class CaseOps(Tokenizer):
         self._made = _Made(pieces.Pieces(model), "ablab", letters)
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """ids (int32) and bytes of the original UTF-8 per token (int32, 0 for operators). No BOS; no text yields BOS or
-        <unk>. ValueError on lone surrogates, and where a published model would rewrite the text."""
+        """Encode text as ids (int32) and bytes of the original UTF-8 per token (int32, 0 for operators). No BOS; no text yields
+        BOS or <unk>. ValueError on lone surrogates, and where a published model would rewrite the text."""
         pieces.check_text(text)
         made = self._loaded()
         ids = made.pieces.encode(made.case.lower(text))
         return ids, made.count(ids)
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of the original text per token (int32) of one document, in order; they sum to len(to_bytes(ids)).
+        """Count the bytes of the original text per token (int32) of one document, in order; they sum to len(to_bytes(ids)).
 
         Of a letter whose cases differ in bytes, and that was cut into single bytes, each token but the last has at most 1.
         ValueError on an id outside the vocabulary, and where a published model rewrites text (NFKC, spaces).
@@ -92,7 +92,7 @@ class CaseOps(Tokenizer):
         return made.count(ids)
 
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The original bytes of the `ids` of one document; any ids decode, operators that change nothing are dropped.
+        """Decode the `ids` of one document to the original bytes; any ids decode, operators that change nothing are dropped.
 
         ValueError on an id outside the vocabulary.
         """
@@ -100,7 +100,7 @@ class CaseOps(Tokenizer):
         return made.case.restore(_text(made.pieces.join(ids))).encode(errors="surrogateescape")
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The original text of `ids`; bytes that are no UTF-8 become U+FFFD. ValueError as `to_bytes`."""
+        """Decode `ids` to the original text; bytes that are no UTF-8 become U+FFFD. ValueError as `to_bytes`."""
         return self.to_bytes(ids).decode(errors="replace")
 
     @property
@@ -114,7 +114,7 @@ class CaseOps(Tokenizer):
 
     @classmethod
     def load(cls, path: Path) -> CaseOps:
-        """The tokenizer saved at `path`. ValueError where it is none."""
+        """Load the tokenizer saved at `path`. ValueError where it is none."""
         tokenizer = cls()
         tokenizer._made = _Made.saved(path)
         return tokenizer
@@ -149,7 +149,7 @@ class _Made:
         return Case(self.letters) if self.rules == "ablab" else PublishedCase()
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of restored text per token: differences of its length at the ends of the tokens."""
+        """Count the bytes of restored text per token: differences of its length at the ends of the tokens."""
         lengths = self.pieces.count(ids)
         text = _text(self.pieces.join(ids))
         if not self.case.operator.search(text):
@@ -173,11 +173,11 @@ class _Made:
     def saved(cls, path: Path) -> _Made:
         try:
             head, _, model = read_whole(path, pieces.MOST_BYTES).partition(b"\n")
-            found = record(head)
-            if not fits(found, _Head):
-                raise ValueError(misfit(found, _Head))
-            made = cls(pieces.Pieces(model), found["rules"], found["letters"])
-            if found["tokenizer"] != "case_ops" or found["sha256"] != made._sha256():
+            saved = record(head)
+            if not fits(saved, _Head):
+                raise ValueError(misfit(saved, _Head))
+            made = cls(pieces.Pieces(model), saved["rules"], saved["letters"])
+            if saved["tokenizer"] != "case_ops" or saved["sha256"] != made._sha256():
                 raise ValueError("another tokenizer, or changed")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{path} holds no case_ops tokenizer; prepare the data again") from None
@@ -185,7 +185,7 @@ class _Made:
 
     @classmethod
     def read(cls, path: Path) -> _Made:
-        """The file of setting `model`, of either kind."""
+        """Read the file of setting `model`, of either kind."""
         try:
             with opened(path) as file:
                 ours = file.read(1) == b"{"

@@ -59,18 +59,18 @@ class O200kHarmony(Tokenizer):
         self.table()
 
     def table(self) -> Vocabulary:
-        """What the vocabulary file holds, read at first use. Errors as `ready`."""
+        """Read the vocabulary file at first use. Errors as `ready`."""
         return _table(self.vocab)
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """ids (int32) and bytes per token (int32) of `text`, in which "<|start|>" and its like are text. No BOS.
+        """Encode `text`, in which "<|start|>" and its like are text, as ids (int32) and bytes per token (int32). No BOS.
 
         ValueError on lone surrogates.
         """
         return _encoded(self.table(), text)
 
     def encode_control(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """As `encode`, but the strings of control tokens become control tokens, of 0 bytes.
+        """Encode as `encode` does, but the strings of control tokens become control tokens, of 0 bytes.
 
         Only for text of one's own: in text from elsewhere they would be orders to the model.
         """
@@ -78,7 +78,7 @@ class O200kHarmony(Tokenizer):
         return _encoded(table, text, table.encoding.special_tokens_set)
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of text (int32) of each token of a document.
+        """Count the bytes of text (int32) of each token of a document.
 
         Control tokens have 0, and so have the words of a message's header, between <|start|> and <|message|>: nobody
         wrote them. ValueError on an id outside the vocabulary.
@@ -87,12 +87,12 @@ class O200kHarmony(Tokenizer):
         return np.where(_headers(array), 0, self.table().lengths[array]).astype(np.int32)
 
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes of text that a document's `ids` stand for; control tokens and headers stand for none, as in `count`."""
+        """Decode a document's `ids` to bytes of text; control tokens and headers stand for none, as in `count`."""
         array = _checked(ids)
         return self.table().encoding.decode_bytes(array[(array < CONTROL) & ~_headers(array)].tolist())
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids` to look at, control tokens by name; bytes that are no UTF-8 become U+FFFD.
+        """Decode `ids` to text to look at, control tokens by name; bytes that are no UTF-8 become U+FFFD.
 
         ValueError on an id outside the vocabulary.
         """
@@ -115,24 +115,24 @@ class O200kHarmony(Tokenizer):
 
     @classmethod
     def load(cls, path: Path) -> O200kHarmony:
-        """The tokenizer saved at `path`. ValueError where the file is of another tokenizer, vocabulary or size."""
-        found = read_json(path)
-        if not isinstance(found, dict) or found.get("tokenizer") != "o200k_harmony":
+        """Load the tokenizer saved at `path`. ValueError where the file is of another tokenizer, vocabulary or size."""
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("tokenizer") != "o200k_harmony":
             raise ValueError(f"{path} holds no o200k_harmony tokenizer; prepare the data again")
         for name, wanted in (("sha256", vocabulary.SHA256), ("vocab_size", VOCAB_SIZE)):
-            if found.get(name) != wanted:
-                raise ValueError(f"{path}: {name} is {found.get(name)!r}, not {wanted!r}; prepare the data again")
-        return cls(vocab=str(found.get("vocab", "")))
+            if record.get(name) != wanted:
+                raise ValueError(f"{path}: {name} is {record.get(name)!r}, not {wanted!r}; prepare the data again")
+        return cls(vocab=str(record.get("vocab", "")))
 
 
 def _headers(ids: np.ndarray) -> np.ndarray:
-    """bool: which tokens lie between <|start|> and the next <|message|>. Text never yields either."""
+    """Tell which tokens lie between <|start|> and the next <|message|> (bool). Text never yields either."""
     places = np.arange(len(ids))
     opened, closed = (
         np.maximum.accumulate(np.where(ids == SPECIAL[name], places, -1)) for name in ("<|start|>", "<|message|>")
     )
-    found: np.ndarray = opened > closed
-    return found
+    inside: np.ndarray = opened > closed
+    return inside
 
 
 class Vocabulary:
@@ -162,7 +162,7 @@ class Vocabulary:
         self._piece = self.encoding._core_bpe.encode_single_piece
 
     def encode(self, text: str, control: Set[str] = frozenset()) -> np.ndarray:
-        """ids (int32, read-only) of `text`; only strings in `control` become control tokens. UnicodeEncodeError.
+        """Encode `text` as ids (int32, read-only); only strings in `control` become control tokens. UnicodeEncodeError.
 
         A long run of spaces is more than the pattern's engine can go back over ("Max stack size exceeded", somewhere beyond
         300,000). Such a run is one piece but for its last space, which belongs to what follows, so text is cut there.
@@ -170,17 +170,17 @@ class Vocabulary:
         runs = [] if len(text) < LONG_SPACE else [run for run in _SPACES.finditer(text) if not _breaks(text, run.end())]
         if not runs:
             return np.frombuffer(self._encode(text, control), np.int32)
-        found, at = [], 0
+        ids, at = [], 0
         for run in runs:
             end = run.end() - (run.end() < len(text))
-            found.append(np.frombuffer(self._encode(text[at : run.start()], control), np.int32))
-            found.append(np.array(self._piece(text[run.start() : end].encode()), np.int32))
+            ids.append(np.frombuffer(self._encode(text[at : run.start()], control), np.int32))
+            ids.append(np.array(self._piece(text[run.start() : end].encode()), np.int32))
             at = end
-        return np.concatenate([*found, np.frombuffer(self._encode(text[at:], control), np.int32)])
+        return np.concatenate([*ids, np.frombuffer(self._encode(text[at:], control), np.int32)])
 
 
 def _breaks(text: str, at: int) -> bool:
-    """Whether a run of spaces ends in a line break, which is part of its piece."""
+    """Tell whether a run of spaces ends in a line break, which is part of its piece."""
     return text[at : at + 1] in ("\r", "\n")
 
 
@@ -193,7 +193,7 @@ def _encoded(table: Vocabulary, text: str, control: Set[str] = frozenset()) -> t
 
 
 def _pattern() -> str:
-    """How o200k cuts text before pairs are merged: the first alternative that fits, left to right.
+    """Return how o200k cuts text before pairs are merged: the first alternative that fits, left to right.
 
     Ids depend on each character of it, so it must mean exactly what the published one does.
     """

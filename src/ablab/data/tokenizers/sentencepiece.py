@@ -59,7 +59,8 @@ class SentencePiece(Tokenizer):
         return self.rewrites or self._loaded().operators
 
     def shown(self, ids: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands before.
+        """Return of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands
+        before.
 
         ValueError on an id outside the vocabulary.
         """
@@ -83,7 +84,7 @@ class SentencePiece(Tokenizer):
         self._vocab_size = self._pieces.vocab_size
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """ids (int32) and UTF-8 bytes per token (int32). No BOS; no text yields BOS or <unk>.
+        """Encode text as ids (int32) and UTF-8 bytes per token (int32). No BOS; no text yields BOS or <unk>.
 
         ValueError on lone surrogates, where the model would rewrite the text, and where it has case operators.
         """
@@ -97,7 +98,8 @@ class SentencePiece(Tokenizer):
         return ids, model.count(ids)
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of text per token (int32) of one document; control, unknown and unused ids have 0 (`pieces.Pieces.count`).
+        """Count the bytes of text per token (int32) of one document; control, unknown and unused ids have 0
+        (`pieces.Pieces.count`).
 
         ValueError on an id outside the vocabulary, and where the model has case operators.
         """
@@ -110,7 +112,7 @@ class SentencePiece(Tokenizer):
         return model.count(ids)
 
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes that the `ids` of one document stand for; BOS and <unk> stand for none, case operators for themselves.
+        """Decode the `ids` of one document to bytes; BOS and <unk> stand for none, case operators for themselves.
 
         ValueError on an id outside the vocabulary.
         """
@@ -127,7 +129,7 @@ class SentencePiece(Tokenizer):
 
     @classmethod
     def load(cls, path: Path) -> SentencePiece:
-        """The tokenizer saved at `path`. ValueError where it is no such model."""
+        """Load the tokenizer saved at `path`. ValueError where it is no such model."""
         tokenizer = cls()
         tokenizer._pieces = pieces.read(path)
         tokenizer._vocab_size = tokenizer._pieces.vocab_size

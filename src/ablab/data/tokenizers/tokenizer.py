@@ -44,12 +44,14 @@ class Tokenizer(Lever):
         return False
 
     def shown(self, ids: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands before."""
+        """Return of each token of one document: bytes that it shows, whether it is plain letters, whether a space stands
+        before.
+        """
         raise NotImplementedError(f"{type(self).__name__} is hidden and has no `shown`")
 
     @classmethod
     def owed(cls) -> list[str]:
-        """`shown`, too, where it may be `hidden`."""
+        """Ask for `shown`, too, where it may be `hidden`."""
         silent = cls.hidden is not Tokenizer.hidden and cls.shown is Tokenizer.shown
         return [*super().owed(), *(["shown"] if silent else [])]
 
@@ -61,18 +63,18 @@ class Tokenizer(Lever):
 
     @abstractmethod
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """ids (int32) and bytes of UTF-8 per token (int32). No BOS. ValueError for text that is no Unicode."""
+        """Encode text as ids (int32) and bytes of UTF-8 per token (int32). No BOS. ValueError for text that is no Unicode."""
 
     @abstractmethod
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Bytes of text per token (int32) of one document. ValueError on an id outside the vocabulary."""
+        """Count the bytes of text per token (int32) of one document. ValueError on an id outside the vocabulary."""
 
     @abstractmethod
     def to_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes that the `ids` of one document stand for. ValueError on an id outside the vocabulary."""
+        """Decode the `ids` of one document to bytes. ValueError on an id outside the vocabulary."""
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Decode `ids` to text; bytes that are no UTF-8 become U+FFFD."""
         return self.to_bytes(ids).decode(errors="replace")
 
     @property
@@ -87,4 +89,4 @@ class Tokenizer(Lever):
     @classmethod
     @abstractmethod
     def load(cls, path: Path) -> Self:
-        """The tokenizer saved at `path`. ValueError where it is of another."""
+        """Load the tokenizer saved at `path`. ValueError where it is of another."""
