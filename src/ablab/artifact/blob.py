@@ -90,8 +90,7 @@ def packed(
     precision: str,
     model: Callable[[Mapping[str, torch.Tensor]], Decoder],
 ) -> Blob:
-    """Return the packed bytes of stage `name`: those that the root stage wrote, else packed here; they must be the bytes that
-    it counted.
+    """Return the packed bytes of stage `name`: the root stage's, else packed here; they must be the bytes that it counted.
 
     weights(): as trained, read only where they must be packed. model(weights): the decoder with them, for a compressor
     that calibrates. CheckFailed where the bytes are not those, or cannot be made.

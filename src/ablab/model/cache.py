@@ -40,7 +40,7 @@ class Cache:
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
 
     def documents(self, ids_BT: Tensor) -> Stretch:
-        """The next stretch; a row goes on with its document where the id does.
+        """Begin the next stretch; a row goes on with its document where the id does.
 
         ValueError where another batch is given, or a graph would be kept.
         """
@@ -73,7 +73,7 @@ class Memory:
         self._places: object = None
 
     def attend(self, x_BTD: Tensor, q: Tensor, k: Tensor, v: Tensor, columns: Columns | None, p: object) -> Tensor:
-        """out_BTHK of the stretch at hand, which is kept for later ones.
+        """Compute out_BTHK of the stretch at hand, which is kept for later ones.
 
         The first stretch takes the executor of training; whatever meets earlier columns takes the cached one.
         """
@@ -98,14 +98,14 @@ class Memory:
             )
         with torch.autocast(q.device.type, enabled=False):
             pieces = stretch.pieces(own.window)
-            found = [self._piece(rows, keys, q, seen, columns, w_BGSr, p, places) for rows, keys in pieces]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+            outs = [self._piece(rows, keys, q, seen, columns, w_BGSr, p, places) for rows, keys in pieces]
+        return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 
     def _piece(
         self, rows: slice, keys: slice, q: Tensor, seen: tuple[Tensor, ...], columns: Columns | None,
         w_BGSr: Tensor | None, p: object, places: object,
     ) -> Tensor:  # fmt: skip
-        """out_BTHK of some queries over the kept columns that they may see."""
+        """Compute out_BTHK of some queries over the kept columns that they may see."""
         own, stretch = self.attention, self.cache.stretch
         bias = None if columns is None or w_BGSr is None else bias_of(columns, w_BGSr[:, :, keys], rows)
         if places is not None:
@@ -116,10 +116,10 @@ class Memory:
         return attend_these(q[:, rows], here, hidden, bias, own.softmax.sink())
 
     def kept(self) -> list[Cached]:
-        """Every buffer."""
-        found = list(self._kept.values())
-        across(found.append, self._places)
-        return found
+        """List every buffer."""
+        buffers = list(self._kept.values())
+        across(buffers.append, self._places)
+        return buffers
 
     def _extend(self, name: str, x: Tensor, start: int) -> Tensor:
         if name not in self._kept:
@@ -133,13 +133,13 @@ class Memory:
 
 
 def _met(decoder: Decoder) -> list[Attention]:
-    """The attention of every layer that a pass meets, loops unrolled."""
+    """List the attention of every layer that a pass meets, loops unrolled."""
     layers = decoder.stack()
     return [layers[i].attn for i in decoder.order]
 
 
 def factored(attention: Attention) -> bool:
-    """Whether a layer keeps its projection's factors instead of keys and values: they are exact, and smaller.
+    """Tell whether a layer keeps its projection's factors instead of keys and values: they are exact, and smaller.
 
     Exact where the projection offers them (no bias), the norm is RMS before the rotation or none, all heads turn alike
     (`alike` of the position), and the values are the layer's own.
@@ -158,7 +158,7 @@ def factored(attention: Attention) -> bool:
 
 
 def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """a_k (B, R, T, G), b_k (B, R, T, K), a_v, b_v as they are kept, in k's type.
+    """Return a_k (B, R, T, G), b_k (B, R, T, K), a_v, b_v as they are kept, in k's type.
 
     The norm's scale is one number for a token and group and goes into a_k; its weight goes into b_k, which is then
     rotated as keys are: rotation is linear, and alike for all heads.
@@ -182,7 +182,7 @@ def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: object) -
 
 
 def cache_size(decoder: Decoder, length: int, *, itemsize: int) -> dict[str, int]:
-    """What decoding a row of `length` tokens keeps: elements of keys and values (or factors), and bytes of everything.
+    """Count what decoding a row of `length` tokens keeps: elements of keys and values (or factors), and bytes of everything.
 
     Bytes: `itemsize` for each element; bias columns and places in the types that they have. Needs no numbers: a decoder
     on the meta device will do.
@@ -196,7 +196,7 @@ def cache_size(decoder: Decoder, length: int, *, itemsize: int) -> dict[str, int
 
 
 def _elements(attention: Attention) -> int:
-    """Elements of keys and values, or of their factors, for each token."""
+    """Count the elements of keys and values, or of their factors, for each token."""
     parts = attention.projection.factors(_nothing(attention, attention.shape.d_model))
     if parts is not None and factored(attention):
         return sum(part.numel() for part in parts)
@@ -208,20 +208,20 @@ def _values(attention: Attention) -> Tensor:
 
 
 def _nothing(attention: Attention, *size: int) -> Tensor:
-    """Zeros of one token where the layer is, on the meta device too."""
+    """Make zeros of one token where the layer is, on the meta device too."""
     return attention.o_proj.weight.new_zeros(1, 1, *size)
 
 
 @torch.no_grad()
 def _other_bytes(attention: Attention) -> int:
-    """Bytes of bias columns and of pairwise places for each token."""
+    """Count the bytes of bias columns and of pairwise places for each token."""
     x_BTD = _nothing(attention, attention.shape.d_model)
     q_BTHK = _nothing(attention, attention.shape.n_heads, attention.shape.head_dim)
     p, _ = attention.position.place(x_BTD, torch.zeros(1, 1, dtype=torch.int64, device=x_BTD.device), None)
     columns = attention.position.columns(q_BTHK, _values(attention), p)
-    found = 0 if columns is None else columns.w.nbytes
+    n_bytes = 0 if columns is None else columns.w.nbytes
     if attention.position.pairwise:
         sizes: list[int] = []
         across(lambda x: sizes.append(x.nbytes), p)
-        found += sum(sizes)
-    return found
+        n_bytes += sum(sizes)
+    return n_bytes

@@ -20,7 +20,7 @@ MOST_COMPILED = 256
 
 
 def compiles(device: str) -> bool:
-    """Whether runs on this device are compiled: on a GPU, never on the CPU."""
+    """Tell whether runs on this device are compiled: on a GPU, never on the CPU."""
     return torch.device(device).type == "cuda"
 
 

@@ -25,14 +25,14 @@ DENSE = 0.9
 
 
 def chunk_rows(vocab_size: int) -> int:
-    """Rows whose logits are made at once: AT_ONCE logits, at least one row."""
+    """Count the rows whose logits are made at once: AT_ONCE logits, at least one row."""
     return max(1, AT_ONCE // vocab_size)
 
 
 def nll(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, softcap: float = 0.0, rows: int | None = None
 ) -> Tensor:
-    """-log softmax(cap(hidden weight^T))[target] of each row in nats, fp32 (fp64 from fp64); 0 where the target is -1.
+    """Compute -log softmax(cap(hidden weight^T))[target] of each row in nats, fp32 (fp64 from fp64); 0 where the target is -1.
 
     cap(z) = softcap tanh(z / softcap) (Gemma 2, 2408.00118), the identity at 0. rows: of a chunk, `chunk_rows` unless
     given. Under autocast the products are taken in its type and their results rounded to it, as `F.linear` does; softmax
@@ -57,8 +57,8 @@ def nll(
     size = rows or chunk_rows(weight_VD.shape[0])
     kept_n = (targets_N != IGNORED).nonzero()[:, 0]
     if len(kept_n) >= DENSE * len(targets_N):
-        found: Tensor = _Nll.apply(hidden_ND, weight_VD, targets_N, float(softcap), size, dtype)
-        return found
+        nats: Tensor = _Nll.apply(hidden_ND, weight_VD, targets_N, float(softcap), size, dtype)
+        return nats
     nll_n: Tensor = _Nll.apply(hidden_ND[kept_n], weight_VD, targets_N[kept_n], float(softcap), size, dtype)
     return nll_n.new_zeros(len(targets_N)).index_put((kept_n,), nll_n)
 
@@ -106,7 +106,7 @@ class _Nll(torch.autograd.Function):
 
 
 def _logits(hidden: Tensor, weight: Tensor, rows: int, softcap: float) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Of each chunk its place, its capped logits in fp32 (fp64), and a buffer of the products' type if that is another.
+    """Yield of each chunk its place, its capped logits in fp32 (fp64), and a buffer of the products' type if that is another.
 
     One buffer serves all chunks: fresh pages for each would cost as much as the softmax.
     """
@@ -125,7 +125,7 @@ def _logits(hidden: Tensor, weight: Tensor, rows: int, softcap: float) -> Iterat
 
 
 def _add_product(total_VD: Tensor, low_nV: Tensor, hidden_nD: Tensor) -> None:
-    """total += low^T hidden; a product in a narrower type is taken slice by slice and added in the total's."""
+    """Add low^T hidden to total; a product in a narrower type is taken slice by slice and added in the total's."""
     if low_nV.dtype == total_VD.dtype:
         total_VD.addmm_(low_nV.T, hidden_nD)
         return

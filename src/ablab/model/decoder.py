@@ -101,7 +101,7 @@ class Decoder(nn.Module):
     def forward(
         self, tokens_BT: Tensor, ids_BT: Tensor, aux: MixtureTally | None = None, cache: Remembering | None = None
     ) -> Tensor:
-        """Hidden states after the final norm, (B, T, D). `ids_BT` says which document each token belongs to.
+        """Compute the hidden states after the final norm, (B, T, D). `ids_BT` says which document each token belongs to.
 
         aux collects what mixtures lose and count; cache holds what earlier stretches left (`ablab.model.cache`).
         """
@@ -129,11 +129,11 @@ class Decoder(nn.Module):
         return stream if stream.dim() == 4 else torch.stack([stream] * lanes)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """fp32 logits (..., vocab_size), the soft cap c tanh(z / c) applied (Gemma 2, 2408.00118); fp64 stays fp64."""
+        """Compute fp32 logits (..., vocab_size), the soft cap c tanh(z / c) applied (Gemma 2, 2408.00118); fp64 stays fp64."""
         return self.capped(F.linear(hidden, self.head_weight))
 
     def capped(self, z: Tensor) -> Tensor:
-        """Logits from what the head's product gave: fp32 (fp64 stays), the soft cap applied."""
+        """Cap logits from what the head's product gave: fp32 (fp64 stays), the soft cap applied."""
         z = z if z.dtype == torch.float64 else z.float()
         return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
 
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         return self.embed.weight if self.lm_head is None else self.lm_head.weight
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, ids_BT: Tensor, *, aux: MixtureTally | None = None) -> Tensor:
-        """Negative log-likelihood of each target in nats, fp32 (B, T); 0 where the target is -1."""
+        """Compute the negative log-likelihood of each target in nats, fp32 (B, T); 0 where the target is -1."""
         hidden_ND, targets_N = self(tokens_BT, ids_BT, aux).flatten(0, 1), targets_BT.flatten()
         if targets_N.numel() * self.embed.weight.shape[0] <= AT_ONCE:
             z = self.logits(hidden_ND)
@@ -151,35 +151,35 @@ class Decoder(nn.Module):
         return nll(hidden_ND, self.head_weight, targets_N, softcap=self.softcap).view(targets_BT.shape)
 
     def roles(self) -> dict[str, str]:
-        """Role of every parameter, each exactly once, in the order of `named_parameters`.
+        """Return the role of every parameter, each exactly once, in the order of `named_parameters`.
 
         A role is the attribute `role` of the part that owns the parameter; `scalar` is whatever is called bias or has fewer
         than two dimensions.
         """
-        owners, found = self.owners(), {}
+        owners, roles = self.owners(), {}
         for name, parameter in self.named_parameters():
             flat = name.rpartition(".")[2] == "bias" or parameter.dim() < 2
-            found[name] = "scalar" if flat else owners[name].role
-        return found
+            roles[name] = "scalar" if flat else owners[name].role
+        return roles
 
     def stack(self) -> list[Layer]:
-        """The layers, from the first."""
+        """List the layers, from the first."""
         return cast(list[Layer], list(self.layers))
 
     def parts(self) -> dict[str, Part]:
-        """Every part by its path, in the order of `named_modules`."""
+        """Map every part's path to it, in the order of `named_modules`."""
         return {path: part for path, part in self.named_modules() if isinstance(part, Part)}
 
     def owners(self) -> dict[str, Part]:
-        """The part that every parameter belongs to. InvalidStudy where it belongs to anything else."""
-        found = {}
+        """Map every parameter to the part that it belongs to. InvalidStudy where it belongs to anything else."""
+        owners = {}
         for path, module in self.named_modules():
             for leaf, _ in module.named_parameters(recurse=False):
                 name = f"{path}.{leaf}" if path else leaf
                 if not isinstance(module, Part):
                     raise InvalidStudy(_stranger(name, module))
-                found[name] = module
-        return found
+                owners[name] = module
+        return owners
 
 
 def build(
@@ -192,9 +192,9 @@ def build(
     dtype: torch.dtype = torch.float32,
     executor: str = "lift",
 ) -> Decoder:
-    """A decoder with every parameter drawn from its own named stream.
+    """Build a decoder with every parameter drawn from its own named stream.
 
-    Built on the meta device, filled with NaN, then initialised by each module's `init`: what nobody initialised is found,
+    Built on the meta device, filled with NaN, then initialised by each module's `init`: what nobody initialised is seen,
     not guessed. dtype is fp32, or fp64 for the oracle (draws in fp32, widened; constants such as frequencies in fp64).
     Raises InvalidStudy for impossible sizes and RuntimeError for a parameter or buffer left uninitialised.
     """
@@ -217,7 +217,7 @@ def build(
 
 
 def skeleton(model: ModelSettings, *, vocab_size: int, executor: str = "lift") -> Decoder:
-    """The decoder on the meta device: names and sizes, no numbers. Enough for counting and `roles`."""
+    """Build the decoder on the meta device: names and sizes, no numbers. Enough for counting and `roles`."""
     with torch.device("meta"):
         decoder = Decoder(model, vocab_size=vocab_size, executor=executor)
     decoder.owners()
@@ -225,7 +225,7 @@ def skeleton(model: ModelSettings, *, vocab_size: int, executor: str = "lift") -
 
 
 def order(n_layers: int, loops: list[list[int]]) -> list[int]:
-    """The layers by number as one forward pass meets them: those of a loop (first, end, passes) again and again."""
+    """List the layers by number as one forward pass meets them: those of a loop (first, end, passes) again and again."""
     met, at = list[int](), 0
     for first, end, passes in loops:
         met += [*range(at, first), *(list(range(first, end)) * passes)]
@@ -234,7 +234,7 @@ def order(n_layers: int, loops: list[list[int]]) -> list[int]:
 
 
 def _stranger(name: str, module: nn.Module) -> Fault:
-    """What is wrong with a parameter of a module that has no role and draws nothing: torch's own, or a plain nn.Module."""
+    """Say what is wrong with a parameter of a module that has no role and draws nothing: torch's own, or a plain nn.Module."""
     own = type(module).__name__
     fault = f"is a parameter of {type(module).__module__}.{own}, which has no role and draws nothing from the study's streams"
     ours = next((ours for theirs, ours in OURS.items() if isinstance(module, theirs)), None)

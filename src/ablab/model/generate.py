@@ -63,27 +63,27 @@ def generate(
         ids_BT[row, longest - len(prompt) :] = 1
     _reach(decoder, tokens_BT[:, -1:].to(device), [len(prompt) + n_new - 2 for prompt in prompts])
     draws, cache, ends = _streams(seed, prompts), Cache(decoder, longest + min(n_new, ROOM)), frozenset(stop)
-    found: list[list[int]] = [[] for _ in prompts]
+    tokens: list[list[int]] = [[] for _ in prompts]
     began = time.perf_counter()
     hidden = decoder(tokens_BT.to(device), ids_BT.to(device), cache=cache)
     ids_B1, chosen_at = ids_BT[:, -1:].to(device), list[float]()
     while True:
         chosen_B = choose(decoder.logits(hidden[:, -1]), draws, temperature, top_k, top_p)
         chosen_at.append(time.perf_counter())
-        for new, token in zip(found, chosen_B.tolist(), strict=True):
+        for new, token in zip(tokens, chosen_B.tolist(), strict=True):
             if not new or new[-1] not in ends:
                 new.append(token)
-        if len(chosen_at) == n_new or (ends and all(new[-1] in ends for new in found)):
+        if len(chosen_at) == n_new or (ends and all(new[-1] in ends for new in tokens)):
             break
         hidden = decoder(chosen_B[:, None].to(device), ids_B1, cache=cache)
     took = tuple(after - before for before, after in pairwise(chosen_at))
-    return Generated(found, cache.nbytes, chosen_at[0] - began, chosen_at[-1] - chosen_at[0], took)
+    return Generated(tokens, cache.nbytes, chosen_at[0] - began, chosen_at[-1] - chosen_at[0], took)
 
 
 def choose(
     logits_BV: Tensor, draws: Sequence[np.random.Generator], temperature: float, top_k: int | None, top_p: float | None
 ) -> Tensor:
-    """One token for each row, int64 (B,) on the CPU, by the inverse of the distribution at one draw of the row's stream."""
+    """Choose one token a row, int64 (B,) on the CPU, by the inverse of the distribution at a draw of the row's stream."""
     if temperature == 0:
         return logits_BV.argmax(-1).cpu()
     z = logits_BV.cpu().double() / temperature

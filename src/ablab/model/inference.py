@@ -16,7 +16,7 @@ FORWARD_TOKENS = 4096
 
 @contextmanager
 def inference(model: Decoder, precision: str) -> Iterator[torch.device]:
-    """Evaluation mode, torch.inference_mode and, for bf16, autocast; yields the device. The model's mode is restored."""
+    """Run in evaluation mode, torch.inference_mode and, for bf16, autocast; yields the device. The model's mode is restored."""
     dtype_of(precision)
     device = next(model.parameters()).device
     training = model.training

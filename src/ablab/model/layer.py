@@ -95,7 +95,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(shape.n_heads * shape.head_dim, shape.d_model, std=shape.out_std, bias=shape.bias)
 
     def forward(self, x_BTD: Tensor, raw_BTD: Tensor, run: Pass) -> Tensor:
-        """x is the normalised input, raw the stream itself."""
+        """Attend: x is the normalised input, raw the stream itself."""
         memory = run.memory
         q_BTHK, k_BTGK, v_BTGK = self.projection(x_BTD)
         v_BTGK = self.value(v_BTGK, run.first_BTGK)
@@ -168,7 +168,7 @@ class Layer(nn.Module):
 
 
 def build_lever(slot: Slot[L], choice: Choice, shape: Shape, place: str) -> L:
-    """The slot's lever; its ValueError becomes InvalidStudy with the place."""
+    """Build the slot's lever; its ValueError becomes InvalidStudy with the place."""
     try:
         return slot.build(choice, shape)
     except ValueError as error:
@@ -179,7 +179,7 @@ def build_lever(slot: Slot[L], choice: Choice, shape: Shape, place: str) -> L:
 def build_levers(
     slot: Slot[L], composed: Callable[[list[L]], L], choice: Choice | list[Choice], shape: Shape, place: str
 ) -> L:
-    """One lever, or several composed where the choice is a list."""
+    """Build one lever, or several composed where the choice is a list."""
     if not isinstance(choice, list):
         return build_lever(slot, choice, shape, place)
     parts = [build_lever(slot, part, shape, place) for part in choice]
@@ -191,7 +191,7 @@ def build_levers(
 
 
 def build_position(choice: Choice | list[Choice], shape: Shape, place: str) -> Position:
-    """The position of a layer. Raises InvalidStudy where a part of a list would be shared by the whole network."""
+    """Build the position of a layer. Raises InvalidStudy where a part of a list would be shared by the whole network."""
     if isinstance(choice, list) and any(part.get("share") == "net" for part in choice):
         fault = 'a part with share = "net" stands in a list'
         raise InvalidStudy(Fault(f"{place}.position", fault, 'let it stand alone, or use share = "layer"'))

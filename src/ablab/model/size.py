@@ -7,7 +7,7 @@ from ablab.records.settings import ModelSettings
 
 
 def parameters(decoder: Decoder) -> dict[str, int]:
-    """Numbers of parameters: embedding (the untied head counted in), body (all others), total."""
+    """Count the parameters: embedding (the untied head counted in), body (all others), total."""
     count = {"body": 0, "embedding": 0, "total": 0}
     roles = decoder.roles()
     for name, parameter in decoder.named_parameters():
@@ -17,13 +17,13 @@ def parameters(decoder: Decoder) -> dict[str, int]:
 
 
 def active_parameters(decoder: Decoder) -> int:
-    """Parameters that one token meets: of a mixture, its chosen experts alone."""
+    """Count the parameters that one token meets: of a mixture, its chosen experts alone."""
     owners = decoder.owners()
     return sum(round(p.numel() * owners[name].used) for name, p in decoder.named_parameters())
 
 
 def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
-    """Floating-point operations per trained token, forward and backward, attention counted by what its window shows.
+    """Count floating-point operations per trained token, forward and backward, attention counted by what its window shows.
 
     6 per weight of every matrix that a token meets and of the head (2 forward, 4 backward); attention 12 n_heads head_dim
     times the mean number of visible keys in a full row. A layer counts as often as it is met, loops weighed by the share

@@ -15,8 +15,7 @@ UNKNOWN = f"was made before the hash of the source was kept: {UNTOLD}"
 
 
 def code(kept: MadeBy, here: MadeBy, folder: Path | None = None) -> list[str]:
-    """List the files that differ between what a result keeps (`source`) and what there is `here`; nothing of one that keeps
-    none.
+    """List the files that differ between what a result keeps (`source`) and those `here`; nothing of one that keeps none.
 
     folder: that of the result, whose `source.json` names functions.
     """

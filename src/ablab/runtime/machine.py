@@ -43,8 +43,7 @@ def require(device: str) -> None:
 
 
 def precision(device: str, asked: str | None = None) -> str:
-    """Return the precision asked for, else `bf16` (autocast) where the hardware multiplies it, `fp32` elsewhere: emulated bf16
-    is slow.
+    """Return the precision asked for, else `bf16` (autocast) where the hardware multiplies it, `fp32` where it is emulated.
 
     ValueError for words that are neither.
     """
@@ -98,9 +97,7 @@ def threads(jobs: int) -> int:
 
 
 def memory_bytes(device: str) -> int:
-    """Count the bytes that a run may use: of a GPU what it has, on the CPU of what the machine has and its control group
-    allows.
-    """
+    """Return the bytes that a run may use: a GPU's memory; on the CPU the machine's, or what its control group allows."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory * MEMORY_SHARE)
     # Not what is free at this moment: the micro-batch is part of a run's key, and a busy hour must not change it.

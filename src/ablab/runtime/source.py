@@ -248,9 +248,7 @@ def _details(folder: Path | None) -> dict[str, dict[str, str]]:
 
 
 def _is_table(node: ast.stmt) -> bool:
-    """Tell whether this is `slot: Slot[...] = Slot(...)`, where levers are listed: another lever beside those in use changes
-    none of them.
-    """
+    """Tell whether this is `slot: Slot[...] = Slot(...)`, a table of levers: another one in it changes none of those in use."""
     return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "slot"
 
 

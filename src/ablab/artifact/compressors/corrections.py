@@ -15,9 +15,7 @@ from ablab.records.result import Corrected, Rotated
 
 
 def error(w: Tensor, one: Coded, hessian: Tensor | None) -> float:
-    """Measure what is lost of a tensor: the mean square, or with the Hessian of its inputs tr(E H E^T), summed over its
-    matrices.
-    """
+    """Measure what is lost of a tensor: the mean square, or tr(E H E^T) with its inputs' Hessian, summed over its matrices."""
     off = w.double().to(one.codes.device) - one.value()
     if hessian is None:
         return float(off.square().mean())
@@ -48,8 +46,7 @@ def factored(
     asked: Lqer,
     hessians: Mapping[str, Tensor] | None = None,
 ) -> tuple[dict[str, Coded], list[Corrected]]:
-    """Factor the asked number of tensors of largest |W - Q|_F; return all codes and a row of the report for each, largest
-    first.
+    """Factor the asked number of tensors of largest |W - Q|_F; returns all codes, a row of the report each, largest first.
 
     They are kept whatever they do: two bits may take more than they give, and then the row says so.
     """

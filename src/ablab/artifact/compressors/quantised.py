@@ -223,9 +223,7 @@ def _parts(name: str, one: Coded, tensor: Tensor, schemes: _Schemes) -> tuple[li
 
 
 def _predicted(one: Coded) -> float | None:
-    """Predict the bits of the codes by `entropy`; those of bare matrices, of which no formula speaks, by their measured
-    entropy.
-    """
+    """Predict the bits of the codes by `entropy`; of bare matrices, of which no formula speaks, by their measured entropy."""
     every = one.codes.reshape(-1, *one.codes.shape[-2:])
     clipped = [i for i in range(len(every)) if i not in one.bare]
     bits = sum(measured_bits(every[i]) for i in one.bare)

@@ -84,8 +84,7 @@ def solve(w_nRC: Tensor, h_nCC: Tensor, scale_nR1: Tensor, bits: int, how: How) 
 
 
 def _factor(h_CC: Tensor, dead_C: Tensor, order_C: Tensor, damp: float, out_CC: Tensor) -> float:
-    """Write the unit lower factor of the damped Hessian in this order into out_CC (column j divided by L_jj); returns the
-    damping.
+    """Write the unit lower factor of the damped Hessian into out_CC (column j divided by L_jj); returns the damping.
 
     Dead columns get a diagonal of 1 and stay out of the mean, or they would damp the living ones.
     """

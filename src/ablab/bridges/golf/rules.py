@@ -24,9 +24,7 @@ LOOKED_AT = {
 
 
 def compliance(plan: Plan, one: Entry, decider: str) -> dict[str, bool | Measured]:
-    """Map each rule to true only where its check ran at every scored stage of every seed and saw nothing; `measured` has the
-    numbers.
-    """
+    """Map a rule to true only where its check ran at every scored stage and seed and saw nothing; numbers in `measured`."""
     rows = [result for of_seed in one.results.values() for result in of_seed.values()]
     held: dict[str, bool] = {}
     measured: Measured = {}

@@ -66,8 +66,7 @@ ANCHORS = {  # a flag that begins its group anew: nothing else could say that th
 
 
 def arm(argv: list[str], study: Study, name: str) -> str:
-    """Write `[arm.NAME]` with what `argv` says otherwise than the study's baseline. Flags not given are as the baseline has
-    them.
+    """Write `[arm.NAME]` with what `argv` says otherwise than the study's baseline, which stands for flags not given.
 
     Raises CheckFailed where the flags cannot be said as a change of it, or change nothing.
     """

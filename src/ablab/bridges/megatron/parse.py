@@ -26,9 +26,7 @@ class Given:
         return dest in self.values
 
     def __getitem__(self, dest: str) -> Any:
-        """Return the value given, or Megatron's default; of the type that its flag's kind says, for which there is no
-        annotation.
-        """
+        """Return the value given, or Megatron's default; its type is what the flag's kind says, which no annotation can."""
         return self.values[dest] if dest in self.values else DEFAULTS[dest]
 
 

@@ -36,8 +36,7 @@ class ValidRows:
 
 
 def valid_rows(corpus: Corpus, seq_len: int, *, windows: int = 1) -> ValidRows:
-    """Cut documents into windows: window k of a document has the inputs [kT, (k+1)T) of its tokens, and each input's next token
-    as target.
+    """Cut documents into windows: window k has the inputs [kT, (k+1)T) of the tokens, and each input's next token as target.
 
     The last token has no next one and is no input, so every token but the first is a target at most once: those that
     the marks take out are -1. Full windows have a row each; shorter ones share rows, each going to the first row with

@@ -37,9 +37,7 @@ class SidecarBytes:
         self._counts = np.zeros((_LONGEST + 1, _LONGEST + 1), np.int64)  # of letters' tokens: shown by told
 
     def add(self, told_N: np.ndarray, shown_N: np.ndarray, letters_N: np.ndarray, spaced_N: np.ndarray) -> None:
-        """Add tokens: shown_N are bytes of their pieces; letters_N: which are plain letters, spaced_N: which begin with a
-        space.
-        """
+        """Add tokens: shown_N bytes of their pieces; letters_N: which are plain letters, spaced_N: which begin with a space."""
         told_N = told_N.astype(np.int64)
         self._told += int(told_N.sum())
         self._shown += int(shown_N.sum())

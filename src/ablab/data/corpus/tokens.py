@@ -53,9 +53,7 @@ class Marks:
         return len(self._loss)
 
     def n_targets(self, ends: np.ndarray) -> int:
-        """Count places that are trained on, but for the last of each document, behind which nothing follows. ends:
-        (documents,).
-        """
+        """Count places trained on, but for the last of each document, behind which nothing follows. ends: (documents,)."""
         total = sum(int(np.count_nonzero(part)) for part in self._loss.parts)
         return total - int(np.count_nonzero(self._loss.rows(ends - 1, 1)))
 

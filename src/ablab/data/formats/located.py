@@ -30,8 +30,7 @@ class Located(NamedTuple):
 
 
 def locate(place: Path | str, *, whole: bool = True) -> Located:
-    """Locate a prefix (with or without `_tokens`, .bin or .idx), a .bin shard, or the folder of a build. CheckFailed for all
-    else.
+    """Locate a prefix (with or without `_tokens`, .bin, .idx), a .bin shard, or a build's folder. CheckFailed for all else.
 
     A manifest that was changed after it was written is refused, unless not `whole`: who looks for all faults says so.
     """
@@ -58,9 +57,7 @@ def locate(place: Path | str, *, whole: bool = True) -> Located:
 
 
 def harmony_manifest(path: Path, *, whole: bool = True) -> HarmonyManifest:
-    """Read the manifest of a Harmony build. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`)
-    changed.
-    """
+    """Read a Harmony build's manifest. CheckFailed where it is unreadable, of another kind, incomplete or (`whole`) changed."""
     record: object = read_json(path)
     kind = record.get("kind") if isinstance(record, dict) else None
     if kind != "harmony":

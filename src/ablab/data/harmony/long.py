@@ -18,9 +18,7 @@ _MAY = re.compile(rf"\S{{{COUNTED // 4},}}|\s{{{COUNTED // 4},}}")
 
 
 def longest(texts: list[str]) -> tuple[int, int, int, str] | None:
-    """Return (text, character, bytes, a sign of its midst) of the longest piece, where all pieces together are too long; else
-    None.
-    """
+    """Return (text, character, bytes, a sign of its midst) of the longest piece, where all together are too long; else None."""
     squares, most = 0, (0, 0, 0, "")
     for number, text in enumerate(texts):
         if len(text) < COUNTED // 4 or not _MAY.search(text):

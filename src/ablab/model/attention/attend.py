@@ -20,7 +20,7 @@ PAIRWISE = ("lift", "reference")  # those that take a pairwise bias
 
 
 def executor_for(device: str, *, pairwise: bool = False) -> str:
-    """The executor of a device, from the table of choices. `pairwise`: the model has a pairwise bias.
+    """Name the executor of a device, from the table of choices. `pairwise`: the model has a pairwise bias.
 
     ValueError where no executor knows the device.
     """
@@ -40,7 +40,7 @@ def attend(
     scale: float | None = None,
     executor: str,
 ) -> torch.Tensor:
-    """out_BTHK = softmax(scale q.k + bias over visible keys and the sink) v, differentiable in every tensor.
+    """Compute out_BTHK = softmax(scale q.k + bias over visible keys and the sink) v, differentiable in every tensor.
 
     Visible: j <= i, i - j < window (`window` tokens, the current one included), same document. Head h reads kv group h
     // (H/G). scale is 1/sqrt(K) unless given; columns, bias and sink are added after it. sink_H: logits that take mass

@@ -31,7 +31,7 @@ def blocked(
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """out (n, T, H, K) of rows that are one document each, causal; differentiable in everything. Not for bf16."""
+    """Compute out (n, T, H, K) of rows that are one document each, causal; differentiable in everything. Not for bf16."""
     out: torch.Tensor = _Blocked.apply(scale, q, k, v, columns.u, columns.w, columns.row, sink_H)
     return out
 
@@ -56,8 +56,8 @@ class _Blocked(torch.autograd.Function):
         lost = None if sink is None else torch.empty_like(lse)
         for rows, keys, q_, k_, v_, centre in _blocks(q, k, v, u, w, scale):
             rival = None if sink is None else sink - (row[:, rows] + _dot(_of(u, rows), centre))
-            found, lse[..., rows], share = kernel.onward(q_[:, rows], k_[:, keys], v_[:, keys], rival, scale)
-            out[:, rows] = found[..., : out.shape[-1]]
+            out_rows, lse[..., rows], share = kernel.onward(q_[:, rows], k_[:, keys], v_[:, keys], rival, scale)
+            out[:, rows] = out_rows[..., : out.shape[-1]]
             if lost is not None and share is not None:
                 lost[..., rows] = share
         ctx.save_for_backward(out, lse, lost, q, k, v, u, w, row)
@@ -93,7 +93,7 @@ class _Blocked(torch.autograd.Function):
 def _blocks(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, w: torch.Tensor, scale: float
 ) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """A block's queries and keys, the lifted q, k, v of the whole row, and what its bias is measured from, (n, 1, G|1, r)."""
+    """Yield a block's queries and keys, the row's lifted q, k, v, and what its bias is measured from, (n, 1, G|1, r)."""
     n, length, _, width = k.shape
     r = w.shape[-1]
     pad = _wide(width, r) - width - r
@@ -108,17 +108,17 @@ def _blocks(
 
 
 def _wide(width: int, r: int) -> int:
-    """The matrix products like widths in eights."""
+    """Widen to eights: the matrix products like such widths."""
     return width + r + -(width + r) % 8
 
 
 def _of(x: torch.Tensor, rows: slice) -> torch.Tensor:
-    """The tokens `rows` of x, or x itself where it is one for all."""
+    """Take the tokens `rows` of x, or x itself where it is one for all."""
     return x if x.shape[1] == 1 else x[:, rows]
 
 
 def _dot(u: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """u . centre of every head, (n, T|1, H)."""
+    """Compute u . centre of every head, (n, T|1, H)."""
     out: torch.Tensor = (u.unflatten(2, (centre.shape[2], -1)) * centre[:, :, :, None]).sum(-1).flatten(2, 3)
     return out
 

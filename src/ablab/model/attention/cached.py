@@ -59,7 +59,7 @@ class Cached:
             held.narrow(self.axis, 0, length - first).copy_(x.narrow(self.axis, first, length - first))
 
     def _roomy(self, x: Tensor, columns: int) -> Tensor:
-        """The buffer, made or grown so that `columns` fit, a ring's window at most."""
+        """Return the buffer, made or grown so that `columns` fit, a ring's window at most."""
         most = columns if self.window is None else min(columns, self.window)
         if self.held is None or self.held.shape[self.axis] < most:
             size = max(most, self.room if self.held is None else 2 * self.held.shape[self.axis])
@@ -78,7 +78,7 @@ class Cached:
         return self.held.narrow(self.axis, 0, columns if self.window is None else min(columns, self.window))
 
     def _newest(self, start: int, columns: int) -> list[Tensor]:
-        """The last `columns` before column `start`, in order."""
+        """Return the last `columns` before column `start`, in order."""
         if not columns:
             return []
         assert self.held is not None and self.window is not None
@@ -133,7 +133,7 @@ class Stretch:
         return int(self.first_BT.max())
 
     def at(self, window: int | None) -> Tensor:
-        """The columns that `Cached.extend` returns, by number."""
+        """Return the columns that `Cached.extend` returns, by number."""
         if window not in self._at:
             end, low = self.start + self.shape[1], 0
             if window is not None and self.shape[1] == 1:
@@ -145,7 +145,7 @@ class Stretch:
         return self._at[window]
 
     def pieces(self, window: int | None) -> Iterator[tuple[slice, slice]]:
-        """Pieces of queries, each with the part of `at` that it may see."""
+        """Yield pieces of queries, each with the part of `at` that it may see."""
         if self.shape[1] == 1:
             yield slice(None), slice(None)
             return
@@ -156,7 +156,7 @@ class Stretch:
             yield slice(first, end), slice(reach, self.start + end - low)
 
     def mask(self, window: int | None, rows: slice, keys: slice) -> Tensor | None:
-        """Which of the columns `keys` the queries `rows` do not see, (B, 1, T, S); None where they see all."""
+        """Mask those of the columns `keys` that the queries `rows` do not see, (B, 1, T, S); None where they see all."""
         name = (window, rows.start or 0)
         if name not in self._masks:
             self._masks[name] = self._mask(window, rows, keys)
@@ -175,7 +175,7 @@ class Stretch:
 
 
 def bias_of(columns: Columns, w_BGSr: Tensor, rows: slice) -> Tensor:
-    """The true bias_BHTS of the queries `rows` of `columns` over kept columns w, in the type that these have.
+    """Return the true bias_BHTS of the queries `rows` of `columns` over kept columns w, in the type that these have.
 
     Measured from the first of the queries, so that near keys have small numbers; its row constant is put back, because
     a sink is not shifted by it.
@@ -199,7 +199,7 @@ def attend_kept(
     bias_BHTS: Tensor | None,
     sink_H: Tensor | None,
 ) -> Tensor:
-    """out_BTHK of queries over kept k_BGSK, v_BGSK: the stock kernel on the CPU, plain products elsewhere.
+    """Compute out_BTHK of queries over kept k_BGSK, v_BGSK: the stock kernel on the CPU, plain products elsewhere.
 
     The heads of a group are more rows over the same keys: no key is copied, and each is read once. Scores and sums are
     fp32 or better.
@@ -222,7 +222,7 @@ def attend_factors(
     bias_BHTS: Tensor | None,
     sink_H: Tensor | None,
 ) -> Tensor:
-    """out_BTHK where key g is sum_r a_k[r, g] b_k[r] and value g likewise: neither is ever written down.
+    """Compute out_BTHK where key g is sum_r a_k[r, g] b_k[r] and value g likewise: neither is ever written down.
 
     kept: a_k (B, R, S, G), b_k (B, R, S, K), a_v, b_v. Source: FlashTPA, arXiv 2501.06425, any rank.
     """
@@ -258,7 +258,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Ten
 
 
 def _mask(hidden: Tensor | None, bias: Tensor | None, groups: int, group: int, wide: torch.dtype) -> Tensor | None:
-    """What is added to the scores (B, G, M, S): the bias, and -inf where hidden; rows are (head of the group, query)."""
+    """Return what is added to the scores (B, G, M, S): the bias, and -inf where hidden; rows are (head of the group, query)."""
     if bias is None and hidden is None:
         return None
     if bias is None:
@@ -274,6 +274,6 @@ def _mask(hidden: Tensor | None, bias: Tensor | None, groups: int, group: int, w
 
 
 def _spared(lse_BGM: Tensor, sink_H: Tensor, groups: int, length: int) -> Tensor:
-    """What the sink leaves of the mass, (B, G, M, 1)."""
+    """Return what the sink leaves of the mass, (B, G, M, 1)."""
     rival_GM = sink_H.to(lse_BGM.dtype).view(groups, -1, 1).expand(-1, -1, length).reshape(groups, -1)
     return torch.sigmoid(lse_BGM - rival_GM)[..., None]

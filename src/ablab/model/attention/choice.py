@@ -39,9 +39,9 @@ TABLE: dict[tuple[str, str], Choice] = {
 
 
 def choice(device: str, case: str) -> Choice:
-    """The row of a device (`cpu`, `cuda`) and a case (`CASES`). ValueError where the table has none."""
-    found = TABLE.get((device, case))
-    if found is None:
+    """Look up the row of a device (`cpu`, `cuda`) and a case (`CASES`). ValueError where the table has none."""
+    row = TABLE.get((device, case))
+    if row is None:
         known = sorted({name for name, _ in TABLE})
         raise ValueError(f"no attention executor runs on '{device}'; known: {', '.join(known)}")
-    return found
+    return row

@@ -13,7 +13,7 @@ from ablab.model.parts.columns import Columns
 
 
 def case_of(window: int | None, documents: Documents) -> str:
-    """`window`, `documents` or `full`: what the shape asks for. A window as long as the row is none."""
+    """Return `window`, `documents` or `full`: what the shape asks for. A window as long as the row is none."""
     if window is not None and window < documents.shape[1]:
         return "window"
     return "full" if documents.whole else "documents"
@@ -30,7 +30,7 @@ def lift_cuda(
     scale: float,
     by: Stock | None = None,
 ) -> Tensor:
-    """Attention on a GPU: full rows by the stock kernels, windows and documents by flex. `by`: another stock kernel."""
+    """Attend on a GPU: full rows by the stock kernels, windows and documents by flex. `by`: another stock kernel."""
     case = case_of(window, documents)
     if choice("cuda", case).kernel == "flex":
         seen = window if case == "window" else None

@@ -9,13 +9,13 @@ from ablab.model.parts.context import Context
 
 
 def take(x: torch.Tensor, index: torch.Tensor, back: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """x[index] along the first axis; the gradient is d[back], zero where not `real`: the caller knows the way back."""
+    """Take x[index] along the first axis; the gradient is d[back], zero where not `real`: the caller knows the way back."""
     out: torch.Tensor = _Take.apply(x, index, back, real)
     return out
 
 
 def blocks(x: torch.Tensor, block: int, before: int, ahead: int = 0) -> torch.Tensor:
-    """(N, ...) -> (n, before + block, ...): blocks of rows with the `before` rows ahead of them, zeros beyond both
+    """Cut (N, ...) -> (n, before + block, ...): blocks of rows with the `before` rows ahead of them, zeros beyond both
     ends.
 
     The first block starts at row `ahead` of x; what it needs ahead of x is zeros.

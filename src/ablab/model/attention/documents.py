@@ -106,7 +106,7 @@ class Documents:
         return place
 
     def visible_BTS(self, window: int | None) -> torch.Tensor:
-        """Whether query i sees key j: j <= i, i - j < window, same document."""
+        """Tell whether query i sees key j: j <= i, i - j < window, same document."""
         place = torch.arange(self.shape[1], device=self.segment_BT.device)
         distance = place[:, None] - place[None]
         seen = distance >= 0
@@ -115,7 +115,7 @@ class Documents:
         return seen[None] & (self.segment_BT[:, :, None] == self.segment_BT[:, None, :])
 
     def blocks(self, window: int, block: int, dtype: torch.dtype) -> Blocks:
-        """The flat batch in blocks of queries, each over its own keys and the `window` before; made once, then kept."""
+        """Cut the flat batch into blocks of queries, each over its own keys and the `window` before; made once, then kept."""
         at = (window, block, dtype)
         if at not in self._blocks:
             segment, n = self.segment_BT.flatten(), -(-self.segment_BT.numel() // block)

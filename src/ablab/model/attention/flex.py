@@ -39,7 +39,7 @@ def flex(
     sink_H: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """Attention whose time is that of the blocks in sight: linear in T under a window. Compiled on a GPU.
+    """Attend in time of the blocks in sight: linear in T under a window. Compiled on a GPU.
 
     On the CPU the same formula runs dense, for tests (forward; torch refuses the backward there). ValueError for heads of
     fewer than 16 channels or fp64 on a GPU.
@@ -59,14 +59,14 @@ def flex(
 
 
 def mask(documents: Documents, window: int | None) -> BlockMask:
-    """The BlockMask of these documents under this window; made once for each window, then kept with the documents."""
+    """Make the BlockMask of these documents under this window; once for each window, then kept with the documents."""
     if window not in documents.masks:
         documents.masks[window] = _mask(documents.segment_BT, window)
     return documents.masks[window]
 
 
 def _centres(w_BSGr: Tensor, documents: Documents) -> Tensor:
-    """For every token the columns of its document's first token: what biases are measured from, so that they stay small."""
+    """Return for every token the columns of its document's first: what biases are measured from, so that they stay small."""
     batch, length = documents.shape
     first = torch.arange(length, device=w_BSGr.device) - documents.pos_BT
     w = w_BSGr.expand(batch, length, -1, -1)
@@ -102,13 +102,13 @@ def _mask(segment_BT: Tensor, window: int | None) -> BlockMask:
 
 
 def _listed(met_Bij: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, n) how many blocks of keys each block of queries meets, (B, 1, n, n) which, those first."""
+    """List (B, 1, n) how many blocks of keys each block of queries meets, (B, 1, n, n) which, those first."""
     order = met_Bij.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
     return met_Bij.sum(-1, dtype=torch.int32)[:, None], order.to(torch.int32)[:, None]
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, scale: float) -> tuple[Tensor, Tensor]:
-    """out and its log-sum-exp (natural) of (B, H, T, K)."""
+    """Compute out and its log-sum-exp (natural) of (B, H, T, K)."""
     from torch.nn.attention.flex_attention import AuxRequest
 
     ask: dict[str, Any] = {"block_mask": blocks, "scale": scale, "enable_gqa": True, "return_aux": AuxRequest(lse=True)}

@@ -25,7 +25,7 @@ def flash(
     mask: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """out_nTHV of n independent rows; causal where `mask` (n|1, 1, T, S) is None. v may be narrower than q and k.
+    """Compute out_nTHV of n independent rows; causal where `mask` (n|1, 1, T, S) is None. v may be narrower than q and k.
 
     rival_nTH: the logit of a silent key of each query, or None.
     """
@@ -36,9 +36,11 @@ def flash(
 def of_rows(
     q_nGMK: torch.Tensor, k_nGSK: torch.Tensor, v_nGSK: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every query over every key but what `mask` (n|1, G|1, M|1, S) hides: (n, G, M, K) and log-sum-exp (n, G, M)."""
-    found: tuple[torch.Tensor, torch.Tensor] = _flash(q_nGMK, k_nGSK, v_nGSK, 0.0, False, attn_mask=mask, scale=scale)
-    return found
+    """Attend from every query to every key but what `mask` (n|1, G|1, M|1, S) hides: (n, G, M, K) and log-sum-exp (n, G, M)."""
+    out_and_lse: tuple[torch.Tensor, torch.Tensor] = _flash(
+        q_nGMK, k_nGSK, v_nGSK, 0.0, False, attn_mask=mask, scale=scale
+    )
+    return out_and_lse
 
 
 def forward(
@@ -49,7 +51,7 @@ def forward(
     mask: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The output (n, T, H, V), and for `backward` the log-sum-exp and the sink's share of the mass, both (n, H, T)."""
+    """Compute the output (n, T, H, V), and for `backward` the log-sum-exp and the sink's share of the mass, both (n, H, T)."""
     width = v.shape[-1]
     q, k, v = (t.transpose(1, 2) for t in (q, k, _widen(v, q.shape[-1])))
     out, lse = _flash(q, k, v, 0.0, mask is None, attn_mask=mask, scale=scale)
@@ -73,7 +75,7 @@ def backward(
     mask: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Gradients of q, k, v and of the rival; the arguments are those of `forward` and what it returned."""
+    """Compute the gradients of q, k, v and of the rival; the arguments are those of `forward` and what it returned."""
     width, lifted = v.shape[-1], q.shape[-1]
     d_rival = None
     if lost is not None:
@@ -87,7 +89,7 @@ def backward(
 def onward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rival: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """`forward` of the last T of S >= T tokens, causal: keys before them are seen by all, their own as far as they go.
+    """Compute `forward` of the last T of S >= T tokens, causal: keys before them are seen by all, their own as far as they go.
 
     v is as wide as q and k. The kernel's causal mask knows no offset, so the two parts are taken one after the other and
     joined by their sums.
@@ -117,7 +119,7 @@ def onward_back(
     d_k: torch.Tensor,
     d_v: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Gradients of q and of the rival of `onward`; those of k and v are added to d_k and d_v.
+    """Compute the gradients of q and of the rival of `onward`; those of k and v are added to d_k and d_v.
 
     saved: q, k, v, out, log-sum-exp. With the joint sums each part's gradients are exact, and those of q add. d_out and out
     may be narrower than q.
@@ -130,8 +132,8 @@ def onward_back(
     for part, causal in ((slice(before, None), True), (slice(0, before), False)):
         if causal or before:
             tensors = (t.transpose(1, 2) for t in (d_out, q, k[:, part], v[:, part], out))
-            found = [t.transpose(1, 2) for t in _flash_backward(*tensors, lse, 0.0, causal, scale=scale)]
-            for total, one in zip((d_q, d_k[:, part], d_v[:, part]), found, strict=True):
+            gradients = [t.transpose(1, 2) for t in _flash_backward(*tensors, lse, 0.0, causal, scale=scale)]
+            for total, one in zip((d_q, d_k[:, part], d_v[:, part]), gradients, strict=True):
                 total += one
     return d_q, d_rival
 

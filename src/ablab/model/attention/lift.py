@@ -38,7 +38,7 @@ def lift(
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Attention; under a window time and memory are linear in T, without one memory is. On a GPU see `lift_cuda`.
+    """Attend; under a window time and memory are linear in T, without one memory is. On a GPU see `lift_cuda`.
 
     Error against the oracle: fp32 1e-6 + 2^-24 max|column product|, the largest within a block of queries and of keys near
     it on a CPU, within the row on a GPU; bf16 the kernel's own.
@@ -67,7 +67,7 @@ def _rows(
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Rows that are one document each. In bf16 what rounds a bias is far below what rounds its weight."""
+    """Attend in rows that are one document each. In bf16 what rounds a bias is far below what rounds its weight."""
     if columns is not None and q.shape[1] > blocks.BLOCK and q.dtype != torch.bfloat16:
         return blocks.blocked(q, k, v, columns, sink_H, scale)
     rival = None if sink_H is None else sink_H.expand(q.shape[:3])
@@ -88,7 +88,7 @@ def _documents(
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """One row of the kernel for each document; documents of like length share a call."""
+    """Attend in one row of the kernel for each document; documents of like length share a call."""
     outs, offset, shape = [], 0, q.shape
     flat = _flat(q, k, v, columns)
     for s in documents.stretches:

@@ -18,7 +18,7 @@ def lifted(
     rival: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """[q, u/scale], [k, w - centre] and the sink's logit in that frame.
+    """Return [q, u/scale], [k, w - centre] and the sink's logit in that frame.
 
     u . (w - centre) differs from the bias by a constant of the row, which no softmax over keys sees; the sink sees it,
     so its logit takes it on. Centring keeps the products small, hence exact. The columns stand last: a sum that meets

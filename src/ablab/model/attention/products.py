@@ -15,7 +15,7 @@ def products(
     mask: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """out_nTHV of n independent rows; `mask` (n|1, H|1, T, S) is added to the scores, and its gradient is given.
+    """Compute out_nTHV of n independent rows; `mask` (n|1, H|1, T, S) is added to the scores, and its gradient is given.
 
     With `rival_nTH` the first key must be one that no query sees: there stands the sink.
 
@@ -78,7 +78,7 @@ class _Products(torch.autograd.Function):
 
 
 def _grouped(x_nTHK: torch.Tensor, groups: int) -> torch.Tensor:
-    """(n, T, H, K) -> (n, G, H/G * T, K): the heads of a group are more rows over the same keys."""
+    """Group (n, T, H, K) -> (n, G, H/G * T, K): the heads of a group are more rows over the same keys."""
     n, _, _, width = x_nTHK.shape
     return x_nTHK.transpose(1, 2).reshape(n, groups, -1, width)
 

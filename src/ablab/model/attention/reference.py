@@ -20,7 +20,7 @@ def reference(
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Attention by definition: any device, any dtype (inside at least fp32), autograd's own gradients, memory T^2."""
+    """Attend by definition: any device, any dtype (inside at least fp32), autograd's own gradients, memory T^2."""
     dtype = torch.promote_types(q_BTHK.dtype, torch.float32)
     heads = q_BTHK.shape[2]
     q, k, v = q_BTHK.to(dtype), per_head(k_BSGK.to(dtype), heads), per_head(v_BSGK.to(dtype), heads)

@@ -29,7 +29,7 @@ def rows(
     sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """out_BTHK by plain products, inside at least fp32; differentiable in everything that the bias reads, too.
+    """Compute out_BTHK by plain products, inside at least fp32; differentiable in everything that the bias reads, too.
 
     Memory is linear in T: a block's scores and biases are dropped and made again in backward. Keys that no query of a
     block sees (behind the window, or in documents that ended) are not touched.
@@ -57,19 +57,19 @@ def _rows(
     window: int | None,
     scale: float,
 ) -> torch.Tensor:
-    """A few rows of the batch, block by block."""
+    """Attend in a few rows of the batch, block by block."""
     first_BT = some[5]
     place = torch.arange(first_BT.shape[1], device=first_BT.device)
     reach = first_BT if window is None else first_BT.clamp(min=place - window + 1)
     held = across(lambda x: list(x.split(block, 1)), some)
-    found = []
+    outs = []
     for n, low in enumerate((reach[:, ::block].amin(0) // block).tolist()):
         ask = (held, low, n, block, bias, sink_H, window, scale)
         if torch.is_grad_enabled():
-            found.append(checkpoint(_block, *ask, use_reentrant=False, preserve_rng_state=False))
+            outs.append(checkpoint(_block, *ask, use_reentrant=False, preserve_rng_state=False))
         else:
-            found.append(_block(*ask))
-    return torch.cat(found, 1)
+            outs.append(_block(*ask))
+    return torch.cat(outs, 1)
 
 
 def _block(
@@ -82,7 +82,7 @@ def _block(
     window: int | None,
     scale: float,
 ) -> torch.Tensor:
-    """The n-th block of queries over the keys from the block `low` on."""
+    """Attend from the n-th block of queries to the keys from the block `low` on."""
     q, _, _, lifts, p_query, first_query = across(lambda pieces: pieces[n], held)
     _, k, v, lifts_key, p_key, first_key = across(lambda pieces: torch.cat(pieces[low : n + 1], 1), held)
     dtype = torch.promote_types(q.dtype, torch.float32)

@@ -37,7 +37,7 @@ class Stock(NamedTuple):
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, rival_nTH: Tensor | None, scale: float, by: Stock | None = None) -> Tensor:
-    """out (n, T, H, V) of n independent causal rows q (n, T, H, K), k (n, T, G, K), v (n, T, G, V), V <= K.
+    """Compute out (n, T, H, V) of n independent causal rows q (n, T, H, K), k (n, T, G, K), v (n, T, G, V), V <= K.
 
     rival_nTH: the logit of a silent key of each query, or None. by: the kernel, else that of the type. ValueError for
     types that no stock kernel of a GPU takes.
@@ -47,8 +47,8 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rival_nTH: Tensor | None, scale: flo
         if q.dtype not in known:
             raise ValueError(f"no stock kernel of a GPU takes {q.dtype}; use bf16, fp16 or fp32, or 'reference'")
         by = known[q.dtype]
-    found: Tensor = _Causal.apply(q, k, v, rival_nTH, scale, by)
-    return found
+    out: Tensor = _Causal.apply(q, k, v, rival_nTH, scale, by)
+    return out
 
 
 class _Causal(torch.autograd.Function):

@@ -29,7 +29,7 @@ CHUNK = 1024
 def windowed(
     flat: Flat, parts: tuple[int, int], window: int, documents: Documents, scale: float, short: bool
 ) -> torch.Tensor:
-    """out (N, H, K) of the flat batch; edges of documents and rows lie in the blocks' mask.
+    """Compute out (N, H, K) of the flat batch; edges of documents and rows lie in the blocks' mask.
 
     short: keep every score (products) instead of calling the kernel chunk by chunk.
     """
@@ -54,9 +54,9 @@ def _piece(
     ahead: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Lifted q, k, then v and the sink's logits, in blocks; keys begin `ahead` rows before the queries.
+    """Cut out lifted q, k, then v and the sink's logits, in blocks; keys begin `ahead` rows before the queries.
 
-    Biases are measured from the block's `anchor` tokens, found in `anchored` (w of the whole batch).
+    Biases are measured from the block's `anchor` tokens, looked up in `anchored` (w of the whole batch).
     """
     q, k, v, u, w, row, sink = flat
     assert q is not None and k is not None and v is not None
@@ -114,9 +114,9 @@ class _Windowed(torch.autograd.Function):
             d = blocks(d_out[spans[0]], block, 0)
             share = None if lost is None else lost[at]
             with torch.no_grad():
-                found = kernel.backward(d, q, k, v, out[at], lse[at], share, ctx.plan.mask[at], ctx.scale)
+                gradients = kernel.backward(d, q, k, v, out[at], lse[at], share, ctx.plan.mask[at], ctx.scale)
             reached = [
-                (o, g) for o, g in zip((q, k, v, rival), found, strict=True) if o is not None and o.requires_grad
+                (o, g) for o, g in zip((q, k, v, rival), gradients, strict=True) if o is not None and o.requires_grad
             ]
             wanted = [n for n, need in enumerate(needs) if grads[n] is not None]
             if not reached:
@@ -139,7 +139,7 @@ def _like(g: torch.Tensor | None, o: torch.Tensor) -> torch.Tensor | None:
 
 
 def _chunks(flat: Flat, window: int, block: int) -> Iterator[tuple[slice, list[torch.Tensor | None], int, list[slice]]]:
-    """The blocks of a chunk, its part of every flat tensor, how far its keys begin ahead, and where each part lies."""
+    """Yield the blocks of a chunk, its part of every flat tensor, how far its keys begin ahead, and where each part lies."""
     q = flat[0]
     assert q is not None
     rows, everything = max(1, CHUNK // block), slice(None)

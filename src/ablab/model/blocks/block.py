@@ -22,7 +22,7 @@ class Block(Part, Sized):
     lanes = 1
 
     def forward(self, x: Tensor, enter: Branch, attn: Branch, mlp: Branch) -> Tensor:
-        """The stream behind the layer."""
+        """Return the stream behind the layer."""
         x = enter(x)
         x = x + attn(x)
         return x + mlp(x)

@@ -30,7 +30,7 @@ class Parallel(Block):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """The layer at the same share of a smaller model's depth."""
+        """Return the layer at the same share of a smaller model's depth."""
         share = len(small["layers"]) / len(full["layers"])
         return {"from_layer": min(len(small["layers"]) - 1, round(value_of(choice, "from_layer", int) * share))}
 

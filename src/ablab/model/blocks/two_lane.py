@@ -37,7 +37,7 @@ class TwoLane(Block):
             self.mlp_2 = nn.Parameter(torch.empty(2))
 
     def init(self, draw: Draw) -> None:
-        """The constants; nothing is drawn."""
+        """Set the constants; nothing is drawn."""
         if self.lanes == 2:
             nn.init.constant_(self.keep_2, self.keep)
             nn.init.ones_(self.attn_2)
@@ -45,7 +45,7 @@ class TwoLane(Block):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """The layer at the same share of a smaller model's depth."""
+        """Return the layer at the same share of a smaller model's depth."""
         share = len(small["layers"]) / len(full["layers"])
         return {"from_layer": min(len(small["layers"]) - 1, round(value_of(choice, "from_layer", int) * share))}
 

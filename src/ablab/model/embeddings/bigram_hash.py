@@ -48,7 +48,7 @@ class BigramHash(Embedding):
         return x_BTD + (self.scale * self.proj(pair_BTE)).to(x_BTD.dtype), tokens_BT[:, -1]
 
     def ids(self, tokens_BT: Tensor, pos_BT: Tensor, carry: Tensor | None = None) -> Tensor:
-        """Row of the table for each token, int64 (B, T)."""
+        """Return the row of the table for each token, int64 (B, T)."""
         here = tokens_BT.long()
         before = torch.cat([here[:, :1] if carry is None else carry.long()[:, None], here[:, :-1]], dim=1)
         low = ((36313 * here) ^ (27191 * before)) & 0xFFFFFFFF

@@ -16,5 +16,5 @@ class Embedding(Part, Sized):
     reach: int | None = None  # how many tokens back it looks; None: anywhere, or at the place itself
 
     def forward(self, x_BTD: Tensor, tokens_BT: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
-        """The vectors, and what is carried to the next stretch (decode)."""
+        """Return the vectors, and what is carried to the next stretch (decode)."""
         return x_BTD, None

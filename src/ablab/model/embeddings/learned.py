@@ -29,7 +29,7 @@ class Learned(Embedding):
         return x_BTD + self.table(pos_BT).to(x_BTD.dtype), None
 
     def within(self, last: int) -> None:
-        """ValueError where there is no vector for place `last`."""
+        """Refuse a place `last` for which there is no vector."""
         if last >= self.rows:
             raise ValueError(
                 f"place {last} is beyond the {self.rows} learned places; "

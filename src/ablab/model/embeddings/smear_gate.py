@@ -54,7 +54,7 @@ class SmearGate(Embedding):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """As wide as a smaller model allows."""
+        """Return the widest that a smaller model allows."""
         if choice["form"] == "channel":
             return {}
         return {"width": min(value_or_none(choice, "width", int) or WIDTH, small["d_model"])}

@@ -12,5 +12,5 @@ class OutputGate(Part, Sized):
     """Attention's output goes to the output matrix as it is."""
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:
-        """y, gated; x is the attention's normalised input, raw the stream before the norm, v the values."""
+        """Gate y; x is the attention's normalised input, raw the stream before the norm, v the values."""
         return y_BTHK

@@ -33,7 +33,7 @@ class SparseAttnGate(OutputGate):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """As wide as a smaller model allows."""
+        """Return the widest that a smaller model allows."""
         return {"width": min(value_of(choice, "width", int), small["d_model"])}
 
     def forward(self, y_BTHK: Tensor, x_BTD: Tensor, raw_BTD: Tensor, v_BTGK: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Xsa(OutputGate):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """The same share of a smaller model's layers, at least one."""
+        """Return the same share of a smaller model's layers, at least one."""
         share = len(small["layers"]) / len(full["layers"])
         return {} if choice["last"] is None else {"last": max(1, round(value_of(choice, "last", int) * share))}
 

@@ -23,4 +23,4 @@ class Mlp(Part, Sized):
 
     @abstractmethod
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """What is added to the stream."""
+        """Return what is added to the stream."""

@@ -63,7 +63,7 @@ class Moe(Mlp):
         self.router = None
 
     def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
-        """The router that arrives says which share of the experts a token uses: arithmetic is counted by it."""
+        """Set a part; a router that arrives says which share of the experts a token uses: arithmetic is counted by it."""
         super().__setattr__(name, value)
         if name == "router" and self.router is not None:
             for part in self.experts.children():
@@ -85,7 +85,7 @@ class Moe(Mlp):
         return out
 
     def _tell(self, aux: MixtureTally, router: Chooser, routed: Routed, rows: Sorted, length: int) -> None:
-        """Counts and losses of this pass."""
+        """Tell the tally counts and losses of this pass."""
         aux.count(router, rows.counts_E)
         if self.balance == "sequence" and self.balance_weight:
             shares_BTE = routed.shares_NE.unflatten(0, (-1, length))

@@ -10,28 +10,28 @@ from ablab.model.parts.context import Context
 
 
 def relu2(h: Tensor) -> Tensor:
-    """relu(h)^2. So et al. 2021 (Primer), 2109.08668, section 3."""
+    """Compute relu(h)^2. So et al. 2021 (Primer), 2109.08668, section 3."""
     y: Tensor = _SquaredRelu.apply(h)
     return y
 
 
 def leaky_relu2(h: Tensor, slope: float = 0.5) -> Tensor:
-    """leaky_relu(h)^2: slope^2 h^2 below zero, never negative. Parameter Golf submissions, 2026."""
+    """Compute leaky_relu(h)^2: slope^2 h^2 below zero, never negative. Parameter Golf submissions, 2026."""
     return F.leaky_relu(h, slope).square()
 
 
 def gelu(h: Tensor) -> Tensor:
-    """GELU with the tanh approximation, as GPT-2 has it. Hendrycks and Gimpel 2016, 1606.08415, section 2."""
+    """Compute GELU with the tanh approximation, as GPT-2 has it. Hendrycks and Gimpel 2016, 1606.08415, section 2."""
     return F.gelu(h, approximate="tanh")
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up. Shazeer 2020, 2002.05202."""
+    """Compute silu(gate) * up. Shazeer 2020, 2002.05202."""
     return F.silu(gate) * up
 
 
 def gptoss_swiglu(gate: Tensor, up: Tensor, alpha: float = 1.702, limit: float = 7.0) -> Tensor:
-    """(up + 1) gate sigmoid(alpha gate), gate cut above and up on both sides at `limit`. gpt-oss, 2508.10925."""
+    """Compute (up + 1) gate sigmoid(alpha gate), gate cut above and up on both sides at `limit`. gpt-oss, 2508.10925."""
     gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
     return (up + 1) * (gate * torch.sigmoid(alpha * gate))
 

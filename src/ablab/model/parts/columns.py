@@ -31,7 +31,7 @@ class Columns:
     parts: tuple[int, int] = (3, 3)
 
     def bias(self, n_heads: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """The dense bias_BHTS in `dtype`: for oracles and tests."""
+        """Compute the dense bias_BHTS in `dtype`: for oracles and tests."""
         batch, length = self.row.shape[:2]
         u = self.u.to(dtype).expand(batch, length, n_heads, -1)
         w = per_head(self.w.to(dtype), n_heads)
@@ -51,24 +51,24 @@ class Pairwise:
     place: object
 
     def block(self, rows: slice, keys: slice) -> torch.Tensor:
-        """The bias_BHTS of the queries `rows` over the keys `keys`."""
+        """Compute the bias_BHTS of the queries `rows` over the keys `keys`."""
         return self.of(cut(self.place, rows), cut(self.place, keys))
 
 
 def cut(place: object, length: slice) -> object:
-    """The places of some of the tokens: every tensor of `place` along its second axis."""
+    """Cut out the places of some of the tokens: every tensor of `place` along its second axis."""
     return across(lambda x: x[:, length], place)
 
 
 def across(do: Callable[..., Any], *places: Any) -> Any:
-    """`do` of the tensors of one or several places of like structure, laid out like them."""
+    """Apply `do` to the tensors of one or several places of like structure, laid out like them."""
     if isinstance(places[0], tuple):
         return tuple(across(do, *parts) for parts in zip(*places, strict=True))
     return None if places[0] is None else do(*places)
 
 
 def running(each_BTN: torch.Tensor, pos_BT: torch.Tensor, carry_BN: torch.Tensor | None) -> torch.Tensor:
-    """Running sums along every document, the current token included, fp64: biases are differences of large sums.
+    """Sum along every document, the current token included, fp64: biases are differences of large sums.
 
     A document that began before this stretch (pos says so) goes on from the carry; without one, from the stretch's
     start.
@@ -83,14 +83,14 @@ def running(each_BTN: torch.Tensor, pos_BT: torch.Tensor, carry_BN: torch.Tensor
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
-    """2^(-8(h+1)/n) for a power of two; otherwise those of the lower power, then every second one of the higher."""
+    """Return 2^(-8(h+1)/n) for a power of two; otherwise those of the lower power, then every second one of the higher."""
     power = 2 ** int(math.log2(n_heads))
     first = [2 ** (-8 * (h + 1) / power) for h in range(power)]
     return first + [2 ** (-8 * (h + 1) / (2 * power)) for h in range(0, 2 * power, 2)][: n_heads - power]
 
 
 def joined(several: Sequence[Columns]) -> Columns:
-    """The sum of several biases: their columns side by side."""
+    """Sum several biases: their columns side by side."""
     if len(several) == 1:
         return several[0]
     u = _side_by_side([c.u for c in several])
@@ -100,7 +100,7 @@ def joined(several: Sequence[Columns]) -> Columns:
 
 
 def per_head(x_BSGr: torch.Tensor, n_heads: int) -> torch.Tensor:
-    """(B, S, G, r) -> (B, S, H, r): every head reads its group's entry; copies (oracles and tests only)."""
+    """Repeat (B, S, G, r) -> (B, S, H, r): every head reads its group's entry; copies (oracles and tests only)."""
     return x_BSGr.repeat_interleave(n_heads // x_BSGr.shape[2], dim=2)
 
 

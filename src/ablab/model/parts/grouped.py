@@ -51,13 +51,13 @@ def by_expert(experts_NK: Tensor, n_experts: int) -> Sorted:
 
 
 def spread(x_ND: Tensor, rows: Sorted, top_k: int) -> Tensor:
-    """Each token's vector at the places of its K rows, (R, D)."""
+    """Copy each token's vector to the places of its K rows, (R, D)."""
     y: Tensor = _Spread.apply(x_ND, rows.order_R // top_k, rows.inverse_R.view(-1, top_k))
     return y
 
 
 def collect(y_RD: Tensor, rows: Sorted, top_k: int) -> Tensor:
-    """Each token's sum of its K rows, (N, D): what `spread` is the transpose of."""
+    """Sum each token's K rows, (N, D): what `spread` is the transpose of."""
     out: Tensor = _Collect.apply(y_RD, rows.order_R // top_k, rows.inverse_R.view(-1, top_k))
     return out
 
@@ -65,7 +65,7 @@ def collect(y_RD: Tensor, rows: Sorted, top_k: int) -> Tensor:
 def product(
     x_RI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends_E: Tensor, scale_R: Tensor | None = None
 ) -> Tensor:
-    """y = x W_e^T + s b_e for each row's expert e, (R, O) in the type of x. ValueError where the sizes do not meet.
+    """Compute y = x W_e^T + s b_e for each row's expert e, (R, O) in the type of x. ValueError where the sizes do not meet.
 
     scale_R (1 where it is not given) is a row's weight: who has put it on x already gets it on the bias too. Weights of a
     wider type than x are rounded to it, as autocast does; their gradients come back in their own.
@@ -142,7 +142,7 @@ class _Product(torch.autograd.Function):
 
 
 def _added(y_RD: Tensor, inverse_NK: Tensor) -> Tensor:
-    """Each token's sum of its rows, in fp32 at least. One gather of N rows at a time: a sum over a short middle axis of all
+    """Sum each token's rows, in fp32 at least. One gather of N rows at a time: a sum over a short middle axis of all
     of them is slower, and its temporary K times as large."""
     wide = torch.float64 if y_RD.dtype == torch.float64 else torch.float32
     first, *others = inverse_NK.unbind(1)
@@ -153,31 +153,31 @@ def _added(y_RD: Tensor, inverse_NK: Tensor) -> Tensor:
 
 
 def _experts(ends_E: Tensor, rows: int) -> Tensor:
-    """The expert of each row, (R,)."""
+    """Return the expert of each row, (R,)."""
     counts_E = ends_E.long().diff(prepend=ends_E.new_zeros(1).long())
     return torch.repeat_interleave(counts_E, output_size=rows)
 
 
 def _inner(x: Tensor) -> torch.dtype:
-    """The type in which products are taken: fp32 for bf16 where the CPU has no bf16 arithmetic."""
+    """Return the type in which products are taken: fp32 for bf16 where the CPU has no bf16 arithmetic."""
     emulated = x.dtype == torch.bfloat16 and x.device.type == "cpu" and not _has_bf16()
     return torch.float32 if emulated else x.dtype
 
 
 def _has_bf16() -> bool:
-    """Whether torch sees bf16 arithmetic on this CPU; no where it cannot tell, which costs time on some and no digit."""
+    """Tell whether torch sees bf16 arithmetic on this CPU; no where it cannot tell, which costs time on some and no digit."""
     known = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(ask is not None and ask() for ask in known)
 
 
 def _takes(*widths: int, like: Tensor) -> bool:
-    """Whether torch's grouped product takes rows of these widths."""
+    """Tell whether torch's grouped product takes rows of these widths."""
     known = like.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return known and len(like) > 0 and all(width * like.element_size() % _ALIGNED == 0 for width in widths)
 
 
 def _rows(a_RK: Tensor, b_EKM: Tensor, ends_E: Tensor) -> Tensor:
-    """Each row times its expert's matrix, (R, M)."""
+    """Multiply each row by its expert's matrix, (R, M)."""
     if _takes(a_RK.shape[1], b_EKM.shape[2], like=a_RK):
         out: Tensor = _grouped_mm(a_RK.contiguous(), b_EKM, offs=ends_E)
         return out
@@ -189,7 +189,7 @@ def _rows(a_RK: Tensor, b_EKM: Tensor, ends_E: Tensor) -> Tensor:
 
 
 def _outer(a_RM: Tensor, b_RK: Tensor, ends_E: Tensor) -> Tensor:
-    """For each expert the sum over its rows of a b^T, (E, M, K); zero where it has none."""
+    """Sum a b^T over the rows of each expert, (E, M, K); zero where it has none."""
     if _takes(a_RM.shape[1], b_RK.shape[1], like=a_RM):
         out: Tensor = _grouped_mm(a_RM.t(), b_RK.contiguous(), offs=ends_E)
         return out
@@ -201,7 +201,7 @@ def _outer(a_RM: Tensor, b_RK: Tensor, ends_E: Tensor) -> Tensor:
 
 
 def _batches(ends_E: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Experts of like load together: their numbers (m,), the places of their rows (m, most), and which of these are real.
+    """Group experts of like load: their numbers (m,), the places of their rows (m, most), and which of these are real.
 
     Loads share a batch when they have the same number of binary digits: below half of a batch is padding.
     """

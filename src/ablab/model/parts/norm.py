@@ -80,7 +80,7 @@ def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x over its root mean square, in fp32 or better, and one over that root."""
+    """Divide x by its root mean square, in fp32 or better; returns one over that root, too."""
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return wide * scale, scale

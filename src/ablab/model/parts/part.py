@@ -19,18 +19,18 @@ class Part(nn.Module):
     whole_batch = False  # a batch must go through in one piece
 
     def __init__(self, *_: object) -> None:
-        """Whatever a lever is made with (a Shape): at rest it needs none of it."""
+        """Take whatever a lever is made with (a Shape): at rest it needs none of it."""
         super().__init__()
 
     def init(self, draw: Draw) -> None:
-        """Fill its own parameters and buffers, each from the stream of its name; what stays unset is found."""
+        """Fill its own parameters and buffers, each from the stream of its name; what stays unset is seen."""
 
     def declare(self, seq_len: int) -> None:
         """Hear the length that a stage evaluates at, and the trained one again afterwards."""
 
     def within(self, last: int) -> None:
-        """ValueError where place `last` cannot be read."""
+        """Refuse a place `last` that cannot be read."""
 
     def notes(self) -> list[str]:
-        """What a reader of the report must know of these settings."""
+        """List what a reader of the report must know of these settings."""
         return []

@@ -16,7 +16,7 @@ from ablab.model.parts.context import Context
 
 
 def check(head_dim: int, **positive: float) -> None:
-    """ValueError where head_dim channels make no pairs, or a named number is not positive."""
+    """Refuse head_dim channels that make no pairs, or a named number that is not positive."""
     if head_dim % 2:
         raise ValueError(f"head_dim is {head_dim}, but a rotation needs pairs of channels; make head_dim even")
     for name, value in positive.items():
@@ -25,12 +25,12 @@ def check(head_dim: int, **positive: float) -> None:
 
 
 def frequencies(rotated: int, theta: float) -> torch.Tensor:
-    """freq_j = theta^(-2j/rotated), j < rotated/2, fp64 on the CPU."""
+    """Compute freq_j = theta^(-2j/rotated), j < rotated/2, fp64 on the CPU."""
     return theta ** (-2.0 * torch.arange(rotated // 2, dtype=torch.float64, device="cpu") / rotated)
 
 
 def interleaved(channels: int) -> torch.Tensor:
-    """The permutation that takes interleaved channels to halves: x[..., p] has pair (2j, 2j+1) at (j, j + R).
+    """Return the permutation that takes interleaved channels to halves: x[..., p] has pair (2j, 2j+1) at (j, j + R).
 
     Its argsort takes halves to interleaved channels.
     """
@@ -38,12 +38,12 @@ def interleaved(channels: int) -> torch.Tensor:
 
 
 def exchanged(channels: int) -> torch.Tensor:
-    """The permutation [R .. 2R-1, 0 .. R-1], its own inverse: turned by -angle as (a, b), x turns by +angle as (b, a)."""
+    """Return [R .. 2R-1, 0 .. R-1], its own inverse: turned by -angle as (a, b), x turns by +angle as (b, a)."""
     return torch.arange(channels).roll(-(channels // 2))
 
 
 def in_heads(weight: torch.Tensor, order_K: torch.Tensor) -> torch.Tensor:
-    """A checkpoint's tensor with the channels of every head in another order, (H K, ...) or (K,) -> the same.
+    """Return a checkpoint's tensor with the channels of every head in another order, (H K, ...) or (K,) -> the same.
 
     Of a layer's q and k alike: weights, biases and the weights of their norms. Scores stay what they were, because both
     sides of q.k are permuted; v and the output matrix are left alone. ValueError where the rows are not whole heads.
@@ -82,7 +82,7 @@ def turn_by(
 
 
 def _table(freq: torch.Tensor, pos_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin, (B|1, T, G|1, R): one row for each distinct place, looked up where rows differ."""
+    """Compute cos and sin, (B|1, T, G|1, R): one row for each distinct place, looked up where rows differ."""
     if pos_BT.shape[1] == 1:  # one step of decoding: the places before it are nobody's
         angle = pos_BT.to(freq.dtype)[..., None, None] * freq.reshape(1, 1, -1, freq.shape[-1])
         return angle.cos(), angle.sin()
@@ -119,7 +119,7 @@ class _Turn(torch.autograd.Function):
 
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x_BTHK with its first 2R channels turned by angles whose cosines and sines are (B|1, T, G|1, R)."""
+    """Turn the first 2R channels of x_BTHK by angles whose cosines and sines are (B|1, T, G|1, R)."""
     r, groups = cos.shape[-1], cos.shape[-2]
     if groups > 1 and x.shape[2] != groups:
         cos, sin = (t.repeat_interleave(x.shape[2] // groups, dim=-2) for t in (cos, sin))

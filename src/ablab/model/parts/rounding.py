@@ -17,25 +17,25 @@ LEAST_SIGMAS = 0.1  # a narrower clip leaves of a normal row less than a hundred
 
 
 def kept(bits: int) -> torch.dtype:
-    """The type of a stored scale: fp16; beyond 10 bits its own rounding would cost more than the codes save."""
+    """Return the type of a stored scale: fp16; beyond 10 bits its own rounding would cost more than the codes save."""
     return torch.float16 if bits <= 10 else torch.float32
 
 
 def most(bits: int) -> int:
-    """The largest code of `bits` bits: 2^(bits-1) - 1."""
+    """Return the largest code of `bits` bits: 2^(bits-1) - 1."""
     out: int = 2 ** (bits - 1) - 1
     return out
 
 
 def check_bits(**settings: int | None) -> None:
-    """Raises ValueError for the first number of bits that is not within 2 to 16; None passes."""
+    """Refuse the first number of bits that is not within 2 to 16; None passes."""
     for name, bits in settings.items():
         if bits is not None and not 2 <= bits <= MOST_BITS:
             raise ValueError(f"{name} = {bits} cannot hold a signed code; choose 2 to {MOST_BITS}")
 
 
 def check_sigmas(**settings: float | None) -> None:
-    """Raises ValueError for the first clip so narrow that next to nothing is left; None, and 0 (no clip), pass."""
+    """Refuse the first clip so narrow that next to nothing is left; None, and 0 (no clip), pass."""
     for name, value in settings.items():
         if value and value < LEAST_SIGMAS:
             fault = f"{name} = {value:g} clips nearly everything away"
@@ -43,7 +43,7 @@ def check_sigmas(**settings: float | None) -> None:
 
 
 def scales(w: Tensor, bits: int, *, sigmas: float = 0.0, per: Per = "row") -> Tensor:
-    """Step of each row (..., R, 1), or of each matrix (..., 1, 1): as stored (`kept`), in w's type.
+    """Return the step of each row (..., R, 1), or of each matrix (..., 1, 1): as stored (`kept`), in w's type.
 
     sigmas: the clip in standard deviations of the row; 0 clips nothing (the largest magnitude is the largest code).
     """
@@ -57,13 +57,13 @@ def scales(w: Tensor, bits: int, *, sigmas: float = 0.0, per: Per = "row") -> Te
 
 
 def codes(w: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """round(w / scale), half to even, clamped: int8 up to 8 bits, int16 above."""
+    """Compute round(w / scale), half to even, clamped: int8 up to 8 bits, int16 above."""
     reach = most(bits)
     kind = torch.int8 if bits <= 8 else torch.int16
     return torch.round(w / scale).clamp_(-reach, reach).to(kind)
 
 
 def rounded(w: Tensor, bits: int, *, sigmas: float = 0.0, per: Per = "row") -> Tensor:
-    """The matrix that is left after rounding, in w's type."""
+    """Round the matrix to the grid of its scale, in w's type."""
     scale = scales(w, bits, sigmas=sigmas, per=per)
     return codes(w, scale, bits).to(w.dtype) * scale

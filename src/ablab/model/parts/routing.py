@@ -37,14 +37,14 @@ class Chooser(Protocol):
 
 
 def logits_of(x_ND: Tensor, weight_ED: Tensor, bias_E: Tensor | None) -> Tensor:
-    """Router logits in fp32, under autocast too (fp64 stays fp64): a choice must not hang on a rounded product."""
+    """Compute router logits in fp32, under autocast too (fp64 stays fp64): a choice must not hang on a rounded product."""
     wide = torch.float64 if weight_ED.dtype == torch.float64 else torch.float32
     with torch.autocast(x_ND.device.type, enabled=False):
         return F.linear(x_ND.to(wide), weight_ED.to(wide), None if bias_E is None else bias_E.to(wide))
 
 
 def refuse(top_k: int, n_experts: int) -> None:
-    """ValueError where top_k experts cannot be chosen from n_experts."""
+    """Refuse top_k experts that cannot be chosen from n_experts."""
     if n_experts < 1:
         raise ValueError('there are no experts to choose from; give the layer mlp = "moe", or remove the router')
     if top_k < 1:
@@ -54,7 +54,7 @@ def refuse(top_k: int, n_experts: int) -> None:
 
 
 def balance(shares_BTE: Tensor, top_k: int) -> Tensor:
-    """E / (K T^2) sum_e (sum_t share_te) (count_e) per row, (B,): 1 where shares or counts are even.
+    """Compute E / (K T^2) sum_e (sum_t share_te) (count_e) per row, (B,): 1 where shares or counts are even.
 
     Switch Transformer's loss (Fedus et al. 2021, 2101.03961, eq. 4). Counts are of the plain top K of the shares, without
     bias or groups (Megatron-LM), and carry no gradient.
@@ -68,7 +68,7 @@ def balance(shares_BTE: Tensor, top_k: int) -> Tensor:
 
 
 def squared_mass(logits_NE: Tensor) -> Tensor:
-    """Sum over tokens of logsumexp(logits)^2, the z-loss. Zoph et al. 2022, 2202.08906, eq. 5."""
+    """Sum logsumexp(logits)^2 over tokens, the z-loss. Zoph et al. 2022, 2202.08906, eq. 5."""
     return logits_NE.logsumexp(-1).square().sum()
 
 
@@ -101,16 +101,16 @@ class MixtureTally:
         self.counts[router] = counts_E if known is None else known + counts_E
 
     def take(self, *, rows: int, tokens: int) -> Tensor | None:
-        """The losses of one micro-batch as a share of a batch of `rows` and `tokens`, and forget them; None for none."""
+        """Take the losses of one micro-batch as a share of a batch of `rows` and `tokens`, and forget them; None for none."""
         shares = {"row": 1 / rows, "token": 1 / tokens, "whole": 1.0}
-        found = [loss * shares[kind] for kind, losses in self._losses.items() for loss in losses]
+        shares_of_losses = [loss * shares[kind] for kind, losses in self._losses.items() for loss in losses]
         for losses in self._losses.values():
             losses.clear()
-        return torch.stack(found).sum() if found else None
+        return torch.stack(shares_of_losses).sum() if shares_of_losses else None
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Once per optimizer step, after it: add up the counts of all processes, then let every router move its bias."""
+        """Update the routers once per optimizer step, after it: add up all processes' counts, then let each move its bias."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for counts_E in self.counts.values():
                 torch.distributed.all_reduce(counts_E)
@@ -118,7 +118,7 @@ class MixtureTally:
             router.after_step(counts_E)
 
     def health(self, model: nn.Module) -> Routing:
-        """How the step's choices were spread: the worst and the mean over layers, and `layers`, one row per mixture.
+        """Say how the step's choices were spread: the worst and the mean over layers, and `layers`, one row per mixture.
 
         Empty where nothing was counted.
         """
@@ -133,7 +133,7 @@ class MixtureTally:
 
 
 def load(counts_E: Tensor) -> Load:
-    """Health of one mixture: population cv of the load in percent, its entropy in nats, the largest share in percent,
+    """Measure one mixture: population cv of the load in percent, its entropy in nats, the largest share in percent,
     experts without a row."""
     counts = counts_E.cpu().numpy().astype(np.float64)
     total = max(1.0, counts.sum())
@@ -147,7 +147,7 @@ def load(counts_E: Tensor) -> Load:
 
 
 def aggregate(layers: list[Load]) -> Routing:
-    """Over layers: mean cv and entropy, largest load and bias range, dead experts in all."""
+    """Aggregate over layers: mean cv and entropy, largest load and bias range, dead experts in all."""
     ranges = [moved for row in layers if (moved := row["bias_range"]) is not None]
     return {
         "cv_pct": sum(row["cv_pct"] for row in layers) / len(layers),

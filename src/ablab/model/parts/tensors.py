@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def oddity(tensor: Tensor) -> str:
-    """What keeps a tensor's numbers from simply lying there ("sparse", "nested", "quantised", "on no device"), or nothing."""
+    """Say what keeps a tensor's numbers from simply lying there ("sparse", "nested", "quantised", "on no device")."""
     if tensor.is_nested:
         return "nested"
     if tensor.is_meta:

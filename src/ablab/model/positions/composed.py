@@ -35,7 +35,7 @@ class Composed(Position):
         self.needs_length = any(part.needs_length for part in parts)
 
     def place(self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: Places | None = None) -> tuple[Places, Places]:
-        """One place for each part."""
+        """Return one place for each part."""
         carries = carry or (None,) * len(self.parts)
         done = [part.place(x_BTD, pos_BT, c) for part, c in self._with(carries)]
         return tuple(p for p, _ in done), tuple(c for _, c in done)
@@ -46,8 +46,8 @@ class Composed(Position):
         return q_BTHK, k_BTGK
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: Places) -> Columns | None:
-        found = [part.columns(q_BTHK, k_BTGK, place) for part, place in self._with(p)]
-        several = [columns for columns in found if columns is not None]
+        places = [part.columns(q_BTHK, k_BTGK, place) for part, place in self._with(p)]
+        several = [columns for columns in places if columns is not None]
         return joined(several) if several else None
 
     @property
@@ -56,7 +56,7 @@ class Composed(Position):
         return all(part.alike for part in self._each())
 
     def bias(self, p_query: Places, p_key: Places) -> torch.Tensor:
-        """The sum of the pairwise parts' biases; only where `pairwise`."""
+        """Sum the pairwise parts' biases; only where `pairwise`."""
         parts = zip(self._each(), p_query, p_key, strict=True)
         several = [part.bias(query, key) for part, query, key in parts if part.pairwise]
         return sum(several[1:], several[0])

@@ -37,7 +37,7 @@ class Fox(Position):
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Running sum of the document's log gates, (B, T, H), fp64; `carry` (B, H) is the sum before this stretch."""
+        """Sum the document's log gates, (B, T, H), fp64, running; `carry` (B, H) is the sum before this stretch."""
         gate_BTH = F.logsigmoid(self.gate(x_BTD).to(self.bias_H.dtype) + self.bias_H)
         sums = running(gate_BTH, pos_BT, carry)
         return sums, sums[:, -1]

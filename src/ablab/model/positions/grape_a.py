@@ -32,7 +32,7 @@ class GrapeA(Position):
         self.register_buffer("slope_H", torch.empty(shape.n_heads), persistent=False)
 
     def init(self, draw: Draw) -> None:
-        """The slopes; nothing is drawn."""
+        """Set the slopes; nothing is drawn."""
         self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:

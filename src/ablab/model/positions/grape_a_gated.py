@@ -42,7 +42,7 @@ class GrapeAGated(Position):
         self.register_buffer("slope_H", torch.empty(shape.n_heads), persistent=False)
 
     def init(self, draw: Draw) -> None:
-        """The slopes, gates' directions at random, omega where softplus is 1."""
+        """Set the slopes, draw the gates' directions, and set omega where softplus is 1."""
         self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64))
         nn.init.constant_(self.omega_H, math.log(math.e - 1))
         for name, tensor in (("v_HK", self.v_HK), ("u_GK", self.u_GK)):

@@ -46,13 +46,13 @@ class GrapeAP(Position):
         self.register_buffer("slope_H", torch.empty(shape.n_heads), persistent=False)
 
     def init(self, draw: Draw) -> None:
-        """The slopes; the projection draws its own weight."""
+        """Set the slopes; the projection draws its own weight."""
         self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64))
 
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
     ) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        """p (B, T, H, P), R r likewise, and the number of the token in the row; `carry` (B,) counts earlier tokens."""
+        """Return p (B, T, H, P), R r likewise, and the number of the token in the row; `carry` (B,) counts earlier tokens."""
         p_BTHP = self.path(x_BTD).unflatten(-1, (-1, self.width))
         p_BTHP = p_BTHP.to(torch.promote_types(p_BTHP.dtype, torch.float32))
         angle = pos_BT.to(torch.float64)[..., None, None].expand(*pos_BT.shape, 1, self.width // 2)

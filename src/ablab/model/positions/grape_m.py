@@ -53,7 +53,7 @@ class GrapeM(Position):
             self.register_buffer("log_freq", log_freq, persistent=False)
 
     def init(self, draw: Draw) -> None:
-        """RoPE's frequencies; nothing is drawn."""
+        """Set RoPE's frequencies; nothing is drawn."""
         with torch.no_grad():
             freq = frequencies(2 * self.log_freq.shape[-1], self.theta)
             self.log_freq.copy_((self.scale * freq.log()).expand(self.log_freq.shape))

@@ -36,13 +36,13 @@ class GrapeMBasis(Position):
         self.skew = nn.Parameter(torch.empty(shape.head_dim * (shape.head_dim - 1) // 2))
 
     def init(self, draw: Draw) -> None:
-        """RoPE's frequencies and the canonical planes; nothing is drawn."""
+        """Set RoPE's frequencies and the canonical planes; nothing is drawn."""
         with torch.no_grad():
             self.log_freq.copy_(self.scale * frequencies(self.width, self.theta).log())
             self.skew.zero_()
 
     def basis(self) -> torch.Tensor:
-        """E (K, K), fp64: its columns are the axes of the planes."""
+        """Return E (K, K), fp64: its columns are the axes of the planes."""
         above = torch.ones(self.width, self.width, dtype=torch.bool, device=self.skew.device).triu(1)
         upper = torch.zeros(above.shape, dtype=torch.float64, device=self.skew.device)
         upper = upper.masked_scatter(above, self.skew.to(upper.dtype))

@@ -61,7 +61,7 @@ class GrapeMContext(Position):
         self.log_freq = nn.Parameter(torch.empty(shape.head_dim // 2))
 
     def init(self, draw: Draw) -> None:
-        """RoPE's frequencies and the even step; nothing is drawn."""
+        """Set RoPE's frequencies and the even step; nothing is drawn."""
         with torch.no_grad():
             self.log_freq.copy_(self.scale * frequencies(2 * len(self.log_freq), self.theta).log())
             if self.sigmoid:
@@ -72,7 +72,7 @@ class GrapeMContext(Position):
     def place(
         self, x_BTD: torch.Tensor, pos_BT: torch.Tensor, carry: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The phase (B, T), fp64; `carry` (B, 1) is the sum of the steps before this stretch."""
+        """Compute the phase (B, T), fp64; `carry` (B, 1) is the sum of the steps before this stretch."""
         dtype = torch.float64  # a step of 1 that rounds is a phase that drifts
         z_BT1 = self.gate(x_BTD).to(dtype) + self.offset.to(dtype)
         step_BT1 = (z_BT1 / COOLED).sigmoid() if self.sigmoid else F.softplus(z_BT1)

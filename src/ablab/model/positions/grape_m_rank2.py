@@ -55,7 +55,7 @@ class GrapeMRank2(Position):
         return self._turned(q_BTHK, p), self._turned(k_BTGK, p)
 
     def _turned(self, x_BTHK: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        """x + f1 L x + f2 L^2 x, with L x = a <b, x> - b <a, x>."""
+        """Compute x + f1 L x + f2 L^2 x, with L x = a <b, x> - b <a, x>."""
         wide = torch.promote_types(x_BTHK.dtype, torch.float32)
         a, b = (t.to(torch.float64).repeat_interleave(self._group(x_BTHK), 0) for t in (self.a_GK, self.b_GK))
         aa, bb, ab = (a * a).sum(-1), (b * b).sum(-1), (a * b).sum(-1)
@@ -74,7 +74,7 @@ class GrapeMRank2(Position):
 
 
 def rodrigues(t: torch.Tensor, ss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """f1 = sin(t s) / s and f2 = (1 - cos(t s)) / s^2 from s^2, by their series where t s is small."""
+    """Compute f1 = sin(t s) / s and f2 = (1 - cos(t s)) / s^2 from s^2, by their series where t s is small."""
     zz = (t * t * ss).clamp(min=0)  # rounding can make s^2 of a parallel pair negative
     small = zz < 1e-2
     z = torch.where(small, 1.0, zz).sqrt()  # kept off 0, where the root has no slope

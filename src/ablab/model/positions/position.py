@@ -32,24 +32,24 @@ class Position(Part, Sized):
         return not self.turns
 
     def place(self, x_BTD: Tensor, pos_BT: Tensor, carry: Any = None) -> tuple[Any, Any]:
-        """What a token's place is; `carry` is what the tokens before this stretch left behind (decode)."""
+        """Return what a token's place is; `carry` is what the tokens before this stretch left behind (decode)."""
         return pos_BT, carry
 
     def rotate(self, q_BTHK: Tensor, k_BTGK: Tensor, p: Any) -> tuple[Tensor, Tensor]:
-        """The multiplicative part."""
+        """Apply the multiplicative part."""
         return q_BTHK, k_BTGK
 
     def columns(self, q_BTHK: Tensor, k_BTGK: Tensor, p: Any) -> Columns | None:
-        """The additive part as low-rank columns."""
+        """Return the additive part as low-rank columns."""
         return None
 
     @classmethod
     def owed(cls) -> list[str]:
-        """Its `bias`, too, where it is `pairwise`."""
+        """Ask for its `bias`, too, where it is `pairwise`."""
         return [*super().owed(), *(["bias"] if cls.pairwise and cls.bias is Position.bias else [])]
 
     def bias(self, p_query: Any, p_key: Any) -> Tensor:
-        """(B|1, H, T, S), fp32 or fp64: of the queries at p_query over the keys at p_key; attention asks for blocks.
+        """Compute (B|1, H, T, S), fp32 or fp64: of the queries at p_query over the keys at p_key; attention asks for blocks.
 
         Only where `pairwise`.
         """

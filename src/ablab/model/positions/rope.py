@@ -52,7 +52,7 @@ class Rope(Position):
         self.register_buffer("freq", torch.empty(self.rotated // 2), persistent=False)
 
     def init(self, draw: Draw) -> None:
-        """The frequencies; nothing is drawn."""
+        """Set the frequencies; nothing is drawn."""
         self._fill()
 
     def _fill(self) -> None:
@@ -61,15 +61,15 @@ class Rope(Position):
         self.freq.copy_(frequencies(self.rotated, theta))
 
     def declare(self, seq_len: int) -> None:
-        """A stage says the length it evaluates at; moves the base if `ntk` is on, nothing otherwise."""
+        """Declare the length that a stage evaluates at; moves the base if `ntk` is on, does nothing otherwise."""
         self.declared = seq_len
         if self.ntk:
             self._fill()
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """The nearest share of a narrower head that is pairs of channels; two pairs where there are two, as theta is no base
-        of one."""
+        """Return the nearest share of a narrower head that is pairs of channels; two pairs where there are two, as theta is no
+        base of one."""
         fraction = value_of(choice, "fraction", float)
         least = 4 if round(fraction * full["head_dim"]) >= 4 and small["head_dim"] >= 4 else 2
         return {"fraction": max(least, 2 * round(fraction * small["head_dim"] / 2)) / small["head_dim"]}

@@ -57,25 +57,25 @@ class T5Buckets(Position):
     def bias(self, p_query: torch.Tensor, p_key: torch.Tensor) -> torch.Tensor:
         distance_BTS = (p_query[:, :, None] - p_key[:, None, :]).clamp(0, self.max_distance)
         # Head by head: the gradient of an embedding lookup, or of indexing, takes two to three times as long.
-        found = self.table_NH.t().contiguous().index_select(1, self.bucket_N[distance_BTS].flatten())
-        out: torch.Tensor = found.unflatten(1, distance_BTS.shape).transpose(0, 1)
+        bias = self.table_NH.t().contiguous().index_select(1, self.bucket_N[distance_BTS].flatten())
+        out: torch.Tensor = bias.unflatten(1, distance_BTS.shape).transpose(0, 1)
         return out
 
 
 def buckets(n_buckets: int, max_distance: int) -> list[int]:
-    """The bucket of every distance up to max_distance; in integers, so that no logarithm rounds across an edge.
+    """Return the bucket of every distance up to max_distance; in integers, so that no logarithm rounds across an edge.
 
     With e = n_buckets // 2 exact ones and m others, distance d >= e is in bucket e + floor(m ln(d/e) / ln(M/e)).
     """
     exact, others = n_buckets // 2, n_buckets - n_buckets // 2
-    found = list(range(exact))
+    of_distance = list(range(exact))
     for k in range(1, others):  # bucket e + k begins where (d/e)^m >= (M/e)^k
-        edge, above = len(found), max_distance  # by halving: at the farthest distance every bucket has begun
+        edge, above = len(of_distance), max_distance  # by halving: at the farthest distance every bucket has begun
         while edge < above:
             middle = (edge + above) // 2
             if middle**others * exact**k >= max_distance**k * exact**others:
                 above = middle
             else:
                 edge = middle + 1
-        found += [exact + k - 1] * (edge - len(found))
-    return found + [n_buckets - 1] * (max_distance + 1 - len(found))
+        of_distance += [exact + k - 1] * (edge - len(of_distance))
+    return of_distance + [n_buckets - 1] * (max_distance + 1 - len(of_distance))

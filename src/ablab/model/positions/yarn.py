@@ -58,7 +58,7 @@ class Yarn(Position):
         self.register_buffer("freq", torch.empty(shape.head_dim // 2), persistent=False)
 
     def init(self, draw: Draw) -> None:
-        """The frequencies; nothing is drawn."""
+        """Set the frequencies; nothing is drawn."""
         planes = len(self.freq)
         low, high = (
             planes * math.log(self.original / (2 * math.pi * turns)) / math.log(self.theta)

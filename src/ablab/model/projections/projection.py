@@ -15,10 +15,10 @@ class Projection(Part, Sized):
 
     @abstractmethod
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of every token."""
+        """Project to queries, keys and values of every token."""
 
     def factors(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """a_k_BTGR, b_k_BTRK, a_v_BTGR, b_v_BTRK with k = a_k b_k and v = a_v b_v: what a decoder may keep instead of k, v.
+        """Return a_k_BTGR, b_k_BTRK, a_v_BTGR, b_v_BTRK with k = a_k b_k, v = a_v b_v: what a decoder may keep instead of k, v.
 
         None where they are no such products.
         """

@@ -77,7 +77,7 @@ class Tpa(Projection):
         return q_BTHK + of_q.to(q_BTHK.dtype), k_BTGK + of_k.to(k_BTGK.dtype), v_BTGK + of_v.to(v_BTGK.dtype)
 
     def factors(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """a_k_BTGR, b_k_BTRK, a_v_BTGR, b_v_BTRK with k = a_k b_k and v = a_v b_v: what a decoder may keep instead of k, v.
+        """Return a_k_BTGR, b_k_BTRK, a_v_BTGR, b_v_BTRK with k = a_k b_k, v = a_v b_v: what a decoder may keep instead of k, v.
 
         None where there is a bias: k and v are then no product of the factors.
         """
@@ -105,7 +105,7 @@ class _Uniform(Linear):
 
 
 def _pair(d: int, heads: int, rank: int, size: int, std: float, uniform: bool) -> tuple[Linear, Linear]:
-    """The matrices of A (heads x rank) and B (rank x size)."""
+    """Make the matrices of A (heads x rank) and B (rank x size)."""
     if not uniform:
         return Linear(d, heads * rank, std=std), Linear(d, rank * size, std=std)
     a, b = (6 / (rank * (d + heads))) ** 0.5, (6 / (size * (d + rank))) ** 0.5
@@ -113,7 +113,7 @@ def _pair(d: int, heads: int, rank: int, size: int, std: float, uniform: bool) -
 
 
 def _product(a: Tensor, b: Tensor, rank: int) -> Tensor:
-    """A B / R, (B, T, heads R) and (B, T, R K) -> (B, T, heads, K), in the factors' type.
+    """Compute A B / R, (B, T, heads R) and (B, T, R K) -> (B, T, heads, K), in the factors' type.
 
     One batched product. On a CPU bf16 factors are widened first: tiny bf16 products are 6 times slower there (one core,
     2048 tokens, 8 heads of 64, R 6, forward and backward: 21 ms, widened 3.5). Summing R outer products element by

@@ -14,13 +14,13 @@ class Stream(Part, Sized):
     """x plus the branches' outputs, nothing scaled."""
 
     def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:
-        """The layer's input, from the stream and the model's first hidden state."""
+        """Return the layer's input, from the stream and the model's first hidden state."""
         return x_BTD
 
     def into(self, h_BTD: Tensor) -> Tensor:
-        """A branch's input, from the normalised stream."""
+        """Return a branch's input, from the normalised stream."""
         return h_BTD
 
     def out(self, y_BTD: Tensor, branch: Literal["attn", "mlp"]) -> Tensor:
-        """What is added to the stream, from a branch's output."""
+        """Return what is added to the stream, from a branch's output."""
         return y_BTD

@@ -76,7 +76,7 @@ class DeepseekV3(Router):
         return Routed(experts_NK, weights_NK * self.scale, logits_NE, shares_NE)
 
     def _open(self, scores_NE: Tensor) -> Tensor:
-        """The scores, -inf in the groups that a token may not use."""
+        """Return the scores, -inf in the groups that a token may not use."""
         if self.group_top_k == self.n_groups:
             return scores_NE
         of_groups_NG = self.group_scores(scores_NE)
@@ -87,7 +87,7 @@ class DeepseekV3(Router):
         return out
 
     def group_scores(self, scores_NE: Tensor) -> Tensor:
-        """What each group is chosen by, (N, groups): the sum of its best experts' score + bias."""
+        """Score each group as it is chosen by, (N, groups): the sum of its best experts' score + bias."""
         each = scores_NE.unflatten(1, (self.n_groups, -1))
         best = min(2, each.shape[2]) if self.group_score == "top2" else self.top_k // self.group_top_k
         out: Tensor = each.topk(best, dim=-1).values.sum(-1)
@@ -99,11 +99,11 @@ class DeepseekV3(Router):
         self.expert_bias += self.bias_rate * below.to(self.expert_bias.dtype)
 
     def bias_range(self) -> float:
-        """The largest bias less the smallest."""
+        """Return the largest bias less the smallest."""
         return float(self.expert_bias.max() - self.expert_bias.min())
 
     def notes(self) -> list[str]:
-        """What a reader must know of these settings: a router that cannot learn, a group limit that limits nothing."""
+        """List what a reader must know of these settings: a router that cannot learn, a group limit that limits nothing."""
         if self.top_k == 1 and self.normalize == "always":
             fixed = f'with top_k = 1 and normalize = "always" every weight is {self.scale:g}'
             return [

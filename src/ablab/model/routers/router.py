@@ -25,11 +25,11 @@ class Router(Linear, Sized):
 
     @abstractmethod
     def forward(self, x_ND: Tensor) -> Routed:  # type: ignore[override]
-        """The chosen experts of N tokens and their weights."""
+        """Choose experts for N tokens, and their weights."""
 
     def after_step(self, counts_E: Tensor) -> None:
         """Hear how many rows each expert got in one optimizer step, over all its micro-batches and processes."""
 
     def bias_range(self) -> float | None:
-        """The largest bias that chooses less the smallest; None where there is none."""
+        """Return the largest bias that chooses less the smallest; None where there is none."""
         return None

@@ -12,7 +12,7 @@ class Skips(Part, Sized):
     """No connection past a layer: the stream alone."""
 
     def before(self, x: Tensor, step: int, n_steps: int, kept: list[Tensor]) -> Tensor:
-        """What layer `step` of `n_steps`, loops unrolled, reads; it may take from `kept`."""
+        """Return what layer `step` of `n_steps`, loops unrolled, reads; it may take from `kept`."""
         return x
 
     def after(self, x: Tensor, step: int, n_steps: int, kept: list[Tensor]) -> None:

@@ -31,13 +31,13 @@ class Unet(Skips):
         self.gate_nD = nn.Parameter(torch.empty(n, shape.d_model)) if gated else None
 
     def init(self, draw: Draw) -> None:
-        """The constants; nothing is drawn."""
+        """Set the constants; nothing is drawn."""
         nn.init.ones_(self.weight_nD)
         if self.gate_nD is not None:
             nn.init.zeros_(self.gate_nD)
 
     def before(self, x: Tensor, step: int, n_steps: int, kept: list[Tensor]) -> Tensor:
-        """What layer `step` of `n_steps` reads; takes the newest of `kept`."""
+        """Return what layer `step` of `n_steps` reads; takes the newest of `kept`."""
         n = step - n_steps // 2
         if n < 0 or not kept:
             return x

@@ -23,5 +23,5 @@ class OffByOne(Softmax):
         self.zero_H.zero_()
 
     def sink(self) -> torch.Tensor | None:
-        """Zeros (n_heads,)."""
+        """Return zeros (n_heads,)."""
         return self.zero_H

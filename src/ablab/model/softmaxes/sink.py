@@ -31,5 +31,5 @@ class Sink(Softmax):
         draw.normal_(self.sink_H, "sink_H", self.init_std)
 
     def sink(self) -> torch.Tensor | None:
-        """The logits (n_heads,)."""
+        """Return the logits (n_heads,)."""
         return self.sink_H

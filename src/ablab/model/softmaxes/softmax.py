@@ -12,5 +12,5 @@ class Softmax(Part, Sized):
     """Attention weights sum to 1 over the visible keys: nothing competes with them."""
 
     def sink(self) -> Tensor | None:
-        """Logits (n_heads,) that compete with the keys, or None."""
+        """Return logits (n_heads,) that compete with the keys, or None."""
         return None

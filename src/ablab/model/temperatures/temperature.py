@@ -12,5 +12,5 @@ class Temperature(Part, Sized):
     """Scores are scaled by 1/sqrt(head_dim) alone."""
 
     def forward(self, q_BTHK: Tensor) -> Tensor:
-        """The queries, scaled."""
+        """Scale the queries."""
         return q_BTHK

@@ -12,5 +12,5 @@ class Value(Part, Sized):
     """A layer's values are its own."""
 
     def forward(self, v_BTGK: Tensor, first_BTGK: Tensor | None) -> Tensor:
-        """The values; `first_BTGK` are the first layer's, None in the first layer itself."""
+        """Return the values; `first_BTGK` are the first layer's, None in the first layer itself."""
         return v_BTGK
