@@ -47,7 +47,7 @@ class CutRows:
 
 
 def batches(corpus: Corpus, cuts: Iterable[Cut], width: int, tokens: int | None = None) -> Iterator[CutRows]:
-    """The cuts in batches of rows of `width` and about `tokens` inputs; each goes to the first row of the batch with room.
+    """Yield batches of rows of `width` and about `tokens` inputs; each cut goes to the first row of the batch with room.
 
     Made one at a time: the windows of a corpus may be a thousand times its text. Cuts are at most `width` long.
     """
@@ -71,7 +71,7 @@ def batches(corpus: Corpus, cuts: Iterable[Cut], width: int, tokens: int | None 
 
 
 def batch_of(corpus: Corpus, rows: list[list[Cut]]) -> CutRows:
-    """Rows that hold these cuts, as wide as the fullest; a cut's id is its number among all."""
+    """Make rows that hold these cuts, as wide as the fullest; a cut's id is its number among all."""
     valid = corpus.valid
     width = max(sum(cut.stop - cut.start for cut in row) for row in rows)
     tokens = np.full((len(rows), width), corpus.bos_id, np.int64)
@@ -98,14 +98,14 @@ def batch_of(corpus: Corpus, rows: list[list[Cut]]) -> CutRows:
 
 
 def hidden_of(model: Decoder, batch: CutRows, device: torch.device) -> Tensor:
-    """The hidden states (N, D) that the scored targets are read from."""
+    """Compute the hidden states (N, D) that the scored targets are read from."""
     hidden = model(batch.tokens_BT.to(device), batch.ids_BT.to(device)).flatten(0, 1)
-    found: Tensor = hidden[torch.from_numpy(batch.at_N).to(device)]
-    return found
+    hidden_ND: Tensor = hidden[torch.from_numpy(batch.at_N).to(device)]
+    return hidden_ND
 
 
 def nats_of(model: Decoder, hidden_ND: Tensor, targets_N: np.ndarray, vocab_size: int) -> np.ndarray:
-    """-log p of each target, float64: the head over these rows alone, a bounded number of logits at once."""
+    """Compute -log p of each target, float64: the head over these rows alone, a bounded number of logits at once."""
     targets, rows = torch.from_numpy(targets_N).to(hidden_ND.device), chunk_rows(vocab_size)
     pieces = [
         F.cross_entropy(model.logits(hidden_ND[i : i + rows]), targets[i : i + rows], reduction="none")
@@ -115,15 +115,15 @@ def nats_of(model: Decoder, hidden_ND: Tensor, targets_N: np.ndarray, vocab_size
 
 
 def log_p(model: Decoder, hidden_ND: Tensor) -> np.ndarray:
-    """The whole distribution at each row, log p float64 (N, V)."""
-    found: np.ndarray = model.logits(hidden_ND).double().log_softmax(-1).cpu().numpy()
-    return found
+    """Compute the whole distribution at each row, log p float64 (N, V)."""
+    log_p_NV: np.ndarray = model.logits(hidden_ND).double().log_softmax(-1).cpu().numpy()
+    return log_p_NV
 
 
 def score(
     ledger: Ledger | None, model: Decoder, hidden_ND: Tensor, batch: CutRows, offset_N: np.ndarray, vocab_size: int
 ) -> np.ndarray:
-    """The nats of a batch, handed to the ledger where one is given.
+    """Compute the nats of a batch, and give them to the ledger where there is one.
 
     offset_N: the place of each input in the window that it counts for.
     """

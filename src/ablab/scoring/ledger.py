@@ -52,7 +52,7 @@ class Ledger:
         nats_N: np.ndarray,
         spread: Spread | None = None,
     ) -> None:
-        """Scores of N targets: token `place` (1 is the first that is scored) of a document, read at `offset` of its window.
+        """Record scores of N targets: token `place` (1 is the first scored) of a document, read at `offset` of its window.
 
         spread(rows) gives the log-probabilities (n, V) that the nats of these rows were read from; it is asked for watched
         targets only. Raises ValueError for a target that the corpus does not have.
@@ -93,8 +93,8 @@ class Ledger:
         def spread(rows: np.ndarray) -> np.ndarray:
             at = torch.from_numpy(np.flatnonzero(scored)[rows]).to(tokens_BT.device)
             hidden = model(tokens_BT, ids_BT).flatten(0, 1)[at]
-            found: np.ndarray = model.logits(hidden).detach().double().log_softmax(-1).cpu().numpy()
-            return found
+            log_p_NV: np.ndarray = model.logits(hidden).detach().double().log_softmax(-1).cpu().numpy()
+            return log_p_NV
 
         nats = nats_BT.detach().double().cpu().numpy()[scored]
         self.score(document_BT[scored], place_BT[scored], offset_BT[scored], nats, spread)
@@ -110,31 +110,31 @@ class Ledger:
         self.fault = self.fault or why
 
     def order(self) -> np.ndarray:
-        """Every target in the order it was scored, as its place in `corpus.valid.tokens`."""
+        """Return every target in the order it was scored, as its place in `corpus.valid.tokens`."""
         return np.concatenate([at for at, _, _ in self._rows]) if self._rows else np.zeros(0, np.int64)
 
     def trace(self) -> np.ndarray:
-        """Nats of every token of the held-out text, NaN where it was not scored; the last score counts."""
-        found = np.full(len(self._once), np.nan)
+        """Return nats of every token of the held-out text, NaN where it was not scored; the last score counts."""
+        nats_T = np.full(len(self._once), np.nan)
         for at, _, nats in self._rows:
-            found[at] = nats
-        return found
+            nats_T[at] = nats
+        return nats_T
 
     def violations(self) -> list[str]:
-        """Violations in words, normally none: single pass (C4), score before update (C3)."""
+        """List violations in words, normally none: single pass (C4), score before update (C3)."""
         wanted = self.corpus.valid.marks != UNTRAINED
         missed, again = int((wanted & ~self._once).sum()), int(self._again.sum())
         beyond = int((~wanted & self._once).sum())
-        found = []
+        faults = []
         if missed or again or beyond:
             extra = f", {beyond} that the corpus does not score" if beyond else ""
-            found.append(f"C4 single pass: {missed} targets were never scored, {again} more than once{extra}")
+            faults.append(f"C4 single pass: {missed} targets were never scored, {again} more than once{extra}")
         if self._early:
-            found.append(f"C3 score before update: {self._early} targets were learned from before they were scored")
-        return found
+            faults.append(f"C3 score before update: {self._early} targets were learned from before they were scored")
+        return faults
 
     def scores(self, edges: list[int], extra: Mapping[str, object] | None = None) -> Scores:
-        """Everything added up per document. `edges`: of the position bands (see Scores). Nats are NaN after `diverge`."""
+        """Add everything up per document. `edges`: of the position bands (see Scores). Nats are NaN after `diverge`."""
         valid = self.corpus.valid
         count = len(valid)
         at = self.order()
@@ -142,7 +142,7 @@ class Ledger:
         nats = np.concatenate([n for _, _, n in self._rows]) if self._rows else np.zeros(0)
         document = np.searchsorted(self._starts, at, side="right") - 1
         band = np.searchsorted(edges, offset, side="right") - 1
-        found = Scores(
+        scores = Scores(
             nats=np.bincount(document, nats, count),
             tokens=np.bincount(document, minlength=count),
             bytes=np.bincount(document, valid.n_bytes[at].astype(np.int64), count),
@@ -156,18 +156,18 @@ class Ledger:
             extra=dict(extra or {}),
         )
         if self.updates:
-            found.extra["updates"] = self.updates
+            scores.extra["updates"] = self.updates
         if self.fault:
-            found.nats[:] = np.nan
-            found.extra["diverged"] = self.fault
-        return found
+            scores.nats[:] = np.nan
+            scores.extra["diverged"] = self.fault
+        return scores
 
     def _by_span(self, document: np.ndarray, nats: np.ndarray, marks: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-        """nats and tokens per document of the targets in each span."""
-        count, found = len(self.corpus.valid), {}
+        """Count nats and tokens per document of the targets in each span."""
+        count, sums = len(self.corpus.valid), {}
         spans = np.where(marks == PLAIN, 0, marks)
         for name, mark in SPANS.items():
             here = document[spans == mark]
             tokens = np.bincount(here, minlength=count)
-            found[name] = {"nats": np.bincount(here, nats[spans == mark], count), "tokens": tokens}
-        return found
+            sums[name] = {"nats": np.bincount(here, nats[spans == mark], count), "tokens": tokens}
+        return sums

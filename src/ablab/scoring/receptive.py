@@ -8,7 +8,7 @@ from ablab.records.settings import Settings
 
 
 def receptive(model: Decoder) -> int | None:
-    """The most tokens before its own that a hidden state depends on; None where there is no such number.
+    """Return the most tokens before its own that a hidden state depends on; None where there is no such number.
 
     A number holds only where nothing sees a token's place as such: every layer met (loops unrolled) has a window, every
     position scheme says `relative`, and the embedding says how far back it looks (`reach`). What does not say so is taken
@@ -28,7 +28,7 @@ def receptive(model: Decoder) -> int | None:
 
 
 def within(settings: Settings, corpus: Corpus, model: Decoder | None, length: int) -> None:
-    """ValueError where a part cannot read `length` tokens in one go.
+    """Refuse a part that cannot read `length` tokens in one go.
 
     Places that were trained are never too many: the model is asked, or made as a skeleton, only beyond them.
     """
@@ -39,5 +39,5 @@ def within(settings: Settings, corpus: Corpus, model: Decoder | None, length: in
 
 
 def made(settings: Settings, corpus: Corpus, model: Decoder | None) -> Decoder:
-    """The model, or its skeleton where there is none yet."""
+    """Return the model, or its skeleton where there is none yet."""
     return skeleton(settings["model"], vocab_size=corpus.vocab_size) if model is None else model

@@ -40,7 +40,7 @@ TYPES: dict[str, np.dtype] = {
 
 @dataclasses.dataclass
 class Scores:
-    """What one evaluation found, document by document.
+    """The scores of one evaluation, document by document.
 
     nats float64, tokens int64 and bytes int64: one entry per document, over its scored targets. `bands` splits the same
     nats by position in the window: {"edges": n + 1 numbers, "nats": n, "tokens": n}, band i is [edges[i], edges[i + 1]).
@@ -80,14 +80,14 @@ class Scores:
     @property
     def metrics(self) -> dict[str, float | None]:
         """Every number that may decide, by its name; nats_per_SPAN_token where the text has spans."""
-        found = {"nats_per_token": self.nats_per_token, "bits_per_byte": self.bits_per_byte}
+        metrics = {"nats_per_token": self.nats_per_token, "bits_per_byte": self.bits_per_byte}
         for name, part in self.spans.items():
             tokens = int(part["tokens"].sum())
-            found[metric_of(name)] = float(part["nats"].sum()) / tokens if tokens else None
-        return found
+            metrics[metric_of(name)] = float(part["nats"].sum()) / tokens if tokens else None
+        return metrics
 
     def of_metric(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """nats, tokens and bytes per document of what `metric` speaks of: of everything, or of one span (no bytes).
+        """Return nats, tokens and bytes per document of what `metric` speaks of: of everything, or of one span (no bytes).
 
         KeyError for a span that these scores do not have.
         """
@@ -110,7 +110,7 @@ class Scores:
 
     @classmethod
     def load(cls, directory: Path, result: Result) -> Scores:
-        """The scores that `result` (the stage's result.json) describes; CheckFailed where the file is not that file."""
+        """Load the scores that `result` (the stage's result.json) describes; CheckFailed where the file is not that file."""
         path = directory / FILE
         try:
             blob = read_whole(path, MOST_BYTES)
@@ -129,7 +129,7 @@ class Scores:
                 for name in SPANS
                 if f"{name}.nats" in arrays
             }
-            found = cls(
+            scores = cls(
                 arrays["nats"],
                 arrays["tokens"],
                 arrays["bytes"],
@@ -138,39 +138,39 @@ class Scores:
                 text["violations"],
                 spans,
             )
-            counted = (found.tokens, found.bytes, *(part["tokens"] for part in spans.values()))
-            if any(len(part) != len(found.tokens) for one in spans.values() for part in one.values()):
+            counted = (scores.tokens, scores.bytes, *(part["tokens"] for part in spans.values()))
+            if any(len(part) != len(scores.tokens) for one in spans.values() for part in one.values()):
                 raise ValueError("its spans are of other documents")
             if any(len(counts) and (counts.min() < 0 or counts.max() > MOST_COUNTED) for counts in counted):
                 raise ValueError("it counts less than nothing, or more than any text has")
         except (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
             raise _broken(path, f"does not hold scores ({error})") from error
-        if "metrics" in result and finite(found.metrics) != result["metrics"]:
+        if "metrics" in result and finite(scores.metrics) != result["metrics"]:
             said = ", ".join(f"{name} {value}" for name, value in result["metrics"].items())
             raise _broken(path, f"does not come to what result.json says of it ({said})")
-        return found
+        return scores
 
 
 def _arrays(blob: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz that `save` wrote, every length held against the bytes before anything is made of it.
+    """Read the arrays of an .npz that `save` wrote, every length held against the bytes before anything is made of it.
 
     numpy's own reader takes memory for as many numbers as a header claims, and unpacks what is compressed without a limit.
     """
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(io.BytesIO(blob)) as opened:
         for entry in opened.infolist():
             name = entry.filename.removesuffix(".npy")
             wanted = TYPES.get(name.rpartition(".")[2])
-            if wanted is None or name in found:
+            if wanted is None or name in arrays:
                 raise ValueError(f"holds {name[:40]!a}, which no scores have")
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(blob):
                 raise ValueError(f"{name} is compressed")
-            found[name] = _array(opened.read(entry), wanted, name)
-    return found
+            arrays[name] = _array(opened.read(entry), wanted, name)
+    return arrays
 
 
 def _array(data: bytes, wanted: np.dtype, name: str) -> np.ndarray:
-    """One array of an .npz: in one dimension, of the type that it must have, as long as its bytes say."""
+    """Read one array of an .npz: in one dimension, of the type that it must have, as long as its bytes say."""
     head = _HEAD.match(data)
     if head is None:
         raise ValueError(f"{name} is no array in one dimension as numpy saves it")
@@ -181,7 +181,7 @@ def _array(data: bytes, wanted: np.dtype, name: str) -> np.ndarray:
 
 
 def finite(value: object) -> Any:
-    """`value` as plain JSON: numpy turned into numbers and lists, NaN and infinities into None."""
+    """Return `value` as plain JSON: numpy turned into numbers and lists, NaN and infinities into None."""
     if isinstance(value, dict):
         return {str(key): finite(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):

@@ -92,15 +92,15 @@ def run_stage(
     if blob.root == name and packing.is_built_on(settings, name):
         write_atomic(out / BLOB, blob.content)
     timing = {"pack": packed - began, "check": after - packed + looked, "evaluate": evaluated - after - looked}
-    found = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
-    found |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
-    found |= _made_by(out, settings, name, device)
-    return _written({**found, "key": out.name}, name, out)
+    record = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
+    record |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
+    record |= _made_by(out, settings, name, device)
+    return _written({**record, "key": out.name}, name, out)
 
 
-def _written(found: Mapping[str, object], name: str, out: Path) -> Result:
-    """The result, sealed, as result.json. CheckFailed where its reader would refuse it: a lever reported what none holds."""
-    result = sealed(finite(found))
+def _written(record: Mapping[str, object], name: str, out: Path) -> Result:
+    """Write the result, sealed, as result.json. CheckFailed where its reader would refuse it for a lever's report."""
+    result = sealed(finite(record))
     if not fits(result, Result):
         fault = f"its evaluator or compressor reports what no result holds (it {misfit(result, Result)})"
         raise CheckFailed(
@@ -111,27 +111,27 @@ def _written(found: Mapping[str, object], name: str, out: Path) -> Result:
 
 
 def _made_by(out: Path, settings: Settings, name: str, device: str) -> MadeBy:
-    """The source, kept beside, and the machine."""
+    """Return the source, kept beside, and the machine."""
     made_by = source.of_stage(settings, name)
     source.keep(out, made_by)
     return {"source": made_by, "machine": machine.kind(device)}
 
 
 def _sizes(blob: packing.Blob) -> dict[str, object]:
-    """What the artifact comes to."""
+    """Return the sizes of the artifact."""
     size = len(blob.content)
     parts = {"bytes": size + blob.code_bytes, "model_bytes": size, "code_bytes": blob.code_bytes}
     return {**parts, "blob": blob.sha256, "artifact": blob.report}
 
 
 def _scored_as(scores: Scores) -> dict[str, object]:
-    """What the scores come to."""
-    found = {"metrics": scores.metrics, "violations": scores.violations, "bands": scores.bands}
-    return {**found, "diverged": scores.extra.get("diverged")}
+    """Return the metrics, violations and bands of the scores."""
+    record = {"metrics": scores.metrics, "violations": scores.violations, "bands": scores.bands}
+    return {**record, "diverged": scores.extra.get("diverged")}
 
 
 def _totals(evaluator: Evaluator, scores: Scores, corpus: Corpus) -> list[str]:
-    """Where totals of an evaluator that decides are not those of the text."""
+    """Say where totals of an evaluator that decides are not those of the text."""
     if not evaluator.decides:
         return []
     limit = evaluator.documents
@@ -139,7 +139,7 @@ def _totals(evaluator: Evaluator, scores: Scores, corpus: Corpus) -> list[str]:
 
 
 def windowed(settings: Settings, name: str) -> Settings:
-    """The settings with the windows that stage `name` sets for its evaluation; 0 sees everything."""
+    """Return the settings with the windows that stage `name` sets for its evaluation; 0 sees everything."""
     chosen = settings["stage"][name]["windows"]
     if not chosen:
         return settings
@@ -161,7 +161,7 @@ def legal(
     precision: str,
     executor: str,
 ) -> tuple[list[str], dict[str, float]]:
-    """What the model, and then the evaluator, violate; and the largest deviations seen."""
+    """Check the model, then the evaluator: what they violate, and the largest deviations seen."""
     violated, checked = forward.check(model, corpus, settings, precision=precision, executor=executor)
     if evaluator.decides:
         try:
@@ -186,7 +186,7 @@ def _kept(
     seed: int,
     precision: str,
 ) -> tuple[Scores, list[str], dict[str, float], float]:
-    """The scores, what they violate, the largest deviations, and the seconds that were spent on looking."""
+    """Return the scores, what they violate, the largest deviations, and the seconds that were spent on looking."""
 
     def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
         fresh = evaluators.slot.build(stage["evaluate"])
@@ -202,12 +202,12 @@ def _kept(
 
 
 def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, object]:
-    """What an evaluator wants to show, as a probe's or beside scores of the text."""
+    """Return what an evaluator wants to show, as a probe's or beside scores of the text."""
     return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
 
 
 def read_stage(out: Path) -> tuple[Result, Scores]:
-    """What `run_stage` left in `out`. CheckFailed, naming the file, where one is missing, truncated or edited."""
+    """Read what `run_stage` wrote in `out`. CheckFailed, naming the file, where one is missing, truncated or edited."""
     result = read_json(out / RESULT, form=Result)
     return result, Scores.load(out, result)
 
@@ -215,7 +215,7 @@ def read_stage(out: Path) -> tuple[Result, Scores]:
 def trained_decoder(
     settings: Settings, weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
 ) -> Decoder:
-    """The decoder with the weights of a finished training, as they were trained. CheckFailed where the file does not fit."""
+    """Build the decoder with the weights of a finished training, as trained. CheckFailed where the file does not fit."""
     return decoder_of(
         settings,
         _load(weights, corpus),
@@ -228,23 +228,23 @@ def trained_decoder(
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer."""
+    """Map names to every parameter and buffer."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
-    """Trained weights. They carry the hash of their tokenizer; on text of another one they are not scored."""
+    """Load trained weights. They carry the hash of their tokenizer; on text of another one they are not scored."""
     try:
         opened(weights).close()  # the library waits at a pipe
         with safe_open(weights, "pt") as file:
-            found = (file.metadata() or {}).get("tokenizer", "")
+            tokenizer = (file.metadata() or {}).get("tokenizer", "")
         loaded: dict[str, torch.Tensor] = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise CheckFailed(
             Fault(str(weights), f"cannot be read ({error})", "delete its directory to train again")
         ) from error
-    if found != corpus.fingerprint:
-        made = f"made with the tokenizer {found[:12]}" if found else "made with no known tokenizer"
+    if tokenizer != corpus.fingerprint:
+        made = f"made with the tokenizer {tokenizer[:12]}" if tokenizer else "made with no known tokenizer"
         fault = f"{made}, this corpus has {corpus.fingerprint[:12] or 'none'}"
         raise CheckFailed(Fault(str(weights), fault, "score them on text of their own tokenizer"))
     return loaded
@@ -260,7 +260,7 @@ def decoder_of(
     executor: str,
     device: str,
 ) -> Decoder:
-    """The decoder of the settings with the unpacked weights; every name and shape must fit."""
+    """Build the decoder of the settings with the unpacked weights; every name and shape must fit."""
     model = build(
         settings["model"],
         vocab_size=corpus.vocab_size,

@@ -10,7 +10,7 @@ from ablab.data.corpus.corpus import Corpus
 
 
 def at_least_one(*, documents: int | None, seq_len: int | None = None) -> None:
-    """ValueError where no document, or windows without a token, are asked for; None asks for what is usual."""
+    """Refuse to score no document, or windows without a token; None asks for what is usual."""
     if documents is not None and documents < 1:
         raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
     if seq_len is not None and seq_len < 1:
@@ -18,14 +18,14 @@ def at_least_one(*, documents: int | None, seq_len: int | None = None) -> None:
 
 
 def sizes(**settings: int | None) -> None:
-    """ValueError for the first size below 1; None asks for what is usual."""
+    """Refuse the first size below 1; None asks for what is usual."""
     for name, value in settings.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} = {value} is no size; give at least 1")
 
 
 def sample(corpus: Corpus, documents: int | None) -> Corpus:
-    """`corpus` with `documents` of its validation documents, in its order; all of them where None.
+    """Return `corpus` with `documents` of its validation documents, in its order; all of them where None.
 
     Chosen are those of the smallest digests, so that a document's own content decides: every arm scores the same ones,
     whatever its tokenizer. ValueError where there are not so many.
@@ -36,7 +36,7 @@ def sample(corpus: Corpus, documents: int | None) -> Corpus:
 
 
 def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
-    """Inputs of every document of that sample: all tokens but the last; 0 of an empty one. No text is read.
+    """Return the inputs of every document of that sample: all tokens but the last; 0 of an empty one. No text is read.
 
     ValueError as of `sample`.
     """
@@ -48,7 +48,7 @@ def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
 
 
 def chosen(corpus: Corpus, documents: int) -> np.ndarray:
-    """The numbers of these documents in the held-out text. ValueError as of `sample`."""
+    """Return the numbers of these documents in the held-out text. ValueError as of `sample`."""
     if documents > len(corpus.valid):
         fault = f"documents = {documents} is more than the {len(corpus.valid)} held-out documents"
         raise ValueError(f"{fault}; give at most that, or leave it out for all")

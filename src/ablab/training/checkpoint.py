@@ -36,25 +36,25 @@ def save(out: Path, step: int, tensors: Mapping[str, Tensor], header: Mapping[st
 def newest(
     out: Path, *, fit: Callable[[Checkpoint], str], say: Callable[[str], None]
 ) -> tuple[Checkpoint, dict[str, Tensor]] | None:
-    """Header and tensors of the newest generation that is whole; None where there is none.
+    """Read header and tensors of the newest generation that is whole; None where there is none.
 
     `fit(header)` returns what is wrong with the rest of the run at that generation ("" for nothing). Every generation that
     is passed over is named by `say`, with the reason: nothing is loaded or skipped in silence.
     """
-    found = _generations(out)
-    for passed, path in enumerate(found):
+    generations = _generations(out)
+    for passed, path in enumerate(generations):
         try:
             header = read_json(path)
             if not fits(header, Checkpoint):
                 fault = f"{path.name} {misfit(header, Checkpoint)}"
             elif not (fault := _fault(path, header) or fit(header)):
                 tensors = load_file(path.with_suffix(".safetensors"))
-                _drop(found[:passed])  # or they would count among the newest two from now on
+                _drop(generations[:passed])  # or they would count among the newest two from now on
                 return header, tensors
         except (CheckFailed, SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
             fault = f"cannot be read ({error})"
         say(f"{path.with_suffix('.safetensors')}: {fault}; going back one generation")
-    if found:
+    if generations:
         say(f"{out}: no checkpoint is whole; starting over")
     return None
 
@@ -91,7 +91,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `NAME:KEY`. Rates are not in it: they follow from settings and progress."""
+    """Return the optimizer's state by parameter name: `NAME:KEY`; without rates, which follow from settings and progress."""
     return {
         f"{name}:{key}": torch.as_tensor(value)
         for name, parameter in parameters.items()
@@ -110,9 +110,9 @@ def restore_optimizer(
 
 
 def _as_os_error(error: SafetensorError) -> Exception:
-    """What the system refused, which safetensors tells as `(os error 28)` only; else the error itself."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else error
+    """Return what the system refused, which safetensors tells as `(os error 28)` only; else the error itself."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
 
 def _drop(generations: Iterable[Path]) -> None:

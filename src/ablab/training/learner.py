@@ -32,7 +32,7 @@ class Diverged(Exception):
 
 
 def split_fault(model: Decoder, rows: int, micro_rows: int, place: str) -> Fault | None:
-    """What is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time."""
+    """Say what is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time."""
     whole = [path for path, part in model.parts().items() if part.whole_batch]
     if not whole or micro_rows >= rows:
         return None
@@ -100,7 +100,7 @@ class Learner:
             raise InvalidStudy(Fault("train.loss", fault, 'use data with span files, or loss = "mean"'))
 
     def _stream(self, corpus: Corpus, data: DataSettings, seed: int, seq_len: int) -> Stream | MegatronStream:
-        """The training batches, in the order that the settings name."""
+        """Open the training batches, in the order that the settings name."""
         batch_tokens = self.batch_tokens
         if data["order"] == "chunks":
             return Stream(corpus, seed=seed, batch_tokens=batch_tokens, seq_len=seq_len, span=data["span"])
@@ -116,7 +116,7 @@ class Learner:
         )
 
     def spent(self, step: int, seconds: float) -> float:
-        """The fraction of the budget used after `step` steps and `seconds`: of tokens, or of seconds on the wall clock."""
+        """Return the fraction of the budget used after `step` steps and `seconds`: of tokens, or of time on the wall clock."""
         if self.steps is not None:
             return step / self.steps
         assert self.budget["seconds"] is not None  # one of the two is given
@@ -157,7 +157,7 @@ class Learner:
 
     @contextlib.contextmanager
     def rounded(self, spent: float) -> Iterator[None]:
-        """Rounded values in the chosen weights during a step's passes, where `train.qat` acts by now; the full ones after.
+        """Round the chosen weights during a step's passes, where `train.qat` acts by now; the full values return after.
 
         Gradients with respect to the rounded values are left as they are, in the full weights' place: straight through.
         """
@@ -207,14 +207,14 @@ class Learner:
         return norm
 
     def validates(self, tokens: int) -> bool:
-        """Whether a multiple of `validate_every` tokens was passed by the step that ended at `tokens`."""
+        """Tell whether a multiple of `validate_every` tokens was passed by the step that ended at `tokens`."""
         every = self.asked["validate_every"]
         out: bool = every > 0 and tokens // every > (tokens - self.batch_tokens) // every
         return out
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Nats per token and bits per byte over `held_out`, each a ratio of sums, with the weights to be saved."""
+        """Validate: nats per token and bits per byte over `held_out`, each a ratio of sums, with the weights to be saved."""
         rows, nats, sums = self.valid, 0.0, torch.zeros(2, 3, dtype=torch.float64)
         step = max(1, VALID_TOKENS // rows.tokens_RT.shape[1])
         self.swap()
@@ -229,8 +229,8 @@ class Learner:
         self.swap()
         scored = rows.targets_RT >= 0
         n_bytes = int(rows.n_bytes_RT[scored].sum())
-        found = {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
-        return found | {metric_of(span): nats for span, nats in named(sums).items() if span in SPANS}
+        metrics = {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
+        return metrics | {metric_of(span): nats for span, nats in named(sums).items() if span in SPANS}
 
     def swap(self) -> None:
         """Exchange the weights and their running means, where there are any."""
@@ -239,7 +239,7 @@ class Learner:
             weight.data, self.mean[name] = mean, weight.data
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold."""
+        """Return everything that a checkpoint must hold."""
         state = checkpoint.optimizer_tensors(self.optimizer, self.parameters)
         return {
             **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
@@ -259,7 +259,7 @@ class Learner:
             self.mean[name].copy_(parts["mean"][name])
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weights to be scored, and the last ones where running means take their place (else nothing)."""
+        """Return the weights to be scored, and the last ones where running means take their place (else nothing)."""
         last = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         return ({**last, **self.mean}, last) if self.mean else (last, {})
 
@@ -275,9 +275,9 @@ def spanned(nll_BT: Tensor, targets_BT: Tensor, spans_BT: Tensor) -> Tensor:
 
 
 def named(sums: Tensor) -> dict[str, float]:
-    """Mean nats of each span that has targets, and `SPAN_targets`."""
-    found: dict[str, float] = {}
+    """Name the mean nats of each span that has targets, and `SPAN_targets`."""
+    means: dict[str, float] = {}
     for name, mark in SPANS.items():
         nats, count = float(sums[0, mark]), float(sums[1, mark])
-        found |= {name: nats / count, f"{name}_targets": count} if count else {f"{name}_targets": 0.0}
-    return found
+        means |= {name: nats / count, f"{name}_targets": count} if count else {f"{name}_targets": 0.0}
+    return means

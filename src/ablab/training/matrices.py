@@ -24,11 +24,11 @@ class Update(Protocol):
         ...
 
     def shrink(self, lr: float, decay: float, rows: int, cols: int) -> tuple[float, bool]:
-        """The share of a weight that decay takes in one step, and whether only where the step shrinks the weight too."""
+        """Return the share of a weight that decay takes in one step, and whether only where the step shrinks the weight too."""
         ...
 
     def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
-        """The step against which -lr is taken, (n, R, C); moves `state` in place and leaves the gradient alone."""
+        """Compute the step against which -lr is taken, (n, R, C); moves `state` in place and leaves the gradient alone."""
         ...
 
 
@@ -53,10 +53,10 @@ class Stack:
         # A row of elementwise work reads the type of the state, so chunks are sized by it.
         self.chunk = chunk(rows, cols, torch.empty(0, dtype=wide, device=first.device))
 
-    def adopt(self, found: Mapping[Tensor, dict[str, Tensor]]) -> None:
+    def adopt(self, states: Mapping[Tensor, dict[str, Tensor]]) -> None:
         """Take in state that was put there by others (a checkpoint), and leave views of the stack in its place."""
         for p, views in zip(self.members, self.views, strict=True):
-            mine = found[p]
+            mine = states[p]
             for key, view in views.items():
                 if (given := mine.get(key)) is not view:
                     if given is not None:
@@ -91,7 +91,7 @@ class Stack:
             yield start, start + filled, parts
 
     def step(self, update: Update, *, lr: float, decay: float, spent: float) -> None:
-        """One update of every member that has a gradient."""
+        """Update every member that has a gradient, once."""
         share, cautious = update.shrink(lr, decay, self.rows, self.cols)
         for start, stop, parts in self.chunks():
             state = {k: stack[start:stop] for k, stack in self.state.items()}
@@ -148,7 +148,7 @@ class Matrices(Guarded):
 
     @torch.no_grad()
     def move(self) -> None:
-        """One update from the gradients at hand."""
+        """Update once from the gradients at hand."""
         for group in self.param_groups:
             group["weight_decay"] = group["decay"] * self._left(group["spent"])
         for group, stack in self.stacks:
@@ -159,7 +159,7 @@ class Matrices(Guarded):
             self.rest.step()
 
     def _left(self, spent: float) -> float:
-        """The share of the decay that is left when `spent` of training is behind."""
+        """Return the share of the decay that is left when `spent` of training is behind."""
         if self.taper is None or spent <= self.taper[0]:
             return 1.0
         begin, end = self.taper
@@ -176,7 +176,7 @@ def build(
     eps: float,
     taper: tuple[float, float] | None,
 ) -> Matrices:
-    """The optimizer over `parameters`, each exactly once, by role.
+    """Build the optimizer over `parameters`, each exactly once, by role.
 
     Raises ValueError where parameters and roles do not name the same things, and for a matrix of more than three dimensions.
     """
@@ -188,5 +188,5 @@ def build(
 
 
 def _rows(tensor: Tensor, first: int, last: int) -> Tensor:
-    """Matrices `first` to `last` of a parameter or its gradient as rows of one matrix, ((last - first) R, C)."""
+    """Join matrices `first` to `last` of a parameter or its gradient as rows of one matrix, ((last - first) R, C)."""
     return tensor if tensor.dim() == 2 else tensor[first:last].flatten(0, 1)

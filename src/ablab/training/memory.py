@@ -18,7 +18,7 @@ EXPERT_ACTIVATIONS = 3  # what a matrix gave, its activation, and that times the
 
 
 def fit_micro_rows(settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int) -> int:
-    """Rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
+    """Count the rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
 
     A function of sizes alone, never of a trial at run time, so that it is the same for all arms and all runs. No more than
     the largest batch. The estimate is `activation_bytes` per row on top of weights, gradients and optimizer state.

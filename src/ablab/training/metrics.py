@@ -37,7 +37,7 @@ class Metrics:
         return places.opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write(self, row: Mapping[str, object]) -> None:
-        """One row, whole or not at all. CheckFailed where the disk is full: the rows before it stay as they were."""
+        """Write one row, whole or not at all. CheckFailed where the disk is full: the rows before it stay as they were."""
         self.here()
         row = chain.linked(row, self.head, WALL)
         line = (json.dumps(row, allow_nan=False) + "\n").encode()

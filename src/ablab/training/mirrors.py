@@ -74,7 +74,7 @@ class Copy:
         return begin(module, self.asked, self.out, self.settings, max(first, self.step + 1))
 
     def rows(self) -> Iterator[tuple[int, Row, int]]:
-        """Step and content of every row that was not sent, and the place in the file behind it."""
+        """Yield step and content of every row that was not sent, and the place in the file behind it."""
         at, size = self.bytes, AT_ONCE
         with opened(self.file) as file:
             while True:
@@ -115,14 +115,14 @@ class Copy:
             write_json(self.memo, {"bytes": self.bytes, "step": self.step})
 
     def behind(self) -> int:
-        """How many rows were not sent."""
+        """Count the rows that were not sent."""
         try:
             return sum(1 for _ in self.rows())
         except OSError:
             return 0
 
     def _sent(self) -> tuple[int, int]:
-        """Of a file that was cut at a checkpoint, all that is left of it was sent."""
+        """Say of a file that was cut at a checkpoint that all that is left of it was sent."""
         try:
             memo = read_json(self.memo, form=_Memo)
             size = self.file.stat().st_size
@@ -184,7 +184,7 @@ class Mirrors:
         self.followers = [_Follower(Copy(name, asked, out, settings)) for name in asked.names]
 
     def write(self) -> None:
-        """A row was written."""
+        """Wake the copies: a row was written."""
         for one in self.followers:
             one.news.set()
             self._tell(one)
@@ -210,12 +210,12 @@ class Mirrors:
 
 
 def cure(name: str) -> str:
-    """What to do about a mirror that has not got everything."""
+    """Say what to do about a mirror that has not got everything."""
     return f"metrics.jsonl has everything, and `ablab mirror STUDY --mirror {name}` sends what is missing"
 
 
 def check(name: str) -> None:
-    """CheckFailed for a name that is no mirror's, and for one that is not installed. Nothing is imported: that may hang."""
+    """Refuse a name that is no mirror's, and one that is not installed. Nothing is imported: that may hang."""
     if name not in MODULES:
         raise CheckFailed(Fault("mirrors", f"no mirror is called '{name}'", f"known: {', '.join(MODULES)}"))
     loaded = sys.modules.get(MODULES[name], False)

@@ -29,13 +29,13 @@ HIGHEST = 3.0  # a minimax composition stays below 2; beyond 3 the next quintic 
 
 
 def newton_schulz(steps: int = 5) -> list[Triple]:
-    """`steps` times Jordan's triple: steep at zero, and it ends about 1 (0.68 to 1.13), not at 1. ValueError below 1 step."""
+    """Return `steps` times Jordan's triple: steep at zero, it ends about 1 (0.68 to 1.13). ValueError below 1 step."""
     _at_least_one(steps)
     return [JORDAN] * steps
 
 
 def polar_express(steps: int = 5, *, lower: float = 1e-3, cushion: float = 0.02, safety: float = 0.02) -> list[Triple]:
-    """Greedy minimax triples for singular values in [lower, 1]; the defaults give the published table of five to 1e-13.
+    """Compute greedy minimax triples for singular values in [lower, 1]; the defaults give the published table of five to 1e-13.
 
     Each triple is the best on [max(l, cushion u), u], recentred on 1 over [l, u]. All but the last take x / (1 + safety)
     INSIDE the recursion, so that the next interval is the one that really comes out; then l <- p(l), u <- 2 - l. The
@@ -62,26 +62,26 @@ def polar_express(steps: int = 5, *, lower: float = 1e-3, cushion: float = 0.02,
 
 
 def damped(triple: Triple, safety: float) -> Triple:
-    """The triple of p(x / (1 + safety))."""
+    """Return the triple of p(x / (1 + safety))."""
     a, b, c = triple
     return a / (1 + safety), b / (1 + safety) ** 3, c / (1 + safety) ** 5
 
 
 def value_at(triple: Triple, x: float) -> float:
-    """a x + b x^3 + c x^5; `x` may be an array."""
+    """Compute a x + b x^3 + c x^5; `x` may be an array."""
     a, b, c = triple
     return x * (a + x * x * (b + x * x * c))
 
 
 def respond(coefficients: Sequence[Triple], x: float) -> float:
-    """What becomes of a singular value `x` (a number or an array) after all steps."""
+    """Apply all steps to a singular value `x` (a number or an array)."""
     for triple in coefficients:
         x = value_at(triple, x)
     return x
 
 
 def check(coefficients: Sequence[Sequence[float]], safety: float = 0.0) -> list[Triple]:
-    """The coefficients as triples, tried on every singular value that can come, (0, 1 / (1 + safety)], before training.
+    """Check the coefficients as triples on every singular value that can come, (0, 1 / (1 + safety)], before training.
 
     Raises ValueError where there are none, where one is no triple, where a value leaves [-3, 3] at some step or where it
     ends at zero or below: there the direction would be lost or reversed.
@@ -124,7 +124,7 @@ def orthogonalise(
     floor: float = 1e-6,
     products: torch.dtype | None = None,
 ) -> Tensor:
-    """Every matrix of a stack (n, R, C), or one (R, C), towards its polar factor; a new tensor of the same shape.
+    """Move every matrix of a stack (n, R, C), or one (R, C), towards its polar factor; a new tensor of the same shape.
 
     First X = M / (||M||_F (1 + safety) + floor), the norm in the stack's own type; the products in `products` (the stack's
     type where None), the result in the stack's. A matrix of zeros stays zeros. Products are of the smaller side: for tall
@@ -156,7 +156,7 @@ def orthogonalise(
 
 
 def _blocks(coefficients: Sequence[Triple], *, long: bool) -> list[Sequence[Triple]]:
-    """The steps between which X itself is made: each alone, or of long matrices two, then three at a time.
+    """Split the steps where X itself is made: each alone, or of long matrices two, then three at a time.
 
     A = X X^T squares the singular values, so a long way in A alone loses the small ones: all five at once cost a part in
     1000 in fp32 on matrices with singular values down to 1e-7; two and three are as exact as one by one.
@@ -167,7 +167,7 @@ def _blocks(coefficients: Sequence[Triple], *, long: bool) -> list[Sequence[Trip
 
 
 def _advance(x_nRC: Tensor, block: Sequence[Triple], small: list[Tensor], out: Tensor) -> None:
-    """Several steps of X into `out`: B = a + b A + c A^2 of each step is gathered in Q while A <- B A B; then X <- Q X."""
+    """Take several steps of X into `out`: B = a + b A + c A^2 of each step is gathered in Q while A <- B A B; then X <- Q X."""
     tall = x_nRC.shape[1] > x_nRC.shape[2]
     a, b, q, t = small
     torch.bmm(x_nRC.mT, x_nRC, out=a) if tall else torch.bmm(x_nRC, x_nRC.mT, out=a)
@@ -191,7 +191,7 @@ def _advance(x_nRC: Tensor, block: Sequence[Triple], small: list[Tensor], out: T
 
 
 def chunk(rows: int, cols: int, like: Tensor) -> int:
-    """How many matrices (rows, cols) of the type and on the device of `like` to take at a time.
+    """Count the matrices (rows, cols) of the type and on the device of `like` to take at a time.
 
     On a CPU as many as stay in the cache: all 128 of 128 x 1024 at once are slower than one after another. Elsewhere all.
     """
@@ -261,7 +261,7 @@ class Orthogonaliser:
 
 
 def _minimax(l: float, u: float) -> Triple:
-    """The odd quintic nearest to 1 on [l, u] in the largest error, by Remez with its four points known in kind."""
+    """Find the odd quintic nearest to 1 on [l, u] in the largest error, by Remez with its four points known in kind."""
     if l / u >= 1 - 5e-6:  # the interval is a point: the quintic Newton-Schulz step about it
         return 15 / 8 / u, -10 / 8 / u**3, 3 / 8 / u**5
     q, r, error, before = (3 * l + u) / 4, (l + 3 * u) / 4, math.inf, 0.0

@@ -40,7 +40,7 @@ class Rates:
     by_role: Mapping[str, float | None] = field(default_factory=dict)
 
     def rule(self, role: str, ndim: int = 2) -> RoleRates:
-        """Peak learning rate and decay of a role; `ndim` is the parameter's number of dimensions."""
+        """Return peak learning rate and decay of a role; `ndim` is the parameter's number of dimensions."""
         if role == "matrix" and ndim >= 2:
             return {"lr": self.lr, "decay": self.decay}
         role = "scalar" if role == "matrix" else role
@@ -51,7 +51,7 @@ class Rates:
         return {"lr": self.other if rate is None else rate, "decay": 0.0 if flat else self.other_decay}
 
     def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, Ruled]:
-        """Role, peak learning rate and decay of every parameter, by name: what `ablab check` prints.
+        """Return role, peak learning rate and decay of every parameter, by name: what `ablab check` prints.
 
         Raises ValueError where parameters and roles do not name the same things.
         """
@@ -60,7 +60,7 @@ class Rates:
         return {name: {"role": role, **self.rule(role, parameters[name].dim())} for name, role in roles.items()}
 
     def groups(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> list[dict[str, Any]]:
-        """One optimizer group for each pair of role and decay, every parameter exactly once, in the order of `roles`.
+        """Make one optimizer group for each pair of role and decay, every parameter exactly once, in the order of `roles`.
 
         Each keeps its peak rate as `peak` and its decay as `decay`, beside what moves during training: `lr`, `weight_decay`
         and `spent`, the fraction of training behind the step, which the loop sets.
@@ -78,24 +78,24 @@ class Guarded(torch.optim.Optimizer):
     """Raises FloatingPointError where a gradient is not finite, before anything changes."""
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update from the gradients at hand."""
+        """Update once from the gradients at hand."""
         refuse_nonfinite(p for group in self.param_groups for p in group["params"])
         self.move()
 
     @abstractmethod
     def move(self) -> None:
-        """The same, where the caller has seen that every gradient is finite, so that they need not be read again."""
+        """Do the same where the caller has seen that every gradient is finite, so that they need not be read again."""
 
 
 def not_negative(**settings: float | None) -> None:
-    """Raises ValueError for the first setting below zero; None passes."""
+    """Refuse the first setting below zero; None passes."""
     for name, value in settings.items():
         if value is not None and value < 0:
             raise ValueError(f"{name} = {value} is negative; choose 0 or more")
 
 
 def decays(**settings: Sequence[float] | float) -> None:
-    """Raises ValueError for the first setting that is no pair of decays of running means, or no single one, in [0, 1)."""
+    """Refuse the first setting that is no pair of decays of running means, or no single one, in [0, 1)."""
     for name, value in settings.items():
         if isinstance(value, float | int):
             if not 0 <= value < 1:
@@ -105,14 +105,14 @@ def decays(**settings: Sequence[float] | float) -> None:
 
 
 def positive(**settings: float) -> None:
-    """Raises ValueError for the first divisor that is not above zero."""
+    """Refuse the first divisor that is not above zero."""
     for name, value in settings.items():
         if value <= 0:
             raise ValueError(f"{name} = {value} divides by zero; choose a small positive number")
 
 
 def refuse_nonfinite(parameters: Iterable[nn.Parameter]) -> None:
-    """FloatingPointError where any gradient is not finite; to be called before anything changes."""
+    """Raise FloatingPointError where any gradient is not finite; to be called before anything changes."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients and not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
         raise FloatingPointError("a gradient is not finite; nothing was changed")

@@ -37,7 +37,7 @@ class Spikes:
 
 
 def nonfinite(parameters: Mapping[str, nn.Parameter]) -> str:
-    """The first parameter whose gradient holds NaN or Infinity, and how many others do."""
+    """Name the first parameter whose gradient holds NaN or Infinity, and how many others do."""
     bad = [name for name, p in parameters.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
     if not bad:
         return "every gradient is finite, their squares overflow"

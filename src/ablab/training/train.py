@@ -129,7 +129,7 @@ def train(
 
 
 def executed(device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Executed:
-    """How a run is executed, on whichever device of its kind."""
+    """Say how a run is executed, on whichever device of its kind."""
     return {
         "device": torch.device(device).type,
         "precision": precision,
@@ -167,14 +167,14 @@ def _sitting(
 
 
 def _identity(settings: Settings, corpus: Corpus, how: Mapping[str, object]) -> str:
-    """Of what a directory holds: another question gets another one."""
+    """Identify what a directory holds: another question gets another identity."""
     asked = {k: settings[k] for k in ("budget", "model", "train")}
     data = {k: v for k, v in settings["data"].items() if k in ("span", "order", "weights")}
     return key_of({"settings": asked, **how, "data": data, "corpus": corpus.key, "revision": REVISION})
 
 
 def _validate(learner: Learner, progress: Progress) -> dict[str, float]:
-    """What `validate` finds, its seconds written down."""
+    """Return what `validate` measures, its seconds written down."""
     began = time.perf_counter()
     held_out = learner.validate()
     progress.validate_seconds += time.perf_counter() - began
@@ -199,7 +199,7 @@ def _loop(
     say: Say,
     every: float,
 ) -> str:
-    """Step until the budget is spent; "" at the end, or what was not finite."""
+    """Step until the budget is spent; returns "", or what was not finite."""
     spikes, saved, said = Spikes(progress.recent), time.monotonic(), 0.0
     while (spent := learner.spent(progress.step, progress.seconds)) < 1:
         if stop():
@@ -265,13 +265,13 @@ def _resume(
         return ""
 
     try:
-        found = checkpoint.newest(out, fit=fit, say=say)
+        newest = checkpoint.newest(out, fit=fit, say=say)
     except _Another as another:
         raise another.refused from None
-    if found is None:
+    if newest is None:
         checkpoint.clear(out)
         return Progress(machines=[machine.kind(learner.device)]), 0
-    header, tensors = found
+    header, tensors = newest
     learner.restore(tensors)
     progress = Progress(**header["progress"])
     if here["machine"] not in progress.machines:
@@ -293,7 +293,7 @@ class _Another(Exception):
 
 
 def finished(out: Path, identity: str, here: MadeBy, allow_changed: bool) -> Trained | None:
-    """done.json of this very run, its weights checked; None where it is not finished. CheckFailed where other code made it."""
+    """Read done.json of this very run, its weights checked; None where unfinished. CheckFailed where other code made it."""
     path = out / "done.json"
     if not path.exists():
         return None
@@ -373,7 +373,7 @@ def _finish(
 
 
 def _line(learner: Learner, progress: Progress, loss: float) -> str:
-    """One line for people: place, loss, speed, time left."""
+    """Write one line for people: place, loss, speed, time left."""
     spent = learner.spent(progress.step, progress.seconds)
     of = f"/{learner.steps}" if learner.steps is not None else f" ({spent:.0%})"
     left = progress.seconds * (1 - spent) / spent
@@ -381,7 +381,7 @@ def _line(learner: Learner, progress: Progress, loss: float) -> str:
 
 
 def _out_of_memory(error: RuntimeError, out: Path, micro_rows: int) -> OutOfMemory | None:
-    """A refusal with a hint where memory ran out: the batch is never made smaller in silence."""
+    """Return a refusal with a hint where memory ran out: the batch is never made smaller in silence."""
     if not machine.ran_out(error):
         return None
     return OutOfMemory(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", machine.MORE_MEMORY))

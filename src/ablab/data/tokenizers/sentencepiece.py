@@ -59,7 +59,7 @@ class SentencePiece(Tokenizer):
         return self.rewrites or self._loaded().operators
 
     def shown(self, ids: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the bytes that each of a document's tokens shows, whether it is plain letters, whether a space stands before.
+        """Return the bytes that each of a document's tokens shows, whether it is plain letters, whether a space is before.
 
         ValueError on an id outside the vocabulary.
         """
@@ -97,7 +97,7 @@ class SentencePiece(Tokenizer):
         return ids, model.count(ids)
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Count the bytes of text of each token (int32) of one document; control, unknown and unused ids have 0 (`Pieces.count`).
+        """Count the bytes of text of each token (int32) of a document; control, unknown and unused ids have 0 (`Pieces.count`).
 
         ValueError on an id outside the vocabulary, and where the model has case operators.
         """

@@ -44,7 +44,7 @@ class Tokenizer(Lever):
         return False
 
     def shown(self, ids: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the bytes that each of a document's tokens shows, whether it is plain letters, whether a space stands before."""
+        """Return the bytes that each of a document's tokens shows, whether it is plain letters, whether a space is before."""
         raise NotImplementedError(f"{type(self).__name__} is hidden and has no `shown`")
 
     @classmethod

@@ -61,7 +61,7 @@ class Stacked(Part):
             nn.init.zeros_(self.bias)
 
     def forward(self, x_RI: torch.Tensor, ends_E: torch.Tensor, scale_R: torch.Tensor | None = None) -> torch.Tensor:
-        """Multiply rows by their own matrices; rows sorted, `ends_E` their running count, `scale_R` their weights on the bias."""
+        """Multiply rows by their own matrices; rows sorted, `ends_E` their running count, `scale_R` weights of their bias."""
         return product(x_RI, self.weight, self.bias, ends_E, scale_R)
 
 

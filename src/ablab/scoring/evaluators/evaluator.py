@@ -39,24 +39,24 @@ class Evaluator(Lever):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for lengths that are `long` times these: all documents, windows in proportion."""
+        """Return the settings for lengths that are `long` times these: all documents, windows in proportion."""
         small: Choice = {name: None for name in ("documents", "seq_len") if name in choice}
         if (seq_len := value_or_none(choice, "seq_len", int)) is not None:
             small["seq_len"] = max(4, round(seq_len * long))
         return small
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
-        """The same on little text, and how many tokens of it."""
+        """Return the same on little text, and how many tokens of it."""
         return self.of_all(), 2 * self.window(settings)
 
     def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError where a window reaches beyond the model's places; only lengths and sizes are read."""
+        """Refuse a window that reaches beyond the model's places; only lengths and sizes are read."""
         longest = max(input_lengths(corpus, self.documents), default=0)
         within(settings, corpus, model, min(self.window(settings), longest))
 
     @classmethod
     def owed(cls) -> list[str]:
-        """Nothing where it is called in a way of its own, as a probe may be."""
+        """Owe nothing where it is called in a way of its own, as a probe may be."""
         return super().owed() if cls.__call__ is Evaluator.__call__ else []
 
     def __call__(
@@ -69,7 +69,7 @@ class Evaluator(Lever):
         precision: str,
         ledger: Ledger | None = None,
     ) -> Scores:
-        """Scores per document. `seed` is not used: nothing here is drawn."""
+        """Score every document. `seed` is not used: nothing here is drawn."""
         self.fit(settings, corpus, model)
         corpus = sample(corpus, self.documents)
         ledger = ledger or Ledger(corpus)
@@ -83,15 +83,15 @@ class Evaluator(Lever):
         """Hand the score of every target of `corpus` to the ledger; what is returned is shown beside the scores (`extra`)."""
 
     def window(self, settings: Settings) -> int:
-        """Tokens of a window: `seq_len`, or the trained length."""
+        """Return the tokens of a window: `seq_len`, or the trained length."""
         return int(self.seq_len or settings["model"]["seq_len"])
 
     def longest(self, settings: Settings, corpus: Corpus) -> int:
-        """The most tokens that are read in one go: bands end there."""
+        """Return the most tokens that are read in one go: bands end there."""
         return self.window(settings)
 
     def of_all(self) -> Self:
-        """The same over all documents."""
+        """Return the same over all documents."""
         other = copy.copy(self)
         other.documents = None
         return other
@@ -99,7 +99,7 @@ class Evaluator(Lever):
 
 @contextlib.contextmanager
 def reading(model: Decoder, precision: str, *, length: int, trained: int) -> Iterator[torch.device]:
-    """`inference` with windows of `length` declared to the model's parts; yields the device."""
+    """Enter `inference` with windows of `length` declared to the model's parts; yields the device."""
     with inference(model, precision) as device, declared(model, length, trained):
         yield device
 

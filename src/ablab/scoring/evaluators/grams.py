@@ -38,7 +38,7 @@ class Grams:
             context_T = np.roll(made.gram_T, 1)  # the first token of all has no order above 1
 
     def mix(self, at_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A of the tokens at these places, and B, both float64 (N,), from what was learned up to now."""
+        """Return A of the tokens at these places, and B, both float64 (N,), from what was learned up to now."""
         a_N, b_N = np.zeros(len(at_N)), np.ones(len(at_N))
         for order in self.orders:
             context_N, gram_N = order.context_T[at_N], order.gram_T[at_N]
@@ -50,7 +50,7 @@ class Grams:
         return a_N, b_N
 
     def spread(self, at: int) -> tuple[np.ndarray, float]:
-        """A of every token of the vocabulary at one place (V,), and B."""
+        """Return A of every token of the vocabulary at one place (V,), and B."""
         a_V, b = np.zeros(self.vocab_size), 1.0
         for order in self.orders:
             context = int(order.context_T[at])

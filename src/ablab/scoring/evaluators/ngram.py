@@ -69,11 +69,11 @@ class Ngram(Evaluator):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for lengths that are `long` times these."""
+        """Return the settings for lengths that are `long` times these."""
         return {**Evaluator.miniature(choice, long), "chunk": max(1, round(value_of(choice, "chunk", int) * long))}
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
-        """The same on little text, and how many tokens of it: a window and some chunks are two thirds of that."""
+        """Return the same on little text, and how many tokens of it: a window and some chunks are two thirds of that."""
         small = self.of_all()
         small.chunk = min(self.chunk, 16)
         return small, 3 * (self.window(settings) + 2 * small.chunk + 2) // 2
@@ -110,7 +110,7 @@ class Ngram(Evaluator):
         )
 
     def _turns(self, corpus: Corpus, first: int, end: int) -> Iterator[np.ndarray]:
-        """Targets by their place in the text, as many as are scored before the next count."""
+        """Yield targets by their place in the text, as many as are scored before the next count."""
         starts, marks = corpus.valid.starts, corpus.valid.marks
         at_N = int(starts[first]) + np.flatnonzero(marks[int(starts[first]) : int(starts[end])] != UNTRAINED)
         if self.carry:
@@ -148,15 +148,15 @@ class Ngram(Evaluator):
         return int((a_N > 0).sum())
 
     def _log(self, a: np.ndarray, b: np.ndarray | float, log_model: np.ndarray) -> np.ndarray:
-        """log of weight A + (1 - weight + weight B) p_model."""
+        """Compute the log of weight A + (1 - weight + weight B) p_model."""
         with np.errstate(divide="ignore"):
-            found: np.ndarray = np.logaddexp(np.log(self.weight * a), np.log1p(self.weight * (b - 1)) + log_model)
-        return found
+            log_N: np.ndarray = np.logaddexp(np.log(self.weight * a), np.log1p(self.weight * (b - 1)) + log_model)
+        return log_N
 
     def _spread(
         self, model: Decoder, corpus: Corpus, grams: Grams, at: int, seq_len: int, device: torch.device
     ) -> np.ndarray:
-        """log p of every token at one place, from what has been counted up to now."""
+        """Compute log p of every token at one place, from what has been counted up to now."""
         document = int(np.searchsorted(corpus.valid.starts, at, side="right")) - 1
         last = at - int(corpus.valid.starts[document]) - 1
         start = last // seq_len * seq_len
@@ -168,7 +168,7 @@ class Ngram(Evaluator):
 
 
 def _blocks(corpus: Corpus) -> Iterator[tuple[int, int]]:
-    """Documents [first, end) of about BLOCK tokens."""
+    """Yield documents [first, end) of about BLOCK tokens."""
     starts, first = corpus.valid.starts, 0
     while first < len(corpus.valid):
         end = int(np.searchsorted(starts, starts[first] + BLOCK, side="right")) - 1
@@ -180,7 +180,7 @@ def _blocks(corpus: Corpus) -> Iterator[tuple[int, int]]:
 def _read(
     model: Decoder, corpus: Corpus, first: int, end: int, seq_len: int, alone_T: np.ndarray, device: torch.device
 ) -> None:
-    """The model's own nats of every target of some documents, into alone_T."""
+    """Read the model's own nats of every target of some documents, into alone_T."""
     starts = corpus.valid.starts
     cuts = (
         Cut(document, start, min(start + seq_len, inputs), start)

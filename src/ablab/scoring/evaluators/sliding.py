@@ -43,17 +43,17 @@ class Sliding(Evaluator):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for lengths that are `long` times these."""
+        """Return the settings for lengths that are `long` times these."""
         small, stride = Evaluator.miniature(choice, long), max(1, round(value_of(choice, "stride", int) * long))
         return {**small, "stride": min(stride, value_or_none(small, "seq_len", int) or stride)}
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
-        """The same on little text, and how many tokens of it: a document of three windows is two thirds of that."""
+        """Return the same on little text, and how many tokens of it: a document of three windows is two thirds of that."""
         _fits(self.stride, self.window(settings))
         return self.of_all(), 3 * (self.window(settings) + 2 * self.stride + 1) // 2
 
     def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError where stride is more than a window, or a window beyond the model's places; only sizes are read."""
+        """Refuse a stride of more than a window, or a window beyond the model's places; only sizes are read."""
         _fits(self.stride, self.window(settings))
         super().fit(settings, corpus, model)
 
@@ -82,12 +82,12 @@ class Sliding(Evaluator):
 
 
 def n_windows(inputs: int, seq_len: int, stride: int) -> int:
-    """Windows of a document: one begins every `stride` tokens, as long as it has something to score."""
+    """Count the windows of a document: one begins every `stride` tokens, as long as it has something to score."""
     return 0 if inputs < 1 else 1 + max(0, -(-(inputs - seq_len) // stride))
 
 
 def windows(lengths: list[int], seq_len: int, stride: int) -> Iterator[Cut]:
-    """Every window of every document, by the number of its inputs: all tokens but the last."""
+    """Yield every window of every document, by the number of its inputs: all tokens but the last."""
     for document, inputs in enumerate(lengths):
         for k in range(n_windows(inputs, seq_len, stride)):
             start = k * stride
@@ -95,7 +95,7 @@ def windows(lengths: list[int], seq_len: int, stride: int) -> Iterator[Cut]:
 
 
 def pieces(lengths: list[int], width: int, reach: int) -> Iterator[Cut]:
-    """Documents whole, or in pieces of `width` inputs that overlap by what a hidden state can see."""
+    """Yield documents whole, or in pieces of `width` inputs that overlap by what a hidden state can see."""
     for document, inputs in enumerate(lengths):
         first = 0
         while first < inputs:
@@ -105,10 +105,10 @@ def pieces(lengths: list[int], width: int, reach: int) -> Iterator[Cut]:
 
 
 def offsets(input_N: np.ndarray, seq_len: int, stride: int) -> np.ndarray:
-    """Where inputs (by place in their document) stand in the window that scores them."""
+    """Return where inputs (by place in their document) stand in the window that scores them."""
     later_N = np.maximum(0, -(-(input_N + 1 - seq_len) // stride))
-    found: np.ndarray = input_N - later_N * stride
-    return found
+    offsets_N: np.ndarray = input_N - later_N * stride
+    return offsets_N
 
 
 def _fits(stride: int, seq_len: int) -> None:

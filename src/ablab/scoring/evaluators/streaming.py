@@ -61,14 +61,14 @@ class Streaming(Evaluator):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for lengths that are `long` times these."""
+        """Return the settings for lengths that are `long` times these."""
         stretch, cache = value_or_none(choice, "stretch", int), value_or_none(choice, "cache", int)
         stretch = None if stretch is None else max(1, round(stretch * long))
         cache = None if cache is None else max(stretch or 4, round(cache * long))
         return {"documents": None, "stretch": stretch, "cache": cache}
 
     def rehearsal(self, settings: Settings) -> tuple[Evaluator, int]:
-        """The same on little text, and how many tokens of it: a document of three stretches, and past a small cache.
+        """Return the same on little text, and how many tokens of it: a document of three stretches, and past a small cache.
 
         It is no longer than the model was trained on: whether places reach further is for the text itself to show.
         """
@@ -79,7 +79,7 @@ class Streaming(Evaluator):
         return Streaming(stretch=few, cache=cache), 3 * (5 * few // 2 + 2) // 2
 
     def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError where a cache holds no stretch, or a document outreaches the model's places; only sizes are read."""
+        """Refuse a cache that holds no stretch, or a document that outreaches the model's places; only sizes are read."""
         trained = settings["model"]["seq_len"]
         if self.cache is not None:
             _fits(self.cache, self.stretch or trained)
@@ -96,7 +96,7 @@ class Streaming(Evaluator):
             raise ValueError(f"a document of {longest} tokens: {fault}; set cache = {trained}, or {cure}") from error
 
     def longest(self, settings: Settings, corpus: Corpus) -> int:
-        """The most tokens that are read without a break."""
+        """Return the most tokens that are read without a break."""
         return max((run.length for run in self._runs(corpus)), default=1)
 
     def score(
@@ -119,7 +119,7 @@ class Streaming(Evaluator):
         return {**extra, "notes": [note]}
 
     def _runs(self, corpus: Corpus) -> list[Reading]:
-        """What is read without a break, the longest first: alike are neighbours."""
+        """List what is read without a break, the longest first: alike are neighbours."""
         runs = [
             Reading(document, start, min(inputs, start + (self.cache or inputs)))
             for document, inputs in enumerate(input_lengths(corpus, self.documents))
@@ -137,7 +137,7 @@ def _fits(cache: int, stretch: int) -> int:
 
 
 def _groups(runs: list[Reading], stretch: int) -> Iterator[list[Reading]]:
-    """Runs that are read beside each other, one a row: as many as a forward holds, none less than half as long as another."""
+    """Yield runs read beside each other, one a row: as many as a forward holds, none less than half as long as another."""
     group = list[Reading]()
     for run in runs:
         full = len(group) >= max(1, inference.FORWARD_TOKENS // stretch)

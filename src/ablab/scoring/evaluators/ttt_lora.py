@@ -153,7 +153,7 @@ class TttLora(Evaluator):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for lengths that are `long` times these; few, short steps."""
+        """Return the settings for lengths that are `long` times these; few, short steps."""
         small = Evaluator.miniature(choice, long)
         own = value_or_none(small, "seq_len", int) or SHORT
         adapters, phases = (value_of(choice, part, dict[str, object]) for part in ("adapters", "phases"))
@@ -171,7 +171,7 @@ class TttLora(Evaluator):
         return small
 
     def rehearsal(self, settings: Settings) -> tuple[Self, int]:
-        """The same on little text, and how many tokens of it: a few chunks, an update after each."""
+        """Return the same on little text, and how many tokens of it: a few chunks, an update after each."""
         seq_len, small = self.window(settings), self.of_all()
         self._fit_sizes(seq_len)
         small.rehearsed = True
@@ -182,7 +182,7 @@ class TttLora(Evaluator):
         return small, 3 * (seq_len + 2 * small.chunk) // 2
 
     def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError for settings that do not fit the model or the text; only lengths and sizes are read."""
+        """Refuse settings that do not fit the model or the text; only lengths and sizes are read."""
         seq_len, lengths = self.window(settings), input_lengths(corpus, self.documents)
         self._fit_sizes(seq_len)
         within(settings, corpus, model, min(seq_len, max(lengths, default=0)))
@@ -199,16 +199,16 @@ class TttLora(Evaluator):
             raise ValueError(f"no document is longer than chunk = {chunk}, so {what}; {cure}")
 
     def _fit_sizes(self, seq_len: int) -> None:
-        """ValueError where a chunk is longer than what is read at once."""
+        """Refuse a chunk longer than what is read at once."""
         if self.chunk is not None and self.chunk > seq_len:
             raise ValueError(f"chunk = {self.chunk} is more than seq_len {seq_len}; give at most {seq_len}")
 
     def _chunk(self, seq_len: int) -> int:
-        """The chunk that was asked for, or ablab's own."""
+        """Return the chunk that was asked for, or ablab's own."""
         return self.chunk or min(CHUNK, seq_len)
 
     def _pairs(self, lengths: list[int]) -> Pairs:
-        """Which adapters there are, and how many documents have theirs at once."""
+        """Say which adapters there are, and how many documents have theirs at once."""
         asked = max(1, min(self.batch_documents, len(lengths)))
         rank, targets = self.adapters.rank or RANK, self.adapters.targets
         return {"targets": targets, "rank": rank, "documents": asked, "all_at_once": self.reset == "b"}
@@ -251,7 +251,7 @@ class TttLora(Evaluator):
     def _phase(
         self, model: Decoder, corpus: Corpus, lengths: list[int], seq_len: int, precision: str, ledger: Ledger
     ) -> tuple[str, int]:
-        """One epoch over the first documents, all of them scored, by the weights themselves; what is wrong, and the steps."""
+        """Train an epoch over the first documents, all scored, by the weights themselves; what is wrong, and the steps."""
         moving = movable(model, ())
         taught = Descent(model, moving, ledger, momentum=0.9, clip=1.0, precision=precision)
         chunk = max(1, descent.CHUNK // seq_len) * seq_len

@@ -101,7 +101,7 @@ class TttSgd(Evaluator):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for lengths that are `long` times these; few, short steps."""
+        """Return the settings for lengths that are `long` times these; few, short steps."""
         small = Evaluator.miniature(choice, long)
         length, own = value_or_none(choice, "seq_len", int), value_or_none(small, "seq_len", int) or SHORT
         chunk, batch, stride = (value_or_none(choice, key, int) for key in ("chunk", "batch_tokens", "stride"))
@@ -119,7 +119,7 @@ class TttSgd(Evaluator):
         return small
 
     def rehearsal(self, settings: Settings) -> tuple[Self, int]:
-        """The same on little text, and how many tokens of it: a few chunks, an update after each."""
+        """Return the same on little text, and how many tokens of it: a few chunks, an update after each."""
         seq_len, small = self.window(settings), self.of_all()
         self._fit_sizes(seq_len)
         small.rehearsed, small.chunk, small.batch_tokens, small.epochs = True, seq_len, None, min(1, self.epochs)
@@ -127,7 +127,7 @@ class TttSgd(Evaluator):
         return small, 4 * seq_len
 
     def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError for settings that do not fit the model or the text; only lengths and sizes are read."""
+        """Refuse settings that do not fit the model or the text; only lengths and sizes are read."""
         seq_len, lengths = self.window(settings), input_lengths(corpus, self.documents)
         self._fit_sizes(seq_len)
         within(settings, corpus, model, min(seq_len, max(lengths, default=0)))
@@ -137,7 +137,7 @@ class TttSgd(Evaluator):
             self._fit_text(seq_len, lengths)
 
     def _fit_sizes(self, seq_len: int) -> None:
-        """ValueError where a chunk would split a window, a stride leave tokens out, or a step hold no window."""
+        """Refuse a chunk that would split a window, a stride that leaves tokens out, or a step that holds no window."""
         chunk, stride, batch = self.chunk, self.stride, self.batch_tokens
         if chunk is not None and chunk % seq_len:
             raise ValueError(f"chunk = {chunk} splits a window of {seq_len} tokens; give a multiple of {seq_len}")
@@ -149,7 +149,7 @@ class TttSgd(Evaluator):
             raise ValueError(f"batch_tokens = {batch} is more than a chunk of {chunk}; give at most {chunk}")
 
     def _fit_text(self, seq_len: int, lengths: list[int]) -> None:
-        """ValueError where there is one chunk and so nothing to adapt."""
+        """Refuse a text of one chunk, with nothing to adapt."""
         stride, chunk = self.stride or seq_len, self._chunk(seq_len, lengths)
         if n_chunks(lengths, seq_len, stride, chunk) > 1:
             return
@@ -161,7 +161,7 @@ class TttSgd(Evaluator):
         )
 
     def _chunk(self, seq_len: int, lengths: list[int]) -> int:
-        """The chunk that was asked for, or ablab's own."""
+        """Return the chunk that was asked for, or ablab's own."""
         windows = min(CHUNK // seq_len, sum(lengths) // (LEAST * seq_len))
         return self.chunk or max(1, windows) * seq_len
 

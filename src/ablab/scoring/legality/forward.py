@@ -28,7 +28,7 @@ SCORER_TOLERANCE = 1e-4
 
 
 def tolerance(executor: str, seq_len: int) -> float:
-    """How far rounding may move an nll when what it must not see changes; 0 for the reference executor.
+    """Return how far rounding may move an nll when what it must not see changes; 0 for the reference executor.
 
     Other executors centre biases per block of rows, so a later token may change how an earlier sum is rounded: with FoX
     2e-6 at seq_len 256 and 5e-5 at 4096 were measured in fp32, with every other position exactly 0. A leak moves more.
@@ -43,7 +43,7 @@ BF16_TOLERANCE = 0.05
 
 
 def exactly(model: Decoder, settings: Settings, *, precision: str, executor: str) -> tuple[Decoder, str, float]:
-    """What causality is decided with, whatever a run is made in: the model, its precision, and how far an nll may move.
+    """Return what causality is decided with, whatever a run is made in: the model, its precision, and how far an nll may move.
 
     fp64 on the CPU. bf16 rounds a leak of 1% of the next token from 1.6e-4 nats down to 7e-6, below what rounding may do in
     fp32. The fused kernels of a GPU know no fp64: fp32 there, except that a mixture is copied to the CPU, because a rounded
@@ -55,14 +55,14 @@ def exactly(model: Decoder, settings: Settings, *, precision: str, executor: str
 
 
 def mixture(model: Decoder) -> bool:
-    """Whether tokens choose experts: who shares one then decides how products round."""
+    """Tell whether tokens choose experts: who shares one then decides how products round."""
     return any(layer.routed for layer in model.stack())
 
 
 def check(
     model: Decoder, corpus: Corpus, settings: Settings, *, precision: str, executor: str
 ) -> tuple[list[str], dict[str, float]]:
-    """Violated rules in words (normally none) and the largest deviations found, on a few rows of held-out text.
+    """Check a few rows of held-out text: violated rules in words (normally none) and the largest deviations.
 
     Causality is looked at exactly (see `exactly`), and again as the run computes it, where a kernel of that precision may
     look ahead on its own; not of a mixture, whose experts rounding may change.
@@ -90,32 +90,32 @@ def check(
 
 
 def complete(scores: Scores, corpus: Corpus, limit: int | None = None) -> list[str]:
-    """Empty where tokens and bytes of every document equal the corpus's; else the violation in words."""
+    """Return nothing where tokens and bytes of every document equal the corpus's; else the violation in words."""
     valid = some(corpus, limit).valid
     scored = valid.marks != UNTRAINED
     tokens, size = (_per_document(valid, part) for part in (scored, np.where(scored, valid.n_bytes, 0)))
     violations = []
-    for name, found, wanted in (("tokens", scores.tokens, tokens), ("bytes", scores.bytes, size)):
-        if len(found) != len(wanted):
-            violations.append(f"{name}: {len(found)} documents were scored, the corpus has {len(wanted)}")
-        elif (found != wanted).any():
-            at = int(np.argmax(found != wanted))
+    for name, counted, wanted in (("tokens", scores.tokens, tokens), ("bytes", scores.bytes, size)):
+        if len(counted) != len(wanted):
+            violations.append(f"{name}: {len(counted)} documents were scored, the corpus has {len(wanted)}")
+        elif (counted != wanted).any():
+            at = int(np.argmax(counted != wanted))
             violations.append(
-                f"{name}: {int(found.sum())} were scored, the corpus has {int(wanted.sum())} "
-                f"(first at document {at}: {int(found[at])} against {int(wanted[at])})"
+                f"{name}: {int(counted.sum())} were scored, the corpus has {int(wanted.sum())} "
+                f"(first at document {at}: {int(counted[at])} against {int(wanted[at])})"
             )
     return violations
 
 
 def _per_document(valid: Valid, values: np.ndarray) -> np.ndarray:
-    """The sum of one value per token over each document, int64."""
+    """Sum one value per token over each document, int64."""
     total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    found: np.ndarray = total[valid.starts[1:]] - total[valid.starts[:-1]]
-    return found
+    sums_D: np.ndarray = total[valid.starts[1:]] - total[valid.starts[:-1]]
+    return sums_D
 
 
 def sample(corpus: Corpus, seq_len: int) -> ValidRows:
-    """ROWS rows of the first documents, the same for every run on this corpus; half hold several windows, if any do."""
+    """Choose ROWS rows of the first documents, the same for every run on this corpus; half hold several windows, if any do."""
     few = dataclasses.replace(corpus, valid=corpus.valid.first(min(SAMPLE_DOCUMENTS, len(corpus.valid))))
     valid = Valid(
         few.valid.tokens, few.valid.n_bytes, few.valid.starts[:-1], few.valid.digests
@@ -132,7 +132,7 @@ def sample(corpus: Corpus, seq_len: int) -> ValidRows:
 
 
 def causal(model: Decoder, rows: ValidRows, corpus: Corpus, *, precision: str) -> tuple[float, float]:
-    """Largest change of an nll when later tokens of its window change, and when the other windows of its row do.
+    """Measure the largest change of an nll when later tokens of its window change, and when the other windows of its row do.
 
     In each row one window is drawn and its inputs from a drawn place on become other tokens. Then every second window of
     each row is replaced, then all the others. Targets stay as they are, so an nll that moves has looked where it must not.
@@ -153,8 +153,8 @@ def causal(model: Decoder, rows: ValidRows, corpus: Corpus, *, precision: str) -
 
         def nll(replaced_RT: np.ndarray) -> np.ndarray:
             tokens = torch.from_numpy(np.where(replaced_RT, other_RT, rows.tokens_RT)).to(device)
-            found: np.ndarray = model.nll(tokens, targets, ids).double().cpu().numpy()
-            return found
+            nll_BT: np.ndarray = model.nll(tokens, targets, ids).double().cpu().numpy()
+            return nll_BT
 
         plain = nll(np.zeros_like(tail_RT))
         later = np.abs(nll(tail_RT) - plain)[earlier_RT]
@@ -163,7 +163,7 @@ def causal(model: Decoder, rows: ValidRows, corpus: Corpus, *, precision: str) -
 
 
 def normalised(model: Decoder, rows: ValidRows, corpus: Corpus, *, precision: str) -> tuple[float, float]:
-    """|sum - 1| of the scored distribution, and the largest difference between nll and log softmax of the logits.
+    """Measure |sum - 1| of the scored distribution, and the largest difference between nll and log softmax of the logits.
 
     The sum asks `nll` for every token of the vocabulary after one short prefix (vocabularies up to SUMMED_VOCABULARY).
     The difference is taken at SCORED_PLACES places for drawn targets, in fp32 where the precision is bf16 (two shapes of
@@ -191,5 +191,5 @@ def normalised(model: Decoder, rows: ValidRows, corpus: Corpus, *, precision: st
 
 
 def _largest(values: np.ndarray) -> float:
-    """The largest value, 0 where there is none; NaN stays NaN and fails every check."""
+    """Return the largest value, 0 where there is none; NaN stays NaN and fails every check."""
     return float(values.max()) if values.size else 0.0

@@ -58,7 +58,7 @@ class Moved:
     mean: float = 0.0
 
     def see(self, kept_N: np.ndarray, again_N: np.ndarray) -> None:
-        """Two NaN, or the same infinity twice, are equal; one alone is infinitely far."""
+        """See two scores: two NaN, or the same infinity twice, are equal; one alone is infinitely far."""
         same = (kept_N == again_N) | (np.isnan(kept_N) & np.isnan(again_N))
         with np.errstate(invalid="ignore"):
             apart = np.nan_to_num(np.where(same, 0.0, np.abs(again_N - kept_N)), nan=np.inf, posinf=np.inf)
@@ -132,8 +132,8 @@ class _Again:
         self.cache, self.size, self.draw = cache, size, draw
 
     @torch.no_grad()
-    def later(self, found: Moved) -> None:
-        """Of each window the tail changes, or all, or nothing; of each row, too. What stands before a change must stay."""
+    def later(self, moved: Moved) -> None:
+        """Change of each window the tail, or all, or nothing; of each row, too. What stands before a change must stay."""
         ids, (rows, length) = self.ids.cpu().numpy(), self.ids.shape
         begins = np.ones((rows, length), bool)
         begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
@@ -151,11 +151,11 @@ class _Again:
         given = torch.from_numpy(np.where(changed, other, tokens).reshape(rows, length)).to(self.tokens)
         again = self.module.forward(given, self.ids, None, self.cache)
         edges = (starts + cuts - 1)[(cuts > 0) & (cuts < sizes)]
-        self._compare(found, np.flatnonzero(~changed), self.draw.permutation(edges)[:EDGES], again.flatten(0, 1))
+        self._compare(moved, np.flatnonzero(~changed), self.draw.permutation(edges)[:EDGES], again.flatten(0, 1))
 
     @torch.no_grad()
-    def alone(self, found: Moved) -> None:
-        """A row by itself, and a window by itself."""
+    def alone(self, moved: Moved) -> None:
+        """Score a row by itself, and a window by itself."""
         rows, length = self.ids.shape
         row = int(self.draw.integers(rows))
         own = self.ids[row].cpu().numpy()
@@ -166,10 +166,10 @@ class _Again:
             cut = (slice(row, row + 1), slice(first, last))
             again = self.module.forward(self.tokens[cut].contiguous(), self.ids[cut].contiguous())[0]
             places = row * length + np.arange(first, last)
-            self._compare(found, places, places[:0], again, places)
+            self._compare(moved, places, places[:0], again, places)
 
     def _compare(
-        self, found: Moved, places: np.ndarray, edges: np.ndarray, again: Tensor, of: np.ndarray | None = None
+        self, moved: Moved, places: np.ndarray, edges: np.ndarray, again: Tensor, of: np.ndarray | None = None
     ) -> None:
         """Compare nats of the token that follows: at edges, and where hidden states moved most. of: the places of `again`."""
         kept = self.hidden.flatten(0, 1)
@@ -187,7 +187,7 @@ class _Again:
             picked: np.ndarray = -log_p.gather(-1, target[:, None])[:, 0].cpu().numpy()
             return picked
 
-        found.see(nats(kept, here[row]), nats(again, there[row]))
+        moved.see(nats(kept, here[row]), nats(again, there[row]))
 
 
 Evaluate = Callable[[Decoder, Corpus, Ledger | None], Scores]
@@ -211,7 +211,7 @@ class Observed:
             self.ledger = Ledger(scored, watch=self.watched)
 
     def _places(self, valid: Valid) -> list[tuple[int, int]]:
-        """Targets whose distributions are kept: half of them where the text may turn, half anywhere."""
+        """Choose targets whose distributions are kept: half of them where the text may turn, half anywhere."""
         at = np.flatnonzero(valid.marks != UNTRAINED)
         if not len(at):
             return []
@@ -222,12 +222,12 @@ class Observed:
         return list(zip(document.tolist(), (chosen - valid.starts[document]).tolist()))
 
     def run(self, evaluate: Evaluate) -> Scores:
-        """The scores of evaluate(model, corpus, ledger)."""
+        """Return the scores of evaluate(model, corpus, ledger)."""
         with repeating(self.model, self.corpus.vocab_size, self.draw) as self.calls:
             return evaluate(self.model, self.corpus, self.ledger)
 
     def check(self, evaluate: Evaluate, scores: Scores, *, precision: str) -> tuple[list[str], dict[str, float]]:
-        """What the scores that `run` gave violate, in words; and the largest deviations seen."""
+        """Check what the scores that `run` gave violate, in words; and the largest deviations seen."""
         most, rough = ROUNDING[precision], mixture(self.model)
         later, alone = self.calls.later, self.calls.alone
         seen = {"kept_later": later.mean if rough else later.largest, "kept_alone": alone.mean}
@@ -265,7 +265,7 @@ class Observed:
         return violations, {**seen, "kept_mass": total, "kept_score": scorer, "kept_before": before, "kept_at": at}
 
     def _begun_again(self, evaluate: Evaluate) -> tuple[Moved, float]:
-        """How far scores move, and the distribution at the turn does, when all text from the turn on is other text."""
+        """Measure how far scores move, and the distribution at the turn does, when all text from the turn on is other text."""
         assert self.ledger is not None and self.twin is not None
         kept, moved, order = self.ledger, Moved(), self.ledger.order()
         starts = kept.corpus.valid.starts
@@ -286,7 +286,7 @@ class Observed:
         return moved, at.largest
 
     def _other(self, when: np.ndarray, turn: int) -> Corpus:
-        """The scored documents with every token changed that is not before the `turn`th score, nor before one that is."""
+        """Return the scored documents with every token changed that is not before the `turn`th score, or before one that is."""
         assert self.ledger is not None
         corpus = self.ledger.corpus
         valid, count = corpus.valid, len(corpus.valid.tokens)
@@ -301,7 +301,7 @@ class Observed:
         return dataclasses.replace(corpus, valid=_with(valid, tokens))
 
     def _whole(self, part: Corpus) -> Corpus:
-        """The whole corpus with the tokens of `part` in the documents that are scored."""
+        """Return the whole corpus with the tokens of `part` in the documents that are scored."""
         if self.documents is None:
             return part
         valid, tokens = self.corpus.valid, np.array(self.corpus.valid.tokens)
@@ -316,7 +316,7 @@ def _with(valid: Valid, tokens: np.ndarray) -> Valid:
 
 
 def _not_told(scores: Scores, ledger: Ledger) -> str:
-    """Where the scores handed back are not those that the ledger saw; else nothing."""
+    """Say where the returned scores are not those that the ledger saw; else nothing."""
     own = ledger.scores([0, 1 << 40])
     if scores.nats.shape != own.nats.shape:
         return (

@@ -37,7 +37,7 @@ def check(
     precision: str,
     executor: str,
 ) -> tuple[list[str], dict[str, float]]:
-    """Violations in words (normally none) and the largest deviations, of the evaluator's rehearsal on a few documents."""
+    """Check the evaluator's rehearsal on a few documents: violations in words (normally none) and the largest deviations."""
     rehearsed, size = evaluator.rehearsal(settings)
     text = excerpt(corpus, size)
     model, precision, most = exactly(model, settings, precision=precision, executor=executor)
@@ -80,7 +80,7 @@ def check(
 
 
 def excerpt(corpus: Corpus, size: int) -> Corpus:
-    """About `size` tokens of the first documents, two at least where there are two; every token but the first is scored."""
+    """Take about `size` tokens of the first documents, two at least where there are two; all but the first are scored."""
     kept, total, most = [], 0, max(SHORTEST, size * 2 // 3)
     for index, document in enumerate(corpus.valid):
         ids, n_bytes, _ = document
@@ -104,7 +104,7 @@ def excerpt(corpus: Corpus, size: int) -> Corpus:
 
 
 def places(corpus: Corpus) -> tuple[list[Place], list[Place]]:
-    """Where texts turn (in the longest document, and in the last), and targets whose distributions are summed."""
+    """Choose where texts turn (in the longest document, and in the last), and targets whose distributions are summed."""
     draw = rng.stream(0, "gates", corpus.key, "replay")
     lengths = np.diff(corpus.valid.starts)
     turns = []
@@ -117,7 +117,7 @@ def places(corpus: Corpus) -> tuple[list[Place], list[Place]]:
 
 
 def with_another_tail(corpus: Corpus, turn: Place) -> Corpus:
-    """The corpus with every token of a document from `turn` on replaced by another one."""
+    """Return the corpus with every token of a document from `turn` on replaced by another one."""
     valid, (document, place) = corpus.valid, turn
     tokens = valid.tokens.astype(np.int64)
     tail = slice(int(valid.starts[document]) + place, int(valid.starts[document + 1]))
@@ -128,20 +128,20 @@ def with_another_tail(corpus: Corpus, turn: Place) -> Corpus:
 
 
 def before(ledger: Ledger, corpus: Corpus, turn: Place) -> np.ndarray:
-    """Which tokens must not feel a change at `turn`: earlier ones of its document, and what was scored before it at all."""
+    """Tell which tokens must not feel a change at `turn`: earlier ones of its document, and what was scored before it."""
     document, place = turn
     start, end = (int(x) for x in corpus.valid.starts[document : document + 2])
-    found = np.zeros(len(corpus.valid.tokens), bool)
+    safe_T = np.zeros(len(corpus.valid.tokens), bool)
     order = ledger.order()
     (late,) = np.nonzero((order >= start + place) & (order < end))
-    found[order[: late[0] if len(late) else len(order)]] = True
-    found[start + place : end] = False
-    found[start : start + place] = True
-    return found
+    safe_T[order[: late[0] if len(late) else len(order)]] = True
+    safe_T[start + place : end] = False
+    safe_T[start : start + place] = True
+    return safe_T
 
 
 def normalised(ledger: Ledger, corpus: Corpus, watched: list[Place]) -> tuple[float, float, int]:
-    """|sum - 1| of the watched distributions, how far scores are from them, and how many were not shown."""
+    """Measure |sum - 1| of the watched distributions, how far scores are from them, and how many were not shown."""
     trace, total, scorer, unseen = ledger.trace(), 0.0, 0.0, 0
     for document, place in watched:
         log_p, at = ledger.seen.get((document, place)), int(corpus.valid.starts[document]) + place
@@ -162,7 +162,7 @@ def _moved(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
 
 
 def _largest(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference; two NaN (or two equal infinities) are equal, one is infinitely far from a number."""
+    """Return the largest difference; two NaN (or two equal infinities) are equal, one is infinitely far from a number."""
     same = (one == other) | (np.isnan(one) & np.isnan(other))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(one - other))

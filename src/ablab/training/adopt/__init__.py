@@ -64,14 +64,14 @@ def adopt(
         if (done := finished(out, identity, here, allow_changed)) is not None:
             return done
         say(f"weights of {file.name}")
-        found, notes, decoder = taken(settings, corpus, file, precision=precision)
+        weights, notes, decoder = taken(settings, corpus, file, precision=precision)
         name = "weights.safetensors"
-        saved = checkpoint.save_tensors(out / name, found.tensors, {"tokenizer": corpus.fingerprint})
+        saved = checkpoint.save_tensors(out / name, weights.tensors, {"tokenizer": corpus.fingerprint})
         adopted: Adopted = {
             "file": file.name,
             "sha256": digest,
-            "names": found.names,
-            "tokenizer": found.tokenizer or None,
+            "names": weights.names,
+            "tokenizer": weights.tokenizer or None,
             "notes": notes,
         }
         kept: Identity = {"identity": identity, "seed": seed, **where}
@@ -82,7 +82,7 @@ def adopt(
 
 
 def _untrained(kept: Identity, here: MadeBy, adopted: Adopted, weights: dict[str, str], decoder: Decoder) -> Trained:
-    """What done.json says where nothing was trained."""
+    """Return what done.json says where nothing was trained."""
     return {
         "status": "done",
         "fault": None,
@@ -120,37 +120,37 @@ def _untrained(kept: Identity, here: MadeBy, adopted: Adopted, weights: dict[str
 
 
 def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> tuple[FoundWeights, list[str], Decoder]:
-    """What a file holds, under the model's own names and in its types; what must be known of it; the model's skeleton."""
-    found = read(file)
-    if found.tokenizer and found.tokenizer != corpus.fingerprint:
-        fault = f"made with the tokenizer {found.tokenizer[:12]}, this corpus has {corpus.fingerprint[:12] or 'none'}"
+    """Read what a file holds, under the model's own names and in its types; what must be known of it; the model's skeleton."""
+    weights = read(file)
+    if weights.tokenizer and weights.tokenizer != corpus.fingerprint:
+        fault = f"made with the tokenizer {weights.tokenizer[:12]}, this corpus has {corpus.fingerprint[:12] or 'none'}"
         raise CheckFailed(Fault(str(file), fault, "score them on text of their own tokenizer"))
-    notes = list(found.notes)
-    if not found.tokenizer:
+    notes = list(weights.notes)
+    if not weights.tokenizer:
         notes.append("its tokenizer is not known: that it made these tokens is taken on trust, bytes are audited")
     decoder = skeleton(settings["model"], vocab_size=corpus.vocab_size)
-    if golf.fits(found.tensors):
+    if golf.fits(weights.tensors):
         try:
-            found.tensors = golf.own(found.tensors, decoder)
+            weights.tensors = golf.own(weights.tensors, decoder)
         except ValueError as error:
             fault, _, cure = str(error).partition("; ")
             raise CheckFailed(Fault(str(file), fault, cure)) from error
-        found.names, notes = "golf", notes + golf.notes(settings["model"])
+        weights.names, notes = "golf", notes + golf.notes(settings["model"])
     try:
-        if found.names == "own":
-            found.tensors, left = fitted(found.tensors, decoder.state_dict().keys())
+        if weights.names == "own":
+            weights.tensors, left = fitted(weights.tensors, decoder.state_dict().keys())
             notes += left
-        found.tensors, copies = without_copies(found.tensors, bool(settings["model"]["tied"]))
+        weights.tensors, copies = without_copies(weights.tensors, bool(settings["model"]["tied"]))
     except ValueError as error:
         fault, _, cure = str(error).rpartition("; ")
         raise CheckFailed(Fault(str(file), fault, cure)) from None
     notes += copies
-    found.tensors = _checked(found.tensors, decoder, file, machine.dtype_of(precision))
-    return found, notes, decoder
+    weights.tensors = _checked(weights.tensors, decoder, file, machine.dtype_of(precision))
+    return weights, notes, decoder
 
 
 def _checked(tensors: Mapping[str, Tensor], decoder: Decoder, file: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors in the model's order and types, copied; a fault that lists every kind of difference."""
+    """Copy the tensors in the model's order and types; a fault lists every kind of difference."""
     wanted = decoder.state_dict()
     faults = _differences({name: tuple(t.shape) for name, t in tensors.items()}, wanted)
     if faults:
@@ -172,7 +172,7 @@ def _checked(tensors: Mapping[str, Tensor], decoder: Decoder, file: Path, dtype:
 
 
 def _lost(tensor: Tensor, cast: Tensor) -> tuple[str, str] | None:
-    """Fault and cure where numbers are not finite, or do not survive the change of type."""
+    """Return fault and cure where numbers are not finite, or do not survive the change of type."""
     kind = str(cast.dtype).removeprefix("torch.")
     if bad := int((~tensor.isfinite()).sum()):
         fault = f"holds {bad:,} number{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} not finite"
@@ -186,7 +186,7 @@ def _lost(tensor: Tensor, cast: Tensor) -> tuple[str, str] | None:
 
 
 def _differences(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Names that are missing or unknown and shapes that differ, each kind in one text."""
+    """List names that are missing or unknown and shapes that differ, each kind in one text."""
     missing, unknown = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
     wrong = [
         f"{name} is {shapes[name]}, the model's is {tuple(wanted[name].shape)}"

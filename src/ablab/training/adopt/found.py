@@ -40,7 +40,7 @@ class FoundWeights:
 
 
 def read(file: Path) -> FoundWeights:
-    """The tensors of a file by name, on the CPU.
+    """Read the tensors of a file by name, on the CPU.
 
     CheckFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers,
     and where it is something else (see strange).
@@ -66,7 +66,7 @@ def read(file: Path) -> FoundWeights:
 
 
 def _unread(file: Path, error: Exception) -> Fault:
-    """What a file is that nothing could be read from."""
+    """Say what a file is that nothing could be read from."""
     if text := text_of(file, SHOWN):
         fault = f"is a text file and no weights: it begins with '{text}'"
         return Fault(str(file), fault, "give safetensors, or what torch.save wrote")
@@ -77,7 +77,7 @@ def _unread(file: Path, error: Exception) -> Fault:
 
 
 def _whole(file: Path) -> None:
-    """CheckFailed where an entry of torch's zip differs from its checksum: torch itself does not look."""
+    """Refuse a file of which an entry of torch's zip differs from its checksum: torch itself does not look."""
     with zipfile.ZipFile(file) as archive:
         if said := in_zip(archive, file.stat().st_size):
             raise CheckFailed(Fault(str(file), said, SAFE))
@@ -88,21 +88,21 @@ def _whole(file: Path) -> None:
 
 
 def _finite(file: Path) -> None:
-    """CheckFailed where an old file of torch holds what would be read without end."""
+    """Refuse an old file of torch that holds what would be read without end."""
     with opened(file) as begun:
         if said := in_legacy(begun):
             raise CheckFailed(Fault(str(file), said, SAFE))
 
 
 def _safetensors(file: Path) -> FoundWeights:
-    with safe_open(file, "pt") as found:
-        tokenizer = (found.metadata() or {}).get("tokenizer", "")
-        tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+    with safe_open(file, "pt") as file_open:
+        tokenizer = (file_open.metadata() or {}).get("tokenizer", "")
+        tensors = {name: file_open.get_tensor(name) for name in file_open.keys()}  # noqa: SIM118
     return FoundWeights(_own(_dense(tensors, file), file), tokenizer)
 
 
 def _plain(loaded: object, file: Path) -> FoundWeights:
-    """A state_dict, alone or nested in a checkpoint, with the prefixes of torch's wrappers taken off."""
+    """Take a state_dict, alone or nested in a checkpoint, with the prefixes of torch's wrappers taken off."""
     notes = []
     for _ in range(DEEP):
         inside = loaded if isinstance(loaded, Mapping) else {}
@@ -122,7 +122,7 @@ def _plain(loaded: object, file: Path) -> FoundWeights:
 
 
 def _own(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The tensors under names without those of wrappers."""
+    """Return the tensors under names without those of wrappers."""
     try:
         return unwrapped(tensors)
     except ValueError as error:
@@ -131,7 +131,7 @@ def _own(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
 
 
 def _dense(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The same. CheckFailed for the first that is sparse, nested, quantised or meta, or of a type that is no plain number."""
+    """Return the same. CheckFailed for the first that is sparse, nested, quantised or meta, or of no plain type of number."""
     for name, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
         if odd := oddity(tensor):

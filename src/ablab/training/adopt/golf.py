@@ -34,7 +34,7 @@ OF_BLOCK = {
     "mlp.fc.weight": "mlp.up_proj.weight",
     "mlp.proj.weight": "mlp.down_proj.weight",
 }
-# Levers stand in lists of their own order: their parameters are found below a part of the model, by the last part of our names.
+# Levers stand in lists of their own order: their parameters lie below a part of the model, by the last part of our names.
 LISTED = {
     "bigram.embed.weight": ("mixer", ("table.weight",)),
     "bigram.proj.weight": ("mixer", ("proj.weight",)),
@@ -53,12 +53,12 @@ TURNED = ("attn.c_q.weight", "attn.c_k.weight")
 
 
 def fits(names: Collection[str]) -> bool:
-    """Whether these are parameter-golf's names."""
+    """Tell whether these are parameter-golf's names."""
     return "tok_emb.weight" in names and any(name.startswith("blocks.") for name in names)
 
 
 def own(tensors: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
-    """The tensors under the decoder's names, queries and keys in its convention of rotation; unknown names stay as they are.
+    """Put the tensors under the decoder's names, queries and keys in its convention of rotation; unknown names stay.
 
     ValueError where positions turn in another way than rope's (what was learned is of no other one), where logits were
     given a temperature, and for a single number in place of rows.
@@ -80,28 +80,28 @@ def own(tensors: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
 
 
 def notes(model: ModelSettings) -> list[str]:
-    """What sets this model apart from the one that was trained, whatever the names say."""
-    found = ["parameter-golf trains over rows that run across documents; here attention ends at a document's start"]
+    """Say what sets this model apart from the one that was trained, whatever the names say."""
+    texts = ["parameter-golf trains over rows that run across documents; here attention ends at a document's start"]
     if abs(model["norm_eps"] - EPS) > 1e-3 * EPS:
-        found.append(f"parameter-golf trains with norm_eps = {EPS:.8g}, this study has {model['norm_eps']:g}")
-    return found
+        texts.append(f"parameter-golf trains with norm_eps = {EPS:.8g}, this study has {model['norm_eps']:g}")
+    return texts
 
 
 def _in_list(
     place: str, part: str, ends: tuple[str, ...], name: str, tensor: Tensor, decoder: Decoder
 ) -> dict[str, Tensor]:
-    """The parameter of a lever below `place` + `part`, one row for each of our tensors; its own name where there is none."""
+    """Find the parameter of a lever below `place` + `part`, one row for each of our tensors; else its own name."""
     known = {n: p for n, p in decoder.named_parameters() if n.startswith(f"{place}{part}.")}
-    found = [next((n for n in known if n.endswith(f".{end}")), "") for end in ends]
+    names = [next((n for n in known if n.endswith(f".{end}")), "") for end in ends]
     if len(ends) > 1 and tensor.dim() == 0:
         fault = f"{name} is a single number, where parameter-golf has {len(ends)} rows"
         raise ValueError(f"{fault}; give the trained weights as they were saved")
     rows = tensor.unbind(0) if len(ends) > 1 else (tensor,)
-    if not all(found) or len(rows) != len(ends):
+    if not all(names) or len(rows) != len(ends):
         return {name: tensor}
-    if tensor.shape == (1,) and known[found[0]].dim() == 0:
+    if tensor.shape == (1,) and known[names[0]].dim() == 0:
         rows = (tensor[0],)
-    return dict(zip(found, rows))
+    return dict(zip(names, rows))
 
 
 def _no_temperature(value: Tensor) -> None:
@@ -113,7 +113,7 @@ def _no_temperature(value: Tensor) -> None:
 
 
 def _halves(weight: Tensor, decoder: Decoder, layer: int) -> Tensor:
-    """Rows of every head with the two halves of the rotated channels exchanged."""
+    """Exchange the two halves of the rotated channels in the rows of every head."""
     attn = decoder.stack()[layer].attn
     if not attn.position.turns:
         return weight

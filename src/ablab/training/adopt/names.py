@@ -19,7 +19,7 @@ HEAD, EMBEDDING = "lm_head.weight", "embed.weight"
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under names without those of wrappers. ValueError, with the cure, where FSDP has joined parameters to
+    """Return the tensors under names without those of wrappers. ValueError, with the cure, where FSDP has joined parameters to
     flat ones, or two names become one and their tensors differ."""
     if flat := [name for name in tensors if name.rsplit(".", 1)[-1].startswith(FLAT)]:
         raise ValueError(
@@ -29,18 +29,18 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {name: [part for part in name.split(".") if part not in INSIDE] for name in tensors}
     while first := next((word for word in BEFORE if names and all(p[0] == word and p[1:] for p in names.values())), ""):
         names = {name: parts[1:] for name, parts in names.items() if parts[0] == first}
-    found: dict[str, Tensor] = {}
+    own_tensors: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for name, parts in names.items():
         own = ".".join(parts)
-        if own in found and not _equal(found[own], tensors[name]):
+        if own in own_tensors and not _equal(own_tensors[own], tensors[name]):
             raise ValueError(f"holds {own} twice and not alike, as {origin[own]} and {name}; save one of them")
-        found[own], origin[own] = tensors[name], name
-    return found
+        own_tensors[own], origin[own] = tensors[name], name
+    return own_tensors
 
 
 def fitted(tensors: dict[str, Tensor], wanted: Collection[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors without what a program's object has put before the model's names, and a note of what was left over.
+    """Return the tensors without what a program's object has put before the model's names, and a note of what was left over.
 
     That is the one prefix under which all `wanted` names stand (a tied model's head may stand outside of it). They are
     returned as they are where none has all, or the bare names fit. What else stands under the prefix stays: it may be a part
@@ -58,23 +58,23 @@ def fitted(tensors: dict[str, Tensor], wanted: Collection[str]) -> tuple[dict[st
     if not fitting:
         return tensors, []
     [before] = fitting
-    found = {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
+    inner = {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
     others = [name for name in tensors if not name.startswith(before)]
-    if HEAD in others and HEAD not in found:
-        found[HEAD] = tensors[HEAD]
+    if HEAD in others and HEAD not in inner:
+        inner[HEAD] = tensors[HEAD]
         others.remove(HEAD)
     left = f", {len(others):,} other{'s' if len(others) > 1 else ''} left ({_few(others)})" if others else ""
-    return found, [f"its names begin with '{before}', taken off{left}"]
+    return inner, [f"its names begin with '{before}', taken off{left}"]
 
 
 def closest(missing: Collection[str], names: Collection[str]) -> str:
-    """Names of a file that end as the missing ones do, or are nearly alike; "" where there are none."""
-    found = []
+    """List the names of a file that end as the missing ones do, or are nearly alike; "" where there are none."""
+    pairs = []
     for name in sorted(missing)[:SHOWN]:
         same = sorted((other for other in names if other.endswith(f".{name}")), key=len)
         if alike := same[:1] or get_close_matches(name, names, 1, 0.75):
-            found.append(f"{alike[0]} for {name}")
-    return ", ".join(found)
+            pairs.append(f"{alike[0]} for {name}")
+    return ", ".join(pairs)
 
 
 def _few(names: Collection[str]) -> str:
@@ -82,7 +82,7 @@ def _few(names: Collection[str]) -> str:
 
 
 def without_copies(tensors: dict[str, Tensor], tied: bool) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors without the copy of the embedding that a tied head is saved as, and a note about it.
+    """Return the tensors without the copy of the embedding that a tied head is saved as, and a note about it.
 
     ValueError, with the cure, where the two differ, or where the model has a head of its own and the file has none.
     """

@@ -24,7 +24,7 @@ _TO_MARK = {"APPENDS", "SETITEMS", "ADDITEMS"}
 
 
 def in_zip(archive: zipfile.ZipFile, size: int) -> str:
-    """What is wrong with the zip that torch.save wrote, of a file of `size` bytes; "" for nothing."""
+    """Say what is wrong with the zip that torch.save wrote, of a file of `size` bytes; "" for nothing."""
     entries = archive.infolist()
     if any(one.compress_type != zipfile.ZIP_STORED for one in entries):
         return "is a compressed zip, which torch.save does not write"
@@ -39,12 +39,12 @@ def in_zip(archive: zipfile.ZipFile, size: int) -> str:
 
 
 def in_legacy(file: BinaryIO) -> str:
-    """The same of an old file, whose storages lie behind its pickles."""
+    """Say the same of an old file, whose storages lie behind its pickles."""
     return next((said for _ in range(1 + PARTS) if (said := endless(file))), "")
 
 
 def endless(file: IO[bytes]) -> str:
-    """What is wrong with the next pickle of a file; "" for nothing. ValueError where it is none."""
+    """Say what is wrong with the next pickle of a file; "" for nothing. ValueError where it is none."""
     stack, memo = list[int](), dict[int, int]()
     for step, (op, told, _) in enumerate(pickletools.genops(file)):
         if step > MOST_STEPS:

@@ -23,7 +23,7 @@ _GIVE = "give safetensors, or what torch.save wrote"
 
 
 def strange(path: Path) -> Fault | None:
-    """What `path` is instead of weights, and how to make weights of it; None for what should be opened."""
+    """Say what `path` is instead of weights, and how to make weights of it; None for what should be opened."""
     place = str(path)
     if path.is_dir():
         return Fault(place, *_folder(path))
@@ -33,23 +33,23 @@ def strange(path: Path) -> Fault | None:
         return Fault(place, *_folder(path.parent))
     if path.suffix == ".distcp":
         return Fault(place, f"is one shard of a DCP checkpoint: {_folder(path.parent)[0]}", _folder(path.parent)[1])
-    found = kind_of(path) or answer(path)
-    if path.suffix == ".onnx" and found is None:
+    kind = kind_of(path) or answer(path)
+    if path.suffix == ".onnx" and kind is None:
         return Fault(place, "is an ONNX graph", "give the weights that it was exported from")
-    if found is None or found.name in ("pickle", "cut zip", "safetensors"):
+    if kind is None or kind.name in ("pickle", "cut zip", "safetensors"):
         return None
-    if found.name == "torch":
+    if kind.name == "torch":
         return Fault(place, "is a TorchScript program", "save the state_dict of the module") if _script(path) else None
-    if found.name == "npz":
+    if kind.name == "npz":
         cure = f'save its arrays as safetensors: python -P -c "{_ARRAYS}" {shlex.quote(place)} NEW.safetensors'
-        return Fault(place, found.what, cure)
-    if found.name == "gguf":
+        return Fault(place, kind.what, cure)
+    if kind.name == "gguf":
         return Fault(place, "is a GGUF file (llama.cpp's)", "give the weights it was made from, as safetensors")
-    return Fault(place, found.what, found.cure if found.name in ANYWHERE else _GIVE)
+    return Fault(place, kind.what, kind.cure if kind.name in ANYWHERE else _GIVE)
 
 
 def weights_at(path: Path) -> Path:
-    """`path`. CheckFailed where it is something else than weights."""
+    """Return `path`. CheckFailed where it is something else than weights."""
     if (other := strange(path)) is not None:
         raise CheckFailed(other)
     return path

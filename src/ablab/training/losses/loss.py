@@ -15,5 +15,5 @@ class Loss(Sized):
     spans: ClassVar[bool] = False  # it needs data whose tokens lie in spans
 
     def weigh(self, targets_BT: Tensor, spans_BT: Tensor) -> tuple[Tensor | None, float]:
-        """The weight of each target (None: 1) and what the weighted sum of nats is divided by. Targets of -1 are not scored."""
+        """Return the weight of each target (None: 1) and the divisor of the sum of nats. Targets of -1 are not scored."""
         return None, float(max(1, int((targets_BT >= 0).sum())))

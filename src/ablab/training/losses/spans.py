@@ -39,11 +39,11 @@ class Spans(Loss):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """Groups of one row, where there are groups: a miniature's batch has fewer rows."""
+        """Return groups of one row, where there are groups: a miniature's batch has fewer rows."""
         return {"group_rows": min(1, value_of(choice, "group_rows", int))}
 
     def weigh(self, targets_BT: Tensor, spans_BT: Tensor) -> tuple[Tensor | None, float]:
-        """The weight of each target (fp64; 0 where there is none) and 1: the loss is the weighted sum of nats.
+        """Return the weight of each target (fp64; 0 where there is none) and 1: the loss is the weighted sum of nats.
 
         ValueError where the rows of the batch are no multiple of `group_rows`.
         """

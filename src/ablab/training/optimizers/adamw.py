@@ -48,7 +48,7 @@ class AdamW(Optimizer):
         self.rates = Rates(lr, decay, lr, decay, by_role)
 
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
-        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
+        """Build the optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
 
         Raises ValueError where parameters and roles do not name the same things.
         """

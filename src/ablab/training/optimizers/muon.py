@@ -50,15 +50,15 @@ class Muon(Orthogonalised):
         self.momentum, self.momentum_warmup, self.row_normalise = momentum, momentum_warmup, row_normalise
 
     def state(self, rows: int, cols: int) -> dict[str, tuple[int, ...]]:
-        """What is remembered of one matrix: B."""
+        """Return the shape of what is remembered of one matrix: B."""
         return {"momentum": (rows, cols)}
 
     def shrink(self, lr: float, decay: float, rows: int, cols: int) -> tuple[float, bool]:
-        """The share of W that decay takes in one step; of every entry alike."""
+        """Return the share of W that decay takes in one step; of every entry alike."""
         return lr * decay, False
 
     def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
-        """The scaled O of a stack of gradients."""
+        """Compute the scaled O of a stack of gradients."""
         _, rows, cols = grad_nRC.shape
         momentum = self.momentum
         if self.momentum_warmup is not None:

@@ -96,11 +96,11 @@ class NorMuon(Orthogonalised):
         self.long_side, self.rms = second_moment.over == "long_side", rescale == "rms"
 
     def state(self, rows: int, cols: int) -> dict[str, tuple[int, ...]]:
-        """What is remembered of one matrix: M and V."""
+        """Return the shapes of what is remembered of one matrix: M and V."""
         return {"momentum": (rows, cols), "second": (rows, 1) if self._by_rows(rows, cols) else (1, cols)}
 
     def __call__(self, grad_nRC: Tensor, state: Mapping[str, Tensor], spent: float) -> Tensor:
-        """The rescaled O' of a stack of gradients."""
+        """Compute the rescaled O' of a stack of gradients."""
         _, rows, cols = grad_nRC.shape
         moment, second = state["momentum"], state["second"]
         moment.lerp_(grad_nRC, 1 - self.momentum)
@@ -120,7 +120,7 @@ class NorMuon(Orthogonalised):
         return o_nRC.mul_(length_n11 / root)
 
     def shrink(self, lr: float, decay: float, rows: int, cols: int) -> tuple[float, bool]:
-        """The share of W that decay takes in one step, and whether only where the step shrinks W too."""
+        """Return the share of W that decay takes in one step, and whether only where the step shrinks W too."""
         if self.decay_form == "modded":
             return lr * lr * decay * max(1.0, rows / cols) ** 0.5, True
         return lr * decay, self.decay_form == "cautious"

@@ -18,16 +18,16 @@ class Optimizer(Sized):
     rates: Rates
 
     def rule(self, role: str, ndim: int = 2) -> RoleRates:
-        """Peak learning rate and decay of a role."""
+        """Return peak learning rate and decay of a role."""
         return self.rates.rule(role, ndim)
 
     def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, Ruled]:
-        """Role, peak learning rate and decay of every parameter: what `ablab check` prints."""
+        """Return role, peak learning rate and decay of every parameter: what `ablab check` prints."""
         return self.rates.rules(parameters, roles)
 
     @abstractmethod
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> torch.optim.Optimizer:
-        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
+        """Build the optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
 
         Any of torch's will do; one that looks for gradients that are not finite is `ablab.training.roles.Guarded`. Raises
         ValueError where parameters and roles do not name the same things.

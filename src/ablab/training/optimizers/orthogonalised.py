@@ -72,11 +72,11 @@ class Orthogonalised(Optimizer, Update):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """Without `products`: a miniature is in fp64, where they do not act, and an arm of them is not inert for that."""
+        """Leave out `products`: a miniature is in fp64, where they do not act; an arm of them is not inert for that."""
         return {"orthogonaliser": {**value_of(choice, "orthogonaliser", dict[str, object]), "products": None}}
 
     def build(self, parameters: Mapping[str, nn.Parameter], roles: Mapping[str, str]) -> Matrices:
-        """The optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
+        """Build the optimizer over `parameters`, each exactly once; every group keeps its peak rate as `peak`.
 
         Raises ValueError where parameters and roles do not name the same things.
         """

@@ -50,17 +50,17 @@ class FakeQuant(Qat):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """Early enough for a few steps."""
+        """Return settings that begin early enough for a few steps."""
         return {"start": min(value_of(choice, "start", float), LATEST)}
 
     def chosen(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> list[str]:
-        """Names of the parameters that are rounded."""
+        """List the names of the parameters that are rounded."""
         return [name for name, p in parameters.items() if p.dim() >= 2 and roles[name] in ROLES[self.tensors]]
 
     def acts(self, spent: float) -> bool:
-        """Whether a step that begins after this fraction of training is rounded."""
+        """Tell whether a step that begins after this fraction of training is rounded."""
         return spent >= self.start
 
     def round(self, weight: Tensor) -> Tensor:
-        """What the forward pass sees of a chosen weight (..., rows, columns)."""
+        """Round a chosen weight (..., rows, columns) to what the forward pass sees."""
         return rounded(weight, self.bits, sigmas=self.sigmas)

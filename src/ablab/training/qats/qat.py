@@ -13,13 +13,13 @@ class Qat(Sized):
     """The forward pass sees the weights as they are."""
 
     def chosen(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> list[str]:
-        """Names of the parameters that are rounded."""
+        """List the names of the parameters that are rounded."""
         return []
 
     def acts(self, spent: float) -> bool:
-        """Whether a step that begins after this fraction of training is rounded."""
+        """Tell whether a step that begins after this fraction of training is rounded."""
         return False
 
     def round(self, weight: Tensor) -> Tensor:
-        """What the forward pass sees of a chosen weight (..., rows, columns)."""
+        """Round a chosen weight (..., rows, columns) to what the forward pass sees."""
         return weight

@@ -30,12 +30,12 @@ class Cosine(Schedule):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """Long enough for a step, where there is a warm-up at all."""
+        """Return settings long enough for a step, where there is a warm-up at all."""
         warmup = value_of(choice, "warmup", float)
         return {"warmup": warmup and max(warmup, LEAST)}
 
     def factor(self, progress: float) -> float:
-        """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
+        """Return what every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress = {progress} is outside [0, 1]")
         if progress < self.warmup:

@@ -9,5 +9,5 @@ class Schedule(Sized):
     """Every learning rate stays at its peak."""
 
     def factor(self, progress: float) -> float:
-        """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
+        """Return what every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
         return 1.0

@@ -42,7 +42,7 @@ class Wsd(Schedule):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """Long enough for a step, where there is a warm-up or a warm-down at all."""
+        """Return settings long enough for a step, where there is a warm-up or a warm-down at all."""
         warmup, warmdown = value_of(choice, "warmup", float), value_of(choice, "warmdown", float)
         warmup = warmup and max(warmup, LEAST)
         if warmdown and warmup > 1 - LEAST:
@@ -50,7 +50,7 @@ class Wsd(Schedule):
         return {"warmup": warmup, "warmdown": warmdown and min(1 - warmup, max(warmdown, LEAST))}
 
     def factor(self, progress: float) -> float:
-        """What every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
+        """Return what every learning rate is multiplied by when the fraction `progress` in [0, 1] of the budget is spent."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress = {progress} is outside [0, 1]")
         if progress < self.warmup:

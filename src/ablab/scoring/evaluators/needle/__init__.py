@@ -48,7 +48,7 @@ class Needle(Evaluator):
 
     @staticmethod
     def miniature(choice: Choice, long: float) -> Choice:
-        """The settings for a shorter seq_len: its own default lengths and lags, few items, and budgets that pay for them."""
+        """Return the settings for a shorter seq_len: its own default lengths and lags, few items, and budgets that suffice."""
         natural_tokens = None if choice["natural_tokens"] else choice["natural_tokens"]
         return {
             "lengths": None, "lags": None, "items": 2, "tokens_budget": None, "natural_tokens": natural_tokens, "short": None
@@ -87,11 +87,11 @@ class Needle(Evaluator):
         self.items, self.candidates, self.lags, self.tokens_budget = items, candidates, lags, tokens_budget
 
     def fit(self, settings: Settings, corpus: Corpus, model: Decoder | None = None) -> None:
-        """ValueError where a length, lag or window does not fit seq_len, or a budget does not pay for two items."""
+        """Refuse a length, lag or window that does not fit seq_len, or a budget that does not pay for two items."""
         self._cells(settings["model"]["seq_len"], corpus)
 
     def _cells(self, seq_len: int, corpus: Corpus) -> tuple[passkey.Phrase, list[int], list[int], int, int, int, int]:
-        """The needle's words, lengths, lags, items of each, a short window and the budget of ordinary text."""
+        """Return the needle's words, lengths, lags, items of each, a short window and the budget of ordinary text."""
         phrase = passkey.phrase_of(lambda text: corpus.tokenizer.encode(text)[0].tolist(), self.candidates)
         lengths, lags = self._lengths(seq_len, phrase), self._lags(seq_len)
         return phrase, lengths, lags, *self._afford(lengths, lags, seq_len), *self._natural(seq_len)
@@ -106,7 +106,7 @@ class Needle(Evaluator):
         precision: str,
         ledger: Ledger | None = None,
     ) -> Scores:
-        """Scores without documents; what was found is in `extra`. Neither `seed` (no run has items of its own) nor `ledger`
+        """Score without documents; the results are in `extra`. Neither `seed` (no run has items of its own) nor `ledger`
         (no target of the text is scored) is used.
 
         Raises ValueError where a length, lag or window does not fit seq_len, or a budget does not pay for two items.
@@ -198,7 +198,7 @@ class Needle(Evaluator):
         return list(self.lags)
 
     def _natural(self, seq_len: int) -> tuple[int, int]:
-        """Tokens of a short window, and the budget of the two tiers of ordinary text."""
+        """Return the tokens of a short window, and the budget of the two tiers of ordinary text."""
         short = self.short or max(1, min(SHORT, seq_len // 4))
         if short >= seq_len:
             raise ValueError(f"short = {short} is no part of seq_len {seq_len}; give 1 to {seq_len - 1}")
@@ -212,7 +212,7 @@ class Needle(Evaluator):
         return short, budget
 
     def _afford(self, lengths: list[int], lags: list[int], seq_len: int) -> tuple[int, int]:
-        """Items per passkey cell and per lag: a fifth of the budget goes to the copies, the rest to the passkey."""
+        """Return items per passkey cell and per lag: a fifth of the budget goes to the copies, the rest to the passkey."""
         budget = self.tokens_budget or _budget(seq_len)
         one, copy = sum(lengths) * (len(self.depths) + 1), induction.cost(lags, seq_len)
         count, copies = min(self.items, budget * 4 // 5 // one), min(self.items, budget // 5 // copy)
@@ -229,7 +229,7 @@ def _budget(seq_len: int) -> int:
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95% interval of a share (1927)."""
+    """Compute Wilson's 95% interval of a share (1927)."""
     share, square = hits / trials, z * z / trials
     middle = share + square / 2
     spread = z * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
@@ -237,6 +237,6 @@ def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def local_reach(model: ModelSettings) -> int:
-    """How far windowed layers alone carry information: longer lags need a layer that sees everything."""
+    """Return how far windowed layers alone carry information: longer lags need a layer that sees everything."""
     windows = [model["kinds"][letter]["window"] for letter in model["layers"]]
     return sum(window - 1 for window in windows if window is not None)

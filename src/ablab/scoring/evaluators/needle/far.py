@@ -17,7 +17,7 @@ from ablab.scoring.evaluators.needle import gain, natural
 def measure(
     model: Decoder, corpus: Corpus, seq_len: int, short: int, budget: int, device: torch.device
 ) -> dict[str, object]:
-    """{"natural", "gain"}: half of the budget of tokens goes to rows of seq_len, half to windows of `short`.
+    """Measure {"natural", "gain"}: half of the budget of tokens goes to rows of seq_len, half to windows of `short`.
 
     Nats saved, positive where far context helps. The bins of gain have equally many windows each, so that its mean is not
     that of the text.
@@ -42,8 +42,8 @@ def measure(
 
 
 def _nats(model: Decoder, corpus: Corpus, cuts: list[Cut], width: int, device: torch.device) -> list[np.ndarray]:
-    """Nats of the scored inputs of each cut; NaN where the text says that a target is not scored."""
-    found = [np.full(cut.stop - cut.first, np.nan) for cut in cuts]
+    """Compute the nats of the scored inputs of each cut; NaN where the text says that a target is not scored."""
+    nats = [np.full(cut.stop - cut.first, np.nan) for cut in cuts]
     step = max(1, FORWARD_TOKENS // width)
     for at in range(0, len(cuts), step):
         here = cuts[at : at + step]
@@ -52,5 +52,5 @@ def _nats(model: Decoder, corpus: Corpus, cuts: list[Cut], width: int, device: t
         row_N = batch.at_N // batch.tokens_BT.shape[1]
         for row, cut in enumerate(here):
             own = row_N == row
-            found[at + row][batch.offset_N[own] - (cut.first - cut.start)] = nats_N[own]
-    return found
+            nats[at + row][batch.offset_N[own] - (cut.first - cut.start)] = nats_N[own]
+    return nats

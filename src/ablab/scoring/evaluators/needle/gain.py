@@ -13,12 +13,12 @@ KEY = 2.0  # nats: a token that the far context makes so much cheaper hangs on i
 
 
 def run_of(seq_len: int, short: int) -> int:
-    """Targets scored at the end of one short window: short tokens of context for the last, one less for each before it."""
+    """Count the targets at the end of a short window: short tokens of context for the last, one less for each before it."""
     return max(1, min(short // 16, seq_len - short))
 
 
 def positions(seq_len: int, short: int) -> list[int]:
-    """Edges of the bins of places: short, 2 short, 4 short, ... seq_len."""
+    """Return the edges of the bins of places: short, 2 short, 4 short, ... seq_len."""
     edges, edge = [short], 2 * short
     while edge < seq_len:
         edges.append(edge)
@@ -27,12 +27,12 @@ def positions(seq_len: int, short: int) -> list[int]:
 
 
 def windows_of(corpus: Corpus, rows: list[Cut], seq_len: int, short: int, count: int) -> list[tuple[int, Cut]]:
-    """`count` short windows, each with the number of its row; the bins of places take turns, then the rows.
+    """Choose `count` short windows, each with the number of its row; the bins of places take turns, then the rows.
 
     A window is the `short` inputs that end in its run. Rows that are no longer than a short window have none.
     """
     draw = rng.stream(0, "probe", corpus.key, "gain", seq_len, short)
-    edges, run, found = positions(seq_len, short), run_of(seq_len, short), []
+    edges, run, windows = positions(seq_len, short), run_of(seq_len, short), []
     long = [i for i, row in enumerate(rows) if row.stop - row.start >= short + run]
     for number in range(count if long else 0):
         i = long[number // (len(edges) - 1) % len(long)]
@@ -42,8 +42,8 @@ def windows_of(corpus: Corpus, rows: list[Cut], seq_len: int, short: int, count:
         if low > high:  # the row does not reach this bin
             low, high = short, last
         place = rows[i].start + int(draw.integers(low, high + 1))
-        found.append((i, Cut(rows[i].document, place + run - short, place + run, place)))
-    return found
+        windows.append((i, Cut(rows[i].document, place + run - short, place + run, place)))
+    return windows
 
 
 def gain(
@@ -53,7 +53,7 @@ def gain(
     short_WN: list[np.ndarray],
     edges: list[int],
 ) -> dict[str, object]:
-    """Nats with the last tokens alone less nats with everything, by place in the row; positive where far context helps.
+    """Compute nats with the last tokens alone less nats with everything, by place in the row; positive where far context helps.
 
     full_RT: nats of each row by input; short_WN: of each window's run.
     """
@@ -65,7 +65,7 @@ def gain(
         places[i].append(at_N)
     saved = [np.concatenate(each) if each else np.zeros(0) for each in values]
     at = [np.concatenate(each) if each else np.zeros(0, np.int64) for each in places]
-    found = means(saved, [np.searchsorted(edges, x, side="right") - 1 for x in at], len(edges) - 1)
+    binned = means(saved, [np.searchsorted(edges, x, side="right") - 1 for x in at], len(edges) - 1)
     every = np.concatenate(saved) if saved else np.zeros(0)
     every = every[~np.isnan(every)]
-    return {"positions": edges, **found, "key_share": float((every > KEY).mean()) if len(every) else None}
+    return {"positions": edges, **binned, "key_share": float((every > KEY).mean()) if len(every) else None}

@@ -28,47 +28,47 @@ class Hits:
 
 
 def excerpt(corpus: Corpus) -> Corpus:
-    """The first documents of about TEXT tokens; they are in the order of their hashes."""
+    """Take the first documents of about TEXT tokens; they are in the order of their hashes."""
     documents = int(np.searchsorted(corpus.valid.starts[1:], TEXT, side="right"))
     return dataclasses.replace(corpus, valid=corpus.valid.first(min(max(1, documents), len(corpus.valid))))
 
 
 def rows_of(corpus: Corpus, seq_len: int, rows: int) -> list[Cut]:
-    """At most `rows` pieces of seq_len inputs, one a document, the longest first; equal for every arm and seed."""
+    """Choose at most `rows` pieces of seq_len inputs, one a document, the longest first; equal for every arm and seed."""
     draw = rng.stream(0, "probe", corpus.key, "natural", seq_len)
     inputs = np.diff(corpus.valid.starts) - 1
     order = np.lexsort((draw.permutation(len(inputs)), -np.minimum(inputs, seq_len)))
-    found = []
+    cuts = []
     for document in order[:rows].tolist():
         length = int(inputs[document])
         start = int(draw.integers(max(0, length - seq_len) + 1))
         if length > 0:
-            found.append(Cut(document, start, min(start + seq_len, length), start))
-    return found
+            cuts.append(Cut(document, start, min(start + seq_len, length), start))
+    return cuts
 
 
 def hits_of(corpus: Corpus, rows: list[Cut]) -> list[Hits]:
-    """The hits of every row."""
+    """Find the hits of every row."""
     valid = corpus.valid
     pairs = _pairs(valid.tokens, corpus.vocab_size)
     ends = valid.starts[1:-1] - 1
     pairs[ends[(ends >= 0) & (ends < len(pairs))]] = -1  # of two documents
     names, counts = np.unique(pairs, return_counts=True)
-    most, found = RARE * len(valid.tokens), []
+    most, hits = RARE * len(valid.tokens), []
     for row in rows:
         begin, end = (int(x) for x in valid.starts[row.document : row.document + 2])
         own, own_counts = np.unique(pairs[begin : end - 1], return_counts=True)
         here = pairs[begin + row.start : begin + row.stop]
         elsewhere = counts[np.searchsorted(names, here)] - own_counts[np.searchsorted(own, here)]
-        found.append(_repeats(here, elsewhere <= most))
-    return found
+        hits.append(_repeats(here, elsewhere <= most))
+    return hits
 
 
 def _pairs(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-    """A number for every two neighbouring tokens."""
+    """Number every two neighbouring tokens."""
     wide = tokens.astype(np.int64)
-    found: np.ndarray = wide[:-1] * vocab_size + wide[1:]
-    return found
+    numbers: np.ndarray = wide[:-1] * vocab_size + wide[1:]
+    return numbers
 
 
 def _repeats(pairs_T: np.ndarray, rare_T: np.ndarray) -> Hits:
@@ -83,7 +83,7 @@ def _repeats(pairs_T: np.ndarray, rare_T: np.ndarray) -> Hits:
 
 
 def distances(seq_len: int) -> list[int]:
-    """Edges of the bins of distance: 1, 16, 64, 256, ... seq_len."""
+    """Return the edges of the bins of distance: 1, 16, 64, 256, ... seq_len."""
     edges, edge = [1], 16
     while edge < seq_len:
         edges.append(edge)
@@ -92,7 +92,7 @@ def distances(seq_len: int) -> list[int]:
 
 
 def recall(nats_RT: list[np.ndarray], hits: list[Hits], edges: list[int]) -> dict[str, object]:
-    """Nats saved at hits against the first time of the same pair, by distance: means, standard errors, counts, nats there."""
+    """Measure nats saved at hits against the first time of the pair, by distance: means, standard errors, counts, nats."""
     saved = [nats_T[h.first_N] - nats_T[h.at_N] for nats_T, h in zip(nats_RT, hits)]
     bins = [np.searchsorted(edges, h.distance_N, side="right") - 1 for h in hits]
     there = means([nats_T[h.at_N] for nats_T, h in zip(nats_RT, hits)], bins, len(edges) - 1)
@@ -100,7 +100,7 @@ def recall(nats_RT: list[np.ndarray], hits: list[Hits], edges: list[int]) -> dic
 
 
 def means(values_R: list[np.ndarray], bins_R: list[np.ndarray], n_bins: int) -> dict[str, object]:
-    """Mean, standard error over rows (tokens of a row hang together) and count of each bin, and of all; NaN is left out.
+    """Compute mean, standard error over rows (tokens of a row hang together) and count of each bin, and of all, without NaN.
 
     A mean is None where a bin is empty, an error where fewer than two rows are in it.
     """

@@ -40,7 +40,7 @@ class Phrase:
 
 
 def phrase_of(encode: Callable[[str], Sequence[int]], candidates: int) -> Phrase:
-    """The first template with `candidates` values that are one token inside it, with the same tokens around them.
+    """Choose the first template with `candidates` values that are one token inside it, with the same tokens around them.
 
     Raises ValueError where no template has that many under this tokenizer.
     """
@@ -83,7 +83,7 @@ def items_of(
     items: int,
     key: str,
 ) -> Items:
-    """Items of one length. One haystack, value and set of candidates serves every depth; item i has its own stream.
+    """Make items of one length. One haystack, value and set of candidates serves every depth; item i has its own stream.
 
     Depth d puts the needle after round(d * hay) tokens of text; the row without it has more text instead, so that the
     query stands at the same place.
@@ -106,7 +106,7 @@ def items_of(
 
 
 def ranked(model: Decoder, items: Items, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds and hits, (items, depths + 1): log p(true) - log mean p(distractors); true is the likeliest candidate."""
+    """Compute log-odds and hits, (items, depths + 1): log p(true) - log mean p(distractors); true is the likeliest one."""
     count, places, length = items.rows_IDT.shape
     flat = items.rows_IDT.reshape(-1, length)
     step = max(1, FORWARD_TOKENS // length)

@@ -25,7 +25,7 @@ GPU_TOKENS = 32_768  # of one forward and backward pass; on the CPU as many as a
 
 
 def n_chunks(lengths: list[int], seq_len: int, stride: int, chunk: int) -> int:
-    """Chunks of the text: one more than the number of the last window's."""
+    """Count the chunks of the text: one more than the number of the last window's."""
     for document in range(len(lengths) - 1, -1, -1):
         if lengths[document]:
             last = n_windows(lengths[document], seq_len, stride) - 1
@@ -35,7 +35,7 @@ def n_chunks(lengths: list[int], seq_len: int, stride: int, chunk: int) -> int:
 
 
 def chunks(lengths: list[int], seq_len: int, stride: int, chunk: int) -> Iterator[list[Cut]]:
-    """The windows in the text's order, by the chunk that holds the first token that each scores."""
+    """Yield the windows in the text's order, by the chunk that holds the first token that each scores."""
     before = [0, *itertools.accumulate(lengths)]
 
     def number(cut: Cut) -> int:
@@ -46,7 +46,7 @@ def chunks(lengths: list[int], seq_len: int, stride: int, chunk: int) -> Iterato
 
 
 def learned(cuts: Iterable[Cut], seq_len: int) -> Iterator[Cut]:
-    """What is learned from after these windows are scored: all that they scored, in windows of seq_len without overlap."""
+    """Yield what is learned from after these windows are scored: all that they scored, in windows of seq_len, no overlap."""
     for document, several in itertools.groupby(cuts, lambda cut: cut.document):
         own = list(several)
         for start in range(own[0].first, own[-1].stop, seq_len):
@@ -54,12 +54,12 @@ def learned(cuts: Iterable[Cut], seq_len: int) -> Iterator[Cut]:
 
 
 def cosine(number: int, count: int) -> float:
-    """0.5 (1 + cos(pi c / (C - 1))): 1 for the first chunk, 0 for the last."""
+    """Return 0.5 (1 + cos(pi c / (C - 1))): 1 for the first chunk, 0 for the last."""
     return 0.5 * (1 + math.cos(math.pi * number / max(1, count - 1)))
 
 
 def movable(model: Decoder, freeze: Sequence[str]) -> dict[str, nn.Parameter]:
-    """The parameters that adapt; the others' gradients are switched off. ValueError where `freeze` names nothing, or all."""
+    """Return the parameters that adapt; others' gradients are switched off. ValueError where `freeze` names none, or all."""
     names, moving = moved(model, freeze), {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -69,7 +69,7 @@ def movable(model: Decoder, freeze: Sequence[str]) -> dict[str, nn.Parameter]:
 
 
 def moved(model: Decoder, freeze: Sequence[str]) -> set[str]:
-    """Names of the parameters that adapt; the model is left alone. ValueError as in `movable`."""
+    """Name the parameters that adapt; the model is left alone. ValueError as in `movable`."""
     roles = model.roles()
     for word in freeze:
         if word not in roles.values() and not any(name.startswith(word) for name in roles):
@@ -77,14 +77,14 @@ def moved(model: Decoder, freeze: Sequence[str]) -> set[str]:
             raise ValueError(
                 f"freeze: '{word}' is no role and begins no parameter's name; roles: {known}; names: {next(iter(roles))}, ..."
             )
-    found = {
+    names = {
         name
         for name, _ in model.named_parameters()
         if not any(roles[name] == word or name.startswith(word) for word in freeze)
     }
-    if not found:
+    if not names:
         raise ValueError("freeze leaves nothing to adapt; take something out of it")
-    return found
+    return names
 
 
 def split(
@@ -94,7 +94,7 @@ def split(
     batch_tokens: int | None,
     moving: dict[str, nn.Parameter],
 ) -> list[list[CutRows]]:
-    """Steps over the cuts in their order: each at most `batch_tokens` inputs (None: all), in batches that fit a pass."""
+    """Split the cuts into steps, in order: each at most `batch_tokens` inputs (None: all), in batches that fit a pass."""
     device = next(iter(moving.values())).device
     tokens = GPU_TOKENS if device.type == "cuda" else inference.FORWARD_TOKENS
     steps, room = list[list[Cut]](), 0
@@ -127,7 +127,7 @@ class Descent:
         self.optimizer = torch.optim.SGD(self.moving, lr=0.0, momentum=momentum, fused=True)
 
     def learn(self, steps: list[list[CutRows]], lr: float, epochs: int) -> str:
-        """`epochs` times over the steps; why it stopped, or nothing."""
+        """Learn `epochs` times over the steps; returns why it stopped, or nothing."""
         self.optimizer.param_groups[0]["lr"] = lr
         for _ in range(epochs):
             for step in steps:
@@ -159,7 +159,7 @@ class Descent:
 
 
 def loss_of(model: Decoder, hidden_ND: Tensor, targets_N: np.ndarray) -> Tensor:
-    """-log p of each target, with gradients."""
+    """Compute -log p of each target, with gradients."""
     targets = torch.from_numpy(targets_N).to(hidden_ND.device)
     if len(targets_N) * model.head_weight.shape[0] <= AT_ONCE:
         return F.cross_entropy(model.logits(hidden_ND), targets, reduction="none")
@@ -176,11 +176,11 @@ def scored(
     precision: str,
     ledger: Ledger | None = None,
 ) -> np.ndarray:
-    """The nats of what these windows score, handed to the ledger where one is given."""
-    device, found = model.head_weight.device, [np.zeros(0)]
+    """Compute the nats of what these windows score, and give them to the ledger where there is one."""
+    device, nats = model.head_weight.device, [np.zeros(0)]
     for batch in batches(corpus, cuts, seq_len, inference.FORWARD_TOKENS):
         with autocast(precision, str(device)):
             hidden_ND = hidden_of(model, batch, device)
             offset_N = offsets(batch.place_N - 1, seq_len, stride)
-            found.append(score(ledger, model, hidden_ND, batch, offset_N, corpus.vocab_size))
-    return np.concatenate(found)
+            nats.append(score(ledger, model, hidden_ND, batch, offset_N, corpus.vocab_size))
+    return np.concatenate(nats)

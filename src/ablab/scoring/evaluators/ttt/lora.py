@@ -94,16 +94,16 @@ class Adapters:
         self.learning: tuple[list[Tensor], torch.optim.AdamW] | None = None
 
     def _drawn(self, path: str, part: Adapter) -> list[Tensor]:
-        """A and B of every pass."""
-        found, bound = list[Tensor](), 1 / math.sqrt(part.d_in)
+        """Draw A and B of every pass."""
+        tensors, bound = list[Tensor](), 1 / math.sqrt(part.d_in)
         for turn in range(part.passes):
             draws = rng.stream(0, "ttt", "lora", path, turn).random((part.d_in, self.rank), dtype=np.float32)
-            found += [torch.from_numpy((2 * draws - 1) * np.float32(bound)), torch.zeros(self.rank, part.d_out)]
-        return found
+            tensors += [torch.from_numpy((2 * draws - 1) * np.float32(bound)), torch.zeros(self.rank, part.d_out)]
+        return tensors
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """The model's matrices act through their adapters inside."""
+        """Have the model's matrices act through their adapters inside."""
         try:
             for path, (linear, _) in self.linears.items():
                 linear.adapter = self.parts[path]
@@ -121,7 +121,7 @@ class Adapters:
                 block[:documents] = start
 
     def bind(self, low: int, high: int) -> None:
-        """The next forward pass has the documents low to high; gradients go to their place in the blocks."""
+        """Bind the next forward pass to the documents low to high; gradients go to their place in the blocks."""
         leaves = []
         for block, gradient in zip(self.numbers, self.gradients):
             leaf = block[low:high].requires_grad_()
@@ -132,14 +132,14 @@ class Adapters:
             part.pairs, part.met = [next(pairs) for _ in range(part.passes)], 0
 
     def learn(self, documents: int) -> None:
-        """One step of the first `documents` documents, never more than at the step before; gradients are zero after it."""
+        """Take one step of the first `documents` documents, never more than at the step before; gradients are zero after it."""
         if self.learning is None or len(self.learning[0][0]) != documents:
             self.learning = self._optimizer(documents)
         self.learning[1].step()
         torch._foreach_zero_([gradient[:documents] for gradient in self.gradients])
 
     def _optimizer(self, documents: int) -> tuple[list[Tensor], torch.optim.AdamW]:
-        """AdamW over the first documents, with the moments that they have."""
+        """Make AdamW over the first documents, with the moments that they have."""
         blocks = [block[:documents] for block in self.numbers]
         for block, gradient in zip(blocks, self.gradients):
             block.grad = gradient[:documents]
@@ -154,7 +154,7 @@ class Adapters:
 
 
 def side_by_side(size: int, documents: int, all_at_once: bool) -> int:
-    """How many documents' adapters of `size` numbers memory holds; all_at_once: ValueError where that is not all."""
+    """Count the documents whose adapters of `size` numbers memory holds; all_at_once: ValueError where that is not all."""
     most = max(1, min(documents, MOST // size))
     if all_at_once and most < documents:
         raise ValueError(
@@ -165,7 +165,7 @@ def side_by_side(size: int, documents: int, all_at_once: bool) -> int:
 
 
 def fit(model: Decoder, *, targets: Sequence[str], rank: int, given: bool, documents: int, all_at_once: bool) -> None:
-    """ValueError where adapters of this rank do not suit the model. Sizes alone are read: a skeleton will do.
+    """Refuse adapters of a rank that does not suit the model. Sizes alone are read: a skeleton will do.
 
     given: the rank was asked for; ablab's own is the same for every model, however narrow.
     """
@@ -181,12 +181,12 @@ def fit(model: Decoder, *, targets: Sequence[str], rank: int, given: bool, docum
 
 
 def matrices(model: Decoder, targets: Sequence[str]) -> dict[str, tuple[Linear, int]]:
-    """Every matrix that is adapted and how often a forward pass meets it, by path. ValueError for a target without any."""
-    found: dict[str, tuple[Linear, int]] = {}
+    """Map the path of each adapted matrix to it, and how often a pass meets it. ValueError for a target without any."""
+    adapted: dict[str, tuple[Linear, int]] = {}
     for target in targets:
         if target == "head":
             continue
-        before = len(found)
+        before = len(adapted)
         for i, layer in enumerate(model.layers):
             branch = getattr(layer, target)
             parts = {"projection": branch.projection, "o_proj": branch.o_proj} if target == "attn" else {"": branch}
@@ -194,19 +194,19 @@ def matrices(model: Decoder, targets: Sequence[str]) -> dict[str, tuple[Linear, 
                 for path, inner in part.named_modules():
                     if plain(inner):
                         full = ".".join(word for word in ("layers", str(i), target, name, path) if word)
-                        found[full] = (inner, model.order.count(i))
-        if len(found) == before:
+                        adapted[full] = (inner, model.order.count(i))
+        if len(adapted) == before:
             raise ValueError(
                 f"targets: '{target}' finds no matrix: stacked experts, routers and gates are not adapted; take it out"
             )
-    return {path: part for path, part in found.items() if part[1]}
+    return {path: part for path, part in adapted.items() if part[1]}
 
 
 def plain(module: object) -> bool:
-    """Whether a module is a matrix whose product adapters see: no gate, and no router (it has a forward of its own)."""
+    """Tell whether a module is a matrix whose product adapters see: no gate, and no router (it has a forward of its own)."""
     return isinstance(module, Linear) and not isinstance(module, Gate) and type(module).forward is Linear.forward
 
 
 def not_adapted(model: Decoder) -> int:
-    """Matrices in stacks of experts, which have no adapters."""
+    """Count the matrices in stacks of experts, which have no adapters."""
     return sum(part.weight.shape[0] for part in model.modules() if isinstance(part, Stacked))

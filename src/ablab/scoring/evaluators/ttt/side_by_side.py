@@ -43,7 +43,7 @@ class Rows:
 
 
 def groups(lengths: list[int], begin: int, end: int, most: int, *, by_length: bool) -> Iterator[list[int]]:
-    """Documents that go side by side, longest first; empty ones are left out.
+    """Yield documents that go side by side, longest first; empty ones are left out.
 
     by_length: like lengths together, which changes no score; else neighbours in the text.
     """
@@ -95,7 +95,7 @@ class SideBySide:
         return ""
 
     def _rows(self, documents: list[int], lengths: list[int], number: int) -> Iterator[tuple[int, Rows]]:
-        """Rows of chunk `number` in batches that fit a forward pass, and how many documents stand before each."""
+        """Yield rows of chunk `number` in batches that fit a forward pass, and how many documents stand before each."""
         width = min(self.seq_len, (number + 1) * self.chunk)
         tokens = GPU_TOKENS if self.device.type == "cuda" else inference.FORWARD_TOKENS
         # Logits of a batch are held at once: an adapted head has a product of its own for each document.
@@ -119,8 +119,8 @@ class SideBySide:
 
             def spread(wanted: np.ndarray) -> np.ndarray:
                 at = torch.from_numpy(np.flatnonzero(scored)[wanted]).to(self.device)
-                found: np.ndarray = logits_BCV.detach().flatten(0, 1)[at].double().log_softmax(-1).cpu().numpy()
-                return found
+                log_p_V: np.ndarray = logits_BCV.detach().flatten(0, 1)[at].double().log_softmax(-1).cpu().numpy()
+                return log_p_V
 
             self.ledger.score(rows.document_N, rows.place_N, rows.offset_N, nats_N, spread)
             if learning:
@@ -129,7 +129,7 @@ class SideBySide:
         return nats_N
 
     def _hidden(self, model: Decoder, rows: Rows) -> Tensor:
-        """Hidden states of the chunks alone: the head is not taken over the context."""
+        """Compute the hidden states of the chunks alone: the head is not taken over the context."""
         tokens = rows.tokens_BT.to(self.device)
         hidden_BTD = model(tokens, torch.zeros_like(tokens))
         at_BC = rows.at_BC.to(self.device)
@@ -144,18 +144,18 @@ class SideBySide:
 
     @torch.no_grad()
     def _unadapted(self, several: list[Rows]) -> np.ndarray:
-        """The nats of the same chunks under the weights before adapting."""
-        found = []
+        """Compute the nats of the same chunks under the weights before adapting."""
+        nats = []
         for rows in several:
             with autocast(self.precision, str(self.device)):
                 hidden_ND = self._hidden(self.before, rows).flatten(0, 1)
                 targets = rows.targets_BC.flatten().to(self.device)
                 nats_N = nll(hidden_ND, self.before.head_weight, targets, softcap=self.before.softcap)
-            found.append(nats_N[targets >= 0].double().cpu().numpy())
-        return np.concatenate(found)
+            nats.append(nats_N[targets >= 0].double().cpu().numpy())
+        return np.concatenate(nats)
 
     def _tell(self, made: list[tuple[int, Rows]], goes_on: int) -> None:
-        """What was learned from: the chunks of the documents that go on."""
+        """Tell the ledger what was learned from: the chunks of the documents that go on."""
         for low, rows in made:
             owner_N = np.nonzero(rows.targets_BC.numpy() >= 0)[0]
             mine_N = owner_N < goes_on - low
@@ -168,7 +168,7 @@ class SideBySide:
         self.sums[number] = nats + float(nats_N.sum()), tokens + len(nats_N)
 
     def by_chunk(self) -> dict[str, list[int] | list[float]]:
-        """Nats and tokens by how many chunks of its document a token's chunk had before it, in doubling bands."""
+        """Return nats and tokens by how many chunks of its document a token's chunk had before it, in doubling bands."""
         edges = band_edges(max(1, len(self.sums)))
         parts = [self.sums[low:high] for low, high in zip(edges, edges[1:])]
         return {
@@ -179,7 +179,7 @@ class SideBySide:
 
 
 def rows_of(corpus: Corpus, documents: list[int], lengths: list[int], number: int, chunk: int, seq_len: int) -> Rows:
-    """Chunk `number` of each document (inputs number * chunk and on), behind what fits of the text before it."""
+    """Make rows of chunk `number` of each document (inputs number * chunk and on), behind what fits of the text before it."""
     begins, count = number * chunk, len(documents)
     ends = np.array([min(begins + chunk, lengths[document]) for document in documents])
     starts = np.maximum(0, ends - seq_len)

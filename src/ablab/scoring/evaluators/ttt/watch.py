@@ -31,7 +31,7 @@ class Watch:
         self.nats, self.tokens = 0.0, 0
 
     def see(self, nats_N: np.ndarray, before: Callable[[], np.ndarray]) -> str:
-        """Why these scores have diverged, or nothing. before(): the same tokens' nats under the weights before adapting."""
+        """Say why these scores have diverged, or nothing. before(): the same tokens' nats under the weights before adapting."""
         count = len(nats_N)
         if not count:
             return ""
