@@ -19,13 +19,13 @@ _MOST_SAID = 3  # lines that are named of one file
 
 
 def linked(row: Mapping[str, object], before: str, aside: Collection[str] = ()) -> dict[str, object]:
-    """The row with its digest; `before` is that of the row before ("" of none), `aside` names what may differ (clocks)."""
+    """Return the row with its digest; `before` is that of the row before ("" of none), `aside` what may differ (clocks)."""
     own = {name: value for name, value in row.items() if name != FIELD}
     return {**own, FIELD: _digest(own, before, aside)}
 
 
 def end_of(line: bytes) -> str:
-    """The digest of a line as the next row goes on from it: its own, or that of its bytes where it carries none."""
+    """Return the digest of a line as the next row goes on from it: its own, or that of its bytes where it carries none."""
     row = _row(line)
     if row is not None and isinstance(row.get(FIELD), str):
         return str(row[FIELD])
@@ -33,12 +33,12 @@ def end_of(line: bytes) -> str:
 
 
 def check(lines: Iterator[bytes], *, aside: Collection[str] = (), end: str = "") -> tuple[list[str], str, int]:
-    """What is wrong with the lines of a file, in words; the digest of its last line, and how many there are.
+    """Check the lines of a file: what is wrong, in words; the digest of its last line, and how many there are.
 
     end: the digest of a last line as it was kept elsewhere: the file must still hold it. A last line without its newline is
     what a crash leaves, and no fault.
     """
-    found, before, count, known, begun = list[str](), "", 0, not end, False
+    faults, before, count, known, begun = list[str](), "", 0, not end, False
     for number, line in enumerate(lines, 1):
         row = _row(line)
         if not line.endswith(b"\n") and row is None:
@@ -46,19 +46,19 @@ def check(lines: Iterator[bytes], *, aside: Collection[str] = (), end: str = "")
         own = None if row is None else row.get(FIELD)
         if row is None or not isinstance(own, str):
             if begun:
-                found.append(f"line {number} carries no digest: it was put in, or edited")
+                faults.append(f"line {number} carries no digest: it was put in, or edited")
         elif own != _digest({name: value for name, value in row.items() if name != FIELD}, before, aside):
-            found.append(
+            faults.append(
                 f"line {number} is not what was written there: it was edited, or a line before it removed or moved"
             )
         begun = begun or isinstance(own, str)
         before, count = end_of(line), number
         known = known or before == end
     if not known:
-        found.append(f"its end is missing: the last line that was written is not among its {count}")
-    if len(found) > _MOST_SAID:
-        found = [*found[:_MOST_SAID], f"and {len(found) - _MOST_SAID} more"]
-    return found, before, count
+        faults.append(f"its end is missing: the last line that was written is not among its {count}")
+    if len(faults) > _MOST_SAID:
+        faults = [*faults[:_MOST_SAID], f"and {len(faults) - _MOST_SAID} more"]
+    return faults, before, count
 
 
 def _digest(own: Mapping[str, object], before: str, aside: Collection[str]) -> str:
@@ -67,7 +67,7 @@ def _digest(own: Mapping[str, object], before: str, aside: Collection[str]) -> s
 
 
 def _row(line: bytes) -> dict[str, object] | None:
-    """The row of a line; None where it is none that this program writes."""
+    """Read the row of a line; None where it is none that this program writes."""
     try:
         row = json.loads(line)
         canonical(row)

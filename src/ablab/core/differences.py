@@ -8,7 +8,7 @@ CLOSE = 1e-9  # relative: numpy's and scipy's last digits differ between process
 
 
 def different(before: object, after: object, place: str = "") -> list[str]:
-    """Where two nests differ, numbers beyond CLOSE."""
+    """List where two nests differ, numbers beyond CLOSE."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = dict.fromkeys([*before, *after])
         return [one for key in keys for one in different(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))]
@@ -20,7 +20,7 @@ def different(before: object, after: object, place: str = "") -> list[str]:
 
 
 def close(one: object, other: object) -> bool:
-    """Whether two numbers are equal to CLOSE, or both None."""
+    """Tell whether two numbers are equal to CLOSE, or both None."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
@@ -29,6 +29,6 @@ def close(one: object, other: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value in at most 60 characters."""
+    """Spell a value in at most 60 characters."""
     text = f"{value:.9g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -21,7 +21,7 @@ class Fault:
     cure: str = ""
 
     def __str__(self) -> str:
-        """One text for people, whatever a stranger's file put into it (`ablab.core.plain`)."""
+        """Word the fault as one text for people, whatever a stranger's file put into it (`ablab.core.plain`)."""
         return plain(f"{self.place}: {self.fault}" + (f"; {self.cure}" if self.cure else ""))
 
 
@@ -77,14 +77,14 @@ class Interrupted(BaseException):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`did you mean 'theta'? known: fraction, theta`, or only the list when nothing is near."""
+    """Return `did you mean 'theta'? known: fraction, theta`, or only the list when nothing is near."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     listed = f"known: {', '.join(sorted(known))}" if known else "there are none"
     return f"did you mean '{near[0]}'? {listed}" if near else listed
 
 
 def to_install(package: str) -> str:
-    """The command that installs `package` into the environment that runs ablab.
+    """Return the command that installs `package` into the environment that runs ablab.
 
     No package index has ablab, so its extras (`ablab[hf]`) are nothing that pip could find: advice names packages.
     """

@@ -91,17 +91,17 @@ def read_json(path: Path, *keys: str, form: type = object) -> object:
 
 
 def canonical(value: object) -> str:
-    """One spelling for a JSON-able value: keys sorted, no spaces; what is hashed."""
+    """Spell a JSON-able value in the one way that is hashed: keys sorted, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
 def key_of(value: object) -> str:
-    """The first 32 hex digits of the sha256 of the canonical form."""
+    """Hash `value`: the first 32 hex digits of the sha256 of the canonical form."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, read in pieces. OSError as `opened` of ablab.core.opened."""
+    """Hash (sha256) a file's bytes, read in pieces. OSError as `opened` of ablab.core.opened."""
     digest = hashlib.sha256()
     with opened(path) as file:
         while piece := file.read(1 << 20):

@@ -19,12 +19,12 @@ NAMES = {types.NoneType: "null", int: "a whole number", float: "a number", str: 
 
 
 def fits(value: object, form: type[T]) -> TypeGuard[T]:
-    """Whether all of `value` fits."""
+    """Tell whether all of `value` fits."""
     return not misfit(value, form)
 
 
 def misfit(value: object, form: object, place: str = "") -> str:
-    """What of `value` does not fit, for a sentence that begins with the file: `holds ...`; "" where all of it fits."""
+    """Say what of `value` does not fit, for a sentence that begins with the file: `holds ...`; "" where all of it fits."""
     if form is object:
         return ""
     if isinstance(form, types.UnionType):
@@ -59,7 +59,7 @@ def _fields_misfit(value: dict[str, object], form: type, place: str) -> str:
 
 @functools.cache
 def _fields(form: type) -> dict[str, tuple[object, bool]]:
-    """Of every key of a TypedDict its type, and whether it must be there."""
+    """Return for every key of a TypedDict its type, and whether it must be there."""
     needed: frozenset[str] = vars(form)["__required_keys__"]
     hints = typing.get_type_hints(form, include_extras=True).items()
     optional = {name for name, hint in hints if typing.get_origin(hint) is typing.NotRequired}
@@ -70,10 +70,10 @@ def _fields(form: type) -> dict[str, tuple[object, bool]]:
 
 
 def _kind(form: object) -> type:
-    """The plain type that values of a form are of."""
-    found = dict if typing.is_typeddict(form) else typing.get_origin(form) or form
-    assert isinstance(found, type), form
-    return found
+    """Return the plain type that values of a form are of."""
+    plain = dict if typing.is_typeddict(form) else typing.get_origin(form) or form
+    assert isinstance(plain, type), form
+    return plain
 
 
 def _below(place: str, name: str) -> str:

@@ -74,13 +74,13 @@ def show(
 
 
 def console() -> Console:
-    """The terminal; of a pipe 120 columns, or what COLUMNS says."""
+    """Open the terminal; of a pipe 120 columns, or what COLUMNS says."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
     return Console(file=styled(), highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
 
 
 def shown(text: Text | str) -> Text:
-    """Text of anybody's for a cell or a paragraph; where it would command the terminal its marks are spelled out."""
+    """Make text of anybody's fit for a cell or a paragraph; where it would command the terminal its marks are spelled out."""
     text = text if isinstance(text, Text) else Text(plain(text))
     return text if (safe := plain(text.plain)) == text.plain else Text(safe, style=text.style)
 
@@ -98,12 +98,12 @@ def say(text: Text | str, console: Console, *, width: int, indent: int = 0, hang
 
 
 def wrapped(text: Text, width: int, first: int | None = None) -> list[Text]:
-    """`text` in lines of at most `width` cells (the first one `first`), broken at blanks, and a word too long for a line
+    """Wrap `text` to lines of at most `width` cells (the first one `first`), broken at blanks, and a word too long for a line
     behind a separator: a path behind a slash. What has neither stays whole.
     """
-    found: list[Text] = []
+    broken: list[Text] = []
     for paragraph in text.split("\n", allow_blank=True):
-        cuts, used, room = list[int](), 0, width if found or first is None else first
+        cuts, used, room = list[int](), 0, width if broken or first is None else first
         for at, piece in _pieces(paragraph.plain, width):
             bare = piece.lstrip()
             if used and used + cell_len(piece) > room:
@@ -113,12 +113,12 @@ def wrapped(text: Text, width: int, first: int | None = None) -> list[Text]:
                 used += cell_len(piece)
         for line in paragraph.divide(cuts):
             line.rstrip()
-            found.append(line)
-    return found
+            broken.append(line)
+    return broken
 
 
 def _pieces(plain: str, width: int) -> Iterator[tuple[int, str]]:
-    """What may stand on a line of its own, with the blanks before it, and where it begins."""
+    """Yield what may stand on a line of its own, with the blanks before it, and where it begins."""
     for word in re.finditer(r"\s*\S+", plain):
         yield from _broken(word[0], word.start(), width)
 
@@ -133,20 +133,20 @@ def _broken(word: str, at: int, width: int, rank: int = 0) -> Iterator[tuple[int
 
 
 def name(text: Text, room: int) -> list[Text]:
-    """A name in lines: whole where it has room; else one of a factorial between its factors, then behind separators."""
+    """Break a name into lines: whole where it has room; else one of a factorial between its factors, then behind separators."""
     if _wide(text) <= room:
         return [text]
     factors = text.divide([match.end() for match in FACTORS.finditer(text.plain)][:-1])
     return [line for factor in factors for line in wrapped(factor, room)]
 
 
-def lines(found: Sequence[Text]) -> Text:
-    """Several lines as the text of one cell."""
-    return Text("\n").join(found)
+def lines(parts: Sequence[Text]) -> Text:
+    """Join several lines as the text of one cell."""
+    return Text("\n").join(parts)
 
 
 def _groups(columns: Sequence[Column], widths: Sequence[int], width: int, gap: int) -> list[list[int]]:
-    """The columns of each table, without the name's."""
+    """Group the columns into tables, without the name's."""
     groups: list[list[int]] = [[]]
     used = widths[0]
     for i in range(1, len(columns)):

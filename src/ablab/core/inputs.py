@@ -17,13 +17,13 @@ _FRESH_NS = 2_000_000_000  # a file changed this recently may change again withi
 
 
 def stamp_of(file: Path) -> list[int]:
-    """Size, modification time, inode and change time of a file.
+    """Read size, modification time, inode and change time of a file.
 
     Size and modification time alone are copied by tar, rsync -t and cp -p, so a file that takes another's name can have
     them; the change time is the kernel's own, and no program can set it.
     """
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
 
 
 class Inputs:
@@ -35,7 +35,7 @@ class Inputs:
         self._known = _load(path)
 
     def sha256(self, file: Path) -> str:
-        """sha256 of `file`'s content. CheckFailed where it cannot be read or changes meanwhile."""
+        """Hash `file`'s content (sha256). CheckFailed where it cannot be read or changes meanwhile."""
         try:
             name, stamp = str(file.resolve()), stamp_of(file)
             known = self._known.get(name)
@@ -61,9 +61,9 @@ class Inputs:
 
 def _load(path: Path) -> dict[str, list[int | str]]:
     try:
-        found = record(read_whole(path, MOST))
-        if fits(found, dict[str, list[int | str]]) and all(len(v) == 5 for v in found.values()):
-            return found
+        stamps = record(read_whole(path, MOST))
+        if fits(stamps, dict[str, list[int | str]]) and all(len(v) == 5 for v in stamps.values()):
+            return stamps
         return {}
     except (OSError, ValueError):
         return {}

@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What the file at `path` is: an archive, a compressed file, numpy's, a page of the web and so on; None where its
+    """Say what the file at `path` is: an archive, a compressed file, numpy's, a page of the web and so on; None where its
     first bytes say nothing, or cannot be read."""
     try:
         with opened(path) as file:
@@ -58,7 +58,7 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def text_of(path: Path, shown: int = 40) -> str:
-    """How a file of text begins; "" for one that is none (of its first 512 bytes), or cannot be read."""
+    """Read how a file of text begins; "" for one that is none (of its first 512 bytes), or cannot be read."""
     try:
         with opened(path) as file:
             begun = file.read(HEAD)
@@ -75,15 +75,15 @@ def text_of(path: Path, shown: int = 40) -> str:
 
 
 def other_than(path: Path, allowed: Collection[str] = ()) -> Kind | None:
-    """kind_of, None for the `allowed` ones."""
-    found = kind_of(path)
-    return None if found is None or found.name in allowed else found
+    """Do as kind_of, None for the `allowed` ones."""
+    kind = kind_of(path)
+    return None if kind is None or kind.name in allowed else kind
 
 
 def no_text(path: Path, allowed: Collection[str] = ()) -> Kind | None:
-    """other_than, for a file that should be text: UTF-16 without a mark is seen by its zeros."""
-    found = other_than(path, allowed)
-    if found is None:
+    """Do as other_than, for a file that should be text: UTF-16 without a mark is seen by its zeros."""
+    kind = other_than(path, allowed)
+    if kind is None:
         try:
             with opened(path) as file:
                 head = file.read(64)
@@ -93,26 +93,26 @@ def no_text(path: Path, allowed: Collection[str] = ()) -> Kind | None:
             if len(head) >= 8 and not any(zeros) and all(others):
                 cure = f"convert it to UTF-8: iconv -f UTF-16{'LE' if zeros == head[1::2] else 'BE'} -t UTF-8"
                 return Kind("utf16", "is UTF-16", f"{cure} {shlex.quote(str(path))} > NEW")
-    return found
+    return kind
 
 
 def instead(path: Path, give: str = "", allowed: Collection[str] = ()) -> Kind | None:
-    """other_than, or what a server answered. `give`: the cure where only another file helps."""
-    found = other_than(path, allowed) or answer(path)
-    return found._replace(cure=give) if found is not None and give and found.name not in ANYWHERE else found
+    """Do as other_than, or return what a server answered. `give`: the cure where only another file helps."""
+    kind = other_than(path, allowed) or answer(path)
+    return kind._replace(cure=give) if kind is not None and give and kind.name not in ANYWHERE else kind
 
 
 def what_is(data: bytes) -> str:
-    """What bytes are that should be something else, for a sentence that begins with them; "" where nothing says so."""
-    found = next((what for _, begins, what, _ in _KINDS if begins(data[:HEAD])), "")
-    if not found and data.startswith(b"PK\x03\x04"):
+    """Say what bytes are that should be something else, for a sentence that begins with them; "" where nothing says so."""
+    known = next((what for _, begins, what, _ in _KINDS if begins(data[:HEAD])), "")
+    if not known and data.startswith(b"PK\x03\x04"):
         return "is a zip archive"
-    said = _said(data) if not found else None
-    return said.what if said is not None else found
+    said = _said(data) if not known else None
+    return said.what if said is not None else known
 
 
 def no_model(path: Path) -> str:
-    """What a file is that was to be a SentencePiece model, and what to do; "" where nothing says so."""
+    """Say what a file is that was to be a SentencePiece model, and what to do; "" where nothing says so."""
     give = "give the .model file that SentencePiece wrote"
     if (other := instead(path, give)) is not None:
         return f"{other.what}; {other.cure}"
@@ -130,7 +130,7 @@ def no_model(path: Path) -> str:
 
 
 def answer(path: Path) -> Kind | None:
-    """What a server said in place of a file: `Entry not found`, `{"error": ...}` and the like, and nothing besides."""
+    """Recognise what a server said in place of a file: `Entry not found`, `{"error": ...}` and the like, nothing besides."""
     try:
         return _said(read_whole(path, _ANSWER))
     except OSError:
@@ -151,12 +151,12 @@ def _said(data: bytes) -> Kind | None:
 
 
 def _error(text: str) -> bool:
-    """Whether a text is one JSON object that says what went wrong."""
+    """Tell whether a text is one JSON object that says what went wrong."""
     try:
-        found = loads(text)
+        parsed = loads(text)
     except ValueError:
         return False
-    return isinstance(found, dict) and "text" not in found and bool(_WRONG & {str(key).lower() for key in found})
+    return isinstance(parsed, dict) and "text" not in parsed and bool(_WRONG & {str(key).lower() for key in parsed})
 
 
 def _starts(*magics: bytes) -> Callable[[bytes], bool]:
@@ -164,7 +164,7 @@ def _starts(*magics: bytes) -> Callable[[bytes], bool]:
 
 
 def _gzip(head: bytes) -> bool:
-    """Three bytes are few: tokens may begin so. What follows must be a stream that can be begun."""
+    """Tell whether a gzip stream can be begun: its three bytes are few, tokens may begin so."""
     if not head.startswith(b"\x1f\x8b\x08"):
         return False
     try:
@@ -183,7 +183,7 @@ def _page(head: bytes) -> bool:
 
 
 def _safetensors(head: bytes) -> bool:
-    """The length of a JSON object as 8 bytes, and its beginning."""
+    """Tell whether there is the length of a JSON object as 8 bytes, and its beginning."""
     return len(head) > 9 and 2 <= int.from_bytes(head[:8], "little") < 100_000_000 and head[8:10] in (b'{"', b"{}")
 
 

@@ -20,7 +20,7 @@ LOCK = ".lock"  # in a folder in the making; a folder cannot be locked itself ov
 
 
 def temporary(path: Path) -> tuple[int, Path]:
-    """A new empty file beside `path`, and its descriptor, which holds its lock until it is closed. OSError."""
+    """Make a new empty file beside `path`, and its descriptor, which holds its lock until it is closed. OSError."""
     prefix, suffix = f".{path.name}.", ".part"
     for entry in list(os.scandir(path.parent)):
         if entry.name.startswith(prefix) and entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
@@ -58,7 +58,7 @@ def folder(root: Path, prefix: str, suffix: str = "", *, among: str = "") -> Ite
 
 
 def scratch(prefix: str) -> contextlib.AbstractContextManager[Path]:
-    """`folder` among the system's temporary files."""
+    """Make `folder` among the system's temporary files."""
     return folder(places.real(Path(tempfile.gettempdir())), prefix)
 
 

@@ -29,20 +29,20 @@ UNSAID = Meaning()
 
 @functools.cache
 def meanings(cls: type) -> dict[str, Meaning]:
-    """The meaning of every setting that the class's docstring has a line for; prose that looks like one is in it, too."""
-    found: dict[str, tuple[str, str]] = {}
+    """Read the meaning of every setting that the class's docstring has a line for; prose that looks like one is in it, too."""
+    meanings: dict[str, tuple[str, str]] = {}
     last = ""
     for line in (inspect.getdoc(cls) or "").splitlines():
         if match := _LINE.fullmatch(line):
             last = match[1]
-            found[last] = (match[2] or "", match[3])
+            meanings[last] = (match[2] or "", match[3])
         elif last and line.startswith("  "):
-            unit, text = found[last]
-            found[last] = (unit, f"{text} {line.strip()}")
+            unit, text = meanings[last]
+            meanings[last] = (unit, f"{text} {line.strip()}")
         else:
             last = ""
     out = {}
-    for name, (unit, text) in found.items():
+    for name, (unit, text) in meanings.items():
         text, _, computed = text.partition(_DEFAULT)
         out[name] = Meaning(text, unit, computed)
     return out

@@ -44,7 +44,7 @@ def opened(path: Path | str) -> BinaryIO:
 
 
 def read_whole(path: Path | str, most: int | None = None) -> bytes:
-    """The bytes of a file. OSError as `opened`, and where it is larger than `most`, by default than the machine's memory."""
+    """Read the bytes of a file. OSError as `opened`, and where it is larger than `most` (at rest the machine's memory)."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > (limit := memory() if most is None else most):
@@ -58,7 +58,7 @@ def read_whole(path: Path | str, most: int | None = None) -> bytes:
 
 
 def lines(file: BinaryIO, path: Path | str) -> Iterator[bytes]:
-    """Lines of an open file. OSError at one that is longer than MOST_LINE: what has no line ends is no file of lines."""
+    """Yield lines of an open file. OSError at one that is longer than MOST_LINE: what has no line ends is no file of lines."""
     while line := file.readline(MOST_LINE + 1):
         if len(line) > MOST_LINE:
             raise OSError(errno.EFBIG, f"has a line of more than {MOST_LINE:,} bytes", str(path))
@@ -66,7 +66,7 @@ def lines(file: BinaryIO, path: Path | str) -> Iterator[bytes]:
 
 
 def no_file(path: Path | str) -> str:
-    """What lies there instead of a file, for a sentence that begins with its path; "" where it is one, or nothing is there."""
+    """Say what there is instead of a file, for a sentence that begins with its path; "" where it is one, or nothing."""
     try:
         _regular(Path(path).stat(), path)
     except NoFile as error:
@@ -77,24 +77,24 @@ def no_file(path: Path | str) -> str:
 
 
 def memory() -> int:
-    """Bytes of this machine's memory."""
+    """Return the bytes of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_file(path: Path | str) -> bool:
-    """Whether a file lies there; False too for a path that no file can have."""
+    """Tell whether a file lies there; False too for a path that no file can have."""
     try:
         return stat.S_ISREG(Path(path).stat().st_mode)
     except (OSError, ValueError):
         return False
 
 
-def _regular(found: os.stat_result, path: Path | str) -> None:
-    if stat.S_ISREG(found.st_mode):
+def _regular(status: os.stat_result, path: Path | str) -> None:
+    if stat.S_ISREG(status.st_mode):
         return
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    kind = next((name for test, name in KINDS if test(found.st_mode)), "something else")
+    kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
     raise NoFile(errno.EINVAL, f"is no file but {kind}", str(path))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def matched(pattern: str) -> list[Path]:
-    """Existing paths that `pattern` names, sorted: `*`, `?` and `[...]` stand for letters, `**` for folders.
+    """List the existing paths that `pattern` names, sorted: `*`, `?` and `[...]` stand for letters, `**` for folders.
 
     Each part of the path that exists as it is written is taken as it is written: `corpus [v2]/*.jsonl` reads the folder
     of that name, where there is one. Nothing is returned where nothing matches.
@@ -17,7 +17,7 @@ def matched(pattern: str) -> list[Path]:
 
 
 def literal(pattern: str) -> Path | None:
-    """The path that `pattern` names when its last part is taken as it is written; None where its folder is none, or many.
+    """Return the path that `pattern` names with its last part taken as it is written; None where its folder is none, or many.
 
     What is named so need not exist: a Megatron prefix is a name to which .bin and .idx are added.
     """
@@ -27,7 +27,7 @@ def literal(pattern: str) -> Path | None:
 
 
 def root_of(pattern: str) -> Path:
-    """The folder from which `pattern` looks: its path up to the first part that stands for letters or is a file."""
+    """Return the folder from which `pattern` looks: its path up to the first part that stands for letters or is a file."""
     base = Path()
     for part in Path(pattern).parts:
         if part == "**" or not (base / part).is_dir():
@@ -45,24 +45,24 @@ def _below(parts: tuple[str, ...], base: Path) -> list[Path]:
         elif part == "**":
             return _anywhere(parts[number + 1 :], base)
         else:
-            found = [Path(one) for one in glob.glob(_joined(base, part))]  # noqa: PTH207
-            return [path for one in found for path in _below(parts[number + 1 :], one)]
+            paths = [Path(one) for one in glob.glob(_joined(base, part))]  # noqa: PTH207
+            return [path for one in paths for path in _below(parts[number + 1 :], one)]
     return [base]
 
 
 def _anywhere(parts: tuple[str, ...], base: Path) -> list[Path]:
-    """What `parts` name in `base` and in all folders below it; with none, everything that lies there.
+    """List what `parts` name in `base` and in all folders below it; with none, everything that lies there.
 
     No link is followed: one that leads up would be walked until names are too long, and one that leads out of the data
     would read what nobody named. Hidden folders are left out, as `*` leaves out what is hidden.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for folder, inside, files in os.walk(base or Path(), followlinks=False):
         inside[:] = sorted(one for one in inside if not one.startswith(".") and not Path(folder, one).is_symlink())
         here = Path(folder)
         told = _below(parts, here) if parts else [here / one for one in (*inside, *files) if not one.startswith(".")]
-        found |= dict.fromkeys(told)
-    return list(found)
+        paths |= dict.fromkeys(told)
+    return list(paths)
 
 
 def _joined(base: Path, pattern: str) -> str:

@@ -24,8 +24,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def real(path: Path) -> Path:
-    """The place that a person named, its links followed, else the path itself. For what a person gives; a store's own parts
-    are never asked for."""
+    """Resolve the place that a person named, its links followed, else the path itself. For what a person gives; a store's own
+    parts are never asked for."""
     return Path(os.path.realpath(path)) if any(one.is_symlink() for one in (path, *path.absolute().parents)) else path
 
 
@@ -50,7 +50,7 @@ def folder(path: Path, *, elsewhere: str = "another --out") -> Path:
 
 
 def opened(path: Path, flags: int) -> int:
-    """A descriptor of a file of this program's own, made with its folder where it is missing (flags: with os.O_CREAT).
+    """Open a file of this program's own, made with its folder where it is missing (flags: with os.O_CREAT); its descriptor.
 
     CheckFailed for a link, a pipe, a device, a folder and a file that has a second name, and where it cannot be opened.
     """
@@ -62,13 +62,13 @@ def opened(path: Path, flags: int) -> int:
         )  # a pipe would wait for ever
     except OSError as error:
         raise unwritable(path, error) from error
-    found = os.fstat(handle)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
         return handle
     os.close(handle)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise CheckFailed(Fault(str(path), "is no regular file", "move it away"))
-    fault = f"is one of {found.st_nlink} names of the same file (hard links), and the others would change with it"
+    fault = f"is one of {status.st_nlink} names of the same file (hard links), and the others would change with it"
     own, new = shlex.quote(str(path)), shlex.quote(f"{path}.new")
     raise CheckFailed(Fault(str(path), fault, f"give it bytes of its own: cp {own} {new} && mv {new} {own}"))
 
@@ -91,7 +91,7 @@ def extend(handle: int, data: bytes) -> None:
 def unwritable(
     path: Path, error: OSError, needed: int | None = None, *, more: bool = False, elsewhere: str = "another --out"
 ) -> Halted:
-    """What to say where `path` cannot be written; needed: the bytes that it was to take, more: at least those."""
+    """Word the refusal where `path` cannot be written; needed: the bytes that it was to take, more: at least those."""
     fault = f"cannot be written ({error.strerror or error})"
     if error.errno not in FULL:
         return Halted(Fault(str(path), fault, f"make it writable or choose {elsewhere}"))
@@ -114,7 +114,7 @@ def full_disk_said() -> Iterator[None]:
 
 
 def _free(path: Path) -> int:
-    """Bytes that this user may still write beside `path`."""
+    """Return the bytes that this user may still write beside `path`."""
     at = next(one for one in (path, *path.absolute().parents) if one.exists())
-    found = os.statvfs(at)
-    return found.f_bavail * found.f_frsize
+    disk = os.statvfs(at)
+    return disk.f_bavail * disk.f_frsize

@@ -6,7 +6,7 @@ import unicodedata
 
 
 def plain(text: str) -> str:
-    r"""`text` with every control, format, surrogate and private character as Python spells it (\x1b, \u202e, \udc80).
+    r"""Spell every control, format, surrogate and private character of `text` as Python does (\x1b, \u202e, \udc80).
 
     Line breaks, tabs and blanks of any width stay. A colour, a cursor that moves up, a title or a line that reads backwards
     could make a terminal show another verdict than the one that was printed.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def key(seed: int, *name: str | int) -> int:
-    """128-bit key of a stream; parts are joined unambiguously (length-prefixed)."""
+    """Make the 128-bit key of a stream; parts are joined unambiguously (length-prefixed)."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (seed, *name):
         text = str(part).encode()
@@ -26,7 +26,7 @@ def key(seed: int, *name: str | int) -> int:
 
 
 def stream(seed: int, *name: str | int) -> np.random.Generator:
-    """The generator of the stream `name` under `seed`; the same name always starts the same draws."""
+    """Open the stream `name` under `seed`; the same name always starts the same draws."""
     return np.random.Generator(np.random.Philox(key=key(seed, *name)))
 
 
@@ -41,11 +41,11 @@ class Draw:
         self.seed, self.path, self.salt, self.orthogonal = seed, path, salt, orthogonal
 
     def at(self, path: str) -> Draw:
-        """The same seed and salt at another module path."""
+        """Return the same seed and salt at another module path."""
         return Draw(self.seed, path, self.salt, self.orthogonal)
 
     def stream(self, name: str) -> np.random.Generator:
-        """The stream of parameter `name` of this module."""
+        """Open the stream of parameter `name` of this module."""
         full = f"{self.path}.{name}" if self.path else name
         return stream(self.seed, "init", *([self.salt] if self.salt else []), full)
 

@@ -45,7 +45,7 @@ class Setting:
         }
 
     def shown(self) -> str:
-        """The default as a study file writes it, or in words where it is computed or a table of its own."""
+        """Spell the default as a study file writes it, or in words where it is computed or a table of its own."""
         if self.required:
             return "required"
         if self.parts:
@@ -53,13 +53,13 @@ class Setting:
         return self.meaning.computed or spell(self.default)
 
     def kind(self) -> str:
-        """The type in words, with its unit."""
+        """Spell the type in words, with its unit."""
         return describe(self.type) + (f" ({self.meaning.unit})" if self.meaning.unit else "")
 
 
 @functools.cache
 def settings_of(cls: type) -> dict[str, Setting]:
-    """The settings of a class: its constructor's keyword-only arguments."""
+    """Read the settings of a class: its constructor's keyword-only arguments."""
     hints, said = typing.get_type_hints(cls.__init__), meanings(cls)  # type: ignore[misc]
     return {
         p.name: Setting(p.name, hints.get(p.name, Any), p.default, p.default is p.empty, said.get(p.name, UNSAID))
@@ -69,7 +69,7 @@ def settings_of(cls: type) -> dict[str, Setting]:
 
 
 def taken(setting: Setting, value: object, place: str) -> tuple[object, list[Fault]]:
-    """`value` as the setting wants it, and what is wrong with it; a sub-choice as a table of all its settings."""
+    """Take `value` as the setting wants it, and what is wrong with it; a sub-choice as a table of all its settings."""
     if not (parts := setting.parts):
         done, fault = coerce(value, setting.type, place)
         return done, [fault] if fault else []
@@ -87,14 +87,14 @@ def taken(setting: Setting, value: object, place: str) -> tuple[object, list[Fau
 
 
 def opened(setting: Setting, value: object) -> dict[str, object]:
-    """A sub-choice as a table, which may be a default; a plain value is its first setting."""
+    """Spell a sub-choice as a table, which may be a default; a plain value is its first setting."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return dict(value) if isinstance(value, Mapping) else {next(iter(setting.parts)): value}
 
 
 def coerce(value: object, wanted: object, place: str) -> tuple[object, Fault | None]:
-    """`value` in the annotated type `wanted`, or the fault. Bool is no number; nan and inf are refused."""
+    """Convert `value` to the annotated type `wanted`, or return the fault. Bool is no number; nan and inf are refused."""
     origin, options = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         results = [coerce(value, option, place) for option in options]
@@ -132,7 +132,7 @@ def coerce(value: object, wanted: object, place: str) -> tuple[object, Fault | N
 
 
 def describe(wanted: object) -> str:
-    """A type in words: `an integer`, `a number`, `true or false`, `a list of numbers`."""
+    """Spell a type in words: `an integer`, `a number`, `true or false`, `a list of numbers`."""
     origin, options = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(option) for option in options if option is not type(None))
@@ -160,7 +160,7 @@ def _article(value: object) -> str:
 
 
 def thawed(value: object, wanted: object) -> object:
-    """A setting of a canonical choice as its constructor takes it: lists as tuples, a sub-choice as its dataclass."""
+    """Turn a setting of a canonical choice into what its constructor takes: lists to tuples, a sub-choice to its dataclass."""
     if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
         hints = typing.get_type_hints(wanted)
         return typing.cast(type, wanted)(**{k: thawed(part, hints.get(k)) for k, part in value.items()})

@@ -38,7 +38,7 @@ class Sizes(TypedDict):
 
 
 def value_of(choice: Mapping[str, object], key: str, form: type[T]) -> T:
-    """A setting of a canonical choice (or its "name"). TypeError where it is not of the form (`ablab.core.forms`)."""
+    """Read a setting of a canonical choice (or its "name"). TypeError where it is not of the form (`ablab.core.forms`)."""
     value = choice[key]
     if fits(value, form):
         return value
@@ -46,7 +46,7 @@ def value_of(choice: Mapping[str, object], key: str, form: type[T]) -> T:
 
 
 def value_or_none(choice: Mapping[str, object], key: str, form: type[T]) -> T | None:
-    """The same where a lever may lack the setting, or have it without a value."""
+    """Do the same where a lever may lack the setting, or have it without a value."""
     return None if choice.get(key) is None else value_of(choice, key, form)
 
 
@@ -58,12 +58,12 @@ class Lever:
 
     @classmethod
     def owed(cls) -> list[str]:
-        """What the base of its slot leaves to each lever (`abc.abstractmethod`) and this class does not have.
+        """List what the base of its slot leaves to each lever (`abc.abstractmethod`) and this class does not have.
 
         ABCMeta would refuse when a lever is built; a study's file is refused when it is read.
         """
-        found = {name: inspect.getattr_static(cls, name) for name in dir(cls)}
-        return [name for name, value in found.items() if getattr(value, "__isabstractmethod__", False) is True]
+        members = {name: inspect.getattr_static(cls, name) for name in dir(cls)}
+        return [name for name, value in members.items() if getattr(value, "__isabstractmethod__", False) is True]
 
 
 class Sized(Lever):
@@ -71,7 +71,7 @@ class Sized(Lever):
 
     @staticmethod
     def miniature(choice: Choice, full: Sizes, small: Sizes) -> Choice:
-        """Settings that differ in a miniature: `full` and `small` are [model] at its own size and at the miniature's."""
+        """Return settings that differ in a miniature: `full` and `small` are [model] at its own size and at the miniature's."""
         return {}
 
 
@@ -126,27 +126,27 @@ class Slot(Generic[L_co]):
         return cast(type[L_co], _load(self.package, *self._base.split(".")))
 
     def load(self, name: str) -> type[L_co]:
-        """The class of lever `name`. KeyError where the table has no such lever, TypeError where it is none, or half of one."""
+        """Load the class of lever `name`. KeyError for one that the table lacks, TypeError where it is none, or half of one."""
         if name in self._outside:
             return self._outside[name][0]
-        found = _load(self.package, name, self.table[name])
-        if said := _lacking(found, cast(type, self.base)):
+        loaded = _load(self.package, name, self.table[name])
+        if said := _lacking(loaded, cast(type, self.base)):
             raise TypeError(f"{self.name} '{name}': {said}")
-        return cast(type[L_co], found)
+        return cast(type[L_co], loaded)
 
-    def add(self, name: str, found: type[Lever], origin: Origin) -> None:
+    def add(self, name: str, lever: type[Lever], origin: Origin) -> None:
         """Take in a lever from outside; one of the same origin takes the place of its earlier form.
 
         ValueError where another lever has the name, and for a class that is no lever, or half of one.
         """
-        if said := _lacking(cast(type, found), cast(type, self.base)):
+        if said := _lacking(cast(type, lever), cast(type, self.base)):
             raise ValueError(f"{said}, or begin its name with _ where it is no lever")
         held = self.origin(name)
         if name in self.table and (held is None or held.called != origin.called):
             whose = f"in {held.called}" if held else "in ablab"
             raise ValueError(f"'{name}' is a lever of {self.name} already, {whose}; give the class another `name`")
-        self.table[name] = found.__name__
-        self._outside[name] = (cast(type[L_co], found), origin)
+        self.table[name] = lever.__name__
+        self._outside[name] = (cast(type[L_co], lever), origin)
 
     @contextlib.contextmanager
     def without(self, hidden: Collection[str]) -> Iterator[None]:
@@ -164,15 +164,15 @@ class Slot(Generic[L_co]):
             del self.table[name], self._outside[name]
 
     def origin(self, name: str) -> Origin | None:
-        """Where lever `name` comes from, if from outside the package."""
+        """Return where lever `name` comes from, if from outside the package."""
         return self._outside[name][1] if name in self._outside else None
 
     def settings(self, name: str) -> dict[str, Setting]:
-        """The settings of lever `name`, from its constructor's keyword-only arguments."""
+        """Read the settings of lever `name`, from its constructor's keyword-only arguments."""
         return settings_of(cast(type, self.load(name)))
 
     def listed(self, name: str) -> dict[str, Setting]:
-        """The settings of lever `name` for readers: behind a sub-choice each of its own as `table.setting`."""
+        """Return the settings of lever `name` for readers: behind a sub-choice each of its own as `table.setting`."""
         out = {}
         for setting in self.settings(name).values():
             out[setting.name] = setting
@@ -180,15 +180,15 @@ class Slot(Generic[L_co]):
         return out
 
     def summary(self, name: str) -> str:
-        """First line of the lever's docstring."""
+        """Return the first line of the lever's docstring."""
         return (inspect.getdoc(self.load(name)) or "").split("\n")[0]
 
     def source(self, name: str) -> str:
-        """Where the lever comes from: class attribute `source`; nothing where it says nothing."""
+        """Return where the lever comes from: class attribute `source`; nothing where it says nothing."""
         return self.load(name).source
 
     def coerce(self, value: object, place: str) -> tuple[Choice | list[Choice] | None, list[Fault]]:
-        """Canonical choice (a list of them where the slot composes) and every fault found in `value`."""
+        """Return the canonical choice (a list of them where the slot composes) and every fault in `value`."""
         if not (isinstance(value, list) and self.lists):
             return self.one(value, place)
         if not value:
@@ -197,7 +197,7 @@ class Slot(Generic[L_co]):
         return [choice for choice, _ in done if choice], [fault for _, faults in done for fault in faults]
 
     def one(self, value: object, place: str) -> tuple[Choice | None, list[Fault]]:
-        """Canonical choice of one lever and every fault found in `value`.
+        """Return the canonical choice of one lever and every fault in `value`.
 
         A string is short for {name = string}. Defaults are filled in, numbers take their annotated type.
         """
@@ -224,8 +224,8 @@ class Slot(Generic[L_co]):
                 faults.append(Fault(place, f"{name} has no setting '{given}'", did_you_mean(given, list(known))))
         for setting in known.values():
             if setting.name in value:
-                choice[setting.name], found = taken(setting, value[setting.name], f"{place}.{setting.name}")
-                faults += found
+                choice[setting.name], wrong = taken(setting, value[setting.name], f"{place}.{setting.name}")
+                faults += wrong
             elif setting.required:
                 faults.append(Fault(place, f"{name} needs the setting '{setting.name}'", f"add {setting.name} = ..."))
             else:
@@ -233,7 +233,7 @@ class Slot(Generic[L_co]):
         return choice, faults
 
     def laid(self, old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
-        """The settings of `new` over those of `old`, both of one lever as a study writes it; sub-choices merge alike."""
+        """Lay the settings of `new` over those of `old`, both of one lever as a study writes it; sub-choices merge alike."""
         out = {**old, **new}
         for key in old.keys() & new.keys():
             tables = [value for value in (old[key], new[key]) if isinstance(value, Mapping)]
@@ -246,22 +246,22 @@ class Slot(Generic[L_co]):
         return out
 
     def _meant(self, value: Mapping[str, object]) -> list[str]:
-        """The lever that a table names; any of them where it names none, as a diff of a lever does."""
+        """Name the lever that a table names; any of them where it names none, as a diff of a lever does."""
         return [name for name in self.names if value.get("name") in (None, name)]
 
     def _short(self, lever: str, key: str) -> str:
-        """The setting of the sub-choice `key` that a plain value stands for."""
+        """Name the setting of the sub-choice `key` that a plain value stands for."""
         return next(iter(self.settings(lever)[key].parts))
 
     def build(self, choice: Choice, *parts: object) -> L_co:
-        """The lever itself: its class called with `parts` (usually a Shape) and the choice's settings."""
+        """Build the lever itself: its class called with `parts` (usually a Shape) and the choice's settings."""
         name = value_of(choice, "name", str)
         known = self.settings(name)
         settings = {k: thawed(v, known[k].type if k in known else None) for k, v in choice.items() if k != "name"}
         return self.load(name)(*parts, **settings)
 
     def revision(self, choice: Choice) -> int | str:
-        """Integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose.
+        """Return the integer `revision` of the lever's class (default 1): raised whenever its numbers change on purpose.
 
         Of a lever from outside the sha256 of its file, too: nobody raises that by hand.
         """
@@ -275,16 +275,16 @@ def _parts(setting: Setting | None) -> dict[str, Setting]:
 
 
 @functools.cache
-def _lacking(found: type, base: type[Lever]) -> str:
-    """What keeps a class from being a lever of the slot of `base` ("fault; cure"); "" for nothing."""
+def _lacking(lever: type, base: type[Lever]) -> str:
+    """Say what keeps a class from being a lever of the slot of `base` ("fault; cure"); "" for nothing."""
     at = f"{base.__module__}.{base.__name__}"
-    if not issubclass(found, base):
-        return f"{found.__name__} does not inherit {at}; write class {found.__name__}({base.__name__})"
-    if not (owed := found.owed()):
+    if not issubclass(lever, base):
+        return f"{lever.__name__} does not inherit {at}; write class {lever.__name__}({base.__name__})"
+    if not (owed := lever.owed()):
         return ""
     them = "it" if len(owed) == 1 else "them"
-    fault = f"{found.__name__} does not have {', '.join(f'`{name}`' for name in owed)}, which {at} leaves to each lever"
-    return f"{fault}; write {them} in class {found.__name__}, as {base.__name__} describes {them}"
+    fault = f"{lever.__name__} does not have {', '.join(f'`{name}`' for name in owed)}, which {at} leaves to each lever"
+    return f"{fault}; write {them} in class {lever.__name__}, as {base.__name__} describes {them}"
 
 
 @functools.cache

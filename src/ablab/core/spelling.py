@@ -25,7 +25,7 @@ class Before:
 def respelled(
     value: Mapping[str, object], before: Sequence[Before], short: Callable[[str, str], str]
 ) -> dict[str, object] | None:
-    """The lever's table as it is written today, or None where nothing in it is of an old spelling.
+    """Return the lever's table as it is written today, or None where nothing in it is of an old spelling.
 
     before: what the lever's name has stood for, the first that fits is meant; short(lever, sub-choice): the setting that a
     plain value of it stands for.
@@ -50,7 +50,7 @@ def respelled(
 
 
 def answer(place: str, value: Mapping[str, object], new: Mapping[str, object]) -> Fault:
-    """The fault of an old spelling; its cure is the whole lever as it is written today."""
+    """Make the fault of an old spelling; its cure is the whole lever as it is written today."""
     old = [f"'{key}'" for key in value if key != "name" and key not in new]
     if value["name"] != new["name"]:
         old = [f"'{value['name']}'"]

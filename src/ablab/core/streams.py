@@ -57,7 +57,7 @@ class Outlet:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Does nothing: every write has done it."""
+        """Do nothing: every write has done it."""
 
     def _fail(self, error: OSError, needed: int) -> None:
         place = self._place()
@@ -72,7 +72,7 @@ class Outlet:
         raise CheckFailed(Fault(f"{NAMES[self._name]} ({place})", told, cure)) from None
 
     def _place(self) -> Path:
-        """The file behind the stream, where the system tells."""
+        """Return the file behind the stream, where the system tells."""
         try:
             return Path(f"/proc/self/fd/{self._stream.fileno()}").readlink()
         except (OSError, ValueError):
@@ -101,7 +101,7 @@ def tell(*lines: str) -> None:
 
 @contextlib.contextmanager
 def unfinished() -> Iterator[None]:
-    """Where whoever reads the output leaves within the block, work is left: Interrupted, exit code 75."""
+    """Raise Interrupted, exit code 75, where whoever reads the output leaves within the block: work is undone."""
     try:
         yield
     except Unheard:
@@ -109,5 +109,5 @@ def unfinished() -> Iterator[None]:
 
 
 def styled() -> TextIO | None:
-    """stdout for what draws with escapes of its own; its text must be `plain` already."""
+    """Open stdout for what draws with escapes of its own; its text must be `plain` already."""
     return getattr(sys.stdout, "styled", None)

@@ -24,7 +24,7 @@ class Repeated(dict[str, object]):
 
 
 def loads(text: str, floats: Callable[[str], float] | None = None) -> object:
-    """What `text` holds, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST.
+    """Parse `text`, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST.
 
     floats: what makes a number with a point or an exponent of its digits.
     """
@@ -32,31 +32,31 @@ def loads(text: str, floats: Callable[[str], float] | None = None) -> object:
 
 
 def record(data: bytes) -> object:
-    """What a file of ablab's own holds: UTF-8, finite numbers, whole characters. ValueError where it is anything else."""
+    """Parse a file of ablab's own: UTF-8, finite numbers, whole characters. ValueError where it is anything else."""
     if len(data) > MOST:
         raise ValueError(f"has {len(data):,} bytes, more than the {MOST:,} that such a file may have")
     text = data.decode("utf-8")
-    found = _parsed(text, parse_constant=_not_finite, parse_float=_finite)
+    value = _parsed(text, parse_constant=_not_finite, parse_float=_finite)
     if _SURROGATE.search(text):
         try:
-            json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")  # file names that are no UTF-8
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")  # file names that are no UTF-8
         except UnicodeEncodeError:
             raise ValueError("holds half a character (a lone surrogate)") from None
-    return found
+    return value
 
 
 def blank(raw: bytes) -> bool:
-    """Whether a line holds nothing."""
+    """Tell whether a line holds nothing."""
     return not raw.removeprefix(BOM).strip()
 
 
 def repeated(value: object, name: str) -> bool:
-    """Whether `value` is an object in which the key `name` stands more than once."""
+    """Tell whether `value` is an object in which the key `name` stands more than once."""
     return isinstance(value, Repeated) and name in value.twice
 
 
 def repeated_inside(value: object) -> str:
-    """The first key that stands twice in an object anywhere inside `value`; "" where there is none."""
+    """Find the first key that stands twice in an object anywhere inside `value`; "" where there is none."""
     left = [value]
     while left:
         one = left.pop()
@@ -87,7 +87,7 @@ def _parsed(
 
 
 def _deep(text: str) -> bool:
-    """Whether brackets lie deeper in one another than DEEPEST. What is no JSON may be called either; it is refused anyway."""
+    """Tell whether brackets lie deeper in one another than DEEPEST. What is no JSON may be called either: refused anyway."""
     left = _NO_BRACKET.sub("", _STRING.sub("", text))
     for _ in range(DEEPEST):  # each turn takes the innermost pairs out
         if not left:
@@ -97,15 +97,15 @@ def _deep(text: str) -> bool:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
+    last = dict(pairs)
+    if len(last) == len(pairs):
+        return last
     seen, again = set[str](), dict[str, None]()
     for name, _ in pairs:
         if name in seen:
             again[name] = None
         seen.add(name)
-    told = Repeated(found)
+    told = Repeated(last)
     told.twice = tuple(again)
     return told
 

@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 
 def written(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> str:
-    """`tree` as TOML. A table without a name (no lever) becomes a section; a layer kind may be an empty one."""
+    """Write `tree` as TOML. A table without a name (no lever) becomes a section; a layer kind may be an empty one."""
     plain = {key: value for key, value in tree.items() if not _section(value)}
     lines = [f"[{'.'.join(path)}]"] if path and (plain or not tree) else []
     lines += [f"{key} = {spell(value)}" for key, value in plain.items()]
@@ -18,7 +18,7 @@ def written(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> str:
 
 
 def dotted(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
-    """`tree` as lines of dotted keys, as an arm writes its changes."""
+    """Write `tree` as lines of dotted keys, as an arm writes its changes."""
     out = []
     for key, value in tree.items():
         here = (*path, key)
@@ -27,7 +27,7 @@ def dotted(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
 
 
 def spell(value: object) -> str:
-    """One value: numbers as Python writes them, long integers with underscores, levers inline."""
+    """Spell one value: numbers as Python writes them, long integers with underscores, levers inline."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {spell(part)}" for key, part in value.items()) + " }"
     if isinstance(value, list | tuple):

@@ -55,7 +55,7 @@ class Piece(TypedDict):
 
 
 class Looked(TypedDict):
-    """What was found of a finished corpus: targets to learn, and stretches of held-out text that training has, too."""
+    """The counts of a finished corpus: targets to learn, and stretches of held-out text that training has, too."""
 
     targets: int
     stretches: int

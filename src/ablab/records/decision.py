@@ -71,7 +71,7 @@ class Asked(TypedDict):
 
 
 def keyed(row: Asked) -> bool:
-    """Whether a decision's contrasts name steps by keys, two of a pair beside its label and as many trainings as pairs."""
+    """Tell whether a decision's contrasts name steps by keys, two of a pair beside its label and as many trainings as pairs."""
     for entry in row.get("contrasts", ()):
         pairs, trained = entry["pairs"], entry.get("trained") or [[]] * len(entry["pairs"])
         if len(trained) != len(pairs) or not all(len(pair) == 3 for pair in pairs):

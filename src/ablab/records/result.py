@@ -44,7 +44,7 @@ class Curve(TypedDict):
 
 
 class Probe(TypedDict, total=False):
-    """What an evaluator that does not decide found; more of it than these is shown as it is."""
+    """The results of an evaluator that does not decide; more of them than these are shown as they are."""
 
     score: float | None
     acc: float | None

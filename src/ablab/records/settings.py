@@ -163,6 +163,6 @@ class Settings(TypedDict):
 
 
 def chosen(table: KindSettings | ModelSettings | TrainSettings, slots: Iterable[str]) -> list[tuple[str, Any]]:
-    """(slot, what it chooses) for these slots of a table: a choice, a list of them, or None."""
+    """List (slot, what it chooses) for these slots of a table: a choice, a list of them, or None."""
     plain: Mapping[str, Any] = table
     return [(slot, plain[slot]) for slot in slots]

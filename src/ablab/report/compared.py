@@ -27,13 +27,13 @@ STYLE = words.Markdown()
 
 
 def parts(answer: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """(heading, sentences) in the order of the questions; headings without anything to say are left out."""
+    """Yield (heading, sentences) in the order of the questions; headings without anything to say are left out."""
     flags = answer["flags"]
     apart = INDEPENDENT | LEVERS | CLAIMED
     sides = [
         f"{name}{_named(name, side)}: {_side(side)}" for name, side in (("x", answer["x"]), ("y", answer["y"])) if side
     ]
-    found = [
+    told = [
         ("runs", sides),
         ("comparable", [*_said(f for f in flags if f["kind"] not in apart)] or _clean(answer)),
         ("levers", [f["said"] for f in flags if f["kind"] in LEVERS]),
@@ -44,7 +44,7 @@ def parts(answer: Comparison) -> Iterator[tuple[str, list[str]]]:
         ("what would settle it", [answer["settle"]["said"], _spread(answer)] if answer["settle"] else []),
         ("the claim", [*_claims(answer)]),
     ]
-    yield from ((heading, said) for heading, said in found if said)
+    yield from ((heading, said) for heading, said in told if said)
 
 
 def _named(name: str, side: Sided) -> str:
@@ -72,17 +72,17 @@ def _clean(answer: Comparison) -> list[str]:
 
 
 def _interval(answer: Comparison) -> Iterator[str]:
-    found, unit = answer["unpaired"], answer["metric"].replace("_", " ")
-    if found is None or found["delta"] is None:
+    gap, unit = answer["unpaired"], answer["metric"].replace("_", " ")
+    if gap is None or gap["delta"] is None:
         return
-    said = f"x minus y {found['delta']:+.6f} {unit}, {found['nx']} against {found['ny']} runs"
-    if found["low"] is None:
-        yield f"{said}, no interval: {', '.join(found['notes'][1:]) or 'no spread'}"
+    said = f"x minus y {gap['delta']:+.6f} {unit}, {gap['nx']} against {gap['ny']} runs"
+    if gap["low"] is None:
+        yield f"{said}, no interval: {', '.join(gap['notes'][1:]) or 'no spread'}"
         return
-    more = f"95% {found['low']:+.6f} to {found['high']:+.6f}, p {found['p']:.2g} (Welch, {found['df']:.1f} degrees of freedom)"
+    more = f"95% {gap['low']:+.6f} to {gap['high']:+.6f}, p {gap['p']:.2g} (Welch, {gap['df']:.1f} degrees of freedom)"
     yield f"{said}, {more}; {answer['matters']:g} matters"
-    if answer["word"] != found["word"]:
-        yield f"read by its interval alone it would be: {found['word']}"
+    if answer["word"] != gap["word"]:
+        yield f"read by its interval alone it would be: {gap['word']}"
 
 
 def _rule(rule: Ruled) -> str:
@@ -103,9 +103,9 @@ def _beside(answer: Comparison) -> Iterator[str]:
 
 
 def _spread(answer: Comparison) -> str:
-    found = answer["settle"]
-    assert found is not None
-    return f"reckoned with an sd of {found['sd']:.2g}, that of {found['sd_of']}"
+    settle = answer["settle"]
+    assert settle is not None
+    return f"reckoned with an sd of {settle['sd']:.2g}, that of {settle['sd_of']}"
 
 
 def _claims(answer: Comparison) -> Iterator[str]:
@@ -139,7 +139,7 @@ def show(answer: Comparison, screen: Console) -> None:
 
 
 def _rows(answer: Comparison) -> list[tuple[str, Seen]]:
-    """The runs that are shown, with the name of their side."""
+    """List the runs that are shown, with the name of their side."""
     sides = [(name, side) for name, side in (("x", answer["x"]), ("y", answer["y"])) if side]
     return [(name, run) for name, side in sides for run in side["runs"][:SHOWN]]
 
@@ -150,7 +150,7 @@ def _left_out(answer: Comparison) -> str:
 
 
 def comment(answer: Comparison) -> str:
-    """Markdown to paste: what holds, what is confounded, which runs would settle it and their price. Nothing in it is live."""
+    """Write Markdown to paste: what holds, what is confounded, which runs would settle it, their price. None of it is live."""
     lines = [f"**{_plain(answer['sentence'])}**", ""]
     for heading, said in parts(answer):
         lines += [f"{heading.capitalize()}:", *(f"- {_plain(one)}" for one in said), ""]
@@ -166,7 +166,7 @@ def comment(answer: Comparison) -> str:
 
 
 def _plain(text: str) -> str:
-    """A stranger's words as Markdown that means only them: no mark-up, no other line, nobody mentioned and nothing linked."""
-    found = STYLE.text(" ".join(text.split()))
-    found = found[1:] if found[:2] in ("\\#", "\\@") else found
-    return found.replace("#", "&#35;").replace("@", "&#64;").replace("://", ":&#8203;//")
+    """Write a stranger's words as Markdown that means only them: no mark-up, no other line, nobody mentioned, no link."""
+    marked = STYLE.text(" ".join(text.split()))
+    marked = marked[1:] if marked[:2] in ("\\#", "\\@") else marked
+    return marked.replace("#", "&#35;").replace("@", "&#64;").replace("://", ":&#8203;//")

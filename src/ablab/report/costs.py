@@ -47,7 +47,7 @@ FIELDS: tuple[tuple[str, Field, Callable[[object], str]], ...] = (
 
 
 def cost_table(view: View, style: Style) -> Table | None:
-    """What each arm costs, beside what it brings."""
+    """Show what each arm costs, beside what it brings."""
     if (base := view.base) is None:
         return None
     known = [f for f in FIELDS if any(a["cost"][f[1]] is not None for a in view.arms)]
@@ -75,7 +75,7 @@ def cost_table(view: View, style: Style) -> Table | None:
 
 
 def _spread(of: Spread | None, write: Callable[[object], str]) -> str:
-    """`1,900 to 2,300 over 3 runs`; nothing where that is not known."""
+    """Write `1,900 to 2,300 over 3 runs`; nothing where that is not known."""
     if of is None:
         return ""
     if of["runs"] == 1:
@@ -84,7 +84,7 @@ def _spread(of: Spread | None, write: Callable[[object], str]) -> str:
 
 
 def margin_text(row: Margin, unit: str) -> str:
-    """`114,295 B under 16,000,000`: how far a value is from its limit."""
+    """Write `114,295 B under 16,000,000`: how far a value is from its limit."""
     side = "over" if row["margin"] < 0 else "under"
     return f"{_exact(abs(row['margin']))}{f' {unit}' if unit else ''} {side} {_exact(row['limit'])}"
 
@@ -94,7 +94,7 @@ def _exact(value: float) -> str:
 
 
 def limit_table(view: View, style: Style) -> Table | None:
-    """Each arm against each limit of the study, to the byte."""
+    """Show each arm against each limit of the study, to the byte."""
     held = {a["name"]: a["cost"]["limits"] for a in view.arms}
     asked = list(dict.fromkeys(what for rows in held.values() for what in rows if what in NAMES))
     if not asked:
@@ -117,7 +117,7 @@ def limit_table(view: View, style: Style) -> Table | None:
 
 
 def beside_table(view: View, style: Style) -> Table | None:
-    """What each arm costs beside its reference, and which are free."""
+    """Show what each arm costs beside its reference, and which are free."""
     rows = []
     for arm in view.rivals:
         beside = arm["cost_against"]
@@ -149,7 +149,7 @@ def beside_table(view: View, style: Style) -> Table | None:
 
 
 def _pairs(of: Times | None, style: Style) -> str:
-    """Below a ratio of times: `0.97x to 1.21x over 3 pairs`."""
+    """Write below a ratio of times `0.97x to 1.21x over 3 pairs`."""
     if of is None or not of["pairs"]:
         return style.sub("")
     if of["pairs"] == 1:
@@ -159,7 +159,7 @@ def _pairs(of: Times | None, style: Style) -> str:
 
 
 def stage_cost_table(view: View, style: Style) -> Table | None:
-    """Seconds and peak memory of every stage of every arm, medians over its seeds."""
+    """Show seconds and peak memory of every stage of every arm, medians over its seeds."""
     stages = list(dict.fromkeys(stage for arm in view.arms for stage in arm["cost"]["stages"]))
     if not stages:
         return None
@@ -183,7 +183,7 @@ def stage_cost_table(view: View, style: Style) -> Table | None:
 
 
 def artifact_table(view: View, style: Style) -> Table | None:
-    """The artifact of every arm at every stage that packs: bytes, parts, how it was made, predicted beside measured."""
+    """Show the artifact of every arm at every stage that packs: bytes, parts, how it was made, predicted beside measured."""
     rows, kinds = [], []
     for stage, by_arm in view.verdict["artifacts"].items():
         first = True
@@ -247,18 +247,18 @@ def _ratio(number: float | None, style: Style) -> str:
 
 
 def rotation_tables(view: View, style: Style) -> list[tuple[str, Table]]:
-    """Per stage and arm, folded away: what rotation did to every tensor, and what low-rank factors gave back."""
-    found = []
+    """Show per stage and arm, folded away, what rotation did to every tensor, and what low-rank factors gave back."""
+    tables = []
     for stage, by_arm in view.verdict["artifacts"].items():
         for name, one in by_arm.items():
             where = f"{stage}, {words.clean(name, words.NAME)}"
             if rotated := one.get("hadamard"):
                 said = f"Hadamard rotation: {where}: {words.plural(len(rotated), 'tensor')}"
-                found.append((said, _rotation(rotated, style)))
+                tables.append((said, _rotation(rotated, style)))
             if corrected := one.get("lqer"):
                 said = f"Low-rank correction: {where}: {words.plural(len(corrected), 'tensor')}"
-                found.append((said, _corrections(corrected, style)))
-    return found
+                tables.append((said, _corrections(corrected, style)))
+    return tables
 
 
 def _rotation(rows: list[Rotated], style: Style) -> Table:

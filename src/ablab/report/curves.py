@@ -22,13 +22,13 @@ def _ends(series: Series) -> tuple[list[tuple[float, float]], list[tuple[float, 
 
 
 def _late(all_series: Sequence[Series], start: float) -> list[float]:
-    """Values from `start` on: the early fall would flatten everything else."""
+    """Return values from `start` on: the early fall would flatten everything else."""
     late = [v for s in all_series for t, by in s.items() if t >= start for v in by.values()]
     return late or [v for s in all_series for by in s.values() for v in by.values()]
 
 
 def trajectories(view: View) -> Drawing | None:
-    """Loss against tokens, and the difference to the reference, which is what is judged."""
+    """Draw loss against tokens, and the difference to the reference, which is what is judged."""
     curves = {a["name"]: view.curve(a["name"]) for a in view.arms}
     curves = {name: c for name, c in curves.items() if c}
     if not curves:
@@ -95,10 +95,10 @@ def _draw_curves(
 
 
 def positions(view: View) -> list[Drawing]:
-    """Nats per token by position in the window, one drawing per stage that has bands."""
-    found: list[Drawing] = []
+    """Draw nats per token by position in the window, one drawing per stage that has bands."""
+    drawings: list[Drawing] = []
     for stage, by_arm in view.bands().items():
-        slug = f"band{len(found)}"
+        slug = f"band{len(drawings)}"
         edges = next(iter(by_arm.values()))[0]
         last = max(line[0][-1] for line in by_arm.values())
         xs = (max(edges[1] / 2, 1.0) if edges[0] <= 0 else edges[0], last)
@@ -143,8 +143,8 @@ def positions(view: View) -> list[Drawing]:
             "Left: means over the seeds that all arms share. Right: over each arm's own pairs with its reference. A point "
             "stands in the middle of its band. Shown, never judged."
         )
-        found.append(Drawing(f"Loss by position: {stage}", tuple(panels), caption))
-    return found
+        drawings.append(Drawing(f"Loss by position: {stage}", tuple(panels), caption))
+    return drawings
 
 
 def _middles(edges: list[float], values: list[float | None], least: float) -> list[tuple[float, float]]:

@@ -27,40 +27,40 @@ class Group:
 
 
 def groups(view: View) -> list[Group]:
-    """Every distinct pair of trained and scored positions, in the order of stages and arms."""
+    """Group every distinct pair of trained and scored positions, in the order of stages and arms."""
     trained = view.trained()
-    found: dict[str, tuple[Counts, Counts | None, dict[str, list[str]]]] = {}
+    by_positions: dict[str, tuple[Counts, Counts | None, dict[str, list[str]]]] = {}
     for stage, by_arm in view.scored().items():
         for arm in view.arms:
             name = arm["name"]
             if name in by_arm:
                 key = repr((_profile(by_arm[name]), _profile(trained.get(name))))
-                alike = found.setdefault(key, (by_arm[name], trained.get(name), {}))[2]
+                alike = by_positions.setdefault(key, (by_arm[name], trained.get(name), {}))[2]
                 alike.setdefault(name, []).append(stage)
     return [
         Group(stages, arms, scored, known)
-        for scored, known, alike in found.values()
+        for scored, known, alike in by_positions.values()
         for stages, arms in _blocks(alike).items()
     ]
 
 
 def _blocks(stages_of: dict[str, list[str]]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Arms that share the very same stages: what is said of a block holds for each pair in it."""
-    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    """Group arms that share the very same stages: what is said of a block holds for each pair in it."""
+    by_stages: dict[tuple[str, ...], tuple[str, ...]] = {}
     for arm, stages in stages_of.items():
-        found[tuple(stages)] = (*found.get(tuple(stages), ()), arm)
-    return found
+        by_stages[tuple(stages)] = (*by_stages.get(tuple(stages), ()), arm)
+    return by_stages
 
 
 def _profile(counts: Counts | None) -> Counts | None:
-    """Edges and shares: arms with more seeds have more tokens, in the same places."""
+    """Return edges and shares: arms with more seeds have more tokens, in the same places."""
     if counts is None:
         return None
     return counts[0], [round(tokens / (sum(counts[1]) or 1), 3) for tokens in counts[1]]
 
 
 def sentences(view: View) -> list[str]:
-    """One plain sentence per group: where its scored tokens stand, and how many of them at positions hardly ever trained."""
+    """Write a plain sentence per group: where its scored tokens stand, and how many at positions hardly ever trained."""
     return [_sentence(view, group) for group in groups(view)]
 
 
@@ -85,7 +85,7 @@ def _sentence(view: View, group: Group) -> str:
 
 
 def shares(group: Group) -> tuple[float, float]:
-    """Shares of the scored tokens at positions that were never and that were rarely trained; tokens spread evenly in bands."""
+    """Return the shares of scored tokens at positions never and rarely trained; tokens are spread evenly in bands."""
     if group.trained is None:
         return 0.0, 0.0
     edges, scored, trained = joined(group.scored, group.trained)
@@ -97,7 +97,7 @@ def shares(group: Group) -> tuple[float, float]:
 
 
 def joined(one: Counts, other: Counts) -> tuple[list[float], list[float], list[float]]:
-    """Both counts over the bands of both; a band that is cut gives each part its share of positions."""
+    """Join both counts over the bands of both; a band that is cut gives each part its share of positions."""
     edges = sorted({*one[0], *other[0]})
     return edges, _cut(one, edges), _cut(other, edges)
 
@@ -124,19 +124,19 @@ def _percent(share: float) -> str:
 
 
 def named(arms: tuple[str, ...], view: View) -> str:
-    """`every arm`, or the first names."""
+    """Write `every arm`, or the first names."""
     if len(arms) == len(view.arms) > 1:
         return "every arm"
     return ", ".join(clean(a, 40) for a in arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
 
 
 def exposure(view: View) -> Drawing | None:
-    """One panel per group: the share of training tokens (filled) and of scored tokens (line) by position."""
-    found = groups(view)
-    if not found:
+    """Draw one panel per group: the share of training tokens (filled) and of scored tokens (line) by position."""
+    several = groups(view)
+    if not several:
         return None
-    ends = [edges[-1] for g in found for edges in (g.scored[0], *([g.trained[0]] if g.trained else []))]
-    panels = [_panel(view, i, group, max(ends)) for i, group in enumerate(found)]
+    ends = [edges[-1] for g in several for edges in (g.scored[0], *([g.trained[0]] if g.trained else []))]
+    panels = [_panel(view, i, group, max(ends)) for i, group in enumerate(several)]
     caption = (
         "Share of tokens by position in the window, in bands that double. Filled: tokens trained on; line: tokens scored. "
         "Where the line stands without a filling, the model is scored at positions that it never met in training."
@@ -183,15 +183,15 @@ def _stairs(panel: svg.Panel, edges: list[float], values: list[float]) -> list[t
 
 
 def exposure_table(view: View, style: Style = STYLE) -> Table | None:
-    """Per band: how often a position of it was trained, by arm, and the share of scored tokens, by stage and arm."""
-    found = groups(view)
-    if not found:
+    """Show per band how often a position of it was trained, by arm, and the share of scored tokens, by stage and arm."""
+    several = groups(view)
+    if not several:
         return None
     trainings: dict[str, tuple[Counts, list[str]]] = {}
     for name, counts in view.trained().items():
         trainings.setdefault(repr(counts), (counts, []))[1].append(name)
     places: dict[str, tuple[Counts, dict[str, list[str]]]] = {}
-    for group in found:
+    for group in several:
         alike = places.setdefault(repr(_profile(group.scored)), (group.scored, {}))[1]
         for arm in group.arms:
             alike.setdefault(arm, []).extend(group.stages)

@@ -28,17 +28,17 @@ class Drawing:
 
 
 def legend(view: View) -> list[tuple[Markup, str]]:
-    """A swatch and the name of every arm, in the table's order."""
-    found = []
+    """Draw a swatch and the name of every arm, in the table's order."""
+    swatches = []
     for i, arm in enumerate(view.arms):
         body = svg.line(1, 7, 27, 7, f"line {svg.colour(i)}", svg.dash(i)) + svg.mark(i, 14, 7, 3.4)
         swatch = Markup(f'<svg viewBox="0 0 28 14" width="28" height="14" aria-hidden="true">{body}</svg>')
-        found.append((swatch, STYLE.name(arm["name"])))
-    return found
+        swatches.append((swatch, STYLE.name(arm["name"])))
+    return swatches
 
 
 def focus(extents: Sequence[float], least: float) -> float:
-    """The largest distance from zero worth a linear scale: an arm four times further out than the rest is off it.
+    """Return the largest distance from zero worth a linear scale: an arm four times further out than the rest is off it.
 
     Arms that differ in nothing (the same weights, before they are packed) have no say in it.
     """
@@ -52,7 +52,7 @@ def focus(extents: Sequence[float], least: float) -> float:
 
 
 def forest(view: View) -> Markup | None:
-    """One row per arm: its interval, its mean, a tick for each seed; the tie band and zero behind."""
+    """Draw one row per arm: its interval, its mean, a tick for each seed; the tie band and zero behind."""
     rows = [a for a in view.rivals if a["delta"] is not None]
     if not rows:
         return None
@@ -120,7 +120,7 @@ def _cap(at_x: float, at: float, index: int) -> str:
 
 
 def _arrow(x: svg.Axis, side: int, at: float, index: int) -> str:
-    """A tip at the edge: what is meant lies beyond the scale."""
+    """Draw a tip at the edge: what is meant lies beyond the scale."""
     edge = x.end if side > 0 else x.start
     corners = [(edge, at), (edge - 11 * side, at - 6), (edge - 11 * side, at + 6)]
     return svg.path(corners, f"offscale {svg.colour(index)}", closed=True)

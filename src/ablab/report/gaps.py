@@ -9,7 +9,7 @@ from ablab.report.words import DASH, Style
 
 
 def stage_table(view: View, style: Style) -> Table | None:
-    """One row per arm, one column per stage: difference, interval, level; the baseline's level; `unstable` where it is."""
+    """Show one row per arm, one column per stage: difference, interval, level; the baseline's level; `unstable` where it is."""
     stages = view.stages
     if not stages:
         return None
@@ -36,7 +36,7 @@ def _stage_cell(view: View, arm: ArmAnswer, stage: str, style: Style) -> str:
 
 
 def gap_table(view: View, style: Style) -> Table | None:
-    """One row per arm, one column per step: the arm's own gap, and what it is against the reference's."""
+    """Show one row per arm, one column per step: the arm's own gap, and what it is against the reference's."""
     steps = view.steps()
     columns = list(dict.fromkeys((step["before"], stage) for by in steps.values() for stage, step in by.items()))
     if not columns:

@@ -30,7 +30,7 @@ COSTS = (
 
 
 def page(verdict: Answer) -> str:
-    """The whole page as text; the same verdict gives the same bytes."""
+    """Write the whole page as text; the same verdict gives the same bytes."""
     view = View(verdict)
     parts = _parts(view)
     contents = [(slug, label) for slug, label in SECTIONS if slug in ALWAYS or parts.get(slug)]
@@ -97,24 +97,24 @@ def _parts(view: View) -> dict[str, object]:
 
 
 def terms(view: View) -> list[str]:
-    """The terms of the decision, in one line under the answer. Plain text."""
-    found = [f"judged by {view.unit} at {view.stage}, lower is better"]
-    found.append(f"a tie within \u00b1{words.Style().fixed(view.matters, view.decimals)}")
+    """Write the terms of the decision, in one line under the answer. Plain text."""
+    facts = [f"judged by {view.unit} at {view.stage}, lower is better"]
+    facts.append(f"a tie within \u00b1{words.Style().fixed(view.matters, view.decimals)}")
     if view.looks:
-        found.append(f"looks at {', '.join(map(str, view.looks))} seeds")
-    found.append(f"decided by: {view.verdict['decided_by']}")
+        facts.append(f"looks at {', '.join(map(str, view.looks))} seeds")
+    facts.append(f"decided by: {view.verdict['decided_by']}")
     done = sum(run["status"] == "done" for run in view.runs)
-    found.append(f"{done} of {words.plural(len(view.runs), 'run')} done")
-    return found
+    facts.append(f"{done} of {words.plural(len(view.runs), 'run')} done")
+    return facts
 
 
 def terms_of(view: View) -> dict[str, object]:
-    """Budget, limits and the bank of earlier noise, as one nest of facts."""
+    """Return budget, limits and the bank of earlier noise, as one nest of facts."""
     return {**view.verdict["budget"], "limits": view.verdict["limits"], "bank": view.verdict["bank"]}
 
 
 def arm_notes(view: View) -> list[str]:
-    """Notes of the study and of each arm, plain text."""
+    """List notes of the study and of each arm, plain text."""
     notes = [*view.notes, *([] if view.verdict["exploratory"] else prose.pooled(view))]
     for arm in view.arms:
         notes += [f"{words.clean(arm['name'], words.NAME)}: {note}" for note in arm["notes"] if note != "waiting"]

@@ -64,7 +64,7 @@ class Judged:
         return f"<{self.answer['study']}: {words}; {self.page}>"
 
     def _repr_html_(self) -> str:
-        """The sentence and the verdict's table, for notebooks; everything that a file may have said is escaped."""
+        """Write the sentence and the verdict's table, for notebooks; everything that a file may have said is escaped."""
         from markupsafe import Markup, escape
 
         from ablab.report import prose, tables

@@ -12,7 +12,7 @@ STYLE = words.Markdown()
 
 
 def page(verdict: Answer) -> str:
-    """The whole file as text; the same verdict gives the same bytes."""
+    """Write the whole file as text; the same verdict gives the same bytes."""
     view = View(verdict)
     raw = view.verdict
     out = [f"# {STYLE.text(raw['question'] or raw['study'])}", ""]
@@ -66,7 +66,7 @@ def _section(title: str, table: Table | None) -> list[str]:
 
 
 def _trajectory_table(view: View) -> Table | None:
-    """The mean difference to the reference at about eight evaluations."""
+    """Show the mean difference to the reference at about eight evaluations."""
     gaps = {a["name"]: view.curve_difference(a) for a in view.rivals}
     gaps = {name: g for name, g in gaps.items() if g}
     if not gaps:

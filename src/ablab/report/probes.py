@@ -13,7 +13,7 @@ from ablab.report.words import count, significant
 
 
 def induction(view: View) -> Drawing | None:
-    """How much cheaper a repeated random segment is, by lag."""
+    """Draw how much cheaper a repeated random segment is, by lag."""
     curves = {}
     for name, probe in view.needles().items():
         told = zip(part["lags"], part["values"]) if (part := probe.get("induction")) else ()
@@ -45,7 +45,7 @@ def induction(view: View) -> Drawing | None:
 
 
 def needle_maps(view: View) -> Drawing | None:
-    """Passkey score by length and depth: one map per arm, then each arm's difference to its reference."""
+    """Draw the passkey score by length and depth: one map per arm, then each arm's difference to its reference."""
     read = {name: _grid(probe.get("passkey")) for name, probe in view.needles().items()}
     grids = {name: grid for name, grid in read.items() if grid is not None}
     if not grids:
@@ -67,7 +67,7 @@ def needle_maps(view: View) -> Drawing | None:
 
 
 def _grid(part: Passkey | Apart | None) -> tuple[list[float], list[float], list[list[float | None]]] | None:
-    """Lengths, depths and the scores of a passkey map; None where there is none."""
+    """Return lengths, depths and the scores of a passkey map; None where there is none."""
     if part is None or not part["lengths"] or not part["depths"]:
         return None
     lengths, depths = part["lengths"], part["depths"]
@@ -100,7 +100,7 @@ def _map(
 
 
 def recall(view: View) -> Drawing | None:
-    """What a long context is good for in the text itself: recall of what came before, and the gain by position."""
+    """Draw what a long context is good for in the text itself: recall of what came before, and the gain by position."""
     short = {v for p in view.needles().values() if "gain" in p and (v := p["gain"].get("short"))}
     than = f" beside {count(short.pop())} tokens of it" if len(short) == 1 else ""
     natural = {
@@ -122,7 +122,7 @@ def recall(view: View) -> Drawing | None:
 def _measured(
     view: View, parts: dict[str, tuple[list[float], Curve]], key: str, title: str, x_title: str
 ) -> Markup | None:
-    """Curves of values with their standard errors over one axis: arm -> (the edges of its bins, the values in them)."""
+    """Draw curves of values with their standard errors over one axis: arm -> (the edges of its bins, the values in them)."""
     curves: dict[str, list[tuple[float, float, float]]] = {}
     for name, (edges, part) in parts.items():
         middles = [(max(a, 0.5) * b) ** 0.5 for a, b in zip(edges, edges[1:])]  # on a logarithmic axis

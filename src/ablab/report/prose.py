@@ -19,45 +19,45 @@ BROKEN = ("invalid", "unstable")
 
 
 def warnings(view: View) -> list[tuple[str, str, str]]:
-    """(kind, headline, plain text), the gravest first; what a reader must not miss."""
-    found = [("invalid", "Changed records", f"{text}.") for text in view.verdict["changed"]]
-    found += [("unstable", "Diverged", f"{text}.") for text in view.verdict["warnings"]]
-    found += [("inversion", "Inversion", text) for text in inversions(view)]
+    """List (kind, headline, plain text), the gravest first; what a reader must not miss."""
+    rows = [("invalid", "Changed records", f"{text}.") for text in view.verdict["changed"]]
+    rows += [("unstable", "Diverged", f"{text}.") for text in view.verdict["warnings"]]
+    rows += [("inversion", "Inversion", text) for text in inversions(view)]
     if view.verdict["exploratory"]:
-        found.append(("exploratory", "Exploratory", " ".join([*exploratory(view), HINT])))
+        rows.append(("exploratory", "Exploratory", " ".join([*exploratory(view), HINT])))
     for arm in view.rivals:
         word = view.word(arm)
         if word in BROKEN:
             why = "; ".join(arm["notes"])
             said = f"{_broken(view, arm)} {words.clean(arm['name'], words.NAME)}" + (f" ({why})" if why else "")
-            found.append((word, word.capitalize(), said))
+            rows.append((word, word.capitalize(), said))
     for arm in view.arms:
         if view.word(arm) not in BROKEN:
             for stage, why in arm["unstable"].items():
                 said = f"{words.clean(arm['name'], words.NAME)} {why} at stage {stage}; its other stages are kept"
-                found.append(("unstable", "Unstable stage", said + "."))
+                rows.append(("unstable", "Unstable stage", said + "."))
     if not view.finished:
         statuses = Counter(run["status"] for run in view.runs)
         runs = ", ".join(f"{n} {s}" for s, n in statuses.items()) or "none yet"
         waiting = ", ".join(words.clean(a["name"], words.NAME) for a in view.rivals if view.word(a) == "waiting")
         said = f"Runs so far: {runs}" + (f"; waiting: {waiting}" if waiting else "")
-        found.append(("waiting", "Not finished", said + ". Words already given are final; the winner is not."))
-    return found
+        rows.append(("waiting", "Not finished", said + ". Words already given are final; the winner is not."))
+    return rows
 
 
 def exploratory(view: View) -> list[str]:
-    """Which arms' results existed before the decision, what was changed then, and all their seeds pooled, in sentences."""
+    """Say which arms' results existed before the decision, what was changed then, and all their seeds pooled, in sentences."""
     names: dict[str, list[str]] = {}
     for arm in view.rivals:
         if "record" in arm and arm["record"]["kind"] == "exploratory":
             names.setdefault(arm["record"]["because"], []).append(words.clean(arm["name"], 60))
-    found = [f"{', '.join(arms)}: {because}." for because, arms in names.items()]
-    return (found or [EXPLORATORY.removesuffix(f" {HINT}")]) + pooled(view)
+    texts = [f"{', '.join(arms)}: {because}." for because, arms in names.items()]
+    return (texts or [EXPLORATORY.removesuffix(f" {HINT}")]) + pooled(view)
 
 
 def pooled(view: View) -> list[str]:
-    """Contrasts that several studies decided, each over every seed ever run for it, one sentence each."""
-    found = []
+    """Say of contrasts that several studies decided, each over every seed ever run for it, one sentence each."""
+    texts = []
     for arm in view.arms:
         every = arm.get("pooled")
         if every is None:
@@ -66,16 +66,16 @@ def pooled(view: View) -> list[str]:
         between = style.interval(every["low"], every["high"], d)
         share = f"{every['alpha']:.3g} / {words.plural(every['decisions'], 'decision')}"
         share += f" / {words.plural(every['arms'], 'arm')}" if every["arms"] > 1 else ""
-        found.append(
+        texts.append(
             f"Over all {words.whole(every['seeds'])} seeds ever run for {words.clean(arm['name'], 60)} against "
             f"{words.clean(view.reference(arm), 60)}, at alpha {share}: {style.delta(every['delta'], d)} {between} "
             f"{view.unit}, {every['word']}."
         )
-    return found
+    return texts
 
 
 def _broken(view: View, arm: ArmAnswer) -> str:
-    """What went wrong with an arm that is invalid or unstable: its training, or what the deciding stage does after it."""
+    """Say what went wrong with an arm that is invalid or unstable: its training, or what the deciding stage does after it."""
     if view.word(arm) == "invalid":
         return "no statement is possible about"
     trained = any(run["status"] == "diverged" for run in view.runs_of(arm["name"]))
@@ -88,17 +88,17 @@ def _broken(view: View, arm: ArmAnswer) -> str:
 
 
 def inversions(view: View) -> list[str]:
-    """Arms that are better at one stage and worse at another, one sentence each, in plain text."""
-    found = []
+    """Name the arms that are better at one stage and worse at another, one sentence each, in plain text."""
+    texts = []
     for arm in view.rivals:
         name = words.clean(arm["name"], words.NAME)
         if turns := arm["inversions"]:
-            found.append(f"{name} changes sides {_turned(view, arm, turns)}. The word speaks about {view.stage} only.")
-    return found
+            texts.append(f"{name} changes sides {_turned(view, arm, turns)}. The word speaks about {view.stage} only.")
+    return texts
 
 
 def _turned(view: View, arm: ArmAnswer, turns: list[Inversion]) -> str:
-    """`between pre_quant (-0.0123) and sliding (+0.0092 nats/token): shown`; of several turns alike, the stages by side."""
+    """Write `between pre_quant (-0.0123) and sliding (+0.0092 nats/token): shown`; of several turns, the stages by side."""
     read = [(t["first"], t["stage"], _kind(t)) for t in turns]
     deltas = {s: arm["stages"][s]["delta"] if s in arm["stages"] else None for pair in read for s in pair[:2]}
     if len(read) > 1 and len({kind for _, _, kind in read}) == 1 and all(deltas.values()):
@@ -130,7 +130,7 @@ def _at(view: View, stage: str, delta: float | None, unit: str = "") -> str:
 
 
 def what_would_change(view: View, style: Style) -> list[tuple[str, str, str]]:
-    """(name, word, sentences) per arm: what it would take to read another word."""
+    """List (name, word, sentences) per arm: what it would take to read another word."""
     return [
         (style.name(a["name"]), view.word(a), style.literal(" ".join(_change(view, a, style)))) for a in view.rivals
     ]
@@ -225,7 +225,7 @@ def _price_sentence(arm: ArmAnswer, style: Style) -> str:
 
 
 def limits(view: View) -> list[str]:
-    """What the words do not say. Plain text."""
+    """Say what the words do not say. Plain text."""
     budget, tokens, base = view.verdict["budget"], view.counted("train_tokens"), view.base
     size = f"{words.count(base['cost']['parameters'])} parameters" if base else ""
     spent = "" if all(a["name"] in view.elsewhere() for a in view.arms) else _spent(budget, words.count)
@@ -252,7 +252,7 @@ def limits(view: View) -> list[str]:
 
 
 def families(view: View) -> int:
-    """How many families of arms, each with its own alpha, were judged on this baseline."""
+    """Count the families of arms, each with its own alpha, that were judged on this baseline."""
     here = {arm["record"]["family"] if "record" in arm else 0 for arm in view.rivals}
     return max(1, len(here), view.verdict["on_baseline"]["families"])
 
@@ -263,7 +263,7 @@ def _families(view: View) -> str:
 
 
 def _together(view: View) -> str:
-    """What all families together may get wrong; nothing where there is one."""
+    """Say what all families together may get wrong; nothing where there is one."""
     n = families(view)
     return "" if n == 1 else f", of all {n} together at most {100 * min(1.0, n * (1 - view.confidence)):.2g}%"
 
@@ -275,7 +275,7 @@ def _spent(budget: BudgetSettings, write: Callable[[object], str]) -> str:
 
 
 def methods(view: View) -> str:
-    """A paragraph for a paper, plain text."""
+    """Write a paragraph for a paper, plain text."""
     env, held_out = view.verdict["environment"], view.counted("valid_tokens")
     looks = ""
     if view.looks:
@@ -299,7 +299,7 @@ def methods(view: View) -> str:
 
 
 def _each(view: View) -> str:
-    """That families have an error probability each, in a sentence."""
+    """Say that families have an error probability each, in a sentence."""
     n = families(view)
     several = (
         f" That confidence is of each of {n} families of variants judged on this baseline by itself{_together(view)}."
@@ -308,13 +308,13 @@ def _each(view: View) -> str:
 
 
 def _training(view: View) -> str:
-    """Where weights came from, in sentences: training here, files, or the reference's own."""
+    """Say where weights came from, in sentences: training here, files, or the reference's own."""
     elsewhere, budget = view.elsewhere(), view.verdict["budget"]
-    found = []
+    texts = []
     if here := [arm for arm in view.arms if arm["name"] not in elsewhere]:
         which = "model that was trained here" if elsewhere else "model"
         batch = f" in batches of {words.whole(budget['batch_tokens'])} tokens"
-        found.append(
+        texts.append(
             f"Every {which} was trained on {_spent(budget, words.whole)}{batch}; at each seed, variant "
             "and baseline read the same tokens in the same order and shared every random draw for the parts they have in "
             "common."
@@ -323,14 +323,14 @@ def _training(view: View) -> str:
         whose = (
             "Weights" if not here else f"Weights of {', '.join(words.clean(n, words.NAME) for n in sorted(elsewhere))}"
         )
-        found.append(f"{whose} were trained elsewhere and read from files.")
+        texts.append(f"{whose} were trained elsewhere and read from files.")
     if any(arm["shares_weights"] for arm in here):
-        found.append("A variant that changes nothing in training uses the weights of its reference.")
-    return " ".join(found)
+        texts.append("A variant that changes nothing in training uses the weights of its reference.")
+    return " ".join(texts)
 
 
 def _pairing(view: View) -> str:
-    """What differences were paired by, up to the words for the interval."""
+    """Say what differences were paired by, up to the words for the interval."""
     if view.over_documents():
         rests = next((arm["text_said"] for arm in view.rivals if arm["text_said"]), "")
         return (

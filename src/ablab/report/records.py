@@ -14,7 +14,7 @@ from ablab.report.words import DASH, Style
 
 
 def ledger_table(view: View, style: Style) -> Table | None:
-    """Every run that was ever started for this study, failed ones too."""
+    """Show every run that was ever started for this study, failed ones too."""
     if not view.runs:
         return None
     rows, kinds = [], []
@@ -53,19 +53,19 @@ def ledger_table(view: View, style: Style) -> Table | None:
 
 
 def routing_table(view: View, style: Style) -> Table | None:
-    """Health of the mixtures at the last step, per arm: means over its runs, and over layers or the worst layer."""
+    """Show the mixtures at the last step, per arm: means over its runs, and over layers or the worst layer."""
     rows = []
     for arm in view.arms:
-        if found := [health for run in view.runs_of(arm["name"]) if (health := run.get("routing"))]:
+        if routings := [health for run in view.runs_of(arm["name"]) if (health := run.get("routing"))]:
             rows.append(
                 [
                     style.name(arm["name"]),
-                    words.whole(len(found[0]["layers"])),
-                    _percent(mean_of([health["cv_pct"] for health in found])),
-                    style.fixed(mean_of([health["entropy"] for health in found]), 3),
-                    _percent(mean_of([health["max_load_pct"] for health in found])),
-                    words.significant(mean_of([health["dead"] for health in found])),
-                    words.significant(mean_of([health["bias_range"] for health in found])),
+                    words.whole(len(routings[0]["layers"])),
+                    _percent(mean_of([health["cv_pct"] for health in routings])),
+                    style.fixed(mean_of([health["entropy"] for health in routings]), 3),
+                    _percent(mean_of([health["max_load_pct"] for health in routings])),
+                    words.significant(mean_of([health["dead"] for health in routings])),
+                    words.significant(mean_of([health["bias_range"] for health in routings])),
                 ]
             )
     note = (
@@ -82,7 +82,7 @@ def _percent(value: float | None) -> str:
 
 
 def levels_table(view: View, style: Style) -> Table | None:
-    """Every metric of every arm at the deciding stage; nothing where there is but one."""
+    """Show every metric of every arm at the deciding stage; nothing where there is but one."""
     levels = view.verdict["levels"]
     metrics = list(dict.fromkeys(metric for row in levels.values() for metric in row))
     if len(metrics) < 2:
@@ -99,23 +99,23 @@ def levels_table(view: View, style: Style) -> Table | None:
 
 
 def decision_table(view: View, style: Style) -> Table | None:
-    """Every decision ever judged on these runs, their contrasts or their baseline."""
-    found = [_flat(decision) for decision in view.verdict["decisions"]]
-    if not found:
+    """Show every decision ever judged on these runs, their contrasts or their baseline."""
+    decisions = [_flat(decision) for decision in view.verdict["decisions"]]
+    if not decisions:
         return None
-    keys = list(dict.fromkeys(k for d in found for k in d))[:12]
-    rows = [[style.text(words.value_text(d[k])) if d.get(k) is not None else DASH for k in keys] for d in found]
+    keys = list(dict.fromkeys(k for d in decisions for k in d))[:12]
+    rows = [[style.text(words.value_text(d[k])) if d.get(k) is not None else DASH for k in keys] for d in decisions]
     note = "Judged once: no other decision was tried on these runs, their contrasts or their baseline."
-    if len(found) > 1:
+    if len(decisions) > 1:
         note = (
-            f"{len(found)} decisions were judged on these runs, on the same contrasts or on the same baseline; what each one "
+            f"{len(rows)} decisions were judged on these runs, on the same contrasts or on the same baseline; what each one "
             "changed stands beside it."
         )
     return Table(tuple((k.replace("_", " "), "l") for k in keys), rows, note)
 
 
 def _flat(decision: Mapping[str, object]) -> dict[str, object]:
-    """One line of decisions.jsonl with the decision's own settings beside it; settings that are null are left out."""
+    """Return one line of decisions.jsonl with the decision's own settings beside it; settings that are null are left out."""
     flat, rule = {k: v for k, v in decision.items() if k != "decision"}, decision.get("decision")
     if isinstance(rule, dict):
         flat |= rule
@@ -129,7 +129,7 @@ def _flat(decision: Mapping[str, object]) -> dict[str, object]:
 def facts(
     value: Mapping[str, object], style: Style, prefix: str = "", *, spelled: bool = False
 ) -> list[tuple[str, str]]:
-    """A nest of settings as (dotted key, value) lines; empty parts are left out. spelled: keys as a study writes them."""
+    """Write a nest of settings as (dotted key, value) lines; empty parts are left out. spelled: keys as a study writes them."""
     lines: list[tuple[str, str]] = []
     for key, inner in value.items():
         name = f"{prefix}{key}"
@@ -147,12 +147,12 @@ def _fact(value: object) -> str:
 
 
 def baseline_facts(view: View, style: Style) -> list[tuple[str, str]]:
-    """Every setting of the baseline; what is not set is left out."""
+    """List every setting of the baseline; what is not set is left out."""
     return facts(view.verdict["baseline"], style, spelled=True)
 
 
 def data_facts(view: View, style: Style) -> list[tuple[str, str]]:
-    """Sources, split, duplicates, leak check and bytes per token of every corpus that was read."""
+    """List sources, split, duplicates, leak check and bytes per token of every corpus that was read."""
     return [fact for manifest in view.verdict["data"] for fact in _corpus_facts(manifest, style)]
 
 

@@ -16,7 +16,7 @@ IN_TEXT = re.compile(r"(?<![\w./:~*-])/(?:[^\s/'\"`,;:()\[\]{}<>|]+/)+[^\s/'\"`,
 
 
 def shareable(value: T, *, folder: Path | None = None, root: Path | None = None) -> T:
-    """The nest `value` with every absolute path in it replaced, in keys, values and within sentences.
+    """Return the nest `value` with every absolute path in it replaced, in keys, values and within sentences.
 
     folder: of the study file; what lies below is named from there. root: the store; what lies below begins with its name.
     A file of a package begins with the package's name. Of any other path its last part stays, and as much before it as
@@ -40,14 +40,14 @@ def shareable(value: T, *, folder: Path | None = None, root: Path | None = None)
 
 
 def _known(folder: Path | None, root: Path | None) -> list[tuple[str, str]]:
-    """Folders that have a name of their own, the deepest first: (its path with a slash, what stands for that)."""
+    """List folders that have a name of their own, the deepest first: (its path with a slash, what stands for that)."""
     packages = {sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib")}
-    found = {str(Path(__file__).resolve().parents[1]): "ablab/", **dict.fromkeys(packages, ""), sys.prefix: ""}
+    names = {str(Path(__file__).resolve().parents[1]): "ablab/", **dict.fromkeys(packages, ""), sys.prefix: ""}
     if root is not None:
-        found |= {str(path): f"{root.name}/" for path in (root.absolute(), root.resolve())}
+        names |= {str(path): f"{root.name}/" for path in (root.absolute(), root.resolve())}
     if folder is not None:
-        found |= {str(path): "" for path in (folder.absolute(), folder.resolve())}
-    pairs = [(f"{path}/", name) for path, name in found.items() if path != "/"]
+        names |= {str(path): "" for path in (folder.absolute(), folder.resolve())}
+    pairs = [(f"{path}/", name) for path, name in names.items() if path != "/"]
     return sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
 
 
@@ -59,19 +59,19 @@ def _named(text: str, known: list[tuple[str, str]]) -> str:
 
 
 def _literal(name: str) -> str:
-    """`name` as the replacement of a pattern."""
+    """Escape `name` as the replacement of a pattern."""
     return name.replace("\\", r"\\")
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is one path and not a sentence that begins with one: without blanks, or of a file that is there."""
+    """Tell whether a text is one path and not a sentence that begins with one: without blanks, or of a file that is there."""
     if not text.startswith("/") or len(Path(text).parts) < 3:
         return False
     return not re.search(r"\s", text) or (len(text) < 1000 and os.path.lexists(text))
 
 
 def _shortest(paths: set[str]) -> dict[str, str]:
-    """Each path -> as few of its last parts as no other one of them ends with."""
+    """Map each path to as few of its last parts as no other one of them ends with."""
     parts = {path: Path(path).parts[1:] for path in paths}
 
     def name(path: str) -> str:

@@ -14,12 +14,12 @@ MARKS = ("circle", "square", "triangle", "diamond", "cross")
 
 
 def colour(index: int) -> str:
-    """The class of the arm at this place of the table."""
+    """Return the class of the arm at this place of the table."""
     return "s0" if index == 0 else f"s{(index - 1) % (SERIES - 1) + 1}"
 
 
 def dash(index: int) -> str:
-    """A dash that separates neighbours without colour, and the rounds of a palette used twice."""
+    """Return a dash that separates neighbours without colour, and the rounds of a palette used twice."""
     pattern = DASHES[0] if index == 0 else DASHES[(index - 1 + (index - 1) // (SERIES - 1)) % len(DASHES)]
     return f' stroke-dasharray="{pattern}"' if pattern else ""
 
@@ -55,7 +55,7 @@ def path(points: Sequence[tuple[float, float]], cls: str, extra: str = "", close
 
 
 def mark(index: int, x: float, y: float, size: float = 3.6, title: str = "", extra: str = "") -> str:
-    """The arm's own marker: its shape tells it apart where its colour does not."""
+    """Draw the arm's own marker: its shape tells it apart where its colour does not."""
     kind = MARKS[index % len(MARKS)]
     cls = f"mark {colour(index)}{extra}"
     tip = f"<title>{escape(title)}</title>" if title else ""
@@ -72,7 +72,7 @@ def mark(index: int, x: float, y: float, size: float = 3.6, title: str = "", ext
 
 
 def figure(width: float, height: float, label: str, body: str) -> Markup:
-    """An inline image with its text alternative."""
+    """Write an inline image with its text alternative."""
     return Markup(f'<svg viewBox="0 0 {pt(width)} {pt(height)}" role="img" aria-label="{escape(label)}">{body}</svg>')
 
 
@@ -90,7 +90,7 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
-    """As many decimals as the ticks need, a true minus, no minus zero."""
+    """Write a tick with as many decimals as the ticks need, a true minus, no minus zero."""
     gaps = [abs(b - a) for a, b in zip(ticks, ticks[1:])] or [abs(value) or 1.0]
     step = min(gaps)
     need = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
@@ -144,7 +144,7 @@ class Panel:
         x_text: Callable[[float], str] | None = None,
         room: tuple[int, int] = (0, 0),
     ) -> None:
-        """`room`: lines of text that must fit below and above the data."""
+        """Make an empty panel. `room`: lines of text that must fit below and above the data."""
         low, high = ys
         pad = (high - low) * 0.06 or max(abs(high), 1.0) * 0.01
         low, high = low - room[0] * pad, high + room[1] * pad
@@ -159,7 +159,7 @@ class Panel:
         self.parts.extend(parts)
 
     def shade(self, low: float, high: float, words: str) -> None:
-        """A horizontal band, drawn behind everything else, with its name at the right edge."""
+        """Draw a horizontal band, behind everything else, with its name at the right edge."""
         top, bottom = max(self.y(high), self.top), min(self.y(low), self.height - self.bottom)
         if bottom > top:
             self.parts.insert(0, rect(self.left, top, self.width - self.right - self.left, bottom - top, "matters"))
@@ -170,7 +170,7 @@ class Panel:
             self.parts.insert(0, line(self.left, self.y(0), self.width - self.right, self.y(0), "zero"))
 
     def upright(self, at: float, words: str) -> None:
-        """A thin vertical line with its name on the roomier side."""
+        """Draw a thin vertical line with its name on the roomier side."""
         x, late = self.x(at), self.x(at) > (self.x.start + self.x.end) / 2
         self.draw(line(x, self.top, x, self.height - self.bottom, "axis", ' stroke-dasharray="2 3"'))
         self.draw(text(x - 4 if late else x + 4, self.top + 10, words, "note", "end" if late else "start"))

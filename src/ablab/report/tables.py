@@ -21,7 +21,7 @@ class Table:
 
 
 def change_text(change: Changed, style: Style) -> str:
-    """`model.global.position: nope -> grape_a (slopes=geometric)`; settings that both sides have alike are left out."""
+    """Write `model.global.position: nope -> grape_a (slopes=geometric)`; settings that both sides have alike are left out."""
     before, after = change["before"], change["after"]
     if isinstance(before, dict) and isinstance(after, dict) and "name" in before and "name" in after:
         moved = [k for k in {**before, **after} if before.get(k) != after.get(k)]
@@ -35,7 +35,7 @@ def change_text(change: Changed, style: Style) -> str:
 
 
 def price_text(price: Price | None) -> str:
-    """`26 runs, 521M tokens, 6.8 h`; empty where there is none."""
+    """Write `26 runs, 521M tokens, 6.8 h`; empty where there is none."""
     if price is None:
         return ""
     runs, stages = price["runs"], price["evaluations"]
@@ -48,12 +48,12 @@ def price_text(price: Price | None) -> str:
 
 
 def cost_of_more(arm: ArmAnswer) -> str:
-    """The price of the seeds that are still wanted; empty where none are."""
+    """Write the price of the seeds that are still wanted; empty where none are."""
     return price_text(arm["price"]) if more_text(arm) not in (DASH, "0") else ""
 
 
 def more_text(arm: ArmAnswer) -> str:
-    """`+13 fresh`, `0`, or a dash for the baseline and for words that seeds do not mend."""
+    """Write `+13 fresh`, `0`, or a dash for the baseline and for words that seeds do not mend."""
     more = arm["more_seeds"]
     if more is None or arm["word"] in ("baseline", "invalid", "unstable"):
         return DASH
@@ -61,7 +61,7 @@ def more_text(arm: ArmAnswer) -> str:
 
 
 def expect_text(view: View, arm: ArmAnswer, style: Style) -> str:
-    """What was expected at the deciding stage, beside whether the interval holds it."""
+    """Write what was expected at the deciding stage, beside whether the interval holds it."""
     value = arm["expect"].get(view.stage)
     if value is None:
         return ""
@@ -73,7 +73,7 @@ def expect_text(view: View, arm: ArmAnswer, style: Style) -> str:
 
 
 def verdict_table(view: View, style: Style) -> Table:
-    """One row per arm: what changed, the word, the difference with its interval, seeds, p, price and cost."""
+    """Show one row per arm: what changed, the word, the difference with its interval, seeds, p, price and cost."""
     head = (
         ("arm, and what changed", "l"),
         ("verdict", "l"),
@@ -126,7 +126,7 @@ FREE = (
 
 
 def weights_text(arm: ArmAnswer) -> str:
-    """What the difference of an arm that trains nothing speaks of."""
+    """Say what the difference of an arm that trains nothing speaks of."""
     if not arm["shares_weights"]:
         return ""
     return "for these weights" if arm["seeds"] == 1 else "same weights"
@@ -138,7 +138,7 @@ def is_free(arm: ArmAnswer) -> bool:
 
 
 def tags(arm: ArmAnswer, style: Style) -> str:
-    """What must be read beside the word: over a limit, of shared weights only, free."""
+    """Write what must be read beside the word: over a limit, of shared weights only, free."""
     said, record = list[str](), arm.get("record")
     if record and record["kind"] == "exploratory":
         said.append(style.tag("exploratory", record["because"]))
@@ -155,7 +155,7 @@ def tags(arm: ArmAnswer, style: Style) -> str:
 
 
 def difference_text(view: View, arm: ArmAnswer, style: Style) -> str:
-    """The difference with its interval below; the level for the baseline; a dash where nothing is known."""
+    """Write the difference with its interval below; the level for the baseline; a dash where nothing is known."""
     if arm["name"] == view.baseline:
         level = view.level(arm, view.stage)
         return style.literal(f"level {style.fixed(level, view.decimals)}") if level is not None else DASH
@@ -167,7 +167,7 @@ def difference_text(view: View, arm: ArmAnswer, style: Style) -> str:
 
 
 def other_unit_table(view: View, style: Style) -> Table | None:
-    """The same differences in the other unit, where one tokenizer makes the factor a constant."""
+    """Show the same differences in the other unit, where one tokenizer makes the factor a constant."""
     factor = view.factor
     rows = [a for a in view.rivals if a["delta"] is not None]
     if factor is None or not rows:
@@ -192,7 +192,7 @@ def other_unit_table(view: View, style: Style) -> Table | None:
 
 
 def evidence_table(view: View, style: Style) -> Table | None:
-    """What stands behind each word: spread, power, seeds on one side, and what common random numbers bought."""
+    """Show what stands behind each word: spread, power, seeds on one side, and what common random numbers bought."""
     head = (
         ("arm", "l"),
         ("pairs", "r"),
@@ -237,7 +237,7 @@ def evidence_table(view: View, style: Style) -> Table | None:
 
 
 def _new_text(arm: ArmAnswer, style: Style, decimals: int) -> str:
-    """The interval for new text over what it takes as independent, or that its documents are too few."""
+    """Write the interval for new text over what it takes as independent, or that its documents are too few."""
     interval = style.interval(arm["low_text"], arm["high_text"], decimals)
     return interval + style.sub(style.text(arm["text_said"])) if interval else DASH
 
@@ -249,7 +249,7 @@ def _times(factor: float | None) -> str:
 
 
 def text_scored(view: View) -> str:
-    """On which text the points of a trajectory are, where it is not all of it; the word is read off stages, which score all."""
+    """Say on which text a trajectory's points are, where it is not all of it; the word is read off stages, which score all."""
     part = view.verdict["validated"].get(view.baseline)
     if not part or part["whole"]:
         return ""

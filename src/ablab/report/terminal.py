@@ -69,19 +69,19 @@ def _row(view: View, arm: ArmAnswer, console: Console, pretty: bool) -> list[Tex
 
 
 def _stacked(difference: Text, interval: Text) -> Text:
-    """Both in one cell, without the dashes of what is not known while there is something beside them."""
+    """Put both in one cell, without the dashes of what is not known while there is something beside them."""
     known = [cell for cell in (difference, interval) if cell.plain.strip("- ")]
     return grid.lines(known or [difference])
 
 
 def _wide(rows: Sequence[Sequence[Text]]) -> int:
-    """Characters that the table takes with names of at most NAME in a line."""
+    """Count the characters that the table takes with names of at most NAME in a line."""
     widths = [max(len(column.title), *(len(row[i].plain) for row in rows), 0) for i, column in enumerate(COLUMNS)]
     return min(widths[0], grid.NAME) + sum(3 + width for width in widths[1:])
 
 
 def _stages(view: View, arm: ArmAnswer) -> str:
-    """The difference at every stage on one line; nothing where there is but one."""
+    """Write the difference at every stage on one line; nothing where there is but one."""
     said = []
     for stage in view.stages:
         cell = arm["stages"].get(stage)
@@ -93,7 +93,7 @@ def _stages(view: View, arm: ArmAnswer) -> str:
 
 
 def _below(view: View, arm: ArmAnswer) -> list[str]:
-    """What changed in an arm, how it stands at every stage, and what knowing more about it costs."""
+    """Say what changed in an arm, its difference at every stage, and what knowing more about it costs."""
     name = STYLE.name(arm["name"])
     lines = [f"{name}: {tables.change_text(c, STYLE)}" for c in arm["changes"]]
     if stages := _stages(view, arm):
@@ -109,6 +109,6 @@ def _below(view: View, arm: ArmAnswer) -> list[str]:
 
 
 def _text(value: str, console: Console, style: str = "") -> Text:
-    """Untrusted text as it stands: no markup, and nothing that the stream cannot encode."""
+    """Write untrusted text as it stands: no markup, and nothing that the stream cannot encode."""
     plain = value.replace("\u2013", "-").replace("\u00d7", "x").replace("\u00b1", "+/-").replace("\u2026", "...")
     return Text(plain.encode(console.encoding, "replace").decode(console.encoding), style=style)

@@ -16,13 +16,13 @@ KNOWN = ("baseline", "better", "worse", "equivalent", "inconclusive", "unstable"
 
 
 def refused(place: str, fault: str) -> CheckFailed:
-    """The refusal of a verdict that judging did not write like this."""
+    """Make the refusal of a verdict that judging did not write like this."""
     here = "verdict.json" + (f": {place}" if place else "")
     return CheckFailed(Fault(here, fault, "do `ablab report` on the study file: it is judged anew from its runs"))
 
 
 def answered(verdict: object) -> Answer:
-    """The verdict, if it is of the form that judging writes; CheckFailed for another one, say of another version of ablab."""
+    """Return the verdict, if it is of the form that judging writes; CheckFailed for another, say of another version's."""
     if not fits(verdict, Answer):
         raise refused("", misfit(verdict, Answer))
     if odd := [arm["word"] for arm in verdict["arms"] if arm["word"] not in (*KNOWN, None)]:
@@ -34,20 +34,20 @@ class View:
     """A verdict of the form `Answer`; CheckFailed for another one. Numbers stay as they are; one that is not finite is None."""
 
     def __init__(self, verdict: object) -> None:
-        self.verdict = found = answered(scrub(verdict))
-        self.runs = found["runs"]
-        named = [a["name"] for a in found["arms"] if a["word"] == "baseline"]
+        self.verdict = answer = answered(scrub(verdict))
+        self.runs = answer["runs"]
+        named = [a["name"] for a in answer["arms"] if a["word"] == "baseline"]
         self.baseline: str = named[0] if named else "baseline"
-        self.arms = sorted(found["arms"], key=lambda a: a["name"] != self.baseline)
-        self.metric, self.stage = found["metric"], found["stage"]
+        self.arms = sorted(answer["arms"], key=lambda a: a["name"] != self.baseline)
+        self.metric, self.stage = answer["metric"], answer["stage"]
         self.unit = UNITS.get(self.metric, self.metric)
-        self.matters, self.confidence = found["matters"], found["confidence"]
+        self.matters, self.confidence = answer["matters"], answer["confidence"]
         self.decimals = decimals_for(self.matters)
-        self.looks, self.weights, self.notes = found["looks"], found["weights"], found["notes"]
+        self.looks, self.weights, self.notes = answer["looks"], answer["weights"], answer["notes"]
 
     # arms
     def word(self, arm: ArmAnswer) -> str:
-        """One of the seven words, `waiting` for an arm without a number yet, `cell` for a cell of a factorial."""
+        """Return one of the seven words, `waiting` for an arm without a number yet, `cell` for a cell of a factorial."""
         if arm["word"] is None:
             return "waiting" if arm["delta"] is None else "cell"
         nothing = arm["word"] == "inconclusive" and not arm["seeds"] and arm["delta"] is None
@@ -63,7 +63,7 @@ class View:
         return next((a for a in self.arms if a["name"] == self.baseline), None)
 
     def index(self, name: str) -> int:
-        """The arm's place in the table: it fixes its colour and dash."""
+        """Return the arm's place in the table: it fixes its colour and dash."""
         return next((i for i, a in enumerate(self.arms) if a["name"] == name), 0)
 
     def reference(self, arm: ArmAnswer) -> str:
@@ -76,14 +76,14 @@ class View:
         return [s for s in seen if any(self.level(a, s) is not None or s in a["unstable"] for a in self.arms)]
 
     def level(self, arm: ArmAnswer, stage: str) -> float | None:
-        """The arm's own metric at a stage: the row's, else the mean over its done runs."""
+        """Return the arm's own metric at a stage: the row's, else the mean over its done runs."""
         cell = arm["stages"][stage]["mean"] if stage in arm["stages"] else None
         if cell is None and stage == self.stage:
             cell = arm["mean"]
         return mean_of(list(self._done(arm["name"], stage).values())) if cell is None else cell
 
     def steps(self) -> dict[str, dict[str, Step]]:
-        """arm -> stage -> the step from the stage below."""
+        """Map arm -> stage -> the step from the stage below."""
         return {arm["name"]: arm["steps"] for arm in self.arms if arm["steps"]}
 
     @property
@@ -91,7 +91,7 @@ class View:
         return self.verdict["decided_by"] != "not finished" and not any(self.word(a) == "waiting" for a in self.rivals)
 
     def counted(self, what: str) -> float | None:
-        """How many of something the first corpus holds: `valid_tokens`."""
+        """Count something in the first corpus: `valid_tokens`."""
         return next((num(corpus["counts"].get(what)) for corpus in self.verdict["data"]), None)
 
     @property
@@ -111,32 +111,32 @@ class View:
         return [r for r in self.runs if r["arm"] == name]
 
     def elsewhere(self) -> set[str]:
-        """Arms whose weights were read from files and not trained here."""
+        """Name the arms whose weights were read from files and not trained here."""
         return {r["arm"] for r in self.runs if str(r["token_hash"]).startswith("adopted:")}
 
     def over_documents(self) -> bool:
-        """Whether intervals are over the documents of one run, for arms that share weights, and not over seeds."""
+        """Tell whether intervals are over the documents of one run, for arms that share weights, and not over seeds."""
         return self.looks == [1] and any(arm["shares_weights"] and arm["low"] is not None for arm in self.arms)
 
     def value(self, run: RunAnswer, stage: str | None = None) -> float | None:
         return run["metrics"].get(stage or self.stage)
 
     def differences(self, arm: ArmAnswer) -> list[tuple[int, float]]:
-        """(seed, arm - reference) at the deciding stage, for the arm's pairs; all common seeds where it has none yet."""
+        """List (seed, arm - reference) at the deciding stage, for the arm's pairs; all common seeds where it has none yet."""
         ours, theirs = self._done(arm["name"]), self._done(self.reference(arm))
         both = sorted(ours.keys() & theirs.keys())
         return [(s, ours[s] - theirs[s]) for s in both if self._paired(arm, s)]
 
     def _paired(self, arm: ArmAnswer, seed: int) -> bool:
-        """Whether the arm's numbers speak of this seed: a probe's do not, nor do those of a look to come."""
+        """Tell whether the arm's numbers speak of this seed: a probe's do not, nor do those of a look to come."""
         return seed in arm["pairs"] or not arm["pairs"]
 
     def _done(self, name: str, stage: str | None = None) -> dict[int, float]:
-        found = ((r["seed"], self.value(r, stage)) for r in self.runs_of(name) if r["status"] == "done")
-        return {seed: value for seed, value in found if value is not None}
+        values = ((r["seed"], self.value(r, stage)) for r in self.runs_of(name) if r["status"] == "done")
+        return {seed: value for seed, value in values if value is not None}
 
     def curve(self, name: str) -> Series:
-        """The arm's trajectories on the evaluations that all its seeds share (all evaluations if they share none)."""
+        """Return the arm's trajectories on the evaluations that all its seeds share (all evaluations if they share none)."""
         curves = {r["seed"]: points for r in self.runs_of(name) if (points := _points(r))}
         ended = {r["seed"] for r in self.runs_of(name) if r["status"] == "done"}
         curves = {s: c for s, c in curves.items() if s in ended} or curves
@@ -147,48 +147,48 @@ class View:
 
     def curve_difference(self, arm: ArmAnswer) -> Series:
         ours, theirs = self.curve(arm["name"]), self.curve(self.reference(arm))
-        found = {
+        gaps = {
             t: {s: v - theirs[t][s] for s, v in ours[t].items() if s in theirs[t] and self._paired(arm, s)}
             for t in ours
             if t in theirs
         }
-        return {t: d for t, d in found.items() if d}
+        return {t: d for t, d in gaps.items() if d}
 
     def bands(self) -> dict[str, dict[str, Bands]]:
-        """stage -> arm -> (edges, nats per token), the deciding stage first."""
-        found: dict[str, dict[str, Bands]] = {}
+        """Map stage -> arm -> (edges, nats per token), the deciding stage first."""
+        bands: dict[str, dict[str, Bands]] = {}
         for stage, by_arm in self.verdict["bands"].items():
             for name, band in by_arm.items():
                 if any(value is not None for value in band["nats_per_token"]):
                     edges = _edges(band["edges"], band["nats_per_token"], "nats_per_token")
-                    found.setdefault(stage, {})[name] = edges, band["nats_per_token"]
-        order = [s for s in (self.stage,) if s in found]
-        return {s: found[s] for s in [*order, *(s for s in found if s not in order)]}
+                    bands.setdefault(stage, {})[name] = edges, band["nats_per_token"]
+        order = [s for s in (self.stage,) if s in bands]
+        return {s: bands[s] for s in [*order, *(s for s in bands if s not in order)]}
 
     def band_differences(self, stage: str) -> dict[str, list[float | None]]:
-        """arm -> the difference of nats per token to the reference's in every band of the arm, over the arm's pairs."""
-        found = {name: band.get("difference", []) for name, band in self.verdict["bands"].get(stage, {}).items()}
-        return {name: gaps for name, gaps in found.items() if any(gap is not None for gap in gaps)}
+        """Map arm -> the difference of nats per token to the reference's in every band of the arm, over the arm's pairs."""
+        differences = {name: band.get("difference", []) for name, band in self.verdict["bands"].get(stage, {}).items()}
+        return {name: gaps for name, gaps in differences.items() if any(gap is not None for gap in gaps)}
 
     def scored(self) -> dict[str, dict[str, Counts]]:
-        """stage -> arm -> (edges, tokens scored per band), in the study's order of stages."""
-        found: dict[str, dict[str, Counts]] = {}
+        """Map stage -> arm -> (edges, tokens scored per band), in the study's order of stages."""
+        counts: dict[str, dict[str, Counts]] = {}
         for stage, by_arm in self.verdict["bands"].items():
             for name, band in by_arm.items():
                 if sum(band["tokens"]) > 0:
                     edges = _edges(band["edges"], band["tokens"], "tokens")
-                    found.setdefault(stage, {})[name] = edges, band["tokens"]
-        return found
+                    counts.setdefault(stage, {})[name] = edges, band["tokens"]
+        return counts
 
     def trained(self) -> dict[str, Counts]:
-        """arm -> (edges, training tokens per band)."""
+        """Map arm -> (edges, training tokens per band)."""
         every = {name: (row["edges"], row["trained"]) for name, row in self.verdict["positions"].items()}
         return {
             n: (_edges(edges, counts, "trained"), counts) for n, (edges, counts) in every.items() if sum(counts) > 0
         }
 
     def probe_message(self) -> str | None:
-        """Why the needle probe says nothing here, or None where it does."""
+        """Say why the needle probe says nothing here, or None where it does."""
         probes = list(self.needles().values())
         above, below = ([p[k] for p in probes if k in p] for k in ("above_floor", "below_ceiling"))
         if above and not any(above):
@@ -200,18 +200,18 @@ class View:
         return None
 
     def needles(self) -> dict[str, Needle]:
-        found = self.verdict["needle"]
-        return {a["name"]: found[a["name"]] for a in self.arms if a["name"] in found}
+        needles = self.verdict["needle"]
+        return {a["name"]: needles[a["name"]] for a in self.arms if a["name"] in needles}
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """The mean of the numbers among `values`; None where there are none."""
+    """Average the numbers among `values`; None where there are none."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
 
 
 def grid_of(grid: list[list[float | None]], rows: int, columns: int) -> list[list[float | None]]:
-    """The grid, of rows x columns; CheckFailed for another shape."""
+    """Return the grid, of rows x columns; CheckFailed for another shape."""
     if len(grid) != rows or any(len(line) != columns for line in grid):
         raise refused("needle", f"holds a map that is not of {rows} lengths and {columns} depths")
     return grid
@@ -225,7 +225,7 @@ def _points(run: RunAnswer) -> dict[float, float]:
 
 
 def _edges(edges: list[float], values: Sequence[float | None], key: str) -> list[float]:
-    """The edges of the bands of `key`, rising from 0 or more; CheckFailed where they are not one more than the bands."""
+    """Return the edges of the bands of `key`, rising from 0 or more; CheckFailed where they are not one more than the bands."""
     if len(edges) != len(values) + 1 or min(edges) < 0 or any(a >= b for a, b in zip(edges, edges[1:])):
         raise refused("bands", f"holds {len(values)} bands of {key} between the edges {edges}")
     return edges

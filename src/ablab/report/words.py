@@ -29,7 +29,7 @@ SIGNS = {
 
 
 def clean(value: object, limit: int = 4000) -> str:
-    """Untrusted text on one line: no control characters (ANSI, bidi), no runs of blanks, at most `limit` characters."""
+    """Clean untrusted text to one line: no control characters (ANSI, bidi), no runs of blanks, at most `limit` characters."""
     text = str(value)
     kept = "".join(
         " " if c.isspace() else "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in text
@@ -39,7 +39,7 @@ def clean(value: object, limit: int = 4000) -> str:
 
 
 def scrub(value: object) -> object:
-    """A nest of mappings and lists, every text in it cleaned, keys too; a number that is not finite becomes None."""
+    """Clean a nest of mappings and lists, every text in it, keys too; a number that is not finite becomes None."""
     if isinstance(value, dict):
         return {clean(k): scrub(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -50,7 +50,7 @@ def scrub(value: object) -> object:
 
 
 def num(value: object) -> float | None:
-    """A finite float, or None for everything else (null, NaN, infinity, text, booleans)."""
+    """Return a finite float, or None for everything else (null, NaN, infinity, text, booleans)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
@@ -68,25 +68,25 @@ class Style:
         return clean(value)
 
     def literal(self, value: str) -> str:
-        """`value` as it stands: our own words around parts that this style has made."""
+        """Write `value` as it stands: our own words around parts that this style has made."""
         return value
 
     def sub(self, value: str, kind: str = "") -> str:
-        """A second line in a table cell; `value` is already in this style, `kind` is our own word for its look."""
+        """Write a second line in a table cell; `value` is already in this style, `kind` is our own word for its look."""
         return f" ({value})" if value else ""
 
     def chip(self, word: str) -> str:
         return word
 
     def tag(self, value: str, tip: str, kind: str = "") -> str:
-        """A small mark beside a word; `tip` explains it where there is room for that."""
+        """Write a small mark beside a word; `tip` explains it where there is room for that."""
         return value
 
     def strong(self, value: str) -> str:
         return value
 
     def fixed(self, value: object, decimals: int, plus: bool = False) -> str:
-        """`value` with fixed decimals; a dash where there is none; zero never carries a minus."""
+        """Write `value` with fixed decimals; a dash where there is none; zero never carries a minus."""
         number = num(value)
         if number is None:
             return DASH
@@ -101,7 +101,7 @@ class Style:
         return self.fixed(value, decimals, plus=True)
 
     def interval(self, low: object, high: object, decimals: int) -> str:
-        """`[low, high]`, or empty where there is no interval."""
+        """Write `[low, high]`, or empty where there is no interval."""
         if num(low) is None or num(high) is None:
             return ""
         return f"[{self.delta(low, decimals)}, {self.delta(high, decimals)}]"
@@ -170,7 +170,7 @@ class Markdown(Style):
 
 
 def decimals_for(matters: object, fallback: float = 0.005) -> int:
-    """Decimals that give `matters` two significant digits: 0.005 -> 4."""
+    """Count the decimals that give `matters` two significant digits: 0.005 -> 4."""
     size = num(matters) or fallback
     return min(6, max(2, 1 - math.floor(math.log10(abs(size)))))
 
@@ -187,7 +187,7 @@ def p_value(value: object) -> str:
 
 
 def count(value: object) -> str:
-    """12_345 -> 12,345; 20_054_016 -> 20.1M."""
+    """Write 12_345 as 12,345, 20_054_016 as 20.1M."""
     number = num(value)
     if number is None:
         return DASH
@@ -218,7 +218,7 @@ def seconds(value: object) -> str:
 
 
 def size(value: object) -> str:
-    """Decimal megabytes, as artifact limits are written."""
+    """Write decimal megabytes, as artifact limits are written."""
     number = num(value)
     if number is None:
         return DASH
@@ -229,19 +229,19 @@ def size(value: object) -> str:
 
 
 def ratio(value: object) -> str:
-    """A quotient as a person compares: 1.03x."""
+    """Write a quotient as a person compares: 1.03x."""
     number = num(value)
     return DASH if number is None else f"{number:.3g}\u00d7" if number >= 10 else f"{number:.2f}\u00d7"
 
 
 def difference(value: object) -> str:
-    """Bytes more or fewer, to the byte."""
+    """Write bytes more or fewer, to the byte."""
     number = num(value)
     return DASH if number is None else "0 B" if number == 0 else f"{number:+,.0f} B".replace("-", "\u2212")
 
 
 def significant(value: object) -> str:
-    """Four significant digits for a number of unknown kind."""
+    """Write four significant digits for a number of unknown kind."""
     number = num(value)
     if number is None:
         return DASH
@@ -251,7 +251,7 @@ def significant(value: object) -> str:
 
 
 def short(value: object) -> str:
-    """The first eight characters of a hash or key."""
+    """Return the first eight characters of a hash or key."""
     return clean(value)[:8] if value else DASH
 
 
@@ -260,7 +260,7 @@ def plural(n: int, word: str) -> str:
 
 
 def value_text(value: object) -> str:
-    """A setting's value as a person writes it: `grape_a (slopes=geometric)`, `[rope, grape_a]`, 128, none."""
+    """Write a setting's value as a person does: `grape_a (slopes=geometric)`, `[rope, grape_a]`, 128, none."""
     if value is None:
         return "none"
     if isinstance(value, bool):
