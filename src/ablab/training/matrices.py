@@ -64,7 +64,7 @@ class Stack:
                     mine[key] = view
 
     def chunks(self) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
-        """Start, stop, and the parts of parameters (index, first, last matrix) of every chunk.
+        """Yield start, stop, and the parts of parameters (index, first, last matrix) of every chunk.
 
         A parameter without a gradient is passed over: neither its weights nor its state move.
         """
