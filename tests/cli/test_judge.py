@@ -110,8 +110,62 @@ def test_the_arms_of_a_table_share_the_error(
     found = answers(capsys, monkeypatch, "runs.csv", "--against", "base")
     assert {one["x"]["name"]: one["word"] for one in found} == {"wide": "better", "deep": "worse"}
     assert {one["unpaired"]["m"] for one in found} == {2} and {one["y"]["name"] for one in found} == {"base"}
-    alone = answers(capsys, monkeypatch, "runs.csv")
-    assert [one["x"]["name"] for one in alone] == ["base", "wide", "deep"] and {one["y"] for one in alone} == {None}
+    assert answers(capsys, monkeypatch, "runs.csv") == found, "the one that is called a baseline is the reference"
+    (logs / "runs.csv").write_text((logs / "runs.csv").read_text().replace("base", "old"))
+    code, out, err = called(capsys, monkeypatch, "runs.csv")
+    assert code == 0 and "old" in out and "3 arms are there, and none is called a baseline" in err
+    [cure] = re.findall(r"name the reference, as --against (\w+)", err)
+    assert answers(capsys, monkeypatch, "runs.csv", "--against", cure)[0]["unpaired"]["ny"] == 3
+
+
+def test_a_folder_alone_is_sorted_into_arms_by_settings_and_code(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "runs.csv").unlink()
+    [answer] = answers(capsys, monkeypatch, ".")
+    assert (answer["x"]["name"], answer["y"]["name"], answer["word"]) == ("theirs", "ours", "worse")
+    assert "reference is ours, the first of two arms" in [f["said"] for f in answer["flags"]][-1]
+    [turned] = answers(capsys, monkeypatch, ".", "--against", "theirs")
+    assert (turned["x"]["name"], turned["word"], turned["unpaired"]["delta"]) == (
+        "ours",
+        "better",
+        -answer["unpaired"]["delta"],
+    )
+    (logs / "theirs").rename(logs / "baseline")
+    [answer] = answers(capsys, monkeypatch, ".")
+    assert (answer["x"]["name"], answer["y"]["name"], answer["word"]) == ("ours", "baseline", "better")
+
+
+def test_equal_settings_in_two_folders_are_one_arm(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (logs / "ours").iterdir():
+        path.write_text(path.read_text().replace("muon_wd: 0.090", "muon_wd: 0.095"))
+    [answer] = answers(capsys, monkeypatch, "ours", "theirs")
+    assert answer["y"] is None and len(answer["x"]["runs"]) == 6
+    assert "one_arm_of_folders" in [flag["kind"] for flag in answer["flags"]]
+
+
+def test_seeds_of_one_name_are_one_arm_whose_settings_are_flagged(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = logs / "ours" / "train_seed3.log"
+    last.write_text(last.read_text().replace("muon_wd: 0.090", "muon_wd: 0.095"))
+    [answer] = answers(capsys, monkeypatch, "ours")
+    assert answer["x"]["n"] == 3 and "settings_differ_between_seeds" in [flag["kind"] for flag in answer["flags"]]
+    other = logs / "ours" / "train_seed4.log"
+    other.write_text(last.read_text().replace("seed: 3", "seed: 4").replace("1.0787", "1.0788"))
+    [answer] = answers(capsys, monkeypatch, "ours")
+    assert (answer["unpaired"]["nx"], answer["unpaired"]["ny"]) == (2, 2), "two and two are a comparison"
+
+
+def test_of_many_arms_alone_there_is_a_line_each(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{arm},{seed},{1.08 + seed / 1000}" for arm in "abcd" for seed in (1, 2)]
+    (logs / "runs.csv").write_text("\n".join(["arm,seed,val_bpb", *rows]) + "\n")
+    _, out, _ = called(capsys, monkeypatch, "runs.csv")
+    assert out.splitlines()[0] == "4 arms, none of them held against another" and len(out.splitlines()) == 6
 
 
 @pytest.mark.parametrize("words", [("none*.log",), ("ours", "--against", "none"), ("notes.txt",)])
@@ -222,12 +276,18 @@ def test_the_comment_is_markdown_in_which_nothing_of_a_stranger_lives(
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     "words",
-    [("ours", "--against", "theirs", "--preset", "golf-frontier", "--claim", "1.0790 bpb, p < 0.05"), ("runs.csv",)],
-    ids=("folders", "table"),
+    [
+        ("ours", "--against", "theirs", "--preset", "golf-frontier", "--claim", "1.0790 bpb, p < 0.05"),
+        ("runs.csv",),
+        ("many.csv",),
+    ],
+    ids=("folders", "table", "many"),
 )
 def test_it_fits(
     words: tuple[str, ...], width: int, logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rows = [f"arm-{arm}-of-some-length,{seed},{1.08 + seed / 1000}" for arm in "abcd" for seed in (1, 1, 2)]
+    (logs / "many.csv").write_text("\n".join(["arm,seed,val_bpb", *rows]) + "\n")
     monkeypatch.setenv("COLUMNS", str(width))
     _, out, _ = called(capsys, monkeypatch, *words)
     assert max(map(len, out.splitlines())) <= width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
@@ -11,7 +11,11 @@ from typer.core import TyperCommand
 from ablab.cli.options import Json, console
 from ablab.core.files import print_json
 
+if TYPE_CHECKING:
+    from ablab.records.comparison import Comparison
+
 SHOWN = 5  # faults of files that are printed beside an answer
+ALONE = 3  # arms that nothing is held against, each with its runs; of more there is a line each
 
 
 class Greedy(TyperCommand):
@@ -70,7 +74,7 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Judge runs of any program by its logs. Ends with 0 judged, 4 not comparable, 2 nothing read."""
-    from ablab.core import grid, streams
+    from ablab.core import streams
     from ablab.judging.compare.ask import ask
     from ablab.report import compared
 
@@ -80,15 +84,26 @@ def judge(
     if as_json:
         print_json(found)
     else:
-        for i, answer in enumerate(found["comparisons"]):
-            if comment:
-                print(("\n" if i else "") + compared.comment(answer), end="")
-            else:
-                screen = console()
-                if i:
-                    grid.say("", screen, width=screen.width)
-                compared.show(answer, screen)
+        if comment:
+            print("\n".join(map(compared.comment, found["comparisons"])), end="")
+        else:
+            _show(found["comparisons"])
         more = len(found["faults"]) - SHOWN
         streams.tell(*found["faults"][:SHOWN], *([f"and {more} more (--json has all)"] if more > 0 else []))
     if any(answer["word"] == "invalid" for answer in found["comparisons"]):
         raise typer.Exit(4)
+
+
+def _show(answers: list[Comparison]) -> None:
+    """Print the answers one below the other; of many arms alone a table."""
+    from ablab.core import grid
+    from ablab.report import compared
+
+    screen = console()
+    if len(answers) > ALONE and all(answer["y"] is None and not answer["claims"] for answer in answers):
+        compared.show_arms(answers, screen)
+        return
+    for i, answer in enumerate(answers):
+        if i:
+            grid.say("", screen, width=screen.width)
+        compared.show(answer, screen)

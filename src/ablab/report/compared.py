@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,23 @@ def show(answer: Comparison, screen: Console) -> None:
         grid.show(columns, rows, screen, width=screen.width)
     if more := _left_out(answer):
         grid.say(more, screen, width=screen.width)
+
+
+def show_arms(answers: Sequence[Comparison], screen: Console) -> None:
+    """Print a line for each arm that is looked at alone, and what warns of it: of many the runs are too many to list."""
+    from ablab.core import grid
+
+    grid.say(f"{len(answers)} arms, none of them held against another", screen, width=screen.width, hang=2)
+    columns = [grid.Column("arm"), grid.Column("stage", least=6)]
+    columns += [grid.Column(title, right=True) for title in ("runs", "mean", "sd")]
+    columns.append(grid.Column("warnings", least=12))
+    rows = []
+    for answer in answers:
+        side = answer["x"]
+        numbers = ["-" if side[key] is None else f"{side[key]:.6f}" for key in ("mean", "sd")]
+        kinds = dict.fromkeys(f["kind"].replace("_", " ") for f in answer["flags"] if f["grade"] != "notes")
+        rows.append([side["name"], side["stage"] or "-", str(side["n"]), *numbers, ", ".join(kinds) or "-"])
+    grid.show(columns, rows, screen, width=screen.width)
 
 
 def _rows(answer: Comparison) -> list[tuple[str, Seen]]:

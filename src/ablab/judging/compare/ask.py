@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ablab.core.fault import Fault, Refused
@@ -10,12 +13,15 @@ from ablab.core.opened import read_whole
 from ablab.judging.compare.claims import LONGEST, hold
 from ablab.judging.compare.words import compare
 from ablab.judging.logs import lists, submission, table
-from ablab.judging.logs.arms import LoggedArm, Sorted, sort
-from ablab.records.comparison import Answers, Comparison
+from ablab.judging.logs.arms import LoggedArm, Sorted, files, sort, unseeded
+from ablab.judging.logs.text import seed_in
+from ablab.records.comparison import Answers, Comparison, Flag
 from ablab.records.log import LoggedRun
 
 MOST = 4 * LONGEST  # bytes of a file that is a claim
 TOLD = (table.NAME, submission.NAME)  # readers of files that tell of runs, whose logs may lie beside them
+SHOWN = 6  # folders in a sentence
+_BASELINE = re.compile(r"(?<![a-z])(?:base(?:line)?|control|reference|ref|default|vanilla)(?![a-z])", re.IGNORECASE)
 
 
 class NothingRead(Refused):
@@ -37,16 +43,18 @@ def ask(
     """Read the runs of `what` and hold them against those of `against`: files, folders, patterns, or names of arms in `what`.
 
     A file that names its arms gives a comparison for each, which share the error; any other runs of a side are one group,
-    and what differs between them is flagged. claim: text, or the place of a file with it. Raises NothingRead and
-    Refused with the place of each fault.
+    and what differs between them is flagged. Without `against` the runs are sorted into arms, and those are held against
+    the one that is called a baseline, two against the first; of more, none of them called so, each is looked at alone.
+    claim: text, or the place of a file with it. Raises NothingRead and Refused with the place of each fault.
     """
     ours = _first_hand(sort(*what), what)
-    arms, faults = _arms(ours), [*ours.faults]
-    named = [one for one in against if one in arms and not Path(one).exists()]
-    files = [one for one in against if one not in named]
-    theirs = _first_hand(sort(*files), files) if files else Sorted()
+    split, faults = _split(ours), [*ours.faults]
+    named, elsewhere = _named(against, split)
+    theirs = _first_hand(sort(*elsewhere), elsewhere) if elsewhere else Sorted()
     faults += theirs.faults
-    reference = [*(run for one in named for run in arms.pop(one)), *_runs(theirs)]
+    arms = split if named or not against else _arms(ours)
+    known, notes = ([*named], []) if against else _reference(arms, what, faults)
+    reference = [*(run for one in known for run in arms.pop(one)), *_runs(theirs)]
     if not arms or (against and not reference):
         side = "--against" if arms else "the first arguments"
         nothing = Fault(
@@ -56,13 +64,109 @@ def ask(
     text = None if claim is None else _claim(claim)
     comparisons: list[Comparison] = []
     for name, runs in arms.items():
-        answer = compare(runs, reference if against else None, stage=stage, metric=metric, presets=presets,
+        answer = compare(runs, reference if known or against else None, stage=stage, metric=metric, presets=presets,
                          matters=matters, m=len(arms))  # fmt: skip
         answer["x"]["name"] = name
         if answer["y"] is not None:
-            answer["y"]["name"] = ", ".join(against)
+            answer["y"]["name"] = ", ".join(against or known)
+        answer["flags"] += [*notes, *_spread_out(runs)]
         comparisons.append(answer if text is None else hold(answer, runs, reference, text))
     return {"comparisons": comparisons, "faults": [str(fault) for fault in faults]}
+
+
+def _named(against: Sequence[str], split: dict[str, list[LoggedRun]]) -> tuple[list[str], list[str]]:
+    """(arms, words that are none): an arm by its name, or by a path that holds all its files and none of another arm."""
+    sources = {name: {run.source.resolve() for run in runs} for name, runs in split.items()}
+    arms: dict[str, None] = {}
+    rest = []
+    for one in against:
+        inside = {path.resolve() for path in files([one], [])}
+        whole = [name for name, paths in sources.items() if paths <= inside]
+        shared = [name for name, paths in sources.items() if paths & inside]
+        if one in split and not Path(one).exists():
+            arms[one] = None
+        elif whole and whole == shared and len(whole) < len(split):
+            arms |= dict.fromkeys(whole)
+        else:
+            rest.append(one)
+    return [*arms], rest
+
+
+def _reference(
+    arms: dict[str, list[LoggedRun]], what: Sequence[str], faults: list[Fault]
+) -> tuple[list[str], list[Flag]]:
+    """The arm that the others are held against where nobody named one, and what is to be said of that choice.
+
+    The only one that is called a baseline; else the first of two. Of more it is asked for.
+    """
+    called = [
+        name for name, runs in arms.items()
+        if _BASELINE.search(name) or any(_BASELINE.fullmatch(said) for run in runs for said in run.facts.values())
+    ]  # fmt: skip
+    if len(arms) > 1 and len(called) == 1:
+        return called, []
+    if len(arms) == 2:
+        said = f"reference is {next(iter(arms))}, the first of two arms that are there: --against names the other"
+        return [next(iter(arms))], [{"kind": "reference_taken", "side": "", "grade": "notes", "said": said}]
+    if len(arms) > 2:
+        several = f"{len(called)} are" if called else "none is"
+        fault = f"{len(arms)} arms are there, and {several} called a baseline: each is looked at alone"
+        faults.append(
+            Fault(", ".join(what), fault, f"name the reference, as --against {shlex.quote(next(iter(arms)))}")
+        )
+    return [], []
+
+
+def _spread_out(runs: Sequence[LoggedRun]) -> list[Flag]:
+    """A note where runs of several folders are one arm, by their settings and their code."""
+    folders = sorted({run.source.parent.name for run in runs if run.settings is not None or run.code is not None})
+    listed = {frozenset(run.settings.items()) if run.settings is not None else run.code for run in runs}
+    if len(folders) < 2 or len(listed) > 1:
+        return []
+    said = f"runs of {len(folders)} folders have equal settings and code, and are one arm: {', '.join(folders[:SHOWN])}"
+    return [{"kind": "one_arm_of_folders", "side": "x", "grade": "notes", "said": said}]
+
+
+def _split(found: Sorted) -> dict[str, list[LoggedRun]]:
+    """The arms by their names: equal settings and code, or the name that the file gives.
+
+    Files of one folder that are called seeds of one thing are one arm whatever their settings (then a fault says so), but
+    where each part has two runs or more: that is a comparison under one name.
+    """
+    parts: dict[object, list[LoggedArm]] = {}
+    for arm in found.arms:
+        parts.setdefault(_called(arm), []).append(arm)
+    groups: list[list[LoggedRun]] = []
+    for members in parts.values():
+        runs = [arm.runs for arm in members]
+        groups += runs if len(runs) == 1 or min(map(len, runs)) > 1 else [[run for one in runs for run in one]]
+    arms: dict[str, list[LoggedRun]] = {}
+    for group, name in zip(groups, _names(groups)):
+        count = sum(one == name or one.startswith(f"{name} (") for one in arms)
+        arms[name if not count else f"{name} ({count + 1})"] = group
+    homes = {run.source: name for name, runs in arms.items() for run in runs}
+    for run in _attempts(found):
+        arms.setdefault(homes.get(run.source, run.arm or run.source.stem), []).append(run)
+    return arms
+
+
+def _names(groups: list[list[LoggedRun]]) -> Iterator[str]:
+    """The name that the file gives; its folder's where no other arm lies in it; else its own, behind a folder's of several."""
+    homes = Counter(folder for group in groups for folder in {run.source.parent for run in group})
+    for group in groups:
+        first = group[0].source
+        own = unseeded(group[0].arm) or group[0].arm
+        stem = unseeded(first.stem) or first.stem
+        folder = first.parent.name
+        alone = homes[first.parent] == 1 and folder
+        yield own or (folder if alone else f"{folder}/{stem}" if len(homes) > 1 and folder else stem)
+
+
+def _called(arm: LoggedArm) -> object:
+    """Folder and name without the seed, where all its files are named for a seed; itself where they are not."""
+    names = {(run.source.parent, unseeded(run.source.stem)) for run in arm.runs}
+    seeds = all(run.arm is None and seed_in(run.source.name) is not None for run in arm.runs)
+    return names.pop() if seeds and len(names) == 1 else id(arm)
 
 
 def _first_hand(found: Sorted, what: Sequence[str]) -> Sorted:

@@ -110,27 +110,24 @@ def _key(run: LoggedRun) -> Key:
     known = listed is not None or run.code is not None or run.code_bytes is not None
     told = frozenset() if listed is not None or run.arm is not None else frozenset(run.facts.items())
     place = (
-        None
-        if known
-        else run.source
-        if run.arm is not None
-        else tuple(map(_unseeded, run.source.with_suffix("").parts))
+        None if known else run.source if run.arm is not None else tuple(map(unseeded, run.source.with_suffix("").parts))
     )
-    return _unseeded(run.arm), listed, run.code, run.code_bytes, told, place
+    return unseeded(run.arm), listed, run.code, run.code_bytes, told, place
 
 
 def _name(run: LoggedRun, *, alone: bool) -> str:
     """The name that the file gives; its folder's where no other arm lies in it; else its own, less the seed."""
     if run.arm is not None:
-        return _unseeded(run.arm) or run.arm
+        return unseeded(run.arm) or run.arm
     if run.source.parent.name and alone:
         return run.source.parent.name
     return _stem(run) or run.source.name
 
 
 def _stem(run: LoggedRun) -> str:
-    return _unseeded(run.source.stem) or ""
+    return unseeded(run.source.stem) or ""
 
 
-def _unseeded(name: str | None) -> str | None:
+def unseeded(name: str | None) -> str | None:
+    """A name without its seed; None of none."""
     return None if name is None else _SEED.sub("", name).strip("-_. ")
