@@ -55,7 +55,7 @@ class Blob:
 
 
 class _Packed(TypedDict):
-    """What of the result of a stage tells the bytes that others stand on."""
+    """The fields of a stage's result that identify the bytes which others use."""
 
     blob: str
     artifact: Artifact

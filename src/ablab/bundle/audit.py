@@ -237,7 +237,7 @@ def _judged(plan: Plan) -> list[str]:
     """List where the judgement made again differs from the bundled one."""
     before = read_json(plan.directory / "verdict.json", "arms", "decided_by", "data", form=dict[str, object])
     after = judge.conclude(plan)
-    write_json(plan.directory / "verdict.json", before)  # the pages are held against this one
+    write_json(plan.directory / "verdict.json", before)  # the pages are compared with this one
     return [f"judged again, {text}" for text in different(_lasting(before), _lasting(json.loads(json.dumps(after))))]
 
 

@@ -1,4 +1,4 @@
-"""One finished training of a bundle made again from the data, and held against what the bundle has of it."""
+"""One finished training of a bundle made again from the data, and compared with the bundle's."""
 
 from __future__ import annotations
 

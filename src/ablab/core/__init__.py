@@ -1,1 +1,1 @@
-"""What everything stands on: faults, whole files, named streams, slots."""
+"""What everything is built on: faults, whole files, named streams, slots."""

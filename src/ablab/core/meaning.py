@@ -1,7 +1,7 @@
 """What settings mean, read off the docstring of the class that has them.
 
 A line `name (unit): meaning; default: words` there speaks of the setting `name`, and goes on in lines that are indented
-further. The unit may be missing; the words say what a default of None comes to.
+further. The unit may be missing; the words say what a default of None becomes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DEFAULT = "; default: "
 
 @dataclass(frozen=True)
 class Meaning:
-    """What one setting means, in which unit, and what its default comes to where it is computed."""
+    """What one setting means, in which unit, and what its default is where it is computed."""
 
     text: str = ""
     unit: str = ""

@@ -20,7 +20,7 @@ ROOM = 1024  # new columns that a cache makes room for at once; more are made by
 
 @dataclass(frozen=True)
 class Generated:
-    """New tokens of each prompt (a stop token is their last), what the cache came to, and what it took."""
+    """New tokens of each prompt (a stop token is their last), the size of the cache, and the times."""
 
     tokens: list[list[int]]
     cache_bytes: int

@@ -73,7 +73,7 @@ class Gap(Band):
 
 
 class Step(Band):
-    """From the stage that a stage stands on (`before`) to the stage itself: the arm's own gap with its interval, and what
+    """From the stage that a stage is based on (`before`) to the stage itself: the arm's own gap with its interval, and what
     that differs from the reference's. over: "seeds" or "documents"; said: what was taken as independent there."""
 
     before: str

@@ -30,7 +30,7 @@ class StageCost(TypedDict):
 
 
 class Clocks(TypedDict):
-    """Every measured time by seed (as text): of training, and per stage with the packing that it stands on."""
+    """Every measured time by seed (as text): of training, and per stage with the packing that it uses."""
 
     train_seconds: dict[str, float]
     tokens_per_second: dict[str, float | None]

@@ -1,4 +1,4 @@
-"""What a Harmony build says of itself (manifest.json), what it was asked (plan.json), and what a unit came to."""
+"""What a Harmony build says of itself (manifest.json), what it was asked (plan.json), and the result of a unit."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Built(HarmonyManifest):
 
 
 class Finished(TypedDict):
-    """What a slice of the rows came to; shortest_dropped: tokens of the shortest row that was dropped as too long."""
+    """The result of a slice of the rows; shortest_dropped: tokens of the shortest row that was dropped as too long."""
 
     unit: int
     train_rows: int

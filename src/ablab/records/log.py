@@ -29,7 +29,7 @@ class LoggedRun:
     single lines tell; they are never all, so equal facts are no equal settings. seed_in_name: of the file's name.
     arm: the name that the file itself gives. code: a hash of the program, where the file holds it, code_bytes: its size;
     bytes: of the artifact; val_tokens, shards (of training), steps, tokens, seconds: None where not said.
-    number, of: the place among the runs of its file. complete: it came to its end, as far as the file tells.
+    number, of: the place among the runs of its file. complete: it ended by itself, as far as the file tells.
     reader: a name of `ablab.judging.logs.formats`.
     """
 

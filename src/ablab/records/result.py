@@ -1,4 +1,4 @@
-"""What a stage came to (result.json), score for score beside it in scores.npz."""
+"""The result of a stage (result.json); its scores by document are in scores.npz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves: how it is executed (where.json), what its training came to (done.json), its checkpoints, its end.
+"""The records of a run: how it is executed (where.json), the result of its training (done.json), its checkpoints, its end.
 
 A record's type is what its reader checks the file against (`ablab.core.forms`), whoever wrote it: a digest tells that a
 record is as it was written, and who forges a record writes its digest too. NotRequired is what some training has not: one
@@ -104,7 +104,7 @@ class Adopted(TypedDict):
 
 
 class Trained(MadeBy):
-    """done.json: what a training came to. status: "done", or "diverged", and then `fault` says why."""
+    """done.json: the result of a training. status: "done", or "diverged", and then `fault` says why."""
 
     status: str
     token_hash: str
@@ -141,7 +141,7 @@ class Trained(MadeBy):
 
 
 class Progressed(TypedDict, total=False):
-    """What a run had come to at a checkpoint: the fields of `ablab.training.train.Progress`."""
+    """The progress of a run at a checkpoint: the fields of `ablab.training.train.Progress`."""
 
     step: int
     tokens: int

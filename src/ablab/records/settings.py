@@ -94,7 +94,7 @@ class TrainSettings(TypedDict):
 
 
 class StageSettings(TypedDict):
-    """A stage; one that stands on another (`after`) has that one's compress, codec and code."""
+    """A stage; one that is based on another (`after`) has that one's compress, codec and code."""
 
     after: str | None
     compress: Choice

@@ -1,4 +1,4 @@
-"""Where training tokens stood in their rows, and where the scored tokens of each stage stand: depth or breadth."""
+"""The positions of training tokens in their rows, and of the scored tokens of each stage: depth or breadth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the stages: every arm at every stage, and the gaps between a stage and the one it stands on."""
+"""Tables of the stages: every arm at every stage, and the gaps between a stage and the one it is based on."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _gap_cell(view: View, step: Step, style: Style) -> str:
 
 def _note(view: View, steps: dict[str, dict[str, Step]]) -> str:
     over = {step["over"] for by in steps.values() for step in by.values()}
-    said = f"A gap is a stage's {view.unit} minus that of the stage it stands on, paired within the runs; positive is a loss."
+    said = f"A gap is a stage's {view.unit} minus that of the stage it builds on, paired within the runs; positive is a loss."
     if over - {"documents"}:
         said += " An arm's intervals are those of its own look; the baseline's is a plain t interval over its seeds."
     if "documents" in over:

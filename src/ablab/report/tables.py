@@ -101,7 +101,7 @@ def verdict_table(view: View, style: Style) -> Table:
         if arm["over_limits"]:
             name = name + style.sub(style.literal("cannot win: ") + style.text(arm["over_limits"]), "over")
         if arm["on"] and arm["on"] != view.baseline:
-            name = name + style.sub(style.literal("held against ") + style.name(arm["on"]))
+            name = name + style.sub(style.literal("compared with ") + style.name(arm["on"]))
         look = f"look {arm['look']} of {len(view.looks)}" if arm["look"] and view.looks else ""
         rows.append(
             [

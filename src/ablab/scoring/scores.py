@@ -152,7 +152,7 @@ class Scores:
 
 
 def _arrays(blob: bytes) -> dict[str, np.ndarray]:
-    """Read the arrays of an .npz that `save` wrote, every length held against the bytes before anything is made of it.
+    """Read the arrays of an .npz that `save` wrote, every length checked against the bytes before anything is made of it.
 
     numpy's own reader takes memory for as many numbers as a header claims, and unpacks what is compressed without a limit.
     """

@@ -190,7 +190,7 @@ class Mirrors:
             self._tell(one)
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Have every mirror come to its end, and wait for all of them together so many seconds at most."""
+        """Have every mirror end, and wait for all of them together so many seconds at most."""
         for one in self.followers:
             one.ending = True
             one.news.set()

@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Progress:
-    """What a run has come to, besides tensors: all that a checkpoint's header must hold."""
+    """The progress of a run, besides tensors: all that a checkpoint's header must hold."""
 
     step: int = 0
     tokens: int = 0

@@ -42,7 +42,7 @@ SEPARATORS = (
     "\r\n\r\n",
     "\n\n",
 )  # what joined texts have between documents, surest first
-LARGE, MANY = 100_000, 20  # characters of one document that is looked at, and how many it should come to
+LARGE, MANY = 100_000, 20  # characters of one document that is looked at, and how many there should be
 MOST_OF_VALID = 0.05  # of valid_bytes: no more in one document, where a source leaves the choice (its `held`)
 SAMPLE_CHARS = 8_000_000  # of the training split, to train a tokenizer on
 Say = Callable[[str], object]

@@ -112,7 +112,7 @@ def plan(asked: BuildSettings, sources: Sequence[str], inputs: Inputs) -> BuildP
 def settle(out: Path, wanted: BuildPlan) -> Built | None:
     """Make sure that `out` is empty, or of this very build. Returns the manifest where it is finished.
 
-    CheckFailed naming what differs, or what else lies there. The caller holds the lock.
+    CheckFailed naming what differs, or what else is there. The caller holds the lock.
     """
     if (out / "manifest.json").exists():
         manifest = _read(out, out / "manifest.json", Built)

@@ -73,7 +73,7 @@ def squared_mass(logits_NE: Tensor) -> Tensor:
 
 
 class MixtureTally:
-    """What the mixtures of one optimizer step collect; made by the learner, handed to every micro-batch's forward pass.
+    """What the mixtures of one optimizer step collect; made by the learner, passed to every micro-batch's forward pass.
 
     Losses are sums, so that how a batch is cut into micro-batches does not weigh: `row` over rows, `token` over tokens;
     `whole` is of the whole batch, which then may not be cut. Weights are already in them.
