@@ -15,7 +15,7 @@ from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import prepare
 from ablab.data.corpus import groups
 from ablab.data.corpus.corpus import Corpus
-from ablab.data.sources.find import FoundSources
+from ablab.data.sources.find import Sources
 from ablab.data.sources.sources import Arrow, PythonLibrary
 
 ROWS = [{"text": text, "site": f"site {i % 7}"} for i, text in enumerate(texts(90))]
@@ -175,10 +175,10 @@ def test_rows_of_the_datasets_library_have_fields_and_no_folders(tmp_path: Path)
     with pyarrow.ipc.new_stream(tmp_path / "d.arrow", table.schema) as file:
         file.write_table(table, max_chunksize=16)
     source = Arrow(tmp_path / "d.arrow", "hf:d/d.arrow", rows=(10, 70))
-    (fault,) = groups.refused(FoundSources(texts=[source]), "folder")
+    (fault,) = groups.refused(Sources(texts=[source]), "folder")
     assert str(fault) == (
         "data.groups: 'hf:d/d.arrow' lies in no folder: the datasets library keeps rows, not files; name a field of its rows"
     )
-    assert groups.refused(FoundSources(texts=[source]), "site") == []
+    assert groups.refused(Sources(texts=[source]), "site") == []
     named = [(text, name) for _, text, name in groups._named(source, "site", tmp_path)]
     assert named == [(row["text"], row["site"]) for row in ROWS[10:70]]

@@ -15,9 +15,9 @@ from tests.data.tiny import settings
 from ablab.core.fault import InvalidStudy
 from ablab.core.inputs import Inputs
 from ablab.data import prepare
-from ablab.data.corpus.build import prepare_found
+from ablab.data.corpus.build import prepare_sources
 from ablab.data.corpus.split import HELD, TRAIN, scan
-from ablab.data.sources.find import FoundSources
+from ablab.data.sources.find import Sources
 from ablab.data.sources.sources import HoldOut, PythonLibrary
 from ablab.runs.corpora import few_documents
 from ablab.verdict.documents import FEWEST, effective
@@ -74,7 +74,7 @@ def test_membership_hangs_on_the_content_alone() -> None:
 def test_a_document_takes_at_most_a_twentieth_of_the_text_asked_for(tmp_path: Path) -> None:
     lengths = []
     for source in (MadeShort(UNEVEN), Made(UNEVEN)):
-        made = prepare_found(FoundSources(texts=[source]), SETTINGS | {"valid_bytes": 1000}, tmp_path, quiet)
+        made = prepare_sources(Sources(texts=[source]), SETTINGS | {"valid_bytes": 1000}, tmp_path, quiet)
         lengths.append(np.diff(made.valid.starts) - 1)
         assert ("held" in made.manifest["identity"]) == isinstance(source, MadeShort)
     assert lengths[0].max() <= 50 < lengths[1].max()
@@ -92,13 +92,13 @@ def test_the_default_corpus_is_held_out_in_many_documents() -> None:
 
 
 def test_few_held_out_documents_are_warned_of(tmp_path: Path) -> None:
-    few = prepare_found(FoundSources(texts=[Made((40,) * 800)]), SETTINGS, tmp_path, quiet)
+    few = prepare_sources(Sources(texts=[Made((40,) * 800)]), SETTINGS, tmp_path, quiet)
     count = len(few.valid)
     assert 2 <= count < FEWEST
     assert few_documents(few).startswith(
         f"warning: the held-out text is {count} documents that count as {count}.0 (the largest is {1 / count:.0%} of it; "
     )
-    many = prepare_found(FoundSources(texts=[Made((40,) * 4000)]), SETTINGS, tmp_path, quiet)
+    many = prepare_sources(Sources(texts=[Made((40,) * 4000)]), SETTINGS, tmp_path, quiet)
     assert len(many.valid) >= FEWEST and few_documents(many) == ""
 
 

@@ -19,9 +19,9 @@ import ablab
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import Corpus, open_corpus, prepare
 from ablab.data.corpus import build, checks, corpus
-from ablab.data.corpus.build import prepare_found
+from ablab.data.corpus.build import prepare_sources
 from ablab.data.corpus.split import LeastDigests, digest_of
-from ablab.data.sources.find import FoundSources
+from ablab.data.sources.find import Sources
 from ablab.data.sources.sources import PythonLibrary
 
 Make = Callable[..., Corpus]
@@ -277,7 +277,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
                 yield f"moving:{i}", text + ("" if self.reads == 1 or i != 7 else "!")
 
     with pytest.raises(CheckFailed, match="moving:7: changed while it was read; run again when nothing writes to it"):
-        prepare_found(FoundSources(texts=[Moving()]), settings("moving"), tmp_path, quiet)
+        prepare_sources(Sources(texts=[Moving()]), settings("moving"), tmp_path, quiet)
 
 
 def test_a_tokenizer_that_miscounts_is_caught(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +379,7 @@ def test_wide_vocabularies_take_wide_files(make: Make, monkeypatch: pytest.Monke
 def test_the_real_library(tmp_path: Path, tokenizer: dict) -> None:
     said: list[str] = []
     asked = settings("python", tokenizer=tokenizer, valid_fraction=0.1)
-    made = prepare_found(FoundSources(texts=[PythonLibrary(limit=60)]), asked, tmp_path, said.append)
+    made = prepare_sources(Sources(texts=[PythonLibrary(limit=60)]), asked, tmp_path, said.append)
     assert made.n_train > 100_000
     (entry,) = made.manifest["inputs"]
     assert (entry["source"], entry["files"]) == ("python", 60)

@@ -25,7 +25,7 @@ from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, re
 from ablab.data.corpus.split import HELD, TRAIN, Scan, counted, digest_of, scan
 from ablab.data.corpus.tokens import Tokens
 from ablab.data.corpus.writer import Writer
-from ablab.data.sources.find import FoundSources, find
+from ablab.data.sources.find import Sources, find
 from ablab.data.sources.renewed import renewed
 from ablab.data.sources.sources import SEPARATOR, Source, TextFile
 from ablab.data.tokenizers import slot
@@ -55,10 +55,10 @@ def prepare(data: DataSettings, root: Path, say: Say = print) -> Corpus:
     or not at all, so processes may prepare it at once. InvalidStudy for settings, CheckFailed for contents.
     """
     separator = data.get("text_separator", SEPARATOR)
-    return prepare_found(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
+    return prepare_sources(find(data["source"], data["text_field"], data["valid_source"], separator), data, root, say)
 
 
-def prepare_found(sources: FoundSources, data: DataSettings, root: Path, say: Say) -> Corpus:
+def prepare_sources(sources: Sources, data: DataSettings, root: Path, say: Say) -> Corpus:
     """Do the work of prepare() on sources that were resolved already."""
     _check(data)
     _idle(sources, data)
@@ -103,7 +103,7 @@ def prepare_found(sources: FoundSources, data: DataSettings, root: Path, say: Sa
     return dataclasses.replace(corpus, groups=made)
 
 
-def _idle(sources: FoundSources, data: DataSettings) -> None:
+def _idle(sources: Sources, data: DataSettings) -> None:
     """Refuse settings that these sources leave without anything to act on."""
     faults = []
     if (sources.held_texts or sources.held_parts) and data["valid_fraction"] != VALID_FRACTION:
@@ -131,7 +131,7 @@ def _idle(sources: FoundSources, data: DataSettings) -> None:
         raise InvalidStudy(faults)
 
 
-def _text_files(sources: FoundSources) -> list[TextFile]:
+def _text_files(sources: Sources) -> list[TextFile]:
     return [source for source in (*sources.texts, *sources.held_texts) if isinstance(source, TextFile)]
 
 
@@ -164,7 +164,7 @@ def _cut(file: TextFile) -> bool:
     return len(list(islice(file.documents(), 2))) > 1
 
 
-def _described(sources: FoundSources, inputs: Inputs) -> dict[str, list[Input]]:
+def _described(sources: Sources, inputs: Inputs) -> dict[str, list[Input]]:
     """Return what the manifest says of every source, by what it is for."""
     return {
         "train": [source.describe(inputs) for source in sources.texts or sources.parts],
@@ -172,7 +172,7 @@ def _described(sources: FoundSources, inputs: Inputs) -> dict[str, list[Input]]:
     }
 
 
-def _relocate(path: Path, sources: FoundSources, described: dict[str, list[Input]]) -> None:
+def _relocate(path: Path, sources: Sources, described: dict[str, list[Input]]) -> None:
     """Note where token files of the same content lie now, in the corpus that is read in place."""
     manifest = read_manifest(path)
     here = [{"path": part.name, "kind": part.kind} for part in sources.parts]
@@ -221,7 +221,7 @@ def _build(
     part: Path,
     key: str,
     identity: dict[str, object],
-    sources: FoundSources,
+    sources: Sources,
     described: dict[str, list[Input]],
     data: DataSettings,
     say: Say,
@@ -250,7 +250,7 @@ def _build(
     )
 
 
-def _of_text(part: Path, sources: FoundSources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
+def _of_text(part: Path, sources: Sources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
     """Train the tokenizer, write the token files; what the manifest says of them."""
     if told := _pages(_text_files(sources)):
         say(told)

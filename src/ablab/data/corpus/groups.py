@@ -19,7 +19,7 @@ from ablab.core.files import key_of, write_json
 from ablab.core.patterns import root_of
 from ablab.data.corpus.split import digest_of
 from ablab.data.formats.located import read_sealed, sealed
-from ablab.data.sources.find import FoundSources
+from ablab.data.sources.find import Sources
 from ablab.data.sources.sources import Mock, PythonLibrary, Source
 from ablab.records.corpus import Grouped
 
@@ -35,7 +35,7 @@ class Groups:
     numbers: np.ndarray
 
 
-def refused(sources: FoundSources, by: str) -> list[Fault]:
+def refused(sources: Sources, by: str) -> list[Fault]:
     """Say why these sources have no such groups."""
     if sources.parts or sources.held_parts:
         fault = (
@@ -58,9 +58,7 @@ def refused(sources: FoundSources, by: str) -> list[Fault]:
     return faults
 
 
-def groups_of(
-    corpus: str, digests: np.ndarray, by: str, named: FoundSources, patterns: Sequence[str], data: Path
-) -> Groups:
+def groups_of(corpus: str, digests: np.ndarray, by: str, named: Sources, patterns: Sequence[str], data: Path) -> Groups:
     """Return the groups of the held-out documents with these digests (documents, 16), read off the sources once and then kept.
 
     corpus: its key. patterns: what the study names as held out, or as source. CheckFailed where a held-out document has no

@@ -21,7 +21,7 @@ from ablab.data.corpus.tokens import PLAIN, UNTRAINED, marked
 from ablab.data.corpus.verbatim import Verbatim, width_of
 from ablab.data.formats.parts import Opened, Part, documents_of, highest
 from ablab.data.look.looks import no_zeros, right_width, swapped
-from ablab.data.sources.find import FoundSources
+from ablab.data.sources.find import Sources
 from ablab.data.tokenizers import slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
 from ablab.records.corpus import Laid, Piece
@@ -32,7 +32,7 @@ FORMAT = 2  # raised when the same files and settings would give another corpus
 Say = Callable[[str], object]
 
 
-def build(folder: Path, sources: FoundSources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
+def build(folder: Path, sources: Sources, data: DataSettings, say: Say) -> tuple[Tokenizer, Laid]:
     """Write the corpus's files into `folder`; the tokenizer, and what the manifest says besides (dtype, counts, parts).
 
     CheckFailed where ids do not fit the tokenizer, a document is both trained and held out, byte counts do not add up, or

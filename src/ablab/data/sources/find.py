@@ -21,7 +21,7 @@ KNOWN = (
 
 
 @dataclass
-class FoundSources:
+class Sources:
     """Sources in the order given: texts, or token files; `held` are those that were named as held out."""
 
     texts: list[Source] = field(default_factory=list)
@@ -32,13 +32,13 @@ class FoundSources:
 
 def find(
     patterns: Sequence[str], text_field: str, valid: Sequence[str] | None = None, separator: str = SEPARATOR
-) -> FoundSources:
+) -> Sources:
     """Find the sources that `patterns` (and `valid`) name: words, paths and globs (sorted; ** goes deeper), in the order given.
 
     InvalidStudy with every pattern that matches nothing, is a folder without a manifest, or ends in an unknown suffix, and
     where texts and token files are mixed or held-out files are named beside a folder that has its own.
     """
-    sources, faults = FoundSources(), list[Fault]()
+    sources, faults = Sources(), list[Fault]()
     sources.texts, sources.parts, sources.held_parts = _named(patterns, text_field, "data.source", faults, separator)
     if valid is not None:
         sources.held_texts, parts, _ = _named(valid, text_field, "data.valid_source", faults, separator)

@@ -20,7 +20,7 @@ from ablab.runtime import machine, provenance, source
 from ablab.runtime.lock import locked
 from ablab.training import checkpoint
 from ablab.training.adopt import golf
-from ablab.training.adopt.found import FoundWeights, read
+from ablab.training.adopt.found import FileWeights, read
 from ablab.training.adopt.names import closest, fitted, without_copies
 from ablab.training.adopt.strange import weights_at
 from ablab.training.train import executed, finished
@@ -119,7 +119,7 @@ def _untrained(kept: Identity, here: MadeBy, adopted: Adopted, weights: dict[str
     }
 
 
-def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> tuple[FoundWeights, list[str], Decoder]:
+def taken(settings: Settings, corpus: Corpus, file: Path, *, precision: str) -> tuple[FileWeights, list[str], Decoder]:
     """Read what a file holds, under the model's own names and in its types; what must be known of it; the model's skeleton."""
     weights = read(file)
     if weights.tokenizer and weights.tokenizer != corpus.fingerprint:

@@ -30,7 +30,7 @@ SAFE = "save the state_dict alone, or as safetensors"
 
 
 @dataclass
-class FoundWeights:
+class FileWeights:
     """What a file holds. names: whose they are ("own" or "golf"); tokenizer: the hash it was made with, "" if unknown."""
 
     tensors: dict[str, Tensor]
@@ -39,7 +39,7 @@ class FoundWeights:
     notes: list[str] = field(default_factory=list)
 
 
-def read(file: Path) -> FoundWeights:
+def read(file: Path) -> FileWeights:
     """Read the tensors of a file by name, on the CPU.
 
     CheckFailed where it cannot be read, is damaged, would run code, holds no state_dict, or tensors that are no plain numbers,
@@ -94,14 +94,14 @@ def _finite(file: Path) -> None:
             raise CheckFailed(Fault(str(file), said, SAFE))
 
 
-def _safetensors(file: Path) -> FoundWeights:
+def _safetensors(file: Path) -> FileWeights:
     with safe_open(file, "pt") as file_open:
         tokenizer = (file_open.metadata() or {}).get("tokenizer", "")
         tensors = {name: file_open.get_tensor(name) for name in file_open.keys()}  # noqa: SIM118
-    return FoundWeights(_own(_dense(tensors, file), file), tokenizer)
+    return FileWeights(_own(_dense(tensors, file), file), tokenizer)
 
 
-def _plain(loaded: object, file: Path) -> FoundWeights:
+def _plain(loaded: object, file: Path) -> FileWeights:
     """Take a state_dict, alone or nested in a checkpoint, with the prefixes of torch's wrappers taken off."""
     notes = []
     for _ in range(DEEP):
@@ -118,7 +118,7 @@ def _plain(loaded: object, file: Path) -> FoundWeights:
     if odd:
         raise CheckFailed(Fault(str(file), f"holds more than tensors: {', '.join(odd[:4])}", SAFE))
     tensors = _dense({str(name): tensor for name, tensor in loaded.items()}, file)
-    return FoundWeights(_own(tensors, file), notes=notes)
+    return FileWeights(_own(tensors, file), notes=notes)
 
 
 def _own(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
