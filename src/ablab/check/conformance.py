@@ -82,7 +82,7 @@ class Found:
 
 
 def of_levers(names: list[tuple[str, str]]) -> Iterator[Found]:
-    """Every check of these levers, (slot, name), at their default settings."""
+    """Yield every check of these levers, (slot, name), at their default settings."""
     for slot, name in names:
         for check, run in checks(slot, name).items():
             try:
@@ -95,7 +95,7 @@ def of_levers(names: list[tuple[str, str]]) -> Iterator[Found]:
 
 
 def checks(slot: str, name: str) -> dict[str, Callable[[], str]]:
-    """The checks of a lever by what they say; each returns what does not hold."""
+    """Map what each check of a lever says to the check; each returns what does not hold."""
     if slot in (*IN_MODEL, *OF_MODEL):
         asked = functools.cache(lambda: settings(slot, name)["model"])
         return {
@@ -116,7 +116,7 @@ def checks(slot: str, name: str) -> dict[str, Callable[[], str]]:
 
 
 def settings(slot: str, name: str) -> Settings:
-    """Settings of a small study with this lever in its place. CheckFailed where the lever refuses them."""
+    """Return the settings of a small study with this lever in its place. CheckFailed where the lever refuses them."""
     raw = tomllib.loads(STUDY)
     if slot in TRAINING:
         raw["train"] = {slot: name}
@@ -131,7 +131,7 @@ def settings(slot: str, name: str) -> Settings:
 
 
 def noisy(model: ModelSettings, noise: float = 0.1) -> Decoder:
-    """The model in fp64 with noise on every parameter, so that gates and mixes that start at nothing act."""
+    """Build the model in fp64 with noise on every parameter, so that gates and mixes that start at nothing act."""
     decoder = build(model, vocab_size=VOCAB, seed=1, dtype=torch.float64)
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
@@ -142,7 +142,7 @@ def noisy(model: ModelSettings, noise: float = 0.1) -> Decoder:
 
 
 def rows(lengths: list[list[int]] = LENGTHS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and document ids of rows of SEQ_LEN, their documents of these lengths."""
+    """Return tokens and document ids of rows of SEQ_LEN, their documents of these lengths."""
     tokens = stream(3, "rows").integers(0, VOCAB, (len(lengths), SEQ_LEN))
     ids = [torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths]
     return torch.from_numpy(tokens), torch.stack(ids)
@@ -150,7 +150,7 @@ def rows(lengths: list[list[int]] = LENGTHS) -> tuple[torch.Tensor, torch.Tensor
 
 @torch.no_grad()
 def looks_ahead(model: Decoder) -> str:
-    """Where tokens from place 20 on change what stands before it, or nothing behind it."""
+    """Say where tokens from place 20 on change what is before it, or nothing behind it."""
     tokens, ids = rows()
     changed = tokens.clone()
     changed[:, 20:] = (changed[:, 20:] + 7) % VOCAB
@@ -162,7 +162,7 @@ def looks_ahead(model: Decoder) -> str:
 
 @torch.no_grad()
 def mixes(model: Decoder) -> str:
-    """Where a document's hidden states depend on the documents beside it in the row."""
+    """Say where a document's hidden states depend on the documents beside it in the row."""
     tokens, ids = rows()
     packed, at = model(tokens, ids)[1], 0  # the second row has several documents
     for length in LENGTHS[1]:
@@ -174,7 +174,7 @@ def mixes(model: Decoder) -> str:
 
 
 def idle(make: Callable[[], Decoder]) -> str:
-    """A parameter without a finite gradient, or with another one in a second model."""
+    """Name a parameter without a finite gradient, or with another one in a second model."""
     gradients = []
     for _ in range(2):
         model, (tokens, ids) = make(), rows()
@@ -189,7 +189,7 @@ def idle(make: Callable[[], Decoder]) -> str:
 
 
 def forgets(asked: Settings, on: Corpus | None = None) -> str:
-    """A tensor of a run of 4 steps that is another one where the run was resumed after 2."""
+    """Name a tensor of a run of 4 steps that is another one where the run was resumed after 2."""
     text = corpus() if on is None else on
     whole, first, second = (
         Learner(asked, text, seed=0, precision="fp32", micro_rows=2, executor="lift", device="cpu") for _ in range(3)
@@ -207,7 +207,7 @@ def forgets(asked: Settings, on: Corpus | None = None) -> str:
 
 
 def strays(name: str) -> str:
-    """Where a second evaluation gives other scores, or the model is not what it was."""
+    """Say where a second evaluation gives other scores, or the model is not what it was."""
     asked, lever = settings("softmax", "vanilla"), _evaluator(name)
     model = build(asked["model"], vocab_size=VOCAB, seed=1).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -221,7 +221,7 @@ def strays(name: str) -> str:
 
 
 def cheats(name: str) -> str:
-    """What a replay on a text with another end, and the sums of its distributions, say against it."""
+    """Return what a replay on a text with another end, and the sums of its distributions, say against it."""
     lever = _evaluator(name)
     if not lever.decides:
         return ""
@@ -232,7 +232,7 @@ def cheats(name: str) -> str:
 
 
 def loses(slot: str, name: str) -> str:
-    """Where bytes differ from time to time, or the way back loses a name, a shape or a type. Without calibration."""
+    """Say where bytes differ from time to time, or the way back loses a name, a shape or a type. Without calibration."""
     weights = dict(build(settings("softmax", "vanilla")["model"], vocab_size=VOCAB, seed=1).state_dict())
     compress = _choice("compress", name if slot == "compress" else "keep")
     codec = _choice("codec", name if slot == "codec" else "raw")
@@ -249,7 +249,7 @@ def loses(slot: str, name: str) -> str:
 
 
 def garbles(name: str) -> str:
-    """Where a text does not come back, or its tokens' bytes are not the text's. A tokenizer that learns reads the text."""
+    """Say where a text does not come back, or its tokens' bytes are not the text's. A tokenizer that learns reads the text."""
     lever = tokenizers.slot.build(_choice("tokenizer", name))
     if lever.trained:
         lever.train([TEXT] * 200)
@@ -262,12 +262,12 @@ def garbles(name: str) -> str:
 
 @functools.cache
 def corpus() -> Corpus:
-    """The text that the checks use."""
+    """Return the text that the checks use."""
     return walks("conformance")
 
 
 def walks(name: str, count: int = 60) -> Corpus:
-    """A corpus in memory: walks around a circle of 32 with steps of 1 to 3, drawn by `name`; every token counts one byte."""
+    """Make a corpus in memory: walks around a circle of 32 by steps of 1 to 3, drawn by `name`; every token counts one byte."""
 
     def documents(part: str, number: int) -> list[np.ndarray]:
         made = []

@@ -25,7 +25,7 @@ _NOWHERE = object()
 
 
 def changed(one: Settings, other: Settings) -> list[Path]:
-    """The paths of every value that differs. A lever replaced by another name is one value, and so is a list resized."""
+    """List the paths of every value that differs. A lever replaced by another name is one value, and so is a list resized."""
     return list(_changed(one, other, ()))
 
 
@@ -41,7 +41,7 @@ def _changed(one: object, other: object, path: Path) -> Iterator[Path]:
 
 
 def look(settings: object, path: Path) -> object:
-    """The value at `path`, or a mark that equals nothing else where the path leads nowhere."""
+    """Return the value at `path`, or a mark that equals nothing else where the path leads nowhere."""
     for key in path:
         if isinstance(settings, list) and isinstance(key, int):
             settings = settings[key] if key < len(settings) else _NOWHERE
@@ -51,14 +51,14 @@ def look(settings: object, path: Path) -> object:
 
 
 def spell(path: Path, settings: Settings) -> str:
-    """A path as a study names it: `train.optimizer.lr`, `model.local.window`."""
+    """Spell a path as a study names it: `train.optimizer.lr`, `model.local.window`."""
     if path[:2] == ("model", "kinds"):
         path = ("model", settings["model"]["kinds"][str(path[2])]["table"], *path[3:])
     return ".".join(map(str, path))
 
 
 def put(settings: Settings, path: Path, value: object) -> Settings:
-    """A copy with another value at `path`; what lies beside the way there is shared."""
+    """Copy settings with another value at `path`; what is beside the way there is shared."""
     return cast(Settings, _put(settings, path, value))
 
 
@@ -74,32 +74,34 @@ def _put(here: object, path: Path, value: object) -> object:
 
 
 def others(one: object, other: object) -> list[object]:
-    """Values to try instead of two that came out equal: numbers within a factor of 1,000, and fractions anywhere.
+    """Choose values to try instead of two that came out equal: numbers within a factor of 1,000, and fractions anywhere.
 
     Nothing for words, switches and replaced levers: they have no scale that a smaller model could miss.
     """
-    found: Sequence[object]
+    values: Sequence[object]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other) and _numbers(one + other):
-        found = [[*one[:at], near, *one[at + 1 :]] for at, pair in enumerate(zip(one, other)) for near in _around(pair)]
+        values = [
+            [*one[:at], near, *one[at + 1 :]] for at, pair in enumerate(zip(one, other)) for near in _around(pair)
+        ]
     elif lists := [value for value in (one, other) if isinstance(value, list) and _numbers(value)]:
-        found = [[*value[:at], near, *value[at + 1 :]]
+        values = [[*value[:at], near, *value[at + 1 :]]
                  for value in lists for at, part in enumerate(value) for near in _around((part, part))]  # fmt: skip
     else:
-        found = _around(tuple(value for value in (one, other) if _number(value)))
-    unique = {repr(value): value for value in found if value not in (one, other)}
+        values = _around(tuple(value for value in (one, other) if _number(value)))
+    unique = {repr(value): value for value in values if value not in (one, other)}
     return list(unique.values())
 
 
 def _around(values: tuple[float, ...]) -> list[float]:
-    """Below the smallest and above the largest of `values` that is no 0."""
+    """Return numbers below the smallest and above the largest of `values` that is no 0."""
     sizes = [value for value in values if value]
     if not sizes:
         return []
     least, most = min(sizes), max(sizes)
-    found = [near for factor in FACTORS for near in (least / factor, most * factor)]
+    numbers = [near for factor in FACTORS for near in (least / factor, most * factor)]
     if all(isinstance(value, int) for value in sizes):
-        return [whole for near in found if (whole := round(near))]
-    return [*(FRACTIONS if LEAST_FRACTION <= most < 1 else ()), *found]
+        return [whole for near in numbers if (whole := round(near))]
+    return [*(FRACTIONS if LEAST_FRACTION <= most < 1 else ()), *numbers]
 
 
 def untested(
@@ -107,18 +109,18 @@ def untested(
     small: tuple[Settings, Settings],
     acts: Callable[[Settings], bool],
 ) -> list[Path]:
-    """What an arm changes and a miniature cannot tell apart; nothing where the arm is inert.
+    """List what an arm changes and a miniature cannot tell apart; nothing where the arm is inert.
 
     `full` and `small`: the settings of the arm and of its reference, whose miniatures came out equal. `acts`: whether a
     miniature of the arm with these settings instead differs from the reference's.
     """
-    found = []
+    paths = []
     for path in changed(*full):
         one, other = (look(settings, path) for settings in small)
         same = one is other or one == other  # by the smaller size: windows of 64 and 128 both shrink to 2
         if same or any(acts(put(small[0], path, value)) for value in others(one, other)):
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def _number(value: object) -> TypeGuard[float]:

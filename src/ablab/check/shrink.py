@@ -25,7 +25,7 @@ _LAYER = re.compile(r"layers\.[0-9]")
 
 
 def shrink(settings: Settings, base: Settings, *, long: float, same_layers: bool) -> Settings:
-    """`settings` at miniature size, every size by the same factors as the baseline's `base`, the schedule scaled in.
+    """Shrink `settings` to miniature size, every size by the same factors as the baseline's `base`, the schedule scaled in.
 
     `long` is the factor of every length.
     """
@@ -62,14 +62,14 @@ def shrink(settings: Settings, base: Settings, *, long: float, same_layers: bool
 
 
 def names_a_layer(value: object) -> bool:
-    """Whether settings name a layer by its number, which a miniature of fewer layers would not have."""
+    """Tell whether settings name a layer by its number, which a miniature of fewer layers would not have."""
     if isinstance(value, dict | list | tuple):
         return any(map(names_a_layer, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and bool(_LAYER.match(value))
 
 
 def _ema(decay: float, budget: BudgetSettings) -> float:
-    """The decay whose average reaches over the same share of few steps; as it is where nobody knows how many there are.
+    """Return the decay whose average reaches over the same share of few steps; as it is where nobody knows how many.
 
     The warm-up of the decay needs no scaling: (1 + n) / (1 + w + n) averages over one share of the steps so far at any n.
     """
@@ -79,14 +79,14 @@ def _ema(decay: float, budget: BudgetSettings) -> float:
 
 
 def fit_evaluator(choice: Choice, seq_len: int, long: float) -> None:
-    """Its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
+    """Set its settings for lengths that are `long` times these; it is told the trained length, so that windows stay whole."""
     fit = evaluators.slot.load(value_of(choice, "name", str)).miniature
     trained = "seq_len" in choice and choice["seq_len"] is None
     choice |= fit(choice | ({"seq_len": seq_len} if trained else {}), long) | ({"seq_len": None} if trained else {})
 
 
 def _fit_levers(full: ModelSettings, small: ModelSettings, train: TrainSettings) -> None:
-    """Levers whose settings are sizes (a gate's width, a layer's number) name theirs for a smaller model: `miniature`."""
+    """Ask levers whose settings are sizes (a gate's width, a layer's number) for those of a smaller model: `miniature`."""
     places = [place for kind in small["kinds"].values() for place in chosen(kind, IN_MODEL)]
     places += [*chosen(small, OF_MODEL), *chosen(train, ("optimizer", "schedule", "loss", "qat"))]
     for slot, named in places:

@@ -31,7 +31,7 @@ def explain(
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study's tables, or the arm.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What Megatron flags really do, layer by layer, and the study that says the same."""
+    """Explain what Megatron flags really do, layer by layer, and the study that says the same."""
     from ablab.bridges.megatron import shown
     from ablab.bridges.megatron.explain import explain as explained
     from ablab.bridges.megatron.parse import words
@@ -42,16 +42,16 @@ def explain(
     argv = [*(words(_text(file)) if file else []), *(flags or [])]
     if not argv:
         raise typer.BadParameter("no flags; write them behind --, or give --file", param_hint="FLAGS")
-    found = explained(argv)
+    explanation = explained(argv)
     arm = _arm(argv, arm_of, scale, name) if arm_of else None
     if write is not None:
         from ablab.bridges.megatron.arm import study_tables
 
-        write_atomic(places.real(write), (arm if arm is not None else HEAD + study_tables(found)) + "\n")
+        write_atomic(places.real(write), (arm if arm is not None else HEAD + study_tables(explanation)) + "\n")
     if as_json:
-        print_json({**shown.as_json(found), "arm": arm})
+        print_json({**shown.as_json(explanation), "arm": arm})
         return
-    shown.show(found, print, tables=arm is None, width=_width())
+    shown.show(explanation, print, tables=arm is None, width=_width())
     if arm is not None:
         print(f"\n{arm}")
 
@@ -74,7 +74,7 @@ def export(
     github_id: Annotated[str | None, typer.Option(help="golf: their GitHub name.")] = None,
     title: Annotated[str | None, typer.Option(help="golf: the submission's name.")] = None,
 ) -> None:
-    """An arm in another program's words: Megatron's command line, or a non-record submission to parameter-golf."""
+    """Export an arm in another program's words: Megatron's command line, or a non-record submission to parameter-golf."""
     if arm and arm_named and arm != arm_named:
         raise typer.BadParameter(f"'{arm}' and --arm '{arm_named}' are two arms; name one", param_hint="ARM")
     chosen = arm or arm_named
@@ -111,12 +111,12 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
     known = [studies.BASELINE, *read.arms]
     if arm not in known:
         raise typer.BadParameter(f"no arm is called '{arm}'; {did_you_mean(arm, known)}", param_hint="ARM")
-    found = megatron.export(read.arm(arm).settings, arm, read.decision["seeds"]["first"])
+    exported = megatron.export(read.arm(arm).settings, arm, read.decision["seeds"]["first"])
     if as_json:
-        print_json({"flags": list(found.argv), "notes": [asdict(one) for one in found.notes]})
+        print_json({"flags": list(exported.argv), "notes": [asdict(one) for one in exported.notes]})
         return
-    print(found.shell())
-    shown.notes(found.notes, lambda text: print(text, file=sys.stderr), _width())
+    print(exported.shell())
+    shown.notes(exported.notes, lambda text: print(text, file=sys.stderr), _width())
 
 
 def _plan(study: Path, scale: str | None, runs: Path, device: str) -> Plan:
@@ -133,7 +133,7 @@ def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:
 
 
 def _width() -> int:
-    """Columns to write in."""
+    """Return the columns to write in."""
     from ablab.core import grid
 
     return int(grid.console().width)

@@ -21,7 +21,7 @@ def bundle(
     weights: Annotated[bool, typer.Option("--weights", help="With the trained weights of every run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """One file with all that the verdict rests on: study, records, scores, pages, hashes of data and source."""
+    """Pack one file with all that the verdict rests on: study, records, scores, pages, hashes of data and source."""
     from ablab.bundle import write as bundles
     from ablab.core import places
     from ablab.judging import shelf
@@ -75,14 +75,14 @@ def audit(
         raise typer.BadParameter(f"{data} is no folder", param_hint="--data")
     with making.scratch("ablab-audit-") as folder:
         said = silent if as_json else hung
-        found = auditor.audit(bundle, folder, data=data, salt=salt, tolerance=tolerance, say=said)
+        result = auditor.audit(bundle, folder, data=data, salt=salt, tolerance=tolerance, say=said)
     if as_json:
-        print_json(found.as_json())
+        print_json(result.as_json())
     else:
-        print(f"bundle {found.key}")
-        for mark, texts in (("holds  ", found.held), ("broken ", found.broken), ("note   ", found.noted)):
+        print(f"bundle {result.key}")
+        for mark, texts in (("holds  ", result.held), ("broken ", result.broken), ("note   ", result.noted)):
             for text in texts:
                 hung(f"{mark}  {text}")
-    if found.broken:
+    if result.broken:
         cure = "ask whoever made it, and believe nothing that rests on it"
-        raise CheckFailed(Fault(str(bundle), f"{len(found.broken)} checks do not hold", cure))
+        raise CheckFailed(Fault(str(bundle), f"{len(result.broken)} checks do not hold", cure))

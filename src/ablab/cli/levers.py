@@ -30,14 +30,14 @@ class UnknownSlot(Refused):
 
 
 def slots() -> dict[str, Slot[Lever]]:
-    """Every slot by its name in a study file."""
+    """Map the name of every slot in a study file to it."""
     from ablab.study.keys import SLOTS
 
     return dict(SLOTS)
 
 
 def table(only: str | None = None, lever: str | None = None) -> dict[str, Any]:
-    """{slot: {lever: {summary, source, from, settings: {name: {type, unit, default, shown, meaning}}}}}, of a slot or lever.
+    """Return {slot: {lever: {summary, source, from, settings: {name: {type, unit, default, shown, meaning}}}}}.
 
     Settings of a sub-choice follow it as `table.setting`; `shown` is the default in words. UnknownSlot where `only` names no
     slot, or `lever` no lever of it.
@@ -86,9 +86,9 @@ def show(rows: dict[str, Any], console: Any, *, whole: bool = False) -> None:
     def line(indent: int, *parts: tuple[str, str]) -> None:
         grid.say(Text.assemble(*parts), console, width=console.width, indent=indent, hang=4)
 
-    for slot, found in rows.items():
+    for slot, levers_of in rows.items():
         line(0, (slot, "bold"))
-        for lever, facts in found.items():
+        for lever, facts in levers_of.items():
             line(2, (lever, "cyan"), (f"  {facts['summary']}", ""))
             if facts["from"]:
                 line(6, (f"from outside: {facts['from']}", "yellow"))
@@ -136,14 +136,14 @@ def tested(where: set[str]) -> Iterator[Found]:
     )
 
 
-def show_tested(found: Iterator[Found], console: Console) -> bool:
+def show_tested(checks: Iterator[Found], console: Console) -> bool:
     """Print each check as it is made; returns whether all hold."""
     from rich.text import Text
 
     from ablab.core import grid
 
     hold = True
-    for one in found:
+    for one in checks:
         hold &= not one.fault
         mark = ("no      ", "red") if one.fault else ("holds   ", "green")
         said = f"{one.slot} {one.lever}: {one.check}{one.fault and ': '}{one.fault}"
@@ -168,19 +168,19 @@ def levers(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Every lever by slot, with its settings and defaults; of one lever what each setting means."""
+    """List every lever by slot, with its settings and defaults; of one lever what each setting means."""
     if bool(slot) + bool(test) + bool(trust) > 1:
         raise typer.BadParameter("SLOT, --test and --trust are three commands; give one of them")
     noted = allow([*(test or ()), *(trust or ())])  # whoever asks for a test of a file trusts it
     if noted and not as_json:
         show_allowed(noted)
     if test:
-        found = tested({row["file"] for row in noted})
+        outcomes = tested({row["file"] for row in noted})
         if as_json:
-            checks = [dataclasses.asdict(one) for one in found]
+            checks = [dataclasses.asdict(one) for one in outcomes]
             print_json(checks)
             raise typer.Exit(4 if any(check["fault"] for check in checks) else 0)
-        raise typer.Exit(0 if show_tested(found, console()) else 4)
+        raise typer.Exit(0 if show_tested(outcomes, console()) else 4)
     if trust:
         if as_json:
             print_json(noted)

@@ -22,7 +22,7 @@ Map = list[list[float | None]]
 
 
 def pairs(plan: Plan, rows: Sequence[Row]) -> dict[str, list[int]]:
-    """Per arm the seeds that its word was read from; before its first look those at which it and its reference are done."""
+    """List per arm the seeds that its word was read from; before its first look those with it and its reference done."""
     return {row["name"]: list(row["pairs"] or _both(plan, row["name"], row["on"])) for row in rows if row["on"]}
 
 
@@ -37,30 +37,30 @@ def _done(plan: Plan, name: str, seed: int) -> bool:
 
 
 def shared(plan: Plan) -> list[int]:
-    """The seeds at which every arm that has finished any run has finished one; all seeds where the arms share none."""
+    """List the seeds at which every arm with any finished run has finished one; all seeds where the arms share none."""
     done = {name: {s for s in plan.seeds if _done(plan, name, s)} for name in plan.study.with_baseline}
     common = set.intersection(*(seeds or set(plan.seeds) for seeds in done.values()))
     return [seed for seed in plan.seeds if seed in common] or plan.seeds
 
 
 def levels(plan: Plan) -> dict[str, dict[str, float]]:
-    """Every metric of each arm at the deciding stage, a mean over the seeds that all arms share."""
-    found: dict[str, dict[str, float]] = {}
+    """Average every metric of each arm at the deciding stage over the seeds that all arms share."""
+    means: dict[str, dict[str, float]] = {}
     for name, by_seed in _alike(_parts(plan, plan.study.decision["stage"], lambda r: r["metrics"])).items():
         rows = list(by_seed.values())
         sums = {metric: _sum([row.get(metric) for row in rows]) for metric in rows[0]}
         if known := {metric: total / len(rows) for metric, total in sums.items() if total is not None}:
-            found[name] = known
-    return found
+            means[name] = known
+    return means
 
 
 def bands(plan: Plan, paired: Pairs) -> dict[str, dict[str, BandAnswer]]:
-    """By position band, per stage and arm: nats per token (ratio of sums) and tokens scored per seed, over shared seeds.
+    """Return by band, per stage and arm: nats per token (ratio of sums) and tokens scored per seed, over shared seeds.
 
     `difference` is that of nats per token to the reference's, over the arm's pairs (`pairs`) and in the bands that both
     have: rows of other lengths share all but their last ones. null where a band is not the reference's.
     """
-    found: dict[str, dict[str, BandAnswer]] = {}
+    by_stage: dict[str, dict[str, BandAnswer]] = {}
     for stage in plan.stages:
         every = _parts(plan, stage, lambda r: r["bands"])
         for name, by_seed in _alike(every).items():
@@ -72,25 +72,25 @@ def bands(plan: Plan, paired: Pairs) -> dict[str, dict[str, BandAnswer]]:
                 "tokens": tokens,
                 "seeds": list(by_seed),
             }
-            found.setdefault(stage, {})[name] = rates
+            by_stage.setdefault(stage, {})[name] = rates
         for name, seeds in paired.items():
             mine, theirs = every.get(name, {}), every.get(plan.study.arm(name).on, {})
             common = [seed for seed in seeds if seed in mine and seed in theirs]
-            if common and name in found.get(stage, {}):
-                here = found[stage][name]
+            if common and name in by_stage.get(stage, {}):
+                here = by_stage[stage][name]
                 here["difference"] = _gaps([mine[seed] for seed in common], [theirs[seed] for seed in common])
                 here["pairs"] = common
-    return found
+    return by_stage
 
 
 def _sum(column: Sequence[float | None]) -> float | None:
-    """The sum; None where one of the numbers is none."""
+    """Sum the numbers; None where one of them is none."""
     known = [value for value in column if value is not None]
     return sum(known) if len(known) == len(column) else None
 
 
 def _rates(rows: Sequence[Bands]) -> list[float | None]:
-    """Nats per token of every band, all rows together; None where a band holds no token or a number that is none."""
+    """Return nats per token of every band, all rows together; None where a band has no token or a number that is none."""
     nats = [_sum(column) for column in zip(*(row["nats"] for row in rows))]
     tokens = [sum(column) for column in zip(*(row["tokens"] for row in rows))]
     return [n / t if t and n is not None else None for n, t in zip(nats, tokens)]
@@ -103,44 +103,44 @@ def _gaps(mine: Sequence[Bands], theirs: Sequence[Bands]) -> list[float | None]:
 
 
 def positions(plan: Plan) -> dict[str, PositionAnswer]:
-    """How many training tokens stood at which positions of their rows, per arm: means over finished trainings."""
-    found: dict[str, PositionAnswer] = {}
+    """Count training tokens by position in their rows, per arm: means over finished trainings."""
+    by_arm: dict[str, PositionAnswer] = {}
     for name in plan.study.with_baseline:
         done = [plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds]
         rows = [row for one in done if one and one["status"] == "done" and (row := one.get("positions"))]
         if rows:
             trained = [sum(column) / len(rows) for column in zip(*(row["tokens"] for row in rows))]
-            found[name] = {"edges": [*rows[0]["edges"]], "trained": trained}
-    return found
+            by_arm[name] = {"edges": [*rows[0]["edges"]], "trained": trained}
+    return by_arm
 
 
 def validated(plan: Plan) -> dict[str, Validated]:
-    """What text every point of a trajectory scores, per arm: documents, tokens, bytes, and whether it is all there is."""
-    found: dict[str, Validated] = {}
+    """Say what text every point of a trajectory scores, per arm: documents, tokens, bytes, and whether it is all there is."""
+    by_arm: dict[str, Validated] = {}
     for name in plan.study.with_baseline:
         done = (plan.store.trained(plan.runs[name, seed].train_key) for seed in plan.seeds)
         if (first := next((one["validated"] for one in done if one and one.get("validated")), None)) is not None:
-            found[name] = first
-    return found
+            by_arm[name] = first
+    return by_arm
 
 
 def artifacts(plan: Plan) -> dict[str, dict[str, Packed]]:
-    """The account of every packed artifact: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
-    found: dict[str, dict[str, Packed]] = {}
+    """Return every packed artifact's account: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
+    by_stage: dict[str, dict[str, Packed]] = {}
     for name in plan.study.with_baseline:
         for stage, account in cost.artifacts(plan, name).items():
-            found.setdefault(stage, {})[name] = account
-    return found
+            by_stage.setdefault(stage, {})[name] = account
+    return by_stage
 
 
 def needles(plan: Plan, paired: Pairs) -> dict[str, Needle]:
-    """The probe's grids per arm over the seeds that all arms share; `difference`: of the passkey's, over the arm's pairs."""
-    found: dict[str, Needle] = {}
+    """Average the probe's grids per arm over the seeds that all share; `difference`: of the passkey's, over the arm's pairs."""
+    by_arm: dict[str, Needle] = {}
     for stage in plan.stages:
         every = _parts(plan, stage, lambda r: r["probe"])
-        for name, by_seed in _alike({n: rows for n, rows in every.items() if n not in found}).items():
+        for name, by_seed in _alike({n: rows for n, rows in every.items() if n not in by_arm}).items():
             # the first probe of the file is the one that may break ties
-            found[name] = _mean([{**probe, "seeds": list(by_seed)} for probe in by_seed.values()], Needle)
+            by_arm[name] = _mean([{**probe, "seeds": list(by_seed)} for probe in by_seed.values()], Needle)
             theirs = every.get(plan.study.arm(name).on, {}) if name in paired else {}
             common = [seed for seed in paired.get(name, ()) if seed in every[name] and seed in theirs]
             read = [(every[name][seed].get("passkey"), theirs[seed].get("passkey")) for seed in common]
@@ -148,8 +148,8 @@ def needles(plan: Plan, paired: Pairs) -> dict[str, Needle]:
             if maps and len(maps) == len(read) and len({repr(_axes(one)) for pair in maps for one in pair}) == 1:
                 score = _mean([_minus(a["score"], b["score"]) for a, b in maps], Map)
                 lengths, depths = _axes(maps[0][0])
-                found[name]["difference"] = {"lengths": lengths, "depths": depths, "score": score, "pairs": common}
-    return found
+                by_arm[name]["difference"] = {"lengths": lengths, "depths": depths, "score": score, "pairs": common}
+    return by_arm
 
 
 def _axes(passkey: Passkey) -> tuple[list[float], list[float]]:
@@ -157,7 +157,7 @@ def _axes(passkey: Passkey) -> tuple[list[float], list[float]]:
 
 
 def _minus(a: Map, b: Map) -> Map:
-    """a - b; None where either is no number."""
+    """Return a - b; None where either is no number."""
     return [
         [None if x is None or y is None else x - y for x, y in zip(mine, theirs, strict=True)]
         for mine, theirs in zip(a, b, strict=True)
@@ -165,31 +165,31 @@ def _minus(a: Map, b: Map) -> Map:
 
 
 def _parts(plan: Plan, stage: str, part: Callable[[Result], T | None]) -> dict[str, dict[int, T]]:
-    """One part of every result at a stage: arm -> seed -> what `part` takes of it, where that is anything."""
-    found: dict[str, dict[int, T]] = {}
+    """Take one part of every result at a stage: arm -> seed -> what `part` takes of it, where that is anything."""
+    by_arm: dict[str, dict[int, T]] = {}
     for name in plan.study.with_baseline:
         for seed in plan.seeds:
             result = plan.store.scored(plan.runs[name, seed].score_keys[stage])
             if result and (read := part(result)):
-                found.setdefault(name, {})[seed] = read
-    return found
+                by_arm.setdefault(name, {})[seed] = read
+    return by_arm
 
 
 def _alike(every: dict[str, dict[int, T]]) -> dict[str, dict[int, T]]:
-    """The same seeds of every arm; each arm's own where they have none in common."""
+    """Return the same seeds of every arm; each arm's own where they have none in common."""
     common = set.intersection(*map(set, every.values())) if every else set()
     return {name: {s: by[s] for s in by if s in common or not common} for name, by in every.items()}
 
 
 def _mean(rows: Sequence[object], form: type[T]) -> T:
-    """The mean of rows of a form, which it has again."""
-    found = mean_tree(rows)
-    assert fits(found, form)
-    return found
+    """Average rows of a form, which the mean has again."""
+    mean = mean_tree(rows)
+    assert fits(mean, form)
+    return mean
 
 
 def mean_tree(rows: Sequence[object]) -> object:
-    """Mean of numbers over equal-shaped JSON trees; anything else is taken from the first."""
+    """Average numbers over equal-shaped JSON trees; anything else is taken from the first."""
     first = rows[0]
     if isinstance(first, dict):
         return {k: mean_tree([row[k] for row in rows if isinstance(row, dict)]) for k in first}

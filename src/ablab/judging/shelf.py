@@ -33,13 +33,13 @@ class Counts(TypedDict):
 
 
 def version(plan: Plan) -> str:
-    """Key of what the study asks and of every run that answers it."""
+    """Make the key of what the study asks and of every run that answers it."""
     keys = {key for run in plan.runs.values() for key in (run.train_key, *run.score_keys.values())}
     return key_of([plan.study.key, sorted(keys)])[:16]
 
 
 def lying(folder: Path) -> Kept | None:
-    """The verdict in a folder; None where there is none, or none that can be read: it would be made again."""
+    """Read the verdict in a folder; None where there is none, or none that can be read: it would be made again."""
     try:
         return read_json(folder / "verdict.json", form=Kept)
     except CheckFailed:
@@ -70,7 +70,7 @@ def one_of_its_name(folder: Path) -> None:
 
 
 def free(plan: Plan, to: Path) -> Path:
-    """The folder `to` that a person named, its links followed. CheckFailed where another study's page lies there."""
+    """Return the folder `to` that a person named, its links followed. CheckFailed where another study's page is there."""
     to = places.real(to)
     other = lying(to)
     if other is not None and (other.get("study"), other.get("version")) != (plan.study.name, version(plan)):
@@ -92,18 +92,18 @@ def make_room(plan: Plan) -> Path | None:
 
 
 def earlier(plan: Plan) -> list[Earlier]:
-    """Every other version that was judged under this name: its folder, question and date."""
-    found = list[Earlier]()
+    """List every other version that was judged under this name: its folder, question and date."""
+    others = list[Earlier]()
     for folder in sorted((plan.directory / "earlier").glob("*")):
         if folder.name != version(plan) and (other := lying(folder)) is not None:
-            found.append(
+            others.append(
                 {"at": f"earlier/{folder.name}", "question": str(other.get("question", "")), "judged": _when(other)}
             )
-    return found
+    return others
 
 
 def since(plan: Plan, other: Kept) -> str:
-    """What makes another version, in words: the study file, the data, or the keys alone."""
+    """Say what makes another version, in words: the study file, the data, or the keys alone."""
     said = []
     try:
         before = read_whole(plan.directory / "study.toml", MOST_BYTES).decode("utf-8").splitlines()
@@ -127,20 +127,20 @@ def since(plan: Plan, other: Kept) -> str:
 
 
 def _corpus(key: str, manifest: Mapping[str, object]) -> str:
-    """How much a corpus holds, and its name."""
+    """Say how much a corpus holds, and its name."""
     counts = manifest.get("counts")
     train, valid = (counts["train_tokens"], counts["valid_tokens"]) if fits(counts, Counts) else (0, 0)
     return f"{train:,} training and {valid:,} held-out tokens, corpus {key[:8]}"
 
 
 def _place(plan: Plan, other: Kept) -> Path:
-    """Where another version's pages go. One without a name of its own is named by what it says."""
+    """Return where another version's pages go. One without a name of its own is named by what it says."""
     name = other.get("version")
     return plan.directory / "earlier" / (name if isinstance(name, str) and name.isalnum() else key_of(str(other))[:16])
 
 
 def _when(other: Kept) -> str:
-    """The date of a verdict, if it is one."""
+    """Return the date of a verdict, if it is one."""
     judged = (other.get("environment") or {}).get("judged")
     try:
         return datetime.datetime.fromisoformat(str(judged)).isoformat(" ", "minutes")

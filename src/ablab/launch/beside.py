@@ -38,7 +38,7 @@ class Beside(Generic[Answer]):
             raise self._fault
 
     def take(self) -> Answer | None:
-        """What the work came to, once; None where nothing new is there. Raises what it has raised."""
+        """Return the result of the work, once; None where nothing new is there. Raises what it has raised."""
         self.check()
         with self._turn:
             answer, self._answer = self._answer, None

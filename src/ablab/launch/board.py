@@ -33,16 +33,16 @@ class Board:
         self.told: set[tuple[str, int]] = set()
 
     def is_alone(self, run: Run) -> bool:
-        """Whether the run is made with no other beside it."""
+        """Tell whether the run is made with no other beside it."""
         return (run.arm, run.seed) in self.alone
 
     def made(self, run: Run, key: str) -> bool:
-        """Whether a step exists already."""
+        """Tell whether a step exists already."""
         store = self.plan.store
         return (store.trained(key) if key == run.train_key else store.scored(key)) is not None
 
     def held_elsewhere(self, run: Run) -> bool:
-        """Whether another process makes a step of the run right now; said once."""
+        """Tell whether another process makes a step of the run right now; said once."""
         store = self.plan.store
         folders = {
             run.train_key: store.train(run.train_key),
@@ -109,7 +109,7 @@ class Board:
 
 
 def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Sequence[str] = ()) -> None:
-    """Runs that were given up are tried again; those that ran out of memory where that is asked, else they are named.
+    """Try runs again that were given up; those that ran out of memory where that is asked, else they are named.
 
     beyond: arms that even the check had no memory for.
     """

@@ -12,7 +12,7 @@ QUIET_SECONDS = 30  # between two lines about one run
 
 
 def lines(say: Callable[[str], None]) -> Progress:
-    """`take(kind, run, text)` that says when a run ends, what a person must know of it, and now and then how far it is.
+    """Make a `take(kind, run, text)` that says when a run ends, what a person must know of it, and now and then its place.
 
     Kinds are start, say, wait and later (for another process), and how a run ended.
     """

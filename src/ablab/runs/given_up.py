@@ -12,12 +12,12 @@ OUT_OF_MEMORY = "out of memory"
 
 
 def failures(plan: Plan) -> list[FailedRun]:
-    """Runs of this plan given up for infrastructure.
+    """List the runs of this plan given up for infrastructure.
 
     `failed.json` lies under the study's name, which an edited study has too: rows of runs with other keys are not meant.
     """
-    found = (row for row in _given_up(plan) if (row["arm"], row["seed"]) in plan.runs)
-    return [row for row in found if set(row.get("keys", ())) == plan.runs[row["arm"], row["seed"]].steps]
+    given_up = (row for row in _given_up(plan) if (row["arm"], row["seed"]) in plan.runs)
+    return [row for row in given_up if set(row.get("keys", ())) == plan.runs[row["arm"], row["seed"]].steps]
 
 
 def give_up(plan: Plan, run: Run, fault: str, kind: str = "") -> None:

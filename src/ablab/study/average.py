@@ -20,7 +20,7 @@ def warmed(train: TrainSettings, faults: list[Fault]) -> None:
 
 
 def alike(one: Settings, other: Settings) -> tuple[str, str] | None:
-    """Why an arm and its reference average the same, though ema or its warm-up differ, and the cure. None where they do not.
+    """Say why an arm and its reference average the same though ema or its warm-up differ, and the cure; None where they do not.
 
     The decay of step n is the smaller of ema and (1 + n) / (1 + n + ema_warmup), which grows with n.
     """

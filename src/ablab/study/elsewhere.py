@@ -19,7 +19,7 @@ WHY, CURE = "acts on nothing: the weights were trained elsewhere (train.weights)
 
 
 def located(train: TrainSettings, raw: Mapping[str, object], folder: Path, faults: list[Fault]) -> None:
-    """Full paths in `train["weights"]` (None where there are none), and a fault for whatever else [train] says."""
+    """Put full paths into `train["weights"]` (None where there are none), and a fault for whatever else [train] says."""
     named = train["weights"]
     train["weights"] = None
     if not named:
@@ -38,7 +38,7 @@ def located(train: TrainSettings, raw: Mapping[str, object], folder: Path, fault
 
 
 def idle(settings: Settings, paths: Iterable[Keys]) -> list[Fault]:
-    """A fault for each of the paths, as a file names them, that acts on nothing beside such weights; [train] aside."""
+    """Return a fault for each of the paths, as a file names them, that acts on nothing beside such weights; [train] aside."""
     if not settings["train"]["weights"]:
         return []
     only = {"data": IN_DATA, "model": IN_MODEL}
@@ -47,7 +47,7 @@ def idle(settings: Settings, paths: Iterable[Keys]) -> list[Fault]:
 
 
 def too_few(settings: Settings, seeds: SeedsSettings) -> Fault | None:
-    """A fault where a seed that the decision may ask for has no file."""
+    """Return a fault where a seed that the decision may ask for has no file."""
     files, at_most, probe = settings["train"]["weights"], seeds["at_most"], seeds["probe"]
     if not files or at_most is None or probe is None or len(files) >= at_most + probe:
         return None
@@ -57,7 +57,7 @@ def too_few(settings: Settings, seeds: SeedsSettings) -> Fault | None:
 
 
 def limited(settings: Settings, limits: Limits) -> Fault | None:
-    """A fault for a limit on a time that nobody measured here."""
+    """Return a fault for a limit on a time that nobody measured here."""
     if not settings["train"]["weights"] or limits.get("seconds") is None:
         return None
     text = "limits the time of training, which is not known of weights trained elsewhere (train.weights)"
@@ -65,12 +65,12 @@ def limited(settings: Settings, limits: Limits) -> Fault | None:
 
 
 def notes(files: Mapping[str, Sequence[str] | None], done: Iterable[Trained]) -> list[str]:
-    """What a reader must know: which arms use which files (arm -> paths), and what was said when they were read."""
+    """Say what a reader must know: which arms use which files (arm -> paths), and what was said when they were read."""
     users: dict[str, list[str]] = {}
     for arm, named in files.items():
         if named:
             users.setdefault(", ".join(Path(file).name for file in named), []).append(arm)
     text = "weights trained elsewhere, so their tokens and their time are not known and no budget was spent"
     said = dict.fromkeys(note for one in done for note in one.get("adopted", {}).get("notes", []))
-    found = [f"{text}: {listed} ({', '.join(arms)})" for listed, arms in users.items()]
-    return found + [f"of weights trained elsewhere: {note}" for note in said]
+    texts = [f"{text}: {listed} ({', '.join(arms)})" for listed, arms in users.items()]
+    return texts + [f"of weights trained elsewhere: {note}" for note in said]

@@ -20,22 +20,22 @@ Loop = tuple[int, int, int]  # first layer, the one behind the last, passes
 
 
 def expand(text: str) -> tuple[str, list[Loop]]:
-    """`"(LLLG)*3"` -> `"LLLGLLLGLLLG"`, no loops; `"L[LG]^3"` -> `"LLG"`, layers 1 to 3 three times.
+    """Expand `"(LLLG)*3"` -> `"LLLGLLLGLLLG"`, no loops; `"L[LG]^3"` -> `"LLG"`, layers 1 to 3 three times.
 
     Raises ValueError with the character's place (from 1), the fault and the cure.
     """
     layers, loops, at = "", list[Loop](), 0
-    for found in _LOOP.finditer(text):
-        before = text[at : found.start()]
+    for loop in _LOOP.finditer(text):
+        before = text[at : loop.start()]
         if before.count("(") != before.count(")"):
-            raise ValueError(f"'[' at character {found.start() + 1} stands in parentheses; write the loop outside them")
-        layers += _expanded(text, at, found.start()) if before.strip() else ""
-        inner = _expanded(text, found.start(1), found.end(1))
-        passes = int(found[2]) if len(found[2]) <= 4 else MOST + 1
+            raise ValueError(f"'[' at character {loop.start() + 1} stands in parentheses; write the loop outside them")
+        layers += _expanded(text, at, loop.start()) if before.strip() else ""
+        inner = _expanded(text, loop.start(1), loop.end(1))
+        passes = int(loop[2]) if len(loop[2]) <= 4 else MOST + 1
         if passes < 2:
-            raise ValueError(f"'^{found[2]}' at character {found.end(1) + 2} loops nothing; loop twice or more")
+            raise ValueError(f"'^{loop[2]}' at character {loop.end(1) + 2} loops nothing; loop twice or more")
         loops.append((len(layers), len(layers) + len(inner), passes))
-        layers, at = layers + inner, found.end()
+        layers, at = layers + inner, loop.end()
     if text[at:].strip() or not layers:
         layers += _expanded(text, at, len(text))
     if len(layers) + sum((end - first) * (passes - 1) for first, end, passes in loops) > MOST:
@@ -44,7 +44,7 @@ def expand(text: str) -> tuple[str, list[Loop]]:
 
 
 def spell(layers: str, loops: list[Loop] | list[list[int]]) -> str:
-    """The shortest string without `*` that `expand` reads as these layers and loops."""
+    """Spell these layers and loops as the shortest string without `*` that `expand` reads as them."""
     text, at = "", 0
     for first, end, passes in loops:
         text += f"{layers[at:first]}[{layers[first:end]}]^{passes}"
@@ -64,7 +64,7 @@ def _expanded(text: str, start: int, end: int) -> str:
 
 
 def _units(text: str, at: int, depth: int) -> tuple[str, int]:
-    """Units from `at` until a ')' or the end; the expansion and where it stopped."""
+    """Expand units from `at` until a ')' or the end; returns where it stopped, too."""
     start, parts, total = at, [], 0
     while (at := _skip(text, at)) < len(text) and text[at] != ")":
         unit, at = _unit(text, at, depth)
@@ -96,7 +96,7 @@ def _unit(text: str, at: int, depth: int) -> tuple[str, int]:
 
 
 def _times(text: str, at: int) -> tuple[int, int]:
-    """The number after "*", or 1 where there is none."""
+    """Read the number after "*", or 1 where there is none."""
     star = _skip(text, at)
     if star == len(text) or text[star] != "*":
         return 1, at

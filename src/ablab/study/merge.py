@@ -11,12 +11,12 @@ OF_SOURCE = ("valid_source", "valid_text_bytes", "weights")
 
 
 def merge(tree: Mapping[str, object], diff: Mapping[str, object], *, defaults: bool = True) -> dict[str, object]:
-    """`diff` laid over `tree`; neither is changed. With `defaults`, a nameless lever table extends the lever in force."""
+    """Lay `diff` over `tree`; neither is changed. With `defaults`, a nameless lever table extends the lever in force."""
     return _merge(tree, tree, diff, (), defaults)
 
 
 def lay(tree: object, diff: object, *, defaults: bool = True) -> object:
-    """The same of what may be no tables: the diff then stands for itself, and nothing at all changes nothing."""
+    """Do the same with what may be no tables: the diff then stands for itself, and nothing at all changes nothing."""
     return _lay_over(tree, tree, diff, (), defaults)
 
 
@@ -52,7 +52,7 @@ def _merge(
 
 
 def _lay(slot: str, old: object, new: object) -> object:
-    """A lever over a lever: the same name (or none) merges the settings, another name replaces it."""
+    """Lay a lever over a lever: the same name (or none) merges the settings, another name replaces it."""
     old = {"name": old} if isinstance(old, str) else old
     if isinstance(new, str):
         new = {"name": new}
@@ -62,7 +62,7 @@ def _lay(slot: str, old: object, new: object) -> object:
 
 
 def standing(tree: object, path: Path, *, defaults: bool = True) -> object:
-    """The lever in force at `path`: written there, or (with `defaults`) copied by `like`, general, or the default."""
+    """Return the lever in force at `path`: written there, or (with `defaults`) copied by `like`, general, or the default."""
     raw = _get(tree, path)
     if raw is not None or not defaults:
         return raw
@@ -75,7 +75,7 @@ def standing(tree: object, path: Path, *, defaults: bool = True) -> object:
 
 
 def kind_table(model: object, name: str, seen: tuple[str, ...] = ()) -> dict[str, object]:
-    """A layer kind's keys after `like`; a broken `like` (unknown, in a circle) copies nothing."""
+    """Return a layer kind's keys after `like`; a broken `like` (unknown, in a circle) copies nothing."""
     raw = model.get(name) if isinstance(model, dict) else None
     if not isinstance(raw, dict):
         return {}
@@ -90,7 +90,7 @@ def kind_table(model: object, name: str, seen: tuple[str, ...] = ()) -> dict[str
 
 
 def named(diff: Mapping[str, object], tree: object, path: Path = ()) -> Iterator[Path]:
-    """The paths that a diff names: one for a lever, one for a layer kind that `tree` lacks, one for any other key."""
+    """Yield the paths that a diff names: one for a lever, one for a layer kind that `tree` lacks, one for any other key."""
     for key, value in diff.items():
         here = (*path, key)
         new_kind = len(here) == 2 and here[0] == "model" and isinstance(value, dict) and _get(tree, here) is None
@@ -101,7 +101,7 @@ def named(diff: Mapping[str, object], tree: object, path: Path = ()) -> Iterator
 
 
 def at(path: Path, value: object) -> dict[str, object]:
-    """The diff that sets `path` to `value`."""
+    """Return the diff that sets `path` to `value`."""
     *above, last = path
     out: dict[str, object] = {last: value}
     for key in reversed(above):

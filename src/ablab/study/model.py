@@ -22,7 +22,7 @@ TRIAL_VOCAB = 257  # the tokenizer may not exist yet; no lever's settings depend
 
 
 def model(raw: object, faults: list[Fault]) -> ModelSettings:
-    """The canonical model; None stands where a fault was found. Appends every fault."""
+    """Read the canonical model; None stands for what has a fault. Appends every fault."""
     given = dict(table(raw, "model", faults))
     if given.pop("preset", None) is not None:  # the baseline's own is written out before this
         text = "a preset is what the baseline starts from"
@@ -56,7 +56,7 @@ def model(raw: object, faults: list[Fault]) -> ModelSettings:
 
 
 def _firsts(out: ModelSettings, faults: list[Fault]) -> None:
-    """A value residual needs a first layer whose values the others can take."""
+    """Refuse a value residual without a first layer whose values the others can take."""
     layers = out["layers"] or ""
     used = [kind["value"] for kind in out["kinds"].values() if kind["value"]]
     if len(layers) == 1 and any(choice["name"] != "own" for choice in used):
@@ -80,7 +80,7 @@ def _sizes(out: ModelSettings, faults: list[Fault]) -> None:
 
 
 def _letters(kinds: Mapping[str, object], faults: list[Fault]) -> dict[str, str]:
-    """Letter -> table name; faults for initials that are no letter or that two tables share."""
+    """Map letters to table names; faults for initials that are no letter or that two tables share."""
     tables: dict[str, str] = {}
     for name in kinds:
         letter = name[:1].upper()
@@ -96,7 +96,7 @@ def _letters(kinds: Mapping[str, object], faults: list[Fault]) -> dict[str, str]
 
 
 def _layers(text: str | None, tables: dict[str, str], faults: list[Fault]) -> tuple[str | None, list[list[int]]]:
-    """The layers by letter, and the loops over them."""
+    """Read the layers by letter, and the loops over them."""
     if text is None:
         return None, []
     try:
@@ -167,7 +167,7 @@ def _kind(
 def _router(
     mlp: Choice | list[Choice] | None, own: bool, value: object, place: str, faults: list[Fault], shape: Shape | None
 ) -> Choice | list[Choice] | None:
-    """The router of a kind whose mlp is routed; none elsewhere, where naming one for this kind is a fault."""
+    """Take the router of a kind whose mlp is routed; none elsewhere, where naming one for this kind is a fault."""
     if not isinstance(mlp, dict):  # an mlp is no list
         return None
     if not mlps.slot.load(value_of(mlp, "name", str)).routed:
@@ -187,7 +187,7 @@ def _unknown(name: str, key: str) -> tuple[str, str]:
 
 
 def _near(name: str) -> list[str]:
-    """The slot that a layer kind's name may have been meant for."""
+    """Name the slot that a layer kind's name may have been meant for."""
     return difflib.get_close_matches(name, list(IN_MODEL), n=1)
 
 
@@ -213,7 +213,7 @@ def _liked(kind: object) -> object:
 
 
 def unused(raw: object, used: set[str], routed: bool) -> list[Fault]:
-    """Faults for layer kinds whose letter no `layers` uses, and for a router of nothing: a setting works or is refused."""
+    """Return faults for layer kinds whose letter no `layers` uses, and a router of nothing: a setting works or is refused."""
     given = raw if isinstance(raw, dict) else {}
     kinds = [k for k, v in given.items() if isinstance(v, dict) and k not in SECTIONS["model"] and k]
     out = []

@@ -54,8 +54,8 @@ def named(files: list[str], folder: Path) -> tuple[dict[str, str], list[Fault]]:
 
 
 def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
-    """The absolute paths of these files. CheckFailed naming every one that was not allowed to run."""
-    found, refused = list[str](), list[Fault]()
+    """Return the absolute paths of these files. CheckFailed naming every one that was not allowed to run."""
+    places, refused = list[str](), list[Fault]()
     if len(files) > MOST_FILES:
         faults.append(Fault(FROM, f"{len(files):,} files", f"name {MOST_FILES} at most"))
     for asked in files[:MOST_FILES]:
@@ -68,7 +68,7 @@ def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
         except ValueError as error:
             faults.append(_fault(FROM, error))
             continue
-        found.append(str(path))
+        places.append(str(path))
         if not trusted.allows(path, sha256):
             fault = f"{path} is code, and these bytes were never allowed to run there (sha256 {sha256})"
             refused.append(
@@ -76,7 +76,7 @@ def _allowed(files: list[str], folder: Path, faults: list[Fault]) -> list[str]:
             )
     if refused:
         raise CheckFailed(refused)
-    return found
+    return places
 
 
 def _fault(place: str, error: ValueError) -> Fault:
@@ -96,14 +96,14 @@ def alone(taken: Mapping[str, str]) -> Iterator[None]:
 
 
 def used(taken: Mapping[str, str], settings: Sequence[Settings]) -> dict[str, str]:
-    """Those of `taken` that a study names: its files, and entry points of which it uses a lever."""
+    """Return those of `taken` that a study names: its files, and entry points of which it uses a lever."""
     origins = {slot.origin(name) for slot in SLOTS.values() for name in slot.names if name in _names(settings)}
     called = {origin.called for origin in origins if origin}
     return {where: sha256 for where, sha256 in taken.items() if not where.startswith(ENTRY) or where in called}
 
 
 def _names(value: object) -> set[str]:
-    """Every `name` anywhere in settings."""
+    """Collect every `name` anywhere in settings."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     own = {value["name"]} if isinstance(value, dict) and isinstance(value.get("name"), str) else set[str]()
     return own.union(*(_names(one) for one in inner))
@@ -128,16 +128,16 @@ def again(taken: Mapping[str, str]) -> None:
 
 
 def levers(module: types.ModuleType) -> Iterator[tuple[Slot[Lever], str, type[Lever]]]:
-    """(slot, name, class) of every lever that a module declares. ValueError where there is none, or one is none."""
-    found = [
+    """Yield (slot, name, class) of every lever that a module declares. ValueError where there is none, or one is none."""
+    classes = [
         cls
         for cls in vars(module).values()
         if isinstance(cls, type) and issubclass(cls, Lever) and cls.__module__ == module.__name__
         if not cls.__name__.startswith("_")
     ]
-    if not found:
+    if not classes:
         raise ValueError(f"holds no lever; write a class that inherits the base of its slot, such as {EXAMPLE}")
-    for cls in found:
+    for cls in classes:
         slot = next((slot for slot in SLOTS.values() if issubclass(cls, slot.base)), None)
         if slot is None:
             raise ValueError(f"{cls.__name__} is of no slot; let it inherit the base of one, such as {EXAMPLE}")
@@ -153,7 +153,7 @@ def levers(module: types.ModuleType) -> Iterator[tuple[Slot[Lever], str, type[Le
 
 
 def installed() -> list[str]:
-    """What installed packages declare under the group `ablab.levers`."""
+    """List what installed packages declare under the group `ablab.levers`."""
     return [f"{ENTRY}{point.name}" for point in _points()]
 
 
@@ -163,17 +163,17 @@ def _points() -> tuple[importlib.metadata.EntryPoint, ...]:
 
 
 def _entered(called: str, sha256: str | None = None) -> tuple[Origin, types.ModuleType]:
-    """The module of an entry point or of a file's absolute path, and where it came from. ValueError ("fault; cure").
+    """Load the module of an entry point or of a file's absolute path; says where it came from. ValueError ("fault; cure").
 
     sha256: what the bytes must be; None: a file's must be allowed.
     """
     if called.startswith(ENTRY):
         return _loaded(called, sha256)
     path = Path(called)
-    text, found = trusted.read(path)
-    if found != sha256 if sha256 else not trusted.allows(path, found):
+    text, digest = trusted.read(path)
+    if digest != sha256 if sha256 else not trusted.allows(path, digest):
         raise ValueError(_CHANGED)
-    return Origin(called, path, found), _run(path, text, found)
+    return Origin(called, path, digest), _run(path, text, digest)
 
 
 def _loaded(called: str, sha256: str | None) -> tuple[Origin, types.ModuleType]:
@@ -187,14 +187,14 @@ def _loaded(called: str, sha256: str | None) -> tuple[Origin, types.ModuleType]:
     if not isinstance(module, types.ModuleType) or module.__file__ is None:
         raise ValueError(f"{point.value} is no module; let the entry point name the module that holds the levers")
     path = Path(module.__file__)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if sha256 not in (None, found):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if sha256 not in (None, digest):
         raise ValueError(_CHANGED)
-    return Origin(called, path, found), module
+    return Origin(called, path, digest), module
 
 
 def _run(path: Path, text: str, sha256: str) -> types.ModuleType:
-    """The module that this text makes: run once in a process."""
+    """Run this text as a module, once in a process."""
     name = f"ablab_outside_{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}_{sha256[:16]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -13,19 +13,19 @@ FOLDER = Path(__file__).resolve().parent / "presets"
 
 
 def names() -> list[str]:
-    """Every preset."""
+    """List every preset."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def model(name: str) -> dict[str, object]:
-    """The [model] of a preset as a study file would write it. KeyError where there is none of this name."""
+    """Read the [model] of a preset as a study file would write it. KeyError where there is none of this name."""
     if name not in names():
         raise KeyError(name)
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def expanded(raw: dict[str, object], faults: list[Fault]) -> dict[str, object]:
-    """The study with `model.preset` written out, the file's own keys laid over it. Appends a fault for an unknown name."""
+    """Write out `model.preset` in the study, the file's own keys laid over it. Appends a fault for an unknown name."""
     given = raw.get("model")
     if not isinstance(given, dict) or "preset" not in given:
         return raw

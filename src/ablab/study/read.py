@@ -23,7 +23,7 @@ _LONG_KEY = re.compile(rf"^[ \t]*+\[*+[ \t]*+(?:{_PART}\.[ \t]*+){{{DEEPEST}}}",
 
 
 def read(path: Path) -> tuple[str, dict[str, object]]:
-    """The text and its TOML tables. Raises InvalidStudy where there is no file, no text or no TOML in it."""
+    """Read the text and its TOML tables. Raises InvalidStudy where there is no file, no text or no TOML in it."""
     text = _text(path)
     for number, line in enumerate(text.split("\n"), 1):
         bad = next((c for c in line.removesuffix("\r") if _control(c) and c != "\t"), None)
@@ -34,8 +34,8 @@ def read(path: Path) -> tuple[str, dict[str, object]]:
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", str(error), re.DOTALL)
-        fault, place = (found[1], found[2]) if found else (str(error), "")
+        match = re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", str(error), re.DOTALL)
+        fault, place = (match[1], match[2]) if match else (str(error), "")
         raise _refused(
             f"{path.name}: {place}" if place else path.name, f"not TOML: {fault[:1].lower()}{fault[1:]}", "see toml.io"
         ) from error
@@ -68,7 +68,7 @@ def _text(path: Path) -> str:
 
 
 def unfit(raw: dict[str, object]) -> list[Fault]:
-    """Values that no study may hold, wherever they stand: dates, nan, inf, huge integers, control characters, depth."""
+    """Return faults for values that no study may hold, wherever they are: dates, nan, inf, huge integers, controls, depth."""
     faults = []
     for path, value, depth in _walk(raw):
         if depth > DEEPEST:
@@ -89,7 +89,7 @@ def unfit(raw: dict[str, object]) -> list[Fault]:
 
 
 def place(path: Sequence[str | int]) -> str:
-    """`("arm", "rope", "model", "layers")` -> `"arm.rope: model.layers"`; list items as `[0]`."""
+    """Spell `("arm", "rope", "model", "layers")` as `"arm.rope: model.layers"`; list items as `[0]`."""
     if path and path[0] in _PREFIXES and len(path) > _PREFIXES[str(path[0])]:
         cut = _PREFIXES[str(path[0])]
         return f"{place(path[:cut])}: {place(path[cut:])}"
@@ -100,12 +100,12 @@ def place(path: Sequence[str | int]) -> str:
 
 
 def word(key: str) -> str:
-    """A key as it may be printed: itself where it is plain, quoted and escaped otherwise."""
+    """Spell a key as it may be printed: itself where it is plain, quoted and escaped otherwise."""
     return key if _WORD.match(key) else ascii(key)
 
 
 def _walk(raw: object) -> Iterator[tuple[tuple[str | int, ...], object, int]]:
-    """Every value with its path and depth; without recursion, so that depth is no danger. Too deep is not entered."""
+    """Yield every value with its path and depth; without recursion, so that depth is no danger. Too deep is not entered."""
     stack: list[tuple[tuple[str | int, ...], object]] = [((), raw)]
     while stack:
         path, value = stack.pop()

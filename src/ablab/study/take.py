@@ -30,7 +30,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt
 
 
 def section(name: str, raw: object, place: str, faults: list[Fault], form: type[T], skip: Collection[str] = ()) -> T:
-    """Every key of a section with its value in its type; None where it is faulty or has no default. Appends faults.
+    """Take every key of a section with its value in its type; None where it is faulty or has no default. Appends faults.
 
     form: what a section without faults is. Keys in `skip` are known and left to the caller.
     """
@@ -53,7 +53,7 @@ def section(name: str, raw: object, place: str, faults: list[Fault], form: type[
 
 
 def table(raw: object, place: str, faults: list[Fault]) -> dict[str, object]:
-    """`raw` where it is a table; nothing where it is missing; a fault where it is something else."""
+    """Return `raw` where it is a table; nothing where it is missing; a fault where it is something else."""
     if raw is None or isinstance(raw, dict):
         return raw or {}
     faults.append(Fault(place, f"{show(raw)} is {describe(type(raw))}", "give a table"))
@@ -61,7 +61,7 @@ def table(raw: object, place: str, faults: list[Fault]) -> dict[str, object]:
 
 
 def take(key: Key, value: object, place: str, faults: list[Fault]) -> object:
-    """`value` as the key wants it, or None and a fault."""
+    """Take `value` as the key wants it, or None and a fault."""
     if key.slot:
         return lever(key.slot, value, place, faults)
     done, fault = coerce(value, key.type, place)
@@ -83,21 +83,21 @@ def take(key: Key, value: object, place: str, faults: list[Fault]) -> object:
 def lever(
     slot_name: str, value: object, place: str, faults: list[Fault], shape: Shape | None = None
 ) -> Choice | list[Choice] | None:
-    """The canonical choice (a list of several where the slot composes), built once so that impossible settings show."""
+    """Take the canonical choice (a list of several where the slot composes), built once so that impossible settings show."""
     slot = SLOTS[slot_name]
     if isinstance(value, list) and len(value) == 1 and slot.lists:
         value = value[0]
-    choice, found = slot.coerce(value, place)
-    if not found and isinstance(choice, list):
-        found = _idle(slot_name, choice, place)
-    if not found and choice is not None:
-        found = _trials(slot_name, slot, choice, place, shape)
-    faults += found
-    return None if found else choice
+    choice, wrong = slot.coerce(value, place)
+    if not wrong and isinstance(choice, list):
+        wrong = _idle(slot_name, choice, place)
+    if not wrong and choice is not None:
+        wrong = _trials(slot_name, slot, choice, place, shape)
+    faults += wrong
+    return None if wrong else choice
 
 
 def _idle(slot_name: str, parts: list[Choice], place: str) -> list[Fault]:
-    """Faults for parts of a list that do nothing there: the slot's identity, and a part that stands twice."""
+    """Return faults for parts of a list that do nothing there: the slot's identity, and a part that stands twice."""
     out = []
     for i, part in enumerate(parts):
         if part["name"] == IDENTITY.get(slot_name):
@@ -121,14 +121,14 @@ def _trials(
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """`what is wrong; cure` as a fault and its cure."""
+    """Split `what is wrong; cure` into a fault and its cure."""
     fault, _, cure = text.partition("; ")
     return fault, cure
 
 
 @functools.lru_cache(maxsize=4096)
 def _trial(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
-    """What the lever's constructor says against these settings; nothing is allocated (meta device)."""
+    """Return what the lever's constructor says against these settings; nothing is allocated (meta device)."""
     choice: Choice = json.loads(text)
     if shape is None and _wants_parts(slot.load(value_of(choice, "name", str))):
         return None
@@ -149,7 +149,7 @@ def _trial(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def _composed(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
-    """What composing the list says against it (two additive parts, say)."""
+    """Return what composing the list says against it (two additive parts, say)."""
     import torch
 
     try:
@@ -162,7 +162,7 @@ def _composed(slot: Slot[Lever], text: str, shape: Shape | None) -> str | None:
 
 
 def _wants_parts(cls: type) -> bool:
-    """Whether the constructor needs more than settings (an optimizer needs parameters)."""
+    """Tell whether the constructor needs more than settings (an optimizer needs parameters)."""
     if cls.__init__ is object.__init__:  # type: ignore[misc]
         return False
     parameters = inspect.signature(cls).parameters.values()
@@ -170,7 +170,7 @@ def _wants_parts(cls: type) -> bool:
 
 
 def name_fault(name: str, what: str, place: str) -> Fault | None:
-    """Names become folders and columns: letters, digits, - and _, at most 64."""
+    """Refuse a name that cannot be a folder and a column: letters, digits, - and _, at most 64."""
     shown = show(name)
     if name.lower() in _RESERVED:
         return Fault(place, f"{shown} cannot name {what}: Windows keeps it for a device", "choose another name")
@@ -182,7 +182,7 @@ def name_fault(name: str, what: str, place: str) -> Fault | None:
 
 
 def alike(names: Iterable[str], place: str) -> list[Fault]:
-    """Names that differ by case alone: on many disks they are one folder."""
+    """Return faults for names that differ by case alone: on many disks they are one folder."""
     first: dict[str, str] = {}
     faults = []
     for name in names:
@@ -193,6 +193,6 @@ def alike(names: Iterable[str], place: str) -> list[Fault]:
 
 
 def show(value: object) -> str:
-    """A value for an error message, shortened."""
+    """Spell a value for an error message, shortened."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -21,7 +21,7 @@ MOST_BYTES = 1 << 20  # of a lever file; ablab's largest has 16 thousand
 
 
 def folder() -> Path:
-    """Where allowed files are noted: ablab/trusted_levers in $XDG_CONFIG_HOME, or in ~/.config. CheckFailed without a home."""
+    """Return where allowed files are noted: ablab/trusted_levers in $XDG_CONFIG_HOME or ~/.config. CheckFailed without home."""
     named = os.environ.get("XDG_CONFIG_HOME", "")
     try:
         base = (
@@ -40,7 +40,7 @@ def _homeless(why: str) -> CheckFailed:
 
 
 def read(path: Path) -> tuple[str, str]:
-    """A lever file's text and the sha256 of its bytes. ValueError ("fault; cure") where it cannot be read as it will run.
+    """Read a lever file's text and the sha256 of its bytes. ValueError ("fault; cure") where it cannot be read as it will run.
 
     Refused is what an editor does not show as Python takes it: other encodings than UTF-8, and characters that act unseen.
     """
@@ -61,12 +61,12 @@ def read(path: Path) -> tuple[str, str]:
 
 
 def allows(path: Path, sha256: str) -> bool:
-    """Whether the user allowed a file of these bytes at this place."""
+    """Tell whether the user allowed a file of these bytes at this place."""
     return _note(path, sha256).is_file()
 
 
 def checked(path: Path) -> str:
-    """The sha256 of a file that may be allowed. CheckFailed for any other."""
+    """Hash a file that may be allowed (sha256). CheckFailed for any other."""
     try:
         return read(path)[1]
     except ValueError as error:
@@ -87,5 +87,5 @@ def allow(path: Path) -> tuple[str, Path]:
 
 
 def _note(path: Path, sha256: str) -> Path:
-    """Named by both, so that neither can be changed in it."""
+    """Return the place of the note, named by both, so that neither can be changed in it."""
     return folder() / hashlib.sha256(os.fsencode(path.absolute()) + b"\0" + sha256.encode()).hexdigest()

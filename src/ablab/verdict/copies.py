@@ -45,24 +45,24 @@ Found = dict[tuple[str, int], npt.NDArray[np.float64]]
 
 
 def copies(evidence: Evidence, name: str, reference: str, places: Iterable[int]) -> str:
-    """The first two seeds of an arm or its reference that are one run; "" where there are none.
+    """Name the first two seeds of an arm or its reference that are one run; "" where there are none.
 
     Runs of the two at different seeds are looked at too: a file of the one may stand in for a seed of the other.
     """
     spots = list(places)
-    found = {
+    nats_of = {
         (arm, i): nats
         for arm in dict.fromkeys((name, reference))
         for i in spots
         if (nats := _nats(evidence, arm, i)) is not None
     }
-    scales = {arm: _scale(found, arm) for arm in (name, reference)}
+    scales = {arm: _scale(nats_of, arm) for arm in (name, reference)}
     own = [arm for arm in scales if arm not in evidence.specs or not evidence.specs[arm].shares_weights]
-    alike = {arm for arm in own if _all_alike(found, arm)}  # what only packs or scores has its reference's trainings
-    for (one, i), (other, j) in combinations(found, 2):
+    alike = {arm for arm in own if _all_alike(nats_of, arm)}  # what only packs or scores has its reference's trainings
+    for (one, i), (other, j) in combinations(nats_of, 2):
         if i == j:
             continue
-        a, b = found[one, i], found[other, j]
+        a, b = nats_of[one, i], nats_of[other, j]
         if a.shape != b.shape:
             continue
         seeds = f"{one}: seeds {evidence.seeds[i]} and {evidence.seeds[j]}"
@@ -88,22 +88,22 @@ def copies(evidence: Evidence, name: str, reference: str, places: Iterable[int])
 
 
 def _nats(evidence: Evidence, arm: str, place: int) -> npt.NDArray[np.float64] | None:
-    """The nats of a done run's documents at the deciding stage, None where it has none."""
+    """Return the nats of a done run's documents at the deciding stage, None where it has none."""
     documents = evidence.documents(arm, place, evidence.decision.stage)
     if documents is None or documents.nats.size == 0 or evidence.status[arm][place] != "done":
         return None
     return documents.nats
 
 
-def _all_alike(found: Found, arm: str) -> bool:
-    """Whether no two of an arm's seeds lie further apart than FLOOR."""
-    own = [nats for (one, _), nats in found.items() if one == arm]
+def _all_alike(nats_of: Found, arm: str) -> bool:
+    """Tell whether no two of an arm's seeds lie further apart than FLOOR."""
+    own = [nats for (one, _), nats in nats_of.items() if one == arm]
     pairs = [(a, b) for a, b in combinations(own, 2) if a.shape == b.shape]
     return bool(pairs) and all(_norm(a - b) <= FLOOR * _norm(a) for a, b in pairs)
 
 
 def _equal_numbers(evidence: Evidence, name: str, reference: str, places: Iterable[int]) -> str:
-    """The first two seeds whose plain numbers are equal in the arm and in its reference, where these have digits enough."""
+    """Name the first two seeds whose plain numbers are equal in the arm and in its reference, where they have the digits."""
     stage = evidence.decision.stage
     mine, theirs = (evidence.values(arm, stage) for arm in (name, reference))
     plain = [
@@ -121,7 +121,7 @@ def _equal_numbers(evidence: Evidence, name: str, reference: str, places: Iterab
 
 
 def _coarse(values: Iterable[float]) -> bool:
-    """Whether all lie on a grid, decimal or binary, that is wider than RESOLVED of their size."""
+    """Tell whether all lie on a grid, decimal or binary, that is wider than RESOLVED of their size."""
     known = list(values)
     step = RESOLVED * max(map(abs, known), default=0.0) * (1 + 1e-9)
     if step == 0.0 or not math.isfinite(step):
@@ -132,21 +132,21 @@ def _coarse(values: Iterable[float]) -> bool:
 
 
 def _norm(x: npt.NDArray[np.float64]) -> float:
-    """The Euclidean norm, without the overflow of squares."""
+    """Compute the Euclidean norm, without the overflow of squares."""
     top = float(np.abs(x).max(initial=0.0))
     return top * float(np.linalg.norm(x / top)) if 0 < top < math.inf else top
 
 
 def _distances(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """(of the level, around it): how far two runs lie apart in all documents alike, and in each by itself."""
+    """Measure (of the level, around it) how far two runs lie apart in all documents alike, and in each by itself."""
     gap = a - b
     level = float(gap.mean())
     return abs(level), _norm(gap - level)
 
 
-def _scale(found: Found, arm: str) -> tuple[float, float]:
-    """The median distances of an arm's seeds; 0 where they are too few to tell one copy from the rule."""
-    own = [nats for (one, _), nats in found.items() if one == arm]
+def _scale(nats_of: Found, arm: str) -> tuple[float, float]:
+    """Return the median distances of an arm's seeds; 0 where they are too few to tell one copy from the rule."""
+    own = [nats for (one, _), nats in nats_of.items() if one == arm]
     apart = [_distances(a, b) for a, b in combinations(own, 2) if a.shape == b.shape]
     known = [d for d in apart if all(map(math.isfinite, d))]
     if len(known) < 3:

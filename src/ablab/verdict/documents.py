@@ -58,7 +58,7 @@ class Spread:
 
 
 def effective(weights: npt.NDArray[np.float64]) -> float:
-    """How many documents of equal weight these weights count as (Kish); 0 of none."""
+    """Count these weights as documents of equal weight (Kish); 0 of none."""
     total = float(weights.sum())
     return total * total / float(weights @ weights) if total > 0 else 0.0
 
@@ -70,7 +70,7 @@ def spread(
     groups: npt.NDArray[np.int64] | None = None,
     by: str = "",
 ) -> Spread | None:
-    """Of sum(differences) / sum(weights) = delta over documents, all of shape (M,); None where that says nothing.
+    """Return the spread of sum(differences) / sum(weights) = delta over documents (M,); None where that says nothing.
 
     r = (e - delta w) / (1 - w/W), se = sqrt(sum r^2) / W. groups, of shape (M,), names what each document belongs to (a
     package, a shard, a site), by its name: documents of a group are added up first, and the groups are what is independent.
@@ -92,7 +92,7 @@ def spread(
 
 
 def document_error(evidence: Evidence, arm: str, reference: str, places: Sequence[int], delta: float) -> Spread | None:
-    """Of the paired difference, a mean over these places; None without comparable documents."""
+    """Return the spread of the paired difference, a mean over these places; None without comparable documents."""
     stage, metric = evidence.decision.stage, evidence.decision.metric
     total, first = None, None
     for i in places:
@@ -111,12 +111,12 @@ def document_error(evidence: Evidence, arm: str, reference: str, places: Sequenc
 
 
 def same_text(a: Documents, b: Documents) -> bool:
-    """Whether two scores are of the same documents, token for token as far as counts can tell."""
+    """Tell whether two scores are of the same documents, token for token as far as counts can tell."""
     return np.array_equal(a.bytes, b.bytes) and np.array_equal(a.tokens, b.tokens)
 
 
 def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[float, Spread] | None:
-    """(difference of the metric, its spread) of signed scores of the same documents; None if that says nothing."""
+    """Return (difference of the metric, its spread) of signed scores of the same documents; None if that says nothing."""
     first = terms[0][1]
     if first.nats.size < 2 or not all(same_text(first, other) for _, other in terms):
         return None
@@ -126,10 +126,10 @@ def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[flo
     with np.errstate(all="ignore"):
         total = np.sum([x * scores.nats for x, scores in terms], axis=0)
         delta = float(total.sum()) / float(weights.sum())
-    found = spread(total, delta, weights, first.groups, first.by)
-    return None if found is None or not math.isfinite(delta) else (delta, found)
+    error = spread(total, delta, weights, first.groups, first.by)
+    return None if error is None or not math.isfinite(delta) else (delta, error)
 
 
 def bits_per_nat(tokens: float, bytes: float) -> float:
-    """What turns nats per token into bits per byte on a set of so many tokens and bytes."""
+    """Return what turns nats per token into bits per byte on a set of so many tokens and bytes."""
     return tokens / (bytes * math.log(2))

@@ -46,7 +46,7 @@ class Interval:
 
 
 def summary(differences: Sequence[float], reference: Sequence[float]) -> Sample:
-    """Mean and sd (ddof 1) of the differences; scale = mean |metric| of the reference over the same pairs.
+    """Return mean and sd (ddof 1) of the differences; scale = mean |metric| of the reference over the same pairs.
 
     Overflow (finite but absurd metrics) leaves d or s None: no interval is better than a wrong one.
     """
@@ -64,7 +64,7 @@ def summary(differences: Sequence[float], reference: Sequence[float]) -> Sample:
 
 
 def word_of(low: float, high: float, matters: float) -> str:
-    """The only place where a word is decided."""
+    """Decide a word: the only place that does."""
     if -matters < low and high < matters:
         return "equivalent"
     if high < 0:
@@ -73,7 +73,7 @@ def word_of(low: float, high: float, matters: float) -> str:
 
 
 def read(sample: Sample, *, matters: float, alpha: float, w: float, m: int) -> Interval:
-    """The t interval of the mean difference at level alpha*w/m, and its word."""
+    """Read the t interval of the mean difference at level alpha*w/m, and its word."""
     n, d, s = sample.n, sample.d, sample.s
     if n < 2 or w <= 0 or d is None or s is None:
         return Interval("inconclusive", d, s, n, m, w)
@@ -89,30 +89,30 @@ def read(sample: Sample, *, matters: float, alpha: float, w: float, m: int) -> I
     return Interval(word_of(low, high, matters), d, s, n, m, w, c, low, high, p)
 
 
-def read_documents(d: float, found: Spread, scale: float, *, matters: float, alpha: float, m: int) -> Interval:
-    """The interval over documents, for arms that share one existing checkpoint: it speaks for these weights only.
+def read_documents(d: float, spread: Spread, scale: float, *, matters: float, alpha: float, m: int) -> Interval:
+    """Read the interval over documents, for arms that share one existing checkpoint: it speaks for these weights only.
 
     Too few documents, or one that outweighs the others: no interval and no word.
     """
-    note, se_doc = FOR_THESE, found.error
+    note, se_doc = FOR_THESE, spread.error
     if se_doc <= ZERO * scale:
         if abs(d) <= ZERO * scale:
             return Interval("equivalent", 0.0, None, 1, m, 1.0, None, 0.0, 0.0, 1.0, f"{note}; identical scores")
         return Interval("invalid", d, None, 1, m, 1.0, note="the same difference at every document: not a measurement")
-    if not found.enough:
+    if not spread.enough:
         return Interval("inconclusive", d, None, 1, m, 1.0, note=note)
-    c = t_isf(alpha / (2 * m), found.df)
-    p = min(1.0, 2 * t_cdf(-abs(d) / se_doc, found.df) * m)
+    c = t_isf(alpha / (2 * m), spread.df)
+    p = min(1.0, 2 * t_cdf(-abs(d) / se_doc, spread.df) * m)
     low, high = d - c * se_doc, d + c * se_doc
     return Interval(word_of(low, high, matters), d, None, 1, m, 1.0, c, low, high, p, note)
 
 
 def outliers(differences: Sequence[float]) -> list[tuple[int, float]]:
-    """Places (and Bonferroni p) of differences that the others do not expect; flagged, never dropped. Needs n >= 4."""
+    """List places (and Bonferroni p) of differences that the others do not expect; flagged, never dropped. Needs n >= 4."""
     n = len(differences)
-    found: list[tuple[int, float]] = []
+    flagged: list[tuple[int, float]] = []
     if n < 4:
-        return found
+        return flagged
     for i, x in enumerate(differences):
         others = [y for j, y in enumerate(differences) if j != i]
         mean = sum(others) / (n - 1)
@@ -122,5 +122,5 @@ def outliers(differences: Sequence[float]) -> list[tuple[int, float]]:
             continue
         p = n * 2 * t_cdf(-gap / spread, n - 2) if spread > 0 else 0.0
         if p < 0.01:
-            found.append((i, p))
-    return found
+            flagged.append((i, p))
+    return flagged

@@ -16,7 +16,7 @@ MANY = 1_000_000  # beyond this many seeds the normal approximation is exact to 
 
 
 def _power(nc: float, n: float, level: float) -> float:
-    """P(T > critical value) for noncentral t with df = n - 1; level is one-sided."""
+    """Compute P(T > critical value) for noncentral t with df = n - 1; level is one-sided."""
     c = t_isf(level, n - 1)
     if not math.isfinite(c):
         return 0.0
@@ -27,13 +27,13 @@ def _power(nc: float, n: float, level: float) -> float:
 
 
 def power(e: float, s: float, N: int, w: float, m: int = 1, alpha: float = 0.05) -> float:
-    """Chance to show a true difference e at one look of N pairs with sd s, weight w, m arms. N >= 2."""
+    """Return the chance to show a true difference e at one look of N pairs with sd s, weight w, m arms. N >= 2."""
     return _power(abs(e) * math.sqrt(N) / s, N, alpha * w / (2 * m))
 
 
 @lru_cache(maxsize=16384)
 def _visible(N: float, level: float, target: float = POWER) -> float | None:
-    """The noncentrality with the wanted power, by bisection to the last bit; None if no level was given out."""
+    """Find the noncentrality with the wanted power, by bisection to the last bit; None if no level was given out."""
     c = t_isf(level, N - 1)
     if not math.isfinite(c):
         return None
@@ -52,24 +52,24 @@ def _visible(N: float, level: float, target: float = POWER) -> float | None:
 
 
 def mde(s: float, N: float, w: float, m: int = 1, alpha: float = 0.05) -> float | None:
-    """The smallest difference shown with power 0.80 at N >= 2 pairs; None if N < 2 or the look has no alpha."""
+    """Return the smallest difference shown with power 0.80 at N >= 2 pairs; None if N < 2 or the look has no alpha."""
     nc = _visible(N, alpha * w / (2 * m)) if N >= 2 else None
     return None if nc is None else nc * s / math.sqrt(N)
 
 
 def mde_one_seed(sd: float, m: int = 1, alpha: float = 0.05) -> float:
-    """The same at one pair, where only a bank's sd is known."""
+    """Return the same at one pair, where only a bank's sd is known."""
     return (z_isf(alpha / (2 * m)) + z_isf(1 - POWER)) * sd
 
 
 def smallest_tie(s: float, N: int, w: float, m: int = 1, alpha: float = 0.05) -> float | None:
-    """The smallest `matters` at which a true zero would be called equivalent with power 0.80; None if N < 2."""
+    """Return the smallest `matters` at which a true zero is called equivalent with power 0.80; None if N < 2."""
     c = t_isf(alpha * w / (2 * m), N - 1) if N >= 2 else math.inf
     return (c + t_isf((1 - POWER) / 2, N - 1)) * s / math.sqrt(N) if math.isfinite(c) else None
 
 
 def seeds_needed(d: float, s: float, matters: float, w: float, m: int = 1, alpha: float = 0.05) -> int:
-    """Pairs that settle an arm with power 0.80, "different" or "tied", whichever is easier, if d and s are the truth.
+    """Count pairs that settle an arm with power 0.80, "different" or "tied", whichever is easier, if d and s are true.
 
     A plug-in guess: say "about". w = 0 (a study of one seed) counts as one look with all of alpha.
     """
@@ -91,7 +91,7 @@ def seeds_needed(d: float, s: float, matters: float, w: float, m: int = 1, alpha
 def chance(
     d: float, s: float, n: int, N: int, w: float, m: int = 1, *, matters: float, alpha: float = 0.05
 ) -> float | None:
-    """Chance that the last look (N seeds, weight w) settles an arm that stands at n pairs; None where undefined."""
+    """Return the chance that the last look (N seeds, weight w) settles an arm with n pairs; None where undefined."""
     if n < 2 or n >= N or w <= 0:
         return None
     half = t_isf(alpha * w / (2 * m), N - 1) * s / math.sqrt(N)
@@ -111,7 +111,7 @@ def chance(
 
 
 def at_most_for(effect: float, s: float = 1.0, arms: int = 1, start: int = 3, alpha: float = 0.05) -> int:
-    """The smallest at_most whose last look shows the effect with power 0.80 (start, mid, at_most looks)."""
+    """Return the smallest at_most whose last look shows the effect with power 0.80 (start, mid, at_most looks)."""
     n = max(2, start)
     while power(effect, s, n, weights(start, n)[-1], arms, alpha) < POWER:
         n += 1
@@ -134,7 +134,7 @@ class Outlook:
 
 
 def plan(start: int, at_most: int, arms: int, matters: float, sd: float | None = None, alpha: float = 0.05) -> Outlook:
-    """Looks, MDE and smallest tie of a plan, with a warning if `matters` is too small to be shown as a tie."""
+    """Return looks, MDE and smallest tie of a plan, with a warning if `matters` is too small to be shown as a tie."""
     unit = 1.0 if sd is None else sd
     w = weights(start, at_most)[-1]
     m = max(1, arms)

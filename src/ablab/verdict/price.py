@@ -27,7 +27,7 @@ def more_seeds(
     open: bool,
     bank: Bank | None,
 ) -> tuple[int, bool]:
-    """(seeds, fresh) for an inconclusive arm. fresh: all alpha is spent, so they make a new study.
+    """Return (seeds, fresh) for an inconclusive arm. fresh: all alpha is spent, so they make a new study.
 
     Where no spread is known, that is what the seeds would measure: nobody knows how many settle it.
 
@@ -50,7 +50,7 @@ def more_seeds(
 
 
 def price(evidence: Evidence, line: Line, places: Sequence[int] | None, fresh_seeds: int = 0) -> Price:
-    """Of the runs not ended at these places, or (places None) of so many fresh seeds; see `total`.
+    """Price the runs not ended at these places, or (places None) so many fresh seeds; see `total`.
 
     An arm that shares weights pays the training of the arm whose weights it shares, where it is not there, and its own stages.
     """
@@ -64,7 +64,7 @@ def price(evidence: Evidence, line: Line, places: Sequence[int] | None, fresh_se
 
 
 def total(steps: Iterable[Work]) -> Price:
-    """Of all these steps, each key once, less those that are done."""
+    """Price all these steps, each key once, less those that are done."""
     left = list({step.key: step for step in steps if not step.done}.values())
     trained = [step.tokens for step in left if step.tokens is not None]
     tokens, seconds = sum(trained), sum(math.nan if step.seconds is None else step.seconds for step in left)
@@ -76,7 +76,7 @@ def _finite(x: float) -> float | None:
 
 
 def _work(evidence: Evidence, arm: str, place: int) -> tuple[Work, ...]:
-    """The steps of an arm at a place; of a log without any, the training of the arm whose weights it has."""
+    """List the steps of an arm at a place; of a log without any, the training of the arm whose weights it has."""
     run = evidence.runs[arm][place]
     if run is not None and run.work:
         return run.work
@@ -87,7 +87,7 @@ def _work(evidence: Evidence, arm: str, place: int) -> tuple[Work, ...]:
 
 
 def _seconds(evidence: Evidence, arm: str) -> float | None:
-    """Median measured seconds of an arm's done runs."""
+    """Return the median measured seconds of an arm's done runs."""
     measured = [
         float(run.seconds)
         for run, status in zip(evidence.runs[arm], evidence.status[arm], strict=True)

@@ -11,7 +11,7 @@ from scipy import special
 
 @lru_cache(maxsize=4096)
 def looks(start: int, at_most: int) -> tuple[int, ...]:
-    """The planned numbers of seeds at which the study is judged: start, maybe a geometric middle, at_most."""
+    """Return the planned numbers of seeds at which the study is judged: start, maybe a geometric middle, at_most."""
     if start == at_most:
         return (start,)
     if at_most > 2 * start:
@@ -21,7 +21,7 @@ def looks(start: int, at_most: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def weights(start: int, at_most: int) -> tuple[float, ...]:
-    """The share of alpha of each look, quadratic in the number of seeds; 0 for a look at one seed."""
+    """Return the share of alpha of each look, quadratic in the number of seeds; 0 for a look at one seed."""
     numbers = looks(start, at_most)
     spent = [0, *((n * n if n >= 2 else 0) for n in numbers)]
     return tuple((after - before) / (at_most * at_most) for before, after in pairwise(spent))
@@ -29,29 +29,29 @@ def weights(start: int, at_most: int) -> tuple[float, ...]:
 
 @lru_cache(maxsize=65536)
 def t_isf(q: float, df: float) -> float:
-    """Upper quantile of the t distribution; inf at q = 0."""
+    """Return the upper quantile of the t distribution; inf at q = 0."""
     return math.inf if q <= 0 else float(-special.stdtrit(df, q))
 
 
 def t_cdf(x: float, df: float) -> float:
-    """Distribution function of t; the upper tail is t_cdf(-x, df), without cancellation."""
+    """Return the distribution function of t; the upper tail is t_cdf(-x, df), without cancellation."""
     if math.isinf(x):
         return 0.0 if x < 0 else 1.0
     return float(special.stdtr(df, x))
 
 
 def z_isf(q: float) -> float:
-    """Upper quantile of the normal distribution."""
+    """Return the upper quantile of the normal distribution."""
     return float(-special.ndtri(q))
 
 
 def f_two_sided(ratio: float, df_above: float, df_below: float) -> float:
-    """Two-sided p of a variance ratio."""
+    """Return the two-sided p of a variance ratio."""
     return 2 * min(float(special.fdtrc(df_above, df_below, ratio)), float(special.fdtr(df_above, df_below, ratio)))
 
 
 def clopper_pearson(count: int, n: int, alpha: float) -> tuple[float, float]:
-    """Exact two-sided interval of a share seen as `count` of n, at confidence 1 - alpha (Clopper and Pearson 1934)."""
+    """Return the exact interval of a share seen as `count` of n, at confidence 1 - alpha (Clopper and Pearson 1934)."""
     low = float(special.betaincinv(count, n - count + 1, alpha / 2)) if count > 0 else 0.0
     high = float(special.betaincinv(count + 1, n - count, 1 - alpha / 2)) if count < n else 1.0
     return low, high

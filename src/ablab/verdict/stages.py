@@ -27,7 +27,7 @@ class Shown:
 
 
 def shown(evidence: Evidence, line: Line, places: Sequence[int], c: float | None, m: int = 1) -> Shown:
-    """Every band is X -/+ c*sd(X)/sqrt(n) with the c and the pairs of the row's own look (c None: no bounds).
+    """Show the row at every stage: bands are X -/+ c*sd(X)/sqrt(n) with c and pairs of its own look (None: no bounds).
 
     One pair with a c was judged over documents, and so are its stages and gaps; m is the row's share of the family.
     """
@@ -59,7 +59,7 @@ def shown(evidence: Evidence, line: Line, places: Sequence[int], c: float | None
 
 
 def own_metric(evidence: Evidence, arm: str, places: Sequence[int], stage: str) -> float | None:
-    """Mean metric of an arm at a stage over these places; None if there is none or it is not finite."""
+    """Average an arm's metric at a stage over these places; None if there is none or it is not finite."""
     column = evidence.values(arm, stage)
     mean = sum(column[i] for i in places) / len(places) if places else math.nan
     return mean if math.isfinite(mean) else None
@@ -70,7 +70,7 @@ def _own_mean(evidence: Evidence, line: Line, places: Sequence[int], stage: str)
 
 
 def _other_documents(evidence: Evidence, line: Line, places: Sequence[int], stage: str) -> bool:
-    """True if the stage was scored on other texts; the deciding stage has been checked before (and is not repeated)."""
+    """Tell whether the stage was scored on other texts; the deciding stage has been checked before (and is not repeated)."""
     if stage == evidence.decision.stage:
         return False
     for i in places:
@@ -94,11 +94,11 @@ def _gaps(
     c: float | None,
     m: int | None,
 ) -> dict[str, Gap]:
-    """Gaps from the first stage; m: over the documents of the one pair, at this share."""
+    """Return the gaps from the first stage; m: over the documents of the one pair, at this share."""
     first, *others = scored_stages(evidence, line.reference)
-    found: dict[str, Gap] = {}
+    gaps: dict[str, Gap] = {}
     if first not in differences:
-        return found
+        return gaps
     for stage in others:
         if stage not in differences:
             continue
@@ -108,21 +108,21 @@ def _gaps(
         if b is not None:
             before, after = (_own_mean(evidence, line, places, x) for x in (first, stage))
             gap = None if before is None or after is None else after - before
-            found[stage] = Gap(b.delta, b.low, b.high, gap)
-    return found
+            gaps[stage] = Gap(b.delta, b.low, b.high, gap)
+    return gaps
 
 
 def _inversions(
     first: str, stages: Mapping[str, StageBand], gaps: Mapping[str, Gap], steps: Mapping[str, Step]
 ) -> tuple[Inversion, ...]:
-    """Changes of sides from the first stage, and from each stage to the one that stands on it."""
+    """List changes of sides from the first stage, and from each stage to the one that is based on it."""
     over = {stage: step.over for stage, step in steps.items() if step.before == first}
-    found = [_turn(first, stage, stages, gap, over.get(stage, "seeds")) for stage, gap in gaps.items()]
+    turns = [_turn(first, stage, stages, gap, over.get(stage, "seeds")) for stage, gap in gaps.items()]
     for stage, step in steps.items():
         if step.delta is not None and (step.before != first or _side(gaps.get(stage)) == 0):
             apart = Band(step.delta, step.low, step.high)
-            found.append(_turn(step.before, stage, stages, apart, step.over))
-    return tuple(turn for turn in found if turn is not None)
+            turns.append(_turn(step.before, stage, stages, apart, step.over))
+    return tuple(turn for turn in turns if turn is not None)
 
 
 def _turn(first: str, stage: str, stages: Mapping[str, StageBand], gap: Band, over: str) -> Inversion | None:
@@ -136,14 +136,14 @@ def _turn(first: str, stage: str, stages: Mapping[str, StageBand], gap: Band, ov
 
 
 def _side(b: Band | None) -> int:
-    """The sign that the band shows, 0 if it holds 0 or has no bounds."""
+    """Return the sign that the band shows, 0 if it holds 0 or has no bounds."""
     if b is None or b.low is None or b.high is None:
         return 0
     return 1 if b.low > 0 else -1 if b.high < 0 else 0
 
 
 def second_half(evidence: Evidence, arm: str, place: int) -> dict[float, float]:
-    """The evaluations of one run after half the budget: tokens seen -> metric."""
+    """Return the evaluations of one run after half the budget: tokens seen -> metric."""
     run = evidence.runs[arm][place]
     budget = evidence.decision.budget_tokens
     points = () if run is None or run.trajectory is None or budget == 0 else run.trajectory
@@ -151,8 +151,8 @@ def second_half(evidence: Evidence, arm: str, place: int) -> dict[float, float]:
 
 
 def trajectory_index(evidence: Evidence, line: Line, places: Sequence[int]) -> list[float] | None:
-    """Per pair, the mean difference over the common evaluations of the second half; None if any pair has none."""
-    found = []
+    """Return per pair the mean difference over the common evaluations of the second half; None if any pair has none."""
+    means = []
     for i in places:
         curves = {arm: second_half(evidence, arm, i) for arm in line.arms}
         common = sorted(set.intersection(*(set(curve) for curve in curves.values())))
@@ -160,5 +160,5 @@ def trajectory_index(evidence: Evidence, line: Line, places: Sequence[int]) -> l
         mean = sum(values) / len(values) if values else math.nan
         if not math.isfinite(mean):
             return None
-        found.append(mean)
-    return found or None
+        means.append(mean)
+    return means or None

@@ -18,13 +18,13 @@ Terms = Sequence[tuple[str, str, float]]  # (arm, stage, sign)
 
 
 def scored_stages(evidence: Evidence, reference: str) -> list[str]:
-    """The stages, in file order, that the reference has scores at: a probe is no level that a gap could start from."""
+    """List the stages, in file order, with scores of the reference: a probe is no level that a gap could start from."""
     known = [x for x in evidence.decision.stages if any(map(math.isfinite, evidence.values(reference, x)))]
     return known or [evidence.decision.stage]
 
 
 def stands_on(evidence: Evidence, arm: str, stage: str, known: Sequence[str]) -> str | None:
-    """The nearest scored stage below `stage` in the arm's chain; the first of all where it names none; None for that one."""
+    """Return the nearest scored stage below `stage` in the arm's chain; the first of all where it names none, whose is None."""
     own = evidence.specs[arm].chain
     chain = evidence.decision.chain if own is None else own
     seen = {stage}
@@ -32,12 +32,12 @@ def stands_on(evidence: Evidence, arm: str, stage: str, known: Sequence[str]) ->
     while below is not None and below not in known and below not in seen:
         seen.add(below)
         below = chain.get(below)
-    found = below if below in known and below not in seen else known[0]
-    return None if found == stage else found
+    base = below if below in known and below not in seen else known[0]
+    return None if base == stage else base
 
 
 def band(values: Sequence[float], c: float | None) -> Band | None:
-    """Mean -/+ c*sd/sqrt(n); None if the mean overflows, no bounds below two values."""
+    """Return mean -/+ c*sd/sqrt(n); None if the mean overflows, no bounds below two values."""
     sample = summary(values, values)
     if sample.d is None:
         return None
@@ -48,7 +48,7 @@ def band(values: Sequence[float], c: float | None) -> Band | None:
 
 
 def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> tuple[Band, str] | None:
-    """(a sum of signed scores of one seed with its interval over documents, what that rests on).
+    """Return (a sum of signed scores of one seed with its interval over documents, what that rests on).
 
     No bounds where the documents are too few for a word; None where it has no comparable documents.
     """
@@ -61,20 +61,20 @@ def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> tuple
     spread = combined(scores, evidence.decision.metric)
     if spread is None:
         return None
-    delta, found = spread
-    if found.error <= ZERO * abs(scores[0][1].metric(evidence.decision.metric)):
-        return (Band(delta, delta, delta), found.said) if delta == 0 else None
-    if not found.enough:
-        return Band(delta), found.said
-    half = t_isf(evidence.decision.alpha / (2 * m), found.df) * found.error
-    return Band(delta, delta - half, delta + half), found.said
+    delta, error = spread
+    if error.error <= ZERO * abs(scores[0][1].metric(evidence.decision.metric)):
+        return (Band(delta, delta, delta), error.said) if delta == 0 else None
+    if not error.enough:
+        return Band(delta), error.said
+    half = t_isf(evidence.decision.alpha / (2 * m), error.df) * error.error
+    return Band(delta, delta - half, delta + half), error.said
 
 
 def arm_steps(
     evidence: Evidence, line: Line, places: Sequence[int], c: float | None, m: int
 ) -> tuple[dict[str, Step], list[str]]:
-    """Steps of one line over its pairs, and notes on what cannot be compared. c: of the row's own look."""
-    found: dict[str, Step] = {}
+    """Return the steps of one line over its pairs, and notes on what cannot be compared. c: of the row's own look."""
+    steps: dict[str, Step] = {}
     notes: list[str] = []
     known = scored_stages(evidence, line.reference)
     own_terms: Terms = [(line.name, "", 1.0)] if line.name in evidence.specs else []
@@ -91,15 +91,15 @@ def arm_steps(
             arm, below = other[0]
             notes.append(f"stage {stage}: stands on {before}, in {arm} on {below}; their gaps do not compare")
             if own is not None:
-                found[stage] = _step(before, own, None)
+                steps[stage] = _step(before, own, None)
         elif apart is not None and (own is not None or not own_terms):
-            found[stage] = _step(before, own, apart)
-    return found, notes
+            steps[stage] = _step(before, own, apart)
+    return steps, notes
 
 
 def baseline_steps(evidence: Evidence, name: str, places: Sequence[int]) -> dict[str, Step]:
-    """The baseline's own gaps over its done seeds; plain t intervals at the study's confidence: nothing is tested."""
-    found: dict[str, Step] = {}
+    """Return the baseline's own gaps over its done seeds; plain t intervals at the study's confidence: nothing is tested."""
+    steps: dict[str, Step] = {}
     known = scored_stages(evidence, name)
     for stage in known:
         before = stands_on(evidence, name, stage, known)
@@ -108,15 +108,15 @@ def baseline_steps(evidence: Evidence, name: str, places: Sequence[int]) -> dict
         c = t_isf(evidence.decision.alpha / 2, len(places) - 1) if len(places) > 1 else None
         own = _between(evidence, [(name, "", 1.0)], places, before, stage, c, 1)
         if own is not None:
-            found[stage] = _step(before, own, None)
-    return found
+            steps[stage] = _step(before, own, None)
+    return steps
 
 
 Between = tuple[Band, str, str]  # a band, what it was taken over, and what that rests on
 
 
 def _step(before: str, own: Between | None, apart: Between | None) -> Step:
-    """The gap of an arm and what it is against its reference; at least one is there."""
+    """Return the gap of an arm and what it is against its reference; at least one is there."""
     mine, theirs = own or _NONE, apart or _NONE
     gap = None if own is None else own[0].delta
     delta = None if apart is None else apart[0].delta
@@ -130,7 +130,7 @@ _NONE: Between = (Band(math.nan), "seeds", "")
 def _between(
     evidence: Evidence, terms: Terms, places: Sequence[int], before: str, stage: str, c: float | None, m: int
 ) -> Between | None:
-    """The band of signed differences stage - before; None if a score is missing at any place."""
+    """Return the band of signed differences stage - before; None if a score is missing at any place."""
     values = [
         sum(x * (evidence.values(a, stage)[i] - evidence.values(a, before)[i]) for a, _, x in terms) for i in places
     ]
@@ -151,8 +151,8 @@ def _other_text(evidence: Evidence, arm: str, places: Sequence[int], before: str
 
 
 def unstable_stages(evidence: Evidence, arm: str) -> dict[str, str]:
-    """The stages at which the arm's own scores are not finite, each with its seeds and the reason, in words."""
-    found: dict[str, str] = {}
+    """Name the stages at which the arm's own scores are not finite, each with its seeds and the reason, in words."""
+    reasons: dict[str, str] = {}
     for stage in evidence.decision.stages:
         seeds, why = [], ""
         for i, run in enumerate(evidence.runs[arm]):
@@ -165,5 +165,5 @@ def unstable_stages(evidence: Evidence, arm: str) -> dict[str, str]:
                 why = why or run.faults.get(stage, "")
         if seeds:
             plural = "seed" if len(seeds) == 1 else "seeds"
-            found[stage] = f"diverged at {plural} {', '.join(map(str, seeds))}" + (f" ({why})" if why else "")
-    return found
+            reasons[stage] = f"diverged at {plural} {', '.join(map(str, seeds))}" + (f" ({why})" if why else "")
+    return reasons

@@ -18,7 +18,7 @@ LEAST_D0 = 4.0  # below it configurations differ so much in their noise that the
 
 
 def power_of_groups(effect: float, sd: float, n: int, m: int = 1, alpha: float = 0.05) -> float:
-    """Chance to show a true difference between two groups of n >= 2 runs each, sd of one run, m comparisons.
+    """Return the chance to show a true difference of two groups of n >= 2 runs each, sd of one run, m comparisons.
 
     Noncentral t with 2n - 2 degrees of freedom, the one tail on the effect's side at alpha/(2m).
     """
@@ -26,14 +26,14 @@ def power_of_groups(effect: float, sd: float, n: int, m: int = 1, alpha: float =
 
 
 def visible(sd: float, n: int, m: int = 1, alpha: float = 0.05) -> float:
-    """The smallest difference of two groups of n >= 2 runs each that is shown with power 0.80."""
+    """Return the smallest difference of two groups of n >= 2 runs each that is shown with power 0.80."""
     nc = planning._visible(2 * n - 1, alpha / (2 * m))
     assert nc is not None  # all of alpha goes to the one look
     return nc * sd * math.sqrt(2 / n)
 
 
 def runs_a_side(effect: float, sd: float, m: int = 1, alpha: float = 0.05) -> int | None:
-    """The fewest runs on each of two sides that show the effect with power 0.80; None beyond a million, or of no effect."""
+    """Count the fewest runs on each of two sides that show the effect with power 0.80; None beyond a million, or of none."""
     if not (effect and math.isfinite(effect) and sd > 0 and math.isfinite(sd)):
         return None
     lower = 2 * ((z_isf(alpha / (2 * m)) + z_isf(1 - POWER)) * sd / abs(effect)) ** 2
@@ -58,7 +58,7 @@ class Guarded:
 
 
 def guarded(delta: float, s2: float, nx: int, ny: int, *, sd0: float, d0: float) -> Guarded | None:
-    """The difference of two groups with pooled variance s2 against a bank's (sd0, worth d0 runs); None for d0 < 4 or n < 2.
+    """Guard a difference of two groups (pooled variance s2) by a bank's (sd0, worth d0 runs); None for d0 < 4 or n < 2.
 
     s^2 = max(s2, (d sd0^2 + (nx + ny - 2) s2) / (d + nx + ny - 2)), d = min(d0, 8): never below the own spread. Its error
     on real nulls is .03; the shrinkage is Smyth's (2004), the two guards are for a bank that is too small.
@@ -86,14 +86,14 @@ class BySeed:
 
 
 def by_seed(x: Mapping[int, float], y: Mapping[int, float], confidence: float = 0.95) -> BySeed:
-    """The paired t interval over common seed numbers: robustness only, since one number in two programs is not one draw."""
+    """Return the paired t interval over common seed numbers: robustness only; one number in two programs is not one draw."""
     seeds = tuple(sorted(x.keys() & y.keys()))
-    found = tuple(x[seed] - y[seed] for seed in seeds)
-    sample = summary(found, [y[seed] for seed in seeds])
+    differences = tuple(x[seed] - y[seed] for seed in seeds)
+    sample = summary(differences, [y[seed] for seed in seeds])
     if sample.d is None or not sample.s:
-        return BySeed(seeds, found, sample.d)
+        return BySeed(seeds, differences, sample.d)
     n = sample.n
     se = sample.s / math.sqrt(n)
     c = t_isf((1 - confidence) / 2, n - 1)
     p = 2 * t_cdf(-abs(sample.d) / se, n - 1)
-    return BySeed(seeds, found, sample.d, sample.d - c * se, sample.d + c * se, p, n - 1)
+    return BySeed(seeds, differences, sample.d, sample.d - c * se, sample.d + c * se, p, n - 1)

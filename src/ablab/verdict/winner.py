@@ -38,7 +38,7 @@ class Contest:
 
 
 def preferred(evidence: Evidence, rung: str) -> str:
-    """The arm that `prefer X` means: a name, "baseline", or the value of the changed setting of exactly one arm.
+    """Return the arm that `prefer X` means: a name, "baseline", or the value of the changed setting of exactly one arm.
 
     Raises ValueError if no arm or several match.
     """
@@ -47,17 +47,17 @@ def preferred(evidence: Evidence, rung: str) -> str:
         return x
     if x == "baseline":
         return evidence.baseline
-    found = [name for name, spec in evidence.specs.items() if spec.setting_value == x]
-    if len(found) != 1:
-        fault = f"matches {', '.join(found)}" if found else "matches no arm"
+    matching = [name for name, spec in evidence.specs.items() if spec.setting_value == x]
+    if len(matching) != 1:
+        fault = f"matches {', '.join(matching)}" if matching else "matches no arm"
         raise ValueError(f"decision.tie: {rung!r} {fault}; name one arm: {', '.join(evidence.specs)}")
-    return found[0]
+    return matching[0]
 
 
 def candidates(
     evidence: Evidence, rows: Mapping[str, Row], promoted: frozenset[str], shaky: Collection[str]
 ) -> tuple[list[str], bool]:
-    """(T, whether they were shown better). An arm on another arm enters only if that arm would.
+    """Return (T, whether they were shown better). An arm on another arm enters only if that arm would.
 
     shaky: references that diverge more often than an arm held against them; none of these can win. Where the baseline is
     one and no arm is shown better, nobody can: the others were only ever compared with it.
@@ -83,7 +83,7 @@ def candidates(
 
 
 def decide(contest: Contest, members: Sequence[str], shown: bool) -> tuple[str | None, str]:
-    """(winner, decided_by) of the candidates T."""
+    """Decide (winner, decided_by) of the candidates T."""
     evidence = contest.evidence
     if not members:
         return None, "no arm is within the limits" if evidence.baseline not in contest.shaky else DIVERGED
@@ -109,7 +109,7 @@ def decide(contest: Contest, members: Sequence[str], shown: bool) -> tuple[str |
 
 
 def metric_values(contest: Contest) -> Values:
-    """The deciding metric of each arm over its pairs, and of its reference wherever it is done."""
+    """Return the deciding metric of each arm over its pairs, and of its reference wherever it is done."""
     return {x: _done(contest.evidence, x) for x in contest.evidence.specs}
 
 
@@ -119,7 +119,7 @@ def _done(evidence: Evidence, arm: str) -> dict[int, float]:
 
 
 def standing(contest: Contest, values: Values, arm: str) -> float | None:
-    """How far an arm stands from the baseline, 0 for the baseline itself; None where a link has no pair with values.
+    """Return an arm's difference to the baseline, 0 for itself; None where a link has no pair with values.
 
     It is the mean of value(arm) - value(reference) over the arm's own pairs. An arm on another arm adds that arm's own
     difference to its reference, and so on down to the baseline: the sum of the differences that the rows print. So an arm
@@ -134,12 +134,12 @@ def standing(contest: Contest, values: Values, arm: str) -> float | None:
 
 
 def leader(contest: Contest, values: Values, members: Sequence[str]) -> str:
-    """The member that stands lowest against the baseline; one without a standing comes last.
+    """Return the member with the lowest difference to the baseline; one without any comes last.
 
     Equal standings, to rounding, go by name, never by order.
     """
-    found = {x: standing(contest, values, x) for x in members}
-    at = {x: math.inf if d is None else d for x, d in found.items()}
+    places = {x: standing(contest, values, x) for x in members}
+    at = {x: math.inf if d is None else d for x, d in places.items()}
     size = max((abs(y) for x in members for y in values.get(x, {}).values()), default=0.0)
     lowest = min(at.values())
     return min(x for x in members if at[x] <= lowest + ZERO * size)
@@ -157,7 +157,7 @@ def survivors(contest: Contest, values: Values, members: Sequence[str]) -> list[
 
 
 def _against(contest: Contest, values: Values, x: str, best: str, count: int) -> str:
-    """The word on value(x) - value(best) over the seeds that are pairs of both (the baseline: its done seeds)."""
+    """Return the word on value(x) - value(best) over the seeds that are pairs of both (the baseline: its done seeds)."""
     common = [i for i in _own(contest, values, x) if i in _own(contest, values, best)]
     look = min((contest.looks[a] for a in (x, best) if a in contest.looks), default=0)
     sample = summary([values[x][i] - values[best][i] for i in common], [values[best][i] for i in common])
@@ -170,7 +170,7 @@ def _own(contest: Contest, values: Values, arm: str) -> list[int]:
 
 
 def needle_values(contest: Contest, members: Sequence[str]) -> Values | None:
-    """Minus the probe's score; None (with a note) if a member lacks two scores or the probe says nothing here."""
+    """Return minus the probe's score; None (with a note) if a member lacks two scores or the probe says nothing here."""
     evidence = contest.evidence
     probes = {
         x: {
@@ -180,7 +180,7 @@ def needle_values(contest: Contest, members: Sequence[str]) -> Values | None:
         }
         for x in evidence.specs
     }
-    scores = {x: {i: -score for i, (score, _) in found.items()} for x, found in probes.items()}
+    scores = {x: {i: -score for i, (score, _) in by_seed.items()} for x, by_seed in probes.items()}
     if short := [x for x in members if len(_own(contest, scores, x)) < 2]:
         contest.notes.append(f"needle skipped: fewer than two scored seeds for {', '.join(short)}")
         return None
@@ -201,7 +201,7 @@ def needle_values(contest: Contest, members: Sequence[str]) -> Values | None:
 
 
 def _unpaired(contest: Contest, values: Values, members: Sequence[str], rung: str) -> bool:
-    """Whether a member cannot be held against the baseline by these values; then the rung is skipped, with a note."""
+    """Tell whether a member cannot be compared with the baseline by these values; then the rung is skipped, with a note."""
     lost = [x for x in members if standing(contest, values, x) is None]
     if lost:
         contest.notes.append(f"{rung} skipped: no pair with its reference has both values for {', '.join(lost)}")
@@ -216,7 +216,7 @@ def _probe(evidence: Evidence, arm: str, place: int) -> tuple[float, float] | No
 
 
 def trajectory_values(contest: Contest, members: Sequence[str]) -> Values | None:
-    """Each run's mean metric over the evaluations after half the budget that all these runs share; None if absent."""
+    """Return each run's mean metric over the evaluations after half the budget that all these runs share; None if absent."""
     evidence = contest.evidence
     spots = {(x, i) for x in members for i in contest.places[x]}
     for x in {x for member in members for x in evidence.chain(member)}:
@@ -227,7 +227,7 @@ def trajectory_values(contest: Contest, members: Sequence[str]) -> Values | None
     if not means or not all(map(math.isfinite, means.values())):
         contest.notes.append("trajectory skipped: the runs share no evaluations after half the budget")
         return None
-    found: dict[str, dict[int, float]] = {}
+    by_arm: dict[str, dict[int, float]] = {}
     for (x, i), mean in means.items():
-        found.setdefault(x, {})[i] = mean
-    return None if _unpaired(contest, found, members, "trajectory") else found
+        by_arm.setdefault(x, {})[i] = mean
+    return None if _unpaired(contest, by_arm, members, "trajectory") else by_arm

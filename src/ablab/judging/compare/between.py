@@ -13,8 +13,8 @@ from ablab.records.comparison import Flag, Grade, Levers
 SAME = 1e-3  # relative: implied bytes of one text, which its exports and dropped tails move by 1e-4
 
 
-def of_both(x: Group, y: Group, found: Levers) -> Iterator[Flag]:
-    """Every kind that takes both sides, in the order of the questions: text, stage, data, levers, independence."""
+def of_both(x: Group, y: Group, between: Levers) -> Iterator[Flag]:
+    """Yield every kind that takes both sides, in the order of the questions: text, stage, data, levers, independence."""
 
     def flag(kind: str, grade: Grade, said: str) -> Flag:
         return {"kind": kind, "side": "", "grade": grade, "said": said}
@@ -27,16 +27,16 @@ def of_both(x: Group, y: Group, found: Levers) -> Iterator[Flag]:
             f"stages differ: {x.stage} against {y.stage}; part of the difference may be theirs",
         )
     yield from (flag(*one) for one in _data(x, y))
-    if found["count"] is not None:
-        kind = "same_settings" if not found["count"] and found["code"] != "differs" else "levers_in_block"
-        yield flag(kind, "notes" if found["count"] == 1 else "warns", found["said"])
+    if between["count"] is not None:
+        kind = "same_settings" if not between["count"] and between["code"] != "differs" else "levers_in_block"
+        yield flag(kind, "notes" if between["count"] == 1 else "warns", between["said"])
     else:
-        yield flag("levers_unknown", "notes", found["said"])
+        yield flag("levers_unknown", "notes", between["said"])
     yield from (flag(*one) for one in _independent(x, y))
 
 
 def _text(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
-    """Units, export and bytes: what stops a comparison."""
+    """Yield units, export and bytes: what stops a comparison."""
     if not (x.scored and y.scored):
         have = {
             name

@@ -57,7 +57,7 @@ class Candidate:
 
 
 def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], claim: str) -> Comparison:
-    """The answer with its claims, and with flags of what does not hold. claim: text, or the text of a submission.json.
+    """Check the answer's claims; flags say what does not hold. claim: text, or the text of a submission.json.
 
     Raises CheckFailed where what begins as an object is no JSON, or the text is too long to be a claim.
     """
@@ -66,7 +66,7 @@ def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], cla
     tree = _tree(claim)
     stated = [*(_of_text(claim, "") if tree is None else _of_tree(tree, ""))]
     known = [*candidates(answer, x, y)]
-    found = [(one, _match(one, known)) for one in stated]
+    matched = [(one, _match(one, known)) for one in stated]
     shown: list[Stated] = [
         {
             "stated": f"{one.place}: {one.written}" if one.place else one.written,
@@ -74,14 +74,14 @@ def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], cla
             "value": match.value if match else None,
             "where": match.where if match else None,
         }
-        for one, match in found
+        for one, match in matched
     ]
-    flags = [*_flags(found, known), *_ratios(tree, "")]
+    flags = [*_flags(matched, known), *_ratios(tree, "")]
     return answer | {"claims": shown, "flags": [*answer["flags"], *flags]}
 
 
 def _tree(claim: str) -> object:
-    """The claim's JSON; None where it is text."""
+    """Read the claim's JSON; None where it is text."""
     if not claim.lstrip().startswith("{"):
         return None
     try:
@@ -92,18 +92,18 @@ def _tree(claim: str) -> object:
 
 
 def _of_text(text: str, place: str, unit: str | None = None) -> Iterator[Number]:
-    for found in _NUMBER.finditer(text):
-        if text[: found.start("number")].rstrip(" =").endswith((">", "\u2265")):
+    for match in _NUMBER.finditer(text):
+        if text[: match.start("number")].rstrip(" =").endswith((">", "\u2265")):
             continue  # a bound that a rule sets is no result
-        before = re.sub(r"[\s=<:~\u2248]", "", found["before"] or "")
-        said = _unit((found["after"] or "").strip()) or _unit(before) or unit
-        number = _number(found["number"].replace("\u2212", "-"), place, said, "<" in (found["before"] or ""))
+        before = re.sub(r"[\s=<:~\u2248]", "", match["before"] or "")
+        said = _unit((match["after"] or "").strip()) or _unit(before) or unit
+        number = _number(match["number"].replace("\u2212", "-"), place, said, "<" in (match["before"] or ""))
         if number.digits >= FEWEST or said is not None:
             yield number
 
 
 def _of_tree(value: object, place: str) -> Iterator[Number]:
-    """Numbers and texts of a JSON value; whole numbers are counts, and not held to anything."""
+    """Yield numbers and texts of a JSON value; whole numbers are counts, and not compared with anything."""
     name = place.rpartition(".")[2].partition("[")[0]
     if isinstance(value, dict):
         for key, inside in value.items():
@@ -126,7 +126,7 @@ def _number(written: str, place: str, unit: str | None, below: bool = False) -> 
 
 
 def _unit(word: str) -> str | None:
-    """bpb, nats, p or t, by the words inside a name."""
+    """Return bpb, nats, p or t, by the words inside a name."""
     low = word.lower()
     if "bpb" in low or ("bit" in low and "byte" in low):
         return "bpb"
@@ -137,7 +137,7 @@ def _unit(word: str) -> str | None:
 
 
 def candidates(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Iterator[Candidate]:
-    """What a number of a claim may be, the likeliest first."""
+    """Yield what a number of a claim may be, the likeliest first."""
     stages = (answer["x"]["stage"], answer["y"]["stage"] if answer["y"] else None)
     sides = [(name, runs, stage) for name, runs, stage in (("x", x, stages[0]), ("y", y, stages[1])) if runs]
     for name, runs, stage in sides:
@@ -175,7 +175,7 @@ def _means(name: str, side: Group) -> Iterator[Candidate]:
 
 
 def _gaps(name: str, runs: Sequence[LoggedRun], metric: str) -> Iterator[Candidate]:
-    """What a stage changes: in the means, then in each run."""
+    """Yield what a stage changes: in the means, then in each run."""
     sides = {one: group(runs, one, metric) for one in dict.fromkeys(s for run in runs for s in labels(run))}
     for a, b in itertools.combinations([side for side in sides.values() if side.scored], 2):
         means = [statistics.fmean(side.by_key.values()) for side in (a, b)]
@@ -219,7 +219,7 @@ def _words(metric: str) -> str:
 
 
 def _match(number: Number, known: Sequence[Candidate]) -> Candidate | None:
-    """The first candidate that rounds to the number, of its unit where it says one."""
+    """Find the first candidate that rounds to the number, of its unit where it says one."""
     return next((one for one in known if number.unit in (None, one.unit) and _rounds(number, one)), None)
 
 
@@ -231,10 +231,10 @@ def _rounds(number: Number, one: Candidate) -> bool:
     return off <= half
 
 
-def _flags(found: Sequence[tuple[Number, Candidate | None]], known: Sequence[Candidate]) -> Iterator[Flag]:
+def _flags(matched: Sequence[tuple[Number, Candidate | None]], known: Sequence[Candidate]) -> Iterator[Flag]:
     deltas = [one for one in known if one.what.startswith("the difference of the means")]
-    whole = any(match is not None and match.what.startswith("the mean of all") for _, match in found)
-    for number, match in found:
+    whole = any(match is not None and match.what.startswith("the mean of all") for _, match in matched)
+    for number, match in matched:
         written = f"{number.place} {number.written}" if number.place else number.written
         if match is not None:
             some = match.what.startswith("the mean of the") or (match.where and _several(match, known))
@@ -253,25 +253,25 @@ def _flags(found: Sequence[tuple[Number, Candidate | None]], known: Sequence[Can
 
 
 def _like_a_mean(number: Number, known: Sequence[Candidate]) -> bool:
-    """Whether a number without a unit can only be meant as a score: within 2% of a side's mean."""
+    """Tell whether a number without a unit can only be meant as a score: within 2% of a side's mean."""
     means = [one.value for one in known if one.what.startswith("the mean of all")]
     return number.unit is None and any(abs(number.value / mean - 1) < NEAR for mean in means)
 
 
 def _several(match: Candidate, known: Sequence[Candidate]) -> bool:
-    """Whether the one run that matches is of a side with several."""
+    """Tell whether the one run that matches is of a side with several."""
     side = match.what.removeprefix("one run of ")[:1]
     return any(one.what.startswith("the mean of all") and f" runs of {side}," in one.what for one in known)
 
 
 def _ratios(value: object, place: str) -> Iterator[Flag]:
-    """Objects whose val_loss and val_bpb cannot be of one text that is known."""
+    """Yield objects whose val_loss and val_bpb cannot be of one text that is known."""
     if isinstance(value, dict):
         nats, bpb = value.get("val_loss"), value.get("val_bpb")
         if isinstance(nats, float) and isinstance(bpb, float) and nats > 0 and bpb > 0:
             digits = min(len(repr(one).partition(".")[2]) for one in (nats, bpb))
-            found = exports.export([Level(nats, bpb, digits, 1)])
-            if found is not None and found.name is None:
+            tokens = exports.export([Level(nats, bpb, digits, 1)])
+            if tokens is not None and tokens.name is None:
                 said = (
                     f"{place or 'the claim'}: val_bpb / val_loss = {bpb / nats:.6f} tokens per byte, of no known export"
                 )

@@ -42,7 +42,7 @@ class Export:
 
 
 def ratio(level: Level) -> tuple[float, float] | None:
-    """bpb / nats and its relative error by rounding; None where not both are printed."""
+    """Compute bpb / nats and its relative error by rounding; None where not both are printed."""
     if not (level.nats and level.bpb and LEAST < level.nats < 1 / LEAST and LEAST < level.bpb < 1 / LEAST):
         return None
     half = 0.5 * 10.0**-level.digits
@@ -50,12 +50,12 @@ def ratio(level: Level) -> tuple[float, float] | None:
 
 
 def export(levels: Iterable[Level]) -> Export | None:
-    """Of a side's scores, those with the most digits first; None where none has both numbers."""
-    found = [one for level in levels if (one := ratio(level)) is not None]
-    if not found:
+    """Name the export of a side's scores, those with the most digits first; None where none has both numbers."""
+    ratios = [one for level in levels if (one := ratio(level)) is not None]
+    if not ratios:
         return None
-    error = min(error for _, error in found)
-    value = statistics.fmean(ratio for ratio, one in found if one <= 2 * error)
+    error = min(error for _, error in ratios)
+    value = statistics.fmean(ratio for ratio, one in ratios if one <= 2 * error)
     name, known = min(EXPORTS.items(), key=lambda one: abs(value / one[1] - 1))
     off = abs(value / known - 1)
     if off > NEAR + error:
@@ -65,15 +65,15 @@ def export(levels: Iterable[Level]) -> Export | None:
 
 
 def differ(a: Export, b: Export) -> bool:
-    """Whether two sides were scored on other tokens, as far as the printed digits tell."""
+    """Tell whether two sides were scored on other tokens, as far as the printed digits tell."""
     return abs(a.ratio / b.ratio - 1) > EQUAL + a.error + b.error
 
 
-def implied_bytes(run: LoggedRun, found: Export | None) -> float | None:
-    """Bytes of the validation set, by its tokens and the ratio of the scores; None where either is missing."""
-    return run.val_tokens / (math.log(2) * found.ratio) if run.val_tokens and found else None
+def implied_bytes(run: LoggedRun, text: Export | None) -> float | None:
+    """Compute the bytes of the validation set by its tokens and the ratio of the scores; None where either is missing."""
+    return run.val_tokens / (math.log(2) * text.ratio) if run.val_tokens and text else None
 
 
-def is_golf(runs: Iterable[LoggedRun], found: Export | None) -> bool:
-    """Whether the rules of parameter-golf's set and size are held against these runs."""
-    return any(run.reader == "golf" for run in runs) or bool(found and found.name not in (None, "bytes"))
+def is_golf(runs: Iterable[LoggedRun], text: Export | None) -> bool:
+    """Tell whether the rules of parameter-golf's set and size are checked on these runs."""
+    return any(run.reader == "golf" for run in runs) or bool(text and text.name not in (None, "bytes"))

@@ -22,7 +22,7 @@ SHOWN = 6  # settings or files in a sentence
 
 
 def of_side(group: Group, side: Side) -> Iterator[Flag]:
-    """Every kind that one side alone can show."""
+    """Yield every kind that one side alone can show."""
 
     def flag(kind: str, grade: Grade, said: str) -> Flag:
         return {"kind": kind, "side": side, "grade": grade, "said": f"{side}: {said}"}
@@ -40,28 +40,26 @@ def of_side(group: Group, side: Side) -> Iterator[Flag]:
 
 
 def _others(group: Group) -> list[str]:
-    """Scores of the metric beside one whose label says nothing of a procedure: of several, none is the last."""
+    """List scores of the metric beside one whose label says nothing of a procedure: of several, none is the last."""
     if group.stage is None or group.asked or group.stage in ORDER:
         return []
-    found = {
+    stages = {
         name for one in group.scored for name, label in labels(one.run).items()
         if number(one.run.stages[label], group.metric) is not None
     }  # fmt: skip
-    return sorted(found - {group.stage})
+    return sorted(stages - {group.stage})
 
 
 def _text(group: Group, golf: bool) -> Iterator[tuple[str, Grade, str]]:
-    """Which text was scored."""
-    found, size = group.export, group.implied_bytes
-    if found is not None and found.name is None:
-        near = min(exports.EXPORTS.items(), key=lambda one: abs(found.ratio - one[1]))
-        said = (
-            f"{found.ratio:.8f} tokens per byte are those of no known export; the nearest is {near[0]}, {near[1]:.8f}"
-        )
+    """Yield which text was scored."""
+    text, size = group.export, group.implied_bytes
+    if text is not None and text.name is None:
+        near = min(exports.EXPORTS.items(), key=lambda one: abs(text.ratio - one[1]))
+        said = f"{text.ratio:.8f} tokens per byte are those of no known export; the nearest is {near[0]}, {near[1]:.8f}"
         yield "unknown_export", "warns" if golf else "notes", said
-    elif found is not None and found.exact is False:
-        known = exports.EXPORTS[str(found.name)]
-        said = f"{found.ratio:.8f} tokens per byte: another export of {found.name} ({known:.8f})"
+    elif text is not None and text.exact is False:
+        known = exports.EXPORTS[str(text.name)]
+        said = f"{text.ratio:.8f} tokens per byte: another export of {text.name} ({known:.8f})"
         yield "other_export", "notes", said
     if golf and size is not None:
         whole = exports.GOLF_BYTES
@@ -73,7 +71,7 @@ def _text(group: Group, golf: bool) -> Iterator[tuple[str, Grade, str]]:
 
 
 def _golf(group: Group) -> Iterator[tuple[str, Grade, str]]:
-    """The rules of parameter-golf that a log can break."""
+    """Yield the rules of parameter-golf that a log can break."""
     runs = [one.run for one in group.scored]
     if lows := [one for one in group.scored if (one.level.bpb or 1.0) < LOW]:
         score = f"{lows[0].label} is {lows[0].level.bpb:.4f} bits per byte"
@@ -87,7 +85,7 @@ def _golf(group: Group) -> Iterator[tuple[str, Grade, str]]:
 
 
 def _independent(group: Group) -> Iterator[tuple[str, Grade, str]]:
-    """Whether each run is one of its own."""
+    """Yield whether each run is one of its own."""
     files = sorted({str(run.source) for run in group.attempts})
     if files:
         said = f"{len(group.attempts)} earlier runs of the same files do not count: {', '.join(files[:SHOWN])}"
@@ -120,17 +118,17 @@ def _independent(group: Group) -> Iterator[tuple[str, Grade, str]]:
 
 
 def _copies(group: Group) -> Iterator[tuple[list[int], float, int]]:
-    """Seeds that differ and have one score as printed."""
-    found: dict[tuple[float, int], list[int]] = {}
+    """Yield seeds that differ and have one score as printed."""
+    same: dict[tuple[float, int], list[int]] = {}
     for one in group.scored:
-        seeds = found.setdefault((one.value, one.level.digits), [])
+        seeds = same.setdefault((one.value, one.level.digits), [])
         if one.seed is not None and one.seed not in seeds:
             seeds.append(one.seed)
-    yield from ((sorted(seeds), value, digits) for (value, digits), seeds in found.items() if len(seeds) > 1)
+    yield from ((sorted(seeds), value, digits) for (value, digits), seeds in same.items() if len(seeds) > 1)
 
 
 def _alike(runs: Sequence[LoggedRun]) -> Iterator[tuple[str, Grade, str]]:
-    """Whether the runs of a side are runs of one thing."""
+    """Yield whether the runs of a side are runs of one thing."""
     if differing := levers.within(runs):
         names = [*differing]
         more = "" if len(names) <= SHOWN else f", and {len(names) - SHOWN} more"

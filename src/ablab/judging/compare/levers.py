@@ -17,19 +17,19 @@ _NO_LEVER = re.compile(
 
 
 def said(run: LoggedRun) -> dict[str, str] | None:
-    """The settings of a run that could be levers; None where its log holds no list of them."""
+    """Return the settings of a run that could be levers; None where its log holds no list of them."""
     if run.settings is None:
         return None
     return {name: value for name, value in run.settings.items() if not _NO_LEVER.search(name)}
 
 
 def usual(runs: Iterable[LoggedRun]) -> dict[str, str | None] | None:
-    """Of each setting the value that most runs have (None: they do not name it), of equally many the first run's.
+    """Return each setting's value in most runs (None: they do not name it), of equally many in the first run.
 
     So neither a list that another rank's line cut short nor one run of another version moves what a side is. None where no
     run holds a list.
     """
-    lists = [found for run in runs if (found := said(run)) is not None]
+    lists = [settings for run in runs if (settings := said(run)) is not None]
     if not lists:
         return None
     names = sorted({name for one in lists for name in one})
@@ -37,15 +37,15 @@ def usual(runs: Iterable[LoggedRun]) -> dict[str, str | None] | None:
 
 
 def within(runs: Iterable[LoggedRun]) -> dict[str, list[str | None]]:
-    """Settings that differ between the runs of one side, with each run's value."""
-    lists = [found for run in runs if (found := said(run)) is not None]
+    """Return settings that differ between the runs of one side, with each run's value."""
+    lists = [settings for run in runs if (settings := said(run)) is not None]
     names = sorted({name for one in lists for name in one})
     values = {name: [one.get(name) for one in lists] for name in names}
     return {name: each for name, each in values.items() if len({*each}) > 1}
 
 
 def levers(x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Levers:
-    """The levers between two sides: none, one, a stack, or unknown."""
+    """Name the levers between two sides: none, one, a stack, or unknown."""
     ours, theirs, code = usual(x), usual(y), _code(x, y)
     if ours is None or theirs is None:
         which = "neither side holds" if ours is theirs is None else "one side does not hold"
@@ -66,7 +66,7 @@ def levers(x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Levers:
 
 
 def _code(x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> str:
-    """By the program itself where both sides hold it, else by its size; it must be one on each side to be equal."""
+    """Compare the program itself where both sides hold it, else its size; it must be one on each side to be equal."""
     programs = [{run.code for run in runs} for runs in (x, y)]
     sizes = [{run.code_bytes for run in runs} for runs in (x, y)]
     for ours, theirs in (programs, sizes):

@@ -14,7 +14,7 @@ from ablab.verdict import guarded, runs_a_side, two_groups
 
 
 def settle(x: Group, y: Group, delta: float | None) -> Settle | None:
-    """Runs on each side that show the difference seen with power 0.80 (two-sided 5%); None where none was seen.
+    """Count runs a side that show the difference seen with power 0.80 (two-sided 5%); None where none was seen.
 
     The spread is the family's own round one, by the reference's export; else that of these runs. Runs that are there count.
     """
@@ -37,7 +37,7 @@ def settle(x: Group, y: Group, delta: float | None) -> Settle | None:
 
 
 def spread(x: Group, y: Group) -> tuple[float | None, str]:
-    """(sd of one run, whose it is)."""
+    """Return (sd of one run, whose it is)."""
     if y.export is not None and y.export.name is not None:
         sd = noise.planning_sd(y.export.name, METRICS.get(x.metric, x.metric))
         if sd is not None:
@@ -47,7 +47,7 @@ def spread(x: Group, y: Group) -> tuple[float | None, str]:
 
 
 def pooled(x: Group, y: Group) -> tuple[float, int] | None:
-    """(sd, df) within both sides; None without spread."""
+    """Pool (sd, df) within both sides; None without spread."""
     sides = [list(g.by_key.values()) for g in (x, y)]
     df = sum(max(0, len(side) - 1) for side in sides)
     total = sum((len(side) - 1) * statistics.variance(side) for side in sides if len(side) > 1)
@@ -55,7 +55,7 @@ def pooled(x: Group, y: Group) -> tuple[float, int] | None:
 
 
 def beside(x: Group, y: Group, delta: float | None) -> Banked | None:
-    """The second line, off the shipped noise, of levels whose fingerprint (family, stage, exact export) matches on both sides.
+    """Write the second line, off the shipped noise, of levels whose fingerprint (family, stage, export) matches on both sides.
 
     From two runs a side an interval; of a single run z alone, a screen. Refused below d0 = 4 and for gaps.
     """
@@ -76,17 +76,17 @@ def beside(x: Group, y: Group, delta: float | None) -> Banked | None:
         z = delta / (row["prior_sd"] * math.sqrt(1 / nx + 1 / ny))
         return base | {"z": z, "said": f"a screen and no word: z = {z:.2f} by the noise of {name}"}
     own = pooled(x, y)
-    found = guarded(delta, own[0] ** 2 if own else 0.0, nx, ny, sd0=row["prior_sd"], d0=noise.weight(row))
-    if found is None:
+    joint = guarded(delta, own[0] ** 2 if own else 0.0, nx, ny, sd0=row["prior_sd"], d0=noise.weight(row))
+    if joint is None:
         return None
-    said = f"with the noise of {name}: {found.low:+.5f} to {found.high:+.5f}, p {found.p:.2g}; no word is read off it"
-    return base | {"df": found.df, "low": found.low, "high": found.high, "p": found.p, "sd": found.sd, "said": said}
+    said = f"with the noise of {name}: {joint.low:+.5f} to {joint.high:+.5f}, p {joint.p:.2g}; no word is read off it"
+    return base | {"df": joint.df, "low": joint.low, "high": joint.high, "p": joint.p, "sd": joint.sd, "said": said}
 
 
 def _clock(group: Group) -> float | None:
-    """Median seconds of training of a side's runs, as their logs tell."""
-    found = [one.run.seconds for one in group.scored if one.run.seconds is not None]
-    return statistics.median(found) if found else None
+    """Return the median seconds of training of a side's runs, as their logs tell."""
+    seconds = [one.run.seconds for one in group.scored if one.run.seconds is not None]
+    return statistics.median(seconds) if seconds else None
 
 
 def _price(more: Sequence[int | None], clocks: Sequence[float | None]) -> float | None:
@@ -99,10 +99,10 @@ def _price(more: Sequence[int | None], clocks: Sequence[float | None]) -> float 
 
 
 def _processes(x: Group, y: Group) -> int | None:
-    """GPUs of a run, where all logs that say it agree."""
+    """Count the GPUs of a run, where all logs that say it agree."""
     lists = [{**one.run.facts, **(one.run.settings or {})} for g in (x, y) for one in g.scored]
-    found = {one["world_size"] for one in lists if "world_size" in one}
-    [size] = found if len(found) == 1 else [""]
+    sizes = {one["world_size"] for one in lists if "world_size" in one}
+    [size] = sizes if len(sizes) == 1 else [""]
     return int(size) if size.isdecimal() else None
 
 

@@ -81,10 +81,10 @@ class Group:
     @property
     def by_key(self) -> dict[int, float]:
         """Mean score of each independent run."""
-        found: dict[int, list[float]] = {}
+        by_seed: dict[int, list[float]] = {}
         for key, value in zip(self.keys, self.values, strict=True):
-            found.setdefault(key, []).append(value)
-        return {key: statistics.fmean(values) for key, values in found.items()}
+            by_seed.setdefault(key, []).append(value)
+        return {key: statistics.fmean(values) for key, values in by_seed.items()}
 
     @property
     def seeds(self) -> set[int]:
@@ -93,11 +93,11 @@ class Group:
     @property
     def implied_bytes(self) -> float | None:
         """Of the validation set: the median over runs."""
-        found = [size for one in self.scored if (size := implied_bytes(one.run, self.export)) is not None]
-        return statistics.median(found) if found else None
+        sizes = [size for one in self.scored if (size := implied_bytes(one.run, self.export)) is not None]
+        return statistics.median(sizes) if sizes else None
 
     def shown(self, name: str) -> Sided:
-        """The side as the answer has it, under a name."""
+        """Show the side as the answer has it, under a name."""
         means = list(self.by_key.values())
         taken = {id(one.run): one for one in self.scored}
         return {
@@ -128,20 +128,20 @@ def _seen(run: LoggedRun, one: Scored | None, group: Group) -> Seen:
 
 
 def number(level: Level, metric: str) -> float | None:
-    """A level in a metric: bpb, nats, or (any other word) the number whose unit the file does not say."""
-    found = level.bpb if metric == "bpb" else level.nats if metric == "nats" else level.value
-    return found if found is not None and abs(found) < HUGE else None  # nan is not below
+    """Return a level in a metric: bpb, nats, or (any other word) the number whose unit the file does not say."""
+    value = level.bpb if metric == "bpb" else level.nats if metric == "nats" else level.value
+    return value if value is not None and abs(value) < HUGE else None  # nan is not below
 
 
 def metric_of(sides: Iterable[Sequence[LoggedRun]]) -> str:
-    """bpb where every side has it, else nats, else the unnamed number; of sides that share none, bpb."""
+    """Return bpb where every side has it, else nats, else the unnamed number; of sides that share none, bpb."""
     printed = [{m for run in runs for level in run.stages.values() for m in ("bpb", "nats", "value")
                 if number(level, m) is not None} for runs in sides if runs]  # fmt: skip
     return next((m for m in ("bpb", "nats", "value") if printed and all(m in side for side in printed)), "bpb")
 
 
 def group(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> Group:
-    """The runs of a side that count: of each file's attempts at one run the last complete one, at the stage asked for.
+    """Group the runs of a side that count: of a file's attempts at a run the last complete one, at the stage asked for.
 
     Without a stage it is the one nearest the end of the procedure that most runs have, whatever the other side has.
     """
@@ -152,7 +152,7 @@ def group(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> Group:
 
 
 def _stage(runs: Sequence[LoggedRun], metric: str) -> str | None:
-    """The stage that most runs have, attempts at one counted once; of equally many the last. None without any score."""
+    """Name the stage that most runs have, attempts at one counted once; of equally many the last. None without a score."""
     have: dict[str, set[object]] = {}
     for i, run in enumerate(runs):
         for name, label in labels(run).items():
@@ -167,7 +167,7 @@ def _stage(runs: Sequence[LoggedRun], metric: str) -> str | None:
 
 
 def _scored(run: LoggedRun, stage: str | None, metric: str) -> Scored | None:
-    """The run at a stage: by the stage's word or a label as printed; None where it has no score there."""
+    """Score the run at a stage: by the stage's word or a label as printed; None where it has no score there."""
     label = stage if stage in run.stages else labels(run).get(stage or "")
     if label is None:
         return None
@@ -177,7 +177,7 @@ def _scored(run: LoggedRun, stage: str | None, metric: str) -> Scored | None:
 
 
 def _attempts(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> tuple[list[LoggedRun], list[LoggedRun]]:
-    """(runs that may count, earlier attempts). Runs of one log at one seed are attempts; a table's rows (of = 1) are runs."""
+    """Split (runs that may count, earlier attempts). Runs of one log at one seed are attempts; a table's (of = 1) are runs."""
     last: dict[object, int] = {}
     places = [_place(run, i) for i, run in enumerate(runs)]
     for i in sorted(range(len(runs)), key=lambda i: runs[i].number):

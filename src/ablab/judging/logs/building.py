@@ -67,7 +67,7 @@ class Building:
         return any(label != VAL for label in self.stages) or self.counts.get("steps") == self.planned
 
     def run(self, text: Text, reader: str) -> LoggedRun:
-        """The run as a record."""
+        """Make the record of the run."""
         known = self.counts.get
         return LoggedRun(
             text.path,
@@ -91,7 +91,7 @@ class Building:
 
 
 def numbered(runs: list[LoggedRun]) -> list[LoggedRun]:
-    """The runs of a file, each told its place. One that stands there twice, word for word, was written to it twice."""
+    """Number the runs of a file. One that is there twice, word for word, was written to it twice."""
     kept: dict[tuple[object, ...], LoggedRun] = {}
     for run in runs:
         printed = tuple((label, level.nats, level.bpb, level.value) for label, level in run.stages.items())
@@ -102,7 +102,7 @@ def numbered(runs: list[LoggedRun]) -> list[LoggedRun]:
 
 
 def level_of(line: int, nats: str | None = None, bpb: str | None = None, value: str | None = None) -> Level | None:
-    """A level of numbers as printed; None where there is none, or one is not finite, or a loss is not above 0."""
+    """Read a level of numbers as printed; None where there is none, or one is not finite, or a loss is not above 0."""
     told = [one for one in (nats, bpb, value) if one is not None]
     read = [number(one) for one in (nats, bpb, value)]
     if not told or any(one is not None and got is None for one, got in zip((nats, bpb, value), read)):
@@ -113,12 +113,12 @@ def level_of(line: int, nats: str | None = None, bpb: str | None = None, value: 
 
 
 def unit_of(name: str) -> str:
-    """The field of Level that a metric of this name is of: bpb, nats for every loss, value for what says neither."""
+    """Return the field of Level for a metric of this name: bpb, nats for every loss, value for what says neither."""
     return "bpb" if _BPB.search(name) else "nats" if _LOSS.search(name) else "value"
 
 
 def named_level(text: Text, line: int, name: str, printed: str | None) -> Level | None:
-    """A level in the unit that the metric's name tells; where it is no finite number above 0, an odd line and None."""
+    """Read a level in the unit of the metric's name; where it is no finite number above 0, an odd line and None."""
     if printed is None:
         return None
     if (level := level_of(line, **{unit_of(name): printed})) is None:
@@ -127,20 +127,20 @@ def named_level(text: Text, line: int, name: str, printed: str | None) -> Level 
 
 
 def number(text: str | None) -> float | None:
-    """A finite number; None for anything else."""
+    """Read a finite number; None for anything else."""
     try:
-        found = float(text) if text is not None and len(text) <= 40 else math.nan
+        value = float(text) if text is not None and len(text) <= 40 else math.nan
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return value if math.isfinite(value) else None
 
 
 def count(text: str | None) -> int | None:
-    """A whole number from 0, with or without thousands' commas; None for anything else."""
+    """Read a whole number from 0, with or without thousands' commas; None for anything else."""
     digits = (text or "").strip().replace(",", "").replace("_", "")
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= SMALL else None
 
 
 def is_setting(name: str, value: str) -> bool:
-    """Whether a setting may make a run another one: seeds, ranks, paths and names of runs do not."""
+    """Tell whether a setting may make a run another one: seeds, ranks, paths and names of runs do not."""
     return not (_NO_SETTING.fullmatch(name) or _PATH.fullmatch(value.strip().strip("'\"")))

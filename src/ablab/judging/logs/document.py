@@ -20,7 +20,7 @@ class Printed(float):
 
 
 def document(text: Text) -> object:
-    """What the file holds, its numbers as Printed; None, with a fault, where it is no JSON."""
+    """Parse the file, its numbers as Printed; None, with a fault, where it is no JSON."""
     try:
         return loads(text.whole, _printed)
     except ValueError as error:
@@ -29,53 +29,53 @@ def document(text: Text) -> object:
 
 
 def fields(value: object) -> dict[str, object]:
-    """An object of the document; {} for anything else."""
+    """Return an object of the document; {} for anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def items(value: object) -> list[object]:
-    """An array of the document; [] for anything else."""
+    """Return an array of the document; [] for anything else."""
     return value if isinstance(value, list) else []
 
 
 def printed(value: object) -> str | None:
-    """A number as it was printed; None for what is none."""
+    """Return a number as it was printed; None for what is none."""
     if isinstance(value, Printed):
         return value.text
     return None if isinstance(value, bool) or not isinstance(value, int | float) else str(value)
 
 
 def whole(value: object) -> int | None:
-    """A count from 0, also one that was printed with a point; None for anything else."""
+    """Read a count from 0, also one that was printed with a point; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**SMALL:
         return None
     return int(value) if value == int(value) else None
 
 
 def seconds(value: object) -> float | None:
-    """A span of time; None for anything else."""
+    """Read a span of time; None for anything else."""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**SMALL
     return float(value) if fits and isinstance(value, int | float) else None
 
 
 def level(text: Text, name: str, value: object, line: int | None = None) -> Level | None:
-    """The score under a key; the line is that of the key's first place, unless it is given."""
+    """Read the score under a key; the line is that of the key's first place, unless it is given."""
     return named_level(text, line_of(text, name) if line is None else line, name, printed(value))
 
 
 def line_of(text: Text, name: str, start: int = 0) -> int:
-    """The line in which a key first stands, from a character on; 1 where it does not."""
+    """Return the line in which a key first occurs, from a character on; 1 where it does not."""
     return text.line_at(max(0, place_of(text, name, start)))
 
 
 def place_of(text: Text, name: str, start: int = 0) -> int:
-    """Where a key next stands, from a character on; -1 where it does not."""
+    """Return where a key next occurs, from a character on; -1 where it does not."""
     return text.whole.find(json.dumps(name), start)
 
 
 def flat(value: object, prefix: str = "") -> dict[str, str]:
-    """Settings one below the other as `outer.inner`; seeds, ranks and paths left out, lists as they are."""
-    return dict(found for found, _ in zip(_flat(value, prefix), range(MOST)))
+    """Flatten settings to `outer.inner`; seeds, ranks and paths are left out, lists as they are."""
+    return dict(pair for pair, _ in zip(_flat(value, prefix), range(MOST)))
 
 
 def _flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
@@ -89,6 +89,6 @@ def _flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _printed(text: str) -> Printed:
-    found = Printed(text)
-    found.text = text
-    return found
+    number = Printed(text)
+    number.text = text
+    return number

@@ -78,7 +78,7 @@ class Reading(NamedTuple):
 
 
 def read(path: Path) -> Reading:
-    """The runs of a file. A file that cannot be opened, or holds none, is a fault and no exception."""
+    """Read the runs of a file. A file that cannot be opened, or holds none, is a fault and no exception."""
     if not fitting(path):
         return Reading(path, [], [Fault(str(path), "has a name that no reader takes", f"known: {known()}")])
     try:
@@ -88,7 +88,7 @@ def read(path: Path) -> Reading:
 
 
 def from_text(text: Text) -> Reading:
-    """The runs of what is already read, by the first format that takes its name and finds one."""
+    """Read the runs of what is already read, by the first format that takes its name and sees one."""
     offered = [one for one in fitting(text.path) if one.binary or text.is_text]
     if not offered:
         return Reading(text.path, [], [Fault(str(text.path), "is no text")])
@@ -104,10 +104,10 @@ def from_text(text: Text) -> Reading:
 
 
 def fitting(path: Path) -> list[Format]:
-    """The formats that a file of this name may be of."""
+    """List the formats that a file of this name may be of."""
     return [one for one in FORMATS if re.fullmatch(one.names, path.name, re.IGNORECASE)]
 
 
 def known() -> str:
-    """Every format, for a cure."""
+    """List every format, for a cure."""
     return "; ".join(f"{one.what} ({one.name})" for one in FORMATS)

@@ -79,7 +79,7 @@ _QUIET = 400  # lines: other ranks write between two lines of the list, a machin
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """Every run that a log holds, in its order; [] where no line of it is a score."""
+    """Read every run that a log holds, in its order; [] where no line of it is a score."""
     runs = parsed(text)
     for run in runs:
         batch = count({**run.facts, **(run.settings or {})}.get("train_batch_tokens"))
@@ -89,11 +89,11 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def parsed(text: Text) -> list[Building]:
-    """The runs with a score, as they are built."""
-    found = [run for run in _runs(text) if run.stages]
-    for run in found:
+    """Parse the runs with a score, as they are built."""
+    runs = [run for run in _runs(text) if run.stages]
+    for run in runs:
         run.seconds = _seconds(run.clock)
-    return found
+    return runs
 
 
 def _runs(text: Text) -> Iterator[Building]:
@@ -110,18 +110,18 @@ def _runs(text: Text) -> Iterator[Building]:
             run = Building(place)
         if heads:
             block, indent = _QUIET, ""
-        elif block and (found := _SETTING.fullmatch(line)) and found[1] == (indent := indent or found[1]):
-            run.setting(found[2], found[3].strip())
+        elif block and (match := _SETTING.fullmatch(line)) and match[1] == (indent := indent or match[1]):
+            run.setting(match[2], match[3].strip())
             _counts(run, line.strip())
             block = _QUIET
         elif block and _RULE.match(line):
             block = 0
-        elif _may_score(line) and _NEAR.search(line) and (found := _SCORE.match(line)) is not None:
+        elif _may_score(line) and _NEAR.search(line) and (match := _SCORE.match(line)) is not None:
             block = 0
-            _scored(text, run, place, found)
-        elif "BPB" in line and (found := _WORDED.match(line)) is not None and not _STEP.fullmatch(found["label"]):
+            _scored(text, run, place, match)
+        elif "BPB" in line and (match := _WORDED.match(line)) is not None and not _STEP.fullmatch(match["label"]):
             run.scored = True
-            run.score(text, " ".join((found["label"] + (found["more"] or "")).split()), place, None, found["bpb"])
+            run.score(text, " ".join((match["label"] + (match["more"] or "")).split()), place, None, match["bpb"])
         elif "loss:" in line:
             _trained(run, line)
         else:
@@ -130,39 +130,39 @@ def _runs(text: Text) -> Iterator[Building]:
 
 
 def bare(line: str) -> str:
-    """The line without what launchers put before it."""
+    """Strip a line of what launchers put before it."""
     for _ in range(6):
-        found = _PREFIX.match(line)
-        if not found:
+        match = _PREFIX.match(line)
+        if not match:
             break
-        line = line[found.end() :]
+        line = line[match.end() :]
     return line
 
 
 def _begins(run: Building, line: str) -> bool:
-    """Whether this line is one that a run prints before its first result."""
+    """Tell whether this line is one that a run prints before its first result."""
     if line.startswith(("val_bpb:enabled", "warmup_step:1/", "warmup_step: 1/", "step:0/", "0/")):
         return True
-    found = _TRAIN.match(line) if "loss:" in line else None
-    return bool(found and int(found[1]) <= 1 and run.counts.get("steps", 0) > 1)
+    match = _TRAIN.match(line) if "loss:" in line else None
+    return bool(match and int(match[1]) <= 1 and run.counts.get("steps", 0) > 1)
 
 
-def _scored(text: Text, run: Building, line: int, found: re.Match[str]) -> None:
-    if " = " in found["label"]:
+def _scored(text: Text, run: Building, line: int, match: re.Match[str]) -> None:
+    if " = " in match["label"]:
         return  # a program's
     label, nats, bpb = (
-        found["label"].strip(" :|,-*\t"),
-        found["nats"] or found["nats_last"],
-        found["bpb"] or found["bpb_first"],
+        match["label"].strip(" :|,-*\t"),
+        match["nats"] or match["nats_last"],
+        match["bpb"] or match["bpb_first"],
     )
-    if found["word"]:  # `best_val_bpb`
-        label = f"{label} {found['word']}".strip()
+    if match["word"]:  # `best_val_bpb`
+        label = f"{label} {match['word']}".strip()
     elif (step := _STEP.fullmatch(label)) is not None:
         at = int(step[1] or step[3])
         run.counts["steps"] = max(at, run.counts.get("steps", 0))
         run.planned = int(step[2]) if step[2] else run.planned
         run.scored = run.scored or at > 0
-        _clock(run, found["rest"])
+        _clock(run, match["rest"])
         label = VAL
     elif not label:
         label = "val_loss" if nats is not None else "val_bpb"  # as printed: no other word stands there
@@ -171,30 +171,30 @@ def _scored(text: Text, run: Building, line: int, found: re.Match[str]) -> None:
 
 
 def _trained(run: Building, line: str) -> None:
-    if (found := _TRAIN.match(line)) is not None:
-        run.counts["steps"] = max(int(found[1]), run.counts.get("steps", 0))
-        run.planned = int(found[2])
+    if (match := _TRAIN.match(line)) is not None:
+        run.counts["steps"] = max(int(match[1]), run.counts.get("steps", 0))
+        run.planned = int(match[2])
         _clock(run, line)
 
 
 def _told(run: Building, line: str) -> None:
-    if _says_seed(line) and (found := _SEED.fullmatch(line)):
-        run.seed = int(found[1])
-    elif _says_seed(line) and run.seed is None and (found := _SEED_INSIDE.fullmatch(line)):
-        run.seed = int(found[1])  # among other settings in a line
+    if _says_seed(line) and (match := _SEED.fullmatch(line)):
+        run.seed = int(match[1])
+    elif _says_seed(line) and run.seed is None and (match := _SEED_INSIDE.fullmatch(line)):
+        run.seed = int(match[1])  # among other settings in a line
     elif line.startswith("peak memory"):
         run.ended = run.scored or None  # printed once, when the training is over
     elif line.startswith("stopping_early"):
         run.ended = True
         _clock(run, line)
-        if (found := _STOPPED.search(line)) is not None:
-            run.counts["steps"] = int(found[1])
+        if (match := _STOPPED.search(line)) is not None:
+            run.counts["steps"] = int(match[1])
     elif _counts(run, line) and line.startswith(_FACTS):
         run.facts |= {name: value for name, value in _FACT.findall(line) if is_setting(name, value)}
 
 
 def _may_score(line: str) -> bool:
-    """Whether a line is worth a search: most are steps of training."""
+    """Tell whether a line is worth a search: most are steps of training."""
     return "val" in line or "vl" in line or "Val" in line or "VAL" in line
 
 
@@ -208,7 +208,7 @@ def _counts(run: Building, line: str) -> bool:
         run.counts.setdefault("code_bytes", size)
         return False
     for name, pattern in _COUNTS:
-        if (found := pattern.match(line)) and (size := count(found[1])) is not None:
+        if (match := pattern.match(line)) and (size := count(match[1])) is not None:
             run.counts[name] = size
             return False
     return True
@@ -220,9 +220,9 @@ def _clock(run: Building, line: str) -> None:
 
 
 def _seconds(line: str) -> float | None:
-    """What a clock says: a time without a unit is in ms."""
-    found = _TIME.search(line)
-    amount = number(found[1]) if found else None
-    if found is None or amount is None:
+    """Read a clock: a time without a unit is in ms."""
+    match = _TIME.search(line)
+    amount = number(match[1]) if match else None
+    if match is None or amount is None:
         return None
-    return amount * _SECONDS[found[2]] if found[2] in _SECONDS else amount / 1000
+    return amount * _SECONDS[match[2]] if match[2] in _SECONDS else amount / 1000

@@ -21,8 +21,8 @@ _NO_NAME = re.compile(r"```.*|\s*|import .*|.*[;{}()]\s*|-{3,}")
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """A run a number. An arm has the name of its list; of a list that is only called losses, the line that stands above it."""
-    found = []
+    """Read a run a number. An arm has its list's name; of a list only called losses, the line above it."""
+    runs = []
     for one in _LIST.finditer(text.whole):
         name = (one["name"] or "").strip()
         above = _above(text.whole[max(0, one.start() - 2000) : one.start()])
@@ -38,12 +38,12 @@ def read(text: Text) -> list[LoggedRun]:
             at = text.line_at(one.start("numbers") + number.start())
             level = level_of(at, bpb=number[0]) if label == "bpb" else level_of(at, nats=number[0])
             if level is not None:
-                found.append(LoggedRun(text.path, at, {label: level}, arm=arm or None, reader=NAME))
-    return found
+                runs.append(LoggedRun(text.path, at, {label: level}, arm=arm or None, reader=NAME))
+    return runs
 
 
 def _above(before: str) -> str:
-    """The last line with words above the list, without Markdown's signs."""
+    """Return the last line with words above the list, without Markdown's signs."""
     for line in reversed(before.split("\n")[:-1]):
         if not _NO_NAME.fullmatch(line):
             return line.strip("#*_:- \t`")[:80].rstrip()

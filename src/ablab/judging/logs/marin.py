@@ -15,13 +15,13 @@ _SETTINGS = ("train_config", "model_config")  # not on which machines it ran
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The runs of the file, in its order."""
-    found, start = [], 0
+    """Read the runs of the file, in its order."""
+    runs, start = [], 0
     for one in items(fields(document(text)).get("runs")):
         start = max(start, place_of(text, "run_info", start + 1))
         if (run := _run(text, fields(fields(one).get("run_info")), start)) is not None:
-            found.append(run)
-    return numbered(found)
+            runs.append(run)
+    return numbered(runs)
 
 
 def _run(text: Text, info: dict[str, object], start: int) -> LoggedRun | None:

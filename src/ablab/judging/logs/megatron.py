@@ -24,24 +24,24 @@ _NO_SETTING = re.compile(r"(.*_)?(rank|tensorboard.*|wandb.*|load|save|port|addr
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run: its last validation on every set; the last loss of training where there was none."""
+    """Read the run: its last validation on every set; the last loss of training where there was none."""
     run, last, trained = Building(1), 0, None
     for place, line in text.lines():
-        if " .." in line and (found := _ARGUMENT.fullmatch(line.rstrip())):
-            if not _NO_SETTING.fullmatch(found[1]):
-                run.setting(found[1], found[2].strip())
-        elif (found := _VALIDATION.search(line)) is not None:
-            on = _ON.search(found[1])
+        if " .." in line and (match := _ARGUMENT.fullmatch(line.rstrip())):
+            if not _NO_SETTING.fullmatch(match[1]):
+                run.setting(match[1], match[2].strip())
+        elif (match := _VALIDATION.search(line)) is not None:
+            on = _ON.search(match[1])
             run.stages.pop(label := f"{on[1]} set" if on else "validation set", None)  # of every set the last
-            run.score(text, label, place, found[2], None)
-        elif (found := _STEP.search(line)) is not None:
+            run.score(text, label, place, match[2], None)
+        elif (match := _STEP.search(line)) is not None:
             trained = (place, loss[1]) if (loss := _LOSS.search(line)) else trained
-            run.counts["steps"], run.planned = int(found[1]), int(found[2])
+            run.counts["steps"], run.planned = int(match[1]), int(match[2])
             if (samples := _SAMPLES.search(line)) and (length := count((run.settings or {}).get("seq_length"))):
                 run.counts["tokens"] = int(samples[1]) * length
-            if (took := _TIME.search(line)) and (ms := number(took[1])) is not None and int(found[1]) > last:
-                run.seconds = (run.seconds or 0.0) + ms / 1000 * (int(found[1]) - last)
-            last = int(found[1])
+            if (took := _TIME.search(line)) and (ms := number(took[1])) is not None and int(match[1]) > last:
+                run.seconds = (run.seconds or 0.0) + ms / 1000 * (int(match[1]) - last)
+            last = int(match[1])
     if not run.stages and trained is not None:
         run.score(text, "lm loss", trained[0], trained[1], None)
         run.notes.append(TRAINED)
@@ -50,7 +50,7 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def read_golden(text: Text) -> list[LoggedRun]:
-    """The run whose values a test holds others to: its last losses of training."""
+    """Read the run whose values a test compares others with: its last losses of training."""
     held = fields(document(text))
     stages: dict[str, Level] = {}
     steps = None

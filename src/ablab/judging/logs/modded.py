@@ -20,7 +20,7 @@ _RULE = re.compile(r"(?m)^={20,}[ \t\r]*$")
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The runs; [] for a log with bits per byte, which is another's, and for one that does not begin with its program."""
+    """Read the runs; [] for a log with bits per byte, which is another's, and for one that does not begin with its program."""
     rule = _RULE.search(text.whole)
     if rule is None or not re.search(r"(?m)^[ \t]*import \w", text.whole[: rule.start()]):
         return []

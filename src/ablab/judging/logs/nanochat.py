@@ -26,15 +26,15 @@ _COUNTS = {
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run that the report tells of; [] where it holds no score."""
+    """Read the run that the report tells of; [] where it holds no score."""
     stages: dict[str, Level] = {}
     settings: dict[str, str] = {}
     counts: dict[str, int] = {}
     notes, code, seed, seconds, derived = [], None, None, None, False
     for line, part, name, value in _told(text):
-        if _SCORE.fullmatch(name) and (found := re.match(NUMBER, value)):
+        if _SCORE.fullmatch(name) and (match := re.match(NUMBER, value)):
             label = name if part.startswith("Base model") else f"{part}: {name}"
-            if (level := named_level(text, line, name, found[0])) is not None:
+            if (level := named_level(text, line, name, match[0])) is not None:
                 stages[label] = level
         elif name == "Commit":
             code, dirty = value.split(" ")[0] or None, "dirty" in value
@@ -56,10 +56,10 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def _told(text: Text) -> Iterator[tuple[int, str, str, str]]:
-    """(line, part, name, value) of every `- name: value`."""
+    """Yield (line, part, name, value) of every `- name: value`."""
     part = ""
     for place, line in text.lines():
         if line.startswith("## "):
             part = line[3:].strip()
-        elif found := _ITEM.fullmatch(line):
-            yield place, part, found[1].strip(), found[2].strip()
+        elif match := _ITEM.fullmatch(line):
+            yield place, part, match[1].strip(), match[2].strip()

@@ -17,16 +17,16 @@ _OVERRIDE = re.compile(r"Overriding: ([A-Za-z_]\w{0,60}) = (.{0,200})")
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run: its last evaluation. What the command line overrode are facts; of the other settings the log says nothing."""
+    """Read the run: its last evaluation. What the command line overrode are facts; the log has no other settings."""
     run, batch = Building(1), None
     for place, line in text.lines():
-        if (found := _EVALUATED.match(line)) is not None:
-            run.counts["steps"] = int(found[1])
-            run.score(text, VAL, place, found[2], None)
-        elif (found := _TOKENS.match(line)) is not None:
-            batch = count(found[1])
-        elif (found := _OVERRIDE.fullmatch(line)) is not None:
-            name, value = found[1], found[2].strip()
+        if (match := _EVALUATED.match(line)) is not None:
+            run.counts["steps"] = int(match[1])
+            run.score(text, VAL, place, match[2], None)
+        elif (match := _TOKENS.match(line)) is not None:
+            batch = count(match[1])
+        elif (match := _OVERRIDE.fullmatch(line)) is not None:
+            name, value = match[1], match[2].strip()
             if name == "seed":
                 run.seed = count(value)
             elif is_setting(name, value):

@@ -16,8 +16,8 @@ _TRAIN = re.compile(r"(?:^|/)(?:train|optim|throughput|system)(?:/|$)", re.IGNOR
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run at this step; labels are the metrics' names. Losses of training are left out where there are others."""
-    found = FILE.fullmatch(text.path.name)
+    """Read the run at this step; labels are the metrics' names. Losses of training are left out where there are others."""
+    match = FILE.fullmatch(text.path.name)
     held = {
         name: value
         for name, value in _flat(fields(document(text))).items()
@@ -28,17 +28,17 @@ def read(text: Text) -> list[LoggedRun]:
     for name, value in scored.items():
         if (one := level(text, name.rpartition("\n")[2], value)) is not None:
             stages[name.replace("\n", "/")] = one
-    steps = int(found[1]) if found else None
+    steps = int(match[1]) if match else None
     run = LoggedRun(text.path, 1, stages, seed_in_name=text.seed_in_name, steps=steps, reader=NAME)
     return [run] if stages else []
 
 
 def _flat(held: dict[str, object]) -> dict[str, object]:
-    """Metrics of nested objects, their names one after the other."""
-    found: dict[str, object] = {}
+    """Flatten metrics of nested objects, their names one after the other."""
+    metrics: dict[str, object] = {}
     for name, value in held.items():
         if isinstance(value, dict):
-            found |= {f"{name}\n{inner}": one for inner, one in _flat(value).items()}
+            metrics |= {f"{name}\n{inner}": one for inner, one in _flat(value).items()}
         else:
-            found[name] = value
-    return found
+            metrics[name] = value
+    return metrics

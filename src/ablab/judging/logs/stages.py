@@ -22,7 +22,7 @@ STAGES = (*(name for name, _ in _WORDS), VAL)
 
 
 def stage_of(label: str) -> str:
-    """One of STAGES, or the label itself where no word of theirs stands in it."""
+    """Return one of STAGES, or the label itself where it has no word of theirs."""
     low = label.lower()
     if re.search(r"diagnostic", low) and re.search(r"(?<!pre.)(?<!pre)quantized", low):
         low = low.replace("diagnostic", "")  # `diagnostic quantized` is what `quantized` is elsewhere
@@ -30,17 +30,17 @@ def stage_of(label: str) -> str:
 
 
 def labels(run: LoggedRun) -> dict[str, str]:
-    """Stage -> the label that speaks for it: of several the one with the most digits, of equal ones the last.
+    """Map a stage to the label that speaks for it: of several the one with the most digits, of equal ones the last.
 
     A label that repeats the score of a stage after its own is left out, where the stage has another: some scripts print
     the sliding score once more as `final_int8_zlib_roundtrip_exact`.
     """
-    found: dict[str, str] = {}
+    by_stage: dict[str, str] = {}
     for label in _without_repeats(run):
         stage = stage_of(label)
-        if stage not in found or run.stages[label].digits >= run.stages[found[stage]].digits:
-            found[stage] = label
-    return found
+        if stage not in by_stage or run.stages[label].digits >= run.stages[by_stage[stage]].digits:
+            by_stage[stage] = label
+    return by_stage
 
 
 def _without_repeats(run: LoggedRun) -> list[str]:
@@ -55,7 +55,7 @@ def _without_repeats(run: LoggedRun) -> list[str]:
 
 
 def _others(run: LoggedRun, label: str) -> bool:
-    """Whether another label of the same stage has another score."""
+    """Tell whether another label of the same stage has another score."""
     return any(
         stage_of(one) == stage_of(label) and _numbers(level) != _numbers(run.stages[label])
         for one, level in run.stages.items()

@@ -24,7 +24,7 @@ LONE = "a submission's number: it may be the mean of runs, or one of them"
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """A run for every seed that has numbers of its own, else for every named experiment, else one for the whole file."""
+    """Read a run for every seed that has numbers of its own, else for every named experiment, else one for the whole file."""
     claim = fields(document(text))
     by_seed = [run for name, inner in claim.items() if _BY_SEED.fullmatch(name) for run in _each(text, name, inner)]
     named = [run for name, inner in claim.items() if _BY_NAME.fullmatch(name) for run in _named(text, fields(inner))]
@@ -34,19 +34,19 @@ def read(text: Text) -> list[LoggedRun]:
 
 def _each(text: Text, outer: str, inner: object) -> list[LoggedRun]:
     start = max(0, text.whole.find(f'"{outer}"'))
-    found = []
+    runs = []
     for name, entry in _entries(inner):
         told = fields(entry) if isinstance(entry, dict) else {_metric(outer): entry}
         start = max(start, place_of(text, name, start)) if name else start
         own = whole(told.get("seed"))
         seed = count(re.sub(r"(?i)^seed[-_ ]?", "", name)) if own is None else own
         if seed is not None and (run := _run(text, told, text.line_at(start), seed)):
-            found.append(run)
-    return found
+            runs.append(run)
+    return runs
 
 
 def _entries(inner: object) -> list[tuple[str, object]]:
-    """(name, entry); entries of a list have no name, and count only where they tell their seed."""
+    """List (name, entry); entries of a list have no name, and count only where they tell their seed."""
     return (
         [("", one) for one in inner if isinstance(one, dict)]
         if isinstance(inner, list)
@@ -55,7 +55,7 @@ def _entries(inner: object) -> list[tuple[str, object]]:
 
 
 def _metric(outer: str) -> str:
-    """What numbers that stand bare under a seed are; "" for sizes and times, which stand under such names, too."""
+    """Name the metric of bare numbers under a seed; "" for sizes and times, which are under such names, too."""
     if outer in ("seed_results", "per_seed", "per_seed_results", "results"):
         return "val_bpb"
     fits = re.search(r"bpb|loss", outer) and not re.search(r"std|mean|delta|gap|gain|train", outer)

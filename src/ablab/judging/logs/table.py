@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The runs of every table of the file."""
+    """Read the runs of every table of the file."""
     suffix = PurePath(text.path.name).suffix.lower()
     rows = {".md": _markdown, ".markdown": _markdown, ".jsonl": _json_lines, ".ndjson": _json_lines}.get(
         suffix, _separated
@@ -64,7 +64,7 @@ def _runs(text: Text, rows: list[Row]) -> Iterator[LoggedRun]:
     heads = list(dict.fromkeys(head for row in rows[:100] for head in row.cells))
     arm = next((head for name in _ARM for head in heads if _word(head) == name), None)
     seed = next((head for head in heads if _SEED.fullmatch(_word(head).replace("_", " "))), None)
-    by_seed = {head: found[1] for head in heads if (found := _SEED_COLUMN.fullmatch(_plain(head)))}
+    by_seed = {head: match[1] for head in heads if (match := _SEED_COLUMN.fullmatch(_plain(head)))}
     metrics = [head for head in heads if head not in (arm, seed) and _metric(head)]
     if by_seed and not metrics:
         yield from _wide(text, rows, by_seed, arm or heads[0])
@@ -89,12 +89,8 @@ def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[
     rest = {
         head: cell for head, cell in cells.items() if head not in (arm, seed, *metrics) and not _NO_FACT.search(head)
     }
-    size = next(
-        (found for head, cell in rest.items() if _BYTES.fullmatch(_word(head)) and (found := _leading(cell))), None
-    )
-    steps = next(
-        (found for head, cell in rest.items() if _STEPS.fullmatch(_plain(head)) and (found := _leading(cell))), None
-    )
+    size = next((n for head, cell in rest.items() if _BYTES.fullmatch(_word(head)) and (n := _leading(cell))), None)
+    steps = next((n for head, cell in rest.items() if _STEPS.fullmatch(_plain(head)) and (n := _leading(cell))), None)
     facts = {head: cell for head, cell in rest.items() if cell and is_setting(_word(head), cell) and _short(head, cell)}
     name = cells.get(arm) if arm else None
     named = None if number is not None else seed_in(name or "") if arm else text.seed_in_name
@@ -133,12 +129,12 @@ def _short(head: str, cell: str) -> bool:
 
 
 def _leading(cell: str) -> int | None:
-    found = re.match(r"[\d,]+", cell)
-    return count(found[0]) if found else None
+    match = re.match(r"[\d,]+", cell)
+    return count(match[0]) if match else None
 
 
 def _plain(cell: str) -> str:
-    """A cell without Markdown's signs."""
+    """Strip a cell of Markdown's signs."""
     return cell.strip().replace("**", "").strip("`_* \t")
 
 
@@ -174,13 +170,13 @@ def _json_lines(text: Text) -> Iterator[list[Row]]:
         if not line.strip():
             continue
         try:
-            found = loads(line)
+            row = loads(line)
         except ValueError as error:
             text.odd(place, f"is no JSON ({error})")
             continue
-        if isinstance(found, dict):
+        if isinstance(row, dict):
             rows.append(
-                Row(place, {head: _printed(one) for head, one in found.items() if not isinstance(one, list | dict)})
+                Row(place, {head: _printed(one) for head, one in row.items() if not isinstance(one, list | dict)})
             )
     yield rows
 

@@ -49,7 +49,7 @@ class Scalar(NamedTuple):
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run: the last value of every held-out scalar, else of the losses of training. Lines are records, from 1."""
+    """Read the run: the last value of every held-out scalar, else of the losses of training. Lines are records, from 1."""
     last: dict[str, tuple[int, Scalar]] = {}
     walls: list[float] = []
     for place, record in enumerate(_records(text.data), 1):
@@ -72,7 +72,7 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def _printed(value: float) -> str:
-    """The shortest text of a float of 32 bits: it has no more digits than were logged."""
+    """Write the shortest text of a float of 32 bits: it has no more digits than were logged."""
     with np.errstate(over="ignore"):
         return str(np.float32(value))
 
@@ -104,21 +104,21 @@ def _scalars(event: bytes) -> Iterator[Scalar]:
 
 
 def _value(message: bytes) -> tuple[str, float] | None:
-    tag, found = None, None
+    tag, decoded = None, None
     for number, value in _fields(message):
         if not isinstance(value, bytes):
             continue
         if number == _TAG:
             tag = value.decode("utf-8", "replace")
         elif number == _SIMPLE and len(value) == 4:
-            found = struct.unpack("<f", value)[0]
+            decoded = struct.unpack("<f", value)[0]
         elif number == _TENSOR:
-            found = _tensor(value)
-    return (tag, found) if tag and len(tag) <= 200 and isinstance(found, float) else None
+            decoded = _tensor(value)
+    return (tag, decoded) if tag and len(tag) <= 200 and isinstance(decoded, float) else None
 
 
 def _tensor(message: bytes) -> float | None:
-    """The number of a tensor that holds one."""
+    """Read the number of a tensor that holds one."""
     dtype, raw = 0, b""
     for number, value in _fields(message):
         if number == _DTYPE and isinstance(value, int):
@@ -130,7 +130,7 @@ def _tensor(message: bytes) -> float | None:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of a message's fields: varints as numbers, else bytes; it ends where the message makes no sense."""
+    """Yield (number, value) of a message's fields: varints as numbers, else bytes; it ends where the message makes no sense."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -151,7 +151,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """(number, where it ends); an end behind the message's where it is cut off."""
+    """Read (number, where it ends); an end behind the message's where it is cut off."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):

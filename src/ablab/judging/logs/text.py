@@ -41,7 +41,7 @@ class Text:
         return b"\0" not in self.data[:4096]
 
     def lines(self, longest: int = LONGEST) -> Iterator[tuple[int, str]]:
-        """(1-based number, line). What a program wrote over is gone; longer ones than `longest` are skipped."""
+        """Yield (1-based number, line). What a program wrote over is gone; longer ones than `longest` are skipped."""
         for number, line in enumerate(self.whole.split("\n"), 1):
             if "\r" in line:
                 line = line.rstrip("\r").rpartition("\r")[2]
@@ -49,7 +49,7 @@ class Text:
                 yield number, line
 
     def line_at(self, place: int) -> int:
-        """The 1-based line of a character of `whole`."""
+        """Return the 1-based line of a character of `whole`."""
         if not self._ends:
             self._ends = list(itertools.accumulate(len(line) + 1 for line in self.whole.split("\n")))
         return bisect.bisect_right(self._ends, place) + 1
@@ -66,17 +66,17 @@ class Text:
 
 
 def seed_in(name: str) -> int | None:
-    """The seed that a name gives; None where it gives none."""
-    found = _SEED.search(name)
-    return int(found[1] or found[2]) if found else None
+    """Read the seed that a name gives; None where it gives none."""
+    match = _SEED.search(name)
+    return int(match[1] or match[2]) if match else None
 
 
 def opened_text(path: Path) -> Text:
-    """The file at `path`. OSError as `ablab.core.opened.read_whole`, and for more than MOST bytes."""
+    """Open the file at `path`. OSError as `ablab.core.opened.read_whole`, and for more than MOST bytes."""
     return Text(path, read_whole(path, MOST))
 
 
 def decimals(number: str) -> int:
-    """Digits behind the point: 4 of `1.0820`, 10 of `1.082E-06`."""
+    """Count digits behind the point: 4 of `1.0820`, 10 of `1.082E-06`."""
     mantissa, _, exponent = number.lower().partition("e")
     return max(0, len(mantissa.partition(".")[2]) - (int(exponent) if exponent else 0))

@@ -19,7 +19,7 @@ _COMMENT = re.compile(r"# ([A-Za-z_]\w{0,40}): (.{1,200})")
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run: its last validation, else the last loss of its training."""
+    """Read the run: its last validation, else the last loss of its training."""
     run, pairs, last = Building(1), False, None
     for place, line in text.lines():
         line = _COLOUR.sub("", line) if "\x1b" in line else line
@@ -28,14 +28,14 @@ def read(text: Text) -> list[LoggedRun]:
             if (told := _COMMENT.fullmatch(line.rstrip())) is not None:
                 run.facts[told[1]] = told[2]
             continue
-        found = _PAIR.fullmatch(line) if pairs else _LINE.search(line) if "step:" in line else None
-        if found is None:
+        match = _PAIR.fullmatch(line) if pairs else _LINE.search(line) if "step:" in line else None
+        if match is None:
             continue
-        run.counts["steps"] = int(found["step"])
-        if not pairs and found["valid"]:
-            run.score(text, VAL, place, found["loss"], None)
+        run.counts["steps"] = int(match["step"])
+        if not pairs and match["valid"]:
+            run.score(text, VAL, place, match["loss"], None)
         else:
-            last = (place, found["loss"])
+            last = (place, match["loss"])
     if not run.stages and last is not None:
         run.score(text, "loss", last[0], last[1], None)
         run.notes.append(TRAINED)

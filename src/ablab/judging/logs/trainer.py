@@ -16,19 +16,19 @@ _FACTS = ("train_batch_size", "max_steps", "num_train_epochs")
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run; its labels are the keys of the last evaluation, or `loss` of training where nothing was evaluated."""
+    """Read the run; its labels are the keys of the last evaluation, or `loss` of training where nothing was evaluated."""
     state = fields(document(text))
     history = [fields(one) for one in items(state.get("log_history"))]
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for entry in history:
         evaluated = {key: one for key, one in entry.items() if key.startswith("eval_") and not _COST.fullmatch(key)}
-        found |= evaluated
+        values |= evaluated
     notes: list[str] = []
-    if not found:
+    if not values:
         trained = [one for entry in history if (one := entry.get("loss")) is not None]
-        found, notes = ({"loss": trained[-1]}, [TRAINED]) if trained else ({}, [])
+        values, notes = ({"loss": trained[-1]}, [TRAINED]) if trained else ({}, [])
     stages: dict[str, Level] = {}
-    for name, value in found.items():
+    for name, value in values.items():
         if (told := level(text, name, value, _last(text, name))) is not None:
             stages[name] = told
     if not stages:

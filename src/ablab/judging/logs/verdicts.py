@@ -15,11 +15,11 @@ _UNIT = {"bits_per_byte": "bpb", "nats_per_token": "nats"}
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The runs that ended with a score; facts are what an arm changes against the baseline."""
+    """Read the runs that ended with a score; facts are what an arm changes against the baseline."""
     answer = fields(document(text))
     unit = _UNIT.get(str(answer.get("metric")), "value")
     changes = {str(fields(arm).get("name")): _changes(fields(arm)) for arm in items(answer.get("arms"))}
-    start, found = max(0, text.whole.find('"runs"')), []
+    start, runs = max(0, text.whole.find('"runs"')), []
     for one in items(answer.get("runs")):
         run = fields(one)
         arm, seed = run.get("arm"), whole(run.get("seed"))
@@ -33,10 +33,10 @@ def read(text: Text) -> list[LoggedRun]:
         if isinstance(arm, str) and stages:
             status = run.get("status")
             notes = [] if status == "done" else [f"its status is {str(status)[:40]}"]
-            found.append(LoggedRun(text.path, line, stages, None, seed, tokens=whole(run.get("tokens")), notes=notes,
+            runs.append(LoggedRun(text.path, line, stages, None, seed, tokens=whole(run.get("tokens")), notes=notes,
                                    seconds=seconds(run.get("seconds")), facts=changes.get(arm, {}), arm=arm,
                                    complete=status == "done", reader=NAME))  # fmt: skip
-    return found
+    return runs
 
 
 def _changes(arm: dict[str, object]) -> dict[str, str]:

@@ -22,7 +22,7 @@ _BAND = re.compile(r".*__(?:MIN|MAX)")
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run of a history: the last number of every column that is held out, else that of the losses of training."""
+    """Read the run of a history: the last number of every held-out column, else that of the losses of training."""
     heads, rows = _rows(text)
     if "_step" not in heads:
         return []
@@ -44,10 +44,10 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def read_chart(text: Text) -> list[LoggedRun]:
-    """The runs of a chart: the last number of every column `RUN - METRIC`; its smallest and largest are no runs."""
+    """Read the runs of a chart: the last number of every column `RUN - METRIC`; its smallest and largest are no runs."""
     heads, rows = _rows(text)
     last = _last(heads, rows)
-    found = []
+    runs = []
     for head in heads[1:]:
         run, dash, metric = head.rpartition(" - ")
         if not dash or not metric.strip() or _BAND.fullmatch(head) or head not in last:
@@ -55,9 +55,9 @@ def read_chart(text: Text) -> list[LoggedRun]:
         line, cell = last[head]
         if (level := named_level(text, line, metric.strip(), cell)) is not None:
             steps = next((count(row[0]) for place, row in rows if place == line and row), None)
-            found.append(LoggedRun(text.path, line, {metric.strip(): level}, seed_in_name=seed_in(run), steps=steps,
+            runs.append(LoggedRun(text.path, line, {metric.strip(): level}, seed_in_name=seed_in(run), steps=steps,
                                    arm=run.strip() or None, reader=CHART))  # fmt: skip
-    return found
+    return runs
 
 
 def _rows(text: Text) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -82,12 +82,12 @@ def _cells(text: Text) -> Iterator[tuple[int, list[str]]]:
 
 
 def _last(heads: list[str], rows: list[tuple[int, list[str]]]) -> dict[str, tuple[int, str]]:
-    """(line, cell) of the last number of every column: a history has empty cells where another metric was logged."""
-    found: dict[str, tuple[int, str]] = {}
+    """Return (line, cell) of the last number of every column: a history has empty cells where another metric was logged."""
+    last: dict[str, tuple[int, str]] = {}
     for place, cells in reversed(rows):
         for head, cell in zip(heads, cells):
-            if head not in found and _CELL.fullmatch(cell.strip()):
-                found[head] = (place, cell.strip())
-        if len(found) == len(heads):
+            if head not in last and _CELL.fullmatch(cell.strip()):
+                last[head] = (place, cell.strip())
+        if len(last) == len(heads):
             break
-    return found
+    return last
