@@ -40,8 +40,8 @@ RECORDS = ("done.json", "result.json", "scores.npz")
 class Forgetful(Look):
     """A look that remembers nothing."""
 
-    def once(self, path: Path, what: str, reader: Callable[[], Any]) -> Any:
-        return reader() if path.exists() else None
+    def once(self, path: str, what: str, reader: Callable[[Path], Any]) -> Any:
+        return reader(Path(path)) if Path(path).exists() else None
 
 
 def finished(folder: Path, runs: int) -> Plan:

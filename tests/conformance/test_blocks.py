@@ -120,9 +120,13 @@ def test_loops_run_by_the_spent_share_of_training_and_in_every_model_made_for_sc
     assert len(build(asked["model"], vocab_size=tiny.VOCAB, seed=0).order) == 5
 
 
+def flops(model: Any) -> float:
+    return flops_per_token(skeleton(model, vocab_size=tiny.VOCAB), model)
+
+
 def test_a_loop_costs_what_it_passes() -> None:
     def cost(**changed: Any) -> float:
-        return flops_per_token(tiny.model(layers="LGL", **changed), tiny.VOCAB)
+        return flops(tiny.model(layers="LGL", **changed))
 
     matrices = 32 * 32 * 2 + 2 * 16 * 32 + 2 * 32 * 128
     keys = {"L": sum(min(i + 1, 8) for i in range(32)) / 32, "G": sum(i + 1 for i in range(32)) / 32}
@@ -139,7 +143,7 @@ def test_a_mixture_costs_its_chosen_experts() -> None:
         return tiny.model(layers="L", kinds={"L": kind})
 
     expert, router = 2 * 32 * 32, 32
-    one, two, more = (flops_per_token(of(*sizes), tiny.VOCAB) for sizes in ((8, 1), (8, 2), (16, 2)))
+    one, two, more = (flops(of(*sizes)) for sizes in ((8, 1), (8, 2), (16, 2)))
     assert two - one == pytest.approx(6 * expert) and more - two == pytest.approx(6 * 8 * router)
     active = [active_parameters(skeleton(of(*sizes), vocab_size=tiny.VOCAB)) for sizes in ((8, 1), (8, 2), (16, 2))]
     assert active[1] - active[0] == expert and active[2] - active[1] == 8 * router

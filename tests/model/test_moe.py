@@ -21,7 +21,7 @@ from ablab.core.fault import Interrupted, InvalidStudy
 from ablab.core.rng import Draw
 from ablab.judging.judge import said_by_levers
 from ablab.model import mlps
-from ablab.model.decoder import build
+from ablab.model.decoder import build, skeleton
 from ablab.model.mlps.moe import Moe
 from ablab.model.parts import grouped
 from ablab.model.parts.activations import GATED, PLAIN
@@ -375,6 +375,7 @@ def test_check_says_what_the_parts_have_to_say_and_refuses_a_split() -> None:
         seeds=[0],
         runs={(name, 0): run for name in (*made, "baseline")},
         corpus=lambda _: corpus,
+        decoder=lambda name: skeleton(made.get(name, made["dense"]).settings["model"], vocab_size=corpus.vocab_size),
         where=SimpleNamespace(micro_rows=2),
     )
     assert said_by_levers(plan) == [

@@ -24,8 +24,8 @@ ARMS = made.STUDY + "\n[arm.narrow]\nmodel.d_model = 24\n"
 class Forgetful(Look):
     """A look that remembers nothing: every function asks the files anew."""
 
-    def once(self, path: Path, what: str, reader: Any) -> Any:
-        return reader() if path.exists() else None
+    def once(self, path: str, what: str, reader: Any) -> Any:
+        return reader(Path(path)) if Path(path).exists() else None
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_ends_during_a_look_belongs_to_the_next(plan: Plan) -> None:
     record = done.read_bytes()
     done.unlink()
     look = plan.look()
-    assert look.store.trained(late.train_key) is None and look.store.since(done) is None
+    assert look.store.trained(late.train_key) is None and look.store.since(str(done)) is None
     done.write_bytes(record)
     assert [(run.arm, run.seed) for run in collect.wanted(look)] == [("wide", 2)], "still the state of its beginning"
     assert collect.wanted(plan) == []

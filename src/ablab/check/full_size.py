@@ -9,7 +9,7 @@ from ablab.core.slot import value_or_none
 from ablab.runs.plan import Plan
 
 if TYPE_CHECKING:
-    from ablab.model.decoder import Decoder
+    pass
 
 
 def check(plan: Plan) -> None:
@@ -27,7 +27,7 @@ def splits(plan: Plan) -> list[Fault]:
     for name, arm in plan.study.with_baseline.items():
         rows = arm.settings["budget"]["batch_tokens"] // arm.settings["model"]["seq_len"]
         place = f"{plan.study.path.name}: {name}: model"
-        faults.append(split_fault(_decoder(plan, name), rows, plan.where.micro_rows, place))
+        faults.append(split_fault(plan.decoder(name), rows, plan.where.micro_rows, place))
     return [fault for fault in faults if fault is not None]
 
 
@@ -37,7 +37,7 @@ def idle(plan: Plan) -> list[Fault]:
 
     found: dict[str, Fault] = {}
     for name, arm in plan.study.with_baseline.items():
-        weights = dict(_decoder(plan, name).named_parameters())
+        weights = dict(plan.decoder(name).named_parameters())
         for stage, chosen in arm.settings["stage"].items():
             small = value_or_none(chosen["compress"], "small", int)
             if chosen["after"] is not None or small is None or matrices(weights, small):
@@ -55,7 +55,7 @@ def unfit(plan: Plan) -> list[Fault]:
 
     found: dict[tuple[str, str], Fault] = {}
     for name, arm in plan.study.with_baseline.items():
-        corpus, model = plan.corpus(plan.runs[name, plan.seeds[0]]), _decoder(plan, name)
+        corpus, model = plan.corpus(plan.runs[name, plan.seeds[0]]), plan.decoder(name)
         for stage, chosen in arm.settings["stage"].items():
             try:
                 evaluators.slot.build(chosen["evaluate"]).fit(arm.settings, corpus, model)
@@ -64,10 +64,3 @@ def unfit(plan: Plan) -> list[Fault]:
                 place = f"{plan.study.path.name}: {name}: stage.{stage}.evaluate"
                 found.setdefault((stage, str(error)), Fault(place, fault, cure))
     return list(found.values())
-
-
-def _decoder(plan: Plan, name: str) -> Decoder:
-    from ablab.model.decoder import skeleton
-
-    vocab_size = plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size
-    return skeleton(plan.study.with_baseline[name].settings["model"], vocab_size=vocab_size)

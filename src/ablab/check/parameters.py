@@ -37,11 +37,10 @@ def of(plan: Plan, name: str) -> list[Parameters]:
     Names that differ by numbers alone share a line, with `*` for the number, where all else is equal too; one alone keeps its
     number.
     """
-    from ablab.model.decoder import skeleton
     from ablab.training import optimizers
 
     run = plan.runs[name, plan.seeds[0]]
-    decoder = skeleton(run.settings["model"], vocab_size=plan.corpus(run).vocab_size)
+    decoder = plan.decoder(name)
     parameters = dict(decoder.named_parameters())
     optimizer = optimizers.slot.build(run.settings["train"]["optimizer"])
     lines: dict[tuple[object, ...], Parameters] = {}

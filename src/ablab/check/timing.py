@@ -28,7 +28,7 @@ from ablab.core.slot import Choice, value_or_none
 from ablab.data import Corpus, ValidRows
 from ablab.data.corpus.corpus import Valid
 from ablab.judging import price
-from ablab.model.decoder import Decoder, build, skeleton
+from ablab.model.decoder import Decoder, build
 from ablab.model.size import parameters
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan, Run
@@ -82,7 +82,7 @@ def study(plan: Plan) -> dict[str, Speed]:
     on_gpu = torch.device(plan.where.device).type != "cpu"
     for arm in plan.study.with_baseline:
         run = plan.runs[arm, plan.seeds[0]]
-        if not on_gpu and _size(plan, run) > TIMED_PARAMETERS:
+        if not on_gpu and parameters(plan.decoder(arm))["total"] > TIMED_PARAMETERS:
             continue
         trained, recipes = price.recipes(plan, arm)
         missing = price.unknown(plan, arm, [trained, *recipes.values()])
@@ -114,17 +114,12 @@ def _together(plan: Plan, names: list[str]) -> list[list[str]]:
     """Arms that are held in memory at once; on a GPU each alone, because what it holds there is measured."""
     groups, held = list[list[str]](), 0
     for name in names:
-        held += (size := _size(plan, plan.runs[name, plan.seeds[0]]))
+        held += (size := parameters(plan.decoder(name))["total"])
         if not groups or held > TIMED_PARAMETERS or torch.device(plan.where.device).type != "cpu":
             groups.append([])
             held = size
         groups[-1].append(name)
     return groups
-
-
-def _size(plan: Plan, run: Run) -> int:
-    size: int = parameters(skeleton(run.settings["model"], vocab_size=plan.corpus(run).vocab_size))["total"]
-    return size
 
 
 @contextlib.contextmanager

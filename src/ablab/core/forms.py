@@ -7,85 +7,145 @@ A form is a type as annotations write it: `float` takes whole numbers too, no nu
 
 from __future__ import annotations
 
-import functools
 import types
 import typing
+from collections.abc import Callable
 from typing import TypeGuard, TypeVar
 
 T = TypeVar("T")
 SHOWN = 40  # characters of a value that an error shows
 NAMES = {types.NoneType: "null", int: "a whole number", float: "a number", str: "a text", bool: "true or false",
          list: "a list", dict: "an object"}  # fmt: skip
+# What of a value does not fit: the parts of its place, the innermost first; what is said before the place, and behind it.
+Misfit = tuple[list[str], str, str]
+Check = Callable[[object], Misfit | None]
+_CHECKS: dict[object, Check] = {}
 
 
 def fits(value: object, form: type[T]) -> TypeGuard[T]:
     """Tell whether all of `value` fits."""
-    return not misfit(value, form)
+    return _check(form)(value) is None
 
 
 def misfit(value: object, form: object, place: str = "") -> str:
-    """Say what of `value` does not fit, for a sentence that begins with the file: `holds ...`; "" where all of it fits."""
-    if form is object:
+    """Say what of `value` does not fit, for a sentence that begins with the file: `holds ...`; "" where all of it fits.
+
+    place: where in the file `value` stands.
+    """
+    found = _check(form)(value)
+    if found is None:
         return ""
+    parts, before, after = found
+    return before + ("".join([place, *reversed(parts)]).removeprefix(".") or "its content") + after
+
+
+def _check(form: object) -> Check:
+    """Return what holds a value against a form, made once: judging holds thousands of records against few forms."""
+    if form not in _CHECKS:
+        _CHECKS[form] = _made(form)
+    return _CHECKS[form]
+
+
+def _made(form: object) -> Check:
+    if form is object:
+        return lambda value: None
     if isinstance(form, types.UnionType):
-        options = typing.get_args(form)
-        return _said(value, options, place) if all(misfit(value, one) for one in options) else ""
-    kind = _kind(form)
-    if kind is list and isinstance(value, list):
-        [inside] = typing.get_args(form)
-        return next((said for i, one in enumerate(value) if (said := misfit(one, inside, f"{place}[{i}]"))), "")
-    if kind is dict and isinstance(value, dict):
-        if isinstance(form, type) and typing.is_typeddict(form):
-            return _fields_misfit(value, form, place)
-        _, inside = typing.get_args(form)
-        return next((said for name in value if (said := misfit(value[name], inside, _below(place, name)))), "")
-    if kind in (list, dict):
-        return _said(value, (form,), place)
-    numbers: tuple[type, ...] = (int, float) if kind is float else (kind,)
-    fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
-    return "" if fits else _said(value, (form,), place)
+        return _any(typing.get_args(form))
+    if isinstance(form, type) and typing.is_typeddict(form):
+        return _fields(form)
+    if (kind := typing.get_origin(form)) in (list, dict):
+        return _items(form) if kind is list else _values(form)
+    assert isinstance(form, type), form
+    return _plain(form)
 
 
-def _fields_misfit(value: dict[str, object], form: type, place: str) -> str:
-    for name, (inside, needed) in _fields(form).items():
-        if name in value:
-            said = misfit(value[name], inside, _below(place, name))
-        else:
-            said = f"does not hold {_below(place, name)}" if needed else ""
-        if said:
-            return said
-    return ""
+def _any(options: tuple[object, ...]) -> Check:
+    checks = [_check(one) for one in options]
+
+    def check(value: object) -> Misfit | None:
+        for one in checks:
+            if one(value) is None:
+                return None
+        return _said(value, options)
+
+    return check
 
 
-@functools.cache
-def _fields(form: type) -> dict[str, tuple[object, bool]]:
-    """Return for every key of a TypedDict its type, and whether it must be there."""
+def _plain(form: type) -> Check:
+    numbers = (int, float) if form is float else form
+
+    def check(value: object) -> Misfit | None:
+        fits = isinstance(value, numbers) and (form is bool or not isinstance(value, bool))
+        return None if fits else _said(value, (form,))
+
+    return check
+
+
+def _items(form: object) -> Check:
+    inside = _check(typing.get_args(form)[0])
+
+    def check(value: object) -> Misfit | None:
+        if not isinstance(value, list):
+            return _said(value, (form,))
+        for i, one in enumerate(value):
+            if (found := inside(one)) is not None:
+                found[0].append(f"[{i}]")
+                return found
+        return None
+
+    return check
+
+
+def _values(form: object) -> Check:
+    inside = _check(typing.get_args(form)[1])
+
+    def check(value: object) -> Misfit | None:
+        if not isinstance(value, dict):
+            return _said(value, (form,))
+        for name, one in value.items():
+            if (found := inside(one)) is not None:
+                found[0].append(_key(name))
+                return found
+        return None
+
+    return check
+
+
+def _fields(form: type) -> Check:
     needed: frozenset[str] = vars(form)["__required_keys__"]
     hints = typing.get_type_hints(form, include_extras=True).items()
     optional = {name for name, hint in hints if typing.get_origin(hint) is typing.NotRequired}
-    return {
-        name: (typing.get_args(hint)[0] if name in optional else hint, name in needed - optional)
+    fields = [
+        (name, _check(typing.get_args(hint)[0] if name in optional else hint), name in needed - optional)
         for name, hint in hints
-    }
+    ]
+
+    def check(value: object) -> Misfit | None:
+        if not isinstance(value, dict):
+            return _said(value, (form,))
+        for name, inside, must in fields:
+            if name in value:
+                found = inside(value[name])
+            else:
+                found = ([], "does not hold ", "") if must else None
+            if found is not None:
+                found[0].append(_key(name))
+                return found
+        return None
+
+    return check
 
 
-def _kind(form: object) -> type:
-    """Return the plain type that values of a form are of."""
-    plain = dict if typing.is_typeddict(form) else typing.get_origin(form) or form
-    assert isinstance(plain, type), form
-    return plain
+def _key(name: str) -> str:
+    return f".{name if name.isidentifier() else ascii(name[:SHOWN])}"
 
 
-def _below(place: str, name: str) -> str:
-    shown = name if name.isidentifier() else ascii(name[:SHOWN])
-    return f"{place}.{shown}" if place else shown
-
-
-def _said(value: object, wanted: tuple[object, ...], place: str) -> str:
+def _said(value: object, wanted: tuple[object, ...]) -> Misfit:
     shown = (
         type(value).__name__
         if isinstance(value, dict | list)
         else ascii(value[:SHOWN] if isinstance(value, str) else value)
     )
-    names = " or ".join(NAMES[_kind(form)] for form in wanted)
-    return f"holds {shown} for {place or 'its content'}, where {names} belongs"
+    kinds = (dict if typing.is_typeddict(form) else typing.get_origin(form) or form for form in wanted)
+    names = " or ".join(NAMES[kind] for kind in kinds if isinstance(kind, type))
+    return [], f"holds {shown} for ", f", where {names} belongs"

@@ -37,20 +37,16 @@ def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
     cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
     """
     from ablab.model.cache import cache_size
-    from ablab.model.decoder import skeleton
     from ablab.model.size import active_parameters, flops_per_token, parameters
 
-    first = plan.runs[name, plan.seeds[0]]
-    vocab = plan.corpus(first).vocab_size
-    model = first.settings["model"]
-    decoder, precision = skeleton(model, vocab_size=vocab), plan.where.precision
+    model, precision, decoder = plan.study.arm(name).settings["model"], plan.where.precision, plan.decoder(name)
     sizes, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]
     return {
         "parameters": sizes["total"],
         "active_parameters": active_parameters(decoder),
         "body_parameters": sizes["body"],
         "embedding_parameters": sizes["embedding"],
-        "flops_per_token": flops_per_token(model, vocab),
+        "flops_per_token": flops_per_token(decoder, model),
         "cache_bytes_per_token": cache_size(decoder, 1, itemsize=itemsize)["bytes"],
         "cache_bytes_at_seq_len": cache_size(decoder, length, itemsize=itemsize)["bytes"],
         "cache_precision": precision,
@@ -254,10 +250,9 @@ def margins(plan: Plan, name: str) -> dict[str, Margin]:
 def _measured(plan: Plan, name: str, what: str) -> float | None:
     first = plan.runs[name, plan.seeds[0]]
     if what == "parameters":
-        from ablab.model.decoder import skeleton
         from ablab.model.size import parameters
 
-        return parameters(skeleton(first.settings["model"], vocab_size=plan.corpus(first).vocab_size))["total"]
+        return parameters(plan.decoder(name))["total"]
     if what == "seconds":
         done = [plan.store.trained(plan.runs[name, s].train_key) for s in plan.seeds]
         return median([d["seconds"] for d in done if d and d["status"] == "done"])
@@ -280,12 +275,12 @@ def _compresses(chosen: StageSettings) -> bool:
     return bool(chosen["compress"]["name"] != "keep" or chosen["codec"]["name"] != "raw")
 
 
-def over_limits(plan: Plan, name: str) -> str:
-    """By how much an arm is beyond the study's limits, in words; empty where it is within all of them."""
+def over_limits(plan: Plan, name: str, held: Mapping[str, Margin] | None = None) -> str:
+    """By how much an arm is beyond the study's limits, in words; empty where it is within all of them. held: its `margins`."""
     return "; ".join(
         f"{LIMITS[what]} {_exact(row['value'])} is {_exact(-row['margin'])} over the limit of {_exact(row['limit'])}"
         + (_between(plan, name) if what == "seconds" else "")
-        for what, row in margins(plan, name).items()
+        for what, row in (margins(plan, name) if held is None else held).items()
         if row["margin"] < 0
     )
 

@@ -96,9 +96,9 @@ def _pairs(entry: Contrast) -> list[tuple[Sequence[str], Sequence[str]]]:
 
 def _since(plan: Plan, keys: Sequence[str], weights: Sequence[str]) -> float | None:
     """Since when anything is known of a pair: both scores, or both trainings, whose validations were seen; else None."""
-    sets = [[plan.store.score(key) / "result.json" for key in keys]]
+    sets = [[f"{plan.store.root}/score/{key}/result.json" for key in keys]]
     if len(set(weights)) == 2:
-        sets.append([plan.store.train(key) / "done.json" for key in weights])
+        sets.append([f"{plan.store.root}/train/{key}/done.json" for key in weights])
     each = [[plan.store.since(file) for file in files] for files in sets]
     return min((max(t for t in times if t is not None) for times in each if None not in times), default=None)
 

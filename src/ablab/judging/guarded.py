@@ -46,8 +46,8 @@ def changed(plan: Plan) -> tuple[list[str], dict[str, End]]:
         done = plan.store.trained(key)
         if done is not None and (kept := done.get("metrics")):  # of runs of before there were chains nothing is known
             metrics, last = plan.store.train(key) / "metrics.jsonl", str(kept["chain"])
-            look = functools.partial(_looked, metrics, aside=WALL, end=last)
-            found += (plan.store.once(metrics, f"chain to {last}", look) or look())[0]
+            look = functools.partial(_looked, aside=WALL, end=last)
+            found += (plan.store.once(str(metrics), f"chain to {last}", look) or look(metrics))[0]
     return found, ends
 
 

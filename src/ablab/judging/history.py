@@ -53,19 +53,13 @@ def contrast(plan: Plan, name: str, stage: str, *, turned: bool = False) -> str:
     return key_of(pair[::-1] if turned else pair)
 
 
-def decision_key(plan: Plan) -> str:
-    """Of everything that the study asks, its name aside."""
-    expected = {name: arm.expect for name, arm in plan.study.arms.items()}
-    return key_of({**plan.study.canonical(), "name": None, "expect": expected})
-
-
 def rows(plan: Plan) -> list[Row]:
     """Every decision on record in this store, oldest first; the study's own stands last where it is not yet recorded.
 
     `firsts` of a row: arm -> what was left of it when its pairs first had results.
     """
     found = _recorded(plan)
-    if not any(row["decision_key"] == decision_key(plan) for row in found):
+    if not any(row["decision_key"] == plan.study.decision_key for row in found):
         found = [*found, {**declared(plan, found), "firsts": {}}]
     at = own(plan, found)
     for j, name in firsts.fresh(plan, found, at):
@@ -77,7 +71,7 @@ def rows(plan: Plan) -> list[Row]:
 
 def recorded(plan: Plan) -> Row | None:
     """The study's own decision as it is on record; None before it is."""
-    return next((row for row in _recorded(plan) if row["decision_key"] == decision_key(plan)), None)
+    return next((row for row in _recorded(plan) if row["decision_key"] == plan.study.decision_key), None)
 
 
 def _recorded(plan: Plan) -> list[Row]:
@@ -97,13 +91,13 @@ def _recorded(plan: Plan) -> list[Row]:
 
 def own(plan: Plan, found: Sequence[Row]) -> int:
     """The place of the study's own decision."""
-    mine = decision_key(plan)
+    mine = plan.study.decision_key
     return next(i for i, row in enumerate(found) if row["decision_key"] == mine)
 
 
 def record(plan: Plan) -> list[Row]:
     """Put the study's decision on record, once, and what is left of every arm that has results; every decision on record."""
-    mine, shelf = decision_key(plan), plan.store.root / "decisions.jsonl"
+    mine, shelf = plan.study.decision_key, plan.store.root / "decisions.jsonl"
     copy = plan.directory / "decisions.jsonl"
     found = rows(plan)
     row = found[own(plan, found)]
@@ -117,7 +111,7 @@ def record(plan: Plan) -> list[Row]:
 def begin(plan: Plan) -> None:
     """Put the decision on record before its runs, and that they begin now."""
     record(plan)
-    firsts.begin(plan, decision_key(plan))
+    firsts.begin(plan, plan.study.decision_key)
 
 
 def declared(plan: Plan, before: Sequence[Row]) -> Row:
@@ -134,7 +128,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
         "limits": {**study.limits},
         "groups": study.baseline.settings["data"]["groups"],
         "arms": list(study.arms),
-        "decision_key": decision_key(plan),
+        "decision_key": plan.study.decision_key,
         "runs": sorted({run.train_key for run in plan.runs.values()}),
         "ended": sum(entry["ended"] for entry in entries),
         "baseline": base,

@@ -155,7 +155,7 @@ def _declared(plan: Plan, name: str) -> Declared:
 def _paid(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int]) -> Paid:
     """What an arm costs, by itself and (over its pairs) beside its reference, and by how much it is over the limits."""
     name, on, timed = row["name"], row["on"], plan.study.baseline.settings["budget"]["tokens"] is None
-    beside, over = None, cost.over_limits(plan, name)
+    beside, over = None, cost.over_limits(plan, name, costs[name]["limits"])
     if on is not None:
         mine, theirs = (cost.spent(plan, arm, pairs) for arm in (name, on))
         stage = plan.study.decision["stage"]
@@ -317,12 +317,10 @@ def before_training(plan: Plan) -> list[str]:
 
 def said_by_levers(plan: Plan) -> list[str]:
     """What the parts of the models themselves have to say: their `notes`."""
-    from ablab.model.decoder import skeleton
-
     said: dict[str, list[str]] = {}
-    for name, arm in plan.study.with_baseline.items():
-        model = skeleton(arm.settings["model"], vocab_size=plan.corpus(plan.runs[name, plan.seeds[0]]).vocab_size)
-        for text in dict.fromkeys(text for part in model.parts().values() for text in part.notes()):
+    for name in plan.study.with_baseline:
+        parts = plan.decoder(name).parts().values()
+        for text in dict.fromkeys(text for part in parts for text in part.notes()):
             said.setdefault(text, []).append(name)
     return [f"{text} ({', '.join(names)})" for text, names in said.items()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablab.model.decoder import Decoder, skeleton
+from ablab.model.decoder import Decoder
 from ablab.records.settings import ModelSettings
 
 
@@ -22,14 +22,15 @@ def active_parameters(decoder: Decoder) -> int:
     return sum(round(p.numel() * owners[name].used) for name, p in decoder.named_parameters())
 
 
-def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
+def flops_per_token(decoder: Decoder, model: ModelSettings) -> float:
     """Count floating-point operations per trained token, forward and backward, attention counted by what its window shows.
+
+    model: the settings that the decoder is of.
 
     6 per weight of every matrix that a token meets and of the head (2 forward, 4 backward); attention 12 n_heads head_dim
     times the mean number of visible keys in a full row. A layer counts as often as it is met, loops weighed by the share
     of training in which they run. Norms, softmax and the optimizer are not counted.
     """
-    decoder = skeleton(model, vocab_size=vocab_size)
     owners, roles = decoder.owners(), decoder.roles()
     looped = 1.0 - decoder.loop_from
     met = [decoder.straight.count(i) * (1 - looped) + decoder.looped.count(i) * looped for i in decoder.straight]

@@ -23,7 +23,7 @@ def shareable(value: T, *, folder: Path | None = None, root: Path | None = None)
     tells two files of one name apart.
     """
     known = _known(folder, root)
-    texts = list(_texts(value))
+    texts = [text for text in _texts(value) if "/" in text]
     whole = {text for text in texts if _is_path(text)}
     whole |= {path for text in texts if not _is_path(text) for path in IN_TEXT.findall(_named(text, known))}
     shown = _shortest({path for path in whole if _named(path, known) == path})
@@ -86,15 +86,15 @@ def _shortest(paths: set[str]) -> dict[str, str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(key)
-            yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
 
 
 def _mapped(value: object, do: Callable[[str], str]) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ablab.model.decoder import skeleton
 from ablab.model.size import parameters
 from ablab.runs.plan import Plan
 from ablab.runtime import machine
@@ -18,7 +17,5 @@ def default_jobs(plan: Plan) -> int:
     """
     if plan.where.device != "cpu":
         return 1
-    vocab = max(corpus.vocab_size for corpus in plan.corpora.values())
-    models = [arm.settings["model"] for arm in plan.study.with_baseline.values()]
-    largest = max(parameters(skeleton(model, vocab_size=vocab))["total"] for model in models)
+    largest = max(parameters(plan.decoder(name))["total"] for name in plan.study.with_baseline)
     return machine.cores() if largest < SMALL else 1

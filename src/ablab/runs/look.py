@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,14 +24,14 @@ class Readings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[Path, str], tuple[Stamp, Any]] = {}
+        self._known: dict[tuple[str, str], tuple[Stamp, Any]] = {}
 
-    def get(self, path: Path, what: str, stamp: Stamp, reader: Callable[[], T]) -> T:
+    def get(self, path: str, what: str, stamp: Stamp, reader: Callable[[Path], T]) -> T:
         """What `reader` gives of the file `path`, or gave for another look. What it raises is not kept."""
         with self._lock:  # one reads, and whoever waits takes what it read
             known = self._known.get((path, what))
             if known is None or known[0] != stamp:
-                known = self._known[path, what] = (stamp, reader())
+                known = self._known[path, what] = (stamp, reader(Path(path)))
             found: T = known[1]
             return found
 
@@ -43,23 +44,25 @@ class Look(Store):
     """
 
     kept: Readings = field(default_factory=Readings, compare=False, repr=False)
-    _stamps: dict[Path, Stamp | None] = field(default_factory=dict, init=False, compare=False, repr=False)
-    _seen: dict[tuple[Path, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _stamps: dict[str, Stamp | None] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _seen: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def since(self, path: Path) -> float | None:
+    def since(self, path: str) -> float | None:
         stamp = self._stamp(path)
         return None if stamp is None else stamp[2] / 1e9
 
-    def once(self, path: Path, what: str, reader: Callable[[], T]) -> T | None:
+    def once(self, path: str, what: str, reader: Callable[[Path], T]) -> T | None:
         if (path, what) not in self._seen:
             stamp = self._stamp(path)
             self._seen[path, what] = None if stamp is None else self.kept.get(path, what, stamp, reader)
         found: T | None = self._seen[path, what]
         return found
 
-    def _stamp(self, path: Path) -> Stamp | None:
+    def _stamp(self, path: str) -> Stamp | None:
         """None of a file that was not there when this look first asked for it."""
         if path not in self._stamps:
-            of = path.stat() if path.exists() else None
-            self._stamps[path] = None if of is None else (of.st_ino, of.st_size, of.st_mtime_ns)
+            self._stamps[path] = None
+            with suppress(FileNotFoundError, NotADirectoryError):
+                of = Path(path).stat()
+                self._stamps[path] = (of.st_ino, of.st_size, of.st_mtime_ns)
         return self._stamps[path]

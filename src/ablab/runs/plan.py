@@ -17,6 +17,7 @@ from ablab.verdict import Documents, RunScore
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
+    from ablab.model.decoder import Decoder
     from ablab.study import Study
 
 
@@ -54,6 +55,7 @@ class Plan:
     where: Where
     corpora: dict[str, Corpus]
     runs: dict[tuple[str, int], Run]
+    _decoders: dict[str, Decoder] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def directory(self) -> Path:
@@ -72,6 +74,15 @@ class Plan:
 
     def corpus(self, run: Run) -> Corpus:
         return self.corpora[run.corpus.name]
+
+    def decoder(self, arm: str) -> Decoder:
+        """The decoder of an arm on the meta device: names and sizes for whoever counts. Made once, so nobody changes it."""
+        from ablab.model.decoder import skeleton
+
+        if arm not in self._decoders:
+            run = self.runs[arm, self.seeds[0]]
+            self._decoders[arm] = skeleton(run.settings["model"], vocab_size=self.corpus(run).vocab_size)
+        return self._decoders[arm]
 
     def look(self, kept: Readings | None = None) -> Plan:
         """The plan on its store as it is now, each record read once (`ablab.runs.look`); kept: what earlier looks have read."""

@@ -8,7 +8,6 @@ machine was asked for (precision, micro-batch, executor); torch version and inst
 from __future__ import annotations
 
 import fcntl
-import functools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -87,31 +86,36 @@ class Store:
         """The finished training under `key`, or None while it is missing or unfinished."""
         from ablab.data.formats.located import read_sealed
 
-        path = self.train(key) / "done.json"
-        cure = f"delete {path.parent} to have the run made again"
-        return self.once(path, "done", lambda: read_sealed(path, form=Trained, cure=cure))
+        def read(path: Path) -> Trained:
+            return read_sealed(path, form=Trained, cure=f"delete {path.parent} to have the run made again")
+
+        return self.once(f"{self.root}/train/{key}/done.json", "done", read)
 
     def scored(self, key: str) -> Result | None:
         """The finished stage under `key`, or None. CheckFailed where the file is not what the stage wrote there."""
-        path = self.score(key) / "result.json"
-        return self.once(path, "result", lambda: _result(path, key))
+        return self.once(f"{self.root}/score/{key}/result.json", "result", lambda path: _result(path, key))
 
     def scores(self, key: str, result: Result) -> Scores:
         """The scores of the finished stage under `key` whose record is `result`. CheckFailed where they are not there."""
         from ablab.scoring.scores import FILE, Scores
 
-        folder = self.score(key)
-        read = functools.partial(Scores.load, folder, result)
-        found = self.once(folder / FILE, result["scores"]["sha256"], read)
-        return read() if found is None else found  # a file that is missing says so
+        found = self.once(
+            f"{self.root}/score/{key}/{FILE}", result["scores"]["sha256"], lambda path: Scores.load(path.parent, result)
+        )
+        return found or Scores.load(self.score(key), result)  # a file that is missing says so
 
-    def once(self, path: Path, what: str, reader: Callable[[], T]) -> T | None:
-        """What `reader` gives of the file `path`, None where it is missing. A `Look` reads each file once; `what` names it."""
-        return reader() if path.exists() else None
+    def once(self, path: str, what: str, reader: Callable[[Path], T]) -> T | None:
+        """What `reader` gives of the file `path`, None where it is missing. A `Look` reads each file once; `what` names it.
 
-    def since(self, path: Path) -> float | None:
+        path: a text, because whoever judges a large store asks for its records thousands of times.
+        """
+        file = Path(path)
+        return reader(file) if file.exists() else None
+
+    def since(self, path: str) -> float | None:
         """When the file was written, in seconds; None while it is missing."""
-        return path.stat().st_mtime_ns / 1e9 if path.exists() else None
+        file = Path(path)
+        return file.stat().st_mtime_ns / 1e9 if file.exists() else None
 
 
 def _result(path: Path, key: str) -> Result:

@@ -68,6 +68,8 @@ def changes(kept: Mapping[str, str], now: Mapping[str, str], folder: Path | None
 
     folder: where `keep` wrote the parts of what was kept; without them a file alone is named.
     """
+    if kept == now:
+        return []
     details = _details(folder)
     changes = []
     for name in sorted(kept.keys() | now.keys()):

@@ -129,6 +129,12 @@ class Study:
         """Hash of the canonical form."""
         return key_of(self.canonical())
 
+    @functools.cached_property
+    def decision_key(self) -> str:
+        """Hash of everything that it asks, its name aside."""
+        expected = {name: arm.expect for name, arm in self.arms.items()}
+        return key_of({**self.canonical(), "name": None, "expect": expected})
+
 
 def _portable(arm: Arm) -> dict[str, object]:
     """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
