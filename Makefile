@@ -18,8 +18,9 @@ test: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 --hypothesis-seed=0
 
-verify: $(VENV)/ready-test $(VOCAB)  # simulations: ten minutes; every setting of every lever: three; kills, full disks, changed files: thirty
+verify: $(VENV)/ready-test $(VOCAB)  # simulations and noise of public runs: fifteen minutes; every setting of every lever: three; kills, full disks, changed files: thirty
 	$(BIN)/python bench/verdict_simulations.py
+	$(BIN)/python bench/real_noise.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m minutes tests
 
 bench: $(VENV)/ready-test $(VOCAB)

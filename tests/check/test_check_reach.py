@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 from pathlib import Path
@@ -54,3 +55,34 @@ def test_a_lost_seed_leaves_two_pairs_which_say_nothing(tmp_path: Path) -> None:
     plan = made.fill(made.plan(tmp_path))
     forget(plan, plan.seeds[1])
     assert check.reach(plan)["arms"]["int5"]["sd"] is None
+
+
+LARGE = (
+    made.STUDY.replace("d_model = 32\nn_heads = 2", "d_model = 1536\nn_heads = 12")
+    .replace('name = "stages"', 'name = "large"')
+    .replace("model.d_model = 40", "model.d_model = 1560")
+)
+
+
+def test_before_any_seed_the_shipped_bank_says_what_can_be_shown(tmp_path: Path) -> None:
+    """A model of 115M parameters is like modded-nanogpt's; the text says whose noise it is and what it is not."""
+    plan = made.plan(tmp_path, LARGE)
+    found = check.reach(plan)["arms"]
+    valid = plan.corpus(plan.runs["baseline", 0]).valid
+    ratio = valid.n_targets / (valid.n_scored_bytes * math.log(2))
+    sd = math.sqrt(2) * 0.0016 * ratio
+    plain = reckoning.plan(3, 3, 2, plan.study.decision["matters"], sd)
+    assert (found["wide"]["sd"], found["wide"]["mde"]) == (pytest.approx(sd), pytest.approx(plain.mde))
+    assert found["int5"]["sd"] is None, "what is done to one training differs by far less than trainings"
+    for said in (
+        "modded_124m_2025 (models of this size; KellerJordan/modded-nanogpt)",
+        "none of this study's",
+        "pairing",
+    ):
+        assert said in found["wide"]["source"]
+    assert collect.bank(plan) is None, "it plans, and chooses nothing"
+
+
+def test_a_stores_own_noise_comes_before_the_shipped(tmp_path: Path) -> None:
+    plan = made.fill(made.plan(tmp_path, LARGE))
+    assert "of its own 3 pairs" in check.reach(plan)["arms"]["wide"]["source"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
 from ablab.check import miniature
 from ablab.check import parameters as rules
-from ablab.judging import collect, cost, price
+from ablab.check.reach import Reach, reach
+from ablab.judging import cost, price
 from ablab.records.run import Executed
 from ablab.records.settings import SeedsSettings
 from ablab.report.shareable import shareable
@@ -67,24 +67,6 @@ class ArmFacts(Costs):
     layers: str
     rules: list[rules.Parameters]
     miniature: Fared
-
-
-class Resolution(TypedDict):
-    """What of an effect, and of a tie, seeds up to at_most can show; in units of the spread where `sd` is not known."""
-
-    sd: float | None
-    source: str
-    mde: float | None
-    tie: float | None
-    in_units_of_s: bool
-    warning: str
-    looks: list[int]
-
-
-class Reach(Resolution):
-    """That of the arm of which least can be shown, and of each."""
-
-    arms: dict[str, Resolution]
 
 
 class Facts(TypedDict):
@@ -166,61 +148,6 @@ def _own_content(plan: Plan) -> None:
             if first != seed:
                 fault = f"holds the very weights of {other}: seeds {first} and {seed} of {arm} would be one run twice"
                 raise CheckFailed(Fault(file, fault, "give each seed its own"))
-
-
-def reach(plan: Plan) -> Reach:
-    """MDE and smallest tie of the plan, and of each arm by what is known of its own noise.
-
-    The spread of an arm is that of its own pairs in the store, from three on. Else, of an arm that trains: the bank's, or
-    from three baseline seeds an upper bound. Nothing else is like an arm that shares its reference's weights, whose
-    differences are far quieter than those of trainings. Where nothing is known numbers are in units of s, the sd of paired
-    differences.
-    """
-    from ablab.verdict import planning as reckoning
-
-    asked, declared = plan.study.decision["seeds"], plan.study.decision
-    promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else len(plan.study.arms)
-    found: dict[str, Resolution] = {}
-    for name, (sd, source) in _spreads(plan).items():
-        of = reckoning.plan(
-            asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
-        )
-        found[name] = {
-            "sd": sd, "source": source, "mde": of.mde, "tie": of.tie, "in_units_of_s": of.in_units_of_s,
-            "warning": of.warning, "looks": list(of.looks),
-        }  # fmt: skip
-    least = max(found.values(), key=lambda one: (one["in_units_of_s"], one["sd"] or 0.0))
-    return {**least, "arms": found}
-
-
-def _spreads(plan: Plan) -> dict[str, tuple[float | None, str]]:
-    """(sd of paired differences, where it is from) of every arm; None where nothing like it is known."""
-    bank, done = collect.bank(plan), dict[str, dict[int, float]]()
-    for run in collect.collect(plan):
-        if run.status == "done" and plan.study.decision["stage"] in run.stages:
-            done.setdefault(run.arm, {})[run.seed] = plan.metric(run)
-    base = list(done.get(BASELINE, {}).values())
-    trained: tuple[float | None, str] = (
-        None,
-        "unknown until 3 baseline seeds; in units of s, the sd of paired differences",
-    )
-    if bank is not None:
-        trained = bank.sd, f"sd {bank.sd:.4g} of earlier differences like these ({bank.df:g} degrees of freedom)"
-    elif len(base) >= 3:
-        sd, n = math.sqrt(2) * statistics.stdev(base), len(base)
-        trained = sd, f"sqrt(2) times the sd of {n} baseline seeds: an upper bound, unpaired"
-    quiet = "unknown until 3 pairs of its own, trainings differ by more; in units of s, the sd of paired differences"
-    if plan.study.decision["seeds"]["at_most"] == 1:
-        quiet = "of one checkpoint the interval is over documents, and their spread is known once it is scored; in units of s"
-    found: dict[str, tuple[float | None, str]] = {}
-    for name, arm in plan.study.arms.items():
-        mine, theirs = done.get(name, {}), done.get(arm.on, {})
-        own = [mine[seed] - theirs[seed] for seed in plan.seeds if seed in mine and seed in theirs]
-        if len(own) >= 3 and (sd := statistics.stdev(own)) > 0:
-            found[name] = sd, f"sd {sd:.4g} of its own {len(own)} pairs"
-        else:
-            found[name] = (None, quiet) if plan.study.shares_weights(name) else trained
-    return found
 
 
 def _costs(plan: Plan, name: str, speeds: dict[str, Speed]) -> Costs:

@@ -150,7 +150,7 @@ def _show_noise(rows: list[Noise], *, whole: bool) -> None:
     cells = []
     for row in rows:
         numbers = [_number(row[key]) for key in ("sd", "q10", "q90")]
-        d0 = "all alike" if row["d0"] is None else f"{row['d0']:.1f}"
+        d0 = "all alike" if row["d0"] is None else f"{row['d0']:.1f}" if row["d0"] else "too few"
         counts = [f"{row['df']}", f"{row['groups']}", d0]
         cells.append([f"{row['family']}, {row['stage']}", *numbers, *counts, row["unit"], bank.fit(row)])
     grid.show(columns, cells, screen, width=screen.width)

@@ -2,8 +2,8 @@
 
 It plans, and `ablab judge` prints it as a second line beside the word; no word is read off it. A row is the spread of runs of
 one configuration that differ in the seed alone, pooled over `groups` configurations; d0 says how alike these are in their
-noise (limma's fitFDist; null: all alike), q10 and q90 how far they differ. Gaps between two stages of one run have a d0 of
-1 to 3: a bank of them gains nothing, and is refused.
+noise (limma's fitFDist; null: all alike; 0: too few of them to tell), q10 and q90 how far they differ. Gaps between two stages
+of one run have a d0 of 1 to 3: a bank of them gains nothing, and is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import NotRequired, TypedDict
 
 from ablab.core.fault import Fault, Refused, did_you_mean
 from ablab.core.files import read_json
+from ablab.judging.compare.exports import EXPORTS, NEAR
+from ablab.judging.logs.stages import stage_of
 from ablab.verdict.two_groups import LEAST_D0
 
 FILE = Path(__file__).resolve().parent / "noise_bank.json"
@@ -48,11 +50,15 @@ class Noise(TypedDict):
 
 
 class Planning(TypedDict):
-    """The round sd of a run's last score that plans a family: after test-time training, of sp1024 over sliding windows."""
+    """The round sd of a run's last score that plans a family: after test-time training, of sp1024 over sliding windows, of
+    olmo_ladder the larger of its two. parameters: of the models that it may stand for, about twice what it was measured on;
+    export: of `EXPORTS`, the text that it is bound to; null: any."""
 
     family: str
     unit: str
     sd: float
+    parameters: list[int]
+    export: str | None
 
 
 class Bank(TypedDict):
@@ -98,3 +104,25 @@ def fit(row: Noise) -> str:
 def planning_sd(family: str, unit: str) -> float | None:
     """The sd of one run that plans a family; None where it has none."""
     return next((r["sd"] for r in bank()["planning"] if (r["family"], r["unit"]) == (family, unit)), None)
+
+
+def like(metric: str, stage: str, *, ratio: float, parameters: int) -> tuple[float, str] | None:
+    """(sd of one run in `metric`, where it is from) of the family that is like a study; None where none is.
+
+    A family that is bound to a text asks for its tokens per byte: ratio is tokens / (bytes ln 2) of the held-out text, which
+    also turns nats per token into bits per byte. Other families stand for models of their size.
+    """
+    if metric not in ("nats_per_token", "bits_per_byte") or not (ratio > 0 and math.isfinite(ratio)):
+        return None
+    for one in sorted(bank()["planning"], key=lambda one: one["export"] is None):
+        bound, (least, most) = one["export"], one["parameters"]
+        if not least <= parameters <= most or (bound is not None and abs(ratio / EXPORTS[bound] - 1) > NEAR):
+            continue
+        row = level(one["family"], stage_of(stage), one["unit"])
+        sd = one["sd"] if row is None else row["sd"]
+        what = one["family"] if row is None else f"{one['family']}, {row['stage']}"
+        factor = {("bits_per_byte", "nats_per_token"): 1 / ratio, ("nats_per_token", "bits_per_byte"): ratio}
+        why = "models of this size" if bound is None else "text of these tokens"
+        held = next(r for r in rows(one["family"]))
+        return sd * factor.get((one["unit"], metric), 1.0), f"{what} ({why}; {held['source']})"
+    return None
