@@ -194,6 +194,18 @@ def test_words_that_mean_nothing_are_usage_errors(
     assert (code, out) == (2, "") and said in err
 
 
+def test_the_page_is_written_beside_any_output_and_names_no_folder_of_the_machine(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = logs / "pages" / "one.html"
+    page.parent.mkdir()
+    [answer] = answers(capsys, monkeypatch, str(logs / "ours"), "--against", "theirs", "--html", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert answer["sentence"].split(",")[0] in text and str(logs) not in text and "train_seed1.log" in text
+    code, _, err = called(capsys, monkeypatch, "ours", "--html", "runs.csv/one.html")
+    assert code == 4 and "runs.csv" in err
+
+
 def test_a_claim_may_be_text_or_a_file(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

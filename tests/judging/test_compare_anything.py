@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ablab.judging.compare.claims import hold
 from ablab.judging.compare.words import compare
 from ablab.records.log import Level, LoggedRun
-from ablab.report import compared
+from ablab.report import compared, compared_page
 
 number = st.one_of(st.none(), st.floats(), st.sampled_from([0.0, -1.0, 1.08, 2.79, 1e-320, 1e308]))
 whole = st.one_of(st.none(), st.sampled_from([0, 1, 42, 4500, 40_540_160, 10**18]))
@@ -45,6 +45,7 @@ def test_any_runs_have_an_answer(
     answer = hold(answer, x, y or [], "val_bpb 1.08, a gain of .0012 nats, p < 1e-3")
     json.dumps(answer, allow_nan=False)
     assert answer["sentence"] and compared.comment(answer) and all(said for _, said in compared.parts(answer))
+    assert compared_page.page({"comparisons": [answer, answer], "faults": []}).endswith("</html>\n")
     assert compare(x, y, metric=metric, stage=stage, presets=RULES)["word"] == answer["word"]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
 
 from ablab.cli.options import Json, console
-from ablab.core.files import print_json
+from ablab.core.files import print_json, write_atomic
 
 if TYPE_CHECKING:
     from ablab.records.comparison import Comparison
@@ -70,17 +71,21 @@ def judge(
         float | None, typer.Option(help="The smallest difference that matters, in the metric.", callback=_matters)
     ] = None,
     claim: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help="A claim, or a submission.json.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that loads nothing, too.")] = None,
     comment: Annotated[bool, typer.Option("--comment", help="Print Markdown, ready to paste.")] = False,
     as_json: Json = False,
 ) -> None:
     """Judge runs of any program by its logs. Ends with 0 judged, 4 not comparable, 2 nothing read."""
     from ablab.core import streams
     from ablab.judging.compare.ask import ask
-    from ablab.report import compared
+    from ablab.report import compared, compared_page
+    from ablab.report.shareable import shareable
 
     if comment and as_json:
         raise typer.BadParameter("--comment and --json are two outputs; give one of them")
     found = ask(what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim)
+    if html is not None:
+        write_atomic(html, compared_page.page(shareable(found)))
     if as_json:
         print_json(found)
     else:

@@ -30,12 +30,17 @@ class Seen(TypedDict):
 
 
 class Sided(TypedDict):
-    """One side: n independent runs behind mean and sd; export: the name of its tokenizer's, tokens_per_byte: bpb over nats."""
+    """One side: n independent runs behind mean, sd and the mean's own 95% interval, None without two runs.
+
+    export: the name of its tokenizer's, tokens_per_byte: bpb over nats.
+    """
 
     name: str
     n: int
     mean: float | None
     sd: float | None
+    low: float | None
+    high: float | None
     stage: str | None
     export: str | None
     tokens_per_byte: float | None

@@ -68,7 +68,7 @@ def ask(
                          matters=matters, m=len(arms))  # fmt: skip
         answer["x"]["name"] = name
         if answer["y"] is not None:
-            answer["y"]["name"] = ", ".join(against or known)
+            answer["y"]["name"] = ", ".join([*known, *elsewhere])
         answer["flags"] += [*notes, *_spread_out(runs)]
         comparisons.append(answer if text is None else hold(answer, runs, reference, text))
     return {"comparisons": comparisons, "faults": [str(fault) for fault in faults]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from ablab.judging.compare.exports import Export, export, implied_bytes
 from ablab.judging.logs.stages import labels
 from ablab.records.comparison import Seen, Sided
 from ablab.records.log import Level, LoggedRun
+from ablab.verdict.spending import t_isf
 
 # From the end of the procedure. `adaptive` is none that is taken unasked: its state has seen the text that it is scored on.
 ORDER = ("ttt", "sliding", "quant", "pre_quant", "val")
@@ -99,18 +101,27 @@ class Group:
     def shown(self, name: str) -> Sided:
         """Show the side as the answer has it, under a name."""
         means = list(self.by_key.values())
+        half = _half(means)
         taken = {id(one.run): one for one in self.scored}
         return {
             "name": name,
             "n": len(means),
             "mean": statistics.fmean(means) if means else None,
             "sd": statistics.stdev(means) if len(means) > 1 else None,
+            "low": None if half is None else statistics.fmean(means) - half,
+            "high": None if half is None else statistics.fmean(means) + half,
             "stage": self.stage,
             "export": self.export.name if self.export else None,
             "tokens_per_byte": self.export.ratio if self.export else None,
             "implied_bytes": self.implied_bytes,
             "runs": [_seen(run, taken.get(id(run)), self) for run in self.runs],
         }
+
+
+def _half(means: Sequence[float]) -> float | None:
+    """Half the width of the mean's own 95% interval; None without two runs."""
+    n = len(means)
+    return t_isf(0.025, n - 1) * statistics.stdev(means) / math.sqrt(n) if n > 1 else None
 
 
 def _seen(run: LoggedRun, one: Scored | None, group: Group) -> Seen:
