@@ -73,7 +73,7 @@ clip = 0.5
 
 @dataclass(frozen=True)
 class Found:
-    """What one check of one lever came to; `fault` is "" where it holds."""
+    """The result of one check of one lever; `fault` is "" where it holds."""
 
     slot: str
     lever: str

@@ -1,4 +1,4 @@
-"""The running mean of the weights (`train.ema`): the warm-up of its decay, and decays that come to the same."""
+"""The running mean of the weights (`train.ema`): the warm-up of its decay, and decays with the same effect."""
 
 from __future__ import annotations
 

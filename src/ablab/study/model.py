@@ -22,7 +22,7 @@ TRIAL_VOCAB = 257  # the tokenizer may not exist yet; no lever's settings depend
 
 
 def model(raw: object, faults: list[Fault]) -> ModelSettings:
-    """Read the canonical model; None stands for what has a fault. Appends every fault."""
+    """Read the canonical model; None where there is a fault. Appends every fault."""
     given = dict(table(raw, "model", faults))
     if given.pop("preset", None) is not None:  # the baseline's own is written out before this
         text = "a preset is what the baseline starts from"

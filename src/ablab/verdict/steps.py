@@ -1,4 +1,4 @@
-"""Steps: every stage against the stage it stands on, within the runs, for the arm itself and against its reference."""
+"""Steps: every stage against the stage it is based on, within the runs, for the arm itself and against its reference."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Values = Mapping[str, Mapping[int, float]]  # arm -> place in the seed order -> 
 class Contest:
     """Every arm's pairs (the baseline's are all its done seeds), the look each one stands at, the alpha share of looks.
 
-    shaky: references that diverge more often than an arm held against them.
+    shaky: references that diverge more often than an arm compared with them.
     """
 
     evidence: Evidence
@@ -59,7 +59,7 @@ def candidates(
 ) -> tuple[list[str], bool]:
     """Return (T, whether they were shown better). An arm on another arm enters only if that arm would.
 
-    shaky: references that diverge more often than an arm held against them; none of these can win. Where the baseline is
+    shaky: references that diverge more often than an arm compared with them; none of these can win. Where the baseline is
     one and no arm is shown better, nobody can: the others were only ever compared with it.
     """
 

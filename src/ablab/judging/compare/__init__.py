@@ -1,1 +1,1 @@
-"""Two groups of runs that are not ours, held against each other: whether they compare, the word, what would settle it."""
+"""Two groups of runs that are not ours, compared: whether they compare, the word, what would settle it."""

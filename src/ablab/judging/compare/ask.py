@@ -1,4 +1,4 @@
-"""From files to answers: which runs stand on which side, and a comparison for each arm."""
+"""From files to answers: which runs are on which side, and a comparison for each arm."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ask(
     """Read the runs of `what` and hold them against those of `against`: files, folders, patterns, or names of arms in `what`.
 
     A file that names its arms gives a comparison for each, which share the error; any other runs of a side are one group,
-    and what differs between them is flagged. Without `against` the runs are sorted into arms, and those are held against
+    and what differs between them is flagged. Without `against` the runs are sorted into arms, and those are compared with
     the one that is called a baseline, two against the first; of more, none of them called so, each is looked at alone.
     claim: text, or the place of a file with it. Raises NothingRead and Refused with the place of each fault.
     """
@@ -95,7 +95,7 @@ def _named(against: Sequence[str], split: dict[str, list[LoggedRun]]) -> tuple[l
 def _reference(
     arms: dict[str, list[LoggedRun]], what: Sequence[str], faults: list[Fault]
 ) -> tuple[list[str], list[Flag]]:
-    """The arm that the others are held against where nobody named one, and what is to be said of that choice.
+    """Choose the arm that the others are compared with where nobody named one, and what is to be said of that choice.
 
     The only one that is called a baseline; else the first of two. Of more it is asked for.
     """
