@@ -32,7 +32,7 @@ class ArmRules(TypedDict):
 
 
 def of(plan: Plan, name: str) -> list[Parameters]:
-    """The parameters of an arm in the model's order.
+    """List the parameters of an arm in the model's order.
 
     Names that differ by numbers alone share a line, with `*` for the number, where all else is equal too; one alone keeps its
     number.

@@ -24,7 +24,7 @@ Row = Asked
 
 
 def event(row: Row, name: str, kind: str, after: int, because: str, of: str) -> First:
-    """The line: what is left of the arm `name` of a decision; of: the key of the decision whose family it is in."""
+    """Make the line: what remains of the arm `name` of a decision; of: the key of the decision whose family it is in."""
     return {
         "when": _now(),
         "first": name,
@@ -43,12 +43,12 @@ def begin(plan: Plan, mine: str) -> None:
 
 
 def read(paths: Iterable[Path]) -> dict[str, dict[str, First]]:
-    """decision key -> arm -> its line; the oldest where there are several."""
-    found: dict[str, dict[str, First]] = {}
+    """Read decision key -> arm -> its line; the oldest where there are several."""
+    by_decision: dict[str, dict[str, First]] = {}
     lines = [row for path in paths for row in read_lines(path) if fits(row, First)]
     for row in sorted(lines, key=lambda row: str(row["when"])):
-        found.setdefault(row["decision_key"], {}).setdefault(row["first"], row)
-    return found
+        by_decision.setdefault(row["decision_key"], {}).setdefault(row["first"], row)
+    return by_decision
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -60,8 +60,8 @@ def write(path: Path, rows: Iterable[Row]) -> None:
                 append_line(path, line)
 
 
-def fresh(plan: Plan, found: Sequence[Row], at: int) -> list[tuple[int, str]]:
-    """(place, arm) of all that have results and no line, in the order in which they came; at: the decision that looks.
+def fresh(plan: Plan, decisions: Sequence[Row], at: int) -> list[tuple[int, str]]:
+    """List (place, arm) of all that have results and no line, in the order in which they came; at: the decision that looks.
 
     Those that were declared after results come last: their own row says so, and they were nobody's first look.
     """
@@ -71,7 +71,7 @@ def fresh(plan: Plan, found: Sequence[Row], at: int) -> list[tuple[int, str]]:
         if isinstance(row.get("begun"), str)
     }
     new = []
-    for j, row in enumerate(found):
+    for j, row in enumerate(decisions):
         last = begun.get(row["decision_key"], -1)
         for entry in row.get("contrasts", ()):
             if entry["arm"] not in row["firsts"]:
@@ -83,19 +83,19 @@ def fresh(plan: Plan, found: Sequence[Row], at: int) -> list[tuple[int, str]]:
 
 
 def count(plan: Plan, entry: Contrast, asked: Callable[[Sequence[str], Sequence[str]], bool] | None = None) -> int:
-    """How many pairs of a contrast have results, of those that `asked(scores' keys, trainings' keys)` names."""
+    """Count the pairs of a contrast with results, of those that `asked(scores' keys, trainings' keys)` names."""
     pairs = [(keys, weights) for keys, weights in _pairs(entry) if asked is None or asked(keys, weights)]
     return sum(_since(plan, keys, weights) is not None for keys, weights in pairs)
 
 
 def _pairs(entry: Contrast) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """(keys of the two scores, keys of the two trainings): rows that were written before these lines have no trainings."""
+    """Return (keys of the two scores, keys of the two trainings): rows written before these lines have no trainings."""
     trained = entry.get("trained") or [[]] * len(entry["pairs"])
     return [(pair[1:], weights) for pair, weights in zip(entry["pairs"], trained, strict=True)]
 
 
 def _since(plan: Plan, keys: Sequence[str], weights: Sequence[str]) -> float | None:
-    """Since when anything is known of a pair: both scores, or both trainings, whose validations were seen; else None."""
+    """Return since when anything is known of a pair: both scores, or both trainings, whose validations were seen; else None."""
     sets = [[f"{plan.store.root}/score/{key}/result.json" for key in keys]]
     if len(set(weights)) == 2:
         sets.append([f"{plan.store.root}/train/{key}/done.json" for key in weights])

@@ -29,39 +29,39 @@ class Chains(TypedDict):
 
 
 def changed(plan: Plan) -> tuple[list[str], dict[str, End]]:
-    """What is to be warned of, with file and line, and the ends of the study's own files, to be kept in its verdict.
+    """List what is to be warned of, with file and line, and the ends of the study's own files, to be kept in its verdict.
 
     An end that is missing stays the end: the warning does not go away because it was given once.
     """
-    before, found, ends = _kept(plan), list[str](), dict[str, End]()
+    before, warnings, ends = _kept(plan), list[str](), dict[str, End]()
     for name in ("decisions.jsonl", "ledger.jsonl"):
         end = before.get(name)
         said, last, count = _looked(plan.directory / name, end=end["chain"] if end else "")
-        found += said
+        warnings += said
         lost = any("its end is missing" in line for line in said)
         if lost or last:
             ends[name] = end if lost and end else {"rows": count, "chain": last}
-    found += _looked(plan.store.root / "decisions.jsonl")[0]
+    warnings += _looked(plan.store.root / "decisions.jsonl")[0]
     for key in sorted({run.train_key for run in plan.runs.values()}):
         done = plan.store.trained(key)
         if done is not None and (kept := done.get("metrics")):  # of runs of before there were chains nothing is known
             metrics, last = plan.store.train(key) / "metrics.jsonl", str(kept["chain"])
             look = functools.partial(_looked, aside=WALL, end=last)
-            found += (plan.store.once(str(metrics), f"chain to {last}", look) or look(metrics))[0]
-    return found, ends
+            warnings += (plan.store.once(str(metrics), f"chain to {last}", look) or look(metrics))[0]
+    return warnings, ends
 
 
 def _kept(plan: Plan) -> dict[str, End]:
-    """Ends of the study's own files when it was last judged."""
+    """Read the ends of the study's own files when it was last judged."""
     file = plan.directory / "verdict.json"
     with suppress(Refused, OSError):
-        found: dict[str, End] = read_json(file, form=Chains).get("chains", {}) if file.exists() else {}
-        return found
+        ends: dict[str, End] = read_json(file, form=Chains).get("chains", {}) if file.exists() else {}
+        return ends
     return {}
 
 
 def _looked(path: Path, *, aside: Collection[str] = (), end: str = "") -> tuple[list[str], str, int]:
-    """As `chain.check`, with the file's name before each line."""
+    """Check as `chain.check`, with the file's name before each line."""
     if not path.exists():
         return ([f"{path}: is missing"] if end else []), "", 0
     try:

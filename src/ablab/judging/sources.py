@@ -35,7 +35,7 @@ class Making:
 
 
 def key(plan: Plan) -> str:
-    """Of every file that can change a result of the plan."""
+    """Make the key of every file that can change a result of the plan."""
     every: dict[str, str] = {}
     for arm in plan.study.with_baseline.values():
         every |= source.of_training(arm.settings)
@@ -63,8 +63,8 @@ def guard(plan: Plan) -> None:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What a reader must know of the code behind the results."""
-    found, every, counted = [], list(_kept(plan)), set[tuple[str, str]]()
+    """Say what a reader must know of the code behind the results."""
+    texts, every, counted = [], list(_kept(plan)), set[tuple[str, str]]()
     groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
     versions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for kept in every:
@@ -80,22 +80,22 @@ def notes(plan: Plan) -> list[str]:
         for name, one in (kept.record.get("source") or {}).items():
             versions[name][one].add(kept.run.arm)
     for listed, group in groups.items():
-        found.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
+        texts.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
     mixed = {name: by for name, by in versions.items() if len(by) > 1}
     if mixed:
         sides = dict.fromkeys(" | ".join(", ".join(sorted(arms)) for arms in by.values()) for by in mixed.values())
-        found.append(f"warning: results were made by different versions of {_listed(tuple(mixed))}: {'; '.join(sides)}")
+        texts.append(f"warning: results were made by different versions of {_listed(tuple(mixed))}: {'; '.join(sides)}")
     for run, record in {kept.folder: (kept.run, kept.record) for kept in every if kept.what == "training"}.values():
         for row in cast(Trained, record).get("resumed") or ():
             what = f"{run.arm}, seed {run.seed}, went on at step {row['step']} though {_listed(tuple(row['changed']))}"
-            found.append(f"warning: {what}: not bit for bit what an undisturbed run gives")
+            texts.append(f"warning: {what}: not bit for bit what an undisturbed run gives")
     if unknown := [kept for kept in every if kept.what != "checkpoint" and "source" not in kept.record]:
-        found.append(f"{_counted(unknown)} made before the hash of the source was kept with them: {changed.UNTOLD}")
-    return found
+        texts.append(f"{_counted(unknown)} made before the hash of the source was kept with them: {changed.UNTOLD}")
+    return texts
 
 
 def _kept(plan: Plan) -> Iterator[Making]:
-    """Everything of the plan that exists, each folder once."""
+    """Yield everything of the plan that exists, each folder once."""
     seen: set[str] = set()
     of_training = functools.cache(lambda arm: source.of_training(plan.study.arm(arm).settings))  # seeds change no code
     of_stage = functools.cache(lambda arm, stage: source.of_stage(plan.study.arm(arm).settings, stage))
@@ -118,7 +118,7 @@ def _kept(plan: Plan) -> Iterator[Making]:
 
 
 def _headers(folder: Path) -> Iterator[Checkpoint]:
-    """That of the newest checkpoint that can be read; which one is whole, training finds out."""
+    """Yield the header of the newest checkpoint that can be read; which one is whole, training checks."""
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
         try:
             yield read_json(path, "step", "identity", form=Checkpoint)

@@ -27,13 +27,13 @@ class Readings:
         self._known: dict[tuple[str, str], tuple[Stamp, Any]] = {}
 
     def get(self, path: str, what: str, stamp: Stamp, reader: Callable[[Path], T]) -> T:
-        """What `reader` gives of the file `path`, or gave for another look. What it raises is not kept."""
+        """Return what `reader` gives of the file `path`, or gave for another look. What it raises is not kept."""
         with self._lock:  # one reads, and whoever waits takes what it read
             known = self._known.get((path, what))
             if known is None or known[0] != stamp:
                 known = self._known[path, what] = (stamp, reader(Path(path)))
-            found: T = known[1]
-            return found
+            value: T = known[1]
+            return value
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Look(Store):
         if (path, what) not in self._seen:
             stamp = self._stamp(path)
             self._seen[path, what] = None if stamp is None else self.kept.get(path, what, stamp, reader)
-        found: T | None = self._seen[path, what]
-        return found
+        value: T | None = self._seen[path, what]
+        return value
 
     def _stamp(self, path: str) -> Stamp | None:
-        """None of a file that was not there when this look first asked for it."""
+        """Return the stamp, or None of a file that was not there when this look first asked for it."""
         if path not in self._stamps:
             self._stamps[path] = None
             with suppress(FileNotFoundError, NotADirectoryError):

@@ -37,27 +37,27 @@ class Sorted:
 
 
 def sort(*what: str | Path) -> Sorted:
-    """The runs of files, folders and globs (`*`, `**`), sorted into arms. Files named twice count once.
+    """Sort the runs of files, folders and globs (`*`, `**`) into arms. Files named twice count once.
 
     A file without any score is a fault where it is named, and passed over where it only lies in a folder.
     """
-    found, named = Sorted(), {Path(one) for one in what}
+    runs_sorted, named = Sorted(), {Path(one) for one in what}
     counted: list[LoggedRun] = []
-    for path in files(what, found.faults):
+    for path in files(what, runs_sorted.faults):
         reading = read(path)
         if not reading.strange or path in named:
-            found.faults += reading.faults
+            runs_sorted.faults += reading.faults
         one, aside = chosen(reading.runs)
         counted += one
-        found.aside += aside
+        runs_sorted.aside += aside
     counted, earlier = last_checkpoints(counted)
-    found.aside += earlier
-    found.arms = into_arms(counted)
-    return found
+    runs_sorted.aside += earlier
+    runs_sorted.arms = into_arms(counted)
+    return runs_sorted
 
 
 def last_checkpoints(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
-    """Runs whose format writes a file a checkpoint: of a folder the last one counts; the second list is the others."""
+    """Split runs whose format writes a file a checkpoint: of a folder the last one counts; the second list is the others."""
     last: dict[Path, LoggedRun] = {}
     for run in runs:
         held = last.get(run.source.parent)
@@ -69,20 +69,20 @@ def last_checkpoints(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[Logge
 
 
 def files(what: Iterable[str | Path], faults: list[Fault]) -> list[Path]:
-    """Files to read, each once. A folder gives what lies in it under a name that a format takes; a named file is taken."""
-    found: dict[Path, None] = {}
+    """List files to read, each once. A folder gives files under a name that a format takes; a named file is taken."""
+    unique: dict[Path, None] = {}
     for one in what:
         paths = matched(str(one))
         if not paths:
             faults.append(Fault(str(one), "names no file", "give a file, a folder or a pattern that names one"))
         for path in paths:
             inside = [at for at in matched(str(path / "**")) if _NAMES.fullmatch(at.name)] if path.is_dir() else [path]
-            found |= dict.fromkeys(at for at in inside if not at.is_dir())
-    return list(found)
+            unique |= dict.fromkeys(at for at in inside if not at.is_dir())
+    return list(unique)
 
 
 def chosen(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
-    """Of the runs of one file those that count, and the rest: of a log that holds several the last complete one."""
+    """Choose the runs of one file that count, and the rest: of a log that holds several the last complete one."""
     if len(runs) < 2 or runs[0].of == 1:  # a table's rows are runs of their own
         return runs, []
     last = next((run for run in reversed(runs) if run.complete), runs[-1])
@@ -90,22 +90,22 @@ def chosen(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
 
 
 def into_arms(runs: Iterable[LoggedRun]) -> list[LoggedArm]:
-    """Runs by settings and code, in the order of the first of each."""
+    """Group runs by settings and code, in the order of the first of each."""
     arms: dict[Key, list[LoggedRun]] = {}
     for run in runs:
         arms.setdefault(_key(run), []).append(run)
     folders = Counter(folder for members in arms.values() for folder in {run.source.parent for run in members})
     names: dict[str, int] = {}
-    found = []
+    sorted_arms = []
     for members in arms.values():
         name = _name(members[0], alone=folders[members[0].source.parent] == 1)
         names[name] = names.get(name, 0) + 1
-        found.append(LoggedArm(name if names[name] == 1 else f"{name} ({names[name]})", members))
-    return found
+        sorted_arms.append(LoggedArm(name if names[name] == 1 else f"{name} ({names[name]})", members))
+    return sorted_arms
 
 
 def _key(run: LoggedRun) -> Key:
-    """What makes an arm. Where the log lists no settings and its program has no size, the name of arm or folder must do."""
+    """Return what makes an arm: without settings in the log and a size of its program, the name of arm or folder."""
     listed = None if run.settings is None else frozenset(run.settings.items())
     known = listed is not None or run.code is not None or run.code_bytes is not None
     told = frozenset() if listed is not None or run.arm is not None else frozenset(run.facts.items())
@@ -116,7 +116,7 @@ def _key(run: LoggedRun) -> Key:
 
 
 def _name(run: LoggedRun, *, alone: bool) -> str:
-    """The name that the file gives; its folder's where no other arm lies in it; else its own, less the seed."""
+    """Choose the name that the file gives; its folder's where no other arm is in it; else its own, less the seed."""
     if run.arm is not None:
         return unseeded(run.arm) or run.arm
     if run.source.parent.name and alone:
