@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from tests import tiny
 
-from ablab.check.facts import _changes, _layers, change
+from ablab.check.facts import _at_this_scale, _changes, _layers, change
 from ablab.model.decoder import skeleton
 from ablab.model.size import active_parameters, parameters
-from ablab.study.scaled import notes
 
 GATES = [{"name": "xsa"}, {"name": "attn_out_gate", "width": 12}]
 WIDER = [{"name": "xsa"}, {"name": "attn_out_gate", "width": 32}]
@@ -68,11 +67,11 @@ def test_arms_that_would_read_alike_show_their_settings() -> None:
 
 def test_an_arm_that_a_scale_adds_is_called_new() -> None:
     text = "[arm.alibi]\na.b = 1\n[scale.tiny.arm]\nalibbi.a.b = 2\nalibi.a.b = 3\n[scale.tiny.factorial.cross]\nc.d = [1]\n"
-    assert notes(text, "tiny") == [
+    assert _at_this_scale(text, "tiny") == [
         "arm 'alibbi' is new at scale tiny: the file has no [arm.alibbi]; did you mean 'alibi'?",
         "factorial 'cross' is new at scale tiny: the file has no [factorial.cross]",
     ]
-    assert notes(text, None) == []
+    assert _at_this_scale(text, None) == []
 
 
 def test_check_prints_the_layer_string(tmp_path: Path) -> None:

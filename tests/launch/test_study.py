@@ -88,7 +88,7 @@ def test_a_word_that_names_nothing_is_refused(lab: Lab, how: dict[str, Any], sai
     with pytest.raises(CheckFailed) as refused:
         ablab.load(lab.path, **how).report()
     assert str(refused.value) == said
-    with pytest.raises(CheckFailed, match="mirrors: 'vane' is no mirror; known: tensorboard, wandb"):
+    with pytest.raises(CheckFailed, match="mirrors: no mirror is called 'vane'; known: tensorboard, wandb"):
         lab.run(mirrors=["vane"])
 
 

@@ -92,7 +92,7 @@ def test_logs_of_others_at_the_edges():
     for call, message in (
         (lambda: record("marathon", [1.0]), "record rule 'marathon' is unknown; known: golf-strict"),
         (lambda: record("golf-strict", [1.0]), "give y"),
-        (lambda: record("golf-strict", [1.0], [1.0], metric="bits_per_byte"), "give tokens, bytes"),
+        (lambda: record("golf-strict", [1.0], [1.0], metric="bits_per_byte"), "give bits_per_nat"),
         (lambda: record("speedrun", [1.0], [1.0]), "give no y"),
         (lambda: record("speedrun", [1.0], [1.0], target=2.92), "against 2.92; give no y"),
         (lambda: record("golf-strict", [1.0], [1.0], target=2.92), "holds no target; leave target out"),

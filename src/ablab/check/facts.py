@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import tomllib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
@@ -10,11 +12,12 @@ from ablab.check import miniature
 from ablab.check import parameters as rules
 from ablab.check.reach import Reach, reach
 from ablab.judging import cost, price
+from ablab.records.cost import Sizes
 from ablab.records.run import Executed
 from ablab.records.settings import SeedsSettings
 from ablab.report.shareable import shareable
 from ablab.runs.plan import Plan
-from ablab.study import layers, scaled
+from ablab.study import layers
 from ablab.study.record import BASELINE
 
 if TYPE_CHECKING:
@@ -39,19 +42,11 @@ class Fared(TypedDict):
     untested: list[str]
 
 
-class Costs(price.RunTime):
+class Costs(Sizes, price.RunTime):
     """What an arm is and costs; None where nobody knows: what was not timed, steps under a budget of time."""
 
     name: str
     shares_weights: bool
-    parameters: int
-    active_parameters: int
-    body_parameters: int
-    embedding_parameters: int
-    flops_per_token: float
-    cache_bytes_per_token: int
-    cache_bytes_at_seq_len: int
-    cache_precision: str
     tokens: int | None
     steps: int | None
     epochs: float | None
@@ -112,7 +107,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
         "seeds": plan.study.decision["seeds"],
         "reach": reach(plan),
         "price": price.bounds(plan),
-        "notes": [*scaled.notes(plan.study.source, plan.study.scale), *notes(plan)],
+        "notes": [*_at_this_scale(plan.study.source, plan.study.scale), *notes(plan)],
         "where": plan.where.as_json(),
     }
     return shareable(found, folder=plan.study.path.parent, root=plan.store.root)
@@ -153,21 +148,14 @@ def _own_content(plan: Plan) -> None:
 def _costs(plan: Plan, name: str, speeds: dict[str, Speed]) -> Costs:
     """What an arm is and costs. `speeds`: what was timed here, by recipe of training: arms may share it."""
     run = plan.runs[name, plan.seeds[0]]
-    known, budget, corpus = cost.of(plan, name), run.settings["budget"], plan.corpus(run)
+    budget, corpus = run.settings["budget"], plan.corpus(run)
     # trained elsewhere: nothing is spent here
     tokens = 0 if run.settings["train"]["weights"] else budget["tokens"]
     timed = speeds.get(price.recipes(plan, name)[0])
     return {
         "name": name,
         "shares_weights": plan.study.shares_weights(name),
-        "parameters": known["parameters"],
-        "active_parameters": known["active_parameters"],
-        "body_parameters": known["body_parameters"],
-        "embedding_parameters": known["embedding_parameters"],
-        "flops_per_token": known["flops_per_token"],
-        "cache_bytes_per_token": known["cache_bytes_per_token"],
-        "cache_bytes_at_seq_len": known["cache_bytes_at_seq_len"],
-        "cache_precision": known["cache_precision"],
+        **cost.sizes(plan, name),
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
         "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
@@ -271,6 +259,21 @@ def _layers(rows: list[ArmFacts]) -> list[str]:
     for row in rows:
         alike.setdefault(row["layers"], []).append(row["name"])
     return [f"layers {text}" + (f" ({', '.join(names)})" if len(alike) > 1 else "") for text, names in alike.items()]
+
+
+def _at_this_scale(source: str, scale: str | None) -> list[str]:
+    """Arms and factorials that the file has at `scale` only, each in a sentence: it is new, or its name is misspelt."""
+    if scale is None:
+        return []
+    raw, said = tomllib.loads(source), []
+    for what in ("arm", "factorial"):
+        known = list(raw.get(what, {}))
+        for name in raw["scale"][scale].get(what, {}):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                meant = f"; did you mean '{near[0]}'?" if near else ""
+                said.append(f"{what} '{name}' is new at scale {scale}: the file has no [{what}.{name}]{meant}")
+    return said
 
 
 def _changes(rows: list[ArmFacts]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import typer
 
 from ablab.cli.options import Json, Out, Scale, StudyFile, known_mirrors
 from ablab.core.files import print_json
+from ablab.training.mirrors import MODULES
 
 if TYPE_CHECKING:
     from ablab.runs.plan import Plan, Run
@@ -31,7 +32,7 @@ class SentRow(Sent):
 
 def mirror(
     study: StudyFile,
-    mirror: Annotated[list[str], typer.Option(help="tensorboard or wandb (repeatable).", callback=known_mirrors)],
+    mirror: Annotated[list[str], typer.Option(help=f"{' or '.join(MODULES)} (repeatable).", callback=known_mirrors)],
     scale: Scale = None,
     out: Out = Path("runs"),
     as_json: Json = False,

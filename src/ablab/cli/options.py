@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ablab.training.mirrors import MODULES
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,12 +33,10 @@ def _precision(asked: str | None) -> str | None:
 
 def known_mirrors(names: list[str] | None) -> list[str] | None:
     """typer.BadParameter for a word that is no mirror."""
-    from ablab.training import mirrors
-
     for name in names or []:
-        if name not in mirrors.MODULES:
+        if name not in MODULES:
             raise typer.BadParameter(
-                f"no mirror is called '{name}'; known: {', '.join(mirrors.MODULES)}", param_hint="--mirror"
+                f"no mirror is called '{name}'; known: {', '.join(MODULES)}", param_hint="--mirror"
             )
     return names
 
@@ -50,7 +50,7 @@ Precision = Annotated[
     typer.Option(help="bf16 or fp32; by default bf16 where the hardware multiplies it.", callback=_precision),
 ]
 Mirror = Annotated[
-    list[str] | None, typer.Option(help="Mirror metrics: tensorboard, wandb (repeatable).", callback=known_mirrors)
+    list[str] | None, typer.Option(help=f"Mirror metrics: {', '.join(MODULES)} (repeatable).", callback=known_mirrors)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

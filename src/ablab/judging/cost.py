@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ablab.records.answer import Packed
-from ablab.records.cost import Beside, Clocks, Cost, Margin, Spent, Spread, StageCost, Times
+from ablab.records.cost import Beside, Clocks, Cost, Margin, Sizes, Spent, Spread, StageCost, Times
 from ablab.records.result import Result
 from ablab.records.settings import StageSettings
 from ablab.verdict.spending import t_isf
@@ -30,9 +30,21 @@ LIMITS = {
 
 
 def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
-    """What an arm costs: parameters, arithmetic, cache, measured speed (median over its runs) and artifact bytes.
+    """What an arm costs: its sizes, measured speed (median over its runs) and artifact bytes.
 
     seeds: those whose runs are measured (all of them); limits hold for every run there is.
+    """
+    return {
+        **sizes(plan, name),
+        "peak_bytes": max((p for _, p in _peaks(plan, name)), default=None),
+        **spent(plan, name, seeds),
+        "limits": margins(plan, name),
+    }
+
+
+def sizes(plan: Plan, name: str) -> Sizes:
+    """Return an arm's parameters, arithmetic and cache.
+
     cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
     cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
     """
@@ -40,19 +52,16 @@ def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
     from ablab.model.size import active_parameters, flops_per_token, parameters
 
     model, precision, decoder = plan.study.arm(name).settings["model"], plan.where.precision, plan.decoder(name)
-    sizes, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]
+    counts, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]
     return {
-        "parameters": sizes["total"],
+        "parameters": counts["total"],
         "active_parameters": active_parameters(decoder),
-        "body_parameters": sizes["body"],
-        "embedding_parameters": sizes["embedding"],
+        "body_parameters": counts["body"],
+        "embedding_parameters": counts["embedding"],
         "flops_per_token": flops_per_token(decoder, model),
         "cache_bytes_per_token": cache_size(decoder, 1, itemsize=itemsize)["bytes"],
         "cache_bytes_at_seq_len": cache_size(decoder, length, itemsize=itemsize)["bytes"],
         "cache_precision": precision,
-        "peak_bytes": max((p for _, p in _peaks(plan, name)), default=None),
-        **spent(plan, name, seeds),
-        "limits": margins(plan, name),
     }
 
 

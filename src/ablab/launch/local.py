@@ -6,15 +6,16 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable
+from typing import TypedDict
 
-from ablab.core.fault import Interrupted
+from ablab.core.fault import CheckFailed, Interrupted
+from ablab.core.files import read_json
 from ablab.judging import collect
 from ablab.launch.beside import Beside
 from ablab.launch.board import Board
-from ablab.launch.lost import lost
 from ablab.launch.work import Said, Terms, begin
 from ablab.runs.plan import Run
-from ablab.runs.store import Store
+from ablab.runs.store import Store, read_lines
 from ablab.runtime import machine, signals
 from ablab.runtime.workers import Died, Heard, Pool
 
@@ -100,7 +101,7 @@ def execute(
                     after_each()
     except Interrupted as interrupted:
         killed = workers.end(stopping.impatient)
-        interrupted.lost = "; ".join(text for run in killed if (text := lost(plan.store, run)))
+        interrupted.lost = "; ".join(text for run in killed if (text := _lost(plan.store, run)))
         raise
     finally:
         workers.end(stopping.impatient)
@@ -150,3 +151,34 @@ def _take(
     here()
     board.ended(run, kind, text, seconds=time.monotonic() - worker.given, alone=alone)
     return True
+
+
+class _Of(TypedDict):
+    """Of a checkpoint, the step that it is of."""
+
+    step: int
+
+
+def _lost(store: Store, run: Run) -> str:
+    """The steps since the newest checkpoint, or the stage that was under way, in words; "" where nothing is lost."""
+    folder = store.train(run.train_key)
+    if (folder / "done.json").exists():
+        at = next(
+            (stage for stage, key in run.score_keys.items() if not (store.score(key) / "result.json").exists()), None
+        )
+        return f"{run.arm}, seed {run.seed}: stage {at}" if at else ""
+    kept = 0
+    for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
+        try:
+            kept = read_json(path, form=_Of)["step"]
+            break
+        except CheckFailed:
+            continue
+    steps = (row.get("step") for row in read_lines(folder / "metrics.jsonl"))
+    made = max((step for step in steps if isinstance(step, int)), default=0)
+    if made <= kept:
+        return ""
+    n = made - kept
+    return (
+        f"{run.arm}, seed {run.seed}: {n} step{'s' if n > 1 else ''} (of {made}; its last checkpoint is of step {kept})"
+    )

@@ -124,7 +124,7 @@ class Lab:
     ) -> Judged:
         """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself.
 
-        jobs: runs side by side. until: seconds from now, after which it ends resumable. mirrors: tensorboard, wandb.
+        jobs: runs side by side. until: seconds from now, after which it ends resumable. mirrors: names of `training.mirrors`.
         allow_changed_code: take what other code has made; the page says so. try_again: also runs that were out of memory.
         say: hears lines for people. progress(plan): hears of runs instead, as a context (`ablab.launch.lines`).
 
@@ -141,8 +141,8 @@ class Lab:
         from ablab.training import mirrors as boards
 
         deadline = None if until is None else time.monotonic() + until
-        if unknown := [name for name in mirrors if name not in boards.MODULES]:
-            raise CheckFailed(Fault("mirrors", f"'{unknown[0]}' is no mirror", f"known: {', '.join(boards.MODULES)}"))
+        for name in mirrors:
+            boards.check(name)
         with _ending_well(), unfinished():
             plan = self.plan(say=say)
             shelf.one_of_its_name(plan.directory)

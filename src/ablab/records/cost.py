@@ -65,8 +65,8 @@ class Margin(TypedDict):
     margin: float
 
 
-class Cost(Spent):
-    """What an arm costs. Of the cache: what decoding keeps of a row's first token, and of a row of seq_len tokens."""
+class Sizes(TypedDict):
+    """How large an arm is. Of the cache: what decoding keeps of a row's first token, and of a row of seq_len tokens."""
 
     parameters: int
     active_parameters: int
@@ -76,6 +76,11 @@ class Cost(Spent):
     cache_bytes_per_token: int
     cache_bytes_at_seq_len: int
     cache_precision: str
+
+
+class Cost(Sizes, Spent):
+    """What an arm costs."""
+
     peak_bytes: float | None
     limits: dict[str, Margin]
 

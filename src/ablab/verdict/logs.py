@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.interval import Sample, summary, word_of
 from ablab.verdict.rows import as_plain
 from ablab.verdict.spending import t_cdf, t_isf
@@ -103,18 +102,17 @@ def record(
     y: Sequence[float] | None = None,
     *,
     metric: Literal["nats_per_token", "bits_per_byte"] = "nats_per_token",
-    tokens: float | None = None,
-    bytes: float | None = None,
+    bits_per_nat: float | None = None,
     seeds_x: Sequence[int] | None = None,
     seeds_y: Sequence[int] | None = None,
     target: float | None = None,
 ) -> Record:
     """Apply a record rule to the runs x, against the reference runs y for the golf rules.
 
-    metric: the unit of x and y; tokens and bytes of the reference's set turn golf-strict's margin of 0.005 nats per
-    token into bits per byte. target: the loss that speedrun and track3 hold x against, in nats per token; none is 3.28, and
+    metric: the unit of x and y; bits_per_nat of the reference's set turns golf-strict's margin of 0.005 nats per token
+    into bits per byte. target: the loss that speedrun and track3 hold x against, in nats per token; none is 3.28, and
     2.92 is speedrun's medium track. Raises ValueError for an unknown rule or metric, a missing or useless y or target,
-    missing sizes.
+    missing bits_per_nat.
     """
     if rule not in RULES:
         raise ValueError(f"record rule {rule!r} is unknown; known: {', '.join(RULES)}")
@@ -133,9 +131,9 @@ def record(
         raise ValueError(f"record: {rule} compares with the runs of a reference; give y")
     margin, level = (0.005, 0.01) if rule == "golf-strict" else (0.0, 0.25)
     if margin and metric == "bits_per_byte":
-        if not (tokens and bytes and tokens > 0 and bytes > 0):
-            raise ValueError("record: golf-strict's margin is in nats per token; for bits_per_byte give tokens, bytes")
-        margin *= bits_per_nat(tokens, bytes)
+        if not (bits_per_nat and bits_per_nat > 0):
+            raise ValueError("record: golf-strict's margin is in nats per token; for bits_per_byte give bits_per_nat")
+        margin *= bits_per_nat
     return _golf(rule, a, _side("y", y, seeds_y), margin, level)
 
 

@@ -148,9 +148,9 @@ def _ruled(
     unit = {"bpb": "bits_per_byte", "nats": "nats_per_token"}.get(x.metric)
     if unit is None or (unit == "bits_per_byte" and rule == "golf-strict" and y.export is None):
         return empty | {"notes": ["the rule's margin is in nats per token, and the reference prints no such score"]}
-    sizes = {"tokens": y.export.ratio, "bytes": 1 / math.log(2)} if y.export is not None else {}
+    per_nat = None if y.export is None else y.export.ratio
     metric = cast(Literal["nats_per_token", "bits_per_byte"], unit)
-    found = record(name, x.values, y.values, metric=metric, seeds_x=x.keys, seeds_y=y.keys, **sizes)
+    found = record(name, x.values, y.values, metric=metric, seeds_x=x.keys, seeds_y=y.keys, bits_per_nat=per_nat)
     return cast(Ruled, found.as_json())
 
 
