@@ -13,8 +13,9 @@ from tests import tiny
 
 from ablab.core.files import key_of
 from ablab.data.formats.located import sealed
+from ablab.records.run import Where
 from ablab.runs.plan import Plan, Run
-from ablab.runs.store import Store, Where
+from ablab.runs.store import Store
 from ablab.runtime import source
 from ablab.scoring.scores import Scores, finite
 from ablab.study import load

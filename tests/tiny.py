@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from ablab.check import conformance
@@ -11,10 +12,14 @@ from ablab.check.conformance import BOS, VOCAB
 from ablab.data.corpus.corpus import Corpus
 from ablab.model import mlps
 from ablab.records.corpus import Manifest
+from ablab.records.run import Where
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 from ablab.training import losses, optimizers, qats, schedules
+from ablab.training.train import Sitting, train
 
 __all__ = ["BOS", "VOCAB"]
+
+WHERE = Where("cpu", "fp32", "lift", 4)
 
 
 def corpus(count: int = 60) -> Corpus:
@@ -83,7 +88,7 @@ def model(**changed: Any) -> dict[str, Any]:
 
 
 def settings(
-    steps: int = 20, *, model: dict[str, Any] | None = None, batch_tokens: int = 128, **train: Any
+    steps: int = 20, *, model: dict[str, Any] | None = None, batch_tokens: int = 128, **training: Any
 ) -> dict[str, Any]:
     """Canonical settings of a run of `steps` steps."""
     asked = {
@@ -93,7 +98,7 @@ def settings(
         "salt": "",
         "weights": None,
         "validate_every": 5 * batch_tokens,
-    } | train
+    } | training
     asked["optimizer"] = choice(optimizers.slot, asked.get("optimizer", {"name": "adamw", "lr": 1e-2}))
     asked["schedule"] = choice(schedules.slot, asked.get("schedule", "wsd"))
     asked["loss"] = choice(losses.slot, asked.get("loss", "mean"))
@@ -105,3 +110,11 @@ def settings(
         "train": asked,
         "stage": {},
     }
+
+
+def trained(
+    out: Path, asked: Any = None, text: Corpus | None = None, *, seed: int = 0, where: Where = WHERE, **sitting: Any
+) -> Any:
+    """Train in `out`, the tiny settings on the tiny corpus where no others are given, and without a word."""
+    how = Sitting(**{"say": lambda _: None, **sitting})
+    return train(asked or settings(), text or corpus(), where, seed=seed, out=out, sitting=how)

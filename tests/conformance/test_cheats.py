@@ -262,8 +262,12 @@ def run(tmp_path: Path, corpus: Corpus, model: Decoder, **how: Any) -> dict[str,
     settings = tiny.settings(model=ASKED["model"])
     settings["stage"] = stages(one={"evaluate": "disjoint"})
     save_file(dict(model.state_dict()), tmp_path / "weights.safetensors", {"tokenizer": corpus.fingerprint})
-    here: dict[str, Any] = {"weights": tmp_path / "weights.safetensors", "corpus": corpus, "out": tmp_path / "one"}
-    return run_stage(settings, "one", **here, seed=0, precision="fp32", executor="lift", **how)
+    here: dict[str, Any] = {
+        "weights": tmp_path / "weights.safetensors",
+        "corpus": corpus,
+        "folders": {"one": tmp_path / "one"},
+    }
+    return run_stage(settings, "one", **here, seed=0, where=tiny.WHERE, **how)
 
 
 class Spaces(Disjoint):

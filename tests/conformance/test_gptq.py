@@ -22,7 +22,6 @@ from ablab.core.rng import stream
 from ablab.model import embeddings
 from ablab.model.decoder import build
 from ablab.model.parts.rounding import codes, most, rounded, scales
-from ablab.training.train import train
 
 MIXED = {"L": tiny.kind("l", 8, mlp={"name": "moe", "n_experts": 4}), "G": tiny.kind("g", None)}
 SMALL: dict[str, Any] = {"small": 300, "tokens": 2000}
@@ -73,8 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tiny model with a mixture in one layer, after 30 steps; its weights and what its matrices see."""
     out: Path = tmp_path_factory.mktemp("trained")
     settings = tiny.settings(30, model=tiny.model(kinds=MIXED, tied=False), validate_every=30 * 128)
-    how: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
-    train(settings, tiny.corpus(), out=out, say=lambda _: None, **how)
+    tiny.trained(out, settings)
     weights = load_file(out / "weights.safetensors")
 
     def model() -> Any:

@@ -15,9 +15,6 @@ from ablab.core.fault import CheckFailed
 from ablab.data import byte_check
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.training.learner import Learner
-from ablab.training.train import train
-
-HOW: dict[str, Any] = {"precision": "fp32", "micro_rows": 4, "executor": "lift"}
 
 
 def doubled(corpus: Corpus, factor: int) -> Corpus:
@@ -54,7 +51,7 @@ def test_scores_of_another_byte_count_are_told() -> None:
 
 def test_training_records_the_fingerprint_of_an_untrained_model(tmp_path: Path) -> None:
     corpus = tiny.corpus()
-    done = train(tiny.settings(), corpus, seed=0, out=tmp_path, say=lambda _: None, **HOW)
+    done = tiny.trained(tmp_path, None, corpus)
     found = done["untrained"]
     assert found["nats_per_token"] == pytest.approx(math.log(tiny.VOCAB), rel=0.02)
     assert found["bits_per_byte"] == pytest.approx(found["nats_per_token"] / math.log(2)), "each token is one byte here"
@@ -77,7 +74,7 @@ def test_rows_that_count_other_bytes_than_the_corpus_stop_the_run(
     with pytest.raises(
         CheckFailed, match=r"the scores imply .* bytes, the held-out text has .* \(ratio 2\.0000\); token files"
     ):
-        train(tiny.settings(), corpus, seed=0, out=tmp_path, say=lambda _: None, **HOW)
+        tiny.trained(tmp_path, None, corpus)
     assert not (tmp_path / "done.json").exists()
 
 
@@ -94,7 +91,7 @@ def test_weights_that_know_the_text_before_training_stop_the_run(
     with pytest.raises(
         CheckFailed, match=r"scores 0\.5000 nats per token before its first step, where ln V = 3\.4965; its"
     ):
-        train(tiny.settings(), corpus, seed=0, out=tmp_path, say=lambda _: None, **HOW)
+        tiny.trained(tmp_path, None, corpus)
 
 
 def test_a_whole_corpus_counted_twice_is_not_what_the_study_declares() -> None:

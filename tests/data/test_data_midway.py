@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +19,6 @@ from ablab.data.spans import FINAL, REASONING
 from ablab.report import curves, markdown
 from ablab.report.view import View
 from ablab.runs.store import read_lines
-from ablab.training.train import train
-
-HOW: dict[str, Any] = {"precision": "fp32", "micro_rows": 4, "executor": "lift", "say": lambda _: None}
 
 
 def corpus(*sizes: int, per_token: int = 1, marks: np.ndarray | None = None) -> Corpus:
@@ -81,12 +77,12 @@ def test_every_span_has_targets_in_the_part() -> None:
 def test_a_run_scores_its_part_on_the_way_at_every_point(tmp_path: Path) -> None:
     whole, settings = tiny.corpus(), tiny.settings()
     settings["train"]["validate_bytes"] = 150
-    done = train(settings, whole, seed=0, out=tmp_path, **HOW)
+    done = tiny.trained(tmp_path, settings, whole)
     part = midway(whole, 150, settings["data"]["span"]).valid
     told = {"documents": len(part), "tokens": part.n_targets, "bytes": part.n_scored_bytes, "whole": False}
     assert done["validated"] == told and part.n_scored_bytes <= 150
     assert (done["untrained"]["tokens"], done["untrained"]["bytes"]) == (part.n_targets, part.n_scored_bytes)
-    other = train(tiny.settings(), whole, seed=0, out=tmp_path / "whole", **HOW)
+    other = tiny.trained(tmp_path / "whole", tiny.settings(), whole)
     assert other["validated"]["whole"] and other["weights"] == done["weights"], "training does not hear of it"
     losses = [[row["loss"] for row in read_lines(out / "metrics.jsonl") if "loss" in row]
               for out in (tmp_path, tmp_path / "whole")]  # fmt: skip

@@ -17,7 +17,6 @@ from ablab.runs.store import Store
 from ablab.study import load
 from ablab.training import checkpoint
 from ablab.training.metrics import WALL
-from ablab.training.train import train
 
 TESTS = Path(__file__).parents[1]
 TRAIN, WHOLE, VECTORS = "training/test_train.py", "whole/test_study_to_verdict.py", "verdict/test_verdict_vectors.py"
@@ -270,9 +269,6 @@ def test_every_fault_has_its_outcome_and_its_tests(number: int) -> None:
         assert "skip" not in marks and "xfail" not in marks, f"{name} holds nothing where it is skipped"
 
 
-HOW = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
-
-
 def rows(out: Path) -> list[dict[str, object]]:
     lines = (out / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in WALL} for line in lines]
@@ -297,16 +293,16 @@ def test_f18_a_clock_that_jumps_changes_no_result(tmp_path: Path, monkeypatch: p
     import time
 
     settings = tiny.settings(6)
-    train(settings, tiny.corpus(), out=tmp_path / "straight", say=lambda _: None, **HOW)  # type: ignore[arg-type]
+    tiny.trained(tmp_path / "straight", settings)
     real, jumps = time.time, iter(range(1_000_000))
     monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(jumps) * 7_200)
-    train(settings, tiny.corpus(), out=tmp_path / "jumping", say=lambda _: None, **HOW)  # type: ignore[arg-type]
+    tiny.trained(tmp_path / "jumping", settings)
     assert rows(tmp_path / "straight") == rows(tmp_path / "jumping")
 
 
 def test_f20_the_same_run_twice(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train(tiny.settings(6), tiny.corpus(), out=tmp_path / name, say=lambda _: None, **HOW)  # type: ignore[arg-type]
+        tiny.trained(tmp_path / name, tiny.settings(6))
     one, two = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two and rows(tmp_path / "one") == rows(tmp_path / "two")
 

@@ -21,17 +21,14 @@ from ablab.core.files import read_json, write_json
 from ablab.data.formats.located import sealed
 from ablab.judging import judge, sources
 from ablab.runtime import changed, machine, source
-from ablab.training.train import train
 
-HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
 DOWN = "self.down_proj("
 
 
 def run(out: Path, steps: int | None = None, **how: Any) -> dict[str, Any]:
     """Train `relu2` in `out`, stopped after `steps` steps."""
     asked = itertools.count()
-    how = {**HOW, "say": lambda _: None, "stop": lambda: steps is not None and next(asked) >= steps, **how}
-    return train(tiny.settings(), tiny.corpus(), out=out, **how)
+    return tiny.trained(out, stop=lambda: steps is not None and next(asked) >= steps, **how)
 
 
 class Copy:

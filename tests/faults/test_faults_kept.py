@@ -19,6 +19,7 @@ from tests.conformance.test_cheats import Boosts, Cheat, DropsOne, FitsADelta, L
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.decoder import Decoder, build
+from ablab.records.run import Where
 from ablab.scoring import evaluators, stage
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.scores import Scores
@@ -38,8 +39,12 @@ def run(
     settings["stage"] = stages(one={"evaluate": evaluate})
     made = build(settings["model"] | {"init_std": 0.2}, vocab_size=corpus.vocab_size, seed=1)
     save_file(dict(made.state_dict()), tmp_path / "weights.safetensors", {"tokenizer": corpus.fingerprint})
-    here: dict[str, Any] = {"weights": tmp_path / "weights.safetensors", "corpus": corpus, "out": tmp_path / "one"}
-    return stage.run_stage(settings, "one", **here, seed=0, precision=precision, executor="lift")
+    here: dict[str, Any] = {
+        "weights": tmp_path / "weights.safetensors",
+        "corpus": corpus,
+        "folders": {"one": tmp_path / "one"},
+    }
+    return stage.run_stage(settings, "one", **here, seed=0, where=Where("cpu", precision, "lift", 4))
 
 
 # ---- models that look ahead under a condition

@@ -24,10 +24,8 @@ from ablab.core.fault import CheckFailed, Interrupted
 from ablab.runtime.lock import locked
 from ablab.training import mirrors
 from ablab.training.mirrors import Copy, Mirrored
-from ablab.training.train import train
 
 HANG = 600  # seconds: a guard, not a time that anything is expected to take
-HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
 
 
 class Tracker(ModuleType):
@@ -72,9 +70,9 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
 
 def run(out: Path, steps: int | None = None, **how: Any) -> tuple[dict[str, Any], list[str]]:
     asked, said = itertools.count(), list[str]()
-    how = {**HOW, "say": said.append, "stop": lambda: steps is not None and next(asked) >= steps, **how}
+    how = {"say": said.append, "stop": lambda: steps is not None and next(asked) >= steps, **how}
     try:
-        return train(tiny.settings(), tiny.corpus(), out=out, mirrors=Mirrored(("wandb",)), **how), said
+        return tiny.trained(out, mirrors=Mirrored(("wandb",)), **how), said
     except Interrupted:
         return {}, said
 

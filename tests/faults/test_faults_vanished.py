@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -16,9 +17,6 @@ from tests.whole import held
 from ablab.core.fault import Halted
 from ablab.runtime.lock import locked
 from ablab.scoring.stage import run_stage
-from ablab.training.train import train
-
-HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift", "say": lambda _: None}
 
 
 def remove(out: Path) -> None:
@@ -47,7 +45,7 @@ def test_a_training_ends_where_its_folder_goes(tmp_path: Path, how: Callable[[Pa
         return ends
 
     with pytest.raises(Halted, match=r"key: is (gone|another folder)"):
-        train(tiny.settings(), tiny.corpus(), out=out, stop=stop, checkpoint_every=0, **HOW)
+        tiny.trained(out, stop=stop, checkpoint_every=0)
     left = [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert left == (["lock"] if how is exchange else [])
 
@@ -61,7 +59,7 @@ def test_a_folder_that_goes_at_the_last_step_gets_no_result(tmp_path: Path) -> N
             remove(out)
 
     with pytest.raises(Halted):
-        train(tiny.settings(), tiny.corpus(), out=out, **{**HOW, "say": say})
+        tiny.trained(out, say=say)
     assert last and not (tmp_path / "runs").exists()
 
 
@@ -87,15 +85,14 @@ def test_a_stage_writes_nothing_where_its_folder_went(tmp_path: Path) -> None:
     from ablab.scoring import evaluators
 
     settings["stage"]["pre"]["evaluate"] = tiny.choice(evaluators.slot, "disjoint")
-    train(settings, tiny.corpus(), out=tmp_path / "train", **HOW)
+    tiny.trained(tmp_path / "train", settings)
     out = tmp_path / "runs" / "score"
     with locked(out) as mine:
         remove(out)
-        how = {"precision": "fp32", "executor": "reference", "seed": 0, "here": mine.check}
+        where = dataclasses.replace(tiny.WHERE, executor="reference")
+        how: Any = {"weights": tmp_path / "train/weights.safetensors", "corpus": tiny.corpus(), "folders": {"pre": out}}
         with pytest.raises(Halted, match="score: is gone"):
-            run_stage(
-                settings, "pre", weights=tmp_path / "train/weights.safetensors", corpus=tiny.corpus(), out=out, **how
-            )
+            run_stage(settings, "pre", **how, seed=0, where=where, here=mine.check)
     assert not (tmp_path / "runs").exists()
 
 

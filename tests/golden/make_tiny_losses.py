@@ -10,7 +10,6 @@ import torch
 from tests import tiny
 
 from ablab.runtime import machine
-from ablab.training.train import train
 
 STEPS = (1, 5, 10, 15, 20)
 RECIPE = (
@@ -23,16 +22,7 @@ TOLERANCE = 2e-4  # nats; between instruction sets and torch versions sums are t
 def losses() -> list[float]:
     """The golden numbers, made again."""
     with tempfile.TemporaryDirectory() as out:
-        done = train(
-            tiny.settings(),
-            tiny.corpus(),
-            seed=0,
-            out=Path(out),
-            precision="fp32",
-            micro_rows=4,
-            executor="lift",
-            say=lambda _: None,
-        )
+        done = tiny.trained(Path(out))
         rows = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
     by_step = {row["step"]: row["loss"] for row in rows if "loss" in row}
     return [by_step[step] for step in STEPS] + [done["trajectory"][-1]["nats_per_token"]]

@@ -9,7 +9,8 @@ from tests import tiny
 from ablab.core.fault import CheckFailed
 from ablab.model import compiled
 from ablab.model.decoder import build
-from ablab.runs.store import Where, resolve_where
+from ablab.records.run import Where
+from ablab.runs.store import resolve_where
 from ablab.runtime import machine
 from ablab.training.learner import Learner
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -33,7 +34,6 @@ from ablab.model.shape import Shape
 from ablab.report import html, markdown
 from ablab.training.learner import Learner
 from ablab.training.metrics import WALL
-from ablab.training.train import train
 
 SIZES: dict[str, Any] = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "seq_len": 32, "vocab_size": 9, "n_layers": 2}
 SEQUENCE = {"name": "moe", "n_experts": 4, "ratio": 0.5, "balance": "sequence", "balance_weight": 0.3, "z_loss": 0.05}
@@ -278,12 +278,12 @@ def test_shared_parameters_start_alike_and_experts_do_not_move_when_one_is_added
 
 def test_training_resumes_bit_for_bit_with_its_bias_and_reports(tmp_path: Path) -> None:
     settings = tiny.settings(steps=8, model=model())
-    how: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 2, "executor": "lift", "say": lambda _: None}
-    done = train(settings, tiny.corpus(), out=tmp_path / "whole", **how)
+    where = dataclasses.replace(tiny.WHERE, micro_rows=2)
+    done = tiny.trained(tmp_path / "whole", settings, where=where)
     asked = iter([False] * 5 + [True] * 9)
     with pytest.raises(Interrupted):
-        train(settings, tiny.corpus(), out=tmp_path / "cut", stop=lambda: next(asked), **how)
-    train(settings, tiny.corpus(), out=tmp_path / "cut", **how)
+        tiny.trained(tmp_path / "cut", settings, where=where, stop=lambda: next(asked))
+    tiny.trained(tmp_path / "cut", settings, where=where)
     files = [tmp_path / part / "weights.safetensors" for part in ("whole", "cut")]
     assert files[0].read_bytes() == files[1].read_bytes()
     rows = [

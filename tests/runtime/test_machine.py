@@ -15,7 +15,8 @@ from ablab.artifact import container
 from ablab.core.fault import CheckFailed
 from ablab.launch import local, work
 from ablab.launch.board import Board
-from ablab.runs.store import Store, Where
+from ablab.records.run import Where
+from ablab.runs.store import Store
 from ablab.runtime import machine
 from ablab.training import memory
 

@@ -19,13 +19,13 @@ from ablab.artifact.compressors.calibration import Calibration
 from ablab.core.fault import CheckFailed
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder, build
+from ablab.records.run import Where
 from ablab.scoring import stage
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.scores import Scores, finite
 from ablab.scoring.stage import read_stage, run_stage
 
 SEQ_LEN = 64
-HOW: dict[str, Any] = {"seed": 1, "precision": "fp32", "executor": "lift"}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def keep(tensors: dict[str, Any], path: Path, corpus: Corpus) -> None:
 
 def run(name: str, weights: Path, corpus: Corpus, settings: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
     settings = settings or asked()
-    root = weights.parent
-    blobs = {known: root / known for known in settings["stage"]}
-    return run_stage(settings, name, weights=weights, corpus=corpus, out=root / name, blobs=blobs, **(HOW | how))
+    folders = {known: weights.parent / known for known in settings["stage"]}
+    how = {"seed": 1, "where": tiny.WHERE, **how}
+    return run_stage(settings, name, weights=weights, corpus=corpus, folders=folders, **how)
 
 
 def packed(compress: dict[str, Any], tensors: dict[str, Any], calibration: Any = None, codec: str = "raw") -> bytes:
@@ -190,7 +190,8 @@ def test_scores_do_not_depend_on_the_seed_of_the_stage(weights: Path, corpus: Co
 
 @pytest.mark.parametrize("precision, executor", [("bf16", "lift"), ("fp32", "reference"), ("fp64", "reference")])
 def test_precisions_and_executors_agree(precision: str, executor: str, weights: Path, corpus: Corpus) -> None:
-    plain, other = run("pre", weights, corpus), run("pre", weights, corpus, precision=precision, executor=executor)
+    where = Where("cpu", precision, executor, 4)
+    plain, other = run("pre", weights, corpus), run("pre", weights, corpus, where=where)
     assert other["violations"] == [] and other["blob"] == plain["blob"]
     close = 1e-2 if precision == "bf16" else 1e-6
     assert other["metrics"]["nats_per_token"] == pytest.approx(plain["metrics"]["nats_per_token"], rel=close)

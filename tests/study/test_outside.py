@@ -17,8 +17,8 @@ from tests.study.written import BASE
 
 from ablab.check import conformance
 from ablab.core.fault import CheckFailed, InvalidStudy
+from ablab.records.run import Where
 from ablab.runs import store
-from ablab.runs.store import Where
 from ablab.runtime import source
 from ablab.study import load, outside, trusted
 from ablab.study.keys import SLOTS

@@ -38,8 +38,9 @@ from ablab.study import load, preset
 from ablab.study.model import model as canonical
 from ablab.training.adopt import adopt, golf
 from ablab.training.adopt.found import read as read_file
+from ablab.training.train import Sitting
 
-HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift", "say": lambda _: None}
+HOW: dict[str, Any] = {"where": tiny.WHERE, "seed": 0, "sitting": Sitting(say=lambda _: None)}
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golf_names.json").read_text())
 
 
@@ -83,12 +84,11 @@ def test_our_own_weights_are_taken_as_they_are_and_score_the_same(trained: Path,
     assert before.keys() == now.keys() and all(torch.equal(before[name], now[name]) for name in before)
     stage = {"pre_quant": tiny_stage()}
     scores = []
-    for where in (trained, tmp_path / "out"):
+    for made in (trained, tmp_path / "out"):
         settings = {**tiny.settings(), "stage": stage}
-        place = {"seed": 0, "precision": "fp32", "executor": "lift"}
         found = run_stage(
-            settings, "pre_quant", weights=where / "weights.safetensors", corpus=tiny.corpus(),
-            out=tmp_path / where.name / "scores", **place,
+            settings, "pre_quant", weights=made / "weights.safetensors", corpus=tiny.corpus(),
+            folders={"pre_quant": tmp_path / made.name / "scores"}, seed=0, where=tiny.WHERE,
         )  # fmt: skip
         scores.append(found["metrics"])
     assert scores[0] == scores[1]

@@ -21,7 +21,6 @@ from ablab.scoring.scores import Scores
 from ablab.training.learner import Learner, named, spanned
 from ablab.training.losses.mean import Mean
 from ablab.training.losses.spans import Spans
-from ablab.training.train import train
 
 # Eight targets, in the words of vpareek2/vpMoE's pretrain_gpt.py: nats, loss mask, span (facts computed in fp64).
 NATS = torch.tensor([[2, 1, 3, 0.5, 0.25, 4, 1, 0.5]], dtype=torch.float64)
@@ -140,8 +139,7 @@ def test_a_loss_over_spans_needs_spans() -> None:
 
 def test_training_logs_and_scores_spans(corpus: Corpus, tmp_path: Path) -> None:
     settings = tiny.settings(loss="spans")
-    how: dict[str, Any] = {"precision": "fp32", "micro_rows": 4, "executor": "lift"}
-    done = train(settings, corpus, seed=0, out=tmp_path, say=lambda _: None, **how)
+    done = tiny.trained(tmp_path, settings, corpus)
     rows = [row for row in read_lines(tmp_path / "metrics.jsonl") if "loss" in row]
     assert all(row["loss"] == pytest.approx(row["loss_reasoning"] + row["loss_final"], rel=1e-5) for row in rows)
     last = done["trajectory"][-1]

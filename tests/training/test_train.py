@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -36,14 +37,10 @@ from ablab.training.mirrors import Mirrored, cure
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.roles import Rates
 from ablab.training.stability import Spikes
-from ablab.training.train import Progress, train
+from ablab.training.train import Progress
 
+run, WHERE = tiny.trained, tiny.WHERE
 HOW: dict[str, Any] = {"seed": 0, "precision": "fp32", "micro_rows": 4, "executor": "lift"}
-
-
-def run(out: Path, settings: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
-    """Train in `out` without a word."""
-    return train(settings or tiny.settings(), tiny.corpus(), out=out, **{**HOW, "say": lambda _: None, **how})
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -156,7 +153,6 @@ import json, os, pkgutil, signal, sys
 from pathlib import Path
 import torch
 import torch._dynamo  # what an optimizer's first step imports: once for all
-from ablab.training.train import Progress, train
 from tests import tiny
 
 def train_and_die(owner, name, at, late):
@@ -173,8 +169,7 @@ def train_and_die(owner, name, at, late):
         return found
 
     setattr(owner, name, dies)
-    train(tiny.settings(), tiny.corpus(), out=Path(sys.argv[1]), seed=0, precision="fp32", micro_rows=4, executor="lift",
-          checkpoint_every=0, say=lambda text: None)
+    tiny.trained(Path(sys.argv[1]), checkpoint_every=0)
 
 torch.set_num_threads(int(sys.argv[2]))
 for death in json.loads(sys.argv[3]):
@@ -273,7 +268,8 @@ def test_an_optimizer_of_torchs_own_trains_and_goes_on(tmp_path: Path, monkeypat
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tmp_path, stop=after(3))
-    for how in ({"seed": 1}, {"precision": "fp64"}, {"micro_rows": 2}, {"settings": tiny.settings(clip=2.0)}):
+    other = {"where": dataclasses.replace(WHERE, precision="fp64")}, {"where": dataclasses.replace(WHERE, micro_rows=2)}
+    for how in ({"seed": 1}, *other, {"asked": tiny.settings(clip=2.0)}):
         with pytest.raises(CheckFailed) as raised:
             run(tmp_path, **how)
         fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
@@ -436,7 +432,7 @@ def test_budget_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_bf16_is_near_fp32_and_keeps_fp32_weights(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
-        run(tmp_path / precision, tiny.settings(3), precision=precision)
+        run(tmp_path / precision, tiny.settings(3), where=dataclasses.replace(WHERE, precision=precision))
     for one, other in zip(rows(tmp_path / "bf16")[:3], rows(tmp_path / "fp32")):
         assert one["loss"] == pytest.approx(other["loss"], abs=0.02) and one["loss"] != other["loss"]
     assert {t.dtype for t in load_file(tmp_path / "bf16" / "weights.safetensors").values()} == {torch.float32}

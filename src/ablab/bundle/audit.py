@@ -25,11 +25,11 @@ from ablab.data.corpus.corpus import Corpus, Valid, read_manifest
 from ablab.data.corpus.groups import recalled
 from ablab.judging import collect, judge, sources
 from ablab.records.answer import Answer
-from ablab.records.run import Executed
+from ablab.records.run import Executed, Where
 from ablab.report.shareable import shareable
 from ablab.runs import plan as planning
 from ablab.runs.plan import Plan
-from ablab.runs.store import Store, Where
+from ablab.runs.store import Store
 from ablab.scoring.scores import Scores, finite
 from ablab.study import load
 from ablab.study.read import read

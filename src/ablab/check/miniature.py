@@ -7,7 +7,6 @@ say (`inert`). What only the small size makes equal, or refuses, is said and nev
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +20,10 @@ from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
 from ablab.core import making
 from ablab.core.fault import CheckFailed, Fault, OutOfMemory, Refused
 from ablab.core.files import key_of
+from ablab.records.run import Where
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan
-from ablab.runs.store import Store, Where
+from ablab.runs.store import Store
 from ablab.runtime import machine
 from ablab.scoring import evaluators
 from ablab.study.record import BASELINE
@@ -222,15 +222,12 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     from ablab.runs.store import read_lines, score_key, train_key
     from ablab.scoring.scores import Scores
     from ablab.scoring.stage import run_stage
-    from ablab.training.train import train
+    from ablab.training.train import Sitting, train
 
     where = Where("cpu", "fp64", "reference", like["budget"]["batch_tokens"] // like["model"]["seq_len"])
     trained = train_key(like, corpus=corpus.key, seed=0, where=where)
     out = store.train(trained)
-    done = train(like, corpus, seed=0, out=out, stop=lambda: False, say=lambda _: None, **where.as_json())
-    scored = functools.partial(
-        run_stage, seed=0, precision=where.precision, executor=where.executor, device=where.device
-    )
+    done = train(like, corpus, where, seed=0, out=out, sitting=Sitting(say=lambda _: None))
     told = (row.get("loss") for row in read_lines(out / "metrics.jsonl"))
     losses = [loss for loss in told if isinstance(loss, int | float)]
     if done["status"] != "done":
@@ -238,10 +235,10 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     scores: dict[str, list[float]] = {}
     violations: list[str] = []
     read = key_of({"weights": trained, "model": settings["model"]})
-    blobs = {stage: store.score(score_key(settings, stage, trained=read)) for stage in settings["stage"]}
-    for stage, place in blobs.items():
-        result = store.scored(place.name) or scored(
-            settings, stage, weights=out / "weights.safetensors", corpus=corpus, out=place, blobs=blobs
+    folders = {stage: store.score(score_key(settings, stage, trained=read)) for stage in settings["stage"]}
+    for stage, place in folders.items():
+        result = store.scored(place.name) or run_stage(
+            settings, stage, weights=out / "weights.safetensors", corpus=corpus, folders=folders, seed=0, where=where
         )
         scores[stage] = [float(x) for x in Scores.load(place, result).nats]
         scores[stage] += _numbers(result["probe"])

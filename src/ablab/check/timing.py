@@ -268,10 +268,7 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: Memo) -> dict[str, flo
     ).state_dict()  # fmt: skip
 
     def decoder(like: Settings, tensors: Mapping[str, torch.Tensor]) -> Decoder:
-        return staging.decoder_of(
-            like, tensors, corpus=corpus, seed=0,
-            precision=where.precision, executor=where.executor, device=where.device,
-        )  # fmt: skip
+        return staging.decoder_of(like, tensors, corpus=corpus, seed=0, where=where)
 
     def pack(root: str) -> packing.Blob:
         return packing.packed(
@@ -315,11 +312,7 @@ def _once(memo: dict[str, tuple[float, T]], asked: Mapping[str, object], make: C
 
 def _checks(plan: Plan, run: Run, name: str, model: Decoder) -> object:
     evaluator = evaluators.slot.build(run.settings["stage"][name]["evaluate"])
-    where = plan.where
-    stage = run.settings["stage"][name]
-    return staging.legal(
-        evaluator, name, stage, model, plan.corpus(run), run.settings, 0, where.precision, where.executor
-    )
+    return staging.legal(evaluator, name, model, plan.corpus(run), run.settings, seed=0, where=plan.where)
 
 
 def _evaluation(choice: Choice, model: Decoder, corpus: Corpus, settings: Settings, precision: str) -> float:

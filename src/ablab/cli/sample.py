@@ -108,8 +108,7 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unp
     corpus, where = plan.corpus(run), plan.where
     rows, stops = opened(corpus, prompts)
     weights = plan.store.train(run.train_key) / "weights.safetensors"
-    place = {"precision": where.precision, "executor": where.executor, "device": where.device}
-    decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, **place)
+    decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, where=where)
     seq_len, whole = run.settings["model"]["seq_len"], max(map(len, rows)) + n_new
     with inference(decoder, where.precision), declared(decoder, max(seq_len, whole), seq_len):
         found = generate(decoder, rows, n_new, stop=stops, **draws)

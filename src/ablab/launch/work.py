@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.core.files import sha256_file
+from ablab.records.run import Where
 from ablab.runs.plan import Run
-from ablab.runs.store import Store, Where, train_key
+from ablab.runs.store import Store, train_key
 from ablab.runtime import machine
 from ablab.runtime.lock import locked
 from ablab.runtime.signals import at_once
@@ -42,36 +43,31 @@ def do(
     from ablab.data import open_corpus
     from ablab.training.adopt import adopt
     from ablab.training.mirrors import Mirrored
-    from ablab.training.train import train
+    from ablab.training.train import Sitting, train
 
     outside.again(run.levers)
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
     # a finished run is answered from its directory, its weights checked against their sha256
-    if run.settings["train"]["weights"]:
+    make = adopt if run.settings["train"]["weights"] else train
+    if make is adopt:
         _unchanged(run, where)
-        done = adopt(
-            run.settings, corpus, seed=run.seed, out=directory, say=say, allow_changed=allow_changed, **where.as_json()
-        )
-    else:
-        mirrored = Mirrored(mirrors, called=run.called, boards=store.root / "tensorboard")
-        done = train(
-            run.settings, corpus, seed=run.seed, out=directory, mirrors=mirrored, stop=stop, say=say,
-            allow_changed=allow_changed, **where.as_json(),
-        )  # fmt: skip
+    mirrored = Mirrored(mirrors, called=run.called, boards=store.root / "tensorboard")
+    sitting = Sitting(stop, say, mirrors=mirrored, allow_changed=allow_changed)
+    done = make(run.settings, corpus, where, seed=run.seed, out=directory, sitting=sitting)
     if done["status"] != "done":
         return str(done["status"])
-    blobs: dict[str, Path] = {stage: store.score(key) for stage, key in run.score_keys.items()}
+    folders = {stage: store.score(key) for stage, key in run.score_keys.items()}
     for stage, key in run.score_keys.items():
         if stop():
             raise Interrupted
         if store.scored(key) is None:
             say(f"stage {stage}")
-            _score(run, stage, corpus, store, where, blobs)
+            _score(run, stage, corpus, store, where, folders)
     return "done"
 
 
-def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, blobs: dict[str, Path]) -> None:
+def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, folders: dict[str, Path]) -> None:
     """Make one stage, unless another process has just made it. InUse where another one is at it."""
     from ablab.scoring.stage import run_stage
 
@@ -84,12 +80,9 @@ def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, blo
             stage,
             weights=weights,
             corpus=corpus,
-            out=store.score(key),
             seed=run.seed,
-            precision=where.precision,
-            executor=where.executor,
-            device=where.device,
-            blobs=blobs,
+            where=where,
+            folders=folders,
             here=held.check,
         )
 

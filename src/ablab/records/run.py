@@ -7,6 +7,7 @@ that took its weights from a file, or one of an earlier version.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 
@@ -25,6 +26,31 @@ class Executed(TypedDict):
     executor: str
     micro_rows: int
     compiled: bool
+
+
+@dataclass(frozen=True)
+class Where:
+    """How runs are executed: resolved once per study, the same for all arms, part of the training key."""
+
+    device: str
+    precision: str
+    executor: str
+    micro_rows: int
+    compiled: bool = False
+
+    @classmethod
+    def read(cls, found: Executed) -> Where:
+        """The one that a where.json holds."""
+        return cls(found["device"], found["precision"], found["executor"], found["micro_rows"], found["compiled"])
+
+    def as_json(self) -> Executed:
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "executor": self.executor,
+            "micro_rows": self.micro_rows,
+            "compiled": self.compiled,
+        }
 
 
 class Positions(TypedDict):

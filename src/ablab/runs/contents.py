@@ -9,8 +9,9 @@ from ablab.core.fault import CheckFailed, Refused
 from ablab.core.files import read_json, write_json
 from ablab.core.forms import fits
 from ablab.core.inputs import Inputs
+from ablab.records.run import Where
 from ablab.records.settings import Settings
-from ablab.runs.store import Store, Where, train_key
+from ablab.runs.store import Store, train_key
 from ablab.training.adopt.strange import weights_at
 
 

@@ -123,9 +123,8 @@ def _read_or_recalled(
 
 def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
     """How many trainings of the study on a corpus of these settings are finished."""
-    from ablab.records.run import Executed
+    from ablab.records.run import Executed, Where
     from ablab.runs.contents import Contents
-    from ablab.runs.store import Where
 
     path = store.study(study.name, study.scale) / "where.json"
     if not path.exists():

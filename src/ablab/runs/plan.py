@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablab.core.files import read_json
-from ablab.records.run import Executed
+from ablab.records.run import Executed, Where
 from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
 from ablab.runs.look import Look, Readings
-from ablab.runs.store import Store, Where, resolve_where, score_key
+from ablab.runs.store import Store, resolve_where, score_key
 from ablab.verdict import Documents, RunScore
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from ablab.core.slot import Choice
 from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
 from ablab.records.result import Result, present
-from ablab.records.run import Executed, Trained
+from ablab.records.run import Executed, Trained, Where
 from ablab.records.settings import Settings, chosen
 
 if TYPE_CHECKING:
@@ -33,31 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TORN = 1 << 24  # bytes of a last line that are looked at: no row of this program's is as long
-
-
-@dataclass(frozen=True)
-class Where:
-    """How runs are executed: resolved once per study, the same for all arms, part of the training key."""
-
-    device: str
-    precision: str
-    executor: str
-    micro_rows: int
-    compiled: bool = False
-
-    @classmethod
-    def read(cls, found: Executed) -> Where:
-        """The one that a where.json holds."""
-        return cls(found["device"], found["precision"], found["executor"], found["micro_rows"], found["compiled"])
-
-    def as_json(self) -> Executed:
-        return {
-            "device": self.device,
-            "precision": self.precision,
-            "executor": self.executor,
-            "micro_rows": self.micro_rows,
-            "compiled": self.compiled,
-        }
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ from ablab.data import Corpus, byte_check
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, build
 from ablab.records.result import Result
-from ablab.records.run import MadeBy
-from ablab.records.settings import Settings, StageSettings
+from ablab.records.run import MadeBy, Where
+from ablab.records.settings import Settings
 from ablab.runtime import machine, source
 from ablab.runtime.machine import Peak, dtype_of
 from ablab.scoring import evaluators
@@ -44,43 +45,40 @@ def run_stage(
     *,
     weights: Path,
     corpus: Corpus,
-    out: Path,
+    folders: Mapping[str, Path],
     seed: int,
-    precision: str,
-    executor: str,
-    device: str = "cpu",
-    blobs: Mapping[str, Path] | None = None,
+    where: Where,
     here: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Run stage `name` on the weights file and write `out`/scores.npz, then `out`/result.json, whose content is returned.
+    """Run stage `name` on the weights file and write scores.npz, then result.json, whose content is returned.
 
-    `blobs`: the directory of every stage of this run, where a stage that is built on (`after`) has left its packed bytes.
-    here(): raises where `out` is gone, before anything is written.
+    folders: of every stage of this run; one that is built on (`after`) has left its packed bytes in its own.
+    here(): raises where this stage's is gone, before anything is written.
     result: metrics {nats_per_token, bits_per_byte, nats_per_SPAN_token}, bytes (of the artifact: model_bytes, which is the
     size of its file, and code_bytes), blob (its sha256), artifact (what was said while packing), bands, extra, probe (of
     an evaluator that does not decide, else None), violations (nothing is raised), checked, diverged, scores {file, sha256},
     seconds, peak_bytes; source (`ablab.runtime.source`) and machine say what made it; key and digest guard the rest.
     CheckFailed where a file is missing, damaged, or does not fit.
     """
-    began, stage, peak = time.perf_counter(), settings["stage"][name], Peak(device)
-    make = functools.partial(decoder_of, corpus=corpus, seed=seed, executor=executor, device=device)
+    began, out, peak = time.perf_counter(), folders[name], Peak(where.device)
+    make = functools.partial(decoder_of, corpus=corpus, seed=seed, where=where)
     blob = packing.packed(
         settings,
         name,
         functools.partial(_load, weights, corpus),
-        blobs=blobs or {},
+        blobs=folders,
         corpus=corpus,
         seed=seed,
-        precision=precision,
-        model=functools.partial(make, settings, precision=precision),
+        precision=where.precision,
+        model=functools.partial(make, settings),
     )
-    model = make(windowed(settings, name), packing.unpacked(blob), precision=precision)
+    model = make(windowed(settings, name), packing.unpacked(blob))
     before, packed = digest(_tensors(model)), time.perf_counter()
-    evaluator = evaluators.slot.build(stage["evaluate"])
-    violated, checked = legal(evaluator, name, stage, model, corpus, settings, seed, precision, executor)
+    evaluator = evaluators.slot.build(settings["stage"][name]["evaluate"])
+    violated, checked = legal(evaluator, name, model, corpus, settings, seed=seed, where=where)
     after = time.perf_counter()
     scores, told, seen, looked = _kept(
-        evaluator, name, stage, model, corpus, settings, before, seed=seed, precision=precision
+        evaluator, name, model, corpus, settings, before, seed=seed, precision=where.precision
     )
     evaluated = time.perf_counter()
     checked |= seen
@@ -94,7 +92,7 @@ def run_stage(
     timing = {"pack": packed - began, "check": after - packed + looked, "evaluate": evaluated - after - looked}
     record = {"stage": name, **_sizes(blob), **_scored_as(scores), "checked": checked, **_extra(evaluator, scores)}
     record |= {"seconds": sum(timing.values()), "timing": timing, "peak_bytes": peak.read(), "scores": scores.save(out)}
-    record |= _made_by(out, settings, name, device)
+    record |= _made_by(out, settings, name, where.device)
     return _written({**record, "key": out.name}, name, out)
 
 
@@ -153,31 +151,36 @@ def windowed(settings: Settings, name: str) -> Settings:
 def legal(
     evaluator: Evaluator,
     name: str,
-    stage: StageSettings,
     model: Decoder,
     corpus: Corpus,
     settings: Settings,
+    *,
     seed: int,
-    precision: str,
-    executor: str,
+    where: Where,
 ) -> tuple[list[str], dict[str, float]]:
     """Check the model, then the evaluator: what they violate, and the largest deviations seen."""
-    violated, checked = forward.check(model, corpus, settings, precision=precision, executor=executor)
+    how = {"precision": where.precision, "executor": where.executor}
+    violated, checked = forward.check(model, corpus, settings, **how)
     if evaluator.decides:
-        try:
-            more, seen = replay.check(
-                evaluator, model, corpus, settings, seed=seed, precision=precision, executor=executor
-            )
-        except ValueError as error:
-            raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
+        with _said_of(name, settings):
+            more, seen = replay.check(evaluator, model, corpus, settings, seed=seed, **how)
         violated, checked = violated + more, checked | seen
     return violated, checked
+
+
+@contextlib.contextmanager
+def _said_of(name: str, settings: Settings) -> Iterator[None]:
+    """Within the block a ValueError is the fault of this stage's evaluator."""
+    evaluate = settings["stage"][name]["evaluate"]
+    try:
+        yield
+    except ValueError as error:
+        raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{evaluate['name']}: {error}")) from error
 
 
 def _kept(
     evaluator: Evaluator,
     name: str,
-    stage: StageSettings,
     model: Decoder,
     corpus: Corpus,
     settings: Settings,
@@ -189,11 +192,9 @@ def _kept(
     """Return the scores, what they violate, the largest deviations, and the seconds that were spent on looking."""
 
     def evaluate(on: Decoder, text: Corpus, ledger: Ledger | None) -> Scores:
-        fresh = evaluators.slot.build(stage["evaluate"])
-        try:
+        fresh = evaluators.slot.build(settings["stage"][name]["evaluate"])
+        with _said_of(name, settings):
             return fresh(on, text, settings, seed=seed, precision=precision, ledger=ledger)
-        except ValueError as error:
-            raise CheckFailed(Fault(f"stage.{name}.evaluate", f"{stage['evaluate']['name']}: {error}")) from error
 
     kept = Observed(model, corpus, evaluator, seed=seed, digest=digest)
     scores, began = kept.run(evaluate), time.perf_counter()
@@ -212,19 +213,9 @@ def read_stage(out: Path) -> tuple[Result, Scores]:
     return result, Scores.load(out, result)
 
 
-def trained_decoder(
-    settings: Settings, weights: Path, corpus: Corpus, *, seed: int, precision: str, executor: str, device: str
-) -> Decoder:
+def trained_decoder(settings: Settings, weights: Path, corpus: Corpus, *, seed: int, where: Where) -> Decoder:
     """Build the decoder with the weights of a finished training, as trained. CheckFailed where the file does not fit."""
-    return decoder_of(
-        settings,
-        _load(weights, corpus),
-        corpus=corpus,
-        seed=seed,
-        precision=precision,
-        executor=executor,
-        device=device,
-    )
+    return decoder_of(settings, _load(weights, corpus), corpus=corpus, seed=seed, where=where)
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -251,14 +242,7 @@ def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:
 
 
 def decoder_of(
-    settings: Settings,
-    unpacked: Mapping[str, torch.Tensor],
-    *,
-    corpus: Corpus,
-    seed: int,
-    precision: str,
-    executor: str,
-    device: str,
+    settings: Settings, unpacked: Mapping[str, torch.Tensor], *, corpus: Corpus, seed: int, where: Where
 ) -> Decoder:
     """Build the decoder of the settings with the unpacked weights; every name and shape must fit."""
     model = build(
@@ -266,9 +250,9 @@ def decoder_of(
         vocab_size=corpus.vocab_size,
         seed=seed,
         salt=settings["train"]["salt"],
-        device=device,
-        dtype=dtype_of(precision),
-        executor=executor,
+        device=where.device,
+        dtype=dtype_of(where.precision),
+        executor=where.executor,
     )
     try:
         model.load_state_dict(dict(unpacked), strict=True)

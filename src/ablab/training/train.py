@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 import torch
 
@@ -23,7 +22,7 @@ from ablab.data import Corpus, byte_check, chain
 from ablab.data.bands import band_edges, trained_in_bands
 from ablab.data.formats.located import read_sealed, sealed
 from ablab.model.size import parameters
-from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained
+from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained, Where
 from ablab.records.settings import Settings
 from ablab.runtime import changed, machine, source
 from ablab.runtime.lock import locked
@@ -60,93 +59,73 @@ class Progress:
     validate_seconds: float = 0.0  # of scoring a part of the held-out text, before the first step and on the way
 
 
-class _How(TypedDict):
-    """What a sitting asks: whether to stop, where to say how it goes, how often to save."""
+@dataclass(frozen=True)
+class Sitting:
+    """What of a training is no part of its result.
 
-    stop: Callable[[], bool]
-    say: Say
-    every: float
+    stop: whether to end after this step. say: hears how it goes. checkpoint_every: seconds. allow_changed: take what other
+    code made, go on with what it, another torch or machine began (`ablab.runtime.changed`).
+    """
+
+    stop: Callable[[], bool] = lambda: False
+    say: Say = print
+    checkpoint_every: float = 60.0
+    mirrors: Mirrored = NO_MIRRORS
+    allow_changed: bool = False
 
 
-def train(
-    settings: Settings,
-    corpus: Corpus,
-    *,
-    seed: int,
-    out: Path,
-    precision: str,
-    micro_rows: int,
-    executor: str,
-    compiled: bool = False,
-    device: str = "cpu",
-    stop: Callable[[], bool] = lambda: False,
-    say: Say = print,
-    checkpoint_every: float = 60.0,
-    mirrors: Mirrored = NO_MIRRORS,
-    allow_changed: bool = False,
-) -> Trained:
+def train(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: Path, sitting: Sitting) -> Trained:
     """Train one run in directory `out` to the end of its budget; returns what done.json holds. Goes on where it stopped.
 
-    precision: fp32, bf16 (autocast) or fp64. micro_rows: rows per forward pass, accumulated to the batch. compiled: the
-    layers go through torch.compile (`ablab.model.compiled`).
-    allow_changed: take what other code made, go on with what it, another torch or machine began (`ablab.runtime.changed`).
-    checkpoint_every: seconds. status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
-    Raises Interrupted after a checkpoint once stop() is true; CheckFailed where `out` is in use, cannot be written, or holds
+    status is `done`, or `diverged` where loss or gradient were not finite (a result, not an error).
+    Raises Interrupted after a checkpoint once the sitting stops; CheckFailed where `out` is in use, cannot be written, or holds
     another run or one of changed code; InvalidStudy for impossible sizes.
     """
-    where = executed(device, precision, executor, micro_rows, compiled)
-    identity = _identity(settings, corpus, {"seed": seed, **where})
-    here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(device)}
-    if (done := finished(out, identity, here, allow_changed)) is not None:
+    ran = executed(where)
+    identity = _identity(settings, corpus, {"seed": seed, **ran})
+    here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(where.device)}
+    if (done := finished(out, identity, here, sitting.allow_changed)) is not None:
         checkpoint.drop_all(out)  # which a kill between done.json and their end has left
         return done  # without the lock: arms that share weights ask side by side
     with locked(out) as held:
         checkpoint.sweep(out)
-        if (done := finished(out, identity, here, allow_changed)) is not None:
+        if (done := finished(out, identity, here, sitting.allow_changed)) is not None:
             return done
         with at_once():
-            own: Executed = {**where, "device": device}
-            learner = Learner(settings, corpus, seed=seed, **own)
-        progress, size = _resume(learner, out, identity, say, here, allow_changed)
+            learner = Learner(settings, corpus, seed=seed, **where.as_json())
+        progress, size = _resume(learner, out, identity, here, sitting)
         source.keep(out, here["source"])
         metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
-        mirror = Mirrors(mirrors, out, settings=settings, say=say)
+        mirror = Mirrors(sitting.mirrors, out, settings=settings, say=sitting.say)
 
         try:
-            how: _How = {"stop": stop, "say": say, "every": checkpoint_every}
             patience = HURRY
-            fault = _sitting(learner, progress, metrics, mirror, out, {"identity": identity, **here}, **how)
+            fault = _sit(learner, progress, metrics, mirror, out, {"identity": identity, **here}, sitting)
             patience = PATIENCE
         except RuntimeError as error:
-            raise (_out_of_memory(error, out, micro_rows) or error) from None
+            raise (_out_of_memory(error, out, where.micro_rows) or error) from None
         finally:
             metrics.close()
             mirror.close(patience)
-        kept: Identity = {"identity": identity, "seed": seed, **where}
+        kept: Identity = {"identity": identity, "seed": seed, **ran}
         end: End = {"rows": metrics.rows, "chain": metrics.head}
         held.check()
         return _finish(learner, progress, corpus, fault, out, kept, end, here["source"])
 
 
-def executed(device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Executed:
+def executed(where: Where) -> Executed:
     """Say how a run is executed, on whichever device of its kind."""
-    return {
-        "device": torch.device(device).type,
-        "precision": precision,
-        "executor": executor,
-        "micro_rows": micro_rows,
-        "compiled": compiled,
-    }
+    return {**where.as_json(), "device": torch.device(where.device).type}
 
 
-def _sitting(
+def _sit(
     learner: Learner,
     progress: Progress,
     metrics: Metrics,
     mirror: Mirrors,
     out: Path,
     header: Mapping[str, object],
-    **how: Unpack[_How],
+    sitting: Sitting,
 ) -> str:
     """Score the weights as they were drawn, once, and step to the end of the budget (`_loop`); its answer."""
 
@@ -161,7 +140,7 @@ def _sitting(
     if not progress.untrained:
         with at_once():
             progress.untrained = _untrained(learner, progress, out)
-    fault = _loop(learner, progress, write=write, save=save, **how)
+    fault = _loop(learner, progress, sitting, write=write, save=save)
     metrics.sync()
     return fault
 
@@ -192,17 +171,15 @@ def _untrained(learner: Learner, progress: Progress, out: Path) -> dict[str, flo
 def _loop(
     learner: Learner,
     progress: Progress,
+    sitting: Sitting,
     *,
     write: Callable[[Mapping[str, object]], None],
     save: Callable[[], None],
-    stop: Callable[[], bool],
-    say: Say,
-    every: float,
 ) -> str:
     """Step until the budget is spent; returns "", or what was not finite."""
     spikes, saved, said = Spikes(progress.recent), time.monotonic(), 0.0
     while (spent := learner.spent(progress.step, progress.seconds)) < 1:
-        if stop():
+        if sitting.stop():
             save()
             raise Interrupted(f"stopped after step {progress.step}; the next run goes on from there")
         began = time.perf_counter()
@@ -233,31 +210,29 @@ def _loop(
             progress.hashes.append([progress.tokens, progress.token_hash])
             layers = {"moe.layers": learner.health["layers"]} if learner.health else {}
             write({**here, **{f"valid_{name}": value for name, value in held_out.items()}, **layers})
-        if not over and time.monotonic() - saved >= every:
+        if not over and time.monotonic() - saved >= sitting.checkpoint_every:
             save()
             saved = time.monotonic()
         if over or time.monotonic() - said >= SAY_EVERY:
-            say(_line(learner, progress, loss))
+            sitting.say(_line(learner, progress, loss))
             said = time.monotonic()
     return ""
 
 
-def _resume(
-    learner: Learner, out: Path, identity: str, say: Say, here: MadeBy, allow_changed: bool
-) -> tuple[Progress, int]:
+def _resume(learner: Learner, out: Path, identity: str, here: MadeBy, sitting: Sitting) -> tuple[Progress, int]:
     """Bring the learner to the newest whole checkpoint; its progress, and the bytes of metrics that belong to it.
 
     Raises CheckFailed where the checkpoint is of another run (another question gets another directory), or of other code than
     is `here` and that is not allowed.
     """
-    other: list[str] = []
+    other, say = list[str](), sitting.say
 
     def fit(header: Checkpoint) -> str:
         if header["identity"] != identity:
             fault = "holds a checkpoint of a run with other settings, data, seed, precision or micro-batch"
             raise _Another(CheckFailed(Fault(str(out), fault, "choose another directory, or delete this one")))
         other[:] = changed.since(header, here, out)
-        if other and not allow_changed:
+        if other and not sitting.allow_changed:
             raise _Another(changed.refused(out, f"its checkpoint of step {header['step']}", other))
         path, size = out / "metrics.jsonl", header["metrics_bytes"]
         if not path.exists() or path.stat().st_size < size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from ablab.data import Corpus
 from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, skeleton
 from ablab.model.size import parameters
-from ablab.records.run import Adopted, Identity, MadeBy, Trained
+from ablab.records.run import Adopted, Identity, MadeBy, Trained, Where
 from ablab.records.settings import Settings
 from ablab.runtime import machine, provenance, source
 from ablab.runtime.lock import locked
@@ -23,26 +23,13 @@ from ablab.training.adopt import golf
 from ablab.training.adopt.found import FileWeights, read
 from ablab.training.adopt.names import closest, fitted, without_copies
 from ablab.training.adopt.strange import weights_at
-from ablab.training.train import executed, finished
+from ablab.training.train import Sitting, executed, finished
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
 SHOWN = 4  # differences of one kind that an error lists
 
 
-def adopt(
-    settings: Settings,
-    corpus: Corpus,
-    *,
-    seed: int,
-    out: Path,
-    precision: str,
-    micro_rows: int,
-    executor: str,
-    compiled: bool = False,
-    device: str = "cpu",
-    say: Callable[[str], None] = print,
-    allow_changed: bool = False,
-) -> Trained:
+def adopt(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: Path, sitting: Sitting) -> Trained:
     """Write the weights of `settings["train"]["weights"]` (one file) into `out` as a training would have left them.
 
     Returns what done.json holds: the keys of a training's, with no steps, tokens, seconds or trajectory, the token hash
@@ -50,21 +37,20 @@ def adopt(
     CheckFailed where the file cannot be read, runs code, is of another model or tokenizer, or holds what is not finite.
     """
     [file] = map(Path, settings["train"]["weights"] or ())
-    where = executed(device, precision, executor, micro_rows, compiled)
-    digest = _sha256(file)
-    identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **where,
+    ran, digest = executed(where), _sha256(file)
+    identity = key_of({"adopted": digest, "model": settings["model"], "seed": seed, **ran,
                        "corpus": corpus.key, "revision": REVISION})  # fmt: skip
-    here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(device)}
+    here: MadeBy = {"source": source.of_training(settings), "machine": machine.kind(where.device)}
     if (
-        done := finished(out, identity, here, allow_changed)
+        done := finished(out, identity, here, sitting.allow_changed)
     ) is not None:  # without the lock: arms that share weights ask side by side
         return done
     with locked(out):
         checkpoint.sweep(out)
-        if (done := finished(out, identity, here, allow_changed)) is not None:
+        if (done := finished(out, identity, here, sitting.allow_changed)) is not None:
             return done
-        say(f"weights of {file.name}")
-        weights, notes, decoder = taken(settings, corpus, file, precision=precision)
+        sitting.say(f"weights of {file.name}")
+        weights, notes, decoder = taken(settings, corpus, file, precision=where.precision)
         name = "weights.safetensors"
         saved = checkpoint.save_tensors(out / name, weights.tensors, {"tokenizer": corpus.fingerprint})
         adopted: Adopted = {
@@ -74,7 +60,7 @@ def adopt(
             "tokenizer": weights.tokenizer or None,
             "notes": notes,
         }
-        kept: Identity = {"identity": identity, "seed": seed, **where}
+        kept: Identity = {"identity": identity, "seed": seed, **ran}
         source.keep(out, here["source"])
         done = sealed(_untrained(kept, here, adopted, {name: saved}, decoder))
         write_json(out / "done.json", done)
