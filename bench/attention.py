@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from ablab.core.rng import Draw, stream
-from ablab.model.attention.attend import Documents, attend
+from ablab.model.attention.attend import Added, Documents, attend
 from ablab.model.positions.grape_a import GrapeA
 from ablab.model.shape import Shape
 
@@ -50,16 +50,8 @@ class Case:
         def step() -> None:
             documents = Documents(self.ids)
             columns = self.grape_a.columns(self.q, self.k, documents.pos_BT)
-            attend(
-                self.q,
-                self.k,
-                self.v,
-                window=window,
-                documents=documents,
-                columns=columns,
-                sink_H=self.sink,
-                executor=executor,
-            ).backward(self.d)
+            added = Added(window, documents, columns, sink_H=self.sink)
+            attend(self.q, self.k, self.v, added, executor=executor).backward(self.d)
 
         return step
 

@@ -28,7 +28,7 @@ import loss
 from ablab import study
 from ablab.core.rng import stream
 from ablab.model import compiled
-from ablab.model.attention.attend import EXECUTORS, Documents, attend
+from ablab.model.attention.attend import EXECUTORS, Added, Documents, attend
 from ablab.model.decoder import build
 from ablab.model.generate import Cache
 from ablab.model.parts.columns import Columns
@@ -210,8 +210,8 @@ class Case:
     def by(self, executor: str, window: int | None) -> Step:
         def step() -> None:
             documents = Documents(self.ids)
-            ask = {"window": window, "documents": documents, "columns": self.bias(documents) if self.columns else None}
-            attend(self.q, self.k, self.v, sink_H=self.sink, executor=executor, **ask).backward(self.d)  # type: ignore[arg-type]
+            added = Added(window, documents, self.bias(documents) if self.columns else None, sink_H=self.sink)
+            attend(self.q, self.k, self.v, added, executor=executor).backward(self.d)
 
         return step
 

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tests import tiny
+from tests.attended import attend
 from tests.conformance.made import SHAPE, drawn, made
 from torch import Tensor
 
 from ablab.bridges.megatron.export import export
 from ablab.core.rng import stream
 from ablab.model import positions, projections, routers, softmaxes
-from ablab.model.attention.attend import Documents, attend
+from ablab.model.attention.attend import Documents
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.columns import alibi_slopes
 from ablab.model.parts.rotation import exchanged, in_heads, turned

@@ -10,13 +10,14 @@ import re
 
 import pytest
 import torch
+from tests.attended import attend
 
 from ablab.core.rng import Draw
 from ablab.core.rng import stream as named
 from ablab.model import positions, softmaxes
 from ablab.model.attention import lift as lift_module
 from ablab.model.attention import rows as rows_module
-from ablab.model.attention.attend import Documents, attend
+from ablab.model.attention.attend import Documents
 from ablab.model.parts.columns import Columns, Pairwise, across
 from ablab.model.positions.composed import Composed
 from ablab.model.shape import Shape

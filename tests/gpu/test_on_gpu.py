@@ -11,10 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests import tiny
+from tests.attended import attend
 
 from ablab.core.rng import stream
 from ablab.model import compiled
-from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents, attend
+from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents
 from ablab.model.cross_entropy import nll
 from ablab.model.decoder import build
 from ablab.model.parts.columns import Columns, Pairwise

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.attended import attend
 
 from ablab.core.rng import stream
 from ablab.model.attention import blocked as blocked_module
 from ablab.model.attention import lift as lift_module
 from ablab.model.attention import rows as rows_module
-from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents, attend, executor_for
+from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents, executor_for
 from ablab.model.attention.kernel import flash
 from ablab.model.parts.columns import Columns, Pairwise
 

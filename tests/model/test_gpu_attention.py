@@ -10,10 +10,11 @@ import importlib
 
 import pytest
 import torch
+from tests.attended import attend
 
 from ablab.core.rng import stream
-from ablab.model.attention import choice, cuda, flex, stock
-from ablab.model.attention.attend import EXECUTORS, Documents, attend, executor_for
+from ablab.model.attention import choice, flex, lift, stock
+from ablab.model.attention.attend import EXECUTORS, Added, Documents, executor_for
 from ablab.model.parts.columns import Columns
 
 
@@ -53,6 +54,10 @@ def gradients(loss, leaves):
     return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
 
+def by_flex(q, k, v, *, scale, **added):
+    return flex.flex(q, k, v, Added(**added), scale)
+
+
 def compared(run, given, documents, window, dtype, bound):
     """`run`'s output and gradients against the oracle's, relative where they are large."""
 
@@ -82,15 +87,15 @@ def compared(run, given, documents, window, dtype, bound):
 def test_flex_in_several_layouts_equals_the_oracle(lengths, window, heads, columns, sink):
     documents = documents_of([lengths, list(reversed(lengths))])
     given = case(documents, *heads, 8, columns, sink)
-    compared(flex.flex, given, documents, window, torch.float64, 1e-11)
+    compared(by_flex, given, documents, window, torch.float64, 1e-11)
 
 
 @pytest.mark.parametrize("window", [None, 128])
 def test_flex_across_blocks_of_the_mask(window):
     documents = documents_of([[600], [130, 126, 344]])
     given = case(documents, 2, 1, 8, True, True)
-    compared(flex.flex, given, documents, window, torch.float64, 1e-11)
-    compared(flex.flex, given, documents, window, torch.float32, 3e-4)  # columns up to 600: 2^-24 of them, summed
+    compared(by_flex, given, documents, window, torch.float64, 1e-11)
+    compared(by_flex, given, documents, window, torch.float32, 3e-4)  # columns up to 600: 2^-24 of them, summed
 
 
 @pytest.mark.parametrize("lengths", [[[512]], [[128, 128, 256], [100, 300, 112]], [[1, 510, 1], [511, 1]], [[300]]])
@@ -131,18 +136,17 @@ def test_flex_is_linear_in_blocks_under_a_window():
 
 def test_flex_has_gradients_through_the_sinks_own_logsumexp():
     documents = documents_of([[40]])
-    compared(flex.flex, case(documents, 2, 2, 8, False, True), documents, None, torch.float64, 1e-12)
+    compared(by_flex, case(documents, 2, 2, 8, False, True), documents, None, torch.float64, 1e-12)
 
 
 def test_flex_compiles_in_one_graph():
     """Traced whole by torch.compile (whose CPU backend has no training kernel): nothing in it breaks the graph."""
     documents = documents_of([[40, 30]])
-    ask = {"window": 16, "documents": documents, "columns": None, "scale": 0.3}
+    added = Added(16, documents, sink_H=normal(4, seed=3))
     q, k, v = normal(1, 70, 4, 8), normal(1, 70, 2, 8, seed=1), normal(1, 70, 2, 8, seed=2)
-    sink = normal(4, seed=3)
-    wanted = flex.flex(q, k, v, sink_H=sink, **ask)
+    wanted = flex.flex(q, k, v, added, 0.3)
     traced = torch.compile(flex.flex, backend="eager", fullgraph=True, dynamic=False)
-    torch.testing.assert_close(traced(q, k, v, sink_H=sink, **ask), wanted)
+    torch.testing.assert_close(traced(q, k, v, added, 0.3), wanted)
 
 
 # ---- stock kernels
@@ -165,8 +169,8 @@ def test_full_rows_by_a_stock_kernel_equal_the_oracle(columns, sink, heads, grou
     documents = documents_of([[90], [90]])
     given = case(documents, heads, groups, 12, columns, sink)  # 12: padded to 16, and v is narrower than lifted q
 
-    def run(q, k, v, *, window, documents, columns, sink_H, scale):
-        return cuda.lift_cuda(q, k, v, window, documents, columns, sink_H, scale, by=CPU_FLASH)
+    def run(q, k, v, *, scale, **added):
+        return lift.lift_cuda(q, k, v, Added(**added), scale, by=CPU_FLASH)
 
     compared(run, given, documents, None, torch.float64, 1e-11)
     compared(run, given, documents, 90, torch.float64, 1e-11)  # a window as long as the row
@@ -204,8 +208,8 @@ def test_every_case_of_both_devices_has_a_row_and_unmeasured_rows_say_so():
 
 def test_the_case_is_that_of_the_shape():
     whole, packed = documents_of([[40]]), documents_of([[30, 10]])
-    assert [cuda.case_of(w, whole) for w in (None, 40, 100, 39)] == ["full", "full", "full", "window"]
-    assert [cuda.case_of(w, packed) for w in (None, 40, 5)] == ["documents", "documents", "window"]
+    assert [lift.case_of(w, whole) for w in (None, 40, 100, 39)] == ["full", "full", "full", "window"]
+    assert [lift.case_of(w, packed) for w in (None, 40, 5)] == ["documents", "documents", "window"]
 
 
 def test_flex_is_refused_on_the_cpu_and_takes_no_pairwise_bias():

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests import tiny
+from tests.attended import attend
 
 from ablab.core.rng import Draw, stream
 from ablab.model import positions
-from ablab.model.attention.attend import Documents, attend
+from ablab.model.attention.attend import Documents
 from ablab.model.decoder import build
 from ablab.model.layer import Pass
 from ablab.model.parts.columns import Columns, alibi_slopes, joined

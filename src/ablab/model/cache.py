@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ablab.model.attention.attend import attend
+from ablab.model.attention.attend import Added, attend
 from ablab.model.attention.cached import Cached, Stretch, attend_factors, attend_kept, bias_of
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Attention
@@ -85,17 +85,9 @@ class Memory:
         w_BGSr = None if columns is None else self._extend("w", columns.w.transpose(1, 2), start)
         places = self._extend_places(p, start) if paired else None
         if start == 0:
-            return attend(
-                q,
-                k,
-                v,
-                window=own.window,
-                documents=stretch.documents,
-                columns=columns,
-                bias=Pairwise(own.position.bias, p) if paired else None,
-                sink_H=own.softmax.sink(),
-                executor=own.executor,
-            )
+            bias = Pairwise(own.position.bias, p) if paired else None
+            added = Added(own.window, stretch.documents, columns, bias, own.softmax.sink())
+            return attend(q, k, v, added, executor=own.executor)
         with torch.autocast(q.device.type, enabled=False):
             pieces = stretch.pieces(own.window)
             outs = [self._piece(rows, keys, q, seen, columns, w_BGSr, p, places) for rows, keys in pieces]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.core.slot import Choice, Lever, Slot
 from ablab.model import blocks, gates, mlps, positions, projections, residuals, routers, softmaxes, temperatures, values
-from ablab.model.attention.attend import Documents, attend
+from ablab.model.attention.attend import Added, Documents, attend
 from ablab.model.gates.composed import Composed as Gates
 from ablab.model.parts.columns import Columns, Pairwise
 from ablab.model.parts.linear import Linear
@@ -110,17 +110,9 @@ class Attention(nn.Module):
         columns = self.position.columns(q_BTHK, k_BTGK, p)
         q_BTHK = self.temperature(q_BTHK)
         if memory is None:
-            y_BTHK = self.core(
-                q_BTHK,
-                k_BTGK,
-                v_BTGK,
-                window=self.window,
-                documents=run.documents,
-                columns=columns,
-                bias=Pairwise(self.position.bias, p) if self.position.pairwise else None,
-                sink_H=self.softmax.sink(),
-                executor=self.executor,
-            )
+            bias = Pairwise(self.position.bias, p) if self.position.pairwise else None
+            added = Added(self.window, run.documents, columns, bias, self.softmax.sink())
+            y_BTHK = self.core(q_BTHK, k_BTGK, v_BTGK, added, executor=self.executor)
         else:
             memory.carry = carry
             y_BTHK = memory.attend(x_BTD, q_BTHK, k_BTGK, v_BTGK, columns, p)

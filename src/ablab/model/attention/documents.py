@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ablab.model.parts.columns import Columns, Pairwise
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -35,6 +37,21 @@ class Blocks:
 
     mask: torch.Tensor
     anchor: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Added:
+    """What is added to scaled scores: minus infinity at keys that a query does not see, biases, and a sink beside the keys.
+
+    Seen are j <= i, i - j < window (`window` tokens, the current one included), of the same document. sink_H: logits that take
+    mass and give no value.
+    """
+
+    window: int | None
+    documents: Documents
+    columns: Columns | None = None
+    bias: Pairwise | None = None
+    sink_H: torch.Tensor | None = None
 
 
 class Documents:

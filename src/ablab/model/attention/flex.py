@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ablab.model.attention.documents import Documents
+from ablab.model.attention.documents import Added, Documents
 from ablab.model.attention.lifted import lifted
-from ablab.model.parts.columns import Columns
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -32,11 +31,7 @@ def flex(
     q_BTHK: Tensor,
     k_BSGK: Tensor,
     v_BSGK: Tensor,
-    *,
-    window: int | None,
-    documents: Documents,
-    columns: Columns | None,
-    sink_H: Tensor | None,
+    added: Added,
     scale: float,
 ) -> Tensor:
     """Attend in time of the blocks in sight: linear in T under a window. Compiled on a GPU.
@@ -47,12 +42,13 @@ def flex(
     if q_BTHK.device.type == "cuda" and (q_BTHK.shape[3] < SMALLEST_HEAD or q_BTHK.dtype == torch.float64):
         fault = f"executor 'flex' has no kernel for heads of {q_BTHK.shape[3]} channels in {q_BTHK.dtype}"
         raise ValueError(f"{fault}; use 16 channels or more in bf16, fp16 or fp32")
-    rival = None if sink_H is None else sink_H.expand(q_BTHK.shape[:3])
+    documents, columns = added.documents, added.columns
+    rival = None if added.sink_H is None else added.sink_H.expand(q_BTHK.shape[:3])
     if columns is not None:
         centre = _centres(columns.w.detach(), documents)
         q_BTHK, k_BSGK, rival = lifted(q_BTHK, k_BSGK, columns, centre, centre, rival, scale)
     q, k, v = (t.transpose(1, 2) for t in (q_BTHK, k_BSGK, v_BSGK))
-    out, lse = _fused(q, k, v, mask(documents, window), scale)
+    out, lse = _fused(q, k, v, mask(documents, added.window), scale)
     if rival is not None:
         out = (out * torch.sigmoid(lse - rival.transpose(1, 2).to(lse.dtype))[..., None]).to(out.dtype)
     return out.transpose(1, 2)

@@ -69,13 +69,12 @@ def backward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    lost: torch.Tensor | None,
+    made: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
     mask: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Compute the gradients of q, k, v and of the rival; the arguments are those of `forward` and what it returned."""
+    """Compute the gradients of q, k, v and of the rival; the arguments are those of `forward` and what it returned (`made`)."""
+    out, lse, lost = made
     width, lifted = v.shape[-1], q.shape[-1]
     d_rival = None
     if lost is not None:
@@ -158,7 +157,7 @@ class _Flash(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Context, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, out, lse, lost, mask = ctx.saved_tensors
-        return *backward(d_out, q, k, v, out, lse, lost, mask, ctx.scale), None, None
+        return *backward(d_out, q, k, v, (out, lse, lost), mask, ctx.scale), None, None
 
 
 def _widen(x: torch.Tensor, width: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The lift: additive positions, sinks, windows and documents by the plain attention kernel.
+"""The lift: additive positions, sinks, windows and documents by the plain attention kernel; on a GPU, by its own.
 
 Biases become columns of queries and keys (GRAPE's unipotent form), sinks a factor of the output, windows blocks of
 rows, documents rows of their own. Measured and dropped: documents as a potential of their own (a column that lifts a
@@ -7,17 +7,21 @@ document's scores above the others' leaks between documents).
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from ablab.model.attention import blocked as blocks
-from ablab.model.attention.cuda import lift_cuda
+from ablab.model.attention.choice import choice
 from ablab.model.attention.cuts import take
-from ablab.model.attention.documents import Documents
+from ablab.model.attention.documents import Added, Documents
+from ablab.model.attention.flex import flex
 from ablab.model.attention.kernel import flash
 from ablab.model.attention.lifted import lifted
 from ablab.model.attention.rows import rows
+from ablab.model.attention.stock import Stock, causal
 from ablab.model.attention.windowed import windowed
-from ablab.model.parts.columns import Columns, Pairwise
+from ablab.model.parts.columns import Columns
 
 # Measured on one core (AVX2, fp32, forward and backward), committed here: nothing is chosen by a timing at run time.
 # Windowed rows up to SHORT tokens keep their scores: window 16 takes 0.70 to 0.82 of the kernel's time, 64 takes 0.85,
@@ -30,12 +34,7 @@ def lift(
     q_BTHK: torch.Tensor,
     k_BSGK: torch.Tensor,
     v_BSGK: torch.Tensor,
-    *,
-    window: int | None,
-    documents: Documents,
-    columns: Columns | None,
-    bias: Pairwise | None,
-    sink_H: torch.Tensor | None,
+    added: Added,
     scale: float,
 ) -> torch.Tensor:
     """Attend; under a window time and memory are linear in T, without one memory is. On a GPU see `lift_cuda`.
@@ -43,12 +42,13 @@ def lift(
     Error against the oracle: fp32 1e-6 + 2^-24 max|column product|, the largest within a block of queries and of keys near
     it on a CPU, within the row on a GPU; bf16 the kernel's own.
     """
-    if window is not None and documents.longest <= window:
-        window = None
-    if bias is not None:
-        return rows(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, bias, sink_H, scale)
+    if added.window is not None and added.documents.longest <= added.window:
+        added = dataclasses.replace(added, window=None)
+    if added.bias is not None:
+        return rows(q_BTHK, k_BSGK, v_BSGK, added, added.bias, scale)
     if q_BTHK.device.type == "cuda":
-        return lift_cuda(q_BTHK, k_BSGK, v_BSGK, window, documents, columns, sink_H, scale)
+        return lift_cuda(q_BTHK, k_BSGK, v_BSGK, added, scale)
+    window, documents, columns, sink_H = added.window, added.documents, added.columns, added.sink_H
     if window is not None:
         flat = _flat(q_BTHK, k_BSGK, v_BSGK, columns)
         parts, missing = ((1, 1), [None] * 3) if columns is None else (columns.parts, [])
@@ -110,3 +110,30 @@ def _flat(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, columns: Columns | 
     if columns is not None:
         several += [columns.u, columns.w, columns.row]
     return [x.expand(batch, length, *x.shape[2:]).flatten(0, 1) for x in several]
+
+
+def case_of(window: int | None, documents: Documents) -> str:
+    """Return `window`, `documents` or `full`: what the shape asks for. A window as long as the row is none."""
+    if window is not None and window < documents.shape[1]:
+        return "window"
+    return "full" if documents.whole else "documents"
+
+
+def lift_cuda(
+    q_BTHK: torch.Tensor,
+    k_BSGK: torch.Tensor,
+    v_BSGK: torch.Tensor,
+    added: Added,
+    scale: float,
+    by: Stock | None = None,
+) -> torch.Tensor:
+    """Attend on a GPU: full rows by the stock kernels, windows and documents by flex. `by`: another stock kernel."""
+    case, columns = case_of(added.window, added.documents), added.columns
+    if choice("cuda", case).kernel == "flex":
+        seen = added if case == "window" else dataclasses.replace(added, window=None)
+        return flex(q_BTHK, k_BSGK, v_BSGK, seen, scale)
+    rival = None if added.sink_H is None else added.sink_H.expand(q_BTHK.shape[:3])
+    if columns is not None:
+        centre = columns.w[:, :1].detach()
+        q_BTHK, k_BSGK, rival = lifted(q_BTHK, k_BSGK, columns, centre, centre, rival, scale)
+    return causal(q_BTHK, k_BSGK, v_BSGK, rival, scale, by)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ablab.model.attention.documents import Documents
+from ablab.model.attention.documents import Added
 from ablab.model.attention.lifted import lifted
 from ablab.model.attention.products import products
 from ablab.model.parts.columns import Columns, Pairwise, across
@@ -22,11 +22,8 @@ def rows(
     q_BTHK: torch.Tensor,
     k_BSGK: torch.Tensor,
     v_BSGK: torch.Tensor,
-    window: int | None,
-    documents: Documents,
-    columns: Columns | None,
+    added: Added,
     bias: Pairwise,
-    sink_H: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
     """Compute out_BTHK by plain products, inside at least fp32; differentiable in everything that the bias reads, too.
@@ -34,8 +31,8 @@ def rows(
     Memory is linear in T: a block's scores and biases are dropped and made again in backward. Keys that no query of a
     block sees (behind the window, or in documents that ended) are not touched.
     """
-    batch, length, heads = q_BTHK.shape[:3]
-    first_BT = torch.arange(length, device=q_BTHK.device) - documents.pos_BT
+    (batch, length, heads), window, columns = q_BTHK.shape[:3], added.window, added.columns
+    first_BT = torch.arange(length, device=q_BTHK.device) - added.documents.pos_BT
     lifts = None if columns is None else (columns.u.expand(batch, length, heads, -1), columns.w, columns.row)
     block = next((size for largest, size in BLOCKS if window is not None and window <= largest), LONG)
     reach = length if window is None else min(length, window + block)
@@ -45,7 +42,7 @@ def rows(
     done = []
     for n in range(-(-batch // at_once)):
         some = across(lambda pieces, n=n: pieces[n], several)
-        done.append(_rows(some, block, bias, sink_H, window, scale))
+        done.append(_rows(some, block, bias, added.sink_H, window, scale))
     return torch.cat(done) if len(done) > 1 else done[0]
 
 

@@ -112,9 +112,9 @@ class _Windowed(torch.autograd.Function):
             with torch.enable_grad():
                 q, k, v, rival = _piece(leaves, ctx.plan.anchor[at], flat[4], parts, window, block, ahead, ctx.scale)
             d = blocks(d_out[spans[0]], block, 0)
-            share = None if lost is None else lost[at]
+            made = out[at], lse[at], None if lost is None else lost[at]
             with torch.no_grad():
-                gradients = kernel.backward(d, q, k, v, out[at], lse[at], share, ctx.plan.mask[at], ctx.scale)
+                gradients = kernel.backward(d, q, k, v, made, ctx.plan.mask[at], ctx.scale)
             reached = [
                 (o, g) for o, g in zip((q, k, v, rival), gradients, strict=True) if o is not None and o.requires_grad
             ]
