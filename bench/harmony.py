@@ -110,7 +110,7 @@ def alone(source: Path) -> int:
 
 def ours(source: Path, out: Path, workers: int) -> int:
     """Our build; returns the tokens."""
-    made = build([str(source)], out, workers=workers, valid_fraction=0.0, say=lambda text: None)
+    made = build([str(source)], out, settings(valid_fraction=0.0), workers=workers, say=lambda text: None)
     return int(made["splits"]["train"]["tokens"])
 
 
@@ -150,7 +150,7 @@ def profile(source: Path, out: Path) -> dict[str, float]:
 def started(out: Path) -> float:
     """Seconds of a build of one row that is compared: what every build pays, however large."""
     began = time.perf_counter()
-    build(["mock:1"], out, check_every=1, say=lambda text: None)
+    build(["mock:1"], out, settings(check_every=1), say=lambda text: None)
     return time.perf_counter() - began
 
 
@@ -158,8 +158,9 @@ def peaks(folder: Path) -> dict[str, float]:
     """MiB: the largest process of a build of so many mock rows, and the one that starts it, by the kernel's account."""
     code = (
         "import re, resource, sys\nfrom pathlib import Path\nfrom ablab.data.harmony.build import build\n"
+        "from ablab.data.harmony.plan import settings\n"
         "if __name__ == '__main__':\n"
-        "    build([sys.argv[1]], Path(sys.argv[2]), workers=2)\n"
+        "    build([sys.argv[1]], Path(sys.argv[2]), settings(), workers=2)\n"
         "    own = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"
         "    print(int(own[1]) / 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)\n"
     )

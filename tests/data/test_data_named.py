@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pytest
-from tests.data.harmony.building import here, quiet, synth
+from tests.data.harmony.building import build, here, quiet, synth
 from tests.data.tiny import settings
 
 from ablab.core import inputs
@@ -21,7 +21,6 @@ from ablab.core.fault import InvalidStudy, Refused
 from ablab.data import prepare
 from ablab.data.formats.shards import write_shard
 from ablab.data.harmony import crew
-from ablab.data.harmony.build import build
 from ablab.data.pieces import read
 from ablab.data.sources.find import find
 from ablab.data.tokenizers.bytes import Bytes

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.harmony.building import build
 from tests.data.tiny import settings
 
 from ablab.core.fault import Refused
 from ablab.data import pieces, prepare
-from ablab.data.harmony.build import build
 from ablab.data.tokenizers.case_ops import CaseOps
 from ablab.data.tokenizers.sentencepiece import SentencePiece
 from ablab.data.vocabulary import install, read

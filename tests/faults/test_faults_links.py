@@ -22,6 +22,7 @@ from ablab.data import prepare
 from ablab.data.formats.indexed import IndexedWriter
 from ablab.data.formats.shards import write_shard
 from ablab.data.harmony import build as harmony
+from ablab.data.harmony.plan import settings as asked_of
 from ablab.data.harmony.unit import PARTS
 from ablab.judging import judge, shelf
 from ablab.runs.store import Store, append_line
@@ -172,12 +173,12 @@ def test_f27_nothing_is_swept_behind_a_link(outside: Path, tmp_path: Path, monke
         out = tmp_path / f"built_{name}"
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(harmony, "finish", killed)
-            harmony.build([str(tmp_path / "rows.jsonl")], out, workers=1, valid_fraction=0.5)
+            harmony.build([str(tmp_path / "rows.jsonl")], out, asked_of(valid_fraction=0.5))
         if (out / name).exists():
             (out / name).rename(tmp_path / f"moved_{name}")
         (out / name).symlink_to(outside)
         with pytest.raises(CheckFailed, match="nothing is written through a link"):
-            harmony.build([str(tmp_path / "rows.jsonl")], out, workers=1, valid_fraction=0.5)
+            harmony.build([str(tmp_path / "rows.jsonl")], out, asked_of(valid_fraction=0.5))
     store = Store(tmp_path / "runs")
     store.root.mkdir()
     store.data.symlink_to(outside)

@@ -19,7 +19,7 @@ from ablab.core.plain import plain
 from ablab.core.streams import styled
 
 if TYPE_CHECKING:
-    from ablab.data.harmony.build import Progress
+    from ablab.data.harmony.build import BuildProgress
     from ablab.records.harmony import Built
 
 data = typer.Typer(help="Make, show and check token files.", no_args_is_help=True, rich_markup_mode=None)
@@ -62,19 +62,16 @@ def harmony(
     Fields: query, synthetic_reasoning, synthetic_answer and synth_id; or messages_json with synth_id or id.
     """
     from ablab.data.harmony.build import build as make
+    from ablab.data.harmony.plan import settings
 
     began = time.monotonic()
     with _shown(quiet=as_json) as (say, progress):
         manifest = make(
             source,
             out,
-            valid_fraction=valid_fraction,
+            settings(valid_fraction, max_rows, max_tokens, rows_per_shard, check_every),
             workers=workers or _cores(),
-            max_rows=max_rows,
-            max_tokens=max_tokens,
             max_bad=max_bad,
-            rows_per_shard=rows_per_shard,
-            check_every=check_every,
             vocab=str(vocab) if vocab else "",
             say=say,
             progress=progress,
@@ -163,11 +160,11 @@ def _cores() -> int:
 class _Bar:
     """Takes progress and keeps the last of it."""
 
-    def __init__(self, draw: Callable[[Progress], object]) -> None:
+    def __init__(self, draw: Callable[[BuildProgress], object]) -> None:
         self._draw = draw
-        self.last: Progress | None = None
+        self.last: BuildProgress | None = None
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: BuildProgress) -> None:
         self.last = progress
         self._draw(progress)
 
@@ -183,7 +180,7 @@ def _shown(*, quiet: bool) -> Iterator[tuple[Callable[[str], object], _Bar]]:
     else:
         said = time.monotonic()
 
-        def plain(progress: Progress) -> None:
+        def plain(progress: BuildProgress) -> None:
             nonlocal said
             if time.monotonic() - said >= PLAIN_SECONDS:
                 said = time.monotonic()
@@ -209,7 +206,7 @@ def _busy(*, quiet: bool) -> Iterator[Callable[[str], object]]:
 def _live() -> Iterator[tuple[Callable[[str], object], _Bar]]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import BuildProgress as Bars
 
     console = Console(file=styled(), highlight=False, markup=False)
     with Bars(
@@ -221,7 +218,7 @@ def _live() -> Iterator[tuple[Callable[[str], object], _Bar]]:
     ) as bars:
         task = bars.add_task("reading inputs", total=None)
 
-        def draw(progress: Progress) -> None:
+        def draw(progress: BuildProgress) -> None:
             bars.update(
                 task,
                 total=progress.total,
@@ -232,13 +229,13 @@ def _live() -> Iterator[tuple[Callable[[str], object], _Bar]]:
         yield (lambda text: console.print(plain(text))), _Bar(draw)
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: BuildProgress) -> str:
     speed = progress.tokens / max(progress.seconds, 1e-9)
     done = f"{progress.rows + progress.kept:,} of {progress.total:,} rows"
     return f"{done}, {progress.tokens / 1e6:,.1f} M tokens, {speed / 1e6:.2f} M tokens/s"
 
 
-def _summary(manifest: Built, out: Path, last: Progress | None, seconds: float) -> Iterator[str]:
+def _summary(manifest: Built, out: Path, last: BuildProgress | None, seconds: float) -> Iterator[str]:
     splits = manifest["splits"]
     rows, tokens = (sum(split[name] for split in splits.values()) for name in ("rows", "tokens"))
     shards = sum(len(split["shards"]) for split in splits.values())

@@ -8,7 +8,6 @@ from ablab.report import svg
 from ablab.report.figures import STYLE, Drawing, focus
 from ablab.report.tables import text_scored
 from ablab.report.view import Series, View
-from ablab.report.words import count
 
 CROWD = 6  # with more arms than this, bands of seeds would hide the lines
 
@@ -43,7 +42,6 @@ def trajectories(view: View) -> Drawing | None:
         (min(near), max(near)),
         x_title="tokens trained on",
         y_title=view.unit,
-        x_text=count,
     )
     _draw_curves(view, level, curves, crowded)
     panels = [level.svg(f"Validation {view.unit} against tokens for {', '.join(curves)}")]
@@ -62,7 +60,6 @@ def trajectories(view: View) -> Drawing | None:
             (min(near), max(near)),
             x_title="tokens trained on",
             y_title=f"\u0394 {view.unit}",
-            x_text=count,
             room=_room(off),
         )
         _draw_curves(view, panel, gaps, crowded, off)
@@ -111,7 +108,6 @@ def positions(view: View) -> list[Drawing]:
             x_log=True,
             x_title="position in the window, tokens (log)",
             y_title="nats/token",
-            x_text=count,
         )
         apart = view.band_differences(stage)
         gap_values = {n: _middles(by_arm[n][0], g, xs[0]) for n, g in apart.items() if n in by_arm}
@@ -131,7 +127,6 @@ def positions(view: View) -> list[Drawing]:
                 x_log=True,
                 x_title="position in the window, tokens (log)",
                 y_title="\u0394 nats/token",
-                x_text=count,
                 room=_room(off),
             )
             panel.zero()

@@ -157,7 +157,6 @@ def _panel(view: View, index: int, group: Group, end: float) -> Markup:
         x_log=True,
         x_title="position in the window, tokens (log)",
         y_title="share of tokens",
-        x_text=count,
         room=(0, 2),
     )
     colour = svg.colour(view.index(group.arms[0]))

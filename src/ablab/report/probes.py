@@ -31,7 +31,6 @@ def induction(view: View) -> Drawing | None:
         x_log=True,
         x_title="lag, tokens (log)",
         y_title="nats/token saved",
-        x_text=count,
     )
     panel.zero()
     reach = {v for p in view.needles().values() if "induction" in p and (v := p["induction"].get("local_reach"))}
@@ -134,7 +133,7 @@ def _measured(
     at = [x for c in curves.values() for x, _, _ in c]
     ends = [0.0, 0.02, *(y + side * 2 * e for c in curves.values() for _, y, e in c for side in (-1, 1))]
     span = (min(at), max(at)), (min(ends), max(ends))
-    panel = svg.Panel(key, title, *span, x_log=True, x_title=x_title, y_title="nats/token saved", x_text=count)
+    panel = svg.Panel(key, title, *span, x_log=True, x_title=x_title, y_title="nats/token saved")
     panel.zero()
     for name, points in curves.items():
         index = view.index(name)

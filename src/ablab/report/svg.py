@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+from ablab.report.words import count
 
 SERIES = 8  # s0 is the baseline; s1..s7 repeat with other dashes
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
@@ -141,7 +143,6 @@ class Panel:
         x_title: str,
         y_title: str,
         x_log: bool = False,
-        x_text: Callable[[float], str] | None = None,
         room: tuple[int, int] = (0, 0),
     ) -> None:
         """Make an empty panel. `room`: lines of text that must fit below and above the data."""
@@ -152,7 +153,7 @@ class Panel:
         self.y = Axis(low - pad, high + pad, self.height - self.bottom, self.top)
         self.slug = slug
         self.title = title
-        self.x_title, self.y_title, self.x_text = x_title, y_title, x_text
+        self.x_title, self.y_title = x_title, y_title
         self.parts: list[str] = []
 
     def draw(self, *parts: str) -> None:
@@ -207,8 +208,7 @@ class Panel:
             out.append(text(self.left - 6, self.y(v) + 4, tick_text(v, y_ticks), "tick", "end"))
         for v in x_ticks:
             out.append(line(self.x(v), floor, self.x(v), floor + 4, "axis"))
-            shown = self.x_text(v) if self.x_text else tick_text(v, x_ticks)
-            out.append(text(self.x(v), floor + 16, shown, "tick", "end" if self.x(v) > right - 8 else "middle"))
+            out.append(text(self.x(v), floor + 16, count(v), "tick", "end" if self.x(v) > right - 8 else "middle"))
         clip = f"clip-{self.slug}"
         box = rect(self.left - 5, self.top, right - self.left + 10, floor - self.top, "")
         out.append(f'<clipPath id="{clip}">{box}</clipPath><g clip-path="url(#{clip})">{"".join(self.parts)}</g>')

@@ -1,15 +1,25 @@
 """What the tests of Harmony builds share."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablab.data.harmony import build as core
 from ablab.data.harmony import mock
+from ablab.data.harmony.plan import BuildSettings, settings
 from ablab.data.harmony.unit import Builder, Job, Unit, finished
 
+SETTINGS = {field.name for field in dataclasses.fields(BuildSettings)}
 SMALL = {"rows_per_shard": 60, "valid_fraction": 0.1, "check_every": 64}
+
+
+def build(source: Sequence[str], out: Path, **asked: Any) -> Any:
+    """A build, its settings and everything else by their names."""
+    chosen = settings(**{name: asked.pop(name) for name in SETTINGS & asked.keys()})
+    return core.build(source, out, chosen, **asked)
 
 
 def here(job: Job, units: Sequence[Unit], workers: int, hear: Callable[[str, Any], object]) -> None:

@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.data.harmony.building import SMALL, bad_rows, here, jsonl, quiet, synth
+from tests.data.harmony.building import SMALL, bad_rows, build, here, jsonl, quiet, synth
 
 from ablab.core.fault import CheckFailed
 from ablab.data.harmony import crew
-from ablab.data.harmony.build import build
 from ablab.data.look.verify import verify
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.harmony.building import SMALL, bad_rows, digests, here, jsonl, quiet, synth
+from tests.data.harmony.building import SMALL, bad_rows, build, digests, here, jsonl, quiet, synth
 
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.files import key_of
 from ablab.data.formats.indexed import check_sidecars, open_indexed, sidecars
 from ablab.data.harmony import crew, held, mock
-from ablab.data.harmony.build import Progress, build
+from ablab.data.harmony.build import BuildProgress
 from ablab.data.harmony.conversation import from_synth
 from ablab.data.harmony.official import OfficialRenderer
 from ablab.data.harmony.plan import settings
@@ -101,6 +101,7 @@ import sys
 import time
 from pathlib import Path
 from ablab.data.harmony.build import build
+from ablab.data.harmony.plan import settings
 
 def held(progress):
     if progress.units == 3:
@@ -109,7 +110,7 @@ def held(progress):
 
 if __name__ == "__main__":
     asked = {"rows_per_shard": 100, "valid_fraction": 0.1, "check_every": 0}
-    build(["mock:1200"], Path(sys.argv[1]), **asked, workers=2, say=len, progress=held)
+    build(["mock:1200"], Path(sys.argv[1]), settings(**asked), workers=2, say=len, progress=held)
 """
 
 
@@ -123,7 +124,7 @@ def test_a_build_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monke
     assert said == "held\n", "it ended before it could be killed"
     with pytest.raises(CheckFailed, match=r"is a folder without manifest\.json"):
         raise verify_fault(out)
-    seen: list[Progress] = []
+    seen: list[BuildProgress] = []
     asked = {"rows_per_shard": 100, "valid_fraction": 0.1, "check_every": 0}
     build(["mock:1200"], out, **asked, workers=2, say=quiet, progress=seen.append)
     assert seen[-1].kept >= 300 and seen[-1].kept + seen[-1].rows == 1200
@@ -380,6 +381,7 @@ from pathlib import Path
 from ablab.core import safe_path
 from ablab.data.harmony import render
 from ablab.data.harmony.build import build
+from ablab.data.harmony.plan import settings
 true = render.Renderer.render
 def dies(self, messages):
     if messages[0].text == "die":
@@ -388,7 +390,7 @@ def dies(self, messages):
 render.Renderer.render = dies  # a spawned worker runs this file again, as that of a command
 if __name__ == "__main__":
     safe_path.leave_folder()
-    build([sys.argv[1]], Path(sys.argv[2]), max_bad=1, rows_per_shard=5, workers=2, check_every=0)
+    build([sys.argv[1]], Path(sys.argv[2]), settings(rows_per_shard=5, check_every=0), max_bad=1, workers=2)
 """
 
 
@@ -521,7 +523,7 @@ def test_an_input_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch)
 
 
 def test_the_death_of_a_worker_is_said_and_costs_one_unit(tmp_path: Path) -> None:
-    def kill(progress: Progress) -> None:
+    def kill(progress: BuildProgress) -> None:
         if progress.units == 1:
             for child in multiprocessing.active_children():
                 child.kill()

@@ -17,7 +17,7 @@ from ablab.cli.main import app
 from ablab.core.fault import CheckFailed
 from ablab.data import vocabulary
 from ablab.data.harmony import crew
-from ablab.data.harmony.build import Progress
+from ablab.data.harmony.build import BuildProgress
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 BUILD = ("data", "build", "harmony")
@@ -193,11 +193,11 @@ def test_help_is_short_and_names_the_fields() -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys, monkeypatch) -> None:
     monkeypatch.setattr(data_commands, "PLAIN_SECONDS", 0.0)
     with data_commands._shown(quiet=False) as (say, progress):
-        progress(Progress(rows=1500, tokens=3_000_000, kept=500, total=4000, units=2, of_units=8, seconds=2.0))
+        progress(BuildProgress(rows=1500, tokens=3_000_000, kept=500, total=4000, units=2, of_units=8, seconds=2.0))
         say("unit 1 is damaged")
     wanted = "2,000 of 4,000 rows, 3.0 M tokens, 1.50 M tokens/s\nunit 1 is damaged\n"
     assert capsys.readouterr().out == wanted
     with data_commands._shown(quiet=True) as (say, progress):
-        progress(Progress(1, 1, 0, 1, 0, 1, 1.0))
+        progress(BuildProgress(1, 1, 0, 1, 0, 1, 1.0))
         say("nothing")
     assert capsys.readouterr().out == ""

@@ -20,7 +20,7 @@ from ablab.core.inputs import Inputs, stamp_of
 from ablab.core.opened import opened
 from ablab.data.harmony import crew
 from ablab.data.harmony.finish import finish
-from ablab.data.harmony.plan import CHECK_EVERY, OURS, BuildPlan, plan, settings, settle, strangers, sweep
+from ablab.data.harmony.plan import OURS, BuildPlan, BuildSettings, plan, settle, strangers, sweep
 from ablab.data.harmony.unit import PARTS, Job, vocabulary_at
 from ablab.records.harmony import Built
 from ablab.runtime.lock import locked
@@ -28,7 +28,7 @@ from ablab.runtime.lock import locked
 SHOWN = 5  # failed rows that an error names
 
 
-class Progress(NamedTuple):
+class BuildProgress(NamedTuple):
     """How far a build is. `rows` and `tokens` of this run; `kept` rows were there before it."""
 
     rows: int
@@ -43,29 +43,22 @@ class Progress(NamedTuple):
 def build(
     source: Sequence[str],
     out: Path,
+    asked: BuildSettings,
     *,
-    valid_fraction: float = 0.001,
     workers: int = 1,
-    max_rows: int | None = None,
-    max_tokens: int | None = None,
     max_bad: int = 0,
-    rows_per_shard: int | None = None,
-    check_every: int = CHECK_EVERY,
     vocab: str = "",
     say: Callable[[str], object] = print,
-    progress: Callable[[Progress], object] = lambda progress: None,
+    progress: Callable[[BuildProgress], object] = lambda progress: None,
 ) -> Built:
     """Build `out` from `source` (see rows.find), or finish it where it was begun; returns its manifest.
 
-    Rows with a hash of their id below valid_fraction are held out (see held). max_rows: only the first rows. max_tokens:
-    longer conversations are truncated (see truncate). max_bad: how many rows may fail; they stand in quarantine.jsonl.
-    rows_per_shard: by default a 64th of the rows, within 2048 and 65536. check_every: about one row in so many is rendered
-    by openai-harmony too; 0 for none. vocab: the vocabulary file, where it is not the installed one.
+    max_bad: how many rows may fail; they stand in quarantine.jsonl. vocab: the vocabulary file, where it is not the installed
+    one.
 
-    Errors: InvalidStudy for settings and names; CheckFailed for contents, other settings than it was begun with, too many
+    Errors: InvalidStudy for names; CheckFailed for contents, other settings than it was begun with, too many
     failed rows, and where another process builds there. Whatever stops it, finished units are kept.
     """
-    asked = settings(valid_fraction, max_rows, max_tokens, rows_per_shard, check_every)
     vocabulary_at(vocab)  # fails before anything is made
     out = places.real(out)
     _no_strangers(out)
@@ -101,7 +94,7 @@ def _make(
     workers: int,
     max_bad: int,
     say: Callable[[str], object],
-    progress: Callable[[Progress], object],
+    progress: Callable[[BuildProgress], object],
 ) -> None:
     begun, rows, tokens, kept, units, bad = time.monotonic(), 0, 0, 0, 0, 0
 
@@ -116,7 +109,7 @@ def _make(
             unit = wanted.units[value["unit"]]
             units, bad = units + 1, bad + value["bad"]
             kept += unit.stop - unit.start if kind == "kept" else 0
-        progress(Progress(rows, tokens, kept, wanted.rows, units, len(wanted.units), time.monotonic() - begun))
+        progress(BuildProgress(rows, tokens, kept, wanted.rows, units, len(wanted.units), time.monotonic() - begun))
         if bad > max_bad:
             raise _too_many(job, wanted, bad, max_bad)
 

@@ -40,13 +40,18 @@ class BuildSettings:
 
 
 def settings(
-    valid_fraction: float,
-    max_rows: int | None,
-    max_tokens: int | None,
-    rows_per_shard: int | None,
-    check_every: int,
+    valid_fraction: float = 0.001,
+    max_rows: int | None = None,
+    max_tokens: int | None = None,
+    rows_per_shard: int | None = None,
+    check_every: int = CHECK_EVERY,
 ) -> BuildSettings:
-    """Read the settings, rows_per_shard 0 where it is yet to be chosen. InvalidStudy with every one that means nothing."""
+    """Return the settings, rows_per_shard 0 where it is yet to be chosen. InvalidStudy with every one that means nothing.
+
+    Rows with a hash of their id below valid_fraction are held out (see held). max_rows: only the first rows. max_tokens:
+    longer conversations are truncated. rows_per_shard: by default a 64th of the rows, within 2048 and 65536. check_every:
+    about one row in so many is rendered by openai-harmony too; 0 for none.
+    """
     faults = []
     try:
         held.threshold(valid_fraction)
