@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from ablab.cli.main import app
 from ablab.core.slot import Lever, Slot
 from ablab.study.keys import SLOTS
 
@@ -187,6 +189,27 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= 60, f"{relative}: {node.name} has {length} lines"
+            if (relative.as_posix(), node.name) not in COMMANDS:
+                count = len(parameters(node))
+                assert count <= 8, f"{relative}: {node.name} has {count} parameters; pass what belongs together as one"
+
+
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Names of a function's parameters, but for what Python or torch fills in."""
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    return [one.arg for one in every if one.arg not in ("self", "cls", "ctx")]
+
+
+def commands(app: typer.Typer) -> set[tuple[str, str]]:
+    """File and name of every function that the command line alone calls: a parameter is an option that a person types, so a
+    command has as many as it has options, and hands them on as one or two values."""
+    own = [one.callback for one in app.registered_commands if one.callback]
+    found = {(f"{one.__module__.removeprefix('ablab.').replace('.', '/')}.py", one.__name__) for one in own}
+    return found.union(*(commands(group.typer_instance) for group in app.registered_groups if group.typer_instance))
+
+
+COMMANDS = commands(app)
 
 
 def test_every_room_has_its_tests_and_no_other_file_of_tests_lies_loose() -> None:

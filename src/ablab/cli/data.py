@@ -206,7 +206,7 @@ def _busy(*, quiet: bool) -> Iterator[Callable[[str], object]]:
 def _live() -> Iterator[tuple[Callable[[str], object], _Bar]]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import BuildProgress as Bars
+    from rich.progress import Progress as Bars
 
     console = Console(file=styled(), highlight=False, markup=False)
     with Bars(
