@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from tests.data.built import write_prefix
 
-from ablab.check import full_size
+from ablab.check import miniature
 from ablab.check.miniature import Miniatures
 from ablab.core.setting import Setting
 from ablab.core.toml import spell
@@ -248,7 +248,7 @@ def answers(folder: Path, slot: str, lever: str) -> dict[str, str]:
 def verdicts(file: Path, scratch: Path) -> dict[str, str]:
     """What a check says of each arm of a study: `acts`, `untested`, or `inert`. Arms are called as what they change."""
     plan = planning.make(load(file), Store(scratch / "runs"), say=lambda _: None)
-    full_size.check(plan)
+    miniature.fits(plan)
     small = Miniatures(plan, scratch / "small")
     outcomes = {name: small.of(name) for name in small.small}
     assert not any(small.unfit.values()), small.unfit

@@ -10,6 +10,7 @@ import typer
 
 from ablab.cli.main import app
 from ablab.core.slot import Lever, Slot
+from ablab.judging.logs.formats import FORMATS
 from ablab.study.keys import SLOTS
 
 TESTS = Path(__file__).resolve().parent
@@ -210,6 +211,39 @@ def commands(app: typer.Typer) -> set[tuple[str, str]]:
 
 
 COMMANDS = commands(app)
+
+
+def test_a_small_helper_lives_with_its_importer() -> None:
+    """A file of under 80 lines that one file imports sends its reader one file further for nothing.
+
+    It stays a file where it is one of a kind: what a table names (a lever, a reader of logs, what an `__init__` puts together),
+    what another room or another slot's folder asks for (a room's knowledge stays in it), or where the two would be too long.
+    """
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    modules = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in FILES}
+    importers: dict[Path, set[Path]] = {path: set() for path in FILES}
+    for path in FILES:
+        for name in imports(path):
+            if (there := modules.get(name, modules.get(name.rpartition(".")[0]))) not in (None, path):
+                importers[there].add(path)
+    helpers = []
+    for path, by in importers.items():
+        if len(by) != 1 or lines[path] >= 80 or path.name == "__init__.py" or path.stem in named(path.parent):
+            continue
+        [one] = by
+        if one.name != "__init__.py" and one.parent == path.parent and lines[path] + lines[one] <= 400:
+            helpers.append(f"{path.relative_to(SOURCE)} -> {one.name}")
+    assert helpers == []
+
+
+def named(folder: Path) -> set[str]:
+    """Files of a folder that a table loads or lists: the levers of a slot, the readers of logs, the commands' verbs."""
+    if folder == SOURCE / "cli":
+        return {path.stem for path in folder.glob("*.py")}
+    if folder == SOURCE / "judging" / "logs":
+        return {one.read.__module__.rpartition(".")[2] for one in FORMATS}
+    package = ".".join(folder.relative_to(SOURCE.parent).parts)
+    return {name for slot in SLOTS.values() if slot.package == package for name in slot.names}
 
 
 def test_every_room_has_its_tests_and_no_other_file_of_tests_lies_loose() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.check import full_size
+from ablab.check import miniature
 from ablab.check.miniature import _few, _fitted, outcomes
 from ablab.check.shrink import fit_evaluator
 from ablab.core.fault import InvalidStudy
@@ -117,7 +117,7 @@ SGD, LORA = 'name = "ttt_sgd"', 'name = "ttt_lora"'
 def test_what_an_evaluator_refuses_is_said_before_anything_runs(tmp_path: Path, evaluate: str, text: str) -> None:
     made = planned(tmp_path, f"{{ {evaluate} }}")
     with pytest.raises(InvalidStudy) as caught:
-        full_size.check(made)
+        miniature.fits(made)
     assert len(caught.value.faults) == 1  # the arm has the same
     expected = text if "\\" in text else re.escape(text)
     assert re.match(r"study\.toml: baseline: stage\.other\.evaluate: " + expected, str(caught.value))
@@ -132,7 +132,7 @@ def test_what_fits_passes(tmp_path: Path) -> None:
         'name = "sliding", stride = 33',
         'name = "ngram"',
     ):
-        full_size.check(planned(tmp_path, f"{{ {evaluate} }}"))
+        miniature.fits(planned(tmp_path, f"{{ {evaluate} }}"))
 
 
 def test_windows_beyond_learned_places_are_refused(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_windows_beyond_learned_places_are_refused(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(InvalidStudy, match=r"baseline: stage\.other\.evaluate: " + text):
-            full_size.check(planned(tmp_path, f"{{ name = {name} }}", learned))
+            miniature.fits(planned(tmp_path, f"{{ name = {name} }}", learned))
 
 
 def test_text_of_fewer_than_two_windows_names_no_chunk() -> None:
@@ -191,7 +191,7 @@ def test_a_text_too_short_for_a_longer_miniature_passes(tmp_path: Path) -> None:
         valid = corpus.valid
         first = Valid(valid.tokens[:60], valid.n_bytes[:60], valid.starts[:1], valid.digests[:1], valid.marks[:60])
         made.corpora[key] = dataclasses.replace(corpus, valid=first)
-    full_size.check(made)
+    miniature.fits(made)
     said: list[str] = []
     outcomes(made, said.append)
     assert len(said) == 2 and not any("not tested" in line for line in said), "no miniature is longer than its study"

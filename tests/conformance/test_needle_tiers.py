@@ -17,7 +17,7 @@ from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import build
 from ablab.scoring.cuts import Cut
-from ablab.scoring.evaluators.needle import Needle, far, gain, natural
+from ablab.scoring.evaluators.needle import Needle, far, natural
 
 SEQ_LEN, SHORT = 64, 16
 CPU = torch.device("cpu")
@@ -103,9 +103,9 @@ def test_short_windows_lie_in_their_rows_and_reach_every_bin(seq_len: int, short
     corpus = corpus_of([200, 150, 120])
     rows = natural.rows_of(corpus, seq_len, 3)
     windows, edges, run = (
-        gain.windows_of(corpus, rows, seq_len, short, 60),
-        gain.positions(seq_len, short),
-        gain.run_of(seq_len, short),
+        far.windows_of(corpus, rows, seq_len, short, 60),
+        far.positions(seq_len, short),
+        far.run_of(seq_len, short),
     )
     assert len(windows) == 60
     bins = set()
@@ -119,7 +119,7 @@ def test_short_windows_lie_in_their_rows_and_reach_every_bin(seq_len: int, short
 
 def test_edges() -> None:
     assert natural.distances(2048) == [1, 16, 64, 256, 1024, 2048] and natural.distances(8) == [1, 8]
-    assert gain.positions(2048, 256) == [256, 512, 1024, 2048] and gain.positions(64, 63) == [63, 64]
+    assert far.positions(2048, 256) == [256, 512, 1024, 2048] and far.positions(64, 63) == [63, 64]
 
 
 # ---- oracles

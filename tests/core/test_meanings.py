@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ablab.cli import levers
-from ablab.core.meaning import Meaning, meanings
+from ablab.core.setting import Meaning, meanings
 from ablab.study.keys import SLOTS
 
 LEVERS = [(slot, name) for slot in SLOTS for name in SLOTS[slot].names]

@@ -17,7 +17,7 @@ import torch
 from tests import tiny
 from torch import Tensor, nn
 
-from ablab.check.full_size import splits
+from ablab.check.miniature import splits
 from ablab.core.fault import Interrupted, InvalidStudy
 from ablab.core.rng import Draw
 from ablab.judging.judge import said_by_levers

@@ -106,7 +106,7 @@ def test_a_result_that_is_not_what_its_stage_wrote_is_refused(kind: str, tmp_pat
 
 
 def test_a_compressor_that_rounds_nothing_is_refused(tmp_path: Path) -> None:
-    from ablab.check import full_size
+    from ablab.check import miniature
 
     made = planned(tmp_path, STUDY.replace("small = 64, ", ""))
     text = (
@@ -114,4 +114,4 @@ def test_a_compressor_that_rounds_nothing_is_refused(tmp_path: Path) -> None:
         r"and small = 65,536 pass through; lower small"
     )
     with pytest.raises(InvalidStudy, match=text):
-        full_size.check(made)
+        miniature.fits(made)

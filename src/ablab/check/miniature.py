@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablab.check import full_size
 from ablab.check import inert as changes
 from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
 from ablab.core import making
-from ablab.core.fault import CheckFailed, Fault, OutOfMemory, Refused
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy, OutOfMemory, Refused
 from ablab.core.files import key_of
+from ablab.core.slot import value_or_none
 from ablab.records.run import Where
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan
@@ -150,7 +150,7 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
     beyond: takes the arms for which there is not even so much memory; without it, and for the baseline, that is refused.
     Raises InvalidStudy for what only the full size shows (`full_size`).
     """
-    full_size.check(plan)
+    fits(plan)
     faults, file = list[Fault](), plan.study.path.name
     with making.scratch("ablab-miniature-") as scratch:
         small = Miniatures(plan, scratch)
@@ -317,3 +317,58 @@ def folded(corpus: Corpus, order: str = "chunks") -> Corpus:
     made = replace(corpus, vocab_size=FOLDED, bos_id=corpus.bos_id % FOLDED, tokens=tokens, valid=small)
     made.__dict__["tokenizer"] = _Folded(corpus.tokenizer, FOLDED)
     return made
+
+
+def fits(plan: Plan) -> None:
+    """Refuse what a miniature cannot see, because it hangs on the full size: found on the meta device.
+
+    Raises InvalidStudy where a batch must stay whole and does not fit, where a compressor would round nothing, and where an
+    evaluator does not fit the model or the text.
+    """
+    if faults := splits(plan) + idle(plan) + unfit(plan):
+        raise InvalidStudy(faults)
+
+
+def splits(plan: Plan) -> list[Fault]:
+    """A fault for every arm with a part that needs the whole batch, where a batch goes through in pieces."""
+    from ablab.training.learner import split_fault
+
+    faults = []
+    for name, arm in plan.study.with_baseline.items():
+        rows = arm.settings["budget"]["batch_tokens"] // arm.settings["model"]["seq_len"]
+        place = f"{plan.study.path.name}: {name}: model"
+        faults.append(split_fault(plan.decoder(name), rows, plan.where.micro_rows, place))
+    return [fault for fault in faults if fault is not None]
+
+
+def idle(plan: Plan) -> list[Fault]:
+    """A fault for every stage whose compressor passes all matrices of a model through: its bits would act on nothing."""
+    from ablab.artifact.compressors.quantised import matrices
+
+    found: dict[str, Fault] = {}
+    for name, arm in plan.study.with_baseline.items():
+        weights = dict(plan.decoder(name).named_parameters())
+        for stage, chosen in arm.settings["stage"].items():
+            small = value_or_none(chosen["compress"], "small", int)
+            if chosen["after"] is not None or small is None or matrices(weights, small):
+                continue
+            largest = max(tensor.numel() for tensor in weights.values())
+            text = f"rounds nothing: the largest tensor has {largest:,} numbers, and small = {small:,} pass through"
+            place = f"{plan.study.path.name}: {name}: stage.{stage}.compress"
+            found.setdefault(f"{stage} {small} {largest}", Fault(place, text, "lower small"))
+    return list(found.values())
+
+
+def unfit(plan: Plan) -> list[Fault]:
+    """A fault for every stage whose evaluator refuses the settings or the text (`fit`), at the first arm that has it."""
+    found: dict[tuple[str, str], Fault] = {}
+    for name, arm in plan.study.with_baseline.items():
+        corpus, model = plan.corpus(plan.runs[name, plan.seeds[0]]), plan.decoder(name)
+        for stage, chosen in arm.settings["stage"].items():
+            try:
+                evaluators.slot.build(chosen["evaluate"]).fit(arm.settings, corpus, model)
+            except ValueError as error:
+                fault, _, cure = str(error).partition("; ")
+                place = f"{plan.study.path.name}: {name}: stage.{stage}.evaluate"
+                found.setdefault((stage, str(error)), Fault(place, fault, cure))
+    return list(found.values())

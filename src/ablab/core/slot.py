@@ -2,7 +2,7 @@
 
 A slot's table names classes: `rope="Rope"` is class `Rope` in the sibling file `rope.py`, imported on first use.
 A lever's settings are its keyword-only constructor arguments: names, types and defaults come from the signature, so a
-study file is checked against the class itself. What they mean stands in its docstring (`ablab.core.meaning`). Settings
+study file is checked against the class itself. What they mean stands in its docstring (`ablab.core.setting`). Settings
 that belong together are a sub-choice: one argument whose annotation is a frozen dataclass, a table in a study file. What a
 table leaves out is as in the argument's default; a value that is no table is the dataclass's first setting.
 An explicit table, not a decorator: grep finds it, the order is visible, and an odd dependency of one lever hurts only its

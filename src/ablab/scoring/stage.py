@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from safetensors.torch import load_file
 
 from ablab.artifact import blob as packing
 from ablab.artifact.blob import BLOB, RESULT
-from ablab.artifact.compressors.digest import digest
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json, write_atomic, write_json
 from ablab.core.forms import fits, misfit
@@ -73,7 +73,7 @@ def run_stage(
         model=functools.partial(make, settings),
     )
     model = make(windowed(settings, name), packing.unpacked(blob))
-    before, packed = digest(_tensors(model)), time.perf_counter()
+    before, packed = _digest(model), time.perf_counter()
     evaluator = evaluators.slot.build(settings["stage"][name]["evaluate"])
     violated, checked = legal(evaluator, name, model, corpus, settings, seed=seed, where=where)
     after = time.perf_counter()
@@ -84,7 +84,7 @@ def run_stage(
     checked |= seen
     scores.violations = [*violated, *told, *blob.report.get("violations", []), *scores.violations]
     scores.violations += _totals(evaluator, scores, corpus)
-    if digest(_tensors(model)) != before:
+    if _digest(model) != before:
         scores.violations.append("weights: the evaluation changed the model")
     here()
     if blob.root == name and packing.is_built_on(settings, name):
@@ -218,9 +218,15 @@ def trained_decoder(settings: Settings, weights: Path, corpus: Corpus, *, seed: 
     return decoder_of(settings, _load(weights, corpus), corpus=corpus, seed=seed, where=where)
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Map names to every parameter and buffer."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def _digest(model: torch.nn.Module) -> str:
+    """Hash (sha256) the type, shape and bytes of every parameter and buffer, by sorted names."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def _load(weights: Path, corpus: Corpus) -> dict[str, torch.Tensor]:

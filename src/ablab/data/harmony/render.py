@@ -6,15 +6,17 @@ ends in `<|return|>` instead: sampling stops there. `<|endoftext|>` ends the doc
 
 from __future__ import annotations
 
+import functools
+import importlib
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ablab.data.harmony.conversation import CHANNELS, ROLES, BadConversation, Message, check_form, lone_surrogate
-from ablab.data.harmony.long import LONGEST, longest
 from ablab.data.spans import FINAL, NONE, REASONING
-from ablab.data.tokenizers.o200k_harmony import SPECIAL, O200kHarmony
+from ablab.data.tokenizers.o200k_harmony import PATTERN, SPECIAL, O200kHarmony
 
 EOD, RETURN = SPECIAL["<|endoftext|>"], SPECIAL["<|return|>"]
 START, CHANNEL, MESSAGE, END = (SPECIAL[f"<|{name}|>"] for name in ("start", "channel", "message", "end"))
@@ -30,6 +32,12 @@ WORDS = {
 SPANS = {None: NONE, "analysis": REASONING, "final": FINAL}
 _ENDED, _RETURNED = np.array([END, EOD], np.int32), np.array([RETURN, EOD], np.int32)
 MOST = 2**31 - 1  # tokens: what int32 lengths of a document can say
+# openai-harmony merges the bytes of a piece (a word, a run of spaces or of signs) in time that grows with their square:
+# 65,536 take 2 s on one core, a million would take 9 minutes, and of a million spaces it dies. A piece is no longer than the
+# run of letters and signs, or of white space, that it lies in; so few texts are looked at closely.
+LONGEST = 1 << 16  # bytes of one piece; of several, the root of the sum of their squares
+COUNTED = 1 << 12  # bytes from which on a piece counts
+_MAY = re.compile(rf"\S{{{COUNTED // 4},}}|\s{{{COUNTED // 4},}}")
 
 
 class Rendered(NamedTuple):
@@ -105,3 +113,26 @@ class Renderer:
             except UnicodeEncodeError as error:
                 raise lone_surrogate(k, error.start) from None
         return texts
+
+
+def longest(texts: list[str]) -> tuple[int, int, int, str] | None:
+    """Return (text, character, bytes, a sign of its midst) of the longest piece, where all together are too long; else None."""
+    squares, most = 0, (0, 0, 0, "")
+    for number, text in enumerate(texts):
+        if len(text) < COUNTED // 4 or not _MAY.search(text):
+            continue
+        for piece in _pattern().finditer(text):
+            if piece.end() - piece.start() < COUNTED // 4:
+                continue
+            size = len(piece[0].encode(errors="surrogatepass"))
+            if size >= COUNTED:
+                squares += size * size
+                if size > most[2]:
+                    most = (number, piece.start(), size, piece[0][len(piece[0]) // 2])
+    return most if squares > LONGEST * LONGEST else None
+
+
+@functools.cache
+def _pattern() -> Any:
+    regex: Any = importlib.import_module("regex")  # tiktoken depends on it; Python's re knows no \p{L}. It has no stubs
+    return regex.compile(PATTERN)

@@ -7,11 +7,14 @@ import hashlib
 import numpy as np
 import torch
 
+from ablab.core import rng
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.model.inference import FORWARD_TOKENS
 from ablab.scoring.cuts import Cut, batch_of, hidden_of, nats_of
-from ablab.scoring.evaluators.needle import gain, natural
+from ablab.scoring.evaluators.needle import natural
+
+KEY = 2.0  # nats: a token that the far context makes so much cheaper hangs on it (LongPPL, arXiv 2410.23771)
 
 
 def measure(
@@ -24,10 +27,10 @@ def measure(
     """
     text = natural.excerpt(corpus)
     rows = natural.rows_of(text, seq_len, budget // 2 // seq_len)
-    windows = gain.windows_of(text, rows, seq_len, short, budget // 2 // short)
+    windows = windows_of(text, rows, seq_len, short, budget // 2 // short)
     full_RT = _nats(model, text, rows, seq_len, device)
     short_WN = _nats(model, text, [window for _, window in windows], short, device)
-    distances, places = natural.distances(seq_len), gain.positions(seq_len, short)
+    distances, places = natural.distances(seq_len), positions(seq_len, short)
     seen = hashlib.blake2b(digest_size=16)
     for cut in (*rows, *(window for _, window in windows)):
         begin = int(text.valid.starts[cut.document])
@@ -35,7 +38,7 @@ def measure(
     forwarded = sum(cut.stop - cut.start for cut in (*rows, *(window for _, window in windows)))
     return {
         "natural": natural.recall(full_RT, natural.hits_of(text, rows), distances),
-        "gain": {**gain.gain(full_RT, rows, windows, short_WN, places), "short": short},
+        "gain": {**gain(full_RT, rows, windows, short_WN, places), "short": short},
         "natural_tokens": forwarded,
         "natural_hash": seen.hexdigest(),
     }
@@ -54,3 +57,62 @@ def _nats(model: Decoder, corpus: Corpus, cuts: list[Cut], width: int, device: t
             own = row_N == row
             nats[at + row][batch.offset_N[own] - (cut.first - cut.start)] = nats_N[own]
     return nats
+
+
+def run_of(seq_len: int, short: int) -> int:
+    """Count the targets at the end of a short window: short tokens of context for the last, one less for each before it."""
+    return max(1, min(short // 16, seq_len - short))
+
+
+def positions(seq_len: int, short: int) -> list[int]:
+    """Return the edges of the bins of places: short, 2 short, 4 short, ... seq_len."""
+    edges, edge = [short], 2 * short
+    while edge < seq_len:
+        edges.append(edge)
+        edge *= 2
+    return [*edges, max(seq_len, short + 1)]
+
+
+def windows_of(corpus: Corpus, rows: list[Cut], seq_len: int, short: int, count: int) -> list[tuple[int, Cut]]:
+    """Choose `count` short windows, each with the number of its row; the bins of places take turns, then the rows.
+
+    A window is the `short` inputs that end in its run. Rows that are no longer than a short window have none.
+    """
+    draw = rng.stream(0, "probe", corpus.key, "gain", seq_len, short)
+    edges, run, windows = positions(seq_len, short), run_of(seq_len, short), []
+    long = [i for i, row in enumerate(rows) if row.stop - row.start >= short + run]
+    for number in range(count if long else 0):
+        i = long[number // (len(edges) - 1) % len(long)]
+        last = rows[i].stop - rows[i].start - run
+        bin_ = number % (len(edges) - 1)
+        low, high = edges[bin_], min(edges[bin_ + 1] - 1, last)
+        if low > high:  # the row does not reach this bin
+            low, high = short, last
+        place = rows[i].start + int(draw.integers(low, high + 1))
+        windows.append((i, Cut(rows[i].document, place + run - short, place + run, place)))
+    return windows
+
+
+def gain(
+    full_RT: list[np.ndarray],
+    rows: list[Cut],
+    windows: list[tuple[int, Cut]],
+    short_WN: list[np.ndarray],
+    edges: list[int],
+) -> dict[str, object]:
+    """Compute nats with the last tokens alone less nats with everything, by place in the row; positive where far context helps.
+
+    full_RT: nats of each row by input; short_WN: of each window's run.
+    """
+    values: list[list[np.ndarray]] = [[] for _ in rows]
+    places: list[list[np.ndarray]] = [[] for _ in rows]
+    for (i, window), nats_N in zip(windows, short_WN):
+        at_N = np.arange(window.first, window.stop) - rows[i].start
+        values[i].append(nats_N - full_RT[i][at_N])
+        places[i].append(at_N)
+    saved = [np.concatenate(each) if each else np.zeros(0) for each in values]
+    at = [np.concatenate(each) if each else np.zeros(0, np.int64) for each in places]
+    binned = natural.means(saved, [np.searchsorted(edges, x, side="right") - 1 for x in at], len(edges) - 1)
+    every = np.concatenate(saved) if saved else np.zeros(0)
+    every = every[~np.isnan(every)]
+    return {"positions": edges, **binned, "key_share": float((every > KEY).mean()) if len(every) else None}
