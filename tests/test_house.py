@@ -133,9 +133,6 @@ def test_numbers_that_verdict_and_report_both_need_are_the_same() -> None:
 ASKED = {
     "core/slot.py": 1,  # how `abc` marks what a lever still owes
     "core/streams.py": 1,  # stdout is somebody else's until `install`
-    "data/corpus/build.py": 2,  # sources of text: only some have a rule of their own for what is held out
-    "data/corpus/groups.py": 1,  # and only some are files
-    "data/corpus/split.py": 1,
     "data/formats/index_file.py": 1,  # not every exception has a strerror
     "data/vocabulary.py": 1,
     "artifact/code.py": 1,  # nor a line

@@ -36,7 +36,7 @@ def test_text_that_is_no_utf8_names_the_byte(tmp_path: Path) -> None:
 
 def test_json_lines(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "one"}\n\n{"body": "tw\\u00f6", "n": 1}\r\n{"body": ""}')
-    assert given(JsonLines(tmp_path / "a.jsonl", "body")) == ["one", "tw\u00f6", ""]
+    assert given(JsonLines(tmp_path / "a.jsonl", text_field="body")) == ["one", "tw\u00f6", ""]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_parquet_faults(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=r"has no column 'text'; set data.text_field; did you mean 'texts'\?"):
         given(Parquet(tmp_path / "a.parquet"))
     with pytest.raises(CheckFailed, match=r"a\.parquet: row 0: 'n' is int, not a string"):
-        given(Parquet(tmp_path / "a.parquet", "n"))
+        given(Parquet(tmp_path / "a.parquet", text_field="n"))
     pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "b.parquet")
     with pytest.raises(CheckFailed, match=r"b\.parquet: row 1: 'text' is missing, not a string"):
         given(Parquet(tmp_path / "b.parquet"))

@@ -76,7 +76,7 @@ def prepare_sources(sources: Sources, data: DataSettings, root: Path, say: Say) 
         "valid_bytes": int(data["valid_bytes"]),
         "verbatim": verbatim.REVISION,
     }
-    if rules := [vars(rule) for source in sources.texts if (rule := getattr(source, "held", None))]:
+    if rules := [vars(rule) for source in sources.texts if (rule := source.held)]:
         identity |= {"held": rules, "most_of_valid_bytes": MOST_OF_VALID}
     if any(part.kind == "shard" and len(part.files) > 1 for part in sources.held_parts or sources.parts):
         identity |= sidecar.identity(slot.build(data["tokenizer"]))
@@ -109,7 +109,7 @@ def _idle(sources: Sources, data: DataSettings) -> None:
     if (sources.held_texts or sources.held_parts) and data["valid_fraction"] != VALID_FRACTION:
         fault = f"{data['valid_fraction']:g} chooses nothing: the held-out part has files of its own"
         faults.append(Fault("data.valid_fraction", fault, "remove it"))
-    readier = max((rule.readier for source in sources.texts if (rule := getattr(source, "held", None))), default=1)
+    readier = max((rule.readier for source in sources.texts if (rule := source.held)), default=1)
     if not (sources.held_texts or sources.held_parts) and data["valid_fraction"] * readier > 1:
         fault = (
             f"{data['valid_fraction']:g} holds out no more than {1 / readier:g}: of this source only short files are"
@@ -275,7 +275,7 @@ def _of_text(part: Path, sources: Sources, data: DataSettings, say: Say) -> tupl
         _tokenize([*sources.texts, *sources.held_texts], first, tokenizer, writer, say)
         if first.copies is not None:
             first.counts["also_trained_documents"] = writer.leave_out(first.copies.digests(say))
-        even = all(hasattr(source, "held") for source in [*sources.texts, *sources.held_texts])
+        even = all(source.held for source in [*sources.texts, *sources.held_texts])
         longest = int(data["valid_bytes"] * MOST_OF_VALID) if even else None
         counts = first.counts | writer.finish(data["valid_bytes"], longest)
     checks.no_leak(writer.train_digests(first), writer.taken_digests)

@@ -20,7 +20,7 @@ from ablab.core.patterns import root_of
 from ablab.data.corpus.split import digest_of
 from ablab.data.formats.located import read_sealed, sealed
 from ablab.data.sources.find import Sources
-from ablab.data.sources.sources import Mock, PythonLibrary, Source
+from ablab.data.sources.sources import InFile, Mock, PythonLibrary, Rows, Source
 from ablab.records.corpus import Grouped
 
 FOLDER = "folder"
@@ -51,7 +51,7 @@ def refused(sources: Sources, by: str) -> list[Fault]:
         elif by == FOLDER and _folder(source, Path("/")) is None:
             fault = f"'{source.name}' lies in no folder: the datasets library keeps rows, not files"
             faults.append(Fault(SETTING, fault, "name a field of its rows"))
-        elif by != FOLDER and not hasattr(source, "values"):
+        elif by != FOLDER and not isinstance(source, Rows):
             faults.append(
                 Fault(SETTING, f"'{source.name}' has no rows, so no field '{by}'", f'write groups = "{FOLDER}"')
             )
@@ -130,7 +130,8 @@ def _names(sources: Sequence[Source], by: str, root: Path, digests: np.ndarray) 
 def _named(source: Source, by: str, root: Path) -> Iterator[tuple[str, str | None, object]]:
     """Yield (place, text, what names its group) of every document."""
     if by != FOLDER:
-        rows = source.values(by, SETTING)  # type: ignore[attr-defined]
+        assert isinstance(source, Rows)  # `refused` says so of others
+        rows = source.values(by, SETTING)
         for (place, text), (_, value) in zip(source.documents(), rows, strict=True):
             yield place, text, value
         return
@@ -158,10 +159,9 @@ def _folder(source: Source, root: Path) -> str | None:
     """Name the top folder below `root` in which a file lies; the file itself where it lies in none; None of what is no file."""
     if isinstance(source, PythonLibrary):
         return source.name
-    path = getattr(source, "path", None)
-    if path is None or source.name.startswith("hf:"):
+    if not isinstance(source, InFile) or source.name.startswith("hf:"):
         return None
-    return Path(os.path.relpath(path, root)).parts[0]
+    return Path(os.path.relpath(source.path, root)).parts[0]
 
 
 def _root(patterns: Sequence[str]) -> Path:

@@ -189,7 +189,7 @@ def _leave_out(table: np.ndarray, roles: np.ndarray, first: int, sizes: Sequence
 
 def _threshold(source: Source, threshold: int, n_bytes: int) -> int:
     """Return the digest below which a document of so many bytes of this source is held out."""
-    rule = getattr(source, "held", None)
+    rule = source.held
     if rule is None:
         return threshold
     return min(rule.readier * threshold, 2**64 - 1) if n_bytes <= rule.longest else 0

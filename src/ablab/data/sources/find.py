@@ -109,13 +109,13 @@ def _file(path: Path, text_field: str, place: str, separator: str) -> Source | t
         return Fault(place, f"'{path}' {said}", "give a file")
     match path.suffix:
         case ".txt":
-            return TextFile(path, separator)
+            return TextFile(path, separator=separator)
         case ".jsonl":
-            return JsonLines(path, text_field)
+            return JsonLines(path, text_field=text_field)
         case ".parquet":
-            return Parquet(path, text_field)
+            return Parquet(path, text_field=text_field)
         case ".arrow":
-            return Arrow(path, str(path), text_field)
+            return Arrow(path, text_field=text_field)
     if path.suffix in (".html", ".htm"):
         return Fault(
             place, f"'{path}' is a page of the web", "call it .txt where pages are to be learned, else give its text"

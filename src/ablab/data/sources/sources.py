@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from ablab.core.fault import CheckFailed, Fault, did_you_mean
 from ablab.core.files import canonical
@@ -34,19 +34,6 @@ ZEROS = 32  # bytes at the end of a text that no writer leaves there
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
 
 
-class Source(Protocol):
-    """One input of a corpus."""
-
-    @property
-    def name(self) -> str: ...
-
-    def describe(self, inputs: Inputs) -> Input:
-        """Describe the source as the manifest does; `sha256` covers the whole content."""
-        ...
-
-    def documents(self) -> Iterator[Entry]: ...
-
-
 @dataclass(frozen=True)
 class HoldOut:
     """How a source of very unequal documents is split: up to `longest` bytes, `readier` times as readily as its fraction says.
@@ -63,8 +50,52 @@ class HoldOut:
 SHORT_FILES = HoldOut(longest=8192, readier=10)
 
 
+class Source:
+    """One input of a corpus. At rest documents are held out of it as readily as of any other."""
+
+    name: str
+    held: HoldOut | None = None
+
+    def describe(self, inputs: Inputs) -> Input:
+        """Describe the source as the manifest does; `sha256` covers the whole content."""
+        raise NotImplementedError
+
+    def documents(self) -> Iterator[Entry]:
+        """Yield (place, text) of every document, in a fixed order."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class PythonLibrary:
+class InFile(Source):
+    """A source that is one file."""
+
+    path: Path
+    name: str = ""  # the path, where none is given
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or str(self.path))
+
+    def describe(self, inputs: Inputs) -> Input:
+        return {"source": self.name, "sha256": inputs.sha256(self.path)}
+
+
+@dataclass(frozen=True)
+class Rows(InFile):
+    """A file of rows with named fields: one document per row, in the string field `text_field`."""
+
+    text_field: str = "text"
+
+    def documents(self) -> Iterator[Entry]:
+        for place, value in self.values(self.text_field, TEXT_FIELD):
+            yield place, _text(value, place, self.text_field)
+
+    def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
+        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PythonLibrary(Source):
     """The running interpreter's standard library, one document per source file, and the texts of pydoc's topics.
 
     Files that are no UTF-8 (the library's own tests of odd encodings) are skipped and counted; nothing else may be.
@@ -110,22 +141,14 @@ class PythonLibrary:
 
 
 @dataclass(frozen=True)
-class TextFile:
+class TextFile(InFile):
     """A .txt file: one document, or those between `separator`s, without the line breaks at their ends.
 
     A byte-order mark at its beginning is left out. CheckFailed at the first byte that is no UTF-8, and where the file ends
     in zeros, or is something else than text.
     """
 
-    path: Path
     separator: str = ""
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    def describe(self, inputs: Inputs) -> Input:
-        return {"source": self.name, "sha256": inputs.sha256(self.path)}
 
     def documents(self) -> Iterator[Entry]:
         raw = _read(self.path)
@@ -144,25 +167,10 @@ class TextFile:
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """A .jsonl file: one document per line, in the string field `text_field`; empty lines are passed over."""
-
-    path: Path
-    text_field: str = "text"
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    def describe(self, inputs: Inputs) -> Input:
-        return {"source": self.name, "sha256": inputs.sha256(self.path)}
-
-    def documents(self) -> Iterator[Entry]:
-        for place, value in self.values(self.text_field, TEXT_FIELD):
-            yield place, _text(value, place, self.text_field)
+class JsonLines(Rows):
+    """A .jsonl file: one document per line; empty lines are passed over."""
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
         _no_other(self.path)
         if (said := answer(self.path)) is not None:
             raise CheckFailed(Fault(self.name, said.what, said.cure))
@@ -200,25 +208,10 @@ def _field(line: str, place: str, field: str, setting: str) -> object:
 
 
 @dataclass(frozen=True)
-class Parquet:
-    """A .parquet file: one document per row, in the string column `text_field`; read in pieces of a row group."""
-
-    path: Path
-    text_field: str = "text"
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    def describe(self, inputs: Inputs) -> Input:
-        return {"source": self.name, "sha256": inputs.sha256(self.path)}
-
-    def documents(self) -> Iterator[Entry]:
-        for place, value in self.values(self.text_field, TEXT_FIELD):
-            yield place, _text(value, place, self.text_field)
+class Parquet(Rows):
+    """A .parquet file: read in pieces of a row group."""
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
         import pyarrow
         import pyarrow.parquet
 
@@ -237,30 +230,22 @@ class Parquet:
 
 
 @dataclass(frozen=True)
-class Arrow:
-    """An Arrow file, of the `datasets` library or of others: one document per row, in the string column `text_field`.
+class Arrow(Rows):
+    """An Arrow file, of the `datasets` library or of others.
 
     `rows`: only rows from the first up to the second, counted from 0.
     """
 
-    path: Path
-    name: str
-    text_field: str = "text"
     rows: tuple[int, int] | None = None
 
     def describe(self, inputs: Inputs) -> Input:
-        digest = inputs.sha256(self.path)
+        whole = super().describe(inputs)
         if self.rows is None:
-            return {"source": self.name, "sha256": digest}
-        part = hashlib.sha256(canonical([digest, self.rows]).encode()).hexdigest()
-        return {"source": self.name, "sha256": part, "rows": list(self.rows)}
-
-    def documents(self) -> Iterator[Entry]:
-        for place, value in self.values(self.text_field, TEXT_FIELD):
-            yield place, _text(value, place, self.text_field)
+            return whole
+        part = hashlib.sha256(canonical([whole["sha256"], self.rows]).encode()).hexdigest()
+        return {**whole, "sha256": part, "rows": list(self.rows)}
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
         import pyarrow
 
         start, stop = self.rows or (0, sys.maxsize)
@@ -280,7 +265,7 @@ class Arrow:
 
 
 @dataclass(frozen=True)
-class Mock:
+class Mock(Source):
     """Deterministic synthetic documents (see ablab.data.sources.mock)."""
 
     name: str = "mock"
