@@ -22,6 +22,7 @@ from ablab.core.rng import stream
 from ablab.data import prepare
 from ablab.data.formats.indexed import IndexedWriter
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.study import load
 from ablab.training.learner import Learner
 
@@ -105,7 +106,7 @@ def main() -> None:
     for order, row in rows.items():
         print(f"{order:9} {row['batch_us']:7.0f} us of {row['step_ms']:6.1f} ms: {row['share']:.2%} (asked: < 2%)")
     if asked.json:
-        about = {"machine": machine.describe(), "threads": torch.get_num_threads()}
+        about = {"machine": {"commit": of_ablab(), **machine.describe()}, "threads": torch.get_num_threads()}
         asked.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 

@@ -27,6 +27,7 @@ from ablab.model.cache import Cache, cache_size
 from ablab.model.decoder import Decoder, build
 from ablab.model.generate import generate
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 
 LENGTH, VOCAB, TURN = 4096, 4096, 16
 
@@ -120,7 +121,12 @@ def main() -> None:
         decoders = {"hybrid": model("LLLGLLLG"), "full": model("GGGGGGGG")}
         ones = {name: filled(decoder) for name, decoder in decoders.items()}
         found = {
-            "environment": {**machine.describe(), "precision": "fp32", "date": str(datetime.date.today())},
+            "environment": {
+                "commit": of_ablab(),
+                **machine.describe(),
+                "precision": "fp32",
+                "date": str(datetime.date.today()),
+            },
             "model": {"layers": "LLLGLLLG", "window": 128, "d_model": 512, "length": LENGTH, "vocab_size": VOCAB},
             "hybrid_against_full": [against_full(decoders, ones, rows, asked.turns) for rows in (1, 8)],
             "by_generated_tokens": by_generated(2),

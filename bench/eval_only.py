@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 
 TARGETS = {"ratio": 1.2, "packing_share": 0.05}
 STUDY = """
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder)) | {"machine": machine.describe()}
+        found = measure(Path(folder)) | {"machine": {"commit": of_ablab(), **machine.describe()}}
     print(json.dumps(found, indent=1))
     print(f"run / (one training + its evaluations): {found['ratio']:.3f}; asked: {found['target']['ratio']}")
     print(f"packing's largest share of a run: {found['packing_share']:.3f}; asked: {found['target']['packing_share']}")

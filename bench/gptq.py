@@ -33,6 +33,7 @@ from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.rounding import most, scales
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.study import preset
 from ablab.study.model import model as canonical
 
@@ -199,7 +200,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     sync: Callable[[], None] = torch.cuda.synchronize if asked.device.startswith("cuda") else lambda: None
-    environment = {**machine.describe(asked.device), "date": str(datetime.date.today())}
+    environment = {"commit": of_ablab(), **machine.describe(asked.device), "date": str(datetime.date.today())}
     found: dict[str, Any] = {"environment": environment, "matrix": one_matrix(asked.turns, asked.device, sync)}
     if asked.whole:
         found["whole"] = whole(asked.turns, asked.device, sync)

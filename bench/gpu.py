@@ -33,6 +33,7 @@ from ablab.model.decoder import build
 from ablab.model.generate import Cache
 from ablab.model.parts.columns import Columns
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.training import optimizers
 from ablab.training.learner import Learner
 from step import corpus
@@ -334,7 +335,7 @@ def main() -> None:
         sys.exit("error: torch sees no CUDA device; run on a machine with a GPU, or with --device cpu --toy --out DIR")
     size, out = TOY if asked.toy else Size(), asked.out or Path(__file__).parent / "results"
     out.mkdir(parents=True, exist_ok=True)
-    environment = {**machine.describe(asked.device), "precision": machine.precision(asked.device)}
+    environment = {"commit": of_ablab(), **machine.describe(asked.device), "precision": machine.precision(asked.device)}
     environment |= {"date": str(datetime.date.today()), "toy": asked.toy}
     for name in asked.only:
         found = {"environment": environment, "size": vars(size), name: ROWS[name](size, asked.device)}

@@ -31,6 +31,7 @@ from ablab.judging import collect, judge  # noqa: E402
 from ablab.runs.look import Look, Readings  # noqa: E402
 from ablab.runs.plan import Plan  # noqa: E402
 from ablab.runtime import machine  # noqa: E402
+from ablab.runtime.provenance import of_ablab  # noqa: E402
 
 SEEDS = 8
 RUNS = (128, 256)
@@ -111,7 +112,7 @@ def main() -> None:
     for runs in RUNS:
         with tempfile.TemporaryDirectory() as folder:
             found[str(runs)] = measure(runs, given.turns, Path(folder))
-    found |= {"target": "1 read per record", "machine": machine.describe()}
+    found |= {"target": "1 read per record", "machine": {"commit": of_ablab(), **machine.describe()}}
     print(json.dumps(found, indent=1))
     for runs in map(str, RUNS):
         for name, one in found[runs].items():

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from step import Step, ours
 
 D_MODEL, HEADS, KV_HEADS, SEQ_LEN, ROWS = 256, 8, 2, 512, 2
@@ -66,7 +67,10 @@ def main() -> None:
     precision = machine.precision("cpu")
     sizes: dict[str, Any] = {"d_model": D_MODEL, "n_heads": HEADS, "n_kv_heads": KV_HEADS}
     steps = {name: ours(SEQ_LEN, ROWS, "G*4", precision, model=lever, G={}, **sizes) for name, lever in LEVERS.items()}
-    found = {"environment": {**machine.describe(), "precision": precision}, "sizes": {**sizes, "seq_len": SEQ_LEN}}
+    found = {
+        "environment": {"commit": of_ablab(), **machine.describe(), "precision": precision},
+        "sizes": {**sizes, "seq_len": SEQ_LEN},
+    }
     found |= measure(steps, given.seconds) | {"target": 1.1}
     print(json.dumps(found, indent=1))
     if given.json:

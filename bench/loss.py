@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from ablab.core.rng import stream
 from ablab.model import cross_entropy
+from ablab.runtime.provenance import of_ablab
 
 ROWS, VOCAB, WIDTH = 2048, 201_088, 512
 Step = Callable[[], None]
@@ -132,7 +133,12 @@ def main() -> None:
         return
     from ablab.runtime import machine
 
-    environment = {**machine.describe(), "precision": asked.precision, "date": str(datetime.date.today())}
+    environment = {
+        "commit": of_ablab(),
+        **machine.describe(),
+        "precision": asked.precision,
+        "date": str(datetime.date.today()),
+    }
     found = {"environment": environment, **measure(asked.precision, asked.threads, asked.turns)}
     print(json.dumps(found, indent=1))
     if asked.json:

@@ -24,6 +24,7 @@ from ablab.model.mlps.moe import Moe
 from ablab.model.routers.deepseek_v3 import DeepseekV3
 from ablab.model.shape import Shape
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 
 EXPERTS = 64
 CASES = {  # d_model, hidden width of an expert, experts per token, tokens
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found: dict[str, Any] = {"environment": machine.describe(given.device)}
+    found: dict[str, Any] = {"environment": {"commit": of_ablab(), **machine.describe(given.device)}}
     for precision in ("bf16", "fp32"):
         for name, case in CASES.items():
             found[f"{name}, {precision}"] = measure(case, precision, given.device, given.seconds)

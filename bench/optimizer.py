@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ablab.core.rng import stream
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.study import load
 from ablab.training import optimizers
 from ablab.training.learner import Learner
@@ -186,7 +187,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found: dict[str, Any] = {"environment": {**machine.describe(), "dtype": "float32"}, "loop / ours": {}}
+    found: dict[str, Any] = {
+        "environment": {"commit": of_ablab(), **machine.describe(), "dtype": "float32"},
+        "loop / ours": {},
+    }
     cases = [((32, 128), 256, False), ((32, 128), 256, True)]
     cases += [(s, BYTES // (4 * s[0] * s[1]), s in ((128, 1024), (1024, 128))) for s in NINE]
     for shape, count, stacked in cases:

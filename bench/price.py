@@ -29,6 +29,7 @@ from ablab.runs.jobs import default_jobs
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.study import load
 
 TARGET = 1.3
@@ -107,7 +108,10 @@ def main() -> None:
                 print(f"{name}: price and truth", file=sys.stderr, flush=True)
                 found[name] = measure(path, scale, folder / f"runs-{name}")
     ratios = {name: one["truth_to_price"] for name, one in found.items()}
-    found |= {"target": f"truth / price within {TARGET} both ways", "machine": machine.describe()}
+    found |= {
+        "target": f"truth / price within {TARGET} both ways",
+        "machine": {"commit": of_ablab(), **machine.describe()},
+    }
     print(json.dumps(found, indent=1))
     for name, ratio in ratios.items():
         said = "; ".join(f"{clock} {value:.2f}" for clock, value in ratio.items())

@@ -27,6 +27,7 @@ from ablab.core.rng import stream
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.model.decoder import Decoder, build
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.scoring.evaluators.sliding import Sliding
 from ablab.scoring.ledger import Ledger
 from ablab.study import load
@@ -146,7 +147,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    environment = {**machine.describe(), "threads": asked.threads, "date": str(datetime.date.today())}
+    environment = {
+        "commit": of_ablab(),
+        **machine.describe(),
+        "threads": asked.threads,
+        "date": str(datetime.date.today()),
+    }
     found = {
         "environment": environment,
         "seq_len": LENGTH,

@@ -20,6 +20,7 @@ import torch
 from ablab.core.rng import stream
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.study.model import model as canonical
 from ablab.training import losses, optimizers, qats, schedules
 from ablab.training.learner import Learner
@@ -136,7 +137,7 @@ def main() -> None:
         "plain classic": plain(512, 8, precision, modern=False),
         "ours": ours(512, 8, "GGGG", precision, G={}),
     }
-    found: dict[str, Any] = {"environment": {**machine.describe(), "precision": precision}}
+    found: dict[str, Any] = {"environment": {"commit": of_ablab(), **machine.describe(), "precision": precision}}
     found["full causal, T=512, batch 8"] = measure(short, 512 * 8, given.seconds)
     local = {"window": 128}
     grape = {"L": {**local, **sink, "position": "grape_m"}, "G": {**sink, "position": "grape_a"}}

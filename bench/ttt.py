@@ -27,6 +27,7 @@ from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.model import inference
 from ablab.model.decoder import Decoder, build
 from ablab.runtime import machine
+from ablab.runtime.provenance import of_ablab
 from ablab.scoring.cuts import batches, hidden_of, nats_of
 from ablab.scoring.evaluators.ttt.descent import chunks, learned, loss_of, movable, split
 from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters
@@ -177,7 +178,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    environment = {**machine.describe(), "precision": asked.precision, "date": str(datetime.date.today())}
+    environment = {
+        "commit": of_ablab(),
+        **machine.describe(),
+        "precision": asked.precision,
+        "date": str(datetime.date.today()),
+    }
     found = {"environment": environment, **measure(asked.precision, asked.turns, asked.tokens, asked.device)}
     print(json.dumps(found, indent=1))
     if asked.json:
