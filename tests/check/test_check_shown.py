@@ -55,7 +55,7 @@ def test_arms_that_would_read_alike_show_their_settings() -> None:
         for name, after in (
             ("one", {"name": "grape_a", "slope_scale": 1.0}),
             ("two", {"name": "grape_a", "slope_scale": 2.0}),
-            ("none", {"name": "nope"}),
+            ("none", {"name": "nope", "theta": None}),
         )
     ]
     assert _changes(rows) == {

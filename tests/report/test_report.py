@@ -615,6 +615,7 @@ def test_importing_the_report_is_cheap() -> None:
         (words.value_text, {"name": "rope", "theta": 500000.0}, "rope (theta=500000)"),
         (words.value_text, [{"name": "grape_m"}, "grape_a"], "[grape_m, grape_a]"),
         (words.value_text, None, "none"),
+        (words.value_text, {"name": "sliding", "stride": 64, "seq_len": None}, "sliding (stride=64)"),
         (words.clean, "a\n\tb\x1b[0m", "a b\ufffd[0m"),
         (words.decimals_for, 0.005, 4),
         (words.decimals_for, 0.0017, 4),

@@ -293,8 +293,15 @@ def change(one: Turned, *, whole: bool = False) -> str:
 
     before, after = _short(one["before"]), _short(one["after"])
     if whole or before == after:
-        before, after = brief(one["before"]), brief(one["after"])
+        before, after = brief(_given(one["before"])), brief(_given(one["after"]))
     return f"{one['path']}: {before} -> {after}"
+
+
+def _given(value: object) -> object:
+    """A choice without the settings that nobody gave: what they come to is the lever's to say."""
+    if isinstance(value, list):
+        return [_given(one) for one in value]
+    return {k: _given(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def _short(value: object) -> str:

@@ -260,13 +260,16 @@ def plural(n: int, word: str) -> str:
 
 
 def value_text(value: object) -> str:
-    """Write a setting's value as a person does: `grape_a (slopes=geometric)`, `[rope, grape_a]`, 128, none."""
+    """Write a setting's value as a person does: `grape_a (slopes=geometric)`, `[rope, grape_a]`, 128, none.
+
+    A lever's settings that nobody gave are left out: what they come to is the lever's to say (`ablab levers SLOT NAME`).
+    """
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        rest = ", ".join(f"{clean(k)}={value_text(v)}" for k, v in value.items() if k != "name" and v != "")
+        rest = ", ".join(f"{clean(k)}={value_text(v)}" for k, v in value.items() if k != "name" and v not in ("", None))
         if "name" in value:
             return clean(value["name"]) + (f" ({rest})" if rest else "")
         return "{" + rest + "}"
