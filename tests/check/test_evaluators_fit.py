@@ -13,7 +13,7 @@ import torch
 from tests import tiny
 
 from ablab.check import miniature
-from ablab.check.miniature import _few, _fitted, outcomes
+from ablab.check.miniature import Miniatures, _few, _fitted, _outcomes
 from ablab.check.shrink import fit_evaluator
 from ablab.core.fault import InvalidStudy
 from ablab.data import Corpus, valid_rows
@@ -193,7 +193,7 @@ def test_a_text_too_short_for_a_longer_miniature_passes(tmp_path: Path) -> None:
         made.corpora[key] = dataclasses.replace(corpus, valid=first)
     miniature.fits(made)
     said: list[str] = []
-    outcomes(made, said.append)
+    _outcomes(Miniatures(made, tmp_path), said.append)
     assert len(said) == 2 and not any("not tested" in line for line in said), "no miniature is longer than its study"
 
 

@@ -14,13 +14,13 @@ import pytest
 import typer
 from tests import finished_store
 from tests.data.harmony.building import here
+from tests.sharded import write_shard
 
 from ablab.bundle import audit as auditor
 from ablab.bundle import findings
 from ablab.check import miniature
 from ablab.cli import main as cli
 from ablab.cli import sample
-from ablab.data.formats.shards import write_shard
 from ablab.data.harmony import crew
 from ablab.launch import study as lab
 from ablab.runs import plan as planning

@@ -218,7 +218,7 @@ def test_a_miniature_is_not_asked_about_the_type_of_products(name: str) -> None:
     assert one == other and asked[1]["train"]["optimizer"]["orthogonaliser"]["products"] == "bf16"
 
 
-def test_a_miniature_that_no_tensor_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_miniature_that_no_tensor_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*_: Any) -> Any:
         raise RuntimeError("Storage size calculation overflowed with sizes=[36028797018963968, 32]")
 
@@ -231,4 +231,4 @@ def test_a_miniature_that_no_tensor_can_hold_is_refused(monkeypatch: pytest.Monk
     )
     monkeypatch.setattr(miniature, "_one", too_large)
     with pytest.raises(CheckFailed, match="baseline: even its miniature does not fit into memory; make it smaller"):
-        miniature.outcomes(plan, lambda _: None)
+        miniature._outcomes(miniature.Miniatures(plan, tmp_path), lambda _: None)

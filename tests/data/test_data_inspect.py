@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tests.data.built import EOD, write_dataset, write_prefix
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed
 from ablab.data.formats.indexed import IndexedWriter
-from ablab.data.formats.shards import write_shard
 from ablab.data.look import inspect as inspecting
 from ablab.data.look.excerpt import printable
 from ablab.data.look.inspect import inspect, show

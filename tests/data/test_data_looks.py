@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.data.tiny import settings
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.data import Corpus, prepare
 from ablab.data.formats.indexed import IndexedWriter
-from ablab.data.formats.shards import write_shard
 from ablab.data.look.verify import verify
 from ablab.data.tokenizers.bytes import Bytes
 

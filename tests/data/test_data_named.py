@@ -15,11 +15,11 @@ import pyarrow.feather
 import pytest
 from tests.data.harmony.building import build, here, quiet, synth
 from tests.data.tiny import settings
+from tests.sharded import write_shard
 
 from ablab.core import inputs
 from ablab.core.fault import InvalidStudy, Refused
 from ablab.data import prepare
-from ablab.data.formats.shards import write_shard
 from ablab.data.harmony import crew
 from ablab.data.pieces import read
 from ablab.data.sources.find import find

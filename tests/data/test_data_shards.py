@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed
 from ablab.data.formats.indexed import IndexedWriter
-from ablab.data.formats.shards import bytes_path, bytes_sidecar, is_golf, read_shard, write_shard
+from ablab.data.formats.shards import bytes_path, bytes_sidecar, is_golf, read_shard
 
 
 @pytest.fixture
@@ -101,18 +102,6 @@ def test_half_of_a_megatron_prefix_is_not_read_as_uint16(tmp_path: Path) -> None
         else:
             assert said(tmp_path / "m_span.bin") == fault
     assert said(tmp_path / "m_tokens.bin") == "is one of Megatron's files, half-written: m_tokens.idx is missing"
-
-
-@pytest.mark.parametrize("odd", [65536, -1])
-def test_ids_beyond_uint16_are_refused(tmp_path: Path, odd: int) -> None:
-    with pytest.raises(CheckFailed, match=f"cannot hold the token id {odd}: shards are uint16; use a vocabulary"):
-        write_shard(tmp_path / "a.bin", [0, odd])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_no_list_of_integers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tokens are float64 of shape"):
-        write_shard(tmp_path / "a.bin", [0.5])
 
 
 def test_byte_sidecars(shard: Path) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tests.data.built import seal, write_dataset
 from tests.data.tiny import settings, texts
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.core.files import read_json
 from ablab.data import Corpus, Stream, open_corpus, prepare, valid_rows
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Tokens
 from ablab.data.formats.indexed import IndexedWriter
-from ablab.data.formats.shards import write_shard
 from ablab.data.spans import FINAL, REASONING
 from ablab.data.tokenizers.bytes import Bytes
 from ablab.data.vocabulary import SHA256

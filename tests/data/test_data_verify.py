@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.data.built import EOD, reseal, seal, write_dataset, write_prefix
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
 from ablab.data.formats.located import harmony_manifest, sealed, shards_of
-from ablab.data.formats.shards import write_shard
 from ablab.data.look import verify as verifying
 from ablab.data.look.inspect import inspect
 from ablab.data.look.verify import verify

@@ -148,11 +148,12 @@ def texts(folder: Path) -> dict[str, Kind]:
 def tokens(folder: Path) -> dict[str, Kind]:
     """Shards, indices, prepared corpora, tokenizers."""
     from tests.data.tiny import settings
+    from tests.sharded import write_shard
 
     from ablab.data import open_corpus, pieces, prepare
     from ablab.data.formats.index_writer import IndexedWriter
     from ablab.data.formats.indexed import open_indexed
-    from ablab.data.formats.shards import read_shard, write_shard
+    from ablab.data.formats.shards import read_shard
     from ablab.data.tokenizers.case_ops import CaseOps
 
     write_shard(folder / "golf.bin", np.arange(500) % 300)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed
 from ablab.data import open_corpus, prepare
-from ablab.data.formats.shards import write_shard
 
 DRAW = random.Random(4)
 

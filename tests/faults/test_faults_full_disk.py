@@ -25,7 +25,6 @@ from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
 from ablab.data import prepare
 from ablab.data.formats.indexed import IndexedWriter, open_indexed
-from ablab.data.formats.shards import read_shard, write_shard
 from ablab.judging import judge
 from ablab.runs.store import append_line, read_lines
 from ablab.runtime.lock import locked
@@ -152,7 +151,6 @@ CASES = {
     ),
     "a checkpoint": Case(_begun_checkpoint, _checkpoint, "checkpoint-000000002.safetensors"),
     "scores": Case(lambda folder: 4096, _scores, "scores.npz"),
-    "a shard": Case(lambda folder: 512, lambda folder: write_shard(folder / "s.bin", np.ones(4000, int)), "s.bin"),
     "an index": Case(_begun_index, _indexed, "a.bin"),
     "a corpus": Case(_begun_corpus, _corpus, ""),
     "a report": Case(_begun_report, _report, "report.html"),
@@ -197,11 +195,6 @@ def test_f05_the_earlier_state_is_what_is_read_afterwards(tmp_path: Path) -> Non
         CASES["a report"].act(tmp_path)
     assert read_json(tmp_path / "runs/studies/stages/verdict.json", "arms")["arms"]
     assert (tmp_path / "runs/studies/stages/report.html").read_text().endswith("</html>\n")
-    shard = tmp_path / "s.bin"
-    write_shard(shard, np.arange(9))
-    with full(64), pytest.raises(CheckFailed):
-        write_shard(shard, np.arange(4000))
-    assert read_shard(shard).tolist() == list(range(9))
 
 
 @pytest.mark.parametrize("taken", [0, 1, 30])
@@ -273,7 +266,6 @@ KNOWN = {
     "scoring/scores.py": "into memory, then write_atomic",
     "data/corpus/writer.py": "inside that folder",
     "data/corpus/tokenised.py": "inside that folder",
-    "data/formats/shards.py": "inside atomic",
     "data/harmony/finish.py": "inside atomic",
     "data/harmony/official.py": "inside a TemporaryDirectory",
     "runtime/provenance.py": "inside a TemporaryDirectory",

@@ -20,7 +20,6 @@ from ablab.core.fault import CheckFailed
 from ablab.core.files import write_atomic, write_json
 from ablab.data import prepare
 from ablab.data.formats.indexed import IndexedWriter
-from ablab.data.formats.shards import write_shard
 from ablab.data.harmony import build as harmony
 from ablab.data.harmony.plan import settings as asked_of
 from ablab.data.harmony.unit import PARTS
@@ -69,7 +68,6 @@ WRITES: dict[str, Callable[[Path], Any]] = {
     "metrics": lambda path: Metrics(path, keep=path.stat().st_size if path.exists() else 0).write({"step": 1}),
     "lock": lambda path: locked(path.parent).__enter__() if path.name == "lock" else append_line(path, {}),
     "write_json": lambda path: write_json(path, {}),
-    "write_shard": lambda path: write_shard(path, np.zeros(4, np.int64)),
     "save_tensors": lambda path: checkpoint.save_tensors(path, {}),
     "folder": places.folder,
 }

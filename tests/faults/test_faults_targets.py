@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.core.files import write_json
@@ -17,7 +18,6 @@ from ablab.data import Corpus, open_corpus, prepare
 from ablab.data.corpus import build, stretches
 from ablab.data.corpus.corpus import Valid, digest_of_manifest
 from ablab.data.corpus.sidecar import SidecarBytes
-from ablab.data.formats.shards import write_shard
 
 BOS = 256
 LETTERS = random.Random(5)

@@ -15,15 +15,18 @@ from tests.conformance.held_out import stages, text_corpus
 
 from ablab.artifact import codecs, compressors
 from ablab.artifact import pack as artifact
+from ablab.artifact.blob import RESULT
 from ablab.artifact.compressors.calibration import Calibration
 from ablab.core.fault import CheckFailed
+from ablab.core.files import read_json
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder, build
+from ablab.records.result import Result
 from ablab.records.run import Where
 from ablab.scoring import stage
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.scores import Scores, finite
-from ablab.scoring.stage import read_stage, run_stage
+from ablab.scoring.stage import run_stage
 
 SEQ_LEN = 64
 
@@ -55,6 +58,12 @@ def weights(tmp_path: Path, corpus: Corpus) -> Path:
 def keep(tensors: dict[str, Any], path: Path, corpus: Corpus) -> None:
     """Weights as a training leaves them: with the hash of their tokenizer."""
     save_file(tensors, path, {"tokenizer": corpus.fingerprint})
+
+
+def read_stage(out: Path) -> tuple[Any, Scores]:
+    """What a stage left in `out`, as judging reads it."""
+    result = read_json(out / RESULT, form=Result)
+    return result, Scores.load(out, result)
 
 
 def run(name: str, weights: Path, corpus: Corpus, settings: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:

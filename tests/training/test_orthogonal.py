@@ -26,7 +26,6 @@ from ablab.training.orthogonal import (
     newton_schulz,
     orthogonalise,
     polar_express,
-    respond,
     value_at,
 )
 
@@ -41,6 +40,13 @@ PUBLISHED = [
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 ]
 PAPER = {"lower": 1e-3, "cushion": 0.02407327424182761, "safety": 0.0}
+
+
+def respond(coefficients, x:
+    """Apply all steps to a singular value `x` (a number or an array)."""
+    for triple in coefficients:
+        x = value_at(triple, x)
+    return x
 
 
 def paper(steps: int = 8) -> list[Triple]:

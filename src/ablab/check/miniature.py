@@ -113,12 +113,6 @@ class Miniatures:
         return self.plan.corpus(self.plan.runs[name, self.plan.seeds[0]]).key
 
 
-def outcomes(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Outcome]:
-    """The miniature of the baseline and of every arm, by name."""
-    with making.scratch("ablab-miniature-") as scratch:
-        return _outcomes(Miniatures(plan, scratch), say)
-
-
 def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] | None = None) -> dict[str, Outcome]:
     found, file = {}, small.plan.study.path.name
     for name, settings in small.small.items():

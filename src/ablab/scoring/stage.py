@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ablab.artifact import blob as packing
 from ablab.artifact.blob import BLOB, RESULT
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.files import read_json, write_atomic, write_json
+from ablab.core.files import write_atomic, write_json
 from ablab.core.forms import fits, misfit
 from ablab.core.opened import opened
 from ablab.data import Corpus, byte_check
@@ -205,12 +205,6 @@ def _kept(
 def _extra(evaluator: Evaluator, scores: Scores) -> dict[str, object]:
     """Return what an evaluator wants to show, as a probe's or beside scores of the text."""
     return {"probe": None, "extra": scores.extra} if evaluator.decides else {"probe": scores.extra, "extra": {}}
-
-
-def read_stage(out: Path) -> tuple[Result, Scores]:
-    """Read what `run_stage` wrote in `out`. CheckFailed, naming the file, where one is missing, truncated or edited."""
-    result = read_json(out / RESULT, form=Result)
-    return result, Scores.load(out, result)
 
 
 def trained_decoder(settings: Settings, weights: Path, corpus: Corpus, *, seed: int, where: Where) -> Decoder:

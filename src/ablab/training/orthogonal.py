@@ -73,13 +73,6 @@ def value_at(triple: Triple, x: float) -> float:
     return x * (a + x * x * (b + x * x * c))
 
 
-def respond(coefficients: Sequence[Triple], x: float) -> float:
-    """Apply all steps to a singular value `x` (a number or an array)."""
-    for triple in coefficients:
-        x = value_at(triple, x)
-    return x
-
-
 def check(coefficients: Sequence[Sequence[float]], safety: float = 0.0) -> list[Triple]:
     """Check the coefficients as triples on every singular value that can come, (0, 1 / (1 + safety)], before training.
 

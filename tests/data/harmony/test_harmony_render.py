@@ -23,7 +23,7 @@ def marks(messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
     """Mask and span the long way: openai-harmony message by message, token-aligned, then shifted by one."""
     mask, span = [], []
     for message in messages:
-        n = len(official().message_ids(message))
+        n = len(official()._encoding.render(official().message(message)))
         mask += [int(message.role == "assistant")] * n
         span += [SPANS[message.channel]] * n
     return [*mask[1:], 0, 0], [*span[1:], 0, 0]

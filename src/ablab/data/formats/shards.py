@@ -7,13 +7,11 @@ for every token, the bytes of original text that it stands for (PR 1729 of param
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.files import atomic
 from ablab.core.kinds import instead, text_of
 from ablab.core.opened import opened
 from ablab.data.formats.index_file import map_file
@@ -107,28 +105,6 @@ def bytes_sidecar(path: Path) -> np.ndarray | None:
         cure = f"write {side.name} again from the text of {path.name}"
         raise _broken(side, f"has {len(sizes):,} counts, {path.name} has {count:,} tokens", cure)
     return sizes
-
-
-def write_shard(path: Path, tokens: Sequence[int] | np.ndarray, *, plain: bool = False) -> None:
-    """Write uint16 tokens as a golf shard, or without a header where `plain`; whole or not at all.
-
-    CheckFailed for ids that uint16 cannot hold, or more tokens than the header can count.
-    """
-    values = np.asarray(tokens)
-    if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):
-        raise ValueError(f"tokens are {values.dtype} of shape {values.shape}; give integers in one dimension")
-    if len(values) and (values.min() < 0 or values.max() > np.iinfo(_TOKEN).max):
-        odd = int(values.max()) if values.max() > np.iinfo(_TOKEN).max else int(values.min())
-        raise _broken(path, f"cannot hold the token id {odd}: shards are uint16", "use a vocabulary of at most 65,536")
-    if not plain and len(values) > np.iinfo(np.int32).max:
-        raise _broken(path, f"cannot count {len(values):,} tokens in its header", "write several shards")
-    header = np.zeros(256, "<i4")
-    header[:3] = MAGIC, 1, 0 if plain else len(values)
-    needed = len(values) * _TOKEN.itemsize + (0 if plain else header.nbytes)
-    with atomic(path, needed) as part, part.open("wb") as file:
-        if not plain:
-            file.write(header.tobytes())
-        file.write(values.astype(_TOKEN, copy=False).tobytes())
 
 
 def _part_of_prefix(path: Path, stem: str, kind: str) -> bool:

@@ -43,10 +43,6 @@ class OfficialRenderer:
         rendered = self._encoding.render_conversation_for_training(conversation, config=self._keep_all)
         return [*rendered, EOD]
 
-    def message_ids(self, message: Message) -> list[int]:
-        """Encode one message alone, ended with <|end|>."""
-        return list(self._encoding.render(self.message(message)))
-
     def message(self, message: Message) -> TheirMessage:
         """Return `message` as openai-harmony's own."""
         made = self._library.Message.from_role_and_content(self._library.Role(message.role), message.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from ablab.data.tokenizers.tokenizer import Tokenizer
 
 VOCAB_SIZE = 201_088
 CONTROL = 199_998  # ids from here on are control tokens
+_NOTHING = frozenset[str]()  # of a text becomes a control token
 _NAMED = {
     "<|startoftext|>": 199_998,
     "<|endoftext|>": 199_999,
@@ -67,15 +68,12 @@ class O200kHarmony(Tokenizer):
 
         ValueError on lone surrogates.
         """
-        return _encoded(self.table(), text)
-
-    def encode_control(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Encode as `encode` does, but the strings of control tokens become control tokens, of 0 bytes.
-
-        Only for text of one's own: in text from elsewhere they would be orders to the model.
-        """
         table = self.table()
-        return _encoded(table, text, table.encoding.special_tokens_set)
+        try:
+            ids = table.encode(text).copy()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"character {error.start} is a lone surrogate; text must be valid Unicode") from None
+        return ids, table.lengths[ids]
 
     def count(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Count the bytes of text (int32) of each token of a document.
@@ -161,35 +159,27 @@ class Vocabulary:
         self._encode = self.encoding._core_bpe.encode_to_tiktoken_buffer
         self._piece = self.encoding._core_bpe.encode_single_piece
 
-    def encode(self, text: str, control: Set[str] = frozenset()) -> np.ndarray:
-        """Encode `text` as ids (int32, read-only); only strings in `control` become control tokens. UnicodeEncodeError.
+    def encode(self, text: str) -> np.ndarray:
+        """Encode `text` as ids (int32, read-only); no string becomes a control token. UnicodeEncodeError.
 
         A long run of spaces is more than the pattern's engine can go back over ("Max stack size exceeded", somewhere beyond
         300,000). Such a run is one piece but for its last space, which belongs to what follows, so text is cut there.
         """
         runs = [] if len(text) < LONG_SPACE else [run for run in _SPACES.finditer(text) if not _breaks(text, run.end())]
         if not runs:
-            return np.frombuffer(self._encode(text, control), np.int32)
+            return np.frombuffer(self._encode(text, _NOTHING), np.int32)
         ids, at = [], 0
         for run in runs:
             end = run.end() - (run.end() < len(text))
-            ids.append(np.frombuffer(self._encode(text[at : run.start()], control), np.int32))
+            ids.append(np.frombuffer(self._encode(text[at : run.start()], _NOTHING), np.int32))
             ids.append(np.array(self._piece(text[run.start() : end].encode()), np.int32))
             at = end
-        return np.concatenate([*ids, np.frombuffer(self._encode(text[at:], control), np.int32)])
+        return np.concatenate([*ids, np.frombuffer(self._encode(text[at:], _NOTHING), np.int32)])
 
 
 def _breaks(text: str, at: int) -> bool:
     """Tell whether a run of spaces ends in a line break, which is part of its piece."""
     return text[at : at + 1] in ("\r", "\n")
-
-
-def _encoded(table: Vocabulary, text: str, control: Set[str] = frozenset()) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        ids = table.encode(text, control).copy()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"character {error.start} is a lone surrogate; text must be valid Unicode") from None
-    return ids, table.lengths[ids]
 
 
 def _pattern() -> str:
