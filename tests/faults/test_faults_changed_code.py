@@ -68,8 +68,8 @@ def test_a_hash_hears_of_code_and_of_nothing_else(copy: Copy) -> None:
     copy.edit("model/mlps/relu2.py", first, f'"""Other words."""\n\n# and a remark\n\n{first[:0]}')
     copy.edit(
         "training/train.py",
-        "    learner: Learner,\n    progress: Progress,\n    *,",
-        "    learner: Learner, progress: Progress, *,",
+        "    learner: Learner,\n    progress: Progress,\n    sitting: Sitting,\n    *,",
+        "    learner: Learner, progress: Progress, sitting: Sitting, *,",
     )
     assert source.of_training(tiny.settings()) == before
     copy.edit("core/rng.py", "import hashlib", "import hashlib\n\nODD = 3")
