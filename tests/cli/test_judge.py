@@ -14,6 +14,14 @@ from tests import logged
 from ablab.cli import main as cli
 
 WIDTHS = (60, 80, 120)
+TABLE = """| name | val_bpb | delta |
+|---|---|---|
+| base | 1.0700 | - |
+| a | 1.0710 | +0.0010 |
+| base6 | 1.0850 | - |
+| b | 1.0870 | +0.0020 |
+| c | 1.0880 | +0.0030 |
+"""
 
 
 @pytest.fixture
@@ -218,6 +226,45 @@ def test_a_claim_may_be_text_or_a_file(
     assert "0.0039 is called nats and is the difference of the means, in bits per byte" in " ".join(out.split())
     code, _, err = called(capsys, monkeypatch, *asked, "elsewhere.json")
     assert code == 4 and "names no file" in err
+
+
+def test_a_claim_without_logs_ends_with_2_and_its_arithmetic_is_named(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "claim").mkdir()
+    (logs / "claim" / "README.md").write_text(TABLE)
+    (logs / "claim" / "submission.json").write_text(
+        json.dumps({"author": "x", "seed_results": {"1": {"val_bpb": 1.08}}})
+    )
+    for claim in ("claim", "claim/README.md"):
+        code, out, err = called(capsys, monkeypatch, "claim", "--claim", claim)
+        assert code == 2 and out.startswith("nothing to judge: no runs were read") and "the claim's own page" in err
+        assert "switches: of row 2 against row 1; of rows 4, 5 against row 3" in " ".join(out.split())
+    code, out, _ = called(capsys, monkeypatch, "claim", "--claim", "claim", "--json")
+    [answer] = json.loads(out)["comparisons"]
+    assert code == 2 and answer["word"] == "no logs" and "claim_reference" in {f["kind"] for f in answer["flags"]}
+    code, out, _ = called(capsys, monkeypatch, "claim/submission.json", "--claim", "claim/README.md", "--json")
+    assert code == 0 and json.loads(out)["comparisons"][0]["x"]["mean"] == 1.08, "named itself it is judged"
+    code, _, err = called(capsys, monkeypatch, "claim", "--claim", "ours")
+    assert code == 4 and "holds none of README.md, submission.json" in err
+
+
+def test_the_claimed_number_chooses_the_stage(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [answer] = answers(capsys, monkeypatch, "ours", "--claim", "val_bpb 1.09946892")
+    assert answer["x"]["stage"] == "quant" and answer["claims"][0]["match"].startswith("the mean of all")
+    assert next(f["said"] for f in answer["flags"] if f["kind"] == "stage_claimed").startswith(
+        "x is judged at quant: 1.0994"
+    )
+    for claim in ("1.0790 then 1.09946892", "a gain of 0.004"):
+        [answer] = answers(capsys, monkeypatch, "ours", "--claim", claim)
+        assert answer["x"]["stage"] == "ttt", "the stage that is taken anyway stands in the claim, or nothing does"
+    [answer] = answers(capsys, monkeypatch, "ours", "--claim", "1.09946892", "--stage", "ttt")
+    assert answer["x"]["stage"] == "ttt"
+    (logs / "submission.json").write_text(json.dumps({"val_bpb": 1.09946892, "ttt": {"val_bpb": 1.07903103}}))
+    [answer] = answers(capsys, monkeypatch, "ours", "--against", "theirs", "--claim", "submission.json")
+    assert (answer["x"]["stage"], answer["y"]["stage"]) == ("quant", "quant"), "its headline decides"
 
 
 def test_a_page_that_tells_of_logs_does_not_count_beside_them(

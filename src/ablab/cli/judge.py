@@ -70,7 +70,12 @@ def judge(
     matters: Annotated[
         float | None, typer.Option(help="The smallest difference that matters, in the metric.", callback=_matters)
     ] = None,
-    claim: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help="A claim, or a submission.json.")] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT|FILE", help="A claim: words, a README, a submission.json, their folder (repeatable)."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page that loads nothing, too.")] = None,
     comment: Annotated[bool, typer.Option("--comment", help="Print Markdown, ready to paste.")] = False,
     as_json: Json = False,
@@ -83,7 +88,9 @@ def judge(
 
     if comment and as_json:
         raise typer.BadParameter("--comment and --json are two outputs; give one of them")
-    found = ask(what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim)
+    found = ask(
+        what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim or []
+    )
     if html is not None:
         write_atomic(html, compared_page.page(shareable(found)))
     if as_json:
@@ -95,6 +102,8 @@ def judge(
             _show(found["comparisons"])
         more = len(found["faults"]) - SHOWN
         streams.tell(*found["faults"][:SHOWN], *([f"and {more} more (--json has all)"] if more > 0 else []))
+    if any(answer["word"] == "no logs" for answer in found["comparisons"]):
+        raise typer.Exit(2)
     if any(answer["word"] == "invalid" for answer in found["comparisons"]):
         raise typer.Exit(4)
 

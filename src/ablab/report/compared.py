@@ -19,8 +19,11 @@ INDEPENDENT = frozenset({
 })  # fmt: skip
 LEVERS = frozenset({"levers_in_block", "same_settings", "levers_unknown"})
 CLAIMED = frozenset(
-    {"claim_of_some_runs", "claim_in_no_log", "claim_of_no_export", "bpb_called_nats", "nats_called_bpb"}
-)
+    {"claim_of_some_runs", "claim_in_no_log", "claim_of_no_export", "bpb_called_nats", "nats_called_bpb", "claim_ratio",
+     "claim_sign", "claim_rows", "claim_mebibytes", "claim_reference", "claim_delta", "claim_confounded", "claim_one_seed",
+     "claim_one_checkpoint", "claim_z_test"}
+)  # fmt: skip
+FEW = 8  # numbers of a claim that are nothing that was read, each on a line; of more one line
 SHOWN = 16  # runs of a side in a table
 MARKS = {"stops": "stops: ", "warns": "", "notes": "note: "}
 STYLE = words.Markdown()
@@ -109,10 +112,16 @@ def _spread(answer: Comparison) -> str:
 
 
 def _claims(answer: Comparison) -> Iterator[str]:
+    slips = [f for f in answer["flags"] if f["kind"] in CLAIMED and f["kind"] != "claim_in_no_log"]
+    yield from _said(iter(slips))
+    nothing = [one["stated"] for one in answer["claims"] if one["match"] is None]
+    folded = len(nothing) > FEW
     for one in answer["claims"]:
-        where = f" ({one['where']})" if one["where"] else ""
-        yield f"{one['stated']}: {one['match'] or 'nothing that was read'}{where}"
-    yield from _said(f for f in answer["flags"] if f["kind"] in CLAIMED and f["kind"] != "claim_in_no_log")
+        if one["match"] is not None or not folded:
+            where = f" ({one['where']})" if one["where"] else ""
+            yield f"{one['stated']}: {one['match'] or 'nothing that was read'}{where}"
+    if folded:
+        yield f"{len(nothing)} numbers are nothing that was read: {', '.join(nothing[:FEW])}, ... (--json has all)"
 
 
 def show(answer: Comparison, screen: Console) -> None:

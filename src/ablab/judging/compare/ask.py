@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ablab.core.fault import Fault, Refused
 from ablab.core.opened import read_whole
-from ablab.judging.compare.claims import LONGEST, hold
+from ablab.judging.compare.claims import LONGEST, hold, stages_stated
 from ablab.judging.compare.words import compare
 from ablab.judging.logs import lists, submission, table
 from ablab.judging.logs.arms import LoggedArm, Sorted, files, sort, unseeded
@@ -20,6 +20,7 @@ from ablab.records.log import LoggedRun
 
 MOST = 4 * LONGEST  # bytes of a file that is a claim
 TOLD = (table.NAME, submission.NAME)  # readers of files that tell of runs, whose logs may lie beside them
+PAGES = ("README.md", "submission.json")  # of a folder that is a claim
 SHOWN = 6  # folders in a sentence
 _BASELINE = re.compile(r"(?<![a-z])(?:base(?:line)?|control|reference|ref|default|vanilla)(?![a-z])", re.IGNORECASE)
 
@@ -38,16 +39,20 @@ def ask(
     metric: str | None = None,
     presets: Sequence[str] = (),
     matters: float | None = None,
-    claim: str | None = None,
+    claim: Sequence[str] = (),
 ) -> Answers:
     """Read the runs of `what` and hold them against those of `against`: files, folders, patterns, or names of arms in `what`.
 
     A file that names its arms gives a comparison for each, which share the error; any other runs of a side are one group,
     and what differs between them is flagged. Without `against` the runs are sorted into arms, and those are compared with
     the one that is called a baseline, two against the first; of more, none of them called so, each is looked at alone.
-    claim: text, or the place of a file with it. Raises NothingRead and Refused with the place of each fault.
+    claim: texts, or places of files with it, or a folder whose README.md and submission.json it is; it chooses the stage
+    where none is asked for, and is no evidence: its files do not count as runs, and where nothing else was read the answer
+    is `no logs`. Raises NothingRead and Refused with the place of each fault.
     """
-    ours = _first_hand(sort(*what), what)
+    pages = [page for one in claim for page in _claim(one)]
+    texts = [text for _, text in pages]
+    ours = _first_hand(_unclaimed(sort(*what), [path for path, _ in pages if path], what), what)
     split, faults = _split(ours), [*ours.faults]
     named, elsewhere = _named(against, split)
     theirs = _first_hand(sort(*elsewhere), elsewhere) if elsewhere else Sorted()
@@ -55,22 +60,24 @@ def ask(
     arms = split if named or not against else _arms(ours)
     known, notes = ([*named], []) if against else _reference(arms, what, faults)
     reference = [*(run for one in known for run in arms.pop(one)), *_runs(theirs)]
-    if not arms or (against and not reference):
+    if texts and not arms:
+        arms = {"x": []}
+    elif not arms or (against and not reference and not texts):
         side = "--against" if arms else "the first arguments"
         nothing = Fault(
             side, "no run was read", "give files that hold the scores of runs, or a folder or pattern of them"
         )
         raise NothingRead([*faults, nothing])
-    text = None if claim is None else _claim(claim)
     comparisons: list[Comparison] = []
     for name, runs in arms.items():
+        stages, said = ([None, None], []) if stage else stages_stated(runs, reference, metric, *texts)
         answer = compare(runs, reference if known or against else None, stage=stage, metric=metric, presets=presets,
-                         matters=matters, m=len(arms))  # fmt: skip
+                         matters=matters, m=len(arms), stages=stages)  # fmt: skip
         answer["x"]["name"] = name
         if answer["y"] is not None:
             answer["y"]["name"] = ", ".join([*known, *elsewhere])
-        answer["flags"] += [*notes, *_spread_out(runs)]
-        comparisons.append(answer if text is None else hold(answer, runs, reference, text))
+        answer["flags"] += [*notes, *said, *_spread_out(runs)]
+        comparisons.append(hold(answer, runs, reference, *texts) if texts else answer)
     return {"comparisons": comparisons, "faults": [str(fault) for fault in faults]}
 
 
@@ -214,15 +221,37 @@ def _arms(found: Sorted) -> dict[str, list[LoggedRun]]:
     return arms
 
 
-def _claim(claim: str) -> str:
-    """The text; of a name of a file what it holds. Refused where it cannot be read."""
-    if "\n" in claim or len(claim) > 1000 or not Path(claim).is_file():
+def _unclaimed(found: Sorted, claimed: Sequence[Path], what: Sequence[str]) -> Sorted:
+    """The runs without those that the claim itself tells of: in its files, and in pages beside them that nobody named."""
+    files = {path.resolve() for path in claimed}
+    folders, asked = {path.parent for path in files}, {Path(one).resolve() for one in what}
+
+    def told(run: LoggedRun) -> bool:
+        source = run.source.resolve()
+        page = run.reader in (*TOLD, lists.NAME) and source.suffix.lower() in (".md", ".markdown", ".json")
+        return source in files or (page and source.parent in folders and source not in asked)
+
+    left = sorted({str(run.source) for arm in found.arms for run in arm.runs if told(run)})
+    arms = [LoggedArm(arm.name, [run for run in arm.runs if not told(run)]) for arm in found.arms]
+    faults = [Fault(one, "is the claim's own page, and no evidence of it", "give the logs of its runs") for one in left]
+    return Sorted([arm for arm in arms if arm.runs], found.aside, [*found.faults, *faults])
+
+
+def _claim(claim: str) -> list[tuple[Path | None, str]]:
+    """(place, text) of each of its pages; None as the place of words. Refused where one cannot be read."""
+    if "\n" in claim or len(claim) > 1000 or not Path(claim).exists():
         if claim.endswith(".json") and " " not in claim:
             raise Refused(
                 Fault(f"--claim {claim}", "names no file", "give a submission.json that exists, or the claim's text")
             )
-        return claim
+        return [(None, claim)]
+    place = Path(claim)
+    paths = [place / name for name in PAGES if (place / name).is_file()] if place.is_dir() else [place]
+    if not paths:
+        raise Refused(
+            Fault(f"--claim {claim}", f"holds none of {', '.join(PAGES)}", "give the file that the claim stands in")
+        )
     try:
-        return read_whole(Path(claim), MOST).decode("utf-8", "replace")
+        return [(path, read_whole(path, MOST).decode("utf-8", "replace")) for path in paths]
     except (OSError, ValueError) as error:
         raise Refused(Fault(f"--claim {claim}", f"cannot be read ({error})", "give a file of text")) from error

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.strict_json import loads
-from ablab.judging.compare import exports
-from ablab.judging.compare.side import METRICS, Group, group
+from ablab.judging.compare import arithmetic, exports
+from ablab.judging.compare.side import METRICS, Group, group, metric_of
 from ablab.judging.logs.stages import labels
 from ablab.records.comparison import Comparison, Flag, Stated
 from ablab.records.log import Level, LoggedRun
+from ablab.verdict import unpaired
 
+SURELY = 5  # digits from which a number is the mean of the other side and no chance
 FEWEST = 3  # digits behind the point from which a number says which line it is
 NEAR = 0.02
 LONGEST = 100_000  # characters of a claim
@@ -56,28 +58,86 @@ class Candidate:
     loose: bool = False
 
 
-def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], claim: str) -> Comparison:
-    """Check the answer's claims; flags say what does not hold. claim: text, or the text of a submission.json.
+def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *claims: str) -> Comparison:
+    """The answer with its claims, and with flags of what does not hold. claims: texts, or texts of a submission.json.
 
     Raises CheckFailed where what begins as an object is no JSON, or the text is too long to be a claim.
     """
-    if len(claim) > LONGEST:
-        raise CheckFailed(Fault("--claim", f"{len(claim):,} characters are no claim", f"give at most {LONGEST:,}"))
-    tree = _tree(claim)
-    stated = [*(_of_text(claim, "") if tree is None else _of_tree(tree, ""))]
     known = [*candidates(answer, x, y)]
-    matched = [(one, _match(one, known)) for one in stated]
-    shown: list[Stated] = [
-        {
-            "stated": f"{one.place}: {one.written}" if one.place else one.written,
+    found = [(one, _match(one, known)) for claim in claims for one in _stated(claim)]
+    shown: dict[tuple[str, str | None], Stated] = {}
+    for one, match in found:
+        stated = f"{one.place}: {one.written}" if one.place else one.written
+        shown[stated, match.what if match else None] = {
+            "stated": stated,
             "match": match.what if match else None,
             "value": match.value if match else None,
             "where": match.where if match else None,
         }
-        for one, match in matched
-    ]
-    flags = [*_flags(matched, known), *_ratios(tree, "")]
-    return answer | {"claims": shown, "flags": [*answer["flags"], *flags]}
+    sizes = tuple(run.bytes for run in (*x, *y) if run.bytes is not None)
+    sd = answer["x"]["sd"] if answer["metric"] == METRICS["bpb"] else None
+    slips = arithmetic.faults(claims, arithmetic.Known(sd, sizes, answer["x"]["n"]))
+    flags = {
+        (flag["kind"], flag["said"]): flag
+        for flag in (*_flags(found, known), *(one for claim in claims for one in _ratios(_tree(claim), "")), *slips)
+    }
+    return answer | {"claims": [*shown.values()], "flags": [*answer["flags"], *flags.values()]}
+
+
+def _stated(claim: str) -> list[Number]:
+    if len(claim) > LONGEST:
+        raise CheckFailed(Fault("--claim", f"{len(claim):,} characters are no claim", f"give at most {LONGEST:,}"))
+    tree = _tree(claim)
+    return [*(_of_text(claim, "") if tree is None else _of_tree(tree, ""))]
+
+
+def stages_stated(
+    x: Sequence[LoggedRun], y: Sequence[LoggedRun], metric: str | None, *claims: str
+) -> tuple[list[str | None], list[Flag]]:
+    """The stage of each side at which the claim's numbers stand, None where it is the one that would be taken anyway.
+
+    The headline of a submission.json decides before its other numbers. Of y only a mean to five digits says anything; else
+    it is judged where x is, if it has a score there.
+    """
+    every = [one for claim in claims for one in _stated(claim)]
+    head = [one for one in every if one.place in ("val_bpb", "val_loss")]
+    found: list[str | None] = []
+    flags: list[Flag] = []
+    for name, runs in (("x", x), ("y", y)):
+        hits = next((hits for numbers in (head, every) if (hits := _hits(name, runs, numbers, metric))), {})
+        usual = group(runs, None, metric or metric_of([side for side in (x, y) if side])).stage
+        stage = None if usual in hits or not hits else max(hits, key=lambda one: len(hits[one]))
+        found.append(stage)
+        if stage is not None:
+            number, match = hits[stage][0]
+            said = f"{name} is judged at {stage}: {number.written} is {match.what}"
+            flags.append({"kind": "stage_claimed", "side": "x" if name == "x" else "y", "grade": "notes", "said": said})
+    if found[1] is None and any(found[0] in labels(run) for run in y):
+        found[1] = found[0]
+    return found, flags
+
+
+def _hits(
+    name: str, runs: Sequence[LoggedRun], numbers: Sequence[Number], metric: str | None
+) -> dict[str, list[tuple[Number, Candidate]]]:
+    """Stage -> the numbers that are the mean there, or of x one run's score there."""
+    found: dict[str, list[tuple[Number, Candidate]]] = {}
+    for stage in dict.fromkeys(stage for run in runs for stage in labels(run)):
+        for unit in METRICS if metric is None else (metric,):
+            side = group(runs, stage, unit)
+            known = [one for one in _means(name, side) if one.what.startswith("the mean of all")]
+            if name == "x":
+                known += [
+                    one
+                    for run in side.scored
+                    for one in _levels(name, run.run, run.label, run.level)
+                    if one.unit == unit
+                ]
+            least = FEWEST if name == "x" else SURELY
+            hits = [(n, match) for n in numbers if n.digits >= least and (match := _match(n, known)) is not None]
+            if hits:
+                found.setdefault(stage, []).extend(hits)
+    return found
 
 
 def _tree(claim: str) -> object:
@@ -156,6 +216,19 @@ def candidates(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun
         for metric in METRICS:
             yield from _gaps(name, runs, metric)
     yield from _tests(answer)
+    if x and y:
+        yield from _as_independent(group(x, stages[0], "bpb"), group(y, stages[1], "bpb"))
+
+
+def _as_independent(x: Group, y: Group) -> Iterator[Candidate]:
+    """What Welch's test has where runs that are one count as several."""
+    if len(x.values) == len(x.by_key) and len(y.values) == len(y.by_key):
+        return
+    found = unpaired(x.values, y.values, matters=1.0)
+    if found.p is not None and found.se and found.delta is not None:
+        what = "of the Welch test with every run as if it were independent"
+        yield Candidate(f"t {what}", found.delta / found.se, "t", signed=True)
+        yield Candidate(f"p {what}", found.p, "p")
 
 
 def _means(name: str, side: Group) -> Iterator[Candidate]:

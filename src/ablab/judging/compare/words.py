@@ -37,16 +37,17 @@ def compare(
     presets: Sequence[str] = (),
     matters: float | None = None,
     m: int = 1,
+    stages: Sequence[str | None] = (None, None),
 ) -> Comparison:
     """Judge the runs x against the runs y, or x alone (y None): faults, a rule with a target, no word.
 
     stage: a word of `ablab.judging.logs.stages`, or a label as printed. metric: bpb, nats, or value for a number without
     a unit; lower is better. presets: golf-strict, golf-frontier, speedrun[:TARGET], track3[:TARGET]. m: comparisons that
-    share the error. Raises UnknownPreset.
+    share the error. stages: of x and of y alone, before `stage`. Raises UnknownPreset.
     """
     asked = [_preset(one) for one in presets]
     unit = metric or metric_of([x] if y is None else [x, y])
-    ours, theirs = group(x, stage, unit), None if y is None else group(y, stage, unit)
+    ours, theirs = group(x, stages[0] or stage, unit), None if y is None else group(y, stages[1] or stage, unit)
     flags = [*faults.of_side(ours, "x"), *(faults.of_side(theirs, "y") if theirs else ())]
     found: Levers | None = None
     if theirs is not None:
@@ -67,7 +68,7 @@ def compare(
         "flags": flags,
         "levers": found,
         "unpaired": welch,
-        "rules": [_ruled(rule, target, x, ours, theirs, stage) for rule, target in asked],
+        "rules": [_ruled(rule, target, x, ours, theirs, stages[0] or stage) for rule, target in asked],
         "by_seed": _by_seed(ours, theirs) if theirs else None,
         "bank": settle.beside(ours, theirs, delta) if theirs else None,
         "settle": settled,

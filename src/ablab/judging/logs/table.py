@@ -54,7 +54,7 @@ class Row(NamedTuple):
 def read(text: Text) -> list[LoggedRun]:
     """Read the runs of every table of the file."""
     suffix = PurePath(text.path.name).suffix.lower()
-    rows = {".md": _markdown, ".markdown": _markdown, ".jsonl": _json_lines, ".ndjson": _json_lines}.get(
+    rows = {".md": markdown, ".markdown": markdown, ".jsonl": _json_lines, ".ndjson": _json_lines}.get(
         suffix, _separated
     )
     return [run for one in rows(text) for run in _runs(text, one)]
@@ -64,7 +64,7 @@ def _runs(text: Text, rows: list[Row]) -> Iterator[LoggedRun]:
     heads = list(dict.fromkeys(head for row in rows[:100] for head in row.cells))
     arm = next((head for name in _ARM for head in heads if _word(head) == name), None)
     seed = next((head for head in heads if _SEED.fullmatch(_word(head).replace("_", " "))), None)
-    by_seed = {head: match[1] for head in heads if (match := _SEED_COLUMN.fullmatch(_plain(head)))}
+    by_seed = {head: match[1] for head in heads if (match := _SEED_COLUMN.fullmatch(plain(head)))}
     metrics = [head for head in heads if head not in (arm, seed) and _metric(head)]
     if by_seed and not metrics:
         yield from _wide(text, rows, by_seed, arm or heads[0])
@@ -73,14 +73,14 @@ def _runs(text: Text, rows: list[Row]) -> Iterator[LoggedRun]:
 
 
 def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[str]) -> LoggedRun | None:
-    cells = {head: _plain(cell) for head, cell in row.cells.items()}
+    cells = {head: plain(cell) for head, cell in row.cells.items()}
     if any(_SUMMARY.fullmatch(cells[head]) for head in (arm, seed) if head and head in cells):
         text.odd(row.line, f"`{next(iter(cells.values()))}` sums up other rows; it is no run")
         return None
     stages = {}
     for head in metrics:
         if (level := _level(text, row.line, head, cells.get(head, ""))) is not None:
-            stages[_plain(head)] = level
+            stages[plain(head)] = level
     if not stages:
         return None
     number = count(cells.get(seed, "")) if seed else None
@@ -90,7 +90,7 @@ def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[
         head: cell for head, cell in cells.items() if head not in (arm, seed, *metrics) and not _NO_FACT.search(head)
     }
     size = next((n for head, cell in rest.items() if _BYTES.fullmatch(_word(head)) and (n := _leading(cell))), None)
-    steps = next((n for head, cell in rest.items() if _STEPS.fullmatch(_plain(head)) and (n := _leading(cell))), None)
+    steps = next((n for head, cell in rest.items() if _STEPS.fullmatch(plain(head)) and (n := _leading(cell))), None)
     facts = {head: cell for head, cell in rest.items() if cell and is_setting(_word(head), cell) and _short(head, cell)}
     name = cells.get(arm) if arm else None
     named = None if number is not None else seed_in(name or "") if arm else text.seed_in_name
@@ -101,9 +101,9 @@ def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[
 def _wide(text: Text, rows: list[Row], by_seed: dict[str, str], arm: str) -> Iterator[LoggedRun]:
     for row in rows:
         for head, seed in by_seed.items():
-            level = _level(text, row.line, "value", _plain(row.cells.get(head, "")))
+            level = _level(text, row.line, "value", plain(row.cells.get(head, "")))
             if level is not None:
-                name = _plain(row.cells.get(arm, "")) or None
+                name = plain(row.cells.get(arm, "")) or None
                 yield LoggedRun(text.path, row.line, {"value": level}, seed=int(seed), arm=name, reader=NAME)
 
 
@@ -112,19 +112,19 @@ def _level(text: Text, line: int, head: str, cell: str) -> Level | None:
     if told is None:
         return None
     if "±" in cell or "+/-" in cell or "+-" in cell:
-        text.odd(line, f"{_plain(head)} {cell[:40]!r} is a mean with its error; it is no run")
+        text.odd(line, f"{plain(head)} {cell[:40]!r} is a mean with its error; it is no run")
         return None
-    return named_level(text, line, _plain(head), told[0].replace(",", ""))
+    return named_level(text, line, plain(head), told[0].replace(",", ""))
 
 
 def _metric(head: str) -> bool:
-    head = _plain(head)
+    head = plain(head)
     return not _NO_METRIC.search(head) and (unit_of(head) != "value" or bool(_VALUE.search(head)))
 
 
 def _short(head: str, cell: str) -> bool:
     return (
-        len(head) <= 60 and len(cell) <= 60 and not _BYTES.fullmatch(_word(head)) and not _STEPS.fullmatch(_plain(head))
+        len(head) <= 60 and len(cell) <= 60 and not _BYTES.fullmatch(_word(head)) and not _STEPS.fullmatch(plain(head))
     )
 
 
@@ -133,13 +133,13 @@ def _leading(cell: str) -> int | None:
     return count(match[0]) if match else None
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
     """Strip a cell of Markdown's signs."""
     return cell.strip().replace("**", "").strip("`_* \t")
 
 
 def _word(head: str) -> str:
-    return _plain(head).lower().replace(" ", "_")
+    return plain(head).lower().replace(" ", "_")
 
 
 def _separated(text: Text) -> Iterator[list[Row]]:
@@ -185,7 +185,8 @@ def _printed(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def _markdown(text: Text) -> Iterator[list[Row]]:
+def markdown(text: Text) -> Iterator[list[Row]]:
+    """The tables of a page of Markdown, in its order; [] between them."""
     heads: list[str] | None = None
     before, rows = "", list[Row]()
     for place, line in text.lines(WIDEST):
