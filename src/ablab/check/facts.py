@@ -231,14 +231,14 @@ def _reach_text(found: Facts) -> str:
 
 
 def _beside(seconds: float, spread: list[float | None]) -> str:
-    """`, 385 to 771` beside a time in whole seconds; nothing where that says no more."""
+    """Write `, 385 to 771` beside a time in whole seconds; nothing where that says no more."""
     low, high = (f"{seconds if end is None else end:.0f}" for end in spread)
     return "" if low == high else f", {low} to {high}"
 
 
 def _price_text(price: price.Bound) -> str:
-    """`6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what is
-    not there yet, with the fastest and the slowest that was timed."""
+    """Write `6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what
+    is not there yet, with the fastest and the slowest that was timed."""
     from ablab.report.words import plural
     from ablab.report.words import seconds as written
 
@@ -254,7 +254,7 @@ def _price_text(price: price.Bound) -> str:
 
 
 def _layers(rows: list[ArmFacts]) -> list[str]:
-    """The layers as they were understood, once for all arms that have them."""
+    """Show the layers as they were understood, once for all arms that have them."""
     alike: dict[str, list[str]] = {}
     for row in rows:
         alike.setdefault(row["layers"], []).append(row["name"])

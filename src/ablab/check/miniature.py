@@ -84,24 +84,24 @@ class Miniatures:
             self.unfit[name] = _fitted(settings, self.corpora[name])
 
     def of(self, name: str, settings: Settings | None = None) -> Outcome:
-        """The outcome of an arm, or of other `settings` in its place. What only training hears of acts on no files."""
+        """Return the outcome of an arm, or of other `settings` in its place. What only training reads acts on no files."""
         own, arm = settings or self.small[name], self.every[name]
         like = self.small[arm.on] if _same_files(arm, self.every[arm.on]) else own
         return _one(own, like, self.corpora[name], self.store)
 
-    def alike(self, found: dict[str, Outcome]) -> dict[str, list[changes.Path]]:
-        """Every arm whose outcome equals its reference's, and what of it was not tested for that: nothing of an inert one."""
-        every = [(name, arm) for name, arm in self.plan.study.arms.items() if {name, arm.on} <= found.keys()]
-        return {name: self._untested(name, found) for name, arm in every if same(found[name], found[arm.on])}
+    def alike(self, outcomes: dict[str, Outcome]) -> dict[str, list[changes.Path]]:
+        """Map every arm whose outcome equals its reference's to what of it was not tested for that: nothing of an inert one."""
+        every = [(name, arm) for name, arm in self.plan.study.arms.items() if {name, arm.on} <= outcomes.keys()]
+        return {name: self._untested(name, outcomes) for name, arm in every if same(outcomes[name], outcomes[arm.on])}
 
-    def _untested(self, name: str, found: dict[str, Outcome]) -> list[changes.Path]:
+    def _untested(self, name: str, outcomes: dict[str, Outcome]) -> list[changes.Path]:
         arm = self.every[name]
         if self._corpus(name) != self._corpus(arm.on):  # other tokens: at this size their first documents are the same
             return [path for path in changes.changed(arm.settings, self.every[arm.on].settings) if path[0] == "data"]
 
         def acts(settings: Settings) -> bool:
             try:
-                return not same(self.of(name, settings), found[arm.on])
+                return not same(self.of(name, settings), outcomes[arm.on])
             except (ValueError, ArithmeticError, RuntimeError, Refused):  # a number that cannot be
                 return False
 
@@ -169,7 +169,7 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
 
 
 def same(one: Outcome, other: Outcome) -> bool:
-    """Equal in every weight, loss and score to 1e-9; NaN equals NaN in the same place, and nothing else."""
+    """Tell whether two are equal in every weight, loss and score to 1e-9; NaN equals NaN in the same place, nothing else."""
     import torch
 
     if one.weights.keys() != other.weights.keys() or one.scores.keys() != other.scores.keys():
@@ -184,7 +184,7 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 
 def _fitted(settings: Settings, corpus: Corpus) -> list[str]:
-    """What does not fit into a miniature though it fits the full size, which was looked at before. Evaluators that do not
+    """Say what does not fit into a miniature though it fits the full size, which was looked at before. Evaluators that do not
     are left out: their stages are packed, and scored by `disjoint` instead."""
     from ablab.model.decoder import skeleton
 
@@ -204,7 +204,7 @@ def _fitted(settings: Settings, corpus: Corpus) -> list[str]:
 
 
 def _same_files(one: Arm, other: Arm) -> bool:
-    """Whether both take the same weights from elsewhere: what only training hears of then acts on nothing."""
+    """Tell whether both take the same weights from elsewhere: what only training hears of then acts on nothing."""
     files = one.settings["train"]["weights"]
     return bool(files) and files == other.settings["train"]["weights"]
 
@@ -241,16 +241,16 @@ def _one(settings: Settings, like: Settings, corpus: Corpus, store: Store) -> Ou
     return Outcome(settings, load_file(out / "weights.safetensors"), losses, scores, violations)
 
 
-def _numbers(found: object) -> list[float]:
-    """Every number of what a probe found, whatever it is called, in its order: what acts on one tier of it alone acts."""
-    if isinstance(found, dict | list):
-        parts = found.values() if isinstance(found, dict) else found
+def _numbers(extra: object) -> list[float]:
+    """List every number of a probe's results, whatever it is called, in its order: what acts on one tier of it alone acts."""
+    if isinstance(extra, dict | list):
+        parts = extra.values() if isinstance(extra, dict) else extra
         return [number for part in parts for number in _numbers(part)]
-    return [float(found)] if isinstance(found, int | float) else []
+    return [float(extra)] if isinstance(extra, int | float) else []
 
 
 def _few(corpus: Corpus) -> Corpus:
-    """The corpus with pieces of its first validation documents, VALID_TOKENS in all: where they begin to be scored.
+    """Return the corpus with pieces of its first validation documents, VALID_TOKENS in all: where they begin to be scored.
 
     Of few documents the pieces are longer, so that a text has as many tokens wherever it has them.
     """

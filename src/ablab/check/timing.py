@@ -88,7 +88,7 @@ def study(plan: Plan) -> dict[str, Speed]:
         missing = price.unknown(plan, arm, [trained, *recipes.values()])
         if not run.settings["train"]["weights"] and (on_gpu or trained in missing):
             trains.setdefault(trained, arm)
-        timed = {price.recipes(plan, other)[1][stage] for other, found in stages.items() for stage in found}
+        timed = {price.recipes(plan, other)[1][stage] for other, seconds in stages.items() for stage in seconds}
         stages[arm] = [stage for stage, recipe in recipes.items() if recipe in missing and recipe not in timed]
     samples, speeds = dict[str, list[float]](), dict[str, Speed]()
     with _as_in_a_run(plan):
@@ -111,7 +111,7 @@ def study(plan: Plan) -> dict[str, Speed]:
 
 
 def _together(plan: Plan, names: list[str]) -> list[list[str]]:
-    """Arms that are held in memory at once; on a GPU each alone, because what it holds there is measured."""
+    """Group arms that are held in memory at once; on a GPU each alone, because what it holds there is measured."""
     groups, held = list[list[str]](), 0
     for name in names:
         held += (size := parameters(plan.decoder(name))["total"])
@@ -124,7 +124,7 @@ def _together(plan: Plan, names: list[str]) -> list[list[str]]:
 
 @contextlib.contextmanager
 def _as_in_a_run(plan: Plan) -> Iterator[None]:
-    """As many threads as each of the processes has that runs are made in."""
+    """Use as many threads as each of the processes has that runs are made in."""
     from ablab.runs.jobs import default_jobs
 
     before = torch.get_num_threads()
@@ -136,12 +136,12 @@ def _as_in_a_run(plan: Plan) -> Iterator[None]:
 
 
 def training(plan: Plan, arm: str) -> Speed:
-    """`trainings` of one arm."""
+    """Do as `trainings`, for one arm."""
     return trainings(plan, [arm])[arm]
 
 
 def trainings(plan: Plan, names: list[str]) -> dict[str, Speed]:
-    """Real-size training of arms on the plan's device, turn by turn: what a step takes, a validation, and a whole run."""
+    """Time real-size training of arms on the plan's device, turn by turn: a step, a validation, and a whole run."""
     if torch.device(plan.where.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     timed = {arm: _Timed(plan, arm) for arm in names}
@@ -164,7 +164,7 @@ class _Timed:
         self.held_out: list[float] = []
 
     def turn(self, *, validates: bool) -> None:
-        """One sample of each phase, and one of a validation."""
+        """Take one sample of each phase, and one of a validation."""
         for _, steps in self.phases:
             steps.turn()
         if validates:
@@ -194,7 +194,7 @@ class _Timed:
 
 
 def _phases(settings: Settings) -> list[tuple[float, float]]:
-    """(share of training, its middle) of stretches in which a step costs the same: loops and rounding begin on the way."""
+    """Return (share of training, its middle) of stretches in which a step costs the same: loops and rounding begin late."""
     rounding = value_or_none(settings["train"]["qat"], "start", float)
     begins = {settings["model"].get("loop_from") or 0.0, rounding or 0.0, 0.0}
     edges = [*sorted(begins), 1.0]
@@ -217,7 +217,7 @@ class _Steps:
         self._one((self.parts_timed if self.few else self.parts) * self.unit)  # and so does the first of its size
 
     def turn(self) -> None:
-        """One sample: the mean of steps one after another, for a share of ENOUGH seconds."""
+        """Take one sample: the mean of steps one after another, for a share of ENOUGH seconds."""
         if self.few:
             short, long = self._one(self.unit), self._one(self.parts_timed * self.unit)
             slope = max(0.0, long - short) / (self.parts_timed - 1)
@@ -242,7 +242,7 @@ class _Steps:
 
 
 def _validation(learner: Learner) -> float:
-    """Seconds of one validation on the way, reckoned from its first rows."""
+    """Estimate the seconds of one validation on the way, from its first rows."""
     whole = learner.valid
     n_rows = min(len(whole), max(1, 2 * VALID_TOKENS // whole.tokens_RT.shape[1]))
     learner.valid = ValidRows(**{name: part[:n_rows] for name, part in vars(whole).items()})
@@ -301,7 +301,7 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: Memo) -> dict[str, flo
 
 
 def _once(memo: dict[str, tuple[float, T]], asked: Mapping[str, object], make: Callable[[], T]) -> tuple[float, T]:
-    """(seconds, result) of making what is asked for, the first time that it is."""
+    """Return (seconds, result) of making what is asked for, the first time that it is."""
     key = key_of(asked)
     if key not in memo:
         began = time.perf_counter()
@@ -316,7 +316,7 @@ def _checks(plan: Plan, run: Run, name: str, model: Decoder) -> object:
 
 
 def _evaluation(choice: Choice, model: Decoder, corpus: Corpus, settings: Settings, precision: str) -> float:
-    """Seconds of a whole evaluation, from samples of its text (of a probe: of its items) that grow."""
+    """Estimate the seconds of a whole evaluation, from samples of its text (of a probe: of its items) that grow."""
 
     def timed(evaluator: Evaluator, on: Corpus) -> float:
         began = time.perf_counter()
@@ -338,7 +338,7 @@ def _with(choice: Choice, key: str, value: object) -> Evaluator:
 
 
 def _grown(took: Callable[[int], float], least: int, most: int) -> float:
-    """What `most` takes, from sizes that grow from `least` until one takes ENOUGH seconds. ValueError: none is possible."""
+    """Estimate what `most` takes, from sizes that grow from `least` until one takes ENOUGH seconds. ValueError: none can."""
     points, size, warm = list[tuple[int, float]](), min(least, most), False
     while True:
         try:
@@ -364,7 +364,7 @@ def _grown(took: Callable[[int], float], least: int, most: int) -> float:
 
 
 def _first(corpus: Corpus, tokens: int) -> Corpus:
-    """The corpus with the first `tokens` tokens of its held-out text, the last document cut."""
+    """Return the corpus with the first `tokens` tokens of its held-out text, the last document cut."""
     valid = corpus.valid
     if tokens >= len(valid.tokens):
         return corpus

@@ -93,7 +93,7 @@ def inspect(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Counts, lengths, tokens per span, and one document in words, coloured by its masks."""
+    """Print counts, lengths, tokens per span, and one document in words, coloured by its masks."""
     from ablab.data.look.inspect import inspect as inspected
     from ablab.data.look.inspect import show
 
@@ -191,7 +191,7 @@ def _shown(*, quiet: bool) -> Iterator[tuple[Callable[[str], object], _Bar]]:
 
 @contextmanager
 def _busy(*, quiet: bool) -> Iterator[Callable[[str], object]]:
-    """tell(name) shows what is being read, on a terminal."""
+    """Make tell(name), which shows what is being read, on a terminal."""
     if quiet or not sys.stdout.isatty():
         yield lambda name: None
         return

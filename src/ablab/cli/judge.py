@@ -27,18 +27,18 @@ class Greedy(TyperCommand):
 
 
 def spelled(args: list[str]) -> list[str]:
-    """The words with `--against` before each word that follows one, up to the next option."""
-    found: list[str] = []
+    """Return the words with `--against` before each word that follows one, up to the next option."""
+    spelled_out: list[str] = []
     after = False
     for i, word in enumerate(args):
         if word == "--":
-            return [*found, *args[i:]]
+            return [*spelled_out, *args[i:]]
         if word.startswith("-") and len(word) > 1:
             after = word == "--against"
-            found += [] if after else [word]
+            spelled_out += [] if after else [word]
         else:
-            found += ["--against", word] if after else [word]
-    return found + ["--against"] * (after and args[-1:] == ["--against"])
+            spelled_out += ["--against", word] if after else [word]
+    return spelled_out + ["--against"] * (after and args[-1:] == ["--against"])
 
 
 def _metric(word: str | None) -> str | None:

@@ -32,7 +32,7 @@ app.add_typer(data, name="data")
 
 
 def main() -> None:
-    """Entry point; exit codes: 0 done, 2 usage, 3 invalid study, 4 check failed, 75 interrupted, 141 unread."""
+    """Run the command line; exit codes: 0 done, 2 usage, 3 invalid study, 4 check failed, 75 interrupted, 141 unread."""
     from ablab.core import places, streams
     from ablab.core.fault import Refused
     from ablab.core.safe_path import leave_folder
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _said(interrupted: Interrupted) -> str:
-    """The last words of a command that was ended before its time."""
+    """Return the last words of a command that was ended before its time."""
     if interrupted.lost:
         return f"stopped at once, and lost: {interrupted.lost}. The same command makes that again"
     why = f" ({interrupted})" if str(interrupted) else ""

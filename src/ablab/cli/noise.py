@@ -55,16 +55,16 @@ def power(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What so many seeds can show: power, the smallest effect that is seen, the smallest tie; error 5%, power 80%."""
-    found = _groups(sd, effect, seeds, arms) if unpaired else _pairs(sd, effect, seeds, arms)
+    """Say what so many seeds can show: power, the smallest effect that is seen, the smallest tie; error 5%, power 80%."""
+    power = _groups(sd, effect, seeds, arms) if unpaired else _pairs(sd, effect, seeds, arms)
     if as_json:
-        print_json(found)
+        print_json(power)
     else:
-        _show_power(found)
+        _show_power(power)
 
 
 def _pairs(sd: float, effect: float, seeds: int | None, arms: int) -> Power:
-    """Of a study's pairs, at the last look of a plan that starts at three seeds."""
+    """Compute the power of a study's pairs, at the last look of a plan that starts at three seeds."""
     from ablab.verdict import planning
     from ablab.verdict.spending import looks, weights
 
@@ -90,7 +90,7 @@ def _pairs(sd: float, effect: float, seeds: int | None, arms: int) -> Power:
 
 
 def _groups(sd: float, effect: float, seeds: int | None, arms: int) -> Power:
-    """Of two groups of independent runs, looked at once."""
+    """Compute the power of two groups of independent runs, looked at once."""
     from ablab.verdict import two_groups
 
     needed = two_groups.runs_a_side(effect, sd, arms)
@@ -109,18 +109,18 @@ def _shown(seeds: int | None, needed: int | None) -> list[int]:
     return sorted({*SHOWN, *([needed] if needed is not None else [])})
 
 
-def _show_power(found: Power) -> None:
+def _show_power(power: Power) -> None:
     from ablab.core import grid
 
-    screen, what = console(), "seeds" if found["paired"] else "runs a side"
-    needed = "more than a million" if found["needed"] is None else f"{found['needed']:,}"
-    arms = "" if found["arms"] == 1 else f" in each of {found['arms']} arms"
-    say(f"{needed} {what} show {found['effect']:g}{arms} with power 0.80, where the sd is {found['sd']:g}")
+    screen, what = console(), "seeds" if power["paired"] else "runs a side"
+    needed = "more than a million" if power["needed"] is None else f"{power['needed']:,}"
+    arms = "" if power["arms"] == 1 else f" in each of {power['arms']} arms"
+    say(f"{needed} {what} show {power['effect']:g}{arms} with power 0.80, where the sd is {power['sd']:g}")
     columns = [grid.Column(what), *(grid.Column(title, right=True) for title in ("power", "smallest seen"))]
-    rows = [[f"{r['seeds']:,}", f"{r['power']:.3f}", _number(r["visible"])] for r in found["rows"]]
-    if found["paired"]:
+    rows = [[f"{r['seeds']:,}", f"{r['power']:.3f}", _number(r["visible"])] for r in power["rows"]]
+    if power["paired"]:
         columns += [grid.Column("smallest tie", right=True), grid.Column("looks at", right=True)]
-        for row, r in zip(rows, found["rows"], strict=True):
+        for row, r in zip(rows, power["rows"], strict=True):
             row += [_number(r["tie"]), ", ".join(f"{n:,}" for n in r["looks"])]
     grid.show(columns, rows, screen, width=screen.width)
 
@@ -129,14 +129,14 @@ def noise(
     family: Annotated[str | None, typer.Argument(metavar="[FAMILY]", help="One family, with its sources.")] = None,
     as_json: Json = False,
 ) -> None:
-    """How much runs of one configuration differ from seed to seed, in public projects: the numbers that plan."""
+    """List how much runs of one configuration differ from seed to seed, in public projects: the numbers that plan."""
     from ablab.judging import noise as bank
 
-    found = bank.rows(family)
+    rows = bank.rows(family)
     if as_json:
-        print_json({"rows": found, "planning": bank.bank()["planning"]})
+        print_json({"rows": rows, "planning": bank.bank()["planning"]})
     else:
-        _show_noise(found, whole=family is not None)
+        _show_noise(rows, whole=family is not None)
 
 
 def _show_noise(rows: list[Noise], *, whole: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _device(device: str | None) -> str | None:
-    """typer.BadParameter where runs are made on no such device; whether this machine has it, the plan finds out."""
+    """Check the word; typer.BadParameter for no device of runs; whether this machine has it, the plan sees."""
     if device is not None and device.split(":")[0] not in ("cpu", "cuda"):
         raise typer.BadParameter(f"'{device}' is no device; known: cpu, cuda", param_hint="--device")
     return device
@@ -64,7 +64,7 @@ def say(text: str, hang: int = 2) -> None:
 
 
 def console() -> Console:
-    """Where tables are drawn."""
+    """Open the console where tables are drawn."""
     from ablab.core import grid
 
     return grid.console()

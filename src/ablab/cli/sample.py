@@ -33,7 +33,7 @@ def sample(
     out: Out = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """What the trained weights of an arm write, by cached decoding, to a document's end at most."""
+    """Print what the trained weights of an arm write, by cached decoding, to a document's end at most."""
     from ablab.launch.study import Lab, aside
 
     for text in prompt:
@@ -45,20 +45,20 @@ def sample(
     _say_what_changed(plan, run)
     draws: Draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
     try:
-        found = continued(plan, run, prompt, tokens, **draws)
+        answer = continued(plan, run, prompt, tokens, **draws)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--prompt, --tokens, --top-p") from error
     if as_json:
-        print_json(found)
+        print_json(answer)
         return
-    for row in found["samples"]:
+    for row in answer["samples"]:
         print(f"{row['prompt']}|{row['text']}{'' if row['ended'] else ' ...'}\n")
-    speed = f"{found['tokens_per_second']:,.0f} tokens/s" if found["tokens_per_second"] else "one token each"
-    if quartiles := found["step_seconds_quartiles"]:
+    speed = f"{answer['tokens_per_second']:,.0f} tokens/s" if answer["tokens_per_second"] else "one token each"
+    if quartiles := answer["step_seconds_quartiles"]:
         speed += f" (half of all steps took {1000 * quartiles[0]:.3g} to {1000 * quartiles[1]:.3g} ms)"
-    size = f"cache {found['cache_bytes']:,} bytes ({found['precision']})"
+    size = f"cache {answer['cache_bytes']:,} bytes ({answer['precision']})"
     print(
-        f"{found['arm']}, seed {found['seed']}: {sum(row['tokens'] for row in found['samples'])} tokens, {speed}, {size}"
+        f"{answer['arm']}, seed {answer['seed']}: {sum(row['tokens'] for row in answer['samples'])} tokens, {speed}, {size}"
     )
 
 
@@ -131,7 +131,7 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unp
 
 
 def _quartiles(seconds: Sequence[float]) -> list[float] | None:
-    """The first and the last quartile: one clock over one text is no comparison, and says how far it wavers."""
+    """Return the first and the last quartile: one clock over one text is no comparison, and says how far it wavers."""
     if len(seconds) < 4:
         return None
     low, _, high = statistics.quantiles(seconds, n=4)
@@ -139,7 +139,7 @@ def _quartiles(seconds: Sequence[float]) -> list[float] | None:
 
 
 def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[int]]:
-    """The ids that each prompt begins with, and the ids that end what follows."""
+    """Return the ids that each prompt begins with, and the ids that end what follows."""
     identity = corpus.manifest.get("identity", {})
     if identity.get("kind") != "tokens" or identity["tokenizer"]["name"] != "o200k_harmony":
         return [[corpus.bos_id, *corpus.tokenizer.encode(prompt)[0].tolist()] for prompt in prompts], [corpus.bos_id]
@@ -151,7 +151,7 @@ def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[in
 
 
 def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
-    """The arm's run under `seed`, or the first that is trained."""
+    """Return the arm's run under `seed`, or the first that is trained."""
     from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 
     known = list(plan.study.with_baseline)

@@ -20,7 +20,7 @@ ELSEWHERE = ("data.", "budget.", "train.weights")  # what makes a pair of other 
 
 
 def pooled(plan: Plan) -> Bank | None:
-    """Of arms that train, on the baseline, with the study's fingerprint, in other studies of this store; None without any.
+    """Pool the noise of arms that train, on the baseline, with the study's fingerprint, in the store's other studies, if any.
 
     None too where every arm shares its reference's weights: such differences are ten times quieter, each in its own way.
     A contrast that several studies judged counts once, with the most pairs.
@@ -49,7 +49,7 @@ def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Banked]]:
 
 
 def _fits(row: Banked) -> bool:
-    """Whether a row of a verdict is of the kind that the bank holds."""
+    """Tell whether a row of a verdict is of the kind that the bank holds."""
     if row["on"] != BASELINE or row.get("word") not in WORDS or row.get("shares_weights"):
         return False
     if any(str(change.get("path", "")).startswith(ELSEWHERE) for change in row.get("changes", ())):

@@ -66,15 +66,15 @@ def specs(plan: Plan) -> list[ArmSpec]:
 
 
 def _twins(plan: Plan, stage: str) -> dict[str, str]:
-    """Arms whose two scores at `stage` are those of an arm before them, and arms that are their own reference there."""
+    """Map arms whose two scores at `stage` are those of an arm before them, and arms that are their own reference there."""
     seen: dict[frozenset[str], str] = {}
-    found, seed = {}, plan.seeds[0]
+    twins, seed = {}, plan.seeds[0]
     for name, arm in plan.study.arms.items():
         pair = frozenset(plan.runs[one, seed].score_keys[stage] for one in (name, arm.on))
         first = arm.on if len(pair) == 1 else seen.setdefault(pair, name)
         if first != name:
-            found[name] = first
-    return found
+            twins[name] = first
+    return twins
 
 
 def measurable(plan: Plan) -> None:
@@ -92,15 +92,15 @@ def measurable(plan: Plan) -> None:
 
 
 def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
-    """What every run has come to, as the verdict reads it: done, diverged, failed or absent; priced: with its steps."""
+    """Collect every run's result, as the verdict reads it: done, diverged, failed or absent; priced: with its steps."""
     plan = plan.look()
     failed = {(row["arm"], row["seed"]) for row in failures(plan)}
     common = _common_steps(plan) if plan.study.baseline.settings["budget"]["tokens"] is None else {}
-    found = [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
+    scores = [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
     if not priced:
-        return found
+        return scores
     steps = price.work(plan)
-    return [replace(score, work=steps[score.arm, score.seed]) for score in found]
+    return [replace(score, work=steps[score.arm, score.seed]) for score in scores]
 
 
 def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
@@ -161,14 +161,14 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
 
 
 def _documents(scored: tuple[np.ndarray, np.ndarray, np.ndarray], groups: Groups | None) -> Documents:
-    """Scores by document; an evaluator that reads the first documents only has the groups of these."""
+    """Return scores by document; an evaluator that reads the first documents only has the groups of these."""
     if groups is None or not len(scored[0]):
         return Documents(*scored)
     return Documents(*scored, groups.numbers[: len(scored[0])], groups.by)
 
 
 def _common_steps(plan: Plan) -> dict[int, int]:
-    """Under a budget in seconds: the last step that every finished run of a seed reached."""
+    """Return under a budget in seconds the last step that every finished run of a seed reached."""
     steps: dict[int, int] = {}
     for (_, seed), run in plan.runs.items():
         done = plan.store.trained(run.train_key)
@@ -178,7 +178,7 @@ def _common_steps(plan: Plan) -> dict[int, int]:
 
 
 def _hash_at(directory: Path, step: int) -> str | None:
-    """Rolling hash of the tokens consumed up to `step`, from the run's metrics."""
+    """Return the rolling hash of the tokens consumed up to `step`, from the run's metrics."""
     for row in read_lines(directory / "metrics.jsonl"):
         if row.get("step") == step and "token_hash" in row:
             return str(row["token_hash"])
@@ -187,7 +187,7 @@ def _hash_at(directory: Path, step: int) -> str | None:
 
 
 def bank(plan: Plan) -> Bank | None:
-    """The bank that this study was declared with; before that, the one of today: a finished verdict must not change."""
+    """Return the bank that this study was declared with; before that, today's: a finished verdict must not change."""
     row = history.recorded(plan)
     if row is None or "bank" not in row:
         return pooled(plan)

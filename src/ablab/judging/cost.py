@@ -116,7 +116,7 @@ def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[st
 
 
 def _timed(rows: Sequence[Result], part: Literal["pack", "check", "evaluate"]) -> float | None:
-    """Median seconds of a part of a stage."""
+    """Return the median seconds of a part of a stage."""
     return median([r.get("timing", {}).get(part) for r in rows])
 
 
@@ -142,7 +142,7 @@ def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> Clocks:
 
 
 def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> float | None:
-    """`_stage_time` of one run, and the packing of the stage that it stands on, which loading the bytes does not show."""
+    """Return `_stage_time` of one run, and the packing of the stage below it, which loading the bytes does not show."""
     keys = plan.runs[name, seed].score_keys
     result, below = plan.store.scored(keys[stage]), plan.store.scored(keys[root]) if root != stage else None
     if result is None:
@@ -156,13 +156,13 @@ def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> floa
 
 
 def spread(values: Mapping[str, float | None]) -> Spread | None:
-    """The least and the most of measured times, and how many there are; None of none."""
+    """Return the least and the most of measured times, and how many there are; None of none."""
     known = [v for v in values.values() if v is not None]
     return {"low": min(known), "high": max(known), "runs": len(known)} if known else None
 
 
 def times(above: Mapping[str, float | None], below: Mapping[str, float | None]) -> Times | None:
-    """What an arm's times are to another's, over the seeds that both have; None without one.
+    """Compare an arm's times with another's, over the seeds that both have; None without one.
 
     sure_low and sure_high: a t interval of the typical ratio (of logs), from CLOCKS pairs on.
     """
@@ -170,7 +170,7 @@ def times(above: Mapping[str, float | None], below: Mapping[str, float | None]) 
     ratios = [a / b for a, b in pairs if a and b]
     if not ratios:
         return None
-    found: Times = {
+    over_seeds: Times = {
         "median": statistics.median(ratios),
         "low": min(ratios),
         "high": max(ratios),
@@ -179,11 +179,11 @@ def times(above: Mapping[str, float | None], below: Mapping[str, float | None]) 
         "sure_high": None,
     }
     if len(ratios) < CLOCKS:
-        return found
+        return over_seeds
     logs = [math.log(ratio) for ratio in ratios]
     half = t_isf((1 - SURE) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     middle = statistics.fmean(logs)
-    return {**found, "sure_low": math.exp(middle - half), "sure_high": math.exp(middle + half)}
+    return {**over_seeds, "sure_low": math.exp(middle - half), "sure_high": math.exp(middle + half)}
 
 
 # Of arms that train nothing of their own: no clock is needed for it, so it has no pairs.
@@ -191,7 +191,7 @@ SAME: Times = {"median": 1.0, "low": 1.0, "high": 1.0, "pairs": 0, "sure_low": 1
 
 
 def against(mine: Spent, theirs: Spent, stage: str, *, timed: bool, same_weights: bool = False) -> Beside:
-    """What an arm costs beside its reference: bytes as a difference, times and memory as ratios, and whether it is free.
+    """Compare an arm's cost with its reference's: bytes as a difference, times and memory as ratios, and whether it is free.
 
     train_time and stage_time are medians over pairs of runs at one seed, train_spread and stage_spread all of `times`.
     free: no more bytes at the deciding stage `stage`, and neither training nor that stage takes longer by more than NOISE,
@@ -222,7 +222,7 @@ def against(mine: Spent, theirs: Spent, stage: str, *, timed: bool, same_weights
 
 
 def _free(more: float | None, *took: Times | None) -> bool | None:
-    """Whether nothing is paid, where bytes and clocks tell."""
+    """Tell whether nothing is paid, where bytes and clocks tell."""
     if more is None or None in took:
         return None
     lows, highs = [t["sure_low"] for t in took if t], [t["sure_high"] for t in took if t]
@@ -232,7 +232,7 @@ def _free(more: float | None, *took: Times | None) -> bool | None:
 
 
 def _stage_time(seconds: float | None, pack: float | None, evaluate: float | None) -> float | None:
-    """Packing and evaluating; the checks' own time is no cost of the arm. Results that do not tell them apart: all of it."""
+    """Return the time of packing and evaluating, without the checks' own; results that do not tell them apart: all of it."""
     return seconds if pack is None or evaluate is None else pack + evaluate
 
 
@@ -241,7 +241,7 @@ def _over(above: float | None, below: float | None) -> float | None:
 
 
 def margins(plan: Plan, name: str) -> dict[str, Margin]:
-    """Every limit of the study that can be held against an arm, by its name.
+    """Compare an arm with every limit of the study, by its name.
 
     Bytes and memory are those of the largest seed, each of which must fit; times are medians. Bytes: the largest artifact
     among the stages that compress (a compressor other than keep, or a codec other than raw); where none does, the deciding
@@ -278,7 +278,7 @@ def _measured(plan: Plan, name: str, what: str) -> float | None:
 
 
 def _compresses(chosen: StageSettings) -> bool:
-    """Whether a stage makes an artifact that is smaller than the weights: it packs, and not by keeping them raw."""
+    """Tell whether a stage makes an artifact that is smaller than the weights: it packs, and not by keeping them raw."""
     if chosen["after"] is not None:
         return False
     return bool(chosen["compress"]["name"] != "keep" or chosen["codec"]["name"] != "raw")
@@ -295,7 +295,7 @@ def over_limits(plan: Plan, name: str, held: Mapping[str, Margin] | None = None)
 
 
 def _between(plan: Plan, name: str) -> str:
-    """How far the clocks of an arm's trainings lie apart: a median of few runs on a busy machine bars nobody in silence."""
+    """Say how far the clocks of an arm's trainings differ: a median of few runs on a busy machine bars nobody in silence."""
     of = spread(_clocks(plan, name, None)["train_seconds"])
     if of is None or of["low"] == of["high"]:
         return ""
@@ -303,21 +303,21 @@ def _between(plan: Plan, name: str) -> str:
 
 
 def _exact(value: float) -> str:
-    """Whole numbers whole; others to three digits more than nothing."""
+    """Write whole numbers whole; others to three digits more than nothing."""
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.3g}"
 
 
 def artifacts(plan: Plan, name: str) -> dict[str, Packed]:
-    """Per stage that packs (none that stands on another): the artifact's account, bytes over the arm's finished seeds.
+    """Return per stage that packs (none based on another) the artifact's account, bytes over the arm's finished seeds.
 
     Schemes, prediction, rotation and correction are those of the first finished seed; nothing for weights kept as they are.
     """
-    found: dict[str, Packed] = {}
+    accounts: dict[str, Packed] = {}
     for stage, chosen in plan.runs[name, plan.seeds[0]].settings["stage"].items():
         rows = [r for r in _results(plan, name, stage) if r["artifact"]]
         if rows and chosen["after"] is None and chosen["compress"]["name"] != "keep":
             sizes = [r["bytes"] for r in rows]
-            found[stage] = {
+            accounts[stage] = {
                 **rows[0]["artifact"],
                 "bytes": median(sizes),
                 "least": min(sizes),
@@ -327,7 +327,7 @@ def artifacts(plan: Plan, name: str) -> dict[str, Packed]:
                 "seeds": len(rows),
                 "ratio": median([r["artifact"].get("ratio") for r in rows]),
             }
-    return found
+    return accounts
 
 
 def _results(plan: Plan, name: str, stage: str, seeds: Sequence[int] | None = None) -> list[Result]:
@@ -341,6 +341,6 @@ def _peaks(plan: Plan, name: str) -> list[tuple[str, float]]:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Median of the numbers among `values`; None where there are none."""
+    """Return the median of the numbers among `values`; None where there are none."""
     known = [v for v in values if v is not None]
     return statistics.median(known) if known else None

@@ -48,64 +48,64 @@ class Status:
 
 
 def contrast(plan: Plan, name: str, stage: str, *, turned: bool = False) -> str:
-    """Key of an arm against its reference at a stage; turned: of the reference against the arm."""
+    """Make the key of an arm against its reference at a stage; turned: of the reference against the arm."""
     pair = [recipe(plan, name, stage), recipe(plan, plan.study.arm(name).on, stage)]
     return key_of(pair[::-1] if turned else pair)
 
 
 def rows(plan: Plan) -> list[Row]:
-    """Every decision on record in this store, oldest first; the study's own stands last where it is not yet recorded.
+    """List every decision on record in this store, oldest first; the study's own is last where it is not yet recorded.
 
     `firsts` of a row: arm -> what was left of it when its pairs first had results.
     """
-    found = _recorded(plan)
-    if not any(row["decision_key"] == plan.study.decision_key for row in found):
-        found = [*found, {**declared(plan, found), "firsts": {}}]
-    at = own(plan, found)
-    for j, name in firsts.fresh(plan, found, at):
-        kept = status(plan, found, j, name)
-        of = found[kept.family]["decision_key"] if kept.family >= 0 else found[j]["decision_key"]
-        found[j]["firsts"][name] = firsts.event(found[j], name, kept.kind, kept.after, kept.because, of)
-    return found
+    decisions = _recorded(plan)
+    if not any(row["decision_key"] == plan.study.decision_key for row in decisions):
+        decisions = [*decisions, {**declared(plan, decisions), "firsts": {}}]
+    at = own(plan, decisions)
+    for j, name in firsts.fresh(plan, decisions, at):
+        kept = status(plan, decisions, j, name)
+        of = decisions[kept.family]["decision_key"] if kept.family >= 0 else decisions[j]["decision_key"]
+        decisions[j]["firsts"][name] = firsts.event(decisions[j], name, kept.kind, kept.after, kept.because, of)
+    return decisions
 
 
 def recorded(plan: Plan) -> Row | None:
-    """The study's own decision as it is on record; None before it is."""
+    """Return the study's own decision as it is on record; None before it is."""
     return next((row for row in _recorded(plan) if row["decision_key"] == plan.study.decision_key), None)
 
 
 def _recorded(plan: Plan) -> list[Row]:
-    """The store keeps one file and every study's folder a copy, so that losing one of them hides nothing."""
-    found = read_decisions(plan.store.root / "decisions.jsonl")
-    known = {row["decision_key"] for row in found}
+    """Read the store's file and every study's copy in its folder, so that losing one of them hides nothing."""
+    decisions = read_decisions(plan.store.root / "decisions.jsonl")
+    known = {row["decision_key"] for row in decisions}
     copies = sorted((plan.store.root / "studies").glob("*/decisions.jsonl"))
     for copy in copies:
         for row in read_decisions(copy):
             if row["decision_key"] not in known:
                 known.add(row["decision_key"])
-                found.append(row)
+                decisions.append(row)
     events = firsts.read([plan.store.root / "decisions.jsonl", *copies])
-    found = [{**row, "firsts": events.get(row["decision_key"], {})} for row in found]
-    return sorted(found, key=lambda row: str(row.get("when", "")))
+    decisions = [{**row, "firsts": events.get(row["decision_key"], {})} for row in decisions]
+    return sorted(decisions, key=lambda row: str(row.get("when", "")))
 
 
-def own(plan: Plan, found: Sequence[Row]) -> int:
-    """The place of the study's own decision."""
+def own(plan: Plan, decisions: Sequence[Row]) -> int:
+    """Return the place of the study's own decision."""
     mine = plan.study.decision_key
-    return next(i for i, row in enumerate(found) if row["decision_key"] == mine)
+    return next(i for i, row in enumerate(decisions) if row["decision_key"] == mine)
 
 
 def record(plan: Plan) -> list[Row]:
     """Put the study's decision on record, once, and what is left of every arm that has results; every decision on record."""
     mine, shelf = plan.study.decision_key, plan.store.root / "decisions.jsonl"
     copy = plan.directory / "decisions.jsonl"
-    found = rows(plan)
-    row = found[own(plan, found)]
+    decisions = rows(plan)
+    row = decisions[own(plan, decisions)]
     for path in (shelf, copy):
         if not any(one["decision_key"] == mine for one in read_decisions(path)):
             append_line(path, {key: value for key, value in row.items() if key != "firsts"})
-        firsts.write(path, found if path == shelf else [row])
-    return found
+        firsts.write(path, decisions if path == shelf else [row])
+    return decisions
 
 
 def begin(plan: Plan) -> None:
@@ -140,7 +140,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
 
 
 def _entry(plan: Plan, name: str) -> Contrast:
-    """An arm in the record: its contrast, at the other stages too, its pairs, and at how many of them both had results."""
+    """Enter an arm in the record: its contrast, at the other stages too, its pairs, and at how many both had results."""
     study, stage = plan.study, plan.study.decision["stage"]
     on, seeds = study.arm(name).on, plan.seeds
     base = {key for seed in seeds for key in plan.runs[BASELINE, seed].score_keys.values()}
@@ -166,26 +166,26 @@ def _entry(plan: Plan, name: str) -> Contrast:
 
 
 def _known(plan: Plan, name: str, seed: int) -> bool:
-    """Whether anything of a run is known: how its training ended is enough."""
+    """Tell whether anything of a run is known: how its training ended is enough."""
     run = plan.runs[name, seed]
     return plan.store.trained(run.train_key) is not None or any(map(plan.store.scored, run.score_keys.values()))
 
 
 def _apart(plan: Plan, name: str, stage: str) -> bool:
-    """Whether an arm is another run than its reference at a stage: a lever of a later stage is not."""
+    """Tell whether an arm is another run than its reference at a stage: a lever of a later stage is not."""
     keys = [plan.runs[arm, plan.seeds[0]].score_keys[stage] for arm in (name, plan.study.arm(name).on)]
     return keys[0] != keys[1]
 
 
 def _pair(plan: Plan, name: str, seed: int) -> list[str]:
-    """[the draws, the arm's score, its reference's]: the first tells pairs of one contrast apart."""
+    """Return [the draws, the arm's score, its reference's]: the first tells pairs of one contrast apart."""
     on, stage = plan.study.arm(name).on, plan.study.decision["stage"]
     salts = [plan.study.arm(arm).settings["train"]["salt"] for arm in (name, on)]
     return [f"{seed}/{salts[0]}/{salts[1]}", *(plan.runs[arm, seed].score_keys[stage] for arm in (name, on))]
 
 
 def _results_on(plan: Plan, base: str, before: Sequence[Row]) -> int:
-    """How many results at the deciding stage exist of this baseline and of whatever was compared with it."""
+    """Count results at the deciding stage of this baseline and of whatever was compared with it."""
     keys = {run.score_keys[plan.study.decision["stage"]] for run in plan.runs.values()}
     keys |= {
         key
@@ -198,69 +198,69 @@ def _results_on(plan: Plan, base: str, before: Sequence[Row]) -> int:
     return sum(plan.store.scored(key) is not None for key in keys)
 
 
-def statuses(plan: Plan, found: Sequence[Row]) -> dict[str, Status]:
-    """What the record leaves of every arm of the study."""
-    at = own(plan, found)
-    return {name: status(plan, found, at, name) for name in plan.study.arms}
+def statuses(plan: Plan, decisions: Sequence[Row]) -> dict[str, Status]:
+    """Return the status of every arm of the study by the record."""
+    at = own(plan, decisions)
+    return {name: status(plan, decisions, at, name) for name in plan.study.arms}
 
 
-def status(plan: Plan, found: Sequence[Row], at: int, name: str) -> Status:
-    """Of the arm `name` of the decision at the place `at`: as it was kept, and before it has results, as it would be now."""
-    row, entry = found[at], links.of(found[at], name)
+def status(plan: Plan, decisions: Sequence[Row], at: int, name: str) -> Status:
+    """Return the status of arm `name` of the decision at `at`: as kept, and before it has results, as it would be now."""
+    row, entry = decisions[at], links.of(decisions[at], name)
     if (kept := row["firsts"].get(name)) is not None:
-        places = [j for j, other in enumerate(found) if other["decision_key"] == kept["of"]]
+        places = [j for j, other in enumerate(decisions) if other["decision_key"] == kept["of"]]
         family = -1 - at if kept["kind"] == "exploratory" else (*places, at)[0]
         return Status(kept["kind"], int(kept["after"]), kept["because"], family)
     if entry is None:  # recorded before contrasts were
         kind = "exploratory" if row["ended"] else "declared"
         return Status(kind, int(row["ended"]), "results of these runs existed" if row["ended"] else "", -1 - at)
     if entry["ended"] == 0:
-        return _ahead(plan, found, at, entry)
-    earlier = [j for j in range(at) if links.linked(found[j], entry)]
+        return _ahead(plan, decisions, at, entry)
+    earlier = [j for j in range(at) if links.linked(decisions[j], entry)]
     for j in earlier:
-        if links.rule_of(found[j]) == links.rule_of(row) and (twin := links.same(found[j], entry)) is not None:
-            was = status(plan, found, j, twin["arm"])
-            lost = links.removed(found[j], row)
+        if links.rule_of(decisions[j]) == links.rule_of(row) and (twin := links.same(decisions[j], entry)) is not None:
+            was = status(plan, decisions, j, twin["arm"])
+            lost = links.removed(decisions[j], row)
             if was.kind != "exploratory" and not lost:
-                late = found[j].get("expect", {}).get(twin["arm"]) != row.get("expect", {}).get(name)
+                late = decisions[j].get("expect", {}).get(twin["arm"]) != row.get("expect", {}).get(name)
                 said = f"what was expected of it was written after {links.plural(entry['ended'], 'pair')} had ended"
                 return replace(was, because=said) if late else was
-    why = f"changed: {links.changes(found[earlier[-1]], row)}" if earlier else "no decision about it was on record"
+    why = f"changed: {links.changes(decisions[earlier[-1]], row)}" if earlier else "no decision about it was on record"
     return Status("exploratory", entry["ended"], f"{links.plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
 
 
-def _ahead(plan: Plan, found: Sequence[Row], at: int, entry: Contrast) -> Status:
-    """Of a contrast without results when it was declared: whichever decision had results of it first took its alpha."""
-    row = found[at]
+def _ahead(plan: Plan, decisions: Sequence[Row], at: int, entry: Contrast) -> Status:
+    """Return the status of a contrast without results when declared: the first decision with results of it took its alpha."""
+    row = decisions[at]
     before = [
         j
-        for j, other in enumerate(found)
+        for j, other in enumerate(decisions)
         if j != at
         and any(one["arm"] in other["firsts"] and links.links(one, entry) for one in other.get("contrasts", ()))
     ]
     for j in reversed(before):
-        if n := _pairs_done(plan, found[j], entry):
-            said = f"study {found[j]['study']} decided the same contrast before, on {links.plural(n, 'other pair')}"
-            return Status("exploratory", n, f"{said}; changed: {links.changes(found[j], row)}", -1 - at)
+        if n := _pairs_done(plan, decisions[j], entry):
+            said = f"study {decisions[j]['study']} decided the same contrast before, on {links.plural(n, 'other pair')}"
+            return Status("exploratory", n, f"{said}; changed: {links.changes(decisions[j], row)}", -1 - at)
     for j in before:
         if (
-            links.rule_of(found[j]) == links.rule_of(row)
-            and (twin := links.same(found[j], entry))
-            and not links.removed(found[j], row)
+            links.rule_of(decisions[j]) == links.rule_of(row)
+            and (twin := links.same(decisions[j], entry))
+            and not links.removed(decisions[j], row)
         ):
-            was = status(plan, found, j, twin["arm"])
+            was = status(plan, decisions, j, twin["arm"])
             if was.kind != "exploratory":
                 return was
     if before:
         n = firsts.count(plan, entry)
-        why = f"{links.plural(n, 'pair')} had ended first in study {found[before[-1]]['study']}"
-        return Status("exploratory", n, f"{why}; changed: {links.changes(found[before[-1]], row)}", -1 - at)
+        why = f"{links.plural(n, 'pair')} had ended first in study {decisions[before[-1]]['study']}"
+        return Status("exploratory", n, f"{why}; changed: {links.changes(decisions[before[-1]], row)}", -1 - at)
     after = int(row.get("on_baseline", 0))
     return Status("added" if after else "declared", after, family=at)
 
 
 def _pairs_done(plan: Plan, other: Row, entry: Contrast) -> int:
-    """How many results another decision has of this contrast at pairs that are not this study's own."""
+    """Count results of another decision of this contrast at pairs that are not this study's own."""
     mine, trained = {key for pair in entry["pairs"] for key in pair[1:]}, list(map(sorted, entry.get("trained", ())))
     return sum(
         firsts.count(plan, one, lambda keys, weights: not (mine.issuperset(keys) or sorted(weights) in trained))
@@ -298,18 +298,18 @@ def shares(row: Row, mine: Row) -> bool:
     return linked or on_base or bool(set(row["runs"]) & set(mine["runs"]))
 
 
-def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> Pooled | None:
-    """The contrast over every seed ever run for it, where other decisions have seeds that this study has not.
+def pooled(plan: Plan, decisions: Sequence[Row], name: str, size: int) -> Pooled | None:
+    """Pool the contrast over every seed ever run for it, where other decisions have seeds that this study has not.
 
     One t interval at alpha / (decisions x `size`), size being the arms of the arm's family; None where all is this study's.
     """
     from ablab.verdict.interval import read, summary
 
-    metric, entry = plan.study.decision["metric"], links.of(found[own(plan, found)], name)
+    metric, entry = plan.study.decision["metric"], links.of(decisions[own(plan, decisions)], name)
     if entry is None:
         return None
     values, counted = dict[str, tuple[float, float]](), dict[str, str]()
-    for row in found:
+    for row in decisions:
         for one in row.get("contrasts", ()):
             turned = entry["key"] in one.get("turned", ())[:1] or one["key"] in entry.get("turned", ())[:1]
             if one["key"] != entry["key"] and not turned:
@@ -339,7 +339,7 @@ def pooled(plan: Plan, found: Sequence[Row], name: str, size: int) -> Pooled | N
 
 
 def _turned(pair: Sequence[str]) -> list[str]:
-    """A pair as the study of the exchanged roles has it: the label's two salts, and the two scores."""
+    """Return a pair as the study of the exchanged roles has it: the label's two salts, and the two scores."""
     seed, *salts = pair[0].split("/")
     half = len(salts) // 2
     return ["/".join([seed, *salts[half:], *salts[:half]]), pair[2], pair[1]]
@@ -351,13 +351,13 @@ def _metric(plan: Plan, key: str, metric: str) -> float | None:
     return float(value) if value is not None else None
 
 
-def on_baseline(plan: Plan, found: Sequence[Row]) -> OnBaseline:
-    """How many arms have been judged on this baseline, and in how many decisions that had a family of their own."""
-    base = found[own(plan, found)].get("baseline")
-    here = [(j, row) for j, row in enumerate(found) if row.get("baseline") == base and base is not None]
+def on_baseline(plan: Plan, decisions: Sequence[Row]) -> OnBaseline:
+    """Count the arms judged on this baseline, and the decisions among them that had a family of their own."""
+    base = decisions[own(plan, decisions)].get("baseline")
+    here = [(j, row) for j, row in enumerate(decisions) if row.get("baseline") == base and base is not None]
     arms = {entry["key"] for _, row in here for entry in row.get("contrasts", ()) if _started(plan, entry)}
     families = {
-        status(plan, found, j, e["arm"]).family
+        status(plan, decisions, j, e["arm"]).family
         for j, row in here
         for e in row.get("contrasts", ())
         if _started(plan, e)

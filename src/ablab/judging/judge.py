@@ -51,7 +51,7 @@ class OnRecord(TypedDict):
 
 
 def judgement(plan: Plan, bank: Bank | None) -> Judgement:
-    """What the verdict says, as JSON has it."""
+    """Return what the verdict says, as JSON has it."""
     said = collect.judged(plan, bank).as_json()
     assert fits(said, Judgement), misfit(said, Judgement)  # the verdict's room knows no record
     return said
@@ -209,41 +209,41 @@ def decisions(plan: Plan, *, keep: bool = True) -> OnRecord:
 
     keep: without it nothing is written, and the decision is as if it were recorded now.
     """
-    found = history.record(plan) if keep else history.rows(plan)
-    left, base = history.statuses(plan, found), history.on_baseline(plan, found)
+    decisions_made = history.record(plan) if keep else history.rows(plan)
+    left, base = history.statuses(plan, decisions_made), history.on_baseline(plan, decisions_made)
     sizes = Counter(status.family for status in left.values())
     arms: dict[str, Left] = {}
     for name, status in left.items():
         own: Recorded = {"kind": status.kind, "after": status.after, "because": status.because, "family": status.family}
-        arms[name] = {"record": own, "pooled": history.pooled(plan, found, name, sizes[status.family])}
+        arms[name] = {"record": own, "pooled": history.pooled(plan, decisions_made, name, sizes[status.family])}
     return {
         "exploratory": any(status.kind == "exploratory" for status in left.values()),
-        "decisions": history.listed(plan, found),
+        "decisions": history.listed(plan, decisions_made),
         "arms": arms,
         "on_baseline": base,
     }
 
 
 def on_record(plan: Plan, record: OnRecord) -> list[str]:
-    """Which arms came later than results, and what all decisions on this baseline together may get wrong."""
-    found, base = [], record["on_baseline"]
+    """Say which arms came later than results, and what all decisions on this baseline together may get wrong."""
+    texts, base = [], record["on_baseline"]
     added: dict[int, list[str]] = {}
     for name, row in record["arms"].items():
         if row["record"]["kind"] == "added":
             added.setdefault(row["record"]["after"], []).append(name)
         elif row["record"]["because"] and row["record"]["kind"] == "declared":
-            found.append(f"{name}: {row['record']['because']}")
+            texts.append(f"{name}: {row['record']['because']}")
     for after, names in added.items():
-        found.append(
+        texts.append(
             f"{', '.join(names)}: added after {after} results, a family with its own alpha; words of earlier arms stand"
         )
     if base["families"] > 1:
         alpha = 1 - plan.study.decision["confidence"]
-        found.append(
+        texts.append(
             f"{base['arms']} arms have been judged on this baseline in {base['families']} families, each at alpha "
             f"{alpha:.3g}: the chance of any false word among them is at most {min(1.0, base['families'] * alpha):.3g}"
         )
-    return found
+    return texts
 
 
 def notes(plan: Plan) -> list[str]:
@@ -294,7 +294,7 @@ def notes(plan: Plan) -> list[str]:
 
 
 def before_training(plan: Plan) -> list[str]:
-    """Of every corpus: what an untrained model scored beside ln V; of several, how many tokens a byte of text takes."""
+    """Say of every corpus what an untrained model scored beside ln V; of several, how many tokens a byte of text takes."""
     users: dict[str, list[str]] = {}
     said: dict[str, str] = {}
     for name in plan.study.with_baseline:
@@ -316,7 +316,7 @@ def before_training(plan: Plan) -> list[str]:
 
 
 def said_by_levers(plan: Plan) -> list[str]:
-    """What the parts of the models themselves have to say: their `notes`."""
+    """List what the parts of the models themselves have to say: their `notes`."""
     said: dict[str, list[str]] = {}
     for name in plan.study.with_baseline:
         parts = plan.decoder(name).parts().values()

@@ -11,35 +11,35 @@ Row = Asked
 
 
 def rule_of(row: Row) -> dict[str, object]:
-    """What of a decision words and winner depend on, arms aside: on groups of documents only where documents decide."""
+    """Return what of a decision words and winner depend on, arms aside: groups of documents only where documents decide."""
     rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
     over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
     return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
 
 
 def of(row: Row, name: str) -> Contrast | None:
-    """The entry of an arm in a decision."""
+    """Return the entry of an arm in a decision."""
     return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)
 
 
 def same(row: Row, entry: Contrast) -> Contrast | None:
-    """The entry of a decision that is of this very contrast."""
+    """Return the entry of a decision that is of this very contrast."""
     return next((one for one in row.get("contrasts", ()) if one["key"] == entry["key"]), None)
 
 
 def links(one: Contrast, other: Contrast) -> bool:
-    """Whether two entries are of one contrast, be it at a stage that decides in one and is reported in the other, or turned."""
+    """Tell whether two entries are of one contrast, also turned, or at stages of which one decides and one is reported."""
     straight = one["key"] == other["key"] or one["key"] in other["also"] or other["key"] in one["also"]
     return straight or turns(one, other)
 
 
 def turns(one: Contrast, other: Contrast) -> bool:
-    """Whether the arm of the one is the reference of the other, and the other way round. Old rows do not say so themselves."""
+    """Tell whether the arm of one is the other's reference, and the other way round. Old rows do not say so themselves."""
     return one["key"] in other.get("turned", ()) or other["key"] in one.get("turned", ())
 
 
 def linked(row: Row, entry: Contrast) -> bool:
-    """Whether a decision has an entry of this contrast, at any stage, or turned."""
+    """Tell whether a decision has an entry of this contrast, at any stage, or turned."""
     return any(links(one, entry) for one in row.get("contrasts", ()))
 
 
@@ -77,5 +77,5 @@ def _shown(value: object) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """`1 pair`, `2 pairs`."""
+    """Write `1 pair`, `2 pairs`."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"

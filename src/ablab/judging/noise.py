@@ -70,12 +70,12 @@ class Bank(TypedDict):
 
 @cache
 def bank() -> Bank:
-    """The shipped file, read once."""
+    """Read the shipped file, once."""
     return read_json(FILE, form=Bank)
 
 
 def rows(family: str | None = None) -> list[Noise]:
-    """The rows of a family, or all; UnknownFamily where there is none of it."""
+    """Return the rows of a family, or all; UnknownFamily where there is none of it."""
     known = sorted({row["family"] for row in bank()["rows"]})
     if family is not None and family not in known:
         fault = f"the bank has no family '{family}'"
@@ -84,25 +84,25 @@ def rows(family: str | None = None) -> list[Noise]:
 
 
 def level(family: str, stage: str, unit: str) -> Noise | None:
-    """The row of a stage's level in a family; None where there is none. Gaps are not asked for: see the module."""
+    """Return the row of a stage's level in a family; None where there is none. Gaps are not asked for: see the module."""
     wanted = ("level", family, stage, unit)
     return next((r for r in rows() if (r["kind"], r["family"], r["stage"], r["unit"]) == wanted), None)
 
 
 def weight(row: Noise) -> float:
-    """d0, infinite where all configurations are alike."""
+    """Return d0, infinite where all configurations are alike."""
     return math.inf if row["d0"] is None else row["d0"]
 
 
 def fit(row: Noise) -> str:
-    """What a row is good for, in words."""
+    """Say what a row is good for, in words."""
     if row["kind"] == "gap":
         return "nothing: a gap"
     return "plan, judge" if weight(row) >= LEAST_D0 else "plan"
 
 
 def planning_sd(family: str, unit: str) -> float | None:
-    """The sd of one run that plans a family; None where it has none."""
+    """Return the sd of one run that plans a family; None where it has none."""
     return next((r["sd"] for r in bank()["planning"] if (r["family"], r["unit"]) == (family, unit)), None)
 
 

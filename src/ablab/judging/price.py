@@ -47,16 +47,16 @@ def measured(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:
 
 
 def known_seconds(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:
-    """What a step takes by recipe: as finished runs tell, else as `ablab check` timed it."""
+    """Return what a step takes by recipe: as finished runs tell, else as `ablab check` timed it."""
     return {**timings(plan), **timings(plan, end), **measured(plan, arm, end)}
 
 
 def work(plan: Plan, end: End = "seconds") -> dict[tuple[str, int], tuple[Work, ...]]:
-    """The steps of every run: what each takes, and whether it is there. What diverged has no stages to come.
+    """List the steps of every run: what each takes, and whether it is there. What diverged has no stages to come.
 
     end: what they take at the median, or as the fastest or the slowest sample of each says.
     """
-    found = dict[tuple[str, int], tuple[Work, ...]]()
+    by_run = dict[tuple[str, int], tuple[Work, ...]]()
     plan = plan.look()
     for arm in plan.study.with_baseline:
         known = known_seconds(plan, arm, end)
@@ -72,8 +72,8 @@ def work(plan: Plan, end: End = "seconds") -> dict[tuple[str, int], tuple[Work, 
                 steps.insert(
                     0, Work(run.train_key, _tokens(run), _training(run, known.get(training)), done is not None)
                 )
-            found[arm, seed] = tuple(steps)
-    return found
+            by_run[arm, seed] = tuple(steps)
+    return by_run
 
 
 def _tokens(run: Run) -> float:
@@ -81,7 +81,7 @@ def _tokens(run: Run) -> float:
 
 
 def _training(run: Run, known: float | None) -> float | None:
-    """Under a budget in seconds the training itself is known."""
+    """Return the seconds of the training itself, known under a budget in seconds."""
     seconds = run.settings["budget"]["seconds"]
     return known if known is not None or seconds is None else float(seconds)
 
@@ -113,21 +113,21 @@ class RunTime(TypedDict):
 
 
 def bounds(plan: Plan) -> dict[str, Bound]:
-    """The price of the study from `start` to `at_most` seeds of every arm."""
+    """Price the study from `start` to `at_most` seeds of every arm."""
     from ablab.runs.jobs import default_jobs
 
     plan = plan.look()
     declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
     fastest, slowest = work(plan, "fastest"), work(plan, "slowest")
     counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
-    found = dict[str, Bound]()
+    prices = dict[str, Bound]()
     for bound, n in counts.items():
         chosen = set(plan.seeds[:n])
         asked = {key: one for key, one in steps.items() if key[1] in chosen}
         price = total(step for one in asked.values() for step in one)
         waiting = sum(any(not step.done for step in one) for one in asked.values())
         side_by_side = max(1, min(jobs, waiting))
-        found[bound] = {
+        prices[bound] = {
             "runs": price.runs,
             "evaluations": price.evaluations,
             "tokens": price.tokens,
@@ -138,11 +138,11 @@ def bounds(plan: Plan) -> dict[str, Bound]:
             "wall_seconds": None if price.seconds is None else price.seconds / side_by_side,
             "jobs": side_by_side,
         }
-    return found
+    return prices
 
 
 def of_run(plan: Plan, arm: str) -> RunTime:
-    """What one run of an arm takes."""
+    """Return what one run of an arm takes."""
     trained, each, whole = _of_run(plan, arm, "seconds")
     spread = [_of_run(plan, arm, end)[2] for end in ENDS if end != "seconds"]
     return {"train_seconds": trained, "stage_seconds": each, "seconds_per_run": whole, "spread_per_run": spread}
@@ -159,16 +159,16 @@ def _of_run(plan: Plan, arm: str, end: End) -> tuple[float | None, dict[str, flo
 
 
 def timings(plan: Plan, end: End = "seconds") -> dict[str, float]:
-    """What `ablab check` has timed on this machine, by recipe."""
+    """Read what `ablab check` has timed on this machine, by recipe."""
     try:
-        found = (
+        kept_times = (
             read_json(_file(plan), "seconds", form=dict[str, dict[str, object]])
             if _file(plan).exists()
             else {"seconds": {}}
         )
     except CheckFailed:
         return {}  # a note of this program's to itself: without it prices are unknown until something has run
-    kept = found.get(end, {})
+    kept = kept_times.get(end, {})
     if not isinstance(kept, dict):
         return {}
     return {key: float(s) for key, s in kept.items() if isinstance(s, int | float) and math.isfinite(s) and s >= 0}
@@ -183,7 +183,7 @@ def keep(plan: Plan, samples: Mapping[str, Sequence[float]]) -> None:
 
 
 def unknown(plan: Plan, arm: str, recipe_of: Iterable[str]) -> list[str]:
-    """Which of these recipes no finished run of the arm tells the time of."""
+    """List which of these recipes no finished run of the arm tells the time of."""
     known = measured(plan, arm)
     return [recipe for recipe in recipe_of if recipe not in known]
 

@@ -42,14 +42,14 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
 
 
 def _unnamed(model: ModelSettings) -> dict[str, object]:
-    """A model by what each layer is: the letters and names of layer kinds, and how layers share them, are the file's own."""
+    """Describe a model by what each layer is: letters and names of layer kinds and their sharing are the file's own."""
     kinds = {letter: {k: v for k, v in kind.items() if k != "table"} for letter, kind in model["kinds"].items()}
     bare = {key: value for key, value in model.items() if key != "kinds"}
     return {**bare, "layers": [kinds[letter] for letter in model["layers"]]}
 
 
 def _rounded(value: object) -> object:
-    """Settings with every number that is not whole to DIGITS significant digits: one in the next digit asks nothing new."""
+    """Round every number that is not whole to DIGITS significant digits: one in the next digit asks nothing new."""
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -32,7 +32,7 @@ class Stopping:
         self.until, self.asked, self.interrupts, self.busy = until, False, 0, 0
 
     def hear(self, number: int, _: object) -> None:
-        """A signal. Only a second Ctrl-C is impatience: a terminal that closes sends several, a scheduler one after another."""
+        """Hear a signal. Only a second Ctrl-C is impatience: a closing terminal sends several, a scheduler one by one."""
         self.interrupts += number == signal.SIGINT
         if not self.asked:
             n = self.busy
@@ -49,7 +49,7 @@ class Stopping:
         return self.interrupts > 1
 
     def check(self) -> None:
-        """Interrupted where it is time to end."""
+        """Raise Interrupted where it is time to end."""
         if self.asked or (self.until is not None and time.monotonic() >= self.until):
             raise Interrupted
 
@@ -112,7 +112,7 @@ def execute(
 
 
 def _wanted(board: Board) -> list[Run]:
-    """The runs that the verdict asks for now."""
+    """List the runs that the verdict asks for now."""
     look = board.plan.look(board.kept)
     return collect.wanted(look, collect.bank(look))
 

@@ -243,7 +243,7 @@ def conclude(plan: Plan, to: Path | None = None) -> Judged:
 
 @contextlib.contextmanager
 def _ending_well() -> Iterator[None]:
-    """Within the block signals that ask to end raise Interrupted, and a disk that is full is said as such."""
+    """Raise Interrupted within the block at signals that ask to end; a disk that is full is said as such."""
     from ablab.runtime import signals
 
     with signals.interrupting(), places.full_disk_said():
@@ -252,7 +252,7 @@ def _ending_well() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _page_kept(plan: Plan, kept: Readings) -> Iterator[Beside[Judged]]:
-    """The page of what there is, written by a thread of its own whenever it is asked; what was read stays read."""
+    """Keep the page of what there is, written by a thread of its own whenever it is asked; what was read stays read."""
     from ablab.launch.beside import Beside
 
     page = Beside(lambda: conclude(plan.look(kept)))
@@ -290,7 +290,7 @@ def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:
 
 
 def _say_what_lies_there(plan: Plan, say: Say) -> None:
-    """Another version's page under this name goes to `earlier/` when this one has something to show: said beforehand."""
+    """Say beforehand that another version's page under this name goes to `earlier/` when this one has something to show."""
     from ablab.judging import shelf
 
     other = shelf.lying(plan.directory)

@@ -90,8 +90,8 @@ def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, fol
 def _unchanged(run: Run, where: Where) -> None:
     """Refuse weights trained elsewhere whose file is no longer the one that the run was keyed by."""
     [file] = run.settings["train"]["weights"] or []
-    found = sha256_file(Path(file)) if Path(file).is_file() else ""
-    if train_key(run.settings, corpus=run.corpus.name, seed=run.seed, where=where, weights=found) != run.train_key:
+    sha256 = sha256_file(Path(file)) if Path(file).is_file() else ""
+    if train_key(run.settings, corpus=run.corpus.name, seed=run.seed, where=where, weights=sha256) != run.train_key:
         raise CheckFailed(Fault(file, "changed after the runs were planned", "start the study again"))
 
 
@@ -107,7 +107,7 @@ class Terms:
 
 
 def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Said], None]], Said]:
-    """What a worker process does with a run (`ablab.runtime.workers`): answers with its outcome, (kind, text)."""
+    """Return what a worker process does with a run (`ablab.runtime.workers`): answers with its outcome, (kind, text)."""
     import torch
 
     torch.set_num_threads(terms.threads)

@@ -29,7 +29,7 @@ class Contents:
         self._gone: dict[str, list[str]] = {}
 
     def of(self, file: str) -> list[str]:
-        """sha256 of the file; of one that cannot be read, where `recall`, all that it held in this store, the last first."""
+        """Hash the file (sha256); of an unreadable one, where `recall`, all that it held in this store, the last first."""
         if file in self._gone:
             return self._gone[file]
         try:
@@ -45,7 +45,7 @@ class Contents:
             return self._gone[file]
 
     def key(self, settings: Settings, *, corpus: str, seed: int, where: Where) -> tuple[str, str]:
-        """The key of a training, and the sha256 of the file whose weights it takes ("" where it takes none).
+        """Return the key of a training, and the sha256 of the file whose weights it takes ("" where it takes none).
 
         Of several contents that a file had, the one of a finished training, else the last.
         """
@@ -71,9 +71,9 @@ class Contents:
 
 
 def _load(path: Path) -> dict[str, list[str]]:
-    """The memo; nothing where it is lost or damaged, and then files that are gone cannot be recalled."""
+    """Load the memo; nothing where it is lost or damaged, and then files that are gone cannot be recalled."""
     try:
-        found = read_json(path)
+        memo = read_json(path)
     except CheckFailed:
         return {}
-    return found if fits(found, dict[str, list[str]]) else {}
+    return memo if fits(memo, dict[str, list[str]]) else {}

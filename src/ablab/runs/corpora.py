@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def prepared(
     study: Study, store: Store, say: Callable[[str], None], recall: Callable[[str], None] | None = None
 ) -> dict[str, Corpus]:
-    """The corpus of the baseline and of each arm by name; arms that ask for the same one have it in common.
+    """Prepare the corpus of the baseline and of each arm, by name; arms that ask for the same one have it in common.
 
     recall: says so where a source cannot be read and the store's corpus of it is taken; without it that is refused.
 
@@ -32,7 +32,7 @@ def prepared(
     from ablab.data.batches.megatron_stream import unfit
 
     known: dict[str, Corpus] = {}
-    found: dict[str, Corpus] = {}
+    corpora: dict[str, Corpus] = {}
     for name, arm in {study.baseline.name: study.baseline, **study.arms}.items():
         chosen = arm.settings["data"]
         asked = _asked(chosen)
@@ -48,13 +48,13 @@ def prepared(
             raise InvalidStudy(Fault(place, missing, "choose nats_per_token or bits_per_byte, or data with spans"))
         if chosen["order"] == "megatron" and (fault := unfit(known[asked], chosen["weights"])):
             raise InvalidStudy(Fault(f"{study.path.name}: data.order", *fault.split("; ", 1)))
-        found[name] = known[asked]
+        corpora[name] = known[asked]
         _code(study, arm)
-    return found
+    return corpora
 
 
 def few_documents(corpus: Corpus) -> str:
-    """A warning where the held-out documents count as fewer than a word over documents needs; "" where they do not."""
+    """Warn where the held-out documents count as fewer than a word over documents needs; "" where they do not."""
     from ablab.verdict.documents import FEWEST, effective
 
     sizes = np.maximum(0, np.diff(corpus.valid.starts) - 1).astype(np.float64)
@@ -74,12 +74,12 @@ def few_documents(corpus: Corpus) -> str:
 
 
 def _documents(documents: int) -> str:
-    """`18 documents`."""
+    """Write `18 documents`."""
     return "1 document" if documents == 1 else f"{documents:,} documents"
 
 
 def _asked(chosen: DataSettings) -> str:
-    """Key of the settings that a corpus is made by."""
+    """Return the key of the settings that a corpus is made by."""
     unset = ("groups",) if chosen["groups"] is None else ()
     return key_of({k: v for k, v in chosen.items() if k not in ("span", "order", "weights", *unset)})
 
@@ -91,7 +91,7 @@ def _read_or_recalled(
     say: Callable[[str], None],
     recall: Callable[[str], None] | None,
 ) -> Corpus:
-    """The corpus of these settings, as their sources are now; where they cannot be read, as they were when most of the
+    """Return the corpus of these settings, as their sources are now; where they cannot be read, as they were when most of the
     study's finished runs were made, or when last prepared."""
     from ablab import data
     from ablab.data.corpus import groups
@@ -145,12 +145,12 @@ def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
 
 def _memo(path: Path) -> dict[str, list[str]]:
     try:
-        found = read_json(path)
+        memo = read_json(path)
     except CheckFailed:
         return {}  # lost: data that is gone cannot be recalled, all else goes on
-    if not isinstance(found, dict):
+    if not isinstance(memo, dict):
         return {}
-    listed = {asked: [made] if isinstance(made, str) else made for asked, made in found.items()}  # one, as it was once
+    listed = {asked: [made] if isinstance(made, str) else made for asked, made in memo.items()}  # one, as it was once
     whole = all(isinstance(made, list) and all(isinstance(key, str) for key in made) for made in listed.values())
     return listed if whole else {}
 
@@ -169,7 +169,7 @@ def _code(study: Study, arm: Arm) -> None:
 
 
 def _missing_span(corpus: Corpus, metric: str) -> str:
-    """Why a metric of one span cannot be had from this corpus; "" where it can, or is none."""
+    """Say why a metric of one span cannot be had from this corpus; "" where it can, or is none."""
     from ablab.data.spans import SPANS, metric_of
 
     for name, mark in SPANS.items():

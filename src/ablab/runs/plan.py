@@ -85,13 +85,13 @@ class Plan:
         return self._decoders[arm]
 
     def look(self, kept: Readings | None = None) -> Plan:
-        """The plan on its store as it is now, each record read once (`ablab.runs.look`); kept: what earlier looks have read."""
+        """Return the plan on its store as it is, each record read once (`ablab.runs.look`); keeps what earlier looks read."""
         if isinstance(self.store, Look):
             return self
         return replace(self, store=Look(self.store.root, kept or Readings()))
 
     def metric(self, run: RunScore) -> float:
-        """The deciding metric of a finished run."""
+        """Return the deciding metric of a finished run."""
         value = run.stages[self.study.decision["stage"]]
         return value.metric(self.study.decision["metric"]) if isinstance(value, Documents) else value
 
@@ -164,7 +164,7 @@ def on(
 def _runs(
     study: Study, store: Store, of_arm: dict[str, Corpus], where: Where, contents: Contents
 ) -> dict[tuple[str, int], Run]:
-    """Every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
+    """List every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
     runs = {}
     for nth, seed in enumerate(study.seeds):
         for name, arm in study.with_baseline.items():

@@ -67,17 +67,17 @@ class Store:
         return self.once(f"{self.root}/train/{key}/done.json", "done", read)
 
     def scored(self, key: str) -> Result | None:
-        """The finished stage under `key`, or None. CheckFailed where the file is not what the stage wrote there."""
+        """Return the finished stage under `key`, or None. CheckFailed where the file is not what the stage wrote there."""
         return self.once(f"{self.root}/score/{key}/result.json", "result", lambda path: _result(path, key))
 
     def scores(self, key: str, result: Result) -> Scores:
-        """The scores of the finished stage under `key` whose record is `result`. CheckFailed where they are not there."""
+        """Return the scores of the finished stage under `key` with record `result`. CheckFailed where they are not there."""
         from ablab.scoring.scores import FILE, Scores
 
-        found = self.once(
+        kept = self.once(
             f"{self.root}/score/{key}/{FILE}", result["scores"]["sha256"], lambda path: Scores.load(path.parent, result)
         )
-        return found or Scores.load(self.score(key), result)  # a file that is missing says so
+        return kept or Scores.load(self.score(key), result)  # a file that is missing says so
 
     def once(self, path: str, what: str, reader: Callable[[Path], T]) -> T | None:
         """What `reader` gives of the file `path`, None where it is missing. A `Look` reads each file once; `what` names it.
@@ -88,7 +88,7 @@ class Store:
         return reader(file) if file.exists() else None
 
     def since(self, path: str) -> float | None:
-        """When the file was written, in seconds; None while it is missing."""
+        """Return when the file was written, in seconds; None while it is missing."""
         file = Path(path)
         return file.stat().st_mtime_ns / 1e9 if file.exists() else None
 
@@ -105,7 +105,7 @@ def _result(path: Path, key: str) -> Result:
 
 
 def train_key(settings: Settings, *, corpus: str, seed: int, where: Where, weights: str = "") -> str:
-    """Key of one training: what was asked, on which tokens, from which seed, executed how.
+    """Return the key of one training: what was asked, on which tokens, from which seed, executed how.
 
     weights: sha256 of the file, where they were trained elsewhere; the budget and [train] are then no part of it.
     """
@@ -120,7 +120,7 @@ def train_key(settings: Settings, *, corpus: str, seed: int, where: Where, weigh
 
 
 def score_key(settings: Settings, stage: str, *, trained: str) -> str:
-    """Key of one stage: the weights' key, how they are packed, how they are evaluated, and the revisions of the parts."""
+    """Return the key of one stage: the weights' key, how they are packed and evaluated, and the revisions of the parts."""
     asked = stage_asked(settings, stage)
     return key_of({"step": "score", "train": trained, **asked, "revisions": _stage_revisions(asked)})
 
@@ -139,7 +139,7 @@ class StageAsked(TypedDict):
 
 
 def stage_asked(settings: Settings, stage: str) -> StageAsked:
-    """What a stage asks, of the settings."""
+    """Return what a stage asks, of the settings."""
     here, root = settings["stage"][stage], settings["stage"][stage]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]
@@ -156,7 +156,7 @@ def stage_asked(settings: Settings, stage: str) -> StageAsked:
 
 
 def revisions(settings: Settings) -> dict[str, int | str]:
-    """Revision of every component that can change trained weights."""
+    """Return the revision of every component that can change trained weights."""
     from ablab.data.batches import stream
     from ablab.model import decoder as model
     from ablab.model.attention import attend
@@ -164,20 +164,20 @@ def revisions(settings: Settings) -> dict[str, int | str]:
     from ablab.training import adopt, losses, optimizers, qats, schedules, train
 
     asked = settings["train"]
-    found: dict[str, int | str] = {"attend": attend.REVISION, "model": model.REVISION}
+    numbers: dict[str, int | str] = {"attend": attend.REVISION, "model": model.REVISION}
     if asked["weights"]:
-        found["adopt"] = adopt.REVISION
+        numbers["adopt"] = adopt.REVISION
     else:
         slots = {"optimizer": optimizers.slot, "schedule": schedules.slot, "loss": losses.slot, "qat": qats.slot}
-        found |= {"batches": stream.REVISION, "train": train.REVISION}
-        found |= {name: slots[name].revision(choice) for name, choice in chosen(asked, slots)}
+        numbers |= {"batches": stream.REVISION, "train": train.REVISION}
+        numbers |= {name: slots[name].revision(choice) for name, choice in chosen(asked, slots)}
     kinds = settings["model"]["kinds"].items()
     places = [(f"{letter}.{slot}", choice) for letter, kind in kinds for slot, choice in chosen(kind, IN_MODEL)]
     for place, choice in [*places, *chosen(settings["model"], OF_MODEL)]:
         for one in choice if isinstance(choice, list) else [choice]:
             if one is not None:
-                found[f"{place}.{one['name']}"] = SLOTS[place.split(".")[-1]].revision(one)
-    return found
+                numbers[f"{place}.{one['name']}"] = SLOTS[place.split(".")[-1]].revision(one)
+    return numbers
 
 
 def _stage_revisions(asked: StageAsked) -> dict[str, int | str]:
@@ -214,7 +214,7 @@ def append_line(path: Path, row: Mapping[str, object]) -> None:
 
 
 def _mended(handle: int) -> bytes:
-    """What must stand before the next line: the end of the last one where a crash has torn it off.
+    """Return what must be before the next line: the end of the last one where a crash has torn it off.
 
     Half a row is cut off: no reader of JSON lines could take the file any more. What is no row of this program's stays.
     """
@@ -232,7 +232,7 @@ def _mended(handle: int) -> bytes:
 
 
 def _last(handle: int) -> bytes:
-    """The last line, its newline taken off, as far back as TORN bytes; b"" of an empty file."""
+    """Read the last line, its newline taken off, as far back as TORN bytes; b"" of an empty file."""
     at, tail, step = os.fstat(handle).st_size, b"", 1 << 16
     while at > 0 and b"\n" not in tail[:-1] and len(tail) < TORN:
         at, tail = max(at - step, 0), os.pread(handle, min(step, at), max(at - step, 0)) + tail
@@ -241,7 +241,7 @@ def _last(handle: int) -> bytes:
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
-    """Rows of a JSON-lines file; lines that are no JSON object (a crash while writing) are left out."""
+    """Read the rows of a JSON-lines file; lines that are no JSON object (a crash while writing) are left out."""
     if not path.exists():
         return []
     rows = []
@@ -258,12 +258,12 @@ def read_lines(path: Path) -> list[dict[str, object]]:
 
 
 def read_decisions(path: Path) -> list[Asked]:
-    """Rows of a `decisions.jsonl` that are whole: nothing is read from a line that this program did not write."""
+    """Read the whole rows of a `decisions.jsonl`: nothing is read from a line that this program did not write."""
     return [row for row in read_lines(path) if fits(row, Asked) and keyed(row)]
 
 
 def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
-    """The study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
+    """Read the study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
 
     Raises CheckFailed where the study began otherwise.
     """
@@ -271,11 +271,11 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     if not path.exists():
         write_json(path, here.as_json())
         return here
-    found = read_json(path, form=Executed)
-    if found["micro_rows"] < 1:
-        fault = f"holds micro_rows = {found['micro_rows']}, which nothing here wrote"
+    executed = read_json(path, form=Executed)
+    if executed["micro_rows"] < 1:
+        fault = f"holds micro_rows = {executed['micro_rows']}, which nothing here wrote"
         raise CheckFailed(Fault(str(path), fault, "delete it to have it made again"))
-    kept = Where.read(found)
+    kept = Where.read(executed)
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         began = f"{kept.precision} by {kept.executor} on {kept.device}"
         fault = f"this study began with {began}, not with {precision} by {executor} on {device}"

@@ -46,7 +46,7 @@ class Draft:
     levels: dict[str, object] = field(default_factory=dict)
 
     def arm(self, reference: Draft | None) -> Arm:
-        """The finished arm; its reference gives the values before."""
+        """Return the finished arm; its reference gives the values before."""
         changes = tuple(c for path in self.paths for c in changed(path, reference, self)) if reference else ()
         return Arm(
             self.name,
@@ -63,15 +63,15 @@ class Draft:
 
 
 def baseline(tree: dict[str, object], folder: Path) -> Draft:
-    """The baseline's draft."""
-    resolved, found = settings(tree, folder)
+    """Make the baseline's draft."""
+    resolved, wrong = settings(tree, folder)
     data = tree.get("data")
-    found += elsewhere.idle(resolved, named({"data": data}, {}) if isinstance(data, dict) else ())
-    return Draft(BASELINE, tree, resolved, found, faults=list(found))
+    wrong += elsewhere.idle(resolved, named({"data": data}, {}) if isinstance(data, dict) else ())
+    return Draft(BASELINE, tree, resolved, wrong, faults=list(wrong))
 
 
 def declared(raw: dict[str, object], base: Draft, folder: Path) -> dict[str, Draft]:
-    """Every declared arm, in order; one whose reference is unknown or in a circle has faults and the baseline's tree."""
+    """Draft every declared arm, in order; one whose reference is unknown or in a circle has faults and the baseline's tree."""
     out: dict[str, Draft] = {}
     for name in raw:
         _declare(name, raw, base, folder, out, ())
@@ -141,7 +141,7 @@ def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, pl
 
 
 def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[Change]:
-    """The settings that really differ at a named path: a replaced lever is one, a merged one counts each setting."""
+    """Yield the settings that really differ at a named path: a replaced lever is one, a merged one counts each setting."""
     before, after = look(reference.settings, path), look(draft.settings, path)
     dotted = ".".join(path)
     if before == after:
@@ -164,7 +164,7 @@ def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[C
 
 
 def _settings(dotted: str, before: dict[str, object], after: dict[str, object]) -> Iterator[Change]:
-    """The settings in which two choices of one lever differ; of a sub-choice each by itself."""
+    """Yield the settings in which two choices of one lever differ; of a sub-choice each by itself."""
     for key, value in after.items():
         old = before.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
@@ -183,13 +183,13 @@ def _collapse(by_kind: dict[str, object]) -> object:
 
 
 def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
-    """Refuses a change that changes nothing, and two changes without a reason."""
+    """Refuse a change that changes nothing, and two changes without a reason."""
     if not draft.paths:
         draft.faults.append(Fault(place, "changes nothing: it names no setting", "name what it changes"))
     changes: list[Change] = []
     for path in draft.paths:
-        found = list(changed(path, reference, draft))
-        if not found and not reference.faults:
+        real = list(changed(path, reference, draft))
+        if not real and not reference.faults:
             value = look(draft.settings, path)
             said, cure = f"{reference.name} has {brief(value)} too", "remove it or give another value"
             if own := _own(draft, path):
@@ -198,7 +198,7 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
             elif path[0] == "model" and _nowhere(value):
                 said = "no layer uses it"
             draft.faults.append(Fault(f"{place}: {'.'.join(path)}", f"changes nothing: {said}", cure))
-        changes += found
+        changes += real
     draft.faults += _shadowed(draft, reference, changes, place)
     if len(changes) > 1 and not draft.texts.together:
         listed = ", ".join(change.path for change in changes)
@@ -208,7 +208,7 @@ def _one_thing(draft: Draft, reference: Draft, place: str) -> None:
 
 
 def _own(draft: Draft, path: tuple[str, ...]) -> list[str]:
-    """The layer kinds where each that is used names its own lever for a slot, so that none takes the model's."""
+    """List the layer kinds where each that is used names its own lever for a slot, so that none takes the model's."""
     kinds = [kind["table"] for kind in draft.settings["model"]["kinds"].values()]
     if path[0] != "model" or path[1:2] == () or path[1] not in IN_MODEL:
         return []
@@ -217,19 +217,19 @@ def _own(draft: Draft, path: tuple[str, ...]) -> list[str]:
 
 
 def _shadowed(draft: Draft, reference: Draft, changes: list[Change], place: str) -> list[Fault]:
-    """A fault for changes of the running mean that come to the same mean, and change nothing else."""
+    """Return a fault for changes of the running mean that come to the same mean, and change nothing else."""
     paths = [change.path for change in changes]
-    found = average.alike(draft.settings, reference.settings) if paths and {*paths} <= OF_MEAN else None
-    return [Fault(f"{place}: {paths[0]}", f"changes nothing: {found[0]}", found[1])] if found else []
+    same = average.alike(draft.settings, reference.settings) if paths and {*paths} <= OF_MEAN else None
+    return [Fault(f"{place}: {paths[0]}", f"changes nothing: {same[0]}", same[1])] if same else []
 
 
 def _nowhere(value: object) -> bool:
-    """Whether a slot of the model holds nothing in any layer kind."""
+    """Tell whether a slot of the model holds nothing in any layer kind."""
     return value is None or (isinstance(value, dict) and all(part is None for part in value.values()))
 
 
 def brief(value: object) -> str:
-    """A setting in a few characters: `nope`, `rope(theta=500000)`, `grape_m+grape_a`, `true`."""
+    """Spell a setting in a few characters: `nope`, `rope(theta=500000)`, `grape_m+grape_a`, `true`."""
     if isinstance(value, dict) and "name" in value:
         rest = ",".join(f"{key}={brief(part)}" for key, part in value.items() if key != "name" and part != "")
         return f"{value['name']}({rest})" if rest else str(value["name"])
@@ -265,7 +265,7 @@ def _text(key: str, value: object, place: str, faults: list[Fault]) -> str | Non
 
 
 def _expected(value: object, place: str, base: Draft, faults: list[Fault]) -> dict[str, float]:
-    """What an arm's author expects: a number of each stage."""
+    """Read what an arm's author expects: a number of each stage."""
     out, known = dict[str, float](), list(base.settings["stage"])
     for stage, number in table(take(SECTIONS["arm"]["expect"], value, f"{place}.expect", faults), place, []).items():
         got, fault = coerce(number, float, f"{place}.expect.{word(stage)}")

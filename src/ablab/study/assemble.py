@@ -106,7 +106,7 @@ def _tables(raw: dict[str, object], key: str, faults: list[Fault]) -> dict[str, 
 
 
 def _scale(asked: object, faults: list[Fault]) -> tuple[dict[str, object], list[str] | None]:
-    """A scale's tables and its `only`; keys that a scale has not are refused."""
+    """Take a scale's tables and its `only`; keys that a scale has not are refused."""
     over, only = {}, None
     for key, value in table(asked, "the table", faults).items():
         if key == "only":
@@ -128,7 +128,7 @@ def _scale(asked: object, faults: list[Fault]) -> tuple[dict[str, object], list[
 
 
 def _laid(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
-    """Named tables over named tables, each in its own path of the baseline."""
+    """Lay named tables over named tables, each in its own path of the baseline."""
     return {**old, **{name: lay(old.get(name), value, defaults=False) for name, value in new.items()}}
 
 
@@ -141,7 +141,7 @@ def _bad_names(declared: dict[str, object]) -> list[Fault]:
 
 
 def _unused(raw: dict[str, object], base: Draft, everything: dict[str, Draft]) -> list[Fault]:
-    """Layer kinds of the baseline that neither it, nor an arm, nor the unscaled file uses."""
+    """Return faults for layer kinds of the baseline that neither it, nor an arm, nor the unscaled file uses."""
     used: set[str] = set()
     expansions = [
         model(raw.get("model"), [])["layers"],
@@ -159,7 +159,7 @@ def _unused(raw: dict[str, object], base: Draft, everything: dict[str, Draft]) -
 
 
 def _units(metric: str | None, base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
-    """Refuses nats per token between arms whose tokens are not the same pieces of text."""
+    """Refuse nats per token between arms whose tokens are not the same pieces of text."""
     if metric in (None, "bits_per_byte"):
         return
     for one in everything.values():
@@ -172,7 +172,7 @@ def _units(metric: str | None, base: Draft, everything: dict[str, Draft], faults
 def _elsewhere(
     seeds: SeedsSettings, limits: Limits, base: Draft, everything: dict[str, Draft], faults: list[Fault]
 ) -> None:
-    """Refuses weights trained elsewhere that are fewer than the seeds, and a limit that nobody can hold them to."""
+    """Refuse weights trained elsewhere that are fewer than the seeds, and a limit that nobody can hold them to."""
     for one in (base, *everything.values()):
         prefix = "" if one is base else f"{_place(one)}: "
         missing, limited = elsewhere.too_few(one.settings, seeds), elsewhere.limited(one.settings, limits)
@@ -181,7 +181,7 @@ def _elsewhere(
 
 
 def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
-    """Fills in data.span: the longest seq_len of any arm. Every arm's rows must fit into it whole."""
+    """Fill in data.span: the longest seq_len of any arm. Every arm's rows must fit into it whole."""
     lengths = [one.settings["model"]["seq_len"] for one in (base, *everything.values())]
     longest = max((length for length in lengths if length), default=None)
     for one in (base, *everything.values()):
@@ -199,7 +199,7 @@ def _spans(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> No
 
 
 def _validated(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
-    """Fills in train.validate_bytes, by the baseline's validate_every: curves are compared, so all arms score one text."""
+    """Fill in train.validate_bytes, by the baseline's validate_every: curves are compared, so all arms score one text."""
     training = [one.settings["train"] for one in (base, *everything.values())]
     every = next((train["validate_every"] for train in training if train["validate_every"]), None)
     chosen = training[0]["validate_bytes"] or (default_bytes(every) if every else None)
@@ -212,7 +212,7 @@ def _validated(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -
 
 
 def _twins(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> None:
-    """Refuses an arm that compares the same two models as one before it, under whatever names and paths, or turned round.
+    """Refuse an arm that compares the same two models as one before it, under whatever names and paths, or turned round.
 
     Each would take a share of the error probability, and every interval would be wider for it.
     """

@@ -40,9 +40,9 @@ def decision(
 
 
 def limits(raw: object, faults: list[Fault]) -> Limits:
-    """The limits that are given."""
-    found = section("limits", raw, "limits", faults, dict[str, float | None])
-    return {key: value for key, value in found.items() if value is not None}
+    """Read the limits that are given."""
+    given = section("limits", raw, "limits", faults, dict[str, float | None])
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _seeds(raw: object, given: object, faults: list[Fault]) -> SeedsSettings:
@@ -88,7 +88,7 @@ def _is_needle(stage: StageSettings) -> bool:
 def _preferred(
     wish: str, base: Draft, arms: dict[str, Draft], absent: set[str], place: str, faults: list[Fault]
 ) -> str:
-    """The arm that `prefer X` means: a name, else the baseline's own value of a changed setting, else one arm's value."""
+    """Return the arm that `prefer X` means: a name, else the baseline's own value of a changed setting, else an arm's value."""
     if wish in arms or wish == BASELINE:
         return wish
     if wish in absent:
@@ -114,7 +114,7 @@ def _preferred(
 
 
 def _is(value: object, wish: str) -> bool:
-    """Whether a setting's value is the word: a lever's name, a number or a string as written."""
+    """Tell whether a setting's value is the word: a lever's name, a number or a string as written."""
     if isinstance(value, dict) and "name" in value:
         return bool(value["name"] == wish)
     if isinstance(value, bool):

@@ -114,18 +114,18 @@ def _leaves(raw: dict[str, object], path: Keys) -> Iterator[tuple[Keys, object]]
 
 
 def _values(path: Keys, levels: list[object], base: Draft, folder: Path) -> list[object]:
-    """Each level in canonical form (no window is None), _FAULTY where it means nothing."""
+    """Take each level in canonical form (no window is None), _FAULTY where it means nothing."""
     out = []
     for level in levels:
-        resolved, found = settings(merge(base.tree, at(path, level)), folder)
+        resolved, wrong = settings(merge(base.tree, at(path, level)), folder)
         value = look(resolved, path)
-        faulty = any(fault.place.startswith(".".join(path)) for fault in found) or (value is None and level != 0)
+        faulty = any(fault.place.startswith(".".join(path)) for fault in wrong) or (value is None and level != 0)
         out.append(_FAULTY if faulty else value)
     return out
 
 
 def _labels(paths: set[Keys]) -> dict[Keys, str]:
-    """The shortest tail of each path that no other path shares: `window`, or `local.position` and `global.position`.
+    """Label paths by the shortest tail that no other shares: `window`, or `local.position` and `global.position`.
 
     A layer kind's name says nothing alone: windows at evaluation are `windows.local`.
     """
@@ -165,7 +165,7 @@ def _cell(
 
 
 def _spell(path: Keys, level: object) -> str:
-    """A level inside an arm's name."""
+    """Spell a level inside an arm's name."""
     if lever_slot(path) and isinstance(level, list):
         return "+".join(_spell(path, part) for part in level)
     if isinstance(level, str):
@@ -174,7 +174,7 @@ def _spell(path: Keys, level: object) -> str:
 
 
 def _known(cell: Draft, base: Draft, arms: dict[str, Draft], cells: dict[str, Draft]) -> str:
-    """The name under which a cell is run; new cells are added to `cells`."""
+    """Name the arm that a cell is run as; new cells are added to `cells`."""
     if not cell.paths or cell.settings == base.settings:
         return BASELINE
     for name, other in (*arms.items(), *cells.items()):

@@ -85,7 +85,7 @@ class Key:
     example: str = "..."
 
     def bounds(self) -> str:
-        """The bounds in words, or nothing."""
+        """Spell the bounds in words, or nothing."""
         parts = [
             f"{name} {bound:,.17g}".replace(",", "_")
             for name, bound in (
@@ -318,7 +318,7 @@ NAMED = ("arm", "factorial", "scale")  # sections whose tables have names of the
 
 
 def lever_slot(path: tuple[str, ...]) -> str | None:
-    """The slot that `path` (of the baseline) fills, or None where it is no lever's place."""
+    """Name the slot that `path` (of the baseline) fills, or None where it is no lever's place."""
     match path:
         case ("train", ("optimizer" | "schedule" | "loss" | "qat") as slot) | ("data", "tokenizer" as slot):
             return slot

@@ -55,15 +55,15 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
 
 
 def _outside(raw: object, path: Path, faults: list[Fault]) -> dict[str, str]:
-    """Levers from outside, taken in before anything may name them: {where: sha256}. CheckFailed for what may not run."""
+    """Take in levers from outside before anything may name them: {where: sha256}. CheckFailed for what may not run."""
     files = section("levers", raw, "levers", faults, LeversSettings)["from"] or []
     if not files and not outside.installed():
         return {}
     try:
-        taken, found = outside.named(files, path.parent)
+        taken, wrong = outside.named(files, path.parent)
     except CheckFailed as error:
         raise CheckFailed(Fault(f"{path.name}: {one.place}", one.fault, one.cure) for one in error.faults) from None
-    faults += found
+    faults += wrong
     return taken
 
 

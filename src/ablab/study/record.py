@@ -49,7 +49,7 @@ class Arm:
         return any(change.path.startswith("budget.") for change in self.changes)
 
     def settings_of(self, nth: int) -> Settings:
-        """The settings of the nth seed: of weights trained elsewhere, its own file alone."""
+        """Return the settings of the nth seed: of weights trained elsewhere, its own file alone."""
         train = self.settings["train"]
         if not train["weights"]:
             return self.settings
@@ -95,21 +95,21 @@ class Study:
         return self.baseline if name == BASELINE else self.arms[name]
 
     def reference(self, name: str) -> Arm:
-        """The arm that `name` is a diff of."""
+        """Return the arm that `name` is a diff of."""
         return self.arm(self.arm(name).on)
 
     def trained_settings(self, name: str) -> Mapping[str, object]:
-        """Everything of an arm that can change its weights: the files, where they were trained elsewhere."""
+        """Return everything of an arm that can change its weights: the files, where they were trained elsewhere."""
         if files := self.arm(name).settings["train"]["weights"]:
             return {"weights": files}
         return {section: value for section, value in self.arm(name).settings.items() if section in TRAINED}
 
     def shares_weights(self, name: str) -> bool:
-        """Whether an arm differs from its reference only after training."""
+        """Tell whether an arm differs from its reference only after training."""
         return name != BASELINE and self.trained_settings(name) == self.trained_settings(self.arm(name).on)
 
     def canonical(self) -> dict[str, object]:
-        """What the study asks, in one spelling: no texts, no machine's folders, no order where order means nothing."""
+        """Spell what the study asks in one way: no texts, no machine's folders, no order where order means nothing."""
         return {
             "name": self.name,
             "scale": self.scale,

@@ -98,7 +98,7 @@ factorials. Every scale is checked, whichever is asked for.
 
 
 def reference() -> str:
-    """The page, in markdown."""
+    """Write the page, in markdown."""
     parts = [_INTRO]
     for name, heading in _SECTIONS.items():
         parts.append(f"{heading}\n{_keys(SECTIONS[name])}")
@@ -140,7 +140,7 @@ def _cell(text: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """A default as a study file writes it; `none` has no spelling but leaving the key out."""
+    """Spell a default as a study file writes it; `none` has no spelling but leaving the key out."""
     return "none" if value is None else json.dumps(value)
 
 

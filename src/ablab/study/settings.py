@@ -47,16 +47,16 @@ def settings(tree: Mapping[str, object], folder: Path) -> tuple[Settings, list[F
 
 
 def written(tree: Mapping[str, object]) -> dict[str, object]:
-    """Sources, tokenizer and weights as the file writes them: what is hashed, so that a study means the same in another
+    """Return sources, tokenizer and weights as the file writes them: what is hashed, so that a study means the same in another
     folder."""
     data = table(tree.get("data"), "data", [])
-    found = {key: data.get(key) for key in ("source", "valid_source", "tokenizer")}
-    found["weights"] = table(tree.get("train"), "train", []).get("weights")
-    return {key: [value] if isinstance(value, str) and key != "tokenizer" else value for key, value in found.items()}
+    files = {key: data.get(key) for key in ("source", "valid_source", "tokenizer")}
+    files["weights"] = table(tree.get("train"), "train", []).get("weights")
+    return {key: [value] if isinstance(value, str) and key != "tokenizer" else value for key, value in files.items()}
 
 
 def staged(tree: dict[str, object]) -> dict[str, object]:
-    """The tree with its stages written out where it relies on the default one, so that a diff can name it."""
+    """Return the tree with its stages written out where it relies on the default one, so that a diff can name it."""
     return tree if tree.get("stage") else {**tree, "stage": DEFAULT_STAGE}
 
 
@@ -81,7 +81,7 @@ def _sources(named: str | list[str], place: str, folder: Path, faults: list[Faul
 
 
 def _located(source: str, folder: Path) -> str:
-    """A path or pattern from the study file's folder; a dataset's name, unless a folder there is called so."""
+    """Read a path or pattern from the study file's folder; a dataset's name, unless a folder there is called so."""
     return located(source, folder) if source.startswith("hf:") else str(folder / source)
 
 
@@ -111,7 +111,7 @@ def _budget(out: Settings, raw: Mapping[str, object], faults: list[Fault]) -> No
 
 
 def _idle(out: Settings, given: Mapping[str, object], faults: list[Fault]) -> None:
-    """Settings of one section that another leaves without anything to act on."""
+    """Refuse settings of one section that another leaves without anything to act on."""
     model, budget, optimizer = out["model"], out["budget"], out["train"]["optimizer"] or {}
     aux = value_or_none(optimizer, "aux", dict[str, object])
     for place, rates in (("train.optimizer", optimizer), ("train.optimizer.aux", aux or {})):
@@ -179,17 +179,17 @@ def _stages(raw: object, folder: Path, faults: list[Fault]) -> dict[str, StageSe
 
 
 def _ordered(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
-    """The stages as they are written, each behind the one that it stands on: TOML puts tables of their own last."""
-    waiting, found = list(stages), {}
+    """Order the stages as they are written, each behind the one that it stands on: TOML puts tables of their own last."""
+    waiting, ordered = list(stages), {}
     while waiting:  # the first one of all where `after` goes in a circle, which is a fault by then
         name = next((one for one in waiting if stages[one]["after"] not in waiting), waiting[0])
         waiting.remove(name)
-        found[name] = stages[name]
-    return found
+        ordered[name] = stages[name]
+    return ordered
 
 
 def _windows(out: Settings, faults: list[Fault]) -> None:
-    """Windows that a stage sets: of layer kinds that exist, each a size or 0."""
+    """Check windows that a stage sets: of layer kinds that exist, each a size or 0."""
     known = [one["table"] for one in out["model"]["kinds"].values()]
     for name, stage in out["stage"].items():
         for kind, size in (stage["windows"] or {}).items():
@@ -203,7 +203,7 @@ def _windows(out: Settings, faults: list[Fault]) -> None:
 
 
 def _root(name: str, stages: dict[str, StageSettings], given: Mapping[str, object], faults: list[Fault]) -> str | None:
-    """The stage whose compressed weights `name` uses: the end of its chain of `after`."""
+    """Name the stage whose compressed weights `name` uses: the end of its chain of `after`."""
     seen = [name]
     while (after := stages[seen[-1]]["after"]) is not None:
         if after not in stages:
@@ -222,12 +222,12 @@ def _root(name: str, stages: dict[str, StageSettings], given: Mapping[str, objec
 
 
 def decides(evaluate: Choice | None) -> bool:
-    """Whether an evaluator's scores are the decision's metric over the text (a needle's are not)."""
+    """Tell whether an evaluator's scores are the decision's metric over the text (a needle's are not)."""
     return evaluate is None or evaluators.slot.load(value_of(evaluate, "name", str)).decides
 
 
 def look(settings: Settings, path: Keys) -> object:
-    """The value in force at a path of the baseline. A slot without a letter gives {kind: choice}; a missing kind None."""
+    """Return the value in force at a path of the baseline: {kind: choice} of a slot without letter; None of a missing kind."""
     plain: Mapping[str, object] = settings
     if path[0] != "model":
         return _follow(plain[path[0]], path[1:])

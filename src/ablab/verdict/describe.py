@@ -108,18 +108,18 @@ def line_row(study: ReplayedStudy, line: Line, bank: Bank | None) -> Row:
 
 
 def _kept(evidence: Evidence, line: Line, places: Sequence[int]) -> Shown:
-    """The stages of an unstable arm over the pairs left, without bounds; with no pair left, wherever stages were scored."""
+    """Show the stages of an unstable arm over the pairs left, without bounds; with no pair left, where stages were scored."""
     runs = ((i, [evidence.runs[a][i] for a in line.arms]) for i in range(len(evidence.seeds)))
-    scored = [i for i, found in runs if all(run is not None and run.stages for run in found)]
+    scored = [i for i, several in runs if all(run is not None and run.stages for run in several)]
     return shown(evidence, line, places or scored, None)
 
 
 def _rates(evidence: Evidence, arm: str | None, reference: str) -> tuple[Rate | None, Rate | None]:
-    """How often an arm and its reference diverged; nothing where neither did, and for contrasts."""
+    """Count how often an arm and its reference diverged; nothing where neither did, and for contrasts."""
     if arm is None:
         return None, None
-    found = divergences(evidence, arm, reference, range(len(evidence.seeds)))
-    return found.rates(evidence.decision.alpha) if found.both + found.arm + found.reference else (None, None)
+    counts = divergences(evidence, arm, reference, range(len(evidence.seeds)))
+    return counts.rates(evidence.decision.alpha) if counts.both + counts.arm + counts.reference else (None, None)
 
 
 def _said_unstable(unstable: Mapping[str, str]) -> list[str]:
@@ -127,7 +127,7 @@ def _said_unstable(unstable: Mapping[str, str]) -> list[str]:
 
 
 def _probe_row(study: ReplayedStudy, line: Line, bank: Bank | None) -> Row:
-    """An arm that has only been probed: the probe's difference, no seeds of its own."""
+    """Make the row of an arm that has only been probed: the probe's difference, no seeds of its own."""
     evidence, sample = study.evidence, study.probed[line.name]
     decision = evidence.decision
     values = line.values(evidence, evidence.common(line.arms, range(decision.probe)), decision.stage)
@@ -229,7 +229,7 @@ def _judged_row(study: ReplayedStudy, line: Line, standing: Standing, bank: Bank
 def _cost(
     study: ReplayedStudy, line: Line, standing: Standing, bank: Bank | None
 ) -> tuple[int | None, bool, Price | None]:
-    """(more seeds, whether they must be fresh, their price); nothing for a settled line, nor where documents decide.
+    """Return (more seeds, fresh or not, their price); nothing for a settled line, nor where documents decide.
 
     An arm that may not be called better any more has the seeds to its next look, and no number after its last.
     """
@@ -263,17 +263,17 @@ def _never_better(study: ReplayedStudy, line: Line, d: float | None) -> bool:
 
 
 def loose_margin(decision: Decision, level: float | None, tie: float | None) -> str:
-    """Why a tie within `matters` says little: it is beyond 1% of the metric, or 3 times the smallest tie to be shown; or ""."""
-    found = []
+    """Say why a tie within `matters` says little: beyond 1% of the metric, or 3 times the smallest tie to be shown; or ""."""
+    reasons = []
     if level and decision.matters > 0.01 * abs(level):
-        found.append(f"{decision.matters / abs(level):.2g} of the metric")
+        reasons.append(f"{decision.matters / abs(level):.2g} of the metric")
     if tie and decision.matters > 3 * tie:
-        found.append(f"{decision.matters / tie:.2g} times the smallest tie that this noise lets be shown")
-    return f"matters = {decision.matters:g} is {' and '.join(found)}" if found else ""
+        reasons.append(f"{decision.matters / tie:.2g} times the smallest tie that this noise lets be shown")
+    return f"matters = {decision.matters:g} is {' and '.join(reasons)}" if reasons else ""
 
 
 def smallest_tie(study: ReplayedStudy, standing: Standing) -> float | None:
-    """The smallest tie that the noise of a line lets be shown: by all its seeds, or by the documents of one checkpoint."""
+    """Return the smallest tie that a line's noise lets be shown: by all its seeds, or by one checkpoint's documents."""
     i, decision = standing.interval, study.evidence.decision
     if i.s:
         return planning.smallest_tie(i.s, decision.at_most, study.family.weights[-1], i.m, decision.alpha)
@@ -321,24 +321,24 @@ def _mde(decision: Decision, i: Interval, error: Spread | None, bank: Bank | Non
     return planning.mde_one_seed(bank.sd, i.m, decision.alpha) if i.n == 1 and bank is not None else None
 
 
-def _text_interval(i: Interval, found: Spread | None, alpha: float) -> tuple[float | None, float | None]:
-    """The interval for new text of this kind: seeds and documents together, each half width by its own t, at one level.
+def _text_interval(i: Interval, over: Spread | None, alpha: float) -> tuple[float | None, float | None]:
+    """Compute the interval for new text of this kind: seeds and documents together, each half width by its own t.
 
     It is the seeds' interval where documents do not differ and the documents' where seeds do not; one t for both would take
     the degrees of freedom of eight seeds for those of three documents.
     """
-    if found is None or i.d is None or i.c is None:
+    if over is None or i.d is None or i.c is None:
         return None, None
     seeds = i.c * i.s / math.sqrt(i.n) if i.s is not None else 0.0
-    half = math.hypot(seeds, t_isf(alpha * i.w / (2 * i.m), found.df) * found.error)
+    half = math.hypot(seeds, t_isf(alpha * i.w / (2 * i.m), over.df) * over.error)
     return i.d - half, i.d + half
 
 
-def _rests_on(found: Spread | None, *, over: bool, new_text: bool) -> list[str]:
-    """What an interval takes as independent: that of the word (`over` documents), or the one for new text beside it."""
-    if found is None or not (over or new_text):
+def _rests_on(basis: Spread | None, *, over: bool, new_text: bool) -> list[str]:
+    """Say what an interval takes as independent: that of the word (`over` documents), or the one for new text beside it."""
+    if basis is None or not (over or new_text):
         return []
-    return [found.said if over else f"for new text: {found.said}"]
+    return [basis.said if over else f"for new text: {basis.said}"]
 
 
 def _noise_notes(
@@ -356,7 +356,7 @@ def _noise_notes(
 
 
 def _pairless(evidence: Evidence, arms: Sequence[str]) -> list[str]:
-    """Seeds that all the arms have ended without giving a pair, and why."""
+    """List the seeds that all the arms have ended without giving a pair, and why."""
     notes = []
     for k, seed in enumerate(evidence.seeds):
         statuses = {a: evidence.status[a][k] for a in arms}
@@ -371,7 +371,7 @@ def _pairless(evidence: Evidence, arms: Sequence[str]) -> list[str]:
 def _common_random_numbers(
     evidence: Evidence, line: Line, places: Sequence[int], s: float | None
 ) -> tuple[float | None, float | None]:
-    """(correlation of the two columns, variance saved by pairing), from three pairs."""
+    """Return (correlation of the two columns, variance saved by pairing), from three pairs."""
     if len(places) < 3 or not s:
         return None, None
     x, y = ([evidence.values(a, evidence.decision.stage)[i] for i in places] for a in (line.name, line.reference))

@@ -46,13 +46,13 @@ class Documents:
             )
 
     def metric(self, metric: str) -> float:
-        """Ratio of sums, never a mean of ratios; nan where the denominator is not positive."""
+        """Compute the ratio of sums, never a mean of ratios; nan where the denominator is not positive."""
         below = float(self.bytes.sum()) * math.log(2) if metric == "bits_per_byte" else float(self.tokens.sum())
         with np.errstate(all="ignore"):
             return float(self.nats.sum()) / below if below > 0 else math.nan
 
     def weights(self, metric: str) -> npt.NDArray[np.float64]:
-        """What each document weighs in the metric's denominator, shape (M,)."""
+        """Return what each document weighs in the metric's denominator, shape (M,)."""
         if metric == "bits_per_byte":
             return self.bytes.astype(np.float64) * math.log(2)
         return self.tokens.astype(np.float64)
@@ -198,7 +198,7 @@ class Bank:
 
     @classmethod
     def pooled(cls, spreads: Iterable[tuple[float, float]]) -> Bank:
-        """From (sd, df) of earlier differences: sqrt(sum df s^2 / sum df)."""
+        """Pool (sd, df) of earlier differences: sqrt(sum df s^2 / sum df)."""
         rows = list(spreads)
         df = sum(d for _, d in rows)
         if df <= 0:
@@ -269,20 +269,20 @@ class Evidence:
             seen.append(name)
 
     def reference(self, arm: str) -> str:
-        """The arm that `arm` is held against ("baseline" stands for the baseline whatever its name)."""
+        """Name the arm that `arm` is compared with ("baseline" is the baseline whatever its name)."""
         on = self.specs[arm].on
         return self.baseline if on == "baseline" else on
 
     def chain(self, arm: str) -> list[str]:
-        """The arm, its reference, and so on; the baseline, where every chain ends, is not in it."""
-        found = []
+        """List the arm, its reference, and so on; the baseline, where every chain ends, is not in it."""
+        links = []
         while arm != self.baseline:
-            found.append(arm)
+            links.append(arm)
             arm = self.reference(arm)
-        return found
+        return links
 
     def to_baseline(self, own: Mapping[str, float | None], arm: str) -> float | None:
-        """The arm's difference to the baseline: the sum of `own` differences to references along its chain.
+        """Return the arm's difference to the baseline: the sum of `own` differences to references along its chain.
 
         Differences to different references do not compare; these sums do. None where one is missing or not finite.
         """
@@ -291,7 +291,7 @@ class Evidence:
         return math.fsum(known) if len(known) == len(links) else None
 
     def values(self, arm: str, stage: str) -> list[float]:
-        """The metric of an arm at a stage, one per seed place; nan where there is none."""
+        """Return the metric of an arm at a stage, one per seed place; nan where there is none."""
         key = (arm, stage)
         if key not in self._values:
             self._values[key] = [self._value(run, stage) for run in self.runs[arm]]
@@ -304,16 +304,16 @@ class Evidence:
         return score.metric(self.decision.metric) if isinstance(score, Documents) else float(score)
 
     def documents(self, arm: str, place: int, stage: str) -> Documents | None:
-        """The documents of one run at one stage, None if it has a plain number or nothing."""
+        """Return the documents of one run at one stage, None if it has a plain number or nothing."""
         run = self.runs[arm][place]
         score = None if run is None else run.stages.get(stage)
         return score if isinstance(score, Documents) else None
 
     def ended(self, arms: Iterable[str], places: Iterable[int]) -> bool:
-        """True if every one of the arms has ended (done, diverged or failed) at every one of the places."""
+        """Tell whether every one of the arms has ended (done, diverged or failed) at every one of the places."""
         spots = list(places)
         return all(self.status[a][i] != "absent" for a in arms for i in spots)
 
     def common(self, arms: Sequence[str], places: Iterable[int]) -> list[int]:
-        """The places at which all the arms are done: the pairs."""
+        """List the places at which all the arms are done: the pairs."""
         return [i for i in places if all(self.status[a][i] == "done" for a in arms)]

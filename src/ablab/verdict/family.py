@@ -39,7 +39,7 @@ class Line:
         return (self.reference, *(a for a, _ in self.terms if a != self.reference))
 
     def values(self, evidence: Evidence, places: Sequence[int], stage: str) -> list[float]:
-        """The difference at each of the places (nan where a score is missing)."""
+        """Return the difference at each of the places (nan where a score is missing)."""
         columns = [(evidence.values(a, stage), x) for a, x in self.terms]
         return [sum(x * column[i] for column, x in columns) for i in places]
 
@@ -178,6 +178,6 @@ def _keep(evidence: Evidence, open_: Sequence[Line], standings: Mapping[str, Sta
 
 
 def lowest(deltas: Mapping[str, float | None], count: int) -> list[str]:
-    """The names of the `count` lowest differences to the baseline; a missing one is never chosen, ties go by name."""
+    """Name the `count` lowest differences to the baseline; a missing one is never chosen, ties go by name."""
     known = sorted((d, name) for name, d in deltas.items() if d is not None and math.isfinite(d))
     return [name for _, name in known[:count]]

@@ -56,18 +56,18 @@ class Divergences:
         return self.reference >= 2 and self.reference > self.arm
 
     def rates(self, alpha: float) -> tuple[Rate, Rate]:
-        """(of the arm, of its reference); 1 - alpha is the confidence of their intervals."""
+        """Return (of the arm, of its reference); 1 - alpha is the confidence of their intervals."""
         arm, reference = self.both + self.arm, self.both + self.reference
         return rate(arm, self.seeds, alpha), rate(reference, self.seeds, alpha)
 
 
 def rate(count: int, seeds: int, alpha: float) -> Rate:
-    """count of seeds with its Clopper-Pearson interval."""
+    """Return count of seeds with its Clopper-Pearson interval."""
     return Rate(count, seeds, *clopper_pearson(count, seeds, alpha))
 
 
 def divergences(evidence: Evidence, arm: str, reference: str, places: Iterable[int]) -> Divergences:
-    """Counted over the places where both are done or diverged: a run that failed or is absent says nothing."""
+    """Count over the places where both are done or diverged: a run that failed or is absent says nothing."""
     pairs = [(evidence.status[arm][i], evidence.status[reference][i]) for i in places]
     run = [(a, r) for a, r in pairs if {a, r} <= {"done", "diverged"}]
     count = {pair: run.count(pair) for pair in set(run)}
@@ -79,11 +79,11 @@ def divergences(evidence: Evidence, arm: str, reference: str, places: Iterable[i
     )
 
 
-def often(found: Rate) -> str:
-    """`2 of 5 seeds (40%, interval 5% to 85%)`."""
+def often(rate: Rate) -> str:
+    """Write `2 of 5 seeds (40%, interval 5% to 85%)`."""
     return (
-        f"{found.count} of {found.seeds} seeds ({found.count / found.seeds:.0%}, "
-        f"interval {found.low:.0%} to {found.high:.0%})"
+        f"{rate.count} of {rate.seeds} seeds ({rate.count / rate.seeds:.0%}, "
+        f"interval {rate.low:.0%} to {rate.high:.0%})"
     )
 
 

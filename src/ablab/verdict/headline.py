@@ -56,7 +56,7 @@ def _lead(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: 
 
 
 def _chosen(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: str) -> str:
-    """By what the winner was decided; of the lowest, among which arms, and who stands lower and could not be picked.
+    """Say by what the winner was decided; of the lowest, among which arms, and which lower one could not be picked.
 
     Only what is shown better, or else is not apart from the baseline by what matters, can be picked. So an arm that looks far
     better and is not shown to be is left out, and the next one would read like the best of all.
@@ -72,7 +72,7 @@ def _chosen(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by
 
 
 def _lower(evidence: Evidence, rows: Mapping[str, Row], winner: str) -> list[str]:
-    """`a0 (inconclusive, -0.0525)` of every arm whose rows put it below the winner, as they add up to the baseline."""
+    """List `a0 (inconclusive, -0.0525)` of every arm that its rows put below the winner, summed up to the baseline."""
     own = {name: row.delta for name, row in rows.items()}
     at = {name: evidence.to_baseline(own, name) for name in evidence.specs}
     bound, size = at.get(winner), abs(rows[evidence.baseline].mean or 0.0)
@@ -84,7 +84,7 @@ def _lower(evidence: Evidence, rows: Mapping[str, Row], winner: str) -> list[str
 
 
 def _stays(evidence: Evidence, rows: Mapping[str, Row], decided_by: str) -> str:
-    """The baseline where it is left: shown ahead of every arm that could be judged, or only not shown behind."""
+    """Say why the baseline stays: shown ahead of every arm that could be judged, or only not shown behind."""
     arms = [row for name, row in rows.items() if name in evidence.specs and name != evidence.baseline]
     judged = [row for row in arms if row.word in JUDGED]
     words = {row.word for row in judged}
@@ -113,7 +113,7 @@ def _stays(evidence: Evidence, rows: Mapping[str, Row], decided_by: str) -> str:
 
 
 def _lost(row: Row, who: str) -> str:
-    """That the row's own runs diverged, from two seeds on; a single one is in the notes."""
+    """Say that the row's own runs diverged, from two seeds on; a single one is in the notes."""
     return f"; {who} diverged at {often(row.diverged)}" if row.diverged is not None and row.diverged.count > 1 else ""
 
 
@@ -141,7 +141,7 @@ def _price_text(row: Row) -> str:
 
 
 def _count(number: float) -> str:
-    """1,640,000 as 1.64M."""
+    """Write 1,640,000 as 1.64M."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
@@ -149,7 +149,7 @@ def _count(number: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Seconds in the unit that a person would say: s, min, h or days."""
+    """Write seconds in the unit that a person would say: s, min, h or days."""
     for size, unit in ((2 * 86400, "days"), (5400, "h"), (90, "min")):
         if seconds >= size:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.3g} {unit}"

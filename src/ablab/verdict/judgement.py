@@ -25,7 +25,7 @@ def wanted(
     *,
     factorials: Sequence[Factorial] = (),
 ) -> list[tuple[str, int]]:
-    """The runs (arm, seed) still needed up to the next look, seed by seed, the baseline first; empty: finished.
+    """List the runs (arm, seed) still needed up to the next look, seed by seed, the baseline first; empty: finished.
 
     Arms that are settled, given up, invalid or unstable ask for nothing; a reference runs where an open arm needs it.
     Raises ValueError if the study contradicts itself; never for what the runs hold.
@@ -82,7 +82,7 @@ def judge(
 
 
 def _all_go_on(study: ReplayedStudy) -> str:
-    """What a probe without `keep` does: it promotes whatever has a pair and is fit to be compared."""
+    """Say what a probe without `keep` does: it promotes whatever has a pair and is fit to be compared."""
     known = study.promoted is not None
     left = [line.name for line in study.lines if known and line.name not in (study.promoted or ())]
     if not left:
@@ -102,19 +102,19 @@ def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: 
 
 
 def _shaky(study: ReplayedStudy) -> dict[str, str]:
-    """References that diverge at two seeds or more, and more often than an arm held against them: name -> the warning."""
+    """Warn of references that diverge at two seeds or more, and more often than an arm compared with them: name -> warning."""
     evidence, worst = study.evidence, dict[str, tuple[int, str]]()
     for line in study.lines:
         fit = study.fit[line.name]
         if line.name not in evidence.specs or (fit.word == "invalid" and not fit.curable):
             continue
-        (found,) = of_line(evidence, line)
-        if found.shaky_reference:
-            mine, theirs = found.rates(evidence.decision.alpha)
+        (counts,) = of_line(evidence, line)
+        if counts.shaky_reference:
+            mine, theirs = counts.rates(evidence.decision.alpha)
             who = "the baseline" if line.reference == evidence.baseline else line.reference
             said = f"{who} diverged at {often(theirs)}, {line.name} at {often(mine)}: {who} cannot win"
             known = worst.get(line.reference, (0, ""))
-            worst[line.reference] = max(known, (found.reference - found.arm, said), key=lambda one: one[0])
+            worst[line.reference] = max(known, (counts.reference - counts.arm, said), key=lambda one: one[0])
     return {name: said for name, (_, said) in worst.items()}
 
 

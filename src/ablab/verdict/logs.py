@@ -33,7 +33,7 @@ class Unpaired:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain dict; null in place of missing numbers."""
+        """Return a plain dict; null in place of missing numbers."""
         plain = as_plain(self)
         assert isinstance(plain, dict)
         return plain
@@ -57,7 +57,7 @@ class Record:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain dict; null in place of missing numbers."""
+        """Return a plain dict; null in place of missing numbers."""
         plain = as_plain(self)
         assert isinstance(plain, dict)
         return plain
@@ -73,7 +73,7 @@ def unpaired(
     seeds_x: Sequence[int] | None = None,
     seeds_y: Sequence[int] | None = None,
 ) -> Unpaired:
-    """Welch's interval of mean(x) - mean(y), lower is better. Same-seed repeats on a side count once.
+    """Compute Welch's interval of mean(x) - mean(y), lower is better. Same-seed repeats on a side count once.
 
     A seed number shared by x and y is not a pair. Raises ValueError if matters, confidence or m make no sense.
     """
@@ -84,12 +84,12 @@ def unpaired(
         )
     a, b, notes = _side("x", x, seeds_x), _side("y", y, seeds_y), ["unpaired"]
     delta = a.d - b.d if a.d is not None and b.d is not None else None
-    found = _welch(a, b)
-    if found is None or delta is None or not math.isfinite(delta):
+    welch = _welch(a, b)
+    if welch is None or delta is None or not math.isfinite(delta):
         short = a.n < 2 or b.n < 2
         notes.append("fewer than two runs on a side" if short else "no spread on either side, or numbers out of range")
         return Unpaired("inconclusive", delta, a.n, b.n, m=m, notes=tuple(notes))
-    se, df = found
+    se, df = welch
     c = t_isf((1 - confidence) / (2 * m), df)
     low, high = delta - c * se, delta + c * se
     p = min(1.0, 2 * t_cdf(-abs(delta) / se, df) * m)
@@ -138,10 +138,10 @@ def record(
 
 
 def _golf(rule: str, a: Sample, b: Sample, margin: float, level: float) -> Record:
-    found = _welch(a, b)
-    if found is None or a.d is None or b.d is None:
+    welch = _welch(a, b)
+    if welch is None or a.d is None or b.d is None:
         return Record(rule, False, a.n, b.n, margin, level, notes=("too few runs or no spread: not tested",))
-    se, df = found
+    se, df = welch
     t = (a.d - b.d + margin) / se
     p = t_cdf(t, df)
     notes = () if a.n >= 3 else ("a record needs three runs",)
@@ -164,7 +164,7 @@ def _track3(a: Sample, target: float) -> Record:
 
 
 def _side(name: str, values: Sequence[float], seeds: Sequence[int] | None) -> Sample:
-    """Mean and spread over different seeds; repeats of a seed are averaged into one value."""
+    """Return mean and spread over different seeds; repeats of a seed are averaged into one value."""
     numbers = [float(v) for v in values]
     if seeds is not None:
         if len(seeds) != len(numbers):
@@ -177,7 +177,7 @@ def _side(name: str, values: Sequence[float], seeds: Sequence[int] | None) -> Sa
 
 
 def _welch(a: Sample, b: Sample) -> tuple[float, float] | None:
-    """(se, df) of the difference of two means; None below two runs on a side or without any spread."""
+    """Return (se, df) of the difference of two means; None below two runs on a side or without any spread."""
     if a.n < 2 or b.n < 2 or a.s is None or b.s is None:
         return None
     va, vb = a.s * a.s / a.n, b.s * b.s / b.n

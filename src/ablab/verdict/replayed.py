@@ -89,7 +89,7 @@ def of_line(evidence: Evidence, line: Line) -> list[Divergences]:
 
 
 def _grouped(lines: Iterable[Line]) -> list[list[Line]]:
-    """The lines by family, in the order in which the families are met."""
+    """Group the lines by family, in the order in which the families are met."""
     groups: dict[int, list[Line]] = {}
     for line in lines:
         groups.setdefault(line.family, []).append(line)
@@ -179,7 +179,7 @@ def _missing(
 
 
 def _begun(evidence: Evidence, line: Line, numbers: Sequence[int]) -> Sequence[int]:
-    """The looks up to the one that the line's own arms have begun."""
+    """Return the looks up to the one that the line's own arms have begun."""
     probe, own = evidence.decision.probe, [a for a in line.arms if a != line.reference]
     begun = [
         i - probe for i in range(probe, len(evidence.seeds)) if any(evidence.status[a][i] != "absent" for a in own)

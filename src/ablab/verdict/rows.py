@@ -153,7 +153,7 @@ class Row:
     pairs: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain dict; null in place of missing numbers."""
+        """Return a plain dict; null in place of missing numbers."""
         plain = as_plain(self)
         assert isinstance(plain, dict)
         return plain
@@ -177,7 +177,7 @@ class Verdict:
     bits_per_nat: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain dict; rows keep their order as a list."""
+        """Return a plain dict; rows keep their order as a list."""
         plain = as_plain(self)
         assert isinstance(plain, dict)
         plain["rows"] = [row.as_json() for row in self.rows.values()]
@@ -185,7 +185,7 @@ class Verdict:
 
 
 def as_plain(value: object) -> object:
-    """Dataclasses, mappings and sequences to dicts and lists; a float that is not finite becomes None."""
+    """Turn dataclasses, mappings and sequences to dicts and lists; a float that is not finite becomes None."""
     if is_dataclass(value):
         return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

@@ -176,47 +176,47 @@ def _called(arm: LoggedArm) -> object:
     return names.pop() if seeds and len(names) == 1 else id(arm)
 
 
-def _first_hand(found: Sorted, what: Sequence[str]) -> Sorted:
-    """One telling of each run: a page beside logs tells of the same runs again. What is named itself stays.
+def _first_hand(runs_sorted: Sorted, what: Sequence[str]) -> Sorted:
+    """Keep one telling of each run: a page beside logs tells of the same runs again. What is named itself stays.
 
     Logs count, from two on, and so does a single one beside a table or a submission; a list of losses counts beside a
     single log, which is one of its runs as a rule. What does not count is a fault by the name of its file.
     """
     asked = {Path(one).resolve() for one in what}
     sources: dict[str, set[Path]] = {"log": set(), "told": set(), lists.NAME: set()}
-    for arm in found.arms:
+    for arm in runs_sorted.arms:
         for run in arm.runs:
             kind = "told" if run.reader in TOLD else run.reader if run.reader in sources else "log"
             sources[kind].add(run.source)
     logs, told, listed = sources["log"], sources["told"], sources[lists.NAME]
     if not logs or not (told or listed):
-        return found
+        return runs_sorted
     left = {one for one in (told | logs if listed and len(logs) == 1 else told | listed) if one.resolve() not in asked}
-    kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in left]) for arm in found.arms]
+    kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in left]) for arm in runs_sorted.arms]
     fault, cure = (
         "tells of runs that stand in another file, and does not count",
         "name the file itself to have it judged",
     )
     faults = [Fault(str(one), fault, cure) for one in sorted(left)]
-    return Sorted([arm for arm in kept if arm.runs], found.aside, [*found.faults, *faults])
+    return Sorted([arm for arm in kept if arm.runs], runs_sorted.aside, [*runs_sorted.faults, *faults])
 
 
-def _runs(found: Sorted) -> list[LoggedRun]:
-    return [*(run for arm in found.arms for run in arm.runs), *_attempts(found)]
+def _runs(listed: Sorted) -> list[LoggedRun]:
+    return [*(run for arm in listed.arms for run in arm.runs), *_attempts(listed)]
 
 
-def _attempts(found: Sorted) -> list[LoggedRun]:
-    """Runs that a later one of their own file replaces: they are said, and a claim may be one. Earlier checkpoints are none."""
-    return [run for run in found.aside if run.of > 1]
+def _attempts(listed: Sorted) -> list[LoggedRun]:
+    """List runs that a later one of their own file replaces; a claim may be one. Earlier checkpoints are none."""
+    return [run for run in listed.aside if run.of > 1]
 
 
-def _arms(found: Sorted) -> dict[str, list[LoggedRun]]:
-    """By the names that the files give; runs without one are a group under the name of their first arm."""
+def _arms(listed: Sorted) -> dict[str, list[LoggedRun]]:
+    """Group runs by the names that the files give; runs without one are a group under the name of their first arm."""
     arms: dict[str, list[LoggedRun]] = {}
-    first = next((arm.name for arm in found.arms if arm.runs and arm.runs[0].arm is None), "runs")
-    for arm in found.arms:
+    first = next((arm.name for arm in listed.arms if arm.runs and arm.runs[0].arm is None), "runs")
+    for arm in listed.arms:
         arms.setdefault(first if arm.runs[0].arm is None else arm.name, []).extend(arm.runs)
-    for run in _attempts(found):
+    for run in _attempts(listed):
         arms.setdefault(first if run.arm is None else run.arm, []).append(run)
     return arms
 

@@ -77,12 +77,12 @@ def compare(
 
 
 def _counted(group: Group) -> list[LoggedRun]:
-    """The runs whose settings a side has: those that count, of a side without scores all."""
+    """List the runs whose settings a side has: those that count, of a side without scores all."""
     return [one.run for one in group.scored] or group.runs
 
 
 def _preset(text: str) -> tuple[str, float | None]:
-    """`speedrun:2.92` as its rule and its target."""
+    """Read `speedrun:2.92` as its rule and its target."""
     rule, colon, target = text.partition(":")
     if rule not in (*GOLF, *TARGETED):
         known = ", ".join((*GOLF, *(f"{one}:TARGET" for one in TARGETED)))
@@ -101,7 +101,7 @@ def _preset(text: str) -> tuple[str, float | None]:
 
 
 def _matters(metric: str, reference: Group) -> float:
-    """The margin where none is given: a fixed one of a unit, a thousandth of the reference's mean of a number without one."""
+    """Return the margin where none is given: a fixed one of a unit, else a thousandth of the reference's mean."""
     if metric in MATTERS:
         return MATTERS[metric]
     mean = statistics.fmean(reference.by_key.values()) if reference.scored else 0.0
@@ -109,18 +109,18 @@ def _matters(metric: str, reference: Group) -> float:
 
 
 def _welch(x: Group, y: Group, matters: float, m: int) -> Interval:
-    found: Unpaired = unpaired(x.values, y.values, matters=matters, m=m, seeds_x=x.keys, seeds_y=y.keys)
-    return cast(Interval, found.as_json())  # the same fields: a test holds them together
+    result: Unpaired = unpaired(x.values, y.values, matters=matters, m=m, seeds_x=x.keys, seeds_y=y.keys)
+    return cast(Interval, result.as_json())  # the same fields: a test holds them together
 
 
 def _by_seed(x: Group, y: Group) -> Paired:
-    """Pairs of one seed number; runs without any have none."""
+    """Pair runs of one seed number; runs without any have none."""
     ours, theirs = ({key: value for key, value in g.by_key.items() if key in g.seeds} for g in (x, y))
     plain = asdict(by_seed(ours, theirs))
     return cast(Paired, plain | {"seeds": [*plain["seeds"]], "differences": [*plain["differences"]]})
 
 
-def _word(x: Group, y: Group | None, flags: list[Flag], found: Levers | None, welch: Interval | None) -> str:
+def _word(x: Group, y: Group | None, flags: list[Flag], between: Levers | None, welch: Interval | None) -> str:
     if not x.runs or (y is not None and not y.runs):
         return "no logs"
     if any(flag["grade"] == "stops" for flag in flags):
@@ -161,10 +161,10 @@ def _sentence(
     y: Group | None,
     welch: Interval | None,
     flags: list[Flag],
-    found: Levers | None,
+    between: Levers | None,
     settled: Settle | None,
 ) -> str:
-    """One sentence for whoever reads only that."""
+    """Write one sentence for whoever reads only that."""
     if word == "no logs":
         return "nothing to judge: no runs were read" + (" of one side" if x.runs or (y and y.runs) else "")
     if word == "invalid":
@@ -176,10 +176,10 @@ def _sentence(
     unit = {"bpb": " bits per byte", "nats": " nats per token"}.get(x.metric, "")
     seen = "no score on both sides" if welch["delta"] is None else f"{welch['delta']:+.5f}{unit}"
     if word == "same settings":
-        where = f"{found['said']}" if found else ""
+        where = f"{between['said']}" if between else ""
         return f"same settings: {where}; {seen} is the difference of runs of one thing, and no claim about a lever"
     interval = "" if welch["low"] is None else f", 95% {welch['low']:+.5f} to {welch['high']:+.5f}, p {welch['p']:.2g}"
-    apart = f", {found['count']} settings apart" if found and (found["count"] or 0) > 1 else ""
+    apart = f", {between['count']} settings apart" if between and (between["count"] or 0) > 1 else ""
     counts = f"{welch['nx']} against {welch['ny']} runs{apart}"
     near = _near(word, welch, unit)
     more = f"; {settled['said']}" if word == "inconclusive" and settled and settled["n"] is not None else ""
@@ -187,7 +187,7 @@ def _sentence(
 
 
 def _near(word: str, welch: Interval, unit: str) -> str:
-    """The bound next to zero: the least that is shown."""
+    """Return the bound next to zero: the least that is shown."""
     low, high = welch["low"], welch["high"]
     if low is None or high is None or word not in ("better", "worse"):
         return ""
