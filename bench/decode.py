@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests import tiny
 
 from ablab.core.rng import stream
-from ablab.model.cache import Cache, cache_size
+from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder, build
 from ablab.model.generate import generate
+from ablab.model.size import cache_size
 from ablab.runtime import machine
 from ablab.runtime.provenance import of_ablab
 

@@ -12,7 +12,7 @@ import numpy as np
 from tests import tiny
 
 from ablab.core.files import key_of
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.records.run import Where
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import Store

@@ -143,7 +143,7 @@ def test_numbers_that_verdict_and_report_both_need_are_the_same() -> None:
 ASKED = {
     "core/slot.py": 1,  # how `abc` marks what a lever still owes
     "core/streams.py": 1,  # stdout is somebody else's until `install`
-    "data/formats/index_file.py": 1,  # not every exception has a strerror
+    "data/formats/mapped.py": 1,  # not every exception has a strerror
     "data/vocabulary.py": 1,
     "artifact/code.py": 1,  # nor a line
     "model/parts/grouped.py": 2,  # functions that some versions of torch lack

@@ -24,7 +24,7 @@ from ablab.bundle import retrain
 from ablab.bundle import write as bundle
 from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed, Refused
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging import history, judge
 from ablab.launch import work
 from ablab.runs import plan as planning
@@ -32,7 +32,8 @@ from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring.scores import Scores
 from ablab.study import load, trusted
-from ablab.training.mirrors import Copy, Mirrored
+from ablab.training.metrics import Mirrored
+from ablab.training.mirrors import Copy
 
 STUDY = """
 study = { name = "sealed", question = "Does a sink help?" }

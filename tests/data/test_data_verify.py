@@ -15,7 +15,8 @@ from tests.sharded import write_shard
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
-from ablab.data.formats.located import harmony_manifest, sealed, shards_of
+from ablab.core.sealed import sealed
+from ablab.data.formats.located import harmony_manifest, shards_of
 from ablab.data.look import verify as verifying
 from ablab.data.look.inspect import inspect
 from ablab.data.look.verify import verify

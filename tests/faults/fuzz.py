@@ -204,7 +204,7 @@ def tokens(folder: Path) -> dict[str, Kind]:
 
 
 def _sealed(record: dict[str, Any]) -> bytes:
-    from ablab.data.formats.located import sealed
+    from ablab.core.sealed import sealed
 
     return json.dumps(sealed(record)).encode()
 

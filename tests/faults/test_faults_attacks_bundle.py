@@ -21,7 +21,7 @@ from ablab.bundle import retrain
 from ablab.bundle import write as bundle
 from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging import history, judge
 from ablab.launch import work
 from ablab.runs import plan as planning

@@ -16,7 +16,7 @@ from ablab import report as reporting
 from ablab.core import chain
 from ablab.core.fault import CheckFailed
 from ablab.core.files import write_json
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging import judge
 from ablab.runs.store import append_line, read_lines
 from ablab.scoring.scores import Scores

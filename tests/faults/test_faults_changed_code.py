@@ -18,7 +18,7 @@ from tests import tiny
 
 from ablab.core.fault import CheckFailed, Interrupted
 from ablab.core.files import read_json, write_json
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging import judge, sources
 from ablab.runtime import changed, machine, source
 

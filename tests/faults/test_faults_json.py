@@ -17,7 +17,7 @@ from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.core.forms import misfit
 from ablab.core.inputs import Inputs
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging.bank import pooled
 from ablab.judging.history import rows
 from ablab.judging.shelf import lying

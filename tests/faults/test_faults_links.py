@@ -27,8 +27,9 @@ from ablab.judging import judge, shelf
 from ablab.runs.store import Store, append_line
 from ablab.runtime.lock import locked
 from ablab.training import checkpoint
-from ablab.training.metrics import Metrics
-from ablab.training.mirrors import Mirrored, Mirrors
+from ablab.training.metrics import Metrics, Mirrored
+from ablab.training.mirrors import Mirrors
+from ablab.training.train import PATIENCE
 
 WORDS = "words and numbers of this document "
 
@@ -158,7 +159,7 @@ def test_f27_dashboards_follow_no_link(outside: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "metrics.jsonl").touch()
     said: list[str] = []
     asked = Mirrored(("tensorboard",), called="study/arm/0", boards=tmp_path / "tensorboard")
-    Mirrors(asked, tmp_path / "run", settings={}, say=said.append).close()
+    Mirrors(asked, tmp_path / "run", settings={}, say=said.append).close(PATIENCE)
     assert any("nothing is written through a link" in text for text in said), said
 
 

@@ -20,7 +20,8 @@ from ablab.core.kinds import kind_of, no_text, text_of
 from ablab.core.patterns import matched
 from ablab.data import pieces, prepare, vocabulary
 from ablab.data.corpus.corpus import open_corpus
-from ablab.data.formats.index_file import map_file, read_header
+from ablab.data.formats.index_file import read_header
+from ablab.data.formats.mapped import map_file
 from ablab.data.formats.shards import read_shard
 from ablab.data.harmony import readers, rows
 from ablab.data.sources.find import find

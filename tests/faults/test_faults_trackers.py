@@ -23,7 +23,8 @@ from ablab.cli import mirror as mirror_command
 from ablab.core.fault import CheckFailed, Interrupted
 from ablab.runtime.lock import locked
 from ablab.training import mirrors
-from ablab.training.mirrors import Copy, Mirrored
+from ablab.training.metrics import Mirrored
+from ablab.training.mirrors import Copy
 
 HANG = 600  # seconds: a guard, not a time that anything is expected to take
 

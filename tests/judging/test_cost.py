@@ -11,7 +11,7 @@ import pytest
 from tests import finished_store as made
 
 from ablab.core.fault import CheckFailed
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging import collect, cost, judge
 from ablab.report import costs as costs_of
 from ablab.report import html

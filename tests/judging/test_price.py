@@ -15,8 +15,8 @@ from tests import finished_store as made
 
 from ablab.check import facts as check
 from ablab.check import timing
+from ablab.core.sealed import sealed
 from ablab.data import ValidRows
-from ablab.data.formats.located import sealed
 from ablab.judging import judge, price
 from ablab.report import tables
 from ablab.runs.plan import Plan

@@ -19,9 +19,10 @@ from ablab.cli import sample
 from ablab.core.fault import Refused
 from ablab.core.rng import stream
 from ablab.data.tokenizers.bytes import Bytes
-from ablab.model.cache import Cache, cache_size, factored
+from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder, build, skeleton
 from ablab.model.generate import Generated, choose, generate
+from ablab.model.size import cache_size, factored
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
 V = tiny.VOCAB

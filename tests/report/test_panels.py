@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests import finished_store
 
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 from ablab.judging import cost, judge
 from ablab.report import html, markdown
 from ablab.runs.plan import Plan

@@ -12,7 +12,7 @@ import pytest
 from tests import finished_store as made
 
 from ablab.core.fault import CheckFailed
-from ablab.data.formats.located import sealed
+from ablab.core.sealed import sealed
 
 
 def older(folder: Path, violations: list[str]) -> None:

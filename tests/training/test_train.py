@@ -32,8 +32,8 @@ from ablab.training import learner as learner_module
 from ablab.training import optimizers
 from ablab.training.checkpoint import _digest
 from ablab.training.learner import Learner
-from ablab.training.metrics import WALL
-from ablab.training.mirrors import Mirrored, cure
+from ablab.training.metrics import WALL, Mirrored
+from ablab.training.mirrors import cure
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.roles import Rates
 from ablab.training.stability import Spikes

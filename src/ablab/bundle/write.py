@@ -27,9 +27,9 @@ from ablab.core.files import atomic, key_of, sha256_file
 from ablab.core.forms import fits, misfit
 from ablab.core.opened import opened as opened_file
 from ablab.core.opened import read_whole
+from ablab.core.sealed import changed, sealed
 from ablab.core.strict_json import record
 from ablab.data.corpus.corpus import Corpus, digest_of_manifest
-from ablab.data.formats.located import changed, sealed
 from ablab.judging import history
 from ablab.records.answer import Answer
 from ablab.records.corpus import File

@@ -64,7 +64,8 @@ def _sent(plan: Plan, run: Run, name: str) -> Sent:
     """Send one run's rows; how many. CheckFailed where the dashboard does not take them: what it took is remembered."""
     from ablab.core.fault import CheckFailed, Fault, InUse
     from ablab.runtime.lock import locked
-    from ablab.training.mirrors import Copy, Mirrored
+    from ablab.training.metrics import Mirrored
+    from ablab.training.mirrors import Copy
 
     folder = plan.store.train(run.train_key)
     try:

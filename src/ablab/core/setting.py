@@ -197,11 +197,3 @@ def describe(wanted: object) -> str:
 
 def _article(value: object) -> str:
     return describe(type(value))
-
-
-def thawed(value: object, wanted: object) -> object:
-    """Turn a setting of a canonical choice into what its constructor takes: lists to tuples, a sub-choice to its dataclass."""
-    if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
-        hints = typing.get_type_hints(wanted)
-        return typing.cast(type, wanted)(**{k: thawed(part, hints.get(k)) for k, part in value.items()})
-    return tuple(value) if isinstance(value, list) else value

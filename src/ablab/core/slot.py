@@ -12,9 +12,11 @@ users.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import inspect
+import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import ClassVar, Generic, TypedDict, TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.forms import fits, misfit
-from ablab.core.setting import Setting, opened, settings_of, taken, thawed
+from ablab.core.setting import Setting, opened, settings_of, taken
 from ablab.core.spelling import Before, answer, respelled
 
 Choice = dict[str, object]  # canonical lever: {"name": ..., every setting with its value}
@@ -257,7 +259,7 @@ class Slot(Generic[L_co]):
         """Build the lever itself: its class called with `parts` (usually a Shape) and the choice's settings."""
         name = value_of(choice, "name", str)
         known = self.settings(name)
-        settings = {k: thawed(v, known[k].type if k in known else None) for k, v in choice.items() if k != "name"}
+        settings = {k: _thawed(v, known[k].type if k in known else None) for k, v in choice.items() if k != "name"}
         return self.load(name)(*parts, **settings)
 
     def revision(self, choice: Choice) -> int | str:
@@ -290,3 +292,11 @@ def _lacking(lever: type, base: type[Lever]) -> str:
 @functools.cache
 def _load(package: str, name: str, class_name: str) -> type:
     return cast(type, getattr(importlib.import_module(f"{package}.{name}"), class_name))
+
+
+def _thawed(value: object, wanted: object) -> object:
+    """Turn a setting of a canonical choice into what its constructor takes: lists to tuples, a sub-choice to its dataclass."""
+    if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
+        hints = typing.get_type_hints(wanted)
+        return cast(type, wanted)(**{k: _thawed(part, hints.get(k)) for k, part in value.items()})
+    return tuple(value) if isinstance(value, list) else value

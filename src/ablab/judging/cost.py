@@ -48,8 +48,7 @@ def sizes(plan: Plan, name: str) -> Sizes:
     cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
     cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
     """
-    from ablab.model.cache import cache_size
-    from ablab.model.size import active_parameters, flops_per_token, parameters
+    from ablab.model.size import active_parameters, cache_size, flops_per_token, parameters
 
     model, precision, decoder = plan.study.arm(name).settings["model"], plan.where.precision, plan.decoder(name)
     counts, length, itemsize = parameters(decoder), model["seq_len"], {"bf16": 2, "fp32": 4, "fp64": 8}[precision]

@@ -17,7 +17,6 @@ from ablab.runs.store import Store, train_key
 from ablab.runtime import machine
 from ablab.runtime.lock import locked
 from ablab.runtime.signals import at_once
-from ablab.study import outside
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -42,10 +41,13 @@ def do(
     """
     from ablab.data import open_corpus
     from ablab.training.adopt import adopt
-    from ablab.training.mirrors import Mirrored
+    from ablab.training.metrics import Mirrored
     from ablab.training.train import Sitting, train
 
-    outside.again(run.levers)
+    if run.levers:
+        from ablab.study import outside
+
+        outside.again(run.levers)
     corpus = open_corpus(run.corpus)
     directory = store.train(run.train_key)
     # a finished run is answered from its directory, its weights checked against their sha256

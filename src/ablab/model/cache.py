@@ -1,4 +1,4 @@
-"""What decoding keeps of earlier stretches of text, layer by layer, and how large it is.
+"""What decoding keeps of earlier stretches of text, layer by layer.
 
     cache = Cache(decoder)
     hidden = decoder(prompt_BT, ids_BT, cache=cache)
@@ -19,7 +19,8 @@ from ablab.model.attention.cached import Cached, Stretch, attend_factors, attend
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Attention
 from ablab.model.parts.columns import Columns, Pairwise, across, cut
-from ablab.model.parts.norm import Bare, Norm
+from ablab.model.parts.norm import Norm
+from ablab.model.size import factored, met
 
 FIRST_ROOM = 64  # columns made room for where nobody says how many will come
 
@@ -35,7 +36,7 @@ class Cache:
     def __init__(self, decoder: Decoder, room: int = FIRST_ROOM) -> None:
         self.carry: object = None
         self.length = 0
-        self.memories = [Memory(self, attention, room) for attention in _met(decoder)]
+        self.memories = [Memory(self, attention, room) for attention in met(decoder)]
         self.stretch: Stretch
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
 
@@ -124,31 +125,6 @@ class Memory:
         return across(lambda x, kept: kept.extend(x, start), p, self._places)
 
 
-def _met(decoder: Decoder) -> list[Attention]:
-    """List the attention of every layer that a pass meets, loops unrolled."""
-    layers = decoder.stack()
-    return [layers[i].attn for i in decoder.order]
-
-
-def factored(attention: Attention) -> bool:
-    """Tell whether a layer keeps its projection's factors instead of keys and values: they are exact, and smaller.
-
-    Exact where the projection offers them (no bias), the norm is RMS before the rotation or none, all heads turn alike
-    (`alike` of the position), and the values are the layer's own.
-    """
-    if not attention.position.alike:
-        return False
-    if not isinstance(attention.k_norm, nn.Identity | Norm | Bare):
-        return False
-    if attention.norm_after:  # it measures and weighs what is turned already
-        return False
-    parts, v_BTGK = attention.projection.factors(_nothing(attention, attention.shape.d_model)), _values(attention)
-    if parts is None or attention.value(v_BTGK, v_BTGK.clone()) is not v_BTGK:
-        return False
-    out: bool = sum(part.numel() for part in parts) < 2 * v_BTGK.numel()
-    return out
-
-
 def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a_k (B, R, T, G), b_k (B, R, T, K), a_v, b_v as they are kept, in k's type.
 
@@ -171,49 +147,3 @@ def factors_of(attention: Attention, x_BTD: Tensor, k_BTGK: Tensor, p: object) -
         a_v.permute(0, 3, 1, 2).to(k_BTGK.dtype),
         b_v.transpose(1, 2).to(k_BTGK.dtype),
     )
-
-
-def cache_size(decoder: Decoder, length: int, *, itemsize: int) -> dict[str, int]:
-    """Count what decoding a row of `length` tokens keeps: elements of keys and values (or factors), and bytes of everything.
-
-    Bytes: `itemsize` for each element; bias columns and places in the types that they have. Needs no numbers: a decoder
-    on the meta device will do.
-    """
-    elements = other = 0
-    for attention in _met(decoder):
-        columns = length if attention.window is None else min(length, attention.window)
-        elements += columns * _elements(attention)
-        other += columns * _other_bytes(attention)
-    return {"elements": elements, "bytes": elements * itemsize + other}
-
-
-def _elements(attention: Attention) -> int:
-    """Count the elements of keys and values, or of their factors, for each token."""
-    parts = attention.projection.factors(_nothing(attention, attention.shape.d_model))
-    if parts is not None and factored(attention):
-        return sum(part.numel() for part in parts)
-    return 2 * _values(attention).numel()
-
-
-def _values(attention: Attention) -> Tensor:
-    return _nothing(attention, attention.shape.n_kv_heads, attention.shape.head_dim)
-
-
-def _nothing(attention: Attention, *size: int) -> Tensor:
-    """Make zeros of one token where the layer is, on the meta device too."""
-    return attention.o_proj.weight.new_zeros(1, 1, *size)
-
-
-@torch.no_grad()
-def _other_bytes(attention: Attention) -> int:
-    """Count the bytes of bias columns and of pairwise places for each token."""
-    x_BTD = _nothing(attention, attention.shape.d_model)
-    q_BTHK = _nothing(attention, attention.shape.n_heads, attention.shape.head_dim)
-    p, _ = attention.position.place(x_BTD, torch.zeros(1, 1, dtype=torch.int64, device=x_BTD.device), None)
-    columns = attention.position.columns(q_BTHK, _values(attention), p)
-    n_bytes = 0 if columns is None else columns.w.nbytes
-    if attention.position.pairwise:
-        sizes: list[int] = []
-        across(lambda x: sizes.append(x.nbytes), p)
-        n_bytes += sum(sizes)
-    return n_bytes

@@ -21,6 +21,7 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file, write_json
 from ablab.core.forms import fits
 from ablab.core.opened import NoFile, opened
+from ablab.core.sealed import read_sealed
 from ablab.core.slot import Choice
 from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
@@ -59,7 +60,6 @@ class Store:
 
     def trained(self, key: str) -> Trained | None:
         """The finished training under `key`, or None while it is missing or unfinished."""
-        from ablab.data.formats.located import read_sealed
 
         def read(path: Path) -> Trained:
             return read_sealed(path, form=Trained, cure=f"delete {path.parent} to have the run made again")
@@ -95,8 +95,6 @@ class Store:
 
 def _result(path: Path, key: str) -> Result:
     """The record of a stage, which must be that of `key`."""
-    from ablab.data.formats.located import read_sealed
-
     cure = f"delete {path.parent} to have the stage run again"
     result = read_sealed(path, form=Result, cure=cure, present=present)
     if result["key"] != key:

@@ -34,7 +34,7 @@ NEUTRAL = frozenset(
                  "records.result", "records.decision", "records.corpus", "records.answer", "records.settings", "records.cost",
                  "runtime.signals", "runtime.provenance", "runtime.source", "runtime.changed", "training.metrics",
                  "training.mirrors",
-                 "report.shareable", "data.formats.located", "data.formats.index_writer")
+                 "report.shareable", "core.sealed", "data.formats.located", "data.formats.index_writer")
 )  # fmt: skip
 Files = dict[str, str]
 OUTSIDE = "outside/"  # before the name of a file that is not of this package: levers that a study names

@@ -20,8 +20,8 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import write_atomic, write_json
 from ablab.core.forms import fits, misfit
 from ablab.core.opened import opened
+from ablab.core.sealed import sealed
 from ablab.data import Corpus, byte_check
-from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, build
 from ablab.records.result import Result
 from ablab.records.run import MadeBy, Where

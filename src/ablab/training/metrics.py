@@ -5,12 +5,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablab.core import chain, opened, places
 from ablab.core.files import write_atomic
 
 WALL = ("seconds",)  # keys that hold wall time: the only ones that differ between two runs of the same thing
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """Which dashboards copy the metrics of a run, and under which name.
+
+    called: `study/arm/seed`, what people see; "" is the name of the run's directory, a key. boards: the folder below which
+    TensorBoard's files lie, each run in the folder that it is called (that path is all TensorBoard knows of a name); None is
+    the run's own directory.
+    """
+
+    names: tuple[str, ...] = ()
+    called: str = ""
+    boards: Path | None = None
+
+
+NO_MIRRORS = Mirrored()
 
 
 class Metrics:

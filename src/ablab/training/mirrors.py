@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TypedDict
@@ -25,35 +24,15 @@ from ablab.core.files import read_json, write_json
 from ablab.core.opened import opened
 from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
+from ablab.training.metrics import Mirrored
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 METRICS = "metrics.jsonl"
 AT_ONCE = 1 << 20  # bytes of metrics that are read at a time
-PATIENCE = (
-    10.0  # seconds that a run which has ended waits for its mirrors: a few hundred rows of a dashboard that works
-)
-HURRY = 0.5  # the same where the run was asked to stop: its checkpoint is written, and a scheduler waits
 KEEP_EVERY = 5.0  # seconds: so much is sent twice after a kill, which dashboards take for the same
 Row = Mapping[str, object]
 Started = tuple[Callable[[int, Row], None], Callable[[], object]]  # how to write a row, how to end
-
-
-@dataclass(frozen=True)
-class Mirrored:
-    """Which dashboards copy the metrics of a run, and under which name.
-
-    called: `study/arm/seed`, what people see; "" is the name of the run's directory, a key. boards: the folder below which
-    TensorBoard's files lie, each run in the folder that it is called (that path is all TensorBoard knows of a name); None is
-    the run's own directory.
-    """
-
-    names: tuple[str, ...] = ()
-    called: str = ""
-    boards: Path | None = None
-
-
-NO_MIRRORS = Mirrored()
 
 
 class Copy:
@@ -189,7 +168,7 @@ class Mirrors:
             one.news.set()
             self._tell(one)
 
-    def close(self, patience: float = PATIENCE) -> None:
+    def close(self, patience: float) -> None:
         """Have every mirror end, and wait for all of them together so many seconds at most."""
         for one in self.followers:
             one.ending = True

@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ablab.core.fault import CheckFailed, Fault, Interrupted, OutOfMemory
 from ablab.core.files import key_of, sha256_file, write_json
+from ablab.core.sealed import read_sealed, sealed
 from ablab.data import Corpus, byte_check, chain
 from ablab.data.bands import band_edges, trained_in_bands
-from ablab.data.formats.located import read_sealed, sealed
 from ablab.model.size import parameters
 from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained, Where
 from ablab.records.settings import Settings
@@ -30,11 +31,15 @@ from ablab.runtime.provenance import of_ablab
 from ablab.runtime.signals import at_once
 from ablab.training import checkpoint
 from ablab.training.learner import Diverged, Learner
-from ablab.training.metrics import Metrics
-from ablab.training.mirrors import HURRY, NO_MIRRORS, PATIENCE, Mirrored, Mirrors
+from ablab.training.metrics import NO_MIRRORS, Metrics, Mirrored
 from ablab.training.stability import Spikes
 
+if TYPE_CHECKING:
+    from ablab.training.mirrors import Mirrors
+
 REVISION = 2  # raised whenever a number that this file makes changes on purpose
+PATIENCE = 10.0  # seconds that a run which has ended waits for its mirrors: a few hundred rows of one that works
+HURRY = 0.5  # the same where the run was asked to stop: its checkpoint is written, and a scheduler waits
 SAY_EVERY = 0.5  # seconds between two lines about a run
 Say = Callable[[str], None]
 
@@ -96,8 +101,7 @@ def train(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: P
         progress, size = _resume(learner, out, identity, here, sitting)
         source.keep(out, here["source"])
         metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
-        mirror = Mirrors(sitting.mirrors, out, settings=settings, say=sitting.say)
-
+        mirror = _mirror(sitting, out, settings)
         try:
             patience = HURRY
             fault = _sit(learner, progress, metrics, mirror, out, {"identity": identity, **here}, sitting)
@@ -106,11 +110,21 @@ def train(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: P
             raise (_out_of_memory(error, out, where.micro_rows) or error) from None
         finally:
             metrics.close()
-            mirror.close(patience)
+            if mirror is not None:
+                mirror.close(patience)
         kept: Identity = {"identity": identity, "seed": seed, **ran}
         end: End = {"rows": metrics.rows, "chain": metrics.head}
         held.check()
         return _finish(learner, progress, corpus, fault, out, kept, end, here["source"])
+
+
+def _mirror(sitting: Sitting, out: Path, settings: Settings) -> Mirrors | None:
+    """Begin the copies of the metrics that are asked for."""
+    if not sitting.mirrors.names:
+        return None
+    from ablab.training.mirrors import Mirrors
+
+    return Mirrors(sitting.mirrors, out, settings=settings, say=sitting.say)
 
 
 def executed(where: Where) -> Executed:
@@ -122,7 +136,7 @@ def _sit(
     learner: Learner,
     progress: Progress,
     metrics: Metrics,
-    mirror: Mirrors,
+    mirror: Mirrors | None,
     out: Path,
     header: Mapping[str, object],
     sitting: Sitting,
@@ -131,7 +145,8 @@ def _sit(
 
     def write(row: Mapping[str, object]) -> None:
         metrics.write(row)
-        mirror.write()
+        if mirror is not None:
+            mirror.write()
 
     def save() -> None:
         here = {**header, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}

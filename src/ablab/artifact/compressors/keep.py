@@ -9,8 +9,8 @@ import torch
 
 from ablab.artifact.arrays import Packed, Part
 from ablab.artifact.compressors.compressor import Compressor
-from ablab.artifact.compressors.passthrough import refuse_odd
 from ablab.core.forms import fits, misfit
+from ablab.model.parts.tensors import refuse_odd
 from ablab.records.result import Artifact, Scheme
 
 Weights = dict[str, torch.Tensor]

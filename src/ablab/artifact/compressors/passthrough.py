@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ablab.artifact.arrays import Part
 from ablab.model.parts.rounding import codes, most, scales
-from ablab.model.parts.tensors import oddity
 
 Policy = Literal["fp16", "int8"]
 CONTROL = 16  # numbers from which on a vector is stored as int8; q_gain and single numbers stay fp16
@@ -78,12 +77,6 @@ def passed(name: str, tensor: Tensor, policy: Policy, group: str) -> Passed:
 def reaches_end(scale: Tensor) -> bool:
     """Tell whether a scale is the largest fp16: it may have been cut there."""
     return bool((scale >= torch.finfo(torch.float16).max).any())
-
-
-def refuse_odd(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor whose numbers do not simply lie there: sparse, nested, quantised, or on no device."""
-    if odd := oddity(tensor):
-        raise ValueError(f"{name} is {odd}, which cannot be packed; give the numbers themselves, densely")
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

@@ -24,11 +24,11 @@ from ablab.artifact.compressors.passthrough import (
     is_matrix,
     passed,
     reaches_end,
-    refuse_odd,
     to_numpy,
 )
 from ablab.core.forms import fits, misfit
 from ablab.model.parts.rounding import LEAST, Per, codes, kept, most, scales
+from ablab.model.parts.tensors import refuse_odd
 from ablab.records.result import Artifact, Corrected, Rotated, Scheme
 
 Weights = dict[str, Tensor]

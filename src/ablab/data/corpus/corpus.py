@@ -15,7 +15,7 @@ from ablab.core.files import key_of, read_json, sha256_file
 from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Marks, Tokens
-from ablab.data.formats.index_file import map_file
+from ablab.data.formats.mapped import map_file
 from ablab.data.formats.parts import Part
 from ablab.data.spans import FINAL, REASONING
 from ablab.data.tokenizers import slot

@@ -17,8 +17,8 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, write_json
 from ablab.core.patterns import root_of
+from ablab.core.sealed import read_sealed, sealed
 from ablab.data.corpus.split import digest_of
-from ablab.data.formats.located import read_sealed, sealed
 from ablab.data.sources.find import Sources
 from ablab.data.sources.sources import InFile, Mock, PythonLibrary, Rows, Source
 from ablab.records.corpus import Grouped

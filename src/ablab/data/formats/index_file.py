@@ -10,6 +10,7 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.kinds import instead
 from ablab.core.opened import opened
+from ablab.data.formats.mapped import map_file
 
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float64", 7: "float32", 8: "uint16"}
@@ -106,18 +107,6 @@ def check_pointers(path: Path, lengths: np.ndarray, pointers: np.ndarray, itemsi
             )
         total = int(ends[-1])
     return total
-
-
-def map_file(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
-    """Map `count` values of a file into memory."""
-    if count == 0:
-        return np.empty(0, dtype)  # nothing can be mapped from an empty file
-    try:
-        with opened(path) as file:
-            return np.memmap(file, dtype, "r", offset=offset, shape=(count,))
-    except (OSError, ValueError) as error:  # ValueError: it became shorter since it was measured
-        said = getattr(error, "strerror", None) or error
-        raise broken(path, f"cannot be read ({said})", "check the file and its rights") from error
 
 
 def broken(path: Path, fault: str, cure: str = _AGAIN) -> CheckFailed:

@@ -20,12 +20,12 @@ from ablab.data.formats.index_file import (
     broken,
     check_documents,
     check_pointers,
-    map_file,
     paths,
     read_columns,
     read_header,
 )
 from ablab.data.formats.index_writer import IndexedWriter, best_dtype
+from ablab.data.formats.mapped import map_file
 
 __all__ = [
     "Indexed",

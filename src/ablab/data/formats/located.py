@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import Literal, NamedTuple
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.files import key_of, read_json
+from ablab.core.files import read_json
 from ablab.core.forms import fits, misfit
+from ablab.core.sealed import changed
 from ablab.data.formats.indexed import bare, paths
 from ablab.records.harmony import HarmonyManifest, Shard
 
-R = TypeVar("R", bound=Mapping[str, object])
 MANIFEST = "manifest.json"
 _SPLITS = ("train", "valid")
-_AGAIN = "build the dataset again"
+AGAIN = "build the dataset again"
 
 
 class Located(NamedTuple):
@@ -64,49 +63,15 @@ def harmony_manifest(path: Path, *, whole: bool = True) -> HarmonyManifest:
         cure = "give the folder of `ablab data build harmony`, or a prefix or shard"
         raise CheckFailed(Fault(str(path), f"is of kind {kind!r}, not 'harmony'", cure))
     if not fits(record, HarmonyManifest):
-        raise CheckFailed(Fault(str(path), misfit(record, HarmonyManifest), _AGAIN))
+        raise CheckFailed(Fault(str(path), misfit(record, HarmonyManifest), AGAIN))
     if record["splits"].keys() < set(_SPLITS):
-        raise CheckFailed(Fault(str(path), f"does not hold splits ({', '.join(_SPLITS)})", _AGAIN))
+        raise CheckFailed(Fault(str(path), f"does not hold splits ({', '.join(_SPLITS)})", AGAIN))
     if others := sorted(record["splits"].keys() - set(_SPLITS)):
-        raise CheckFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", _AGAIN))
+        raise CheckFailed(Fault(str(path), f"holds the split {others[0]!r}; known: {', '.join(_SPLITS)}", AGAIN))
     if not record["tokenizer"]["sha256"]:
-        raise CheckFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", _AGAIN))
-    if whole and (fault := changed(record, path)):
+        raise CheckFailed(Fault(str(path), "names no sha256 of the tokenizer that made it", AGAIN))
+    if whole and (fault := changed(record, path, AGAIN)):
         raise CheckFailed(fault)
-    return record
-
-
-def sealed(record: R) -> R:
-    """Return `record` with the `digest` of all else in it."""
-    return cast(R, {**record, "digest": _digest(record)})
-
-
-def _digest(record: Mapping[str, object]) -> str:
-    return key_of({name: value for name, value in record.items() if name != "digest"})
-
-
-def changed(record: Mapping[str, object], path: Path, cure: str = _AGAIN) -> Fault | None:
-    """Return the fault of a record whose digest is missing or not that of its content; else None."""
-    try:
-        if record.get("digest") == _digest(record):
-            return None
-    except ValueError:
-        pass  # NaN, which nothing here writes
-    return Fault(str(path), "was changed after it was written (its digest differs)", cure)
-
-
-def read_sealed(path: Path, *keys: str, cure: str, form: type[R], present: Callable[[object], None] | None = None) -> R:
-    """Read a record that was written sealed, has `keys` and is of `form`. CheckFailed where it is not as it was written.
-
-    present: gives an older record today's names, once its digest has held.
-    """
-    record = read_json(path, *keys, "digest", form=dict[str, object])
-    if fault := changed(record, path, cure):
-        raise CheckFailed(fault)
-    if present is not None:
-        present(record)
-    if not fits(record, form):
-        raise CheckFailed(Fault(str(path), misfit(record, form), cure))
     return record
 
 
@@ -117,7 +82,7 @@ def shards_of(manifest: HarmonyManifest, path: Path) -> list[tuple[str, Shard]]:
         for shard in entry["shards"]:
             for name in (shard["name"], *shard["files"]):
                 if leaves(name):
-                    raise CheckFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", _AGAIN))
+                    raise CheckFailed(Fault(str(path), f"lists {name!r}, which lies outside of the folder", AGAIN))
             shards.append((split, shard))
     return shards
 

@@ -14,7 +14,7 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.kinds import instead, text_of
 from ablab.core.opened import opened
-from ablab.data.formats.index_file import map_file
+from ablab.data.formats.mapped import map_file
 
 MAGIC = 20240520
 _OTHER_MAGIC = 20240801  # llm.c's shards of uint32, for vocabularies beyond 65536

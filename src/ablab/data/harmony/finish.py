@@ -14,8 +14,8 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import atomic, read_json, write_json
 from ablab.core.opened import read_whole
+from ablab.core.sealed import sealed
 from ablab.data.formats.indexed import IndexedWriter, open_indexed
-from ablab.data.formats.located import sealed
 from ablab.data.harmony import held
 from ablab.data.harmony.plan import BuildPlan
 from ablab.data.harmony.unit import COUNTS, KINDS, Job, Unit, entry_of

@@ -14,7 +14,7 @@ from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import read_json, write_json
 from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
-from ablab.data.formats.located import changed, sealed
+from ablab.core.sealed import changed, sealed
 from ablab.data.harmony import held
 from ablab.data.harmony.rows import RowSource, find
 from ablab.data.harmony.unit import PARTS, Job, Unit

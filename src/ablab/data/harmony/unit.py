@@ -18,9 +18,9 @@ import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault, Refused, to_install
 from ablab.core.files import read_json, sha256_file, write_atomic, write_json
+from ablab.core.sealed import changed, sealed
 from ablab.data import vocabulary
 from ablab.data.formats.indexed import IndexedWriter
-from ablab.data.formats.located import changed, sealed
 from ablab.data.harmony.conversation import BadConversation
 from ablab.data.harmony.held import hash_of
 from ablab.data.harmony.render import Renderer
@@ -94,7 +94,7 @@ def finished(job: Job, unit: Unit) -> tuple[Finished | None, str]:
         record = read_json(path, form=Finished)
     except CheckFailed as error:
         return None, str(error.faults[0])
-    if changed(record, path):
+    if changed(record, path, ""):
         return None, f"{path.name} was changed after it was written"
     for name, entry in record["files"].items():
         file = job.out / name

@@ -11,8 +11,9 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import sha256_file
 from ablab.core.forms import fits
 from ablab.core.opened import lines, opened
+from ablab.core.sealed import changed
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars, paths
-from ablab.data.formats.located import MANIFEST, changed, leaves, locate, prefix_of, shards_of
+from ablab.data.formats.located import AGAIN, MANIFEST, leaves, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_path, bytes_sidecar, read_shard
 from ablab.data.look.looks import no_zeros, right_width
 from ablab.data.spans import NAMES
@@ -44,7 +45,7 @@ def verify(
         if vocab_size is None:
             vocab_size = made.get("vocab_size")
         if located.kind == "megatron":
-            above = located.manifest and changed(located.manifest, located.path.parent.parent / MANIFEST)
+            above = located.manifest and changed(located.manifest, located.path.parent.parent / MANIFEST, AGAIN)
             return [*([above] if above else []), *_prefix(located.path, vocab_size, eod, tell)[0]]
         assert located.manifest is not None
         return _folder(located.path, located.manifest, vocab_size, eod, tell)
@@ -159,7 +160,7 @@ def _folder(
     folder: Path, manifest: HarmonyManifest, vocab_size: int | None, eod: int | None, tell: Tell
 ) -> list[Fault]:
     path = folder / MANIFEST
-    faults = [fault] if (fault := changed(manifest, path)) else []
+    faults = [fault] if (fault := changed(manifest, path, AGAIN)) else []
     listed: dict[str, File] = {}
     totals: dict[str, dict[str, int]] = {split: {} for split in manifest["splits"]}
     try:

@@ -17,3 +17,9 @@ def oddity(tensor: Tensor) -> str:
     if tensor.is_quantized:
         return "quantised"
     return "" if str(tensor.layout) == "torch.strided" else "sparse"
+
+
+def refuse_odd(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor whose numbers do not simply lie there: sparse, nested, quantised, or on no device."""
+    if odd := oddity(tensor):
+        raise ValueError(f"{name} is {odd}, which cannot be packed; give the numbers themselves, densely")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, sha256_file, write_json
+from ablab.core.sealed import sealed
 from ablab.data import Corpus
-from ablab.data.formats.located import sealed
 from ablab.model.decoder import Decoder, skeleton
 from ablab.model.size import parameters
 from ablab.records.run import Adopted, Identity, MadeBy, Trained, Where
