@@ -64,21 +64,19 @@ def guard(plan: Plan) -> None:
 
 def notes(plan: Plan) -> list[str]:
     """Say what a reader must know of the code behind the results."""
-    texts, every, counted = [], list(_kept(plan)), set[tuple[str, str]]()
+    texts, every = [], list(_kept(plan))
     groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
     versions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    made = dict[tuple[tuple[tuple[str, str], ...], str], None]()  # the source of an arm's results, each once
     for kept in every:
         if kept.what == "checkpoint":
             continue
         if differences := kept.differences:
             groups[tuple(differences)].append(kept)
-        # hundreds of results of one arm and stage by today's code say the same of a hundred files each
-        if (as_here := kept.record.get("source") == kept.here["source"]) and (kept.run.arm, kept.what) in counted:
-            continue
-        if as_here:
-            counted.add((kept.run.arm, kept.what))
-        for name, one in (kept.record.get("source") or {}).items():
-            versions[name][one].add(kept.run.arm)
+        made[tuple((kept.record.get("source") or {}).items()), kept.run.arm] = None
+    for files, arm in made:
+        for name, one in files:
+            versions[name][one].add(arm)
     for listed, group in groups.items():
         texts.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
     mixed = {name: by for name, by in versions.items() if len(by) > 1}

@@ -78,8 +78,8 @@ def changes(kept: Mapping[str, str], now: Mapping[str, str], folder: Path | None
         if name not in now or name not in kept:
             changes.append(f"{name} ({'no longer used' if name in kept else 'not used then'})")
             continue
-        before, after = details.get(name, {}), parts(name)
-        if key_of(before)[:DIGITS] != kept[name] or key_of(after)[:DIGITS] != now[name]:
+        before, after = details.get(name), parts(name)
+        if before is None or key_of(before)[:DIGITS] != kept[name] or _hash(name) != now[name]:
             changes.append(name)
             continue
         moved = [part for part in sorted(before.keys() | after.keys()) if before.get(part) != after.get(part)]
