@@ -79,7 +79,7 @@ class Facts(TypedDict):
 
 
 def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
-    """Everything `check` found, as it may be passed on. Raises CheckFailed for inert arms and illegal stages."""
+    """Collect the facts of `check`, as they may be passed on. Raises CheckFailed for inert arms and illegal stages."""
     from ablab.check import timing
     from ablab.judging.judge import notes
 
@@ -99,7 +99,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
                 "miniature": {"losses": small.losses, "diverged": small.fault, "untested": list(small.untested)},
             }
         )
-    found: Facts = {
+    facts: Facts = {
         "study": plan.study.name,
         "scale": plan.study.scale,
         "question": plan.study.question,
@@ -110,7 +110,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
         "notes": [*_at_this_scale(plan.study.source, plan.study.scale), *notes(plan)],
         "where": plan.where.as_json(),
     }
-    return shareable(found, folder=plan.study.path.parent, root=plan.store.root)
+    return shareable(facts, folder=plan.study.path.parent, root=plan.store.root)
 
 
 def readable(plan: Plan) -> None:
@@ -146,7 +146,7 @@ def _own_content(plan: Plan) -> None:
 
 
 def _costs(plan: Plan, name: str, speeds: dict[str, Speed]) -> Costs:
-    """What an arm is and costs. `speeds`: what was timed here, by recipe of training: arms may share it."""
+    """Say what an arm is and costs. `speeds`: what was timed here, by recipe of training: arms may share it."""
     run = plan.runs[name, plan.seeds[0]]
     budget, corpus = run.settings["budget"], plan.corpus(run)
     # trained elsewhere: nothing is spent here
@@ -262,7 +262,7 @@ def _layers(rows: list[ArmFacts]) -> list[str]:
 
 
 def _at_this_scale(source: str, scale: str | None) -> list[str]:
-    """Arms and factorials that the file has at `scale` only, each in a sentence: it is new, or its name is misspelt."""
+    """Say of arms and factorials that the file has at `scale` only, each in a sentence: it is new, or misspelt."""
     if scale is None:
         return []
     raw, said = tomllib.loads(source), []
@@ -277,7 +277,7 @@ def _at_this_scale(source: str, scale: str | None) -> list[str]:
 
 
 def _changes(rows: list[ArmFacts]) -> dict[str, str]:
-    """Every arm's changes in a line; with all settings of a lever where two arms would read alike by its name alone."""
+    """Write every arm's changes in a line; with all settings of a lever where two arms would read alike by its name alone."""
     short = {row["name"]: "; ".join(map(change, row["changes"])) for row in rows}
     texts = list(short.values())
     return {
@@ -287,7 +287,7 @@ def _changes(rows: list[ArmFacts]) -> dict[str, str]:
 
 
 def change(one: Turned, *, whole: bool = False) -> str:
-    """A change in a line: levers by name; with their settings where `whole`, or where the names are the same before and
+    """Write a change in a line: levers by name; with their settings where `whole`, or where the names are the same before and
     after."""
     from ablab.study.arms import brief
 
@@ -298,14 +298,14 @@ def change(one: Turned, *, whole: bool = False) -> str:
 
 
 def _given(value: object) -> object:
-    """A choice without the settings that nobody gave: what they come to is the lever's to say."""
+    """Return a choice without the settings that nobody gave: their defaults are the lever's to say."""
     if isinstance(value, list):
         return [_given(one) for one in value]
     return {k: _given(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def _short(value: object) -> str:
-    """A choice by its name alone."""
+    """Name a choice by its name alone."""
     if value is None:
         return "none"
     if isinstance(value, list):

@@ -114,10 +114,10 @@ class Miniatures:
 
 
 def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] | None = None) -> dict[str, Outcome]:
-    found, file = {}, small.plan.study.path.name
+    outcomes, file = {}, small.plan.study.path.name
     for name, settings in small.small.items():
         try:
-            found[name] = small.of(name)
+            outcomes[name] = small.of(name)
         except (CheckFailed, RuntimeError, MemoryError) as error:
             if machine.ran_out(error) or isinstance(error, OutOfMemory):
                 fault = "even its miniature does not fit into memory"
@@ -132,10 +132,10 @@ def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] |
             raise CheckFailed(
                 Fault(f"{file}: {name}: {one.place}", f"{small_size}: {one.fault}", one.cure) for one in error.faults
             ) from error
-        say(f"miniature {name}: {found[name].text}")
+        say(f"miniature {name}: {outcomes[name].text}")
         for text in small.unfit[name]:
             say(f"note: {name}: {text}")
-    return found
+    return outcomes
 
 
 def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | None = None) -> dict[str, Outcome]:
@@ -148,24 +148,24 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
     faults, file = list[Fault](), plan.study.path.name
     with making.scratch("ablab-miniature-") as scratch:
         small = Miniatures(plan, scratch)
-        found = _outcomes(small, say, beyond)
-        alike = small.alike(found)
+        outcomes = _outcomes(small, say, beyond)
+        alike = small.alike(outcomes)
     for name, paths in alike.items():
         on = plan.study.arms[name].on
         if paths:
             listed = tuple(changes.spell(path, plan.study.arms[name].settings) for path in paths)
-            found[name] = replace(found[name], untested=listed)
+            outcomes[name] = replace(outcomes[name], untested=listed)
             text = f"arm '{name}' is the same as its reference at this small size; whether it acts was not tested"
-            say(f"note: {text} ({', '.join(found[name].untested)})")
+            say(f"note: {text} ({', '.join(outcomes[name].untested)})")
         else:
             against = "the baseline" if on == BASELINE else f"'{on}'"
             text = f"arm '{name}' changes nothing: weights, losses and scores equal those of {against} to {SAME:g}"
             faults.append(Fault(f"{file}: arm.{name}", text, "remove it, or change a setting that acts"))
-    for name, outcome in found.items():
+    for name, outcome in outcomes.items():
         faults += [Fault(f"{file}: {name}", violation, "this stage is not legal") for violation in outcome.violations]
     if faults:
         raise CheckFailed(faults)
-    return found
+    return outcomes
 
 
 def same(one: Outcome, other: Outcome) -> bool:
@@ -295,7 +295,7 @@ class _Folded:
 
 
 def folded(corpus: Corpus, order: str = "chunks") -> Corpus:
-    """A corpus of a large vocabulary with ids modulo FOLDED, as everything else of a miniature is smaller, too.
+    """Return a corpus of a large vocabulary with ids modulo FOLDED, as everything else of a miniature is smaller, too.
 
     Whether an arm acts does not hang on the head's width; 20 fp64 steps over 201,088 words took 35 s an arm, these take 3.
     Megatron's order reads its files itself and keeps its ids.
@@ -324,7 +324,7 @@ def fits(plan: Plan) -> None:
 
 
 def splits(plan: Plan) -> list[Fault]:
-    """A fault for every arm with a part that needs the whole batch, where a batch goes through in pieces."""
+    """Return a fault for every arm with a part that needs the whole batch, where a batch goes through in pieces."""
     from ablab.training.learner import split_fault
 
     faults = []
@@ -336,10 +336,10 @@ def splits(plan: Plan) -> list[Fault]:
 
 
 def idle(plan: Plan) -> list[Fault]:
-    """A fault for every stage whose compressor passes all matrices of a model through: its bits would act on nothing."""
+    """Return a fault for every stage whose compressor passes all matrices of a model through: its bits would do nothing."""
     from ablab.artifact.compressors.quantised import matrices
 
-    found: dict[str, Fault] = {}
+    faults: dict[str, Fault] = {}
     for name, arm in plan.study.with_baseline.items():
         weights = dict(plan.decoder(name).named_parameters())
         for stage, chosen in arm.settings["stage"].items():
@@ -349,13 +349,13 @@ def idle(plan: Plan) -> list[Fault]:
             largest = max(tensor.numel() for tensor in weights.values())
             text = f"rounds nothing: the largest tensor has {largest:,} numbers, and small = {small:,} pass through"
             place = f"{plan.study.path.name}: {name}: stage.{stage}.compress"
-            found.setdefault(f"{stage} {small} {largest}", Fault(place, text, "lower small"))
-    return list(found.values())
+            faults.setdefault(f"{stage} {small} {largest}", Fault(place, text, "lower small"))
+    return list(faults.values())
 
 
 def unfit(plan: Plan) -> list[Fault]:
-    """A fault for every stage whose evaluator refuses the settings or the text (`fit`), at the first arm that has it."""
-    found: dict[tuple[str, str], Fault] = {}
+    """Return a fault for every stage whose evaluator refuses the settings or the text (`fit`), at the first arm that has it."""
+    faults: dict[tuple[str, str], Fault] = {}
     for name, arm in plan.study.with_baseline.items():
         corpus, model = plan.corpus(plan.runs[name, plan.seeds[0]]), plan.decoder(name)
         for stage, chosen in arm.settings["stage"].items():
@@ -364,5 +364,5 @@ def unfit(plan: Plan) -> list[Fault]:
             except ValueError as error:
                 fault, _, cure = str(error).partition("; ")
                 place = f"{plan.study.path.name}: {name}: stage.{stage}.evaluate"
-                found.setdefault((stage, str(error)), Fault(place, fault, cure))
-    return list(found.values())
+                faults.setdefault((stage, str(error)), Fault(place, fault, cure))
+    return list(faults.values())

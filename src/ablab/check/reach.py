@@ -34,7 +34,7 @@ class Reach(Resolution):
 
 
 def reach(plan: Plan) -> Reach:
-    """MDE and smallest tie of the plan, and of each arm by what is known of its own noise.
+    """Compute MDE and smallest tie of the plan, and of each arm by what is known of its own noise.
 
     The spread of an arm is that of its own pairs in the store, from three on. Else, of an arm that trains: the bank's, or
     an upper bound from three baseline seeds, or from the shipped bank before any seed exists. Nothing else is like an arm
@@ -57,7 +57,7 @@ def reach(plan: Plan) -> Reach:
 
 
 def _spreads(plan: Plan) -> dict[str, Spread]:
-    """(sd of paired differences, where it is from) of every arm; None where nothing like it is known."""
+    """Return (sd of paired differences, where it is from) of every arm; None where nothing like it is known."""
     done = dict[str, dict[int, float]]()
     for run in collect.collect(plan):
         if run.status == "done" and plan.study.decision["stage"] in run.stages:
@@ -66,19 +66,19 @@ def _spreads(plan: Plan) -> dict[str, Spread]:
     quiet = "unknown until 3 pairs of its own, trainings differ by more; in units of s, the sd of paired differences"
     if plan.study.decision["seeds"]["at_most"] == 1:
         quiet = "of one checkpoint the interval is over documents, and their spread is known once it is scored; in units of s"
-    found: dict[str, Spread] = {}
+    spreads: dict[str, Spread] = {}
     for name, arm in plan.study.arms.items():
         mine, theirs = done.get(name, {}), done.get(arm.on, {})
         own = [mine[seed] - theirs[seed] for seed in plan.seeds if seed in mine and seed in theirs]
         if len(own) >= 3 and (sd := statistics.stdev(own)) > 0:
-            found[name] = sd, f"sd {sd:.4g} of its own {len(own)} pairs"
+            spreads[name] = sd, f"sd {sd:.4g} of its own {len(own)} pairs"
         else:
-            found[name] = (None, quiet) if plan.study.shares_weights(name) else trained
-    return found
+            spreads[name] = (None, quiet) if plan.study.shares_weights(name) else trained
+    return spreads
 
 
 def _of_trainings(plan: Plan, done: Mapping[str, Mapping[int, float]]) -> Spread:
-    """What is known of arms that train and have no three pairs of their own yet."""
+    """Return what is known of arms that train and have no three pairs of their own yet."""
     bank, base = collect.bank(plan), list(done.get(BASELINE, {}).values())
     if bank is not None:
         return bank.sd, f"sd {bank.sd:.4g} of earlier differences like these ({bank.df:g} degrees of freedom)"
@@ -91,7 +91,7 @@ def _of_trainings(plan: Plan, done: Mapping[str, Mapping[int, float]]) -> Spread
 
 
 def shipped(plan: Plan) -> Spread | None:
-    """The upper bound that the shipped bank of noise gives before any seed exists; None where no family is like the study."""
+    """Return the upper bound by the shipped bank of noise before any seed exists; None where no family is like the study."""
     run = plan.runs[BASELINE, plan.seeds[0]]
     valid = plan.corpus(run).valid
     decision, n_bytes = plan.study.decision, valid.n_scored_bytes

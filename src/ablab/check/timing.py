@@ -255,7 +255,7 @@ def _validation(learner: Learner) -> float:
 
 
 def staged(plan: Plan, run: Run, wanted: list[str], memo: Memo) -> dict[str, float]:
-    """Seconds of each of these stages: packing, the checks and the whole evaluation, with weights as they are drawn.
+    """Time each of these stages: packing, the checks and the whole evaluation, with weights as they are drawn; in seconds.
 
     A stage that refuses its text or settings is left out: the run says why. memo: what arms share is timed once.
     """
@@ -276,7 +276,7 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: Memo) -> dict[str, flo
             blobs={}, corpus=corpus, seed=0, precision=where.precision, model=functools.partial(decoder, settings),
         )  # fmt: skip
 
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for name in wanted:
         root, chosen = packing.root(settings, name), settings["stage"][name]
         asked = settings["stage"][root]
@@ -294,10 +294,10 @@ def staged(plan: Plan, run: Run, wanted: list[str], memo: Memo) -> dict[str, flo
             key = key_of(same)
             if key not in memo.evaluated:
                 memo.evaluated[key] = _evaluation(chosen["evaluate"], model, corpus, settings, where.precision)
-            found[name] = (packed if root == name else 0.0) + unpacked + checked + memo.evaluated[key]
+            seconds[name] = (packed if root == name else 0.0) + unpacked + checked + memo.evaluated[key]
         except (CheckFailed, ValueError):
             continue
-    return found
+    return seconds
 
 
 def _once(memo: dict[str, tuple[float, T]], asked: Mapping[str, object], make: Callable[[], T]) -> tuple[float, T]:

@@ -57,7 +57,7 @@ def harmony(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Conversations to Megatron .bin/.idx with loss masks and spans. Run again, it goes on where it stopped.
+    """Convert conversations to Megatron .bin/.idx with loss masks and spans. Run again, it goes on where it stopped.
 
     Fields: query, synthetic_reasoning, synthetic_answer and synth_id; or messages_json with synth_id or id.
     """
@@ -171,7 +171,7 @@ class _Bar:
 
 @contextmanager
 def _shown(*, quiet: bool) -> Iterator[tuple[Callable[[str], object], _Bar]]:
-    """say() and progress(): a bar on a terminal, plain lines otherwise, nothing where `quiet`."""
+    """Make say() and progress(): a bar on a terminal, plain lines otherwise, nothing where `quiet`."""
     if quiet:
         yield (lambda text: None), _Bar(lambda progress: None)
     elif sys.stdout.isatty():

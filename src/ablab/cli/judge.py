@@ -88,23 +88,23 @@ def judge(
 
     if comment and as_json:
         raise typer.BadParameter("--comment and --json are two outputs; give one of them")
-    found = ask(
+    answers = ask(
         what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim or []
     )
     if html is not None:
-        write_atomic(html, compared_page.page(shareable(found)))
+        write_atomic(html, compared_page.page(shareable(answers)))
     if as_json:
-        print_json(found)
+        print_json(answers)
     else:
         if comment:
-            print("\n".join(map(compared.comment, found["comparisons"])), end="")
+            print("\n".join(map(compared.comment, answers["comparisons"])), end="")
         else:
-            _show(found["comparisons"])
-        more = len(found["faults"]) - SHOWN
-        streams.tell(*found["faults"][:SHOWN], *([f"and {more} more (--json has all)"] if more > 0 else []))
-    if any(answer["word"] == "no logs" for answer in found["comparisons"]):
+            _show(answers["comparisons"])
+        more = len(answers["faults"]) - SHOWN
+        streams.tell(*answers["faults"][:SHOWN], *([f"and {more} more (--json has all)"] if more > 0 else []))
+    if any(answer["word"] == "no logs" for answer in answers["comparisons"]):
         raise typer.Exit(2)
-    if any(answer["word"] == "invalid" for answer in found["comparisons"]):
+    if any(answer["word"] == "invalid" for answer in answers["comparisons"]):
         raise typer.Exit(4)
 
 

@@ -32,7 +32,7 @@ def _precision(asked: str | None) -> str | None:
 
 
 def known_mirrors(names: list[str] | None) -> list[str] | None:
-    """typer.BadParameter for a word that is no mirror."""
+    """Check the words; typer.BadParameter for one that is no mirror."""
     for name in names or []:
         if name not in MODULES:
             raise typer.BadParameter(

@@ -95,7 +95,7 @@ class Continued(TypedDict):
 
 
 def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unpack[Draws]) -> Continued:
-    """The prompts, each behind a document's start, continued by the run's weights; positions hear the whole length.
+    """Continue the prompts, each behind a document's start, by the run's weights; positions are told the whole length.
 
     On Harmony conversations a prompt is a user's message, and what follows it is the assistant's. ValueError as `generate`
     raises it.
@@ -111,9 +111,9 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unp
     decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, where=where)
     seq_len, whole = run.settings["model"]["seq_len"], max(map(len, rows)) + n_new
     with inference(decoder, where.precision), declared(decoder, max(seq_len, whole), seq_len):
-        found = generate(decoder, rows, n_new, stop=stops, **draws)
+        made = generate(decoder, rows, n_new, stop=stops, **draws)
     samples: list[Continuation] = []
-    for prompt, new in zip(prompts, found.tokens, strict=True):
+    for prompt, new in zip(prompts, made.tokens, strict=True):
         ended = new[-1] in stops
         text = corpus.tokenizer.decode(new[:-1] if ended else new)
         samples.append({"prompt": prompt, "text": text, "tokens": len(new), "ended": ended})
@@ -121,11 +121,11 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unp
         "arm": run.arm,
         "seed": run.seed,
         "samples": samples,
-        "tokens_per_second": found.tokens_per_second if max(map(len, found.tokens)) > 1 else None,
-        "step_seconds_quartiles": _quartiles(found.step_seconds),
-        "prompt_seconds": found.prompt_seconds,
-        "seconds": found.seconds,
-        "cache_bytes": found.cache_bytes,
+        "tokens_per_second": made.tokens_per_second if max(map(len, made.tokens)) > 1 else None,
+        "step_seconds_quartiles": _quartiles(made.step_seconds),
+        "prompt_seconds": made.prompt_seconds,
+        "seconds": made.seconds,
+        "cache_bytes": made.cache_bytes,
         "precision": where.precision,
     }
 

@@ -165,7 +165,7 @@ def _live(plan: Plan) -> Iterator[Progress]:
 
 
 def _fraction(text: str) -> float | None:
-    """The share done where the text says `step 12/488`."""
+    """Read the share done where the text says `step 12/488`."""
     words = text.replace(",", " ").split()
     if "step" in words[:-1] and "/" in (count := words[words.index("step") + 1]):
         done, total = count.split("/", 1)

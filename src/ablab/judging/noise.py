@@ -107,7 +107,7 @@ def planning_sd(family: str, unit: str) -> float | None:
 
 
 def like(metric: str, stage: str, *, ratio: float, parameters: int) -> tuple[float, str] | None:
-    """(sd of one run in `metric`, where it is from) of the family that is like a study; None where none is.
+    """Return (sd of one run in `metric`, where it is from) of the family that is like a study; None where none is.
 
     A family that is bound to a text asks for its tokens per byte: ratio is tokens / (bytes ln 2) of the held-out text, which
     also turns nats per token into bits per byte. Other families stand for models of their size.

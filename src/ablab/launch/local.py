@@ -160,7 +160,7 @@ class _Of(TypedDict):
 
 
 def _lost(store: Store, run: Run) -> str:
-    """The steps since the newest checkpoint, or the stage that was under way, in words; "" where nothing is lost."""
+    """Say what is lost: the steps since the newest checkpoint, or the stage that was under way; "" for nothing."""
     folder = store.train(run.train_key)
     if (folder / "done.json").exists():
         at = next(

@@ -39,9 +39,9 @@ class Where:
     compiled: bool = False
 
     @classmethod
-    def read(cls, found: Executed) -> Where:
-        """The one that a where.json holds."""
-        return cls(found["device"], found["precision"], found["executor"], found["micro_rows"], found["compiled"])
+    def read(cls, kept: Executed) -> Where:
+        """Read what a where.json holds."""
+        return cls(kept["device"], kept["precision"], kept["executor"], kept["micro_rows"], kept["compiled"])
 
     def as_json(self) -> Executed:
         return {

@@ -21,16 +21,16 @@ ROWS = 5  # heights at which points of a side lie, so that equal scores are seen
 LOOKS = {"same settings": "equivalent", "no logs": "invalid", "nothing to compare with": "waiting"}
 
 
-def page(found: Answers) -> str:
-    """The whole page as text; the same answers give the same bytes."""
-    answers = found["comparisons"]
+def page(record: Answers) -> str:
+    """Write the whole page as text; the same answers give the same bytes."""
+    answers = record["comparisons"]
     title = _title(answers[0]) if len(answers) == 1 else f"{len(answers)} arms, judged"
     css = resources.files("ablab.report").joinpath("style.css").read_text(encoding="utf-8")
     shown = {
         "css": Markup(css),
         "title": title,
         "answers": [_parts(i, answer) for i, answer in enumerate(answers)],
-        "faults": [words.clean(fault) for fault in found["faults"]],
+        "faults": [words.clean(fault) for fault in record["faults"]],
     }
     return _template().render(shown) + "\n"
 
@@ -67,19 +67,19 @@ def _parts(number: int, answer: Comparison) -> dict[str, object]:
 
 
 def chip(word: str) -> str:
-    """The word as a chip; one that no study has in the look of its next of kin."""
+    """Draw the word as a chip; one that no study has gets the look of the nearest word."""
     look = LOOKS.get(word, word)
     text = Markup('<span class="chip w-{}"><i aria-hidden="true">{}</i> {}</span>')
     return text.format(look, words.SIGNS.get(look, ""), word)
 
 
 def _sides(answer: Comparison) -> list[tuple[str, Sided]]:
-    """The reference first: it is the ground that the other stands on."""
+    """Order the sides, the reference first: the other is compared with it."""
     return [(name, side) for name, side in (("y", answer["y"]), ("x", answer["x"])) if side]
 
 
 def points(answer: Comparison) -> Markup | None:
-    """Every run a point on its side's row, with mean and its 95% interval; hollow are those that do not count."""
+    """Draw every run as a point on its side's row, with mean and its 95% interval; hollow are those that do not count."""
     sides = _sides(answer)
     near = [run["value"] for _, side in sides for run in side["runs"] if run["counted"] and run["value"] is not None]
     near += [v for _, side in sides for v in (side["low"], side["high"], side["mean"]) if v is not None]
@@ -97,7 +97,7 @@ def points(answer: Comparison) -> Markup | None:
 
 
 def _axis(near: Sequence[float]) -> svg.Axis:
-    """From the least to the largest with some room, and with more where they are one."""
+    """Return an axis from the least to the largest with some room, and with more where they are one."""
     low, high = min(near), max(near)
     pad = max((high - low) * 0.06, abs(high) * 1e-6, 1e-9)
     return svg.Axis(low - pad, high + pad, 12, WIDTH - 12)
@@ -143,11 +143,11 @@ def _tip(run: Seen) -> str:
 
 
 def difference(answer: Comparison) -> Markup | None:
-    """The difference of the means with Welch's interval, zero and the tie behind it."""
-    found = answer["unpaired"]
-    if found is None or found["delta"] is None:
+    """Draw the difference of the means with Welch's interval, zero and the tie behind it."""
+    gap = answer["unpaired"]
+    if gap is None or gap["delta"] is None:
         return None
-    delta, low, high, matters = found["delta"], found["low"], found["high"], answer["matters"] or 0.0
+    delta, low, high, matters = gap["delta"], gap["low"], gap["high"], answer["matters"] or 0.0
     height, at = 106.0, 52.0
     near = [0.0, -1.3 * matters, 1.3 * matters, delta, *(v for v in (low, high) if v is not None)]
     x = _axis(near)
@@ -165,7 +165,7 @@ def difference(answer: Comparison) -> Markup | None:
 
 
 def _levers(answer: Comparison) -> Table | None:
-    """Every setting that differs, with the value that most runs of each side have."""
+    """List every setting that differs, with the value that most runs of each side have."""
     found = answer["levers"]
     if found is None or not found["changes"]:
         return None

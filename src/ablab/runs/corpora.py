@@ -122,15 +122,15 @@ def _read_or_recalled(
 
 
 def _finished(study: Study, asked: str, corpus: str, store: Store) -> int:
-    """How many trainings of the study on a corpus of these settings are finished."""
+    """Count the finished trainings of the study on a corpus of these settings."""
     from ablab.records.run import Executed, Where
     from ablab.runs.contents import Contents
 
     path = store.study(study.name, study.scale) / "where.json"
     if not path.exists():
         return 0
-    found, contents, count = read_json(path, form=Executed), Contents(store, recall=lambda _: None), 0
-    where = Where.read(found)
+    executed, contents, count = read_json(path, form=Executed), Contents(store, recall=lambda _: None), 0
+    where = Where.read(executed)
     for nth, seed in enumerate(study.seeds):
         for arm in (study.baseline, *study.arms.values()):
             if _asked(arm.settings["data"]) == asked:

@@ -76,7 +76,7 @@ class Plan:
         return self.corpora[run.corpus.name]
 
     def decoder(self, arm: str) -> Decoder:
-        """The decoder of an arm on the meta device: names and sizes for whoever counts. Made once, so nobody changes it."""
+        """Build an arm's decoder on the meta device: names and sizes for whoever counts. Made once, so nobody changes it."""
         from ablab.model.decoder import skeleton
 
         if arm not in self._decoders:

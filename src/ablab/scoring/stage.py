@@ -170,7 +170,7 @@ def legal(
 
 @contextlib.contextmanager
 def _said_of(name: str, settings: Settings) -> Iterator[None]:
-    """Within the block a ValueError is the fault of this stage's evaluator."""
+    """Turn a ValueError within the block into the fault of this stage's evaluator."""
     evaluate = settings["stage"][name]["evaluate"]
     try:
         yield

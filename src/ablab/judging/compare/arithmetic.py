@@ -71,7 +71,7 @@ class Known:
 
 
 def faults(pages: Sequence[str], known: Known) -> Iterator[Flag]:
-    """A flag for each slip in a claim's pages: Markdown, plain text, or the text of a JSON object."""
+    """Flag each slip in a claim's pages: Markdown, plain text, or the text of a JSON object."""
     trees = [tree for page in pages if (tree := _tree(page)) is not None]
     sizes = sorted({*known.sizes, *(size for tree in trees for size in _sizes(tree, ""))})
     for tree in trees:
@@ -95,14 +95,14 @@ def _tree(page: str) -> dict[str, object] | None:
     if not page.lstrip().startswith("{"):
         return None
     try:
-        found = json.loads(page)
+        tree = json.loads(page)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return tree if isinstance(tree, dict) else None
 
 
 def _sizes(value: object, name: str) -> Iterator[int]:
-    """Whole numbers under a key that speaks of bytes."""
+    """Yield whole numbers under a key that speaks of bytes."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _sizes(inner, str(key))
@@ -114,7 +114,7 @@ def _sizes(value: object, name: str) -> Iterator[int]:
 
 
 def _number(text: str) -> tuple[float, float]:
-    """(value, half of its last digit)."""
+    """Read (value, half of its last digit)."""
     text = text.replace("\u2212", "-").lower()
     mantissa, _, power = text.partition("e")
     digits = len(mantissa.partition(".")[2]) - int(power or 0)
@@ -122,7 +122,7 @@ def _number(text: str) -> tuple[float, float]:
 
 
 def _off(delta: str, times: tuple[float, float], sd: tuple[float, float]) -> str | None:
-    """`0.00009 / 0.00014 = 0.63, not 0.06`, where no rounding of the three makes it true."""
+    """Write `0.00009 / 0.00014 = 0.63, not 0.06`, where no rounding of the three makes it true."""
     size, half = _number(delta)
     low, high = max(0.0, abs(size) - half) / (sd[0] + sd[1]), (abs(size) + half) / max(sd[0] - sd[1], 1e-300)
     if low <= abs(times[0]) + times[1] and abs(times[0]) - times[1] <= high:
@@ -132,27 +132,27 @@ def _off(delta: str, times: tuple[float, float], sd: tuple[float, float]) -> str
 
 
 def _shares(page: str, sd: float | None) -> Iterator[Flag]:
-    """A difference as a share, or a multiple, of a spread."""
-    for found in _SHARE.finditer(page):
-        before = [*_SIGNED.finditer(page, max(0, found.start() - NEAR), found.start())]
+    """Flag a difference as a share, or a multiple, of a spread."""
+    for match in _SHARE.finditer(page):
+        before = [*_SIGNED.finditer(page, max(0, match.start() - NEAR), match.start())]
         if before:
-            value, half = _number(found["share"])
-            said = _off(before[-1][0], (value / 100, half / 100), _number(found["sd"]))
+            value, half = _number(match["share"])
+            said = _off(before[-1][0], (value / 100, half / 100), _number(match["sd"]))
             if said:
-                yield _flag("claim_ratio", f"{found['share']}% of the sd: {said}")
-            if _ONE_CHECKPOINT.search(page, max(0, found.start() - NEAR), found.start()):
+                yield _flag("claim_ratio", f"{match['share']}% of the sd: {said}")
+            if _ONE_CHECKPOINT.search(page, max(0, match.start() - NEAR), match.start()):
                 yield _checkpoint()
-    told = [_number(found["sd"]) for found in _TOLD_SD.finditer(page)]
+    told = [_number(match["sd"]) for match in _TOLD_SD.finditer(page)]
     spread = told[0] if told else None if sd is None else (sd, 0.0)
     if spread and spread[0] > 0:
-        for found in _TIMES.finditer(page):
-            if said := _off(found["delta"], _number(found["times"]), spread):
+        for match in _TIMES.finditer(page):
+            if said := _off(match["delta"], _number(match["times"]), spread):
                 yield _flag("claim_ratio", said)
 
 
 def _normal_tails(page: str, n: int) -> Iterator[Flag]:
-    """A p that is the normal tail of a stated z: the sd was estimated from these runs, and Student's t is what has that."""
-    zs, ps = ([_number(found[1]) for found in pattern.finditer(page)] for pattern in (_Z, _P))
+    """Flag a p that is the normal tail of a stated z: the sd is estimated from these runs, which is what Student's t is for."""
+    zs, ps = ([_number(match[1]) for match in pattern.finditer(page)] for pattern in (_Z, _P))
     for z, z_half in zs:
         for p, p_half in ps:
             tails = [
@@ -179,7 +179,7 @@ def _checkpoint() -> Flag:
 
 
 def _multiples(value: object, sd: float | None) -> Iterator[Flag]:
-    """Objects of a JSON that have a difference and its multiple of a spread."""
+    """Flag objects of a JSON that have a difference and its multiple of a spread."""
     if not isinstance(value, dict):
         return
     delta = next((v for k, v in value.items() if re.fullmatch(r"delta\w*|\w+_delta", k) and isinstance(v, float)), None)
@@ -196,12 +196,12 @@ def _multiples(value: object, sd: float | None) -> Iterator[Flag]:
 
 
 def _signs(page: str) -> Iterator[Flag]:
-    """Two ranges that do not overlap, in a paragraph that says the other direction; and `+0.003 better` in a cell."""
+    """Flag ranges apart in a paragraph that says the other direction, and `+0.003 better` in a cell."""
     for paragraph in (" ".join(one.split()) for one in re.split(r"\n\s*\n", page)):
-        for found in _RANGES.finditer(paragraph):
-            a, b, c, d = (float(found[name]) for name in "abcd")
+        for match in _RANGES.finditer(paragraph):
+            a, b, c, d = (float(match[name]) for name in "abcd")
             gain, loss = bool(_GAIN.search(paragraph)), bool(_LOSS.search(paragraph))
-            first, second = f"{found['a']} to {found['b']}", f"{found['c']} to {found['d']}"
+            first, second = f"{match['a']} to {match['b']}", f"{match['c']} to {match['d']}"
             if min(a, b) > max(c, d) and gain and not loss:
                 apart = f"{min(a, b) - max(c, d):.4f} to {max(a, b) - min(c, d):.4f}"
                 yield _flag("claim_sign", f"{first} against {second} is {apart} higher, where an improvement is stated")
@@ -217,26 +217,26 @@ def _signs(page: str) -> Iterator[Flag]:
 
 
 def _rows(page: str) -> Iterator[Flag]:
-    """A stated number of configurations that is that of no table."""
-    if (found := _COUNT.search(page)) is None:
+    """Flag a stated number of configurations that is that of no table."""
+    if (match := _COUNT.search(page)) is None:
         return
-    stated = _WORDS.index(found["n"].lower()) + 2 if found["n"].lower() in _WORDS else int(found["n"])
+    stated = _WORDS.index(match["n"].lower()) + 2 if match["n"].lower() in _WORDS else int(match["n"])
     sizes = [len(rows) for rows in _tables(page) if len(rows) > 1 and _scores(rows)]
     fits = any(size in (stated, stated + 1) or size % stated == 0 for size in sizes) if stated > 1 else True
     if sizes and not fits:  # one more: the baseline; a multiple: a row a seed
-        yield _flag("claim_rows", f"{found[0]} are stated, and the table of results has {max(sizes)} rows", "notes")
+        yield _flag("claim_rows", f"{match[0]} are stated, and the table of results has {max(sizes)} rows", "notes")
 
 
 def _mebibytes(page: str, sizes: Sequence[int]) -> Iterator[Flag]:
-    """Numbers of `MB` that are a known size in MiB, and no known size in MB."""
+    """Flag numbers of `MB` that are a known size in MiB, and no known size in MB."""
     wrong: dict[str, int] = {}
     right = False
-    for found in _MEGABYTES.finditer(page):
-        value, half = _number(found["n"])
+    for match in _MEGABYTES.finditer(page):
+        value, half = _number(match["n"])
         if any(abs(size / 1e6 - value) <= half * 1.001 for size in sizes):
             right = True
         elif near := [size for size in sizes if abs(size / 2**20 - value) <= half * 1.001]:
-            wrong[found["n"]] = near[0]
+            wrong[match["n"]] = near[0]
     if wrong:
         shown = ", ".join(f"{n} MB is {size:,} bytes, {size / 1e6:.2f} MB" for n, size in [*wrong.items()][:SHOWN])
         mixed = "; others of the same page are in MB" if right else ""
@@ -248,7 +248,7 @@ def _tables(page: str) -> list[list[Row]]:
 
 
 def _scores(rows: Sequence[Row]) -> list[str]:
-    """Heads of columns in which scores stand: numbers from 0.1 with three digits and more, in most rows."""
+    """Find heads of columns of scores: numbers from 0.1 with three digits and more, in most rows."""
     heads = [*rows[0].cells]
     fits = {
         h: sum(bool(re.match(r"\d{1,2}\.\d{3,}(?!\d* ?[MGk]B)", plain(row.cells.get(h, "")))) for row in rows)
@@ -296,11 +296,11 @@ def _filled(explained: dict[int, list[int]]) -> int:
 
 
 def _explained(rows: Sequence[Row], head: str, column: str) -> dict[int, list[int]]:
-    """Row -> the rows to which its stated difference is that of the column, by number from 1."""
+    """Map a row to the rows to which its stated difference is that of the column, by number from 1."""
     scores = {}
     for number, row in enumerate(rows, 1):
-        if found := re.match(r"\d{1,2}\.\d{3,12}", plain(row.cells.get(column, ""))):
-            scores[number] = _number(found[0])
+        if match := re.match(r"\d{1,2}\.\d{3,12}", plain(row.cells.get(column, ""))):
+            scores[number] = _number(match[0])
     found_by: dict[int, list[int]] = {}
     for number, row in enumerate(rows, 1):
         stated = re.match(r"[-+\u2212]?\d{0,2}\.\d{3,12}", plain(row.cells[head]))
@@ -316,7 +316,7 @@ def _explained(rows: Sequence[Row], head: str, column: str) -> dict[int, list[in
 
 
 def _confounded(rows: Sequence[Row], against: dict[int, int], sizes: Sequence[int]) -> Iterator[Flag]:
-    """Rows whose artifact has another size than their reference's though nothing that packs it is said to change."""
+    """Flag rows whose artifact has another size than their reference's though nothing that packs it is said to change."""
     heads = [*rows[0].cells]
     column = next((h for h in heads if _ARTIFACT.search(h)), None)
     change = next((h for h in heads if _CHANGE.search(h)), None)
@@ -335,18 +335,18 @@ def _confounded(rows: Sequence[Row], against: dict[int, int], sizes: Sequence[in
 
 
 def _bytes(cell: str, sizes: Sequence[int]) -> float | None:
-    """The size that a cell tells: by a known one where it is that in MB or MiB, else as printed."""
-    if (found := re.match(r"(\d{1,4}\.\d{1,3})\s?(MB|MiB)", cell)) is None:
+    """Read the size that a cell tells: by a known one where it is that in MB or MiB, else as printed."""
+    if (match := re.match(r"(\d{1,4}\.\d{1,3})\s?(MB|MiB)", cell)) is None:
         whole = re.match(r"[\d,]{6,15}", cell)
         return float(whole[0].replace(",", "")) if whole else None
-    value, half = _number(found[1])
-    units = (1e6, 2**20) if found[2] == "MB" else (2**20,)
+    value, half = _number(match[1])
+    units = (1e6, 2**20) if match[2] == "MB" else (2**20,)
     exact = [size for unit in units for size in sizes if abs(size / unit - value) <= half * 1.001]
     return float(exact[0]) if exact else value * units[0]
 
 
 def _one_seed(page: str) -> Iterator[Flag]:
-    """The spread of a difference of two runs, where the page names a family of the bank."""
+    """Flag the spread of a difference of two runs, where the page names a family of the bank."""
     named = [name for name, words in FAMILIES.items() if re.search(words, page, re.IGNORECASE)]
     spreads = sorted(2**0.5 * sd for name in named if (sd := noise.planning_sd(name, "bits_per_byte")) is not None)
     if spreads:

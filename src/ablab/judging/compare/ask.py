@@ -82,7 +82,7 @@ def ask(
 
 
 def _named(against: Sequence[str], split: dict[str, list[LoggedRun]]) -> tuple[list[str], list[str]]:
-    """(arms, words that are none): an arm by its name, or by a path that holds all its files and none of another arm."""
+    """Return (arms, words that are none): an arm by its name, or by a path that holds all its files and none of another arm."""
     sources = {name: {run.source.resolve() for run in runs} for name, runs in split.items()}
     arms: dict[str, None] = {}
     rest = []
@@ -125,7 +125,7 @@ def _reference(
 
 
 def _spread_out(runs: Sequence[LoggedRun]) -> list[Flag]:
-    """A note where runs of several folders are one arm, by their settings and their code."""
+    """Note where runs of several folders are one arm, by their settings and their code."""
     folders = sorted({run.source.parent.name for run in runs if run.settings is not None or run.code is not None})
     listed = {frozenset(run.settings.items()) if run.settings is not None else run.code for run in runs}
     if len(folders) < 2 or len(listed) > 1:
@@ -135,7 +135,7 @@ def _spread_out(runs: Sequence[LoggedRun]) -> list[Flag]:
 
 
 def _split(found: Sorted) -> dict[str, list[LoggedRun]]:
-    """The arms by their names: equal settings and code, or the name that the file gives.
+    """Split runs into arms by their names: equal settings and code, or the name that the file gives.
 
     Files of one folder that are called seeds of one thing are one arm whatever their settings (then a fault says so), but
     where each part has two runs or more: that is a comparison under one name.
@@ -158,7 +158,7 @@ def _split(found: Sorted) -> dict[str, list[LoggedRun]]:
 
 
 def _names(groups: list[list[LoggedRun]]) -> Iterator[str]:
-    """The name that the file gives; its folder's where no other arm lies in it; else its own, behind a folder's of several."""
+    """Choose the file's name; its folder's where no other arm is in it; else its own, behind a folder's of several."""
     homes = Counter(folder for group in groups for folder in {run.source.parent for run in group})
     for group in groups:
         first = group[0].source
@@ -170,7 +170,7 @@ def _names(groups: list[list[LoggedRun]]) -> Iterator[str]:
 
 
 def _called(arm: LoggedArm) -> object:
-    """Folder and name without the seed, where all its files are named for a seed; itself where they are not."""
+    """Return folder and name without the seed, where all its files are named for a seed; itself where they are not."""
     names = {(run.source.parent, unseeded(run.source.stem)) for run in arm.runs}
     seeds = all(run.arm is None and seed_in(run.source.name) is not None for run in arm.runs)
     return names.pop() if seeds and len(names) == 1 else id(arm)
@@ -221,8 +221,8 @@ def _arms(listed: Sorted) -> dict[str, list[LoggedRun]]:
     return arms
 
 
-def _unclaimed(found: Sorted, claimed: Sequence[Path], what: Sequence[str]) -> Sorted:
-    """The runs without those that the claim itself tells of: in its files, and in pages beside them that nobody named."""
+def _unclaimed(listed: Sorted, claimed: Sequence[Path], what: Sequence[str]) -> Sorted:
+    """Return the runs without those that the claim itself tells of: in its files, and in unnamed pages beside them."""
     files = {path.resolve() for path in claimed}
     folders, asked = {path.parent for path in files}, {Path(one).resolve() for one in what}
 
@@ -231,14 +231,14 @@ def _unclaimed(found: Sorted, claimed: Sequence[Path], what: Sequence[str]) -> S
         page = run.reader in (*TOLD, lists.NAME) and source.suffix.lower() in (".md", ".markdown", ".json")
         return source in files or (page and source.parent in folders and source not in asked)
 
-    left = sorted({str(run.source) for arm in found.arms for run in arm.runs if told(run)})
-    arms = [LoggedArm(arm.name, [run for run in arm.runs if not told(run)]) for arm in found.arms]
+    left = sorted({str(run.source) for arm in listed.arms for run in arm.runs if told(run)})
+    arms = [LoggedArm(arm.name, [run for run in arm.runs if not told(run)]) for arm in listed.arms]
     faults = [Fault(one, "is the claim's own page, and no evidence of it", "give the logs of its runs") for one in left]
-    return Sorted([arm for arm in arms if arm.runs], found.aside, [*found.faults, *faults])
+    return Sorted([arm for arm in arms if arm.runs], listed.aside, [*listed.faults, *faults])
 
 
 def _claim(claim: str) -> list[tuple[Path | None, str]]:
-    """(place, text) of each of its pages; None as the place of words. Refused where one cannot be read."""
+    """Return (place, text) of each of its pages; None as the place of words. Refused where one cannot be read."""
     if "\n" in claim or len(claim) > 1000 or not Path(claim).exists():
         if claim.endswith(".json") and " " not in claim:
             raise Refused(

@@ -94,27 +94,27 @@ def _stated(claim: str) -> list[Number]:
 def stages_stated(
     x: Sequence[LoggedRun], y: Sequence[LoggedRun], metric: str | None, *claims: str
 ) -> tuple[list[str | None], list[Flag]]:
-    """The stage of each side at which the claim's numbers stand, None where it is the one that would be taken anyway.
+    """Return the stage of each side at which the claim's numbers are, None where it is the one taken anyway.
 
     The headline of a submission.json decides before its other numbers. Of y only a mean to five digits says anything; else
     it is judged where x is, if it has a score there.
     """
     every = [one for claim in claims for one in _stated(claim)]
     head = [one for one in every if one.place in ("val_bpb", "val_loss")]
-    found: list[str | None] = []
+    stages: list[str | None] = []
     flags: list[Flag] = []
     for name, runs in (("x", x), ("y", y)):
         hits = next((hits for numbers in (head, every) if (hits := _hits(name, runs, numbers, metric))), {})
         usual = group(runs, None, metric or metric_of([side for side in (x, y) if side])).stage
         stage = None if usual in hits or not hits else max(hits, key=lambda one: len(hits[one]))
-        found.append(stage)
+        stages.append(stage)
         if stage is not None:
             number, match = hits[stage][0]
             said = f"{name} is judged at {stage}: {number.written} is {match.what}"
             flags.append({"kind": "stage_claimed", "side": "x" if name == "x" else "y", "grade": "notes", "said": said})
-    if found[1] is None and any(found[0] in labels(run) for run in y):
-        found[1] = found[0]
-    return found, flags
+    if stages[1] is None and any(stages[0] in labels(run) for run in y):
+        stages[1] = stages[0]
+    return stages, flags
 
 
 def _hits(

@@ -49,24 +49,24 @@ def compare(
     unit = metric or metric_of([x] if y is None else [x, y])
     ours, theirs = group(x, stages[0] or stage, unit), None if y is None else group(y, stages[1] or stage, unit)
     flags = [*faults.of_side(ours, "x"), *(faults.of_side(theirs, "y") if theirs else ())]
-    found: Levers | None = None
+    differing: Levers | None = None
     if theirs is not None:
-        found = levers(_counted(ours), _counted(theirs))
-        flags = [*between.of_both(ours, theirs, found), *flags]
+        differing = levers(_counted(ours), _counted(theirs))
+        flags = [*between.of_both(ours, theirs, differing), *flags]
     size = matters if matters is not None else _matters(unit, theirs or ours)
     welch = _welch(ours, theirs, size, m) if theirs is not None else None
     delta = welch["delta"] if welch else None
     settled = settle.settle(ours, theirs, delta) if theirs is not None else None
-    word = _word(ours, theirs, flags, found, welch)
+    word = _word(ours, theirs, flags, differing, welch)
     return {
         "word": word,
-        "sentence": _sentence(word, ours, theirs, welch, flags, found, settled),
+        "sentence": _sentence(word, ours, theirs, welch, flags, differing, settled),
         "metric": METRICS.get(unit, unit),
         "matters": size,
         "x": ours.shown("x"),
         "y": theirs.shown("y") if theirs else None,
         "flags": flags,
-        "levers": found,
+        "levers": differing,
         "unpaired": welch,
         "rules": [_ruled(rule, target, x, ours, theirs, stages[0] or stage) for rule, target in asked],
         "by_seed": _by_seed(ours, theirs) if theirs else None,
@@ -135,7 +135,7 @@ def _word(x: Group, y: Group | None, flags: list[Flag], between: Levers | None, 
 def _ruled(
     rule: str, target: float | None, runs: Sequence[LoggedRun], x: Group, y: Group | None, stage: str | None
 ) -> Ruled:
-    """A public rule; where it cannot be asked, a record of nothing with the reason as its note."""
+    """Apply a public rule; where it cannot be asked, a record of nothing with the reason as its note."""
     empty: Ruled = {"rule": rule, "record": False, "nx": len(x.by_key), "ny": None, "margin": None, "a": None, "t": None,
                     "df": None, "p": None, "value": None, "target": target, "notes": []}  # fmt: skip
     name = cast(Literal["golf-strict", "golf-frontier", "speedrun", "track3"], rule)
@@ -151,8 +151,8 @@ def _ruled(
         return empty | {"notes": ["the rule's margin is in nats per token, and the reference prints no such score"]}
     per_nat = None if y.export is None else y.export.ratio
     metric = cast(Literal["nats_per_token", "bits_per_byte"], unit)
-    found = record(name, x.values, y.values, metric=metric, seeds_x=x.keys, seeds_y=y.keys, bits_per_nat=per_nat)
-    return cast(Ruled, found.as_json())
+    result = record(name, x.values, y.values, metric=metric, seeds_x=x.keys, seeds_y=y.keys, bits_per_nat=per_nat)
+    return cast(Ruled, result.as_json())
 
 
 def _sentence(

@@ -129,5 +129,5 @@ def _stem(run: LoggedRun) -> str:
 
 
 def unseeded(name: str | None) -> str | None:
-    """A name without its seed; None of none."""
+    """Strip a name of its seed; None of none."""
     return None if name is None else _SEED.sub("", name).strip("-_. ")
