@@ -70,6 +70,28 @@ def test_a_better_arm_that_may_not_win_is_not_forgotten():
     assert v.sentence.startswith("No winner: no arm that may win is shown better; the baseline stays")
 
 
+def test_every_arm_shown_better_comes_with_its_near_end():
+    """The winner's first; of an arm that may not win, and before there is a winner, too; of many the three lowest."""
+    b = tuple(x + 0.012 + y for x, y in zip(BETTER, (0, 0.0004, -0.0003), strict=True))
+    v = study({"a": BETTER, "b": b})
+    assert v.winner == "a" and v.sentence.startswith(
+        "The winner is a (loss): at least 0.0164 nats/token better than base"
+    )
+    assert (
+        f"; shown better too: b, at least {-v.rows['b'].high:.3g} nats/token better than base (best guess" in v.sentence
+    )
+    v = study(BETTER, specs=[ArmSpec("a", barred="12 bytes above the limit")])
+    assert (
+        "the baseline stays; shown better: a, at least 0.0187 nats/token better than base (best guess 0.0243)."
+        in v.sentence
+    )
+    v = study({"a": BETTER, "c": (-0.001, 0.002, -0.0015)}, start=3, at_most=8)
+    assert v.winner is None and "; shown better: a, at least" in v.sentence and "The winner" not in v.sentence
+    many = {f"a{i}": tuple(x - 0.05 * i for x in BETTER) for i in range(6)}
+    v = study(many)
+    assert v.sentence.count("at least") == 4 and ", and 2 more." in v.sentence
+
+
 def test_an_unfinished_study_has_no_winner():
     assert study(V3[:5]).sentence.startswith(
         "No winner (not finished), 6 runs to the next look; inconclusive: a (about 3"

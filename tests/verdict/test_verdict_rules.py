@@ -48,7 +48,8 @@ def test_an_arm_that_waits_leaves_the_study_unfinished():
     )
     b = v.rows["b"]
     assert (b.seeds, b.look, b.delta, "waiting" in b.notes, b.more_seeds, b.price.runs) == (0, None, None, True, 3, 1)
-    assert v.sentence.startswith("No winner (not finished), 1 runs to the next look; inconclusive: b (")
+    assert v.sentence.startswith("No winner (not finished), 1 runs to the next look; shown better: a, at least 0.0164 ")
+    assert "; inconclusive: b (" in v.sentence
 
 
 def test_one_diverged_baseline_seed_does_not_end_a_study():

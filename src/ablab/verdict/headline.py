@@ -14,6 +14,7 @@ from ablab.verdict.winner import NOTHING, SELECTED
 UNITS = {"nats_per_token": "nats/token", "bits_per_byte": "bits/byte"}
 JUDGED = ("better", "worse", "equivalent", "inconclusive")
 UNJUDGED = ("unstable", "invalid")
+NAMED = 3  # arms with their numbers beside the winner
 
 
 def sentence(
@@ -24,9 +25,9 @@ def sentence(
     missing: int,
     warnings: Iterable[str],
 ) -> str:
-    """Warnings, the winner or why there is none, and every inconclusive arm with its price.
+    """Warnings, the winner or why there is none, other arms shown better, and every inconclusive arm with its price.
 
-    A winner that was shown better comes with the near end of its interval: best guesses of what was selected for being good
+    Whatever was shown better comes with the near end of its interval: best guesses of what was selected for being good
     are too good. A baseline that stays because nothing was shown is no winner. What was picked for standing lowest is so among
     those that could be picked: arms left out that stand lower are named.
     """
@@ -39,6 +40,7 @@ def sentence(
         said += _stays(evidence, rows, decided_by)
     else:
         said += f"The winner is {winner} ({_lead(evidence, rows, winner, decided_by)}"
+    said += _besides(evidence, rows, None if missing else winner)
     open_ = [f"{r.name} ({_price_text(r)})" for r in rows.values() if r.word == "inconclusive"]
     return said + (f"; inconclusive: {', '.join(open_)}." if open_ else ".")
 
@@ -50,9 +52,24 @@ def _lead(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: 
         shown = "no arm that may win is" if any(other.word == "better" for other in rows.values()) else "no arm is"
         behind = f"; {winner} is shown behind, by less than matters" if row.low is not None and row.low > 0 else ""
         return f"{'' if decided_by == NOTHING else f'{by}; '}{shown} shown better{behind}{lost})"
-    metric = evidence.decision.metric
-    unit = UNITS.get(metric, metric)
-    return f"{by}{lost}): at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
+    return f"{by}{lost}): {_near(evidence, row)}"
+
+
+def _besides(evidence: Evidence, rows: Mapping[str, Row], winner: str | None) -> str:
+    """Arms shown better that are not the winner, the best guess first; at most three with their numbers."""
+    shown = [row for name, row in rows.items() if row.word == "better" and name in evidence.specs and name != winner]
+    shown.sort(key=lambda row: row.delta or 0.0)
+    said = [f"{row.name}, {_near(evidence, row)}" for row in shown[:NAMED]]
+    more = f", and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+    too = "" if winner in (None, evidence.baseline) else " too"
+    return f"; shown better{too}: {', '.join(said)}{more}" if shown else ""
+
+
+def _near(evidence: Evidence, row: Row) -> str:
+    """`at least 0.0012 nats/token better than baseline (best guess 0.0042)`: the near end of what is shown first."""
+    assert row.high is not None and row.delta is not None  # shown better, so it has an interval
+    unit = UNITS.get(evidence.decision.metric, evidence.decision.metric)
+    return f"at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"
 
 
 def _chosen(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: str) -> str:
