@@ -272,7 +272,7 @@ def store(folder: Path) -> dict[str, Kind]:
     """Records of a finished store: what judges and plans on them must not break."""
     from tests import finished_store
 
-    from ablab.judging import collect, history, shelf
+    from ablab.judging import collect, history, shelf, versions
     from ablab.judging.bank import pooled
     from ablab.runs import given_up
 
@@ -295,7 +295,7 @@ def store(folder: Path) -> dict[str, Kind]:
     def verdict(_: Path) -> None:
         pooled(plan)
         if (found := shelf.lying(other)) is not None:
-            shelf.since(plan, found), shelf._when(found), shelf._place(plan, found)
+            versions.since(plan, found), shelf.when(found), shelf.place_of(plan, found)
 
     def decisions(_: Path) -> None:
         rows = history.rows(plan)

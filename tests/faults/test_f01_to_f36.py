@@ -12,7 +12,7 @@ import torch
 from tests import tiny
 
 from ablab.core.fault import CheckFailed, InvalidStudy
-from ablab.judging import shelf
+from ablab.judging import versions
 from ablab.runs.store import Store
 from ablab.study import load
 from ablab.training import checkpoint
@@ -362,6 +362,6 @@ def test_f27_names_that_a_disk_takes_for_one(tmp_path: Path) -> None:
     study, store = load(tmp_path / "study.toml"), Store(tmp_path / "runs")
     store.study("S", None).mkdir(parents=True)
     with pytest.raises(CheckFailed, match="differs from the study's name by case alone"):
-        shelf.one_of_its_name(store.study(study.name, None))
+        versions.one_of_its_name(store.study(study.name, None))
     store.study("S", None).rmdir()
-    shelf.one_of_its_name(store.study(study.name, None))
+    versions.one_of_its_name(store.study(study.name, None))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ablab import report as reporting
 from ablab.cli.main import app
 from ablab.core.fault import CheckFailed, Refused
-from ablab.judging import judge, shelf
+from ablab.judging import judge, shelf, versions
 from ablab.runs import plan as planning
 from ablab.runs.corpora import _memo
 from ablab.runs.plan import Plan
@@ -118,16 +118,16 @@ def test_a_report_of_an_edited_study_says_which_line_it_was(tmp_path: Path) -> N
     written(made.plan(tmp_path, ONE))
     edited = made.plan(tmp_path, ONE.replace("model.d_model = 40", "model.d_model = 48"))
     with pytest.raises(CheckFailed, match=r"became `model.d_model = 48` \(it was `model.d_model = 40`\)"):
-        shelf.guard(edited)
+        versions.guard(edited)
     revised = made.plan(tmp_path, ONE)
     runs = {spot: type(run)(**{**vars(run), "train_key": run.train_key[::-1]}) for spot, run in revised.runs.items()}
     with pytest.raises(CheckFailed, match="its runs have other keys: a component of ablab was revised"):
-        shelf.guard(Plan(**{**vars(revised), "runs": runs}))
+        versions.guard(Plan(**{**vars(revised), "runs": runs}))
 
 
 def test_an_unfinished_page_gives_way(tmp_path: Path) -> None:
     judge.conclude(made.plan(tmp_path, ONE))
-    shelf.guard(made.plan(tmp_path, ONE.replace("model.d_model = 40", "model.d_model = 48")))
+    versions.guard(made.plan(tmp_path, ONE.replace("model.d_model = 40", "model.d_model = 48")))
 
 
 def test_a_report_needs_no_raw_text(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ def bundle(
     """Pack one file with all that the verdict rests on: study, records, scores, pages, hashes of data and source."""
     from ablab.bundle import write as bundles
     from ablab.core import places
-    from ablab.judging import shelf
+    from ablab.judging import versions
     from ablab.launch.study import Lab, aside, conclude
 
     plan = Lab(study, scale, out, device).plan(computes=False, recall=aside).look()
-    shelf.guard(plan)
+    versions.guard(plan)
     answer = conclude(plan).answer
     # a link that a person names is followed; one that lies under the name of the study is not
     file = places.real(to) if to is not None else places.real(Path.cwd()) / f"{plan.study.called}.zip"

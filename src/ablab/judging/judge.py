@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,12 +24,12 @@ from ablab.records.answer import (
     Said,
 )
 from ablab.records.cost import Cost, Paid
+from ablab.records.run import Trained
 from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
 from ablab.runs import given_up
 from ablab.runs.plan import Plan, Run
 from ablab.runtime import provenance
-from ablab.study import elsewhere
 from ablab.study.record import BASELINE
 from ablab.verdict import Bank
 
@@ -267,7 +267,7 @@ def notes(plan: Plan) -> list[str]:
             )
     found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
     files = {name: arm.settings["train"]["weights"] for name, arm in plan.study.with_baseline.items()}
-    found += elsewhere.notes(files, ended) + said_by_levers(plan) + before_training(plan)
+    found += _elsewhere(files, ended) + said_by_levers(plan) + before_training(plan)
     for name, crossed in plan.study.factorials.items():
         paths = " x ".join(factor["path"] for factor in crossed["factors"])
         found.append(
@@ -291,6 +291,18 @@ def notes(plan: Plan) -> list[str]:
     if len(threads) > 1:
         found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
     return found
+
+
+def _elsewhere(files: Mapping[str, Sequence[str] | None], done: Iterable[Trained]) -> list[str]:
+    """Say what a reader must know: which arms use which files (arm -> paths), and what was said when they were read."""
+    users: dict[str, list[str]] = {}
+    for arm, named in files.items():
+        if named:
+            users.setdefault(", ".join(Path(file).name for file in named), []).append(arm)
+    text = "weights trained elsewhere, so their tokens and their time are not known and no budget was spent"
+    said = dict.fromkeys(note for one in done for note in one.get("adopted", {}).get("notes", []))
+    texts = [f"{text}: {listed} ({', '.join(arms)})" for listed, arms in users.items()]
+    return texts + [f"of weights trained elsewhere: {note}" for note in said]
 
 
 def before_training(plan: Plan) -> list[str]:

@@ -8,28 +8,15 @@ revision of a component is another version. The pages that lay there before are 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
 from ablab.core import places
-from ablab.core.fault import CheckFailed, Fault
+from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json
-from ablab.core.forms import fits
-from ablab.core.opened import read_whole
-from ablab.judging import collect
 from ablab.records.answer import Earlier, Kept
 from ablab.runs.plan import Plan
-from ablab.study.read import MOST_BYTES
 
 PAGES = ("verdict.json", "report.html", "report.md", "study.toml")
-
-
-class Counts(TypedDict):
-    """How much a corpus holds."""
-
-    train_tokens: int
-    valid_tokens: int
 
 
 def version(plan: Plan) -> str:
@@ -46,45 +33,12 @@ def lying(folder: Path) -> Kept | None:
         return None
 
 
-def guard(plan: Plan) -> None:
-    """Refuse to put the page of an unfinished version where the finished page of another one lies."""
-    other = lying(plan.directory)
-    if other is None or other.get("version") == version(plan) or other["decided_by"] == "not finished":
-        return
-    if not (missing := collect.wanted(plan, collect.bank(plan))):
-        return
-    fault = (
-        f"is the finished page of another version, judged {_when(other)}; since then {since(plan, other)}. Of this version "
-        f"{len(missing)} runs to the next look are missing"
-    )
-    cure = f"put back what changed, or do `ablab run` first: the page then moves to {_place(plan, other)}"
-    raise CheckFailed(Fault(str(plan.directory / "report.html"), fault, cure))
-
-
-def one_of_its_name(folder: Path) -> None:
-    """Refuse a study's folder beside one whose name differs by case alone: copied to another disk they are one."""
-    for other in folder.parent.glob("*"):
-        if other.name != folder.name and other.name.lower() == folder.name.lower():
-            fault = "differs from the study's name by case alone, which many disks do not tell apart"
-            raise CheckFailed(Fault(str(other), fault, "rename the study, or choose another --out"))
-
-
-def free(plan: Plan, to: Path) -> Path:
-    """Return the folder `to` that a person named, its links followed. CheckFailed where another study's page is there."""
-    to = places.real(to)
-    other = lying(to)
-    if other is not None and (other.get("study"), other.get("version")) != (plan.study.name, version(plan)):
-        fault = f"holds the page of another study or version ({other.get('study')}, judged {_when(other)})"
-        raise CheckFailed(Fault(str(to), fault, "name another folder"))
-    return to
-
-
 def make_room(plan: Plan) -> Path | None:
     """Move what lies in the study's folder to `earlier/` if it is of another version; where it went."""
     other = lying(plan.directory)
     if other is None or other.get("version") == version(plan):
         return None
-    place = places.folder(_place(plan, other))
+    place = places.folder(place_of(plan, other))
     for name in PAGES:
         if (plan.directory / name).exists():
             (plan.directory / name).replace(place / name)
@@ -97,49 +51,18 @@ def earlier(plan: Plan) -> list[Earlier]:
     for folder in sorted((plan.directory / "earlier").glob("*")):
         if folder.name != version(plan) and (other := lying(folder)) is not None:
             others.append(
-                {"at": f"earlier/{folder.name}", "question": str(other.get("question", "")), "judged": _when(other)}
+                {"at": f"earlier/{folder.name}", "question": str(other.get("question", "")), "judged": when(other)}
             )
     return others
 
 
-def since(plan: Plan, other: Kept) -> str:
-    """Say what makes another version, in words: the study file, the data, or the keys alone."""
-    said = []
-    try:
-        before = read_whole(plan.directory / "study.toml", MOST_BYTES).decode("utf-8").splitlines()
-    except (OSError, ValueError):
-        before = plan.study.source.splitlines()
-    after = plan.study.source.splitlines()
-    if before != after:
-        number = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
-        old, new = (lines[number].strip() if number < len(lines) else "nothing" for lines in (before, after))
-        said.append(f"line {number + 1} of the study file became `{new}` (it was `{old}`)")
-    known = {str(one["key"]): one for one in other.get("data") or () if isinstance(one, dict) and "key" in one}
-    for key, corpus in plan.corpora.items():
-        if known and key not in known:
-            gone = [(old, manifest) for old, manifest in known.items() if old not in plan.corpora]
-            had = _corpus(*gone[0]) if gone else "none of it"
-            said.append(f"the data changed: {_corpus(key, corpus.manifest)} (it had {had})")
-    return (
-        " and ".join(said)
-        or "its runs have other keys: a component of ablab was revised, or they are executed otherwise"
-    )
-
-
-def _corpus(key: str, manifest: Mapping[str, object]) -> str:
-    """Say how much a corpus holds, and its name."""
-    counts = manifest.get("counts")
-    train, valid = (counts["train_tokens"], counts["valid_tokens"]) if fits(counts, Counts) else (0, 0)
-    return f"{train:,} training and {valid:,} held-out tokens, corpus {key[:8]}"
-
-
-def _place(plan: Plan, other: Kept) -> Path:
+def place_of(plan: Plan, other: Kept) -> Path:
     """Return where another version's pages go. One without a name of its own is named by what it says."""
     name = other.get("version")
     return plan.directory / "earlier" / (name if isinstance(name, str) and name.isalnum() else key_of(str(other))[:16])
 
 
-def _when(other: Kept) -> str:
+def when(other: Kept) -> str:
     """Return the date of a verdict, if it is one."""
     judged = (other.get("environment") or {}).get("judged")
     try:

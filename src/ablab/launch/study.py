@@ -131,7 +131,7 @@ class Lab:
         Raises GivenUp, behind the report, where runs were given up; Interrupted after checkpoints at a signal or at `until`.
         """
         from ablab.core.streams import unfinished
-        from ablab.judging import shelf
+        from ablab.judging import versions
         from ablab.launch import local
         from ablab.launch.board import Board
         from ablab.launch.lines import lines
@@ -145,7 +145,7 @@ class Lab:
             boards.check(name)
         with _ending_well(), unfinished():
             plan = self.plan(say=say)
-            shelf.one_of_its_name(plan.directory)
+            versions.one_of_its_name(plan.directory)
             with locked(plan.directory) as held:
                 _begin(plan, say, allow_changed_code=allow_changed_code, try_again=try_again)
 
@@ -177,13 +177,13 @@ class Lab:
         page: another folder for it; nothing is then written into the store. CheckFailed where the finished page of another
         version of the study lies there. recall: hears of data that are gone, of which what the store has is taken.
         """
-        from ablab.judging import shelf
+        from ablab.judging import versions
 
         with _ending_well():
             plan = self.plan(computes=False, recall=recall).look()
             if page is not None:
-                return conclude(plan, shelf.free(plan, Path(page)))
-            shelf.guard(plan)
+                return conclude(plan, versions.free(plan, Path(page)))
+            versions.guard(plan)
             try:
                 return conclude(plan)
             except Halted as error:
@@ -193,7 +193,7 @@ class Lab:
     @property
     def verdict(self) -> Judged:
         """What was judged last. CheckFailed where nothing was, or another version of the study."""
-        from ablab.judging import shelf
+        from ablab.judging import shelf, versions
         from ablab.report.judged import Judged
         from ablab.report.view import answered
 
@@ -207,7 +207,7 @@ class Lab:
             )
         plan = self.plan(computes=False, recall=aside)
         if found.get("version") != shelf.version(plan):
-            since = shelf.since(plan, found)
+            since = versions.since(plan, found)
             raise CheckFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
         return Judged(answered(found), folder)
 
@@ -291,12 +291,12 @@ def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:
 
 def _say_what_lies_there(plan: Plan, say: Say) -> None:
     """Say beforehand that another version's page under this name goes to `earlier/` when this one has something to show."""
-    from ablab.judging import shelf
+    from ablab.judging import shelf, versions
 
     other = shelf.lying(plan.directory)
     if other is not None and other.get("version") != shelf.version(plan):
         at = plan.directory / "earlier"
-        say(f"note: {plan.directory} holds the page of another version of this study: {shelf.since(plan, other)}")
+        say(f"note: {plan.directory} holds the page of another version of this study: {versions.since(plan, other)}")
         say(f"note: with the first result of this one, that page moves to {at}")
 
 

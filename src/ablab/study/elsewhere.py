@@ -4,11 +4,10 @@ on nothing."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ablab.core.fault import Fault
-from ablab.records.run import Trained
 from ablab.records.settings import Limits, SeedsSettings, Settings, TrainSettings
 from ablab.study.merge import Path as Keys
 
@@ -62,15 +61,3 @@ def limited(settings: Settings, limits: Limits) -> Fault | None:
         return None
     text = "limits the time of training, which is not known of weights trained elsewhere (train.weights)"
     return Fault("limits.seconds", text, CURE)
-
-
-def notes(files: Mapping[str, Sequence[str] | None], done: Iterable[Trained]) -> list[str]:
-    """Say what a reader must know: which arms use which files (arm -> paths), and what was said when they were read."""
-    users: dict[str, list[str]] = {}
-    for arm, named in files.items():
-        if named:
-            users.setdefault(", ".join(Path(file).name for file in named), []).append(arm)
-    text = "weights trained elsewhere, so their tokens and their time are not known and no budget was spent"
-    said = dict.fromkeys(note for one in done for note in one.get("adopted", {}).get("notes", []))
-    texts = [f"{text}: {listed} ({', '.join(arms)})" for listed, arms in users.items()]
-    return texts + [f"of weights trained elsewhere: {note}" for note in said]
