@@ -73,7 +73,8 @@ class Learner:
             executor=executor,
         )
         # Of one step; health is that of the mixtures at the last step, empty where there is none.
-        self.aux = MixtureTally()
+        self.routed = any(layer.routed for layer in self.model.stack())
+        self.aux = MixtureTally() if self.routed else None
         self.health: Routing = {}
         if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
             raise InvalidStudy(torn)
@@ -138,7 +139,7 @@ class Learner:
             group["spent"] = min(1.0, middle)
         self.model.at(spent)
         self.optimizer.zero_grad(set_to_none=True)
-        self.aux = MixtureTally()
+        self.aux = MixtureTally() if self.routed else None
         with self.rounded(spent):
             loss = self.gradients(batch)
         if not math.isfinite(loss):
@@ -148,8 +149,9 @@ class Learner:
             self.optimizer.move()  # `clip` has looked
         else:
             self.optimizer.step()
-        self.aux.after_step()
-        self.health = self.aux.health(self.model)
+        if self.aux is not None:
+            self.aux.after_step()
+            self.health = self.aux.health(self.model)
         if self.mean:
             decay = min(self.asked["ema"], (1 + number) / (1 + number + (self.asked["ema_warmup"] or 0.0)))
             torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
@@ -186,7 +188,8 @@ class Learner:
                 nll_BT = self.model.nll(*(part.to(self.device) for part in rows), aux=self.aux)
             weighed = nll_BT if weight_BT is None else nll_BT * weight_BT[here].to(self.device)
             loss = weighed.sum() / divisor
-            balance = self.aux.take(rows=len(batch.tokens_BT), tokens=batch.tokens_BT.numel())
+            whole = {"rows": len(batch.tokens_BT), "tokens": batch.tokens_BT.numel()}
+            balance = None if self.aux is None else self.aux.take(**whole)
             # outside autocast, so that gradients are taken in the types of the forward pass
             (loss if balance is None else loss + balance).backward()
             total += loss.item()
