@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablab.judging import cost
-from ablab.verdict import ArmSpec, Decision, Documents, RunScore, Verdict, judge
+from ablab.verdict import ArmSpec, Decision, DocumentScores, RunScore, Verdict, judge
 from ablab.verdict.rows import Row
 
 STAGES = ("pre_quant", "post_quant", "sliding", "ttt")
@@ -47,12 +47,12 @@ def runs(seeds: int = 3) -> list[RunScore]:
         of_stage = {stage: 0.0002 * rng.standard_normal() for stage in STAGES}
         for arm, effect in EFFECT.items():
             own = 0.0 if arm in SHARED or arm == "baseline" else 0.0006 * rng.standard_normal()
-            stages: dict[str, Documents | float] = {}
+            stages: dict[str, DocumentScores | float] = {}
             for i, stage in enumerate(STAGES):
                 here = 0.00015 * rng.standard_normal() if effect[i] else 0.0
                 spread = 0.001 * rng.standard_normal(DOCUMENTS) if effect[i] else np.zeros(DOCUMENTS)
                 rate = LEVEL[i] + hard + effect[i] + of_seed + of_stage[stage] + own + here + spread
-                stages[stage] = Documents(rate * tokens, tokens, size)
+                stages[stage] = DocumentScores(rate * tokens, tokens, size)
             why = {"ttt": "the loss of chunk 3 is not finite"} if arm == "qat" else {}
             found.append(RunScore(arm, seed, "done", f"h{seed}", stages=stages, seconds=588.0, faults=why))
     return found

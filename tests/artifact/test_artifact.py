@@ -19,7 +19,7 @@ from tests import tiny
 from ablab.artifact import code as script
 from ablab.artifact import codecs, compressors, container
 from ablab.artifact import pack as artifact
-from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.arrays import Array, Packed
 from ablab.core.fault import Interrupted
 from ablab.core.rng import stream
 
@@ -34,7 +34,7 @@ def coded(monkeypatch: pytest.MonkeyPatch, rows: int, codec: str, predicted: flo
     """Report of an artifact of int6 codes, clipped at 12.85 standard deviations."""
     draws = stream(0, "codes").standard_normal((rows, 512))
     codes = np.clip(np.round(draws * 31 / 12.85), -31, 31).astype(np.int8)
-    parts = [Part("w", codes, 6, "attn"), Part("w:scale", np.ones(rows, np.float16), None, "scale")]
+    parts = [Array("w", codes, 6, "attn"), Array("w:scale", np.ones(rows, np.float16), None, "scale")]
     packed = Packed(parts, {}, {"schemes": {"made": {}}, "predicted_bytes": predicted, "notes": ["first"]})
 
     class Made:
@@ -102,7 +102,7 @@ def test_whole_bytes_of_another_ablab_are_refused_in_words() -> None:
         ValueError, match=r"^packed weights are of version 7, this ablab reads version 1; pack them again$"
     ):
         artifact.unpack(newer)
-    parts = [Part("a", np.zeros(3, np.float32))]
+    parts = [Array("a", np.zeros(3, np.float32))]
     raw = codecs.slot.build(tiny.choice(codecs.slot, "raw"))
     for meta, said in [
         ({"compress": "later", "meta": {}}, "name the compressor 'later', which this ablab does not have"),

@@ -17,7 +17,7 @@ from tests import tiny
 
 from ablab.artifact import codecs, container, layout
 from ablab.artifact import pack as artifact
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 from ablab.artifact.codecs import lzma
 from ablab.core.fault import CheckFailed, to_install
 from ablab.core.rng import stream
@@ -31,7 +31,7 @@ def build(name: str, **given: Any) -> Any:
     return codecs.slot.build(tiny.choice(codecs.slot, {"name": name, **given}))
 
 
-def same(one: list[Part], other: list[Part]) -> bool:
+def same(one: list[Array], other: list[Array]) -> bool:
     return len(one) == len(other) and all(
         (a.name, a.bits, a.group, a.array.dtype, a.array.shape)
         == (b.name, b.bits, b.group, b.array.dtype, b.array.shape)
@@ -40,7 +40,7 @@ def same(one: list[Part], other: list[Part]) -> bool:
     )
 
 
-def back(codec: Any, parts: list[Part], meta: dict[str, Any]) -> bytes:
+def back(codec: Any, parts: list[Array], meta: dict[str, Any]) -> bytes:
     """The bytes, once it is shown that they give the parts and meta back without the settings."""
     blob: bytes = codec.encode(parts, meta)
     assert codec.encode(parts, meta) == blob
@@ -51,20 +51,20 @@ def back(codec: Any, parts: list[Part], meta: dict[str, Any]) -> bytes:
 
 
 @st.composite
-def part(draw: st.DrawFn, name: str) -> Part:
+def part(draw: st.DrawFn, name: str) -> Array:
     """An array of any type and shape, or codes of 2 to 16 bits."""
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6))
     group = draw(st.sampled_from(["attn", "scale", "other"]))
     if draw(st.booleans()):
-        return Part(name, draw(hnp.arrays(draw(st.sampled_from(TYPES)), shape)), None, group)
+        return Array(name, draw(hnp.arrays(draw(st.sampled_from(TYPES)), shape)), None, group)
     n_bits = draw(st.integers(2, 16))
     most = 2 ** (n_bits - 1) - 1
     kind = np.int8 if n_bits <= 8 else np.int16
-    return Part(name, draw(hnp.arrays(kind, shape, elements=st.integers(-most, most))), n_bits, group)
+    return Array(name, draw(hnp.arrays(kind, shape, elements=st.integers(-most, most))), n_bits, group)
 
 
 @st.composite
-def artifacts(draw: st.DrawFn) -> list[Part]:
+def artifacts(draw: st.DrawFn) -> list[Array]:
     return [draw(part(f"layers.{i}.weight")) for i in range(draw(st.integers(0, 4)))]
 
 
@@ -76,24 +76,24 @@ def artifacts(draw: st.DrawFn) -> list[Part]:
 )
 @example(parts=[], on=set(), name="raw", meta={})
 @settings(deadline=None, max_examples=100)
-def test_anything_comes_back_bit_for_bit(parts: list[Part], on: set[str], name: str, meta: dict[str, Any]) -> None:
+def test_anything_comes_back_bit_for_bit(parts: list[Array], on: set[str], name: str, meta: dict[str, Any]) -> None:
     known = codecs.slot.settings(name)
     cheap = {key: value for key, value in {"quality": 3, "window": 16, "level": 2}.items() if key in known}
     back(build(name, **cheap, **{key: key in on for key in FLAGS if key in known}), parts, meta)
 
 
-def codes(rows: int = 256, width: int = 128, most: int = 31, name: str = "w") -> Part:
+def codes(rows: int = 256, width: int = 128, most: int = 31, name: str = "w") -> Array:
     """Normal numbers in int6 as parameter-golf clips them."""
     drawn = stream(0, name).standard_normal((rows, width)) * most / 12.85
-    return Part(name, np.clip(np.round(drawn), -most, most).astype(np.int8), 6, "attn")
+    return Array(name, np.clip(np.round(drawn), -most, most).astype(np.int8), 6, "attn")
 
 
-def alike(rows: int = 512, width: int = 128) -> Part:
+def alike(rows: int = 512, width: int = 128) -> Array:
     """Rows around 16 centres, in no order."""
     draws = stream(0, "alike")
     centres = draws.standard_normal((16, width))[draws.integers(0, 16, rows)]
     near = centres + 0.3 * draws.standard_normal((rows, width))
-    return Part("w", np.clip(np.round(near * 3), -31, 31).astype(np.int8), 6, "embedding")
+    return Array("w", np.clip(np.round(near * 3), -31, 31).astype(np.int8), 6, "embedding")
 
 
 @pytest.mark.parametrize("name", [name for name in LEVERS if name != "raw"])
@@ -116,7 +116,7 @@ def test_packed_bits_take_k_bits_and_cost_after_a_codec(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in LEVERS if name != "raw"])
 def test_planes_of_bytes_make_wide_numbers_smaller(name: str) -> None:
-    wide = [Part("s", (1 + stream(0, "s").random(4096)).astype(np.float32), None, "scale")]
+    wide = [Array("s", (1 + stream(0, "s").random(4096)).astype(np.float32), None, "scale")]
     assert len(back(build(name), wide, {})) < 0.99 * len(back(build(name, shuffle=False), wide, {}))
 
 
@@ -131,7 +131,7 @@ def test_sorted_rows_pay_where_rows_are_alike_and_only_there(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LEVERS if name != "raw"])
 def test_columns_that_are_alike_pay_when_transposed(name: str) -> None:
     part = alike()
-    turned = Part("w", np.ascontiguousarray(part.array[layout.row_order(part.array)]), 6, "embedding")
+    turned = Array("w", np.ascontiguousarray(part.array[layout.row_order(part.array)]), 6, "embedding")
     assert len(back(build(name, transpose=True), [turned], {})) < 0.9 * len(back(build(name), [turned], {}))
 
 
@@ -141,8 +141,8 @@ def test_groups_of_other_numbers_are_better_off_apart(name: str) -> None:
     parts = []
     for i in range(8):
         parts.append(codes(64, 128, 5, f"{i}.few"))
-        parts.append(Part(f"{i}.many", codes(64, 128, 127, f"{i}").array, 8, "embedding"))
-        parts.append(Part(f"{i}.scale", (1 + stream(i, "s").random(64)).astype(np.float16), None, "scale"))
+        parts.append(Array(f"{i}.many", codes(64, 128, 127, f"{i}").array, 8, "embedding"))
+        parts.append(Array(f"{i}.scale", (1 + stream(i, "s").random(64)).astype(np.float16), None, "scale"))
     assert len(back(build(name), parts, {})) < len(back(build(name, group=False), parts, {}))
 
 
@@ -173,7 +173,7 @@ def test_bits_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="3 bytes do not hold 4 codes of 4 bits"):
         layout.unpack(np.zeros(3, np.uint8), 4, 4, np.dtype(np.int8))
     with pytest.raises(ValueError, match="w: codes from 0 to 40 do not fit into 6 bits; give them more bits"):
-        build("raw", pack_bits=True).encode([Part("w", np.array([0, 40], np.int8), 6)], {})
+        build("raw", pack_bits=True).encode([Array("w", np.array([0, 40], np.int8), 6)], {})
 
 
 def nearest_first(rows: np.ndarray) -> list[int]:
@@ -226,7 +226,7 @@ def test_every_level_is_another_search(name: str) -> None:
     words = [draw.integers(0, 40, n, dtype=np.int8) for n in draw.integers(2, 300, 300)]
     text = np.concatenate([words[at] for at in draw.zipf(1.3, 4000) % 300])[:400_000]
     setting, levels = LEVELS[name]
-    made = [back(build(name, **{setting: level}), [Part("text", text, None, "text")], {}) for level in levels]
+    made = [back(build(name, **{setting: level}), [Array("text", text, None, "text")], {}) for level in levels]
     alike = [(a, b) for (a, one), (b, other) in pairwise(zip(levels, made)) if one == other]
     assert alike == []
 
@@ -243,11 +243,11 @@ def test_a_missing_library_is_named_with_its_cure(name: str, library: str, monke
 
 
 def test_parts_that_cannot_be_written_are_refused() -> None:
-    raw, one = build("raw"), Part("a", np.zeros(2))
+    raw, one = build("raw"), Array("a", np.zeros(2))
     with pytest.raises(ValueError, match="two parts have one name; name them apart"):
         raw.encode([one, one], {})
     with pytest.raises(ValueError, match="a holds object; give plain numbers"):
-        raw.encode([Part("a", np.array([None]))], {})
+        raw.encode([Array("a", np.array([None]))], {})
     for meta in ({"x": float("nan")}, {"x": {1, 2}}):
         with pytest.raises(
             ValueError, match=r"what belongs to the packed weights is no JSON \(.*\); give plain values"
@@ -257,7 +257,7 @@ def test_parts_that_cannot_be_written_are_refused() -> None:
 
 @pytest.mark.parametrize("name", LEVERS)
 def test_every_changed_byte_of_a_small_artifact_is_found(name: str) -> None:
-    part = Part("w", np.arange(-3, 4, dtype=np.int16).reshape(1, 7), 9, "attn")
+    part = Array("w", np.arange(-3, 4, dtype=np.int16).reshape(1, 7), 9, "attn")
     blob = build(name).encode([part], {"compress": "keep", "meta": {}})
     whole = artifact.unpack(blob)["w"].tolist()
     for at in range(len(blob)):
@@ -280,7 +280,7 @@ def test_every_changed_byte_of_a_small_artifact_is_found(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LEVERS if name != "raw"])
 def test_a_stream_that_expands_to_more_than_it_says_is_not_expanded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = build(name)
-    blob = codec.encode([Part("z", np.zeros(1 << 20, np.int8))], {})
+    blob = codec.encode([Array("z", np.zeros(1 << 20, np.int8))], {})
     lengths: list[int] = []
 
     def watched(encoded: memoryview, size: int) -> bytes:
@@ -305,7 +305,7 @@ def test_a_stream_that_expands_to_more_than_it_says_is_not_expanded(name: str, m
 def test_the_front_of_an_artifact_is_as_documented() -> None:
     """Read by hand: magic, version, sha256 over codec, lengths, header and content."""
     array = np.arange(5, dtype=np.int8)
-    blob = build("raw").encode([Part("w", array, 4, "attn")], {"x": 1})
+    blob = build("raw").encode([Array("w", array, 4, "attn")], {"x": 1})
     assert blob[:6] == b"ablab\x01" and blob[38:42] == b"\x03raw"
     n_header = len(blob) - 5 - 46  # two lengths of two bytes
     assert blob[42:44] == blob[44:46] == bytes([n_header & 127 | 128, n_header >> 7])

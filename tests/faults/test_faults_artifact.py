@@ -14,7 +14,7 @@ import zstandard
 
 from ablab.artifact import container
 from ablab.artifact import pack as artifact
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 
 COMPRESS = {
     "brotli": lambda data: brotli.compress(data, quality=1, lgwin=24),
@@ -125,11 +125,11 @@ def test_a_header_that_no_artifact_has_is_refused(changed: dict[str, Any]) -> No
 
 def test_the_same_artifact_unchanged_is_read() -> None:
     [read] = container.read(whole(), artifact.codecs.slot.load("brotli").expand)[0]
-    assert isinstance(read, Part) and read.array.tolist() == list(range(64))
+    assert isinstance(read, Array) and read.array.tolist() == list(range(64))
 
 
 def test_weights_that_are_nearly_all_zeros_are_read() -> None:
-    parts = [Part(f"z{i}", np.zeros((1024, 1024), np.float32)) for i in range(16)]
+    parts = [Array(f"z{i}", np.zeros((1024, 1024), np.float32)) for i in range(16)]
     codec = artifact.codecs.slot.build({"name": "zstd", "level": 1})
     packed = codec.encode(parts, {})
     assert len(packed) < 20_000  # three thousand times as small

@@ -13,7 +13,7 @@ import pytest
 from ablab.judging.compare import exports
 from ablab.judging.compare.side import metric_of
 from ablab.judging.compare.words import UnknownPreset, compare
-from ablab.records.comparison import Comparison, Flag, Interval, Paired, Ruled
+from ablab.records.comparison import Comparison, Flag, Paired, Ruled, Welch
 from ablab.records.log import Level, LoggedRun
 from ablab.verdict import BySeed, Record, Unpaired
 
@@ -315,5 +315,5 @@ def test_a_number_without_a_unit_is_judged_by_a_thousandth_of_the_reference() ->
 
 
 def test_the_records_of_the_answer_have_the_fields_of_the_verdict() -> None:
-    for form, source in ((Interval, Unpaired), (Ruled, Record), (Paired, BySeed)):
+    for form, source in ((Welch, Unpaired), (Ruled, Record), (Paired, BySeed)):
         assert list(form.__annotations__) == [field.name for field in dataclasses.fields(source)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.logged import TABLE, golf
 
-from ablab.judging.logs.arms import Sorted, sort
+from ablab.judging.logs.arms import SortedRuns, sort
 
 
 def written(folder: Path, **files: str) -> Path:
@@ -18,7 +18,7 @@ def written(folder: Path, **files: str) -> Path:
     return folder
 
 
-def told(found: Sorted) -> list[tuple[str, list[int | None]]]:
+def told(found: SortedRuns) -> list[tuple[str, list[int | None]]]:
     return [(arm.name, [run.seed for run in arm.runs]) for arm in found.arms]
 
 

@@ -809,7 +809,7 @@ def test_what_is_said_of_positions_holds_for_every_arm_at_every_stage_named() ->
 
 def test_shares_of_scored_tokens_are_exact_where_bands_differ() -> None:
     trained = ([0.0, 100.0, 200.0, 300.0], [1000.0, 50.0, 0.0])
-    group = depth.Group(("s",), ("a",), ([0.0, 150.0, 250.0], [60.0, 40.0]), trained)
+    group = depth.SamePositions(("s",), ("a",), ([0.0, 150.0, 250.0], [60.0, 40.0]), trained)
     never, rarely = depth.shares(group)
     assert (never, rarely) == (pytest.approx(0.2), pytest.approx(0.2 + 0.2))
     edges, scored, met = depth.joined(group.scored, trained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ablab.verdict import ArmSpec, Decision, Documents, RunScore, judge
+from ablab.verdict import ArmSpec, Decision, DocumentScores, RunScore, judge
 from ablab.verdict.copies import _distances, _norm
 
 TOKENS = np.full(24, 400)
@@ -21,7 +21,11 @@ def trainings(arm: str, seeds: int = 5, spread: float = 2.0) -> list[np.ndarray]
 def verdict(arm: list[np.ndarray], baseline: list[np.ndarray]) -> tuple[str | None, str]:
     runs = [
         RunScore(
-            name, seed, "done", f"h{seed}", stages={"s": Documents(nats, TOKENS[: len(nats)], 4 * TOKENS[: len(nats)])}
+            name,
+            seed,
+            "done",
+            f"h{seed}",
+            stages={"s": DocumentScores(nats, TOKENS[: len(nats)], 4 * TOKENS[: len(nats)])},
         )
         for name, every in (("arm", arm), ("baseline", baseline))
         for seed, nats in enumerate(every)

@@ -9,7 +9,7 @@ import pytest
 from bench.verdict_simulations import document_coverage
 from made_studies import near
 
-from ablab.verdict import Documents
+from ablab.verdict import DocumentScores
 from ablab.verdict.documents import FEWEST, effective, spread
 
 LIBRARY = (7837, 115, 7526, 10993, 3432, 5613, 67, 162565, 991, 6926, 3113, 1073, 12404, 12423, 1708, 41087, 465, 7682)
@@ -59,7 +59,7 @@ def test_eighteen_documents_of_which_one_is_most_of_the_text_are_refused():
 
 def test_groups_must_be_one_per_document():
     with pytest.raises(ValueError, match="nats, tokens, bytes and groups must be vectors of one length"):
-        Documents([1.0, 2.0], [1, 2], [1, 2], [0])
+        DocumentScores([1.0, 2.0], [1, 2], [1, 2], [0])
 
 
 @pytest.mark.parametrize(

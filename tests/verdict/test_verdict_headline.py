@@ -8,7 +8,7 @@ from bench.verdict_simulations import Cell, exaggeration
 from made_studies import V3, V4, V5B, B, decision, study
 
 from ablab.core.rng import stream
-from ablab.verdict import ArmSpec, Bank, Documents, RunScore, judge
+from ablab.verdict import ArmSpec, Bank, DocumentScores, RunScore, judge
 from ablab.verdict.planning import smallest_tie
 from ablab.verdict.spending import weights
 
@@ -134,7 +134,7 @@ def test_a_margin_is_warned_of_over_the_documents_of_one_checkpoint(matters):
     nats = draws.normal(320, 5, 100)
     sizes = np.full(100, 100), np.full(100, 400)
     runs = [
-        RunScore(name, 0, "done", stages={"trained": Documents(x, *sizes)})
+        RunScore(name, 0, "done", stages={"trained": DocumentScores(x, *sizes)})
         for name, x in (("base", nats), ("a", nats + 0.4 + draws.normal(0, 0.5, 100)))
     ]
     v = judge(decision(1, 1, matters=matters), [ArmSpec("a", shares_weights=True)], [0], runs)

@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablab.verdict import ArmSpec, Bank, Decision, Documents, Factorial, RunScore, judge, unpaired, wanted
+from ablab.verdict import ArmSpec, Bank, Decision, DocumentScores, Factorial, RunScore, judge, unpaired, wanted
 
 WORDS = {"baseline", "better", "worse", "equivalent", "inconclusive", "unstable", "invalid"}
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(3.19, 3.23)
@@ -25,7 +25,7 @@ def documents(r, value, tame):
     count = 3 if tame else r.choice([3] * 15 + [0, 1])
     nats = [value(r) * 10 for _ in range(count)]
     sizes = [10 if tame else r.choice([10] * 90 + [0, 11]) for _ in range(2 * count)]
-    return Documents(nats, sizes[:count], sizes[count:])
+    return DocumentScores(nats, sizes[:count], sizes[count:])
 
 
 def score(r, arm, seed, kind, tame, effect):

@@ -10,7 +10,7 @@ import sys
 import pytest
 from made_studies import V4, V6, decision, near, study
 
-from ablab.verdict import ArmSpec, Decision, Documents, Factorial, RunScore, judge, record, unpaired, weights
+from ablab.verdict import ArmSpec, Decision, DocumentScores, Factorial, RunScore, judge, record, unpaired, weights
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_factorials_that_are_refused():
 
 def test_documents_and_runs_that_are_refused():
     with pytest.raises(ValueError, match="vectors of one length"):
-        Documents([1.0], [1, 2], [1, 2])
+        DocumentScores([1.0], [1, 2], [1, 2])
     with pytest.raises(ValueError, match="run a, seed 1: status 'ok' is none of done, diverged, failed, absent"):
         RunScore("a", 1, "ok")
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from made_studies import V3, V4, V6, B, decision, live, near, run, runs_of, study, table_of
 
-from ablab.verdict import ArmSpec, Bank, Documents, Factorial, RunScore, judge
+from ablab.verdict import ArmSpec, Bank, DocumentScores, Factorial, RunScore, judge
 
 
 def test_trajectory_index_rung_and_late_crossing():
@@ -35,8 +35,8 @@ def test_stages_gap_and_likely_inversion():
 
 
 def test_a_stage_scored_on_other_documents_has_no_row():
-    text = Documents([3.0, 6.1], [1, 2], [4, 8])
-    other = Documents([3.0, 6.1], [1, 2], [4, 9])
+    text = DocumentScores([3.0, 6.1], [1, 2], [4, 8])
+    other = DocumentScores([3.0, 6.1], [1, 2], [4, 9])
     runs = [run("base", i, B[i], stages={"late": text}) for i in range(3)]
     runs += [run("a", i, B[i] - 0.02 - i / 1e4, stages={"late": other}) for i in range(3)]
     row = judge(decision(stages=("trained", "late")), [ArmSpec("a")], range(8), runs).rows["a"]
@@ -49,7 +49,7 @@ def one_checkpoint(shift, times=8):
     nats = [330.1, 951.2, 170.4, 480.9, 260.0] * times
     arm = [x + t * s for x, t, s in zip(nats, tokens, shift * times, strict=True)]
     runs = [
-        RunScore(name, 0, "done", stages={"trained": Documents(y, tokens, size)})
+        RunScore(name, 0, "done", stages={"trained": DocumentScores(y, tokens, size)})
         for name, y in (("base", nats), ("a", arm))
     ]
     return judge(decision(1, 1), [ArmSpec("a", shares_weights=True)], [0], runs).rows["a"]

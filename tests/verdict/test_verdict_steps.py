@@ -9,7 +9,7 @@ import pytest
 from made_studies import B, decision, near, run, study
 from scipy import stats
 
-from ablab.verdict import ArmSpec, Documents, RunScore, judge
+from ablab.verdict import ArmSpec, DocumentScores, RunScore, judge
 
 STAGES = ("trained", "packed", "late")
 CHAIN = {"late": "packed"}
@@ -125,11 +125,11 @@ PACKED_SHIFT = np.tile([0.011, 0.012, 0.010, 0.0125, 0.011], 6)
 def one_checkpoint(shares_weights=True, late_tokens=TOKENS, first=None, groups=None):
     def score(rates):
         mine = None if groups is None else groups[:first]
-        return Documents((NATS + TOKENS * rates)[:first], TOKENS[:first], SIZE[:first], mine, "site")
+        return DocumentScores((NATS + TOKENS * rates)[:first], TOKENS[:first], SIZE[:first], mine, "site")
 
     base = {"trained": score(0 * SHIFT), "packed": score(PACKED)}
     arm = {"trained": score(SHIFT), "packed": score(PACKED + PACKED_SHIFT)}
-    arm["late"] = base["late"] = Documents(NATS[: len(late_tokens)], late_tokens, SIZE[: len(late_tokens)])
+    arm["late"] = base["late"] = DocumentScores(NATS[: len(late_tokens)], late_tokens, SIZE[: len(late_tokens)])
     runs = [RunScore(name, 0, "done", stages=stages) for name, stages in (("base", base), ("a", arm))]
     how = decision(1, 1, stages=STAGES, chain=CHAIN)
     return judge(how, [ArmSpec("a", shares_weights=shares_weights)], [0], runs).rows
@@ -226,10 +226,10 @@ def test_at_the_deciding_stage_the_word_is_unstable_and_the_other_stages_stay(se
     runs = []
     for i in range(5):
         for arm in ("base", "a"):
-            early = Documents(nats[arm] + 0.1 * i + (0.01 * i if arm == "a" else 0), TOKENS, SIZE)
+            early = DocumentScores(nats[arm] + 0.1 * i + (0.01 * i if arm == "a" else 0), TOKENS, SIZE)
             late = np.full(len(TOKENS), np.nan) if arm == "a" and i in seeds else nats[arm] - 4 - 0.1 * i
             faults = {"late": "loss"} if arm == "a" and i in seeds else {}
-            stages = {"trained": early, "late": Documents(late, TOKENS, SIZE)}
+            stages = {"trained": early, "late": DocumentScores(late, TOKENS, SIZE)}
             runs.append(RunScore(arm, i, "done", stages=stages, faults=faults))
     how = decision(5, 5, stage="late", stages=("trained", "late"))
     row = judge(how, [ArmSpec("a")], range(5), runs).rows["a"]
@@ -244,7 +244,7 @@ def test_a_run_that_diverged_in_training_has_no_unstable_stage():
 
 
 def test_a_span_that_no_token_lies_in_did_not_diverge():
-    empty = Documents(np.zeros(2), np.zeros(2), np.zeros(2))
+    empty = DocumentScores(np.zeros(2), np.zeros(2), np.zeros(2))
     runs = [
         run(arm, i, B[i] + (0.01 + i / 1e4) * (arm == "a"), stages={"late": empty})
         for arm in ("base", "a")

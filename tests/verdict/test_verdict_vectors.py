@@ -11,7 +11,7 @@ from made_studies import V3, V4, V5A, V5B, V6, B, decision, near, run, runs_of, 
 from ablab.verdict import (
     ArmSpec,
     Bank,
-    Documents,
+    DocumentScores,
     Factorial,
     RunScore,
     bits_per_nat,
@@ -148,7 +148,7 @@ def document_study(base=V7_BASE, arm=V7_ARM, tokens=TOKENS, **settings):
     d = decision(3, 3, **settings)
     rows = [("base", x, TOKENS) for x in base], [("a", x, tokens) for x in arm]
     runs = [
-        RunScore(name, i, "done", stages={"trained": Documents(nats, counts, BYTES)})
+        RunScore(name, i, "done", stages={"trained": DocumentScores(nats, counts, BYTES)})
         for side in rows
         for i, (name, nats, counts) in enumerate(side)
     ]
@@ -158,9 +158,9 @@ def document_study(base=V7_BASE, arm=V7_ARM, tokens=TOKENS, **settings):
 def test_v7_documents():
     v = document_study()
     a = v.rows["a"]
-    metrics = [Documents(x, TOKENS, BYTES).metric("nats_per_token") for x in V7_BASE]
+    metrics = [DocumentScores(x, TOKENS, BYTES).metric("nats_per_token") for x in V7_BASE]
     assert metrics == near((3.221, 3.2236667, 3.22))
-    arm = [Documents(x, TOKENS, BYTES).metric("nats_per_token") for x in V7_ARM]
+    arm = [DocumentScores(x, TOKENS, BYTES).metric("nats_per_token") for x in V7_ARM]
     assert np.subtract(arm, metrics) == near((-0.0181667, -0.018, -0.017))
     assert a.word == "better"
     assert (a.delta, a.s, a.low, a.high, a.p) == near((-0.0177222, 0.000630990, -0.0192897, -0.0161548, 0.000422291))

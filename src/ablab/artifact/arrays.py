@@ -11,7 +11,7 @@ from ablab.records.result import Artifact
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Array:
     """One array of an artifact.
 
     name: unique in the artifact. array: C-contiguous, any plain numpy type. bits: of integer codes, which lie within
@@ -29,6 +29,6 @@ class Part:
 class Packed:
     """A compressor's whole output: the arrays, `meta` (JSON, what restoring needs), and `report`, not in the artifact."""
 
-    parts: list[Part]
+    parts: list[Array]
     meta: Mapping[str, object] = field(default_factory=dict)
     report: Artifact = field(default_factory=Artifact)

@@ -17,7 +17,7 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 from ablab.artifact.layout import PACKED, SORTED, TURNED, Form, Layout, interleaved, lay, restore, sizes, streams
 from ablab.core.fault import CheckFailed, Fault, Interrupted, Refused, to_install
 from ablab.core.forms import fits, misfit
@@ -61,7 +61,7 @@ class Told(TypedDict):
     meta: object
 
 
-def write(codec: str, parts: Sequence[Part], meta: Mapping[str, object], layout: Layout, compress: Compress) -> bytes:
+def write(codec: str, parts: Sequence[Array], meta: Mapping[str, object], layout: Layout, compress: Compress) -> bytes:
     """Write the artifact. Streams are compressed side by side on the cores; the bytes do not depend on how many there are.
 
     Raises ValueError where two parts have one name, meta is no JSON, or a part holds no plain numbers.
@@ -114,7 +114,7 @@ def codec_of(blob: bytes) -> str:
     return bytes(blob[at + 1 : at + 1 + blob[at]]).decode("ascii", errors="replace")
 
 
-def read(blob: bytes, expand: Expand) -> tuple[list[Part], object]:
+def read(blob: bytes, expand: Expand) -> tuple[list[Array], object]:
     """Read the parts and `meta` as they were written. ValueError, to be read after "packed weights", for damaged bytes."""
     codec_of(blob)
     try:
@@ -126,7 +126,7 @@ def read(blob: bytes, expand: Expand) -> tuple[list[Part], object]:
         raise ValueError(f"are damaged or cut short ({said})") from error
 
 
-def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], object]:
+def _read(blob: memoryview, expand: Expand) -> tuple[list[Array], object]:
     begin = len(MAGIC) + 33
     at = begin + 1 + blob[begin]
     n_header, at = _read_varint(blob, at)
@@ -142,7 +142,7 @@ def _read(blob: memoryview, expand: Expand) -> tuple[list[Part], object]:
     _bounded(sum(decoded for decoded, _ in wanted), len(blob))
     forms, groups = _forms(told)
     parts = [
-        Part(name, np.empty(0, np.uint8), form.bits, group) for name, form, group in zip(told["names"], forms, groups)
+        Array(name, np.empty(0, np.uint8), form.bits, group) for name, form, group in zip(told["names"], forms, groups)
     ]
     needed = [sum(sum(sizes(forms[i])) for i in places) for places in streams(parts, told["grouped"])]
     if needed != [decoded for decoded, _ in wanted]:
@@ -196,7 +196,9 @@ def _forms(told: Told) -> tuple[list[Form], list[str]]:
     return forms, _column(told["groups"], count, list[str])
 
 
-def _parts(parts: list[Part], forms: Sequence[Form], grouped: bool, plain: Sequence[bytes | memoryview]) -> list[Part]:
+def _parts(
+    parts: list[Array], forms: Sequence[Form], grouped: bool, plain: Sequence[bytes | memoryview]
+) -> list[Array]:
     for places, content in zip(streams(parts, grouped), plain, strict=True):
         lengths = [sizes(forms[i]) for i in places]
         arrays: list[list[np.ndarray]] = [[] for _ in places]
@@ -207,7 +209,7 @@ def _parts(parts: list[Part], forms: Sequence[Form], grouped: bool, plain: Seque
         if at != whole.size:
             raise ValueError("a stream holds another number of bytes than its arrays")
         for i, segments in zip(places, arrays):
-            parts[i] = Part(parts[i].name, restore(forms[i], segments), forms[i].bits, parts[i].group)
+            parts[i] = Array(parts[i].name, restore(forms[i], segments), forms[i].bits, parts[i].group)
     return parts
 
 
@@ -221,7 +223,7 @@ def _expanded(encoded: memoryview, n_encoded: int, n_decoded: int, expand: Expan
 
 
 def _header(
-    parts: Sequence[Part],
+    parts: Sequence[Array],
     forms: Sequence[Form],
     meta: Mapping[str, object],
     grouped: bool,

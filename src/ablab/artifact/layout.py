@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 
 PIECE = 1 << 20  # codes at a time: the bits of a piece take 16 MB, whatever the size of the whole
 WORK = 2**32  # number differences that one matrix may cost: a few seconds; above it fewer rows are compared
@@ -47,7 +47,7 @@ class Form(NamedTuple):
     done: int
 
 
-def streams(parts: Sequence[Part], group: bool) -> list[list[int]]:
+def streams(parts: Sequence[Array], group: bool) -> list[list[int]]:
     """Return the places of the parts of each stream, groups in the order of their first part."""
     places: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
@@ -55,7 +55,7 @@ def streams(parts: Sequence[Part], group: bool) -> list[list[int]]:
     return list(places.values())
 
 
-def lay(part: Part, layout: Layout) -> tuple[Form, list[np.ndarray]]:
+def lay(part: Array, layout: Layout) -> tuple[Form, list[np.ndarray]]:
     """Return the array's form and its segments, uint8. Raises ValueError for numbers that are not plain, or codes too large."""
     array = part.array
     if array.dtype.kind not in "biufc":

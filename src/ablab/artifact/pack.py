@@ -10,7 +10,7 @@ import torch
 
 from ablab.artifact import code as script
 from ablab.artifact import codecs, compressors, container
-from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.arrays import Array, Packed
 from ablab.core.fault import Interrupted, Refused
 from ablab.core.slot import Choice, value_of
 from ablab.records.result import Artifact
@@ -74,7 +74,7 @@ def code_bytes(path: Path) -> int:
     return len(script.wrapped(script.minified(script.read(path))))
 
 
-def _restored(name: str, parts: list[Part], meta: Mapping[str, object]) -> Weights:
+def _restored(name: str, parts: list[Array], meta: Mapping[str, object]) -> Weights:
     try:
         return compressors.slot.load(name).restore(parts, meta)
     except (Refused, Interrupted):

@@ -12,7 +12,7 @@ from ablab.check import miniature
 from ablab.check import parameters as rules
 from ablab.check.reach import Reach, reach
 from ablab.judging import cost, price
-from ablab.records.cost import Sizes
+from ablab.records.cost import Size
 from ablab.records.run import Executed
 from ablab.records.settings import SeedsSettings
 from ablab.report.shareable import shareable
@@ -42,7 +42,7 @@ class Fared(TypedDict):
     untested: list[str]
 
 
-class Costs(Sizes, price.RunTime):
+class Costs(Size, price.RunTime):
     """What an arm is and costs; None where nobody knows: what was not timed, steps under a budget of time."""
 
     name: str

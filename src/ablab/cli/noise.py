@@ -11,13 +11,13 @@ from ablab.cli.options import Json, console, say
 from ablab.core.files import print_json
 
 if TYPE_CHECKING:
-    from ablab.judging.noise import Noise
+    from ablab.judging.noise import NoiseRow
 
 START = 3  # seeds of the first look, as in `seeds = { start = 3, ... }`
 SHOWN = (3, 5, 8, 12, 16, 24, 32)
 
 
-class Reach(TypedDict):
+class Visible(TypedDict):
     """What so many seeds (or runs a side) can show; tie: None where no zero of any size could be shown."""
 
     seeds: int
@@ -36,7 +36,7 @@ class Power(TypedDict):
     alpha: float
     paired: bool
     needed: int | None
-    rows: list[Reach]
+    rows: list[Visible]
 
 
 def _positive(value: float) -> float:
@@ -68,7 +68,7 @@ def _pairs(sd: float, effect: float, seeds: int | None, arms: int) -> Power:
     from ablab.verdict import planning
     from ablab.verdict.spending import looks, weights
 
-    def row(n: int) -> Reach:
+    def row(n: int) -> Visible:
         start = min(START, n)
         w = weights(start, n)[-1]
         reach = planning.power(effect, sd, n, w, arms)
@@ -95,7 +95,7 @@ def _groups(sd: float, effect: float, seeds: int | None, arms: int) -> Power:
 
     needed = two_groups.runs_a_side(effect, sd, arms)
 
-    def row(n: int) -> Reach:
+    def row(n: int) -> Visible:
         reach = two_groups.power_of_groups(effect, sd, n, arms)
         return {"seeds": n, "looks": [n], "power": reach, "visible": two_groups.visible(sd, n, arms), "tie": None}
 
@@ -139,7 +139,7 @@ def noise(
         _show_noise(rows, whole=family is not None)
 
 
-def _show_noise(rows: list[Noise], *, whole: bool) -> None:
+def _show_noise(rows: list[NoiseRow], *, whole: bool) -> None:
     from ablab.core import grid
     from ablab.judging import noise as bank
 

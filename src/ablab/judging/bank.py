@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import fits
-from ablab.records.answer import Banked, Kept
+from ablab.records.answer import BankRow, Kept
 from ablab.runs.plan import Plan
 from ablab.runs.store import stage_asked
 from ablab.study.record import BASELINE
@@ -35,7 +35,7 @@ def pooled(plan: Plan) -> Bank | None:
     return Bank(math.sqrt(sum((n - 1) * s * s for n, s in best.values()) / df), df) if df else None
 
 
-def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Banked]]:
+def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, BankRow]]:
     folder = plan.store.root / "studies"
     for path in sorted([*folder.glob("*/verdict.json"), *folder.glob("*/earlier/*/verdict.json")]):
         if path.parent == plan.directory:
@@ -45,10 +45,10 @@ def _rows(plan: Plan, wanted: str) -> Iterator[tuple[str, Banked]]:
         except CheckFailed:
             continue  # planning only: a file that cannot be read plans nothing
         if fits(other, Kept) and other.get("fingerprint") == wanted:
-            yield from ((str(path.parent), row) for row in other["arms"] if fits(row, Banked) and _fits(row))
+            yield from ((str(path.parent), row) for row in other["arms"] if fits(row, BankRow) and _fits(row))
 
 
-def _fits(row: Banked) -> bool:
+def _fits(row: BankRow) -> bool:
     """Tell whether a row of a verdict is of the kind that the bank holds."""
     if row["on"] != BASELINE or row.get("word") not in WORDS or row.get("shares_weights"):
         return False

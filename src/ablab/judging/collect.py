@@ -15,7 +15,7 @@ from ablab.judging.bank import pooled
 from ablab.runs.given_up import failures
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import read_lines
-from ablab.verdict import ArmSpec, Bank, Decision, Documents, RunScore, Verdict
+from ablab.verdict import ArmSpec, Bank, Decision, DocumentScores, RunScore, Verdict
 
 if TYPE_CHECKING:
     from ablab.data.corpus.groups import Groups
@@ -126,7 +126,7 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
         return RunScore(run.arm, run.seed, "diverged", seconds=done["seconds"])
     whole = common_step is None or not done["steps"]  # no steps: trained elsewhere
     token_hash = done["token_hash"] if whole else _hash_at(plan.store.train(run.train_key), common_step or 0)
-    stages: dict[str, Documents | float] = {}
+    stages: dict[str, DocumentScores | float] = {}
     violations: list[str] = []
     faults: dict[str, str] = {}
     probe, metric = None, plan.study.decision["metric"]
@@ -160,11 +160,11 @@ def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunSc
     )
 
 
-def _documents(scored: tuple[np.ndarray, np.ndarray, np.ndarray], groups: Groups | None) -> Documents:
+def _documents(scored: tuple[np.ndarray, np.ndarray, np.ndarray], groups: Groups | None) -> DocumentScores:
     """Return scores by document; an evaluator that reads the first documents only has the groups of these."""
     if groups is None or not len(scored[0]):
-        return Documents(*scored)
-    return Documents(*scored, groups.numbers[: len(scored[0])], groups.by)
+        return DocumentScores(*scored)
+    return DocumentScores(*scored, groups.numbers[: len(scored[0])], groups.by)
 
 
 def _common_steps(plan: Plan) -> dict[int, int]:

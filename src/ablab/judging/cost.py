@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from ablab.records.answer import Packed
-from ablab.records.cost import Beside, Clocks, Cost, Margin, Sizes, Spent, Spread, StageCost, Times
+from ablab.records.answer import ArtifactAnswer
+from ablab.records.cost import Clocks, Cost, CostAgainst, Margin, Range, Size, Spent, StageCost, Times
 from ablab.records.result import Result
 from ablab.records.settings import StageSettings
 from ablab.verdict.spending import t_isf
@@ -42,7 +42,7 @@ def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
     }
 
 
-def sizes(plan: Plan, name: str) -> Sizes:
+def sizes(plan: Plan, name: str) -> Size:
     """Return an arm's parameters, arithmetic and cache.
 
     cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
@@ -154,7 +154,7 @@ def _whole_time(plan: Plan, name: str, seed: int, stage: str, root: str) -> floa
     return None if own is None or before is None else own + before
 
 
-def spread(values: Mapping[str, float | None]) -> Spread | None:
+def spread(values: Mapping[str, float | None]) -> Range | None:
     """Return the least and the most of measured times, and how many there are; None of none."""
     known = [v for v in values.values() if v is not None]
     return {"low": min(known), "high": max(known), "runs": len(known)} if known else None
@@ -189,7 +189,7 @@ def times(above: Mapping[str, float | None], below: Mapping[str, float | None]) 
 SAME: Times = {"median": 1.0, "low": 1.0, "high": 1.0, "pairs": 0, "sure_low": 1.0, "sure_high": 1.0}
 
 
-def against(mine: Spent, theirs: Spent, stage: str, *, timed: bool, same_weights: bool = False) -> Beside:
+def against(mine: Spent, theirs: Spent, stage: str, *, timed: bool, same_weights: bool = False) -> CostAgainst:
     """Compare an arm's cost with its reference's: bytes as a difference, times and memory as ratios, and whether it is free.
 
     train_time and stage_time are medians over pairs of runs at one seed, train_spread and stage_spread all of `times`.
@@ -306,12 +306,12 @@ def _exact(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.3g}"
 
 
-def artifacts(plan: Plan, name: str) -> dict[str, Packed]:
+def artifacts(plan: Plan, name: str) -> dict[str, ArtifactAnswer]:
     """Return per stage that packs (none based on another) the artifact's account, bytes over the arm's finished seeds.
 
     Schemes, prediction, rotation and correction are those of the first finished seed; nothing for weights kept as they are.
     """
-    accounts: dict[str, Packed] = {}
+    accounts: dict[str, ArtifactAnswer] = {}
     for stage, chosen in plan.runs[name, plan.seeds[0]].settings["stage"].items():
         rows = [r for r in _results(plan, name, stage) if r["artifact"]]
         if rows and chosen["after"] is None and chosen["compress"]["name"] != "keep":

@@ -28,7 +28,7 @@ class UnknownFamily(Refused):
     exit_code = 2
 
 
-class Noise(TypedDict):
+class NoiseRow(TypedDict):
     """One row: sd (of df pooled degrees) and prior_sd (what d0 runs would have shown) in `unit`; pulls or files: its runs."""
 
     family: str
@@ -61,20 +61,20 @@ class Planning(TypedDict):
     export: str | None
 
 
-class Bank(TypedDict):
+class NoiseBank(TypedDict):
     """The shipped file."""
 
     planning: list[Planning]
-    rows: list[Noise]
+    rows: list[NoiseRow]
 
 
 @cache
-def bank() -> Bank:
+def bank() -> NoiseBank:
     """Read the shipped file, once."""
-    return read_json(FILE, form=Bank)
+    return read_json(FILE, form=NoiseBank)
 
 
-def rows(family: str | None = None) -> list[Noise]:
+def rows(family: str | None = None) -> list[NoiseRow]:
     """Return the rows of a family, or all; UnknownFamily where there is none of it."""
     known = sorted({row["family"] for row in bank()["rows"]})
     if family is not None and family not in known:
@@ -83,18 +83,18 @@ def rows(family: str | None = None) -> list[Noise]:
     return [row for row in bank()["rows"] if family in (None, row["family"])]
 
 
-def level(family: str, stage: str, unit: str) -> Noise | None:
+def level(family: str, stage: str, unit: str) -> NoiseRow | None:
     """Return the row of a stage's level in a family; None where there is none. Gaps are not asked for: see the module."""
     wanted = ("level", family, stage, unit)
     return next((r for r in rows() if (r["kind"], r["family"], r["stage"], r["unit"]) == wanted), None)
 
 
-def weight(row: Noise) -> float:
+def weight(row: NoiseRow) -> float:
     """Return d0, infinite where all configurations are alike."""
     return math.inf if row["d0"] is None else row["d0"]
 
 
-def fit(row: Noise) -> str:
+def fit(row: NoiseRow) -> str:
     """Say what a row is good for, in words."""
     if row["kind"] == "gap":
         return "nothing: a gap"

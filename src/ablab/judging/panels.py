@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ablab.core.forms import fits
 from ablab.judging import cost
-from ablab.records.answer import BandAnswer, Needle, Packed, PositionAnswer, Row
+from ablab.records.answer import ArtifactAnswer, BandAnswer, PositionAnswer, ProbeAnswer, Row
 from ablab.records.result import Bands, Passkey, Result
 from ablab.records.run import Validated
 from ablab.runs.plan import Plan
@@ -124,23 +124,23 @@ def validated(plan: Plan) -> dict[str, Validated]:
     return by_arm
 
 
-def artifacts(plan: Plan) -> dict[str, dict[str, Packed]]:
+def artifacts(plan: Plan) -> dict[str, dict[str, ArtifactAnswer]]:
     """Return every packed artifact's account: stage -> arm -> bytes, schemes, prediction, rotation, correction."""
-    by_stage: dict[str, dict[str, Packed]] = {}
+    by_stage: dict[str, dict[str, ArtifactAnswer]] = {}
     for name in plan.study.with_baseline:
         for stage, account in cost.artifacts(plan, name).items():
             by_stage.setdefault(stage, {})[name] = account
     return by_stage
 
 
-def needles(plan: Plan, paired: Pairs) -> dict[str, Needle]:
+def needles(plan: Plan, paired: Pairs) -> dict[str, ProbeAnswer]:
     """Average the probe's grids per arm over the seeds that all share; `difference`: of the passkey's, over the arm's pairs."""
-    by_arm: dict[str, Needle] = {}
+    by_arm: dict[str, ProbeAnswer] = {}
     for stage in plan.stages:
         every = _parts(plan, stage, lambda r: r["probe"])
         for name, by_seed in _alike({n: rows for n, rows in every.items() if n not in by_arm}).items():
             # the first probe of the file is the one that may break ties
-            by_arm[name] = _mean([{**probe, "seeds": list(by_seed)} for probe in by_seed.values()], Needle)
+            by_arm[name] = _mean([{**probe, "seeds": list(by_seed)} for probe in by_seed.values()], ProbeAnswer)
             theirs = every.get(plan.study.arm(name).on, {}) if name in paired else {}
             common = [seed for seed in paired.get(name, ()) if seed in every[name] and seed in theirs]
             read = [(every[name][seed].get("passkey"), theirs[seed].get("passkey")) for seed in common]

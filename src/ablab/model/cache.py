@@ -28,7 +28,7 @@ FIRST_ROOM = 64  # columns made room for where nobody says how many will come
 class Cache:
     """What a decoder keeps of a batch of rows between two stretches of text.
 
-    room: columns to make room for at once; more are made by doubling. One Memory for each layer that a pass meets, loops
+    room: columns to make room for at once; more are made by doubling. One `LayerCache` for each layer that a pass meets, loops
     unrolled. Full layers keep every column, windowed ones a ring of `window`. Keys are kept normalised and rotated,
     values as attention reads them, both in the type of the activations. After an error a cache is void.
     """
@@ -36,7 +36,7 @@ class Cache:
     def __init__(self, decoder: Decoder, room: int = FIRST_ROOM) -> None:
         self.carry: object = None
         self.length = 0
-        self.memories = [Memory(self, attention, room) for attention in met(decoder)]
+        self.memories = [LayerCache(self, attention, room) for attention in met(decoder)]
         self.stretch: Stretch
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
 
@@ -63,7 +63,7 @@ class Cache:
         return sum(kept.nbytes for memory in self.memories for kept in memory.kept())
 
 
-class Memory:
+class LayerCache:
     """What one layer keeps: keys and values, or their factors where these are smaller; bias columns; places."""
 
     def __init__(self, cache: Cache, attention: Attention, room: int) -> None:

@@ -39,7 +39,7 @@ class Path(TypedDict):
     path: NotRequired[object]
 
 
-class Banked(TypedDict):
+class BankRow(TypedDict):
     """A row of a verdict of any version that the bank of noise reads."""
 
     name: str
@@ -255,7 +255,7 @@ class PositionAnswer(TypedDict):
     trained: list[float]
 
 
-class Packed(Artifact):
+class ArtifactAnswer(Artifact):
     """The account of an arm's artifact at a stage, of the first finished seed; bytes over all of them."""
 
     bytes: float | None
@@ -272,7 +272,7 @@ class Apart(Passkey):
     pairs: list[int]
 
 
-class Needle(Probe):
+class ProbeAnswer(Probe):
     """A probe over `seeds`; difference: to the reference's."""
 
     seeds: list[int]
@@ -312,8 +312,8 @@ class Answer(Said):
     bands: dict[str, dict[str, BandAnswer]]
     positions: dict[str, PositionAnswer]
     validated: dict[str, Validated]
-    artifacts: dict[str, dict[str, Packed]]
-    needle: dict[str, Needle]
+    artifacts: dict[str, dict[str, ArtifactAnswer]]
+    needle: dict[str, ProbeAnswer]
     on_baseline: OnBaseline
     data: list[Manifest]
     budget: BudgetSettings

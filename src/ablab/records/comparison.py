@@ -59,7 +59,7 @@ class Levers(TypedDict):
     said: str
 
 
-class Interval(TypedDict):
+class Welch(TypedDict):
     """Welch's interval of mean x minus mean y: as `ablab.verdict.Unpaired` has it."""
 
     word: str
@@ -152,7 +152,7 @@ class Comparison(TypedDict):
     y: Sided | None
     flags: list[Flag]
     levers: Levers | None
-    unpaired: Interval | None
+    unpaired: Welch | None
     rules: list[Ruled]
     by_seed: Paired | None
     bank: Banked | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class Spread(TypedDict):
+class Range(TypedDict):
     """The least and the most of measured times, and of how many runs."""
 
     low: float
@@ -25,7 +25,7 @@ class StageCost(TypedDict):
     pack: float | None
     check: float | None
     evaluate: float | None
-    spread: Spread | None
+    spread: Range | None
     root_pack: float | None
 
 
@@ -40,8 +40,8 @@ class Clocks(TypedDict):
 class Speeds(TypedDict):
     """How far the clocks of an arm's trainings lie apart."""
 
-    train_seconds: Spread | None
-    tokens_per_second: Spread | None
+    train_seconds: Range | None
+    tokens_per_second: Range | None
 
 
 class Spent(TypedDict):
@@ -65,7 +65,7 @@ class Margin(TypedDict):
     margin: float
 
 
-class Sizes(TypedDict):
+class Size(TypedDict):
     """How large an arm is. Of the cache: what decoding keeps of a row's first token, and of a row of seq_len tokens."""
 
     parameters: int
@@ -78,7 +78,7 @@ class Sizes(TypedDict):
     cache_precision: str
 
 
-class Cost(Sizes, Spent):
+class Cost(Size, Spent):
     """What an arm costs."""
 
     peak_bytes: float | None
@@ -96,7 +96,7 @@ class Times(TypedDict):
     sure_high: float | None
 
 
-class Beside(TypedDict):
+class CostAgainst(TypedDict):
     """What an arm costs beside its reference: bytes as a difference, the rest as ratios. free: None where nothing tells."""
 
     bytes: float | None
@@ -112,5 +112,5 @@ class Paid(TypedDict):
     """What an arm costs, by itself and beside its reference; over_limits: by how much it is beyond the study's, in words."""
 
     cost: Cost
-    cost_against: Beside | None
+    cost_against: CostAgainst | None
     over_limits: str

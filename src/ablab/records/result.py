@@ -149,7 +149,7 @@ def present(record: object) -> None:
             part["violations"] = part.pop("gates")
 
 
-class Text(TypedDict):
+class BesideScores(TypedDict):
     """What scores.npz holds besides numbers per document."""
 
     bands: dict[str, list[float | None]]

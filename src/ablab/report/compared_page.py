@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ablab.records.comparison import Answers, Comparison, Seen, Sided
 from ablab.report import compared, svg, words
 from ablab.report.figures import fitted
-from ablab.report.tables import Table
+from ablab.report.tables import PageTable
 
 STYLE = words.Html()
 WIDTH = 460.0  # of a figure, as in a study's report
@@ -164,7 +164,7 @@ def difference(answer: Comparison) -> Markup | None:
     return svg.figure(WIDTH, height, said, "".join(out))
 
 
-def _levers(answer: Comparison) -> Table | None:
+def _levers(answer: Comparison) -> PageTable | None:
     """List every setting that differs, with the value that most runs of each side have."""
     found = answer["levers"]
     if found is None or not found["changes"]:
@@ -173,10 +173,10 @@ def _levers(answer: Comparison) -> Table | None:
         [STYLE.name(name), *(STYLE.text("not named" if value is None else value or "(empty)") for value in pair)]
         for name, pair in found["changes"].items()
     ]
-    return Table((("setting", ""), ("y", ""), ("x", "")), rows)
+    return PageTable((("setting", ""), ("y", ""), ("x", "")), rows)
 
 
-def _ledger(answer: Comparison) -> Table | None:
+def _ledger(answer: Comparison) -> PageTable | None:
     heads = (("run", ""), ("side", ""), ("seed", "r"), ("steps", "r"), ("score", "r"), ("label", ""), ("counts", ""))
     rows = []
     for name, side in reversed(_sides(answer)):
@@ -187,7 +187,7 @@ def _ledger(answer: Comparison) -> Table | None:
             rows.append([STYLE.name(place), name, *numbers, _number(run["value"], 8), label, counts])
     more = sum(max(0, len(side["runs"]) - MOST) for _, side in _sides(answer))
     note = f"{more} more runs are not shown; --json has all." if more else ""
-    return Table(heads, rows, note) if rows else None
+    return PageTable(heads, rows, note) if rows else None
 
 
 def _number(value: float | None, digits: int = 6) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from ablab.records.answer import Packed
-from ablab.records.cost import Margin, Spread, Times
+from ablab.records.answer import ArtifactAnswer
+from ablab.records.cost import Margin, Range, Times
 from ablab.records.result import Corrected, Rotated
 from ablab.report import words
-from ablab.report.tables import FREE, Table, is_free
+from ablab.report.tables import FREE, PageTable, is_free
 from ablab.report.view import View
 from ablab.report.words import DASH, Style
 
@@ -46,7 +46,7 @@ FIELDS: tuple[tuple[str, Field, Callable[[object], str]], ...] = (
 )
 
 
-def cost_table(view: View, style: Style) -> Table | None:
+def cost_table(view: View, style: Style) -> PageTable | None:
     """Show what each arm costs, beside what it brings."""
     if (base := view.base) is None:
         return None
@@ -71,10 +71,10 @@ def cost_table(view: View, style: Style) -> Table | None:
         "Sizes in decimal units. Cache: what decoding keeps of a row's first token, and of seq_len tokens, in "
         f"{base['cost']['cache_precision']}."
     )
-    return Table((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
+    return PageTable((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
 
 
-def _spread(of: Spread | None, write: Callable[[object], str]) -> str:
+def _spread(of: Range | None, write: Callable[[object], str]) -> str:
     """Write `1,900 to 2,300 over 3 runs`; nothing where that is not known."""
     if of is None:
         return ""
@@ -93,7 +93,7 @@ def _exact(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or value >= 1000 else f"{value:,.3g}"
 
 
-def limit_table(view: View, style: Style) -> Table | None:
+def limit_table(view: View, style: Style) -> PageTable | None:
     """Show each arm against each limit of the study, to the byte."""
     held = {a["name"]: a["cost"]["limits"] for a in view.arms}
     asked = list(dict.fromkeys(what for rows in held.values() for what in rows if what in NAMES))
@@ -113,10 +113,10 @@ def limit_table(view: View, style: Style) -> Table | None:
         rows.append([style.name(name), *cells])
     head = (("arm", "l"), *((NAMES[what], "r") for what in asked))
     note = "An arm over a limit keeps its word and cannot win. Bytes and memory: the largest seed; times: medians."
-    return Table(head, rows, note)
+    return PageTable(head, rows, note)
 
 
-def beside_table(view: View, style: Style) -> Table | None:
+def beside_table(view: View, style: Style) -> PageTable | None:
     """Show what each arm costs beside its reference, and which are free."""
     rows = []
     for arm in view.rivals:
@@ -145,7 +145,7 @@ def beside_table(view: View, style: Style) -> Table | None:
         "Times: the median over pairs of runs at one seed, and the least and the most of them. "
         f"Free: {FREE}; unknown where the clocks do not tell."
     )
-    return Table(head, rows, note) if rows else None
+    return PageTable(head, rows, note) if rows else None
 
 
 def _pairs(of: Times | None, style: Style) -> str:
@@ -158,7 +158,7 @@ def _pairs(of: Times | None, style: Style) -> str:
     return style.sub(style.literal(f"{ends} over {words.whole(of['pairs'])} pairs"))
 
 
-def stage_cost_table(view: View, style: Style) -> Table | None:
+def stage_cost_table(view: View, style: Style) -> PageTable | None:
     """Show seconds and peak memory of every stage of every arm, medians over its seeds."""
     stages = list(dict.fromkeys(stage for arm in view.arms for stage in arm["cost"]["stages"]))
     if not stages:
@@ -179,10 +179,10 @@ def stage_cost_table(view: View, style: Style) -> Table | None:
     note = (
         "Time to pack and unpack, to check the rules, and to evaluate. On a CPU the peak is that of the whole process."
     )
-    return Table((("arm", "l"), *((stage, "r") for stage in stages)), rows, note)
+    return PageTable((("arm", "l"), *((stage, "r") for stage in stages)), rows, note)
 
 
-def artifact_table(view: View, style: Style) -> Table | None:
+def artifact_table(view: View, style: Style) -> PageTable | None:
     """Show the artifact of every arm at every stage that packs: bytes, parts, how it was made, predicted beside measured."""
     rows, kinds = [], []
     for stage, by_arm in view.verdict["artifacts"].items():
@@ -206,10 +206,10 @@ def artifact_table(view: View, style: Style) -> Table | None:
         "Bytes of the file that is written, and of the minified and compressed script where one is counted. Predicted: the "
         "entropy of the rounded numbers; a ratio outside 1.00 to 1.05 is pointed out."
     )
-    return Table(head, rows, note, kinds) if rows else None
+    return PageTable(head, rows, note, kinds) if rows else None
 
 
-def _artifact_cells(one: Packed, style: Style) -> list[str]:
+def _artifact_cells(one: ArtifactAnswer, style: Style) -> list[str]:
     least, most, seeds = (words.whole(one[key]) for key in ("least", "most", "seeds"))
     span = f"{least} to {most} over {seeds} seeds" if least != most else ""
     raw, size = one.get("raw_bytes"), one["model_bytes"]
@@ -231,7 +231,7 @@ def _artifact_cells(one: Packed, style: Style) -> list[str]:
     ]
 
 
-def _rotated(one: Packed, style: Style) -> list[str]:
+def _rotated(one: ArtifactAnswer, style: Style) -> list[str]:
     said = []
     if rows := one.get("hadamard"):
         said.append(f"{sum(row['kept'] for row in rows)} of {len(rows)} tensors rotated")
@@ -246,7 +246,7 @@ def _ratio(number: float | None, style: Style) -> str:
     return f"{number:.3f}" if 1.0 <= number <= 1.05 else style.strong(f"{number:.3f}")
 
 
-def rotation_tables(view: View, style: Style) -> list[tuple[str, Table]]:
+def rotation_tables(view: View, style: Style) -> list[tuple[str, PageTable]]:
     """Show per stage and arm, folded away, what rotation did to every tensor, and what low-rank factors gave back."""
     tables = []
     for stage, by_arm in view.verdict["artifacts"].items():
@@ -261,7 +261,7 @@ def rotation_tables(view: View, style: Style) -> list[tuple[str, Table]]:
     return tables
 
 
-def _rotation(rows: list[Rotated], style: Style) -> Table:
+def _rotation(rows: list[Rotated], style: Style) -> PageTable:
     bits = list(dict.fromkeys(b for row in rows for b in row["mse_before"]))
     cells = [
         [
@@ -276,10 +276,10 @@ def _rotation(rows: list[Rotated], style: Style) -> Table:
     head = [("tensor", "l"), ("kurtosis", "r"), *((f"mse {b}", "r") for b in bits)]
     head += [("error that decides", "r"), ("rotated", "l")]
     note = "As trained, and below it rotated. Kurtosis of rows: 3 for normal numbers. mse: of rounding to nearest."
-    return Table(tuple(head), cells, note)
+    return PageTable(tuple(head), cells, note)
 
 
-def _corrections(rows: list[Corrected], style: Style) -> Table:
+def _corrections(rows: list[Corrected], style: Style) -> PageTable:
     cells = [
         [
             style.name(row["name"]),
@@ -290,7 +290,7 @@ def _corrections(rows: list[Corrected], style: Style) -> Table:
         for row in rows
     ]
     head = (("tensor", "l"), ("rank", "r"), ("norm of the error", "r"), ("error of the layer's output", "r"))
-    return Table(head, cells, "Without factors, and below it with them.")
+    return PageTable(head, cells, "Without factors, and below it with them.")
 
 
 def _pair(before: float | None, after: float | None, style: Style) -> str:

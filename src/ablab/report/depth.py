@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ablab.report import svg
 from ablab.report.figures import STYLE, Drawing, fitted
-from ablab.report.tables import Table
+from ablab.report.tables import PageTable
 from ablab.report.view import View
 from ablab.report.words import DASH, Style, clean, count
 
@@ -17,7 +17,7 @@ RARE = 0.1  # a position is rarely trained where it was met less than this share
 
 
 @dataclass(frozen=True)
-class Group:
+class SamePositions:
     """Arms and stages of which the trained and the scored positions are the same: of every arm at every stage named."""
 
     stages: tuple[str, ...]
@@ -26,7 +26,7 @@ class Group:
     trained: Counts | None
 
 
-def groups(view: View) -> list[Group]:
+def groups(view: View) -> list[SamePositions]:
     """Group every distinct pair of trained and scored positions, in the order of stages and arms."""
     trained = view.trained()
     by_positions: dict[str, tuple[Counts, Counts | None, dict[str, list[str]]]] = {}
@@ -38,7 +38,7 @@ def groups(view: View) -> list[Group]:
                 alike = by_positions.setdefault(key, (by_arm[name], trained.get(name), {}))[2]
                 alike.setdefault(name, []).append(stage)
     return [
-        Group(stages, arms, scored, known)
+        SamePositions(stages, arms, scored, known)
         for scored, known, alike in by_positions.values()
         for stages, arms in _blocks(alike).items()
     ]
@@ -64,7 +64,7 @@ def sentences(view: View) -> list[str]:
     return [_sentence(view, group) for group in groups(view)]
 
 
-def _sentence(view: View, group: Group) -> str:
+def _sentence(view: View, group: SamePositions) -> str:
     edges, tokens = group.scored
     total = sum(tokens)
     most = max(range(len(tokens)), key=lambda i: tokens[i])
@@ -84,7 +84,7 @@ def _sentence(view: View, group: Group) -> str:
     )
 
 
-def shares(group: Group) -> tuple[float, float]:
+def shares(group: SamePositions) -> tuple[float, float]:
     """Return the shares of scored tokens at positions never and rarely trained; tokens are spread evenly in bands."""
     if group.trained is None:
         return 0.0, 0.0
@@ -144,7 +144,7 @@ def exposure(view: View) -> Drawing | None:
     return Drawing("Trained and scored positions", tuple(panels), caption, legend=False)
 
 
-def _panel(view: View, index: int, group: Group, end: float) -> Markup:
+def _panel(view: View, index: int, group: SamePositions, end: float) -> Markup:
     edges, scored, trained = joined(group.scored, group.trained or group.scored)
     shares_scored = [v / sum(scored) for v in scored]
     shares_trained = [v / (sum(trained) or 1.0) for v in trained] if group.trained else []
@@ -181,7 +181,7 @@ def _stairs(panel: svg.Panel, edges: list[float], values: list[float]) -> list[t
     return out
 
 
-def exposure_table(view: View, style: Style = STYLE) -> Table | None:
+def exposure_table(view: View, style: Style = STYLE) -> PageTable | None:
     """Show per band how often a position of it was trained, by arm, and the share of scored tokens, by stage and arm."""
     several = groups(view)
     if not several:
@@ -209,7 +209,7 @@ def exposure_table(view: View, style: Style = STYLE) -> Table | None:
     note = (
         "Times trained: training tokens at these positions, per position. Scored: share of the stage's scored tokens."
     )
-    return Table(tuple(head), rows, note)
+    return PageTable(tuple(head), rows, note)
 
 
 def _times(value: float) -> str:

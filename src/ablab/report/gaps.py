@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ablab.records.answer import ArmAnswer, Step
-from ablab.report.tables import Table
+from ablab.report.tables import PageTable
 from ablab.report.view import View
 from ablab.report.words import DASH, Style
 
 
-def stage_table(view: View, style: Style) -> Table | None:
+def stage_table(view: View, style: Style) -> PageTable | None:
     """Show one row per arm, one column per stage: difference, interval, level; the baseline's level; `unstable` where it is."""
     stages = view.stages
     if not stages:
@@ -20,7 +20,7 @@ def stage_table(view: View, style: Style) -> Table | None:
         "the word. A level is a mean over the arm's own pairs, so levels of arms with other seeds do not compare; "
         "differences do."
     )
-    return Table(head, rows, note)
+    return PageTable(head, rows, note)
 
 
 def _stage_cell(view: View, arm: ArmAnswer, stage: str, style: Style) -> str:
@@ -35,7 +35,7 @@ def _stage_cell(view: View, arm: ArmAnswer, stage: str, style: Style) -> str:
     return style.strong(style.delta(cell["delta"], d)) + style.sub(between) + style.sub(said)
 
 
-def gap_table(view: View, style: Style) -> Table | None:
+def gap_table(view: View, style: Style) -> PageTable | None:
     """Show one row per arm, one column per step: the arm's own gap, and what it is against the reference's."""
     steps = view.steps()
     columns = list(dict.fromkeys((step["before"], stage) for by in steps.values() for stage, step in by.items()))
@@ -52,7 +52,7 @@ def gap_table(view: View, style: Style) -> Table | None:
         ]
         rows.append([style.name(arm["name"]), *cells])
     head = (("arm", "l"), *((f"{stage}: gap to {before}", "r") for before, stage in columns))
-    return Table(head, rows, _note(view, steps))
+    return PageTable(head, rows, _note(view, steps))
 
 
 def _gap_cell(view: View, step: Step, style: Style) -> str:

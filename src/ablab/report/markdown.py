@@ -5,7 +5,7 @@ from __future__ import annotations
 from ablab.records.answer import Answer
 from ablab.report import costs, depth, gaps, prose, records, tables, words
 from ablab.report.html import arm_notes, terms, terms_of
-from ablab.report.tables import Table
+from ablab.report.tables import PageTable
 from ablab.report.view import Bands, View, grid_of, mean_of
 
 STYLE = words.Markdown()
@@ -56,7 +56,7 @@ def page(verdict: Answer) -> str:
     return "\n".join(out).rstrip("\n") + "\n"
 
 
-def _section(title: str, table: Table | None) -> list[str]:
+def _section(title: str, table: PageTable | None) -> list[str]:
     if table is None:
         return []
     head = "| " + " | ".join(STYLE.text(label) for label, _ in table.head) + " |"
@@ -65,7 +65,7 @@ def _section(title: str, table: Table | None) -> list[str]:
     return [f"## {title}", "", head, rule, *rows, "", *([STYLE.text(table.note), ""] if table.note else [])]
 
 
-def _trajectory_table(view: View) -> Table | None:
+def _trajectory_table(view: View) -> PageTable | None:
     """Show the mean difference to the reference at about eight evaluations."""
     gaps = {a["name"]: view.curve_difference(a) for a in view.rivals}
     gaps = {name: g for name, g in gaps.items() if g}
@@ -79,26 +79,26 @@ def _trajectory_table(view: View) -> Table | None:
     for t in chosen:
         means = [sum(g[t].values()) / len(g[t]) if t in g else None for g in gaps.values()]
         rows.append([words.count(t), *(STYLE.delta(m, view.decimals) for m in means)])
-    return Table(
+    return PageTable(
         head, rows, f"Mean difference to the reference in {view.unit} over common seeds.{tables.text_scored(view)}"
     )
 
 
-def _band_table(view: View, stage: str, by_arm: dict[str, Bands]) -> Table | None:
+def _band_table(view: View, stage: str, by_arm: dict[str, Bands]) -> PageTable | None:
     edges = next(iter(by_arm.values()))[0]
     names = [a["name"] for a in view.arms if a["name"] in by_arm and by_arm[a["name"]][0] == edges]
     rows = [
         [f"{words.count(a)} to {words.count(b)}", *(STYLE.fixed(by_arm[n][1][i], view.decimals) for n in names)]
         for i, (a, b) in enumerate(zip(edges, edges[1:]))
     ]
-    return Table(
+    return PageTable(
         (("position", "l"), *((n, "r") for n in names)),
         rows,
         f"nats/token at {stage}, means over the seeds that all arms share.",
     )
 
 
-def _needle_table(view: View) -> Table | None:
+def _needle_table(view: View) -> PageTable | None:
     rows = []
     for name, probe in view.needles().items():
         cells: list[float | None] = [None, None]
@@ -122,4 +122,4 @@ def _needle_table(view: View) -> Table | None:
         else "Log-odds of the true key against the distractors; 0 is chance."
     )
     head = (("arm", "l"), ("passkey score, mean", "r"), ("accuracy, mean", "r"), ("best induction gain, nats", "r"))
-    return Table(head, rows, note) if rows else None
+    return PageTable(head, rows, note) if rows else None

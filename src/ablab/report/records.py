@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from ablab.records.corpus import Manifest
 from ablab.report import words
-from ablab.report.tables import Table
+from ablab.report.tables import PageTable
 from ablab.report.view import View, mean_of
 from ablab.report.words import DASH, Style
 
 
-def ledger_table(view: View, style: Style) -> Table | None:
+def ledger_table(view: View, style: Style) -> PageTable | None:
     """Show every run that was ever started for this study, failed ones too."""
     if not view.runs:
         return None
@@ -49,10 +49,10 @@ def ledger_table(view: View, style: Style) -> Table | None:
         ("key", "l"),
         ("remark", "l"),
     )
-    return Table(head, rows, note, kinds)
+    return PageTable(head, rows, note, kinds)
 
 
-def routing_table(view: View, style: Style) -> Table | None:
+def routing_table(view: View, style: Style) -> PageTable | None:
     """Show the mixtures at the last step, per arm: means over its runs, and over layers or the worst layer."""
     rows = []
     for arm in view.arms:
@@ -74,14 +74,14 @@ def routing_table(view: View, style: Style) -> Table | None:
     )
     fields = ("cv of the load", "entropy, nats", "largest load", "dead experts", "range of biases")
     head = (("arm", "l"), ("mixtures", "r"), *((label, "r") for label in fields))
-    return Table(head, rows, note) if rows else None
+    return PageTable(head, rows, note) if rows else None
 
 
 def _percent(value: float | None) -> str:
     return DASH if value is None else f"{value:.3g}%"
 
 
-def levels_table(view: View, style: Style) -> Table | None:
+def levels_table(view: View, style: Style) -> PageTable | None:
     """Show every metric of every arm at the deciding stage; nothing where there is but one."""
     levels = view.verdict["levels"]
     metrics = list(dict.fromkeys(metric for row in levels.values() for metric in row))
@@ -91,14 +91,14 @@ def levels_table(view: View, style: Style) -> Table | None:
         [style.name(name), *(style.fixed(row.get(m), view.decimals) for m in metrics)] for name, row in levels.items()
     ]
     head = (("arm", "l"), *((words.UNITS.get(metric, metric), "r") for metric in metrics))
-    return Table(
+    return PageTable(
         head,
         rows,
         "Levels, means over the seeds that all arms share. The metric that decides is judged on pairs, not on these.",
     )
 
 
-def decision_table(view: View, style: Style) -> Table | None:
+def decision_table(view: View, style: Style) -> PageTable | None:
     """Show every decision ever judged on these runs, their contrasts or their baseline."""
     decisions = [_flat(decision) for decision in view.verdict["decisions"]]
     if not decisions:
@@ -111,7 +111,7 @@ def decision_table(view: View, style: Style) -> Table | None:
             f"{len(rows)} decisions were judged on these runs, on the same contrasts or on the same baseline; what each one "
             "changed stands beside it."
         )
-    return Table(tuple((k.replace("_", " "), "l") for k in keys), rows, note)
+    return PageTable(tuple((k.replace("_", " "), "l") for k in keys), rows, note)
 
 
 def _flat(decision: Mapping[str, object]) -> dict[str, object]:

@@ -11,7 +11,7 @@ from ablab.report.words import DASH, Style
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Heads (plain text, `r` for numbers), rows of cells already written in one style, a plain note, row classes."""
 
     head: tuple[tuple[str, str], ...]
@@ -72,7 +72,7 @@ def expect_text(view: View, arm: ArmAnswer, style: Style) -> str:
     return said + (f", so far {style.delta(delta, view.decimals)}" if delta is not None else "")
 
 
-def verdict_table(view: View, style: Style) -> Table:
+def verdict_table(view: View, style: Style) -> PageTable:
     """Show one row per arm: what changed, the word, the difference with its interval, seeds, p, price and cost."""
     head = (
         ("arm, and what changed", "l"),
@@ -116,7 +116,7 @@ def verdict_table(view: View, style: Style) -> Table:
                 words.whole(cost["tokens_per_second"]),
             ]
         )
-    return Table(head, rows, kinds=[f"w-{view.word(a)}" for a in view.arms])
+    return PageTable(head, rows, kinds=[f"w-{view.word(a)}" for a in view.arms])
 
 
 FREE = (
@@ -166,7 +166,7 @@ def difference_text(view: View, arm: ArmAnswer, style: Style) -> str:
     return shown + style.sub(style.literal(between))
 
 
-def other_unit_table(view: View, style: Style) -> Table | None:
+def other_unit_table(view: View, style: Style) -> PageTable | None:
     """Show the same differences in the other unit, where one tokenizer makes the factor a constant."""
     factor = view.factor
     rows = [a for a in view.rivals if a["delta"] is not None]
@@ -188,10 +188,10 @@ def other_unit_table(view: View, style: Style) -> Table | None:
     note = f"1 {view.unit} is {words.significant(factor)} {view.other_unit} on this validation set"
     tie, same = style.fixed(view.matters, view.decimals), style.fixed(times(view.matters), digits)
     note += f"; the margin of {tie} is {same} {view.other_unit}"
-    return Table((("arm", "l"), (f"difference, {view.other_unit}", "r"), ("interval", "r")), body, note + ".")
+    return PageTable((("arm", "l"), (f"difference, {view.other_unit}", "r"), ("interval", "r")), body, note + ".")
 
 
-def evidence_table(view: View, style: Style) -> Table | None:
+def evidence_table(view: View, style: Style) -> PageTable | None:
     """Show what stands behind each word: spread, power, seeds on one side, and what common random numbers bought."""
     head = (
         ("arm", "l"),
@@ -233,7 +233,7 @@ def evidence_table(view: View, style: Style) -> Table | None:
         "arms would need for the same interval. Late half: mean difference over evaluations after half the budget. "
         "For new text: the interval with the sampling of documents added. m: arms still sharing the error probability."
     )
-    return Table(head, rows, note) if rows else None
+    return PageTable(head, rows, note) if rows else None
 
 
 def _new_text(arm: ArmAnswer, style: Style, decimals: int) -> str:

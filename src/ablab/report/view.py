@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.forms import fits, misfit
-from ablab.records.answer import Answer, ArmAnswer, Needle, RunAnswer, Step
+from ablab.records.answer import Answer, ArmAnswer, ProbeAnswer, RunAnswer, Step
 from ablab.report.words import UNITS, decimals_for, num, scrub
 
 Series = dict[float, dict[int, float]]  # tokens -> seed -> value
@@ -199,7 +199,7 @@ class View:
             return "at its floor or ceiling over the seeds"
         return None
 
-    def needles(self) -> dict[str, Needle]:
+    def needles(self) -> dict[str, ProbeAnswer]:
         needles = self.verdict["needle"]
         return {a["name"]: needles[a["name"]] for a in self.arms if a["name"] in needles}
 

@@ -13,7 +13,7 @@ from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
 from ablab.runs.look import Look, Readings
 from ablab.runs.store import Store, resolve_where, score_key
-from ablab.verdict import Documents, RunScore
+from ablab.verdict import DocumentScores, RunScore
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -93,7 +93,7 @@ class Plan:
     def metric(self, run: RunScore) -> float:
         """Return the deciding metric of a finished run."""
         value = run.stages[self.study.decision["stage"]]
-        return value.metric(self.study.decision["metric"]) if isinstance(value, Documents) else value
+        return value.metric(self.study.decision["metric"]) if isinstance(value, DocumentScores) else value
 
 
 def make(

@@ -21,7 +21,7 @@ from ablab.core.forms import fits, misfit
 from ablab.core.opened import read_whole
 from ablab.core.strict_json import record
 from ablab.data.spans import SPANS, metric_of
-from ablab.records.result import Result, Text, present
+from ablab.records.result import BesideScores, Result, present
 
 FILE = "scores.npz"
 MOST_BYTES = 1 << 30  # of a file of scores: 24 bytes a document, and 16 for each of its spans
@@ -122,8 +122,8 @@ class Scores:
             arrays = _arrays(blob)
             text = record(arrays["json"].tobytes())
             present(text)
-            if not fits(text, Text):
-                raise ValueError(misfit(text, Text))
+            if not fits(text, BesideScores):
+                raise ValueError(misfit(text, BesideScores))
             spans = {
                 name: {k: arrays[f"{name}.{k}"] for k in ("nats", "tokens")}
                 for name in SPANS

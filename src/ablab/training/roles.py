@@ -18,7 +18,7 @@ class RoleRates(TypedDict):
     decay: float
 
 
-class Ruled(RoleRates):
+class RatesOfRole(RoleRates):
     """Those of a parameter that has a role."""
 
     role: str
@@ -50,7 +50,7 @@ class Rates:
         flat = ndim < 2 or role == "scalar"
         return {"lr": self.other if rate is None else rate, "decay": 0.0 if flat else self.other_decay}
 
-    def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, Ruled]:
+    def rules(self, parameters: Mapping[str, torch.Tensor], roles: Mapping[str, str]) -> dict[str, RatesOfRole]:
         """Return role, peak learning rate and decay of every parameter, by name: what `ablab check` prints.
 
         Raises ValueError where parameters and roles do not name the same things.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ablab.verdict.contrasts import Factorial
     from ablab.verdict.documents import bits_per_nat
-    from ablab.verdict.evidence import ArmSpec, Bank, Decision, Documents, RunScore
+    from ablab.verdict.evidence import ArmSpec, Bank, Decision, DocumentScores, RunScore
     from ablab.verdict.judgement import factorial, judge, wanted
     from ablab.verdict.logs import Record, Unpaired, record, unpaired
     from ablab.verdict.planning import (
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     )
     from ablab.verdict.rows import Band, Gap, Inversion, Price, Row, StageBand, Step, Verdict
     from ablab.verdict.spending import looks, weights
-    from ablab.verdict.two_groups import BySeed, Guarded, by_seed, guarded, runs_a_side
+    from ablab.verdict.two_groups import BySeed, GuardedInterval, by_seed, guarded, runs_a_side
 
 _PLACES = {
     "contrasts": "Factorial",
     "documents": "bits_per_nat",
-    "evidence": "ArmSpec Bank Decision Documents RunScore",
+    "evidence": "ArmSpec Bank Decision DocumentScores RunScore",
     "judgement": "factorial judge wanted",
     "logs": "Record Unpaired record unpaired",
     "planning": "Outlook at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
     "rows": "Band Gap Inversion Price Row StageBand Step Verdict",
     "spending": "looks weights",
-    "two_groups": "BySeed Guarded by_seed guarded runs_a_side",
+    "two_groups": "BySeed GuardedInterval by_seed guarded runs_a_side",
 }
 _WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
 
@@ -48,10 +48,10 @@ __all__ = [
     "Bank",
     "BySeed",
     "Decision",
-    "Documents",
+    "DocumentScores",
     "Factorial",
     "Gap",
-    "Guarded",
+    "GuardedInterval",
     "Inversion",
     "Outlook",
     "Price",

@@ -14,7 +14,7 @@ from ablab.verdict.fitness import divergences, often, rate
 from ablab.verdict.interval import FOR_THESE, Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
 from ablab.verdict.replayed import ReplayedStudy
-from ablab.verdict.rows import Level, Price, Rate, Row
+from ablab.verdict.rows import Price, Rate, Row, StageLevel
 from ablab.verdict.spending import f_two_sided, t_isf
 from ablab.verdict.stages import Shown, own_metric, shown
 from ablab.verdict.steps import baseline_steps, unstable_stages
@@ -39,7 +39,7 @@ def baseline_row(evidence: Evidence) -> Row:
         mean=means[evidence.decision.stage],
         notes=tuple(notes),
         more_seeds=0,
-        stages={stage: Level(mean) for stage, mean in means.items() if mean is not None},
+        stages={stage: StageLevel(mean) for stage, mean in means.items() if mean is not None},
         steps=baseline_steps(evidence, name, done),
         unstable=unstable_stages(evidence, name),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ablab.verdict.evidence import Documents, Evidence
+from ablab.verdict.evidence import DocumentScores, Evidence
 
 FEWEST = 20  # effective documents: below that a word would be about a handful of texts, whatever the interval covers
 
@@ -110,12 +110,12 @@ def document_error(evidence: Evidence, arm: str, reference: str, places: Sequenc
     return spread(total / len(places), delta, first.weights(metric), first.groups, first.by)
 
 
-def same_text(a: Documents, b: Documents) -> bool:
+def same_text(a: DocumentScores, b: DocumentScores) -> bool:
     """Tell whether two scores are of the same documents, token for token as far as counts can tell."""
     return np.array_equal(a.bytes, b.bytes) and np.array_equal(a.tokens, b.tokens)
 
 
-def combined(terms: Sequence[tuple[float, Documents]], metric: str) -> tuple[float, Spread] | None:
+def combined(terms: Sequence[tuple[float, DocumentScores]], metric: str) -> tuple[float, Spread] | None:
     """Return (difference of the metric, its spread) of signed scores of the same documents; None if that says nothing."""
     first = terms[0][1]
     if first.nats.size < 2 or not all(same_text(first, other) for _, other in terms):

@@ -16,7 +16,7 @@ METRICS = ("nats_per_token", "bits_per_byte", "nats_per_reasoning_token", "nats_
 
 
 @dataclass(frozen=True, eq=False)
-class Documents:
+class DocumentScores:
     """One run at one stage, document by document: nats (sum over the document), tokens and bytes, each of shape (M,).
 
     Under a metric of one span they speak of that span's targets alone. groups, of shape (M,), says which documents belong
@@ -85,7 +85,7 @@ class RunScore:
     status: Status
     hash: str | None = None
     violations: tuple[str, ...] = ()
-    stages: Mapping[str, Documents | float] = field(default_factory=dict)
+    stages: Mapping[str, DocumentScores | float] = field(default_factory=dict)
     trajectory: Sequence[tuple[float, float]] | None = None
     probe: tuple[float, float] | None = None
     seconds: float | None = None
@@ -301,13 +301,13 @@ class Evidence:
         score = None if run is None else run.stages.get(stage)
         if score is None:
             return math.nan
-        return score.metric(self.decision.metric) if isinstance(score, Documents) else float(score)
+        return score.metric(self.decision.metric) if isinstance(score, DocumentScores) else float(score)
 
-    def documents(self, arm: str, place: int, stage: str) -> Documents | None:
+    def documents(self, arm: str, place: int, stage: str) -> DocumentScores | None:
         """Return the documents of one run at one stage, None if it has a plain number or nothing."""
         run = self.runs[arm][place]
         score = None if run is None else run.stages.get(stage)
-        return score if isinstance(score, Documents) else None
+        return score if isinstance(score, DocumentScores) else None
 
     def ended(self, arms: Iterable[str], places: Iterable[int]) -> bool:
         """Tell whether every one of the arms has ended (done, diverged or failed) at every one of the places."""

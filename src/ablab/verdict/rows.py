@@ -25,7 +25,7 @@ class StageBand(Band):
 
 
 @dataclass(frozen=True)
-class Level:
+class StageLevel:
     """The baseline's own metric at one stage; it differs from nothing."""
 
     mean: float
@@ -135,7 +135,7 @@ class Row:
     lower: int | None = None
     notes: tuple[str, ...] = ()
     trajectory: Band | None = None
-    stages: Mapping[str, StageBand | Level] = field(default_factory=dict)
+    stages: Mapping[str, StageBand | StageLevel] = field(default_factory=dict)
     gaps: Mapping[str, Gap] = field(default_factory=dict)
     steps: Mapping[str, Step] = field(default_factory=dict)
     inversions: tuple[Inversion, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ablab.verdict.documents import combined, same_text
-from ablab.verdict.evidence import Documents, Evidence
+from ablab.verdict.evidence import DocumentScores, Evidence
 from ablab.verdict.family import Line
 from ablab.verdict.interval import ZERO, summary
 from ablab.verdict.rows import Band, Step
@@ -52,7 +52,7 @@ def document_band(evidence: Evidence, place: int, terms: Terms, m: int) -> tuple
 
     No bounds where the documents are too few for a word; None where it has no comparable documents.
     """
-    scores: list[tuple[float, Documents]] = []
+    scores: list[tuple[float, DocumentScores]] = []
     for arm, stage, sign in terms:
         score = evidence.documents(arm, place, stage)
         if score is None:
@@ -159,7 +159,7 @@ def unstable_stages(evidence: Evidence, arm: str) -> dict[str, str]:
             score = None if run is None else run.stages.get(stage)
             if run is None or score is None:
                 continue
-            nats = score.nats if isinstance(score, Documents) else np.asarray([score])
+            nats = score.nats if isinstance(score, DocumentScores) else np.asarray([score])
             if not np.isfinite(nats).all():
                 seeds.append(evidence.seeds[i])
                 why = why or run.faults.get(stage, "")

@@ -46,7 +46,7 @@ def runs_a_side(effect: float, sd: float, m: int = 1, alpha: float = 0.05) -> in
 
 
 @dataclass(frozen=True)
-class Guarded:
+class GuardedInterval:
     """A second interval, its spread held up by a bank's; no word is read off it."""
 
     sd: float
@@ -57,7 +57,7 @@ class Guarded:
     high: float
 
 
-def guarded(delta: float, s2: float, nx: int, ny: int, *, sd0: float, d0: float) -> Guarded | None:
+def guarded(delta: float, s2: float, nx: int, ny: int, *, sd0: float, d0: float) -> GuardedInterval | None:
     """Guard a difference of two groups (pooled variance s2) by a bank's (sd0, worth d0 runs); None for d0 < 4 or n < 2.
 
     s^2 = max(s2, (d sd0^2 + (nx + ny - 2) s2) / (d + nx + ny - 2)), d = min(d0, 8): never below the own spread. Its error
@@ -69,7 +69,7 @@ def guarded(delta: float, s2: float, nx: int, ny: int, *, sd0: float, d0: float)
     sd = math.sqrt(max(s2, (d * sd0 * sd0 + own * s2) / (d + own)))
     se, df = sd * math.sqrt(1 / nx + 1 / ny), d + own
     t, c = delta / se, t_isf(0.025, df)
-    return Guarded(sd, df, t, 2 * t_cdf(-abs(t), df), delta - c * se, delta + c * se)
+    return GuardedInterval(sd, df, t, 2 * t_cdf(-abs(t), df), delta - c * se, delta + c * se)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 from ablab.core.slot import Lever
 
 
@@ -13,7 +13,7 @@ class Codec(Lever):
     """Makes the bytes that count; `ablab.artifact.container.write` lays the arrays and heads them with the codec's name."""
 
     @abstractmethod
-    def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
+    def encode(self, parts: list[Array], meta: Mapping[str, object]) -> bytes:
         """Compress parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ablab.artifact import container
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 from ablab.artifact.codecs.codec import Codec
 from ablab.artifact.layout import Layout
 
@@ -23,7 +23,7 @@ class Raw(Codec):
     def __init__(self, *, pack_bits: bool = False) -> None:
         self.layout = Layout(pack_bits=pack_bits)
 
-    def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
+    def encode(self, parts: list[Array], meta: Mapping[str, object]) -> bytes:
         """Join parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
         return container.write("raw", parts, meta, self.layout, lambda plain: plain)
 

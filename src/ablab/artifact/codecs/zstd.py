@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ablab.artifact import container
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 from ablab.artifact.codecs.codec import Codec
 from ablab.artifact.layout import Layout
 
@@ -42,7 +42,7 @@ class Zstd(Codec):
         self.level = level
         self.layout = Layout(shuffle, transpose, pack_bits, group, sort_rows)
 
-    def encode(self, parts: list[Part], meta: Mapping[str, object]) -> bytes:
+    def encode(self, parts: list[Array], meta: Mapping[str, object]) -> bytes:
         """Compress parts to an artifact; `len` of it is its size. The same bytes for the same parts."""
         library = container.imported("zstandard")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.arrays import Array, Packed
 from ablab.core.slot import Sized
 
 if TYPE_CHECKING:
@@ -29,5 +29,5 @@ class Compressor(Sized):
 
     @staticmethod
     @abstractmethod
-    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
+    def restore(parts: list[Array], meta: Mapping[str, object]) -> Weights:
         """Restore the weights from nothing but the parts and `meta`: names, shapes and types as they were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.arrays import Array, Packed
 from ablab.artifact.compressors import against, bounds, corrections, hadamard, quantised
 from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
 from ablab.artifact.compressors.calibration import Calibration
@@ -97,6 +97,6 @@ class Gptq(Compressor):
         return quantised.pack(weights, coded, self.passthrough, notes, hadamard=rows, lqer=factors)
 
     @staticmethod
-    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
+    def restore(parts: list[Array], meta: Mapping[str, object]) -> Weights:
         """Restore the weights: names, shapes and types as they were."""
         return quantised.restore(parts, meta)

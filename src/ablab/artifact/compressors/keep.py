@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.arrays import Array, Packed
 from ablab.artifact.compressors.compressor import Compressor
 from ablab.core.forms import fits, misfit
 from ablab.model.parts.tensors import refuse_odd
@@ -37,7 +37,7 @@ class Keep(Compressor):
             except TypeError:
                 foreign[name] = kind
                 array = tensor.view(SAME_WIDTH[tensor.element_size()]).numpy()
-            parts.append(Part(name, array, None, kind))
+            parts.append(Array(name, array, None, kind))
             entry = counted.setdefault(f"keep {kind}", {"tensors": 0, "numbers": 0, "bytes": 0})
             entry["tensors"] += 1
             entry["numbers"] += tensor.numel()
@@ -46,7 +46,7 @@ class Keep(Compressor):
         return Packed(parts, {"types": foreign} if foreign else {}, report)
 
     @staticmethod
-    def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
+    def restore(parts: list[Array], meta: Mapping[str, object]) -> Weights:
         """Restore the weights, bit for bit, in memory of their own."""
         foreign, weights = meta.get("types", {}), {}
         if not fits(foreign, dict[str, str]):

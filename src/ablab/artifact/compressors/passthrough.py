@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablab.artifact.arrays import Part
+from ablab.artifact.arrays import Array
 from ablab.model.parts.rounding import codes, most, scales
 
 Policy = Literal["fp16", "int8"]
@@ -19,7 +19,7 @@ INT8 = 8
 class Passed(NamedTuple):
     """A tensor's parts, how it was kept ("fp16", "int8 row", "int8 tensor", "fp32", "as is"), and a note or nothing."""
 
-    parts: list[Part]
+    parts: list[Array]
     scheme: str
     note: str = ""
 
@@ -48,14 +48,14 @@ def passed(name: str, tensor: Tensor, policy: Policy, group: str) -> Passed:
     fp16 cannot reach is kept in fp32 (fp64 if that is too small as well), and said.
     """
     if is_exact(name, tensor) or not tensor.numel():
-        return Passed([Part(name, to_numpy(tensor), group=group)], "as is")
+        return Passed([Array(name, to_numpy(tensor), group=group)], "as is")
     wide = tensor.double() if tensor.dtype == torch.float64 else tensor.float()
     if policy == "int8" and tensor.dim() >= 2 and is_matrix(name, tensor):
         scale = scales(wide, INT8)
         if not reaches_end(scale):
             parts = [
-                Part(name, to_numpy(codes(wide, scale, INT8)), INT8, group),
-                Part(f"{name}:scale", to_numpy(scale[..., 0].to(torch.float16)), group="scale"),
+                Array(name, to_numpy(codes(wide, scale, INT8)), INT8, group),
+                Array(f"{name}:scale", to_numpy(scale[..., 0].to(torch.float16)), group="scale"),
             ]
             return Passed(parts, "int8 row")
     elif policy == "int8" and tensor.numel() >= CONTROL:
@@ -63,14 +63,14 @@ def passed(name: str, tensor: Tensor, policy: Policy, group: str) -> Passed:
         scale = largest.clamp(min=torch.finfo(torch.float32).tiny).float()
         if bool(scale.isfinite()):
             parts = [
-                Part(name, to_numpy(codes(wide.double(), scale.double(), INT8)), INT8, group),
-                Part(f"{name}:scale", to_numpy(scale), group="scale"),
+                Array(name, to_numpy(codes(wide.double(), scale.double(), INT8)), INT8, group),
+                Array(f"{name}:scale", to_numpy(scale), group="scale"),
             ]
             return Passed(parts, "int8 tensor")
     for kind, words in ((torch.float16, "fp16"), (torch.float32, "fp32"), (torch.float64, "fp64")):
         if bool((kept := wide.to(kind)).isfinite().all()):
             note = "" if words == "fp16" else f"{name} holds numbers beyond fp16 and is kept in {words}"
-            return Passed([Part(name, to_numpy(kept), group=group)], words, note)
+            return Passed([Array(name, to_numpy(kept), group=group)], words, note)
     raise AssertionError("finite numbers fit into fp64")
 
 

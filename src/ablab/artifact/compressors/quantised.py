@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablab.artifact.arrays import Packed, Part
+from ablab.artifact.arrays import Array, Packed
 from ablab.artifact.compressors import hadamard, lqer
 from ablab.artifact.compressors.lqer import Factors
 from ablab.artifact.compressors.passthrough import (
@@ -158,7 +158,7 @@ def pack(
     """Pack the codes, and everything else as the policy keeps it, in the order of the names; the report counts them."""
     if odd := [name for name in sorted(weights) if ":" in name]:
         raise ValueError(f"{odd[0]} has a colon, which parts of a tensor have; rename it")
-    parts, schemes, notes = list[Part](), _Schemes(), list(notes)
+    parts, schemes, notes = list[Array](), _Schemes(), list(notes)
     notes += _lost(weights, coded) if coded else ["no matrix is large enough to be rounded; lower `small`"]
     predicted: float | None = 0.0 if coded else None  # the formula is about codes
     for name in sorted(weights):
@@ -198,12 +198,12 @@ def _lost(weights: Mapping[str, Tensor], coded: Mapping[str, Coded]) -> list[str
     return [f"{why}: {', '.join(names)}; raise sigmas, or round by the largest magnitude (rtn, sigmas = 0)"]
 
 
-def _parts(name: str, one: Coded, tensor: Tensor, schemes: _Schemes) -> tuple[list[Part], float | None]:
+def _parts(name: str, one: Coded, tensor: Tensor, schemes: _Schemes) -> tuple[list[Array], float | None]:
     """Return the parts of a coded tensor and the bits that are predicted for them, None where nothing can be."""
     scale = one.scale[..., 0] if one.rule.per == "row" else one.scale[..., 0, 0]
     parts = [
-        Part(name, to_numpy(one.codes), one.rule.bits, group(name, tensor)),
-        Part(f"{name}:scale", to_numpy(scale.to(kept(one.rule.bits))), group="scale"),
+        Array(name, to_numpy(one.codes), one.rule.bits, group(name, tensor)),
+        Array(f"{name}:scale", to_numpy(scale.to(kept(one.rule.bits))), group="scale"),
     ]
     for scheme in sorted(set(one.schemes)):
         share = one.schemes.count(scheme) / len(one.schemes)
@@ -213,7 +213,7 @@ def _parts(name: str, one: Coded, tensor: Tensor, schemes: _Schemes) -> tuple[li
     if one.factors is not None:
         widths = {"a": lqer.A_BITS, "a_scale": None, "b": lqer.B_BITS, "b_scale": None}
         factors = [
-            Part(f"{name}:{key}", to_numpy(getattr(one.factors, key)), width, "factor" if width else "scale")
+            Array(f"{name}:{key}", to_numpy(getattr(one.factors, key)), width, "factor" if width else "scale")
             for key, width in widths.items()
         ]
         schemes.add(f"lqer rank {one.factors.a.shape[-1]}", name, 0, _size(factors))
@@ -259,11 +259,11 @@ class _Schemes:
         return dict(sorted(self.rows.items()))
 
 
-def _size(parts: list[Part]) -> int:
+def _size(parts: list[Array]) -> int:
     return sum(part.array.nbytes for part in parts)
 
 
-def restore(parts: list[Part], meta: Mapping[str, object]) -> Weights:
+def restore(parts: list[Array], meta: Mapping[str, object]) -> Weights:
     """Restore the tensors, sorted by name, in the types that they had: the same bits each time, on any machine."""
     if not fits(meta, Meta):
         raise ValueError(misfit(meta, Meta))

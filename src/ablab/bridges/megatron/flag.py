@@ -22,7 +22,7 @@ class More(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Flag:
+class MegatronFlag:
     """One flag. `dest` is where its value goes (several flags may share one), `role` what ablab makes of it.
 
     role: "model" and "train" are carried into a study; "runs" says how or where the work is done, not what is computed;
@@ -47,26 +47,28 @@ class Flag:
         return self.dest or self.name[2:].replace("-", "_")
 
 
-def model(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
+def model(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> MegatronFlag:
     """Make a flag about the model."""
-    return Flag(f"--{name}", kind, default, "model", meaning, **more)
+    return MegatronFlag(f"--{name}", kind, default, "model", meaning, **more)
 
 
-def train(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
+def train(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> MegatronFlag:
     """Make a flag about training."""
-    return Flag(f"--{name}", kind, default, "train", meaning, **more)
+    return MegatronFlag(f"--{name}", kind, default, "train", meaning, **more)
 
 
-def lost(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
+def lost(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> MegatronFlag:
     """Make a flag that is said to be left out."""
-    return Flag(f"--{name}", kind, default, "lost", meaning, **more)
+    return MegatronFlag(f"--{name}", kind, default, "lost", meaning, **more)
 
 
-def refused(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> Flag:
+def refused(name: str, kind: Kind, default: Value, meaning: str, **more: Unpack[More]) -> MegatronFlag:
     """Make a flag without which the rest would mean another thing."""
-    return Flag(f"--{name}", kind, default, "refused", meaning, **more)
+    return MegatronFlag(f"--{name}", kind, default, "refused", meaning, **more)
 
 
-def runs(names: str, kind: Kind, code: Code = "both") -> list[Flag]:
+def runs(names: str, kind: Kind, code: Code = "both") -> list[MegatronFlag]:
     """Make flags that say how the work is done, several names at once."""
-    return [Flag(f"--{name}", kind, kind == "off" or None, "runs", "how it runs", code) for name in names.split()]
+    return [
+        MegatronFlag(f"--{name}", kind, kind == "off" or None, "runs", "how it runs", code) for name in names.split()
+    ]

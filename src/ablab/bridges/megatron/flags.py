@@ -6,7 +6,7 @@ line, which differ from those of the configuration classes (softmax in fp32, for
 
 from __future__ import annotations
 
-from ablab.bridges.megatron.flag import Flag, lost, model, refused, runs
+from ablab.bridges.megatron.flag import MegatronFlag, lost, model, refused, runs
 from ablab.bridges.megatron.training_flags import TRAINING
 
 SIZES = [
@@ -144,7 +144,7 @@ OTHERS = [
     lost("flash-decode", "on", False, "a decoding kernel"),
 ]
 
-FLAGS: dict[str, Flag] = {f.name: f for f in (*SIZES, *LAYERS, *POSITIONS, *MIXTURE, *OTHERS, *TRAINING)}
+FLAGS: dict[str, MegatronFlag] = {f.name: f for f in (*SIZES, *LAYERS, *POSITIONS, *MIXTURE, *OTHERS, *TRAINING)}
 FLAGS |= {
     f.name: f
     for f in (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablab.bridges.megatron import grammar
-from ablab.bridges.megatron.flag import Flag, Value
+from ablab.bridges.megatron.flag import MegatronFlag, Value
 from ablab.bridges.megatron.flags import FLAGS
 from ablab.core.fault import Fault, InvalidStudy, did_you_mean
 
@@ -18,7 +18,7 @@ class Given:
     """What a command line says. `values`: by destination, last one wins. `flags`: the given flags, in their order."""
 
     values: dict[str, Value]
-    flags: tuple[Flag, ...]
+    flags: tuple[MegatronFlag, ...]
     repeated: tuple[str, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)  # a flag's name -> its words as given
 
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> Given:
     """Parse the flags of `argv`. InvalidStudy with every unknown flag (and what was meant), missing and impossible value."""
     faults: list[Fault] = []
     values: dict[str, Value] = {}
-    flags: dict[str, Flag] = {}
+    flags: dict[str, MegatronFlag] = {}
     texts: dict[str, str] = {}
     repeated: list[str] = []
     at = 0
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str]) -> Given:
     return Given(values, tuple(flags.values()), tuple(repeated), texts)
 
 
-def _follow(flag: Flag, argv: Sequence[str], at: int) -> tuple[list[str], int]:
+def _follow(flag: MegatronFlag, argv: Sequence[str], at: int) -> tuple[list[str], int]:
     """Return the words that belong to a flag: none, one, or all up to the next flag."""
     if flag.kind in ("on", "off"):
         return [], at
@@ -100,7 +100,7 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and not word[1:].replace(".", "", 1).isdigit()
 
 
-def _value(flag: Flag, raw: list[str], glued: bool) -> Value:
+def _value(flag: MegatronFlag, raw: list[str], glued: bool) -> Value:
     if flag.kind in ("on", "off"):
         if glued:
             raise ValueError("takes no value; write the flag alone")
@@ -132,7 +132,7 @@ def _number(text: str, kind: type[int] | type[float]) -> float:
     return value
 
 
-def _word(flag: Flag, text: str) -> str:
+def _word(flag: MegatronFlag, text: str) -> str:
     known = (*flag.words, *flag.fork_words, *flag.upstream_words)
     if known and text not in known:
         raise ValueError(f"{text!r} is not one of its words; {did_you_mean(text, known)}")

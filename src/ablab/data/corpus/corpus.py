@@ -16,7 +16,7 @@ from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Marks, Tokens
 from ablab.data.formats.mapped import map_file
-from ablab.data.formats.parts import Part
+from ablab.data.formats.parts import TokenFile
 from ablab.data.spans import FINAL, REASONING
 from ablab.data.tokenizers import slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
@@ -246,7 +246,7 @@ def _training(path: Path, manifest: Manifest, token: np.dtype) -> tuple[np.ndarr
                     Fault(file["path"], fault, f"put it back, or delete {path} to have the data prepared again")
                 )
     inputs.save()
-    opened = [Part(Path(one["path"]), one["kind"]).open(None) for one in manifest["parts"]]
+    opened = [TokenFile(Path(one["path"]), one["kind"]).open(None) for one in manifest["parts"]]
     loss = [one.loss for one in opened if one.loss is not None]
     span = [one.span for one in opened if one.span is not None]
     return Tokens([one.tokens for one in opened]), Marks(loss, span) if loss else None

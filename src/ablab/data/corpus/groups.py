@@ -20,7 +20,7 @@ from ablab.core.patterns import root_of
 from ablab.core.sealed import read_sealed, sealed
 from ablab.data.corpus.split import digest_of
 from ablab.data.sources.find import Sources
-from ablab.data.sources.sources import InFile, Mock, PythonLibrary, Rows, Source
+from ablab.data.sources.sources import InFile, Mock, PythonLibrary, RowFile, Source
 from ablab.records.corpus import Grouped
 
 FOLDER = "folder"
@@ -51,7 +51,7 @@ def refused(sources: Sources, by: str) -> list[Fault]:
         elif by == FOLDER and _folder(source, Path("/")) is None:
             fault = f"'{source.name}' lies in no folder: the datasets library keeps rows, not files"
             faults.append(Fault(SETTING, fault, "name a field of its rows"))
-        elif by != FOLDER and not isinstance(source, Rows):
+        elif by != FOLDER and not isinstance(source, RowFile):
             faults.append(
                 Fault(SETTING, f"'{source.name}' has no rows, so no field '{by}'", f'write groups = "{FOLDER}"')
             )
@@ -130,7 +130,7 @@ def _names(sources: Sequence[Source], by: str, root: Path, digests: np.ndarray) 
 def _named(source: Source, by: str, root: Path) -> Iterator[tuple[str, str | None, object]]:
     """Yield (place, text, what names its group) of every document."""
     if by != FOLDER:
-        assert isinstance(source, Rows)  # `refused` says so of others
+        assert isinstance(source, RowFile)  # `refused` says so of others
         rows = source.values(by, SETTING)
         for (place, text), (_, value) in zip(source.documents(), rows, strict=True):
             yield place, text, value

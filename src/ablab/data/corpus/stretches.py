@@ -13,7 +13,7 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
-from ablab.data.corpus.verbatim import COMMON, PIECE, Seen, hashes
+from ablab.data.corpus.verbatim import COMMON, PIECE, Sought, hashes
 
 WIDTH = 50  # tokens of a stretch
 # What texts share by nature was 2.2 % of Python's library under 4,096 pieces and 8.0 % of it in bytes, near copies left out
@@ -37,7 +37,7 @@ def share(valid: Valid, training: Iterable[np.ndarray]) -> tuple[int, int]:
     windows = (valid.tokens[places[i : i + size, None] + np.arange(WIDTH)] for i in range(0, len(places), size))
     wanted = np.concatenate([hashes(np.ascontiguousarray(some).ravel(), WIDTH)[::WIDTH] for some in windows])
     values, times = np.unique(wanted, return_counts=True)
-    seen = Seen(values[times == 1])  # what the held-out text itself repeats is a refrain, a licence, a form
+    seen = Sought(values[times == 1])  # what the held-out text itself repeats is a refrain, a licence, a form
     counts = np.zeros(len(seen.hashes), np.int64)
     for part in training:
         for at in range(0, len(part) - WIDTH + 1, PIECE):

@@ -19,7 +19,7 @@ from ablab.data.corpus.sidecar import told_by
 from ablab.data.corpus.split import DROPPED, HELD, TRAIN, Copies, roles_of
 from ablab.data.corpus.tokens import PLAIN, UNTRAINED, marked
 from ablab.data.corpus.verbatim import Verbatim, width_of
-from ablab.data.formats.parts import Opened, Part, documents_of, highest
+from ablab.data.formats.parts import Opened, TokenFile, documents_of, highest
 from ablab.data.look.looks import no_zeros, right_width, swapped
 from ablab.data.sources.find import Sources
 from ablab.data.tokenizers import slot
@@ -86,7 +86,7 @@ def build(folder: Path, sources: Sources, data: DataSettings, say: Say) -> tuple
     return tokenizer, {"dtype": writer.dtype.str, "counts": counts, "parts": where}
 
 
-def _open(part: Part, tokenizer: Tokenizer, say: Say) -> Opened:
+def _open(part: TokenFile, tokenizer: Tokenizer, say: Say) -> Opened:
     opened = part.open(tokenizer.bos_id)
     if not len(opened.tokens):
         raise CheckFailed(Fault(part.name, "holds no tokens", "leave it out"))
@@ -114,7 +114,7 @@ def _open(part: Part, tokenizer: Tokenizer, say: Say) -> Opened:
     return opened
 
 
-def _without_bos(part: Part, tokens: np.ndarray, tokenizer: Tokenizer) -> Fault:
+def _without_bos(part: TokenFile, tokens: np.ndarray, tokenizer: Tokenizer) -> Fault:
     first = int(tokens[0])
     again = sum(int((np.asarray(tokens[at : at + _PIECE]) == first).sum()) for at in range(0, len(tokens), _PIECE))
     fault = f"BOS (id {tokenizer.bos_id}) occurs nowhere in its {len(tokens):,} tokens, so where documents begin is not known"
@@ -123,7 +123,7 @@ def _without_bos(part: Part, tokens: np.ndarray, tokenizer: Tokenizer) -> Fault:
     return Fault(part.name, fault, cure)
 
 
-def _check_labels(part: Part, loss: np.ndarray, span: np.ndarray) -> None:
+def _check_labels(part: TokenFile, loss: np.ndarray, span: np.ndarray) -> None:
     """Refuse loss masks that are not 0 or 1, spans that are not 0, 1 or 2, and a file of which no span is trained on."""
     for at in range(0, len(loss), _PIECE):
         masks, spans = (np.asarray(side[at : at + _PIECE]) for side in (loss, span))

@@ -38,7 +38,7 @@ class Verbatim:
         self.width = width
         self._hashes: list[np.ndarray] = []
         self._counts: list[int] = []
-        self._table: tuple[Seen, np.ndarray] | None = None
+        self._table: tuple[Sought, np.ndarray] | None = None
         self._found: np.ndarray = np.zeros(0, np.int32)  # in how many training documents each window stands
         self._waiting: list[np.ndarray] = []
         self._length = 0
@@ -99,18 +99,18 @@ class Verbatim:
         first = np.bincount(pairs[:, 0], minlength=len(seen.hashes)).astype(np.int32)
         self._found += first[np.searchsorted(seen.hashes, seen.hashes)]  # equal windows have one place, their first
 
-    def _ready(self) -> tuple[Seen, np.ndarray]:
+    def _ready(self) -> tuple[Sought, np.ndarray]:
         """Return the windows' hashes in order, and whose they are."""
         if self._table is None:
             values = np.concatenate(self._hashes)
             owners = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
             order = np.argsort(values, kind="stable")
-            self._table = Seen(values[order]), owners[order]
+            self._table = Sought(values[order]), owners[order]
             self._found = np.zeros(len(order), np.int32)
         return self._table
 
 
-class Seen:
+class Sought:
     """Hashes to look for, in order; most values are none of them by their first bits."""
 
     def __init__(self, hashes: np.ndarray) -> None:

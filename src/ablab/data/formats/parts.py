@@ -34,7 +34,7 @@ class Opened(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class TokenFile:
     """A token file, named as the study names it. `kind`: "megatron", or "shard" for golf and plain uint16 files."""
 
     path: Path  # the prefix, or the file
@@ -95,7 +95,7 @@ class Part:
         return Opened(indexed.tokens, starts, beside[0].tokens, beside[1].tokens)
 
 
-def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | None:
+def parts_at(path: Path, place: str) -> tuple[list[TokenFile], list[TokenFile]] | Fault | None:
     """Find token files at `path` as (training, held-out); a Fault where it looks like one and is none; None where it is text.
 
     A folder must hold the manifest of a build; a Megatron prefix may be written bare, with .bin or with .idx.
@@ -108,15 +108,15 @@ def parts_at(path: Path, place: str) -> tuple[list[Part], list[Part]] | Fault | 
         prefix = bare(path)
         both = [file.is_file() for file in paths(prefix)]
         if not any(both) and paths(Path(f"{prefix}_tokens"))[1].is_file():
-            return [Part(Path(f"{prefix}_tokens"), "megatron")], []
+            return [TokenFile(Path(f"{prefix}_tokens"), "megatron")], []
         if all(both):
-            return [Part(prefix, "megatron")], []
+            return [TokenFile(prefix, "megatron")], []
         if path.suffix == "" and path.is_file():  # a file is no prefix, whatever lies beside it
             if (other := kind_of(path) or answer(path)) is not None:
                 return Fault(place, f"'{path}' {other.what}", other.cure)
             return Fault(place, f"'{path}' is a file without a suffix", "call it .txt, .jsonl or .bin, as it is")
         if path.suffix == ".bin" and both[0]:
-            return [Part(path, "shard")], []
+            return [TokenFile(path, "shard")], []
         if any(both):
             missing = paths(prefix)[both.index(False)]
             return Fault(place, f"'{missing}' is missing beside its partner", "a Megatron prefix needs .bin and .idx")
@@ -134,16 +134,16 @@ def is_sidecar(path: Path) -> bool:
     return path.suffix == ".idx" and path.with_suffix(".bin").exists()
 
 
-def _built(folder: Path, place: str) -> tuple[list[Part], list[Part]] | Fault:
+def _built(folder: Path, place: str) -> tuple[list[TokenFile], list[TokenFile]] | Fault:
     file = folder / MANIFEST
     if not file.is_file():
         return Fault(place, f"'{folder}' is a folder", f"name its files, such as '{folder}/*.txt'")
     manifest = harmony_manifest(file)
-    parts: dict[str, list[Part]] = {"train": [], "valid": []}
+    parts: dict[str, list[TokenFile]] = {"train": [], "valid": []}
     for split, shard in shards_of(manifest, file):
         listed = {str(folder / name): one["sha256"] for name, one in shard["files"].items()}
         made = manifest["tokenizer"]["sha256"]
-        parts[split].append(Part(prefix_of(folder, split, shard), "megatron", made, listed))
+        parts[split].append(TokenFile(prefix_of(folder, split, shard), "megatron", made, listed))
     return parts["train"], parts["valid"]
 
 

@@ -26,7 +26,7 @@ class Request(NamedTuple):
     fatal: Sequence[int] = ()
 
 
-class Known(NamedTuple):
+class KnownJob(NamedTuple):
     """What a worker knows, and the row that it looks at."""
 
     job: Job
@@ -42,7 +42,7 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
     refuses a file, is killed, or dies elsewhere.
     """
     left, crashes = list(reversed(units)), Counter[tuple[int, int]]()
-    pool = Pool[Request, Known, Said](_begin, lambda: Known(job, RawValue("q", -1)), gently=False)
+    pool = Pool[Request, KnownJob, Said](_begin, lambda: KnownJob(job, RawValue("q", -1)), gently=False)
     try:
         for _ in range(min(workers, len(units))):
             pool.give(Request(left.pop()))
@@ -65,7 +65,7 @@ def make(job: Job, units: Sequence[Unit], workers: int, hear: Hear) -> None:
         pool.end()
 
 
-def _crashed_at(worker: Worker[Request, Known], unit: Unit, died: Died) -> int:
+def _crashed_at(worker: Worker[Request, KnownJob], unit: Unit, died: Died) -> int:
     """Find the row at which a worker has crashed. CheckFailed where it was killed, or looked at none."""
     if worker.own.at.value >= 0 and -(died.code or 0) not in KILLED:
         return worker.own.at.value
@@ -74,7 +74,7 @@ def _crashed_at(worker: Worker[Request, Known], unit: Unit, died: Died) -> int:
     raise CheckFailed(Fault(f"worker {worker.process.pid}", fault, cure))
 
 
-def _begin(known: Known, stop: Callable[[], bool]) -> Callable[[Request, Callable[[Said], None]], Said]:
+def _begin(known: KnownJob, stop: Callable[[], bool]) -> Callable[[Request, Callable[[Said], None]], Said]:
     """Begin a worker: returns what it does with a unit that it is asked for: it answers refused, failed, kept or done."""
     builder: Builder | None = None
 

@@ -131,7 +131,7 @@ class Builder:
         """
         counts, bad = _Counts(), list[str]()
         self.job.record(unit).unlink(missing_ok=True)
-        splits = {name: _Split(self.job.shard(unit, name)) for name in ("train", "valid")}
+        splits = {name: _Shard(self.job.shard(unit, name)) for name in ("train", "valid")}
         try:
             self._fill(unit, splits, counts, bad, _Said(tell), fatal, at)
         except BaseException as error:
@@ -146,7 +146,7 @@ class Builder:
     def _fill(
         self,
         unit: Unit,
-        splits: dict[str, _Split],
+        splits: dict[str, _Shard],
         counts: _Counts,
         bad: list[str],
         said: _Said,
@@ -236,7 +236,7 @@ class Builder:
             cure = "report it; --check-every 0 builds without the check"
             raise CheckFailed(Fault(place, f"{fault}{ours[where : where + 3]}", cure))
 
-    def _finish(self, unit: Unit, counts: _Counts, splits: dict[str, _Split], bad: list[str]) -> Finished:
+    def _finish(self, unit: Unit, counts: _Counts, splits: dict[str, _Shard], bad: list[str]) -> Finished:
         job, files = self.job, [file for split in splits.values() for file in split.files()]
         if bad:
             write_atomic(job.quarantine(unit), "".join(bad))
@@ -312,7 +312,7 @@ class _Said:
         self.rows, self.tokens, self.last = 0, 0, time.monotonic()
 
 
-class _Split:
+class _Shard:
     """The three files of one shard, written a block at a time; begun at the first row."""
 
     def __init__(self, prefix: Path) -> None:

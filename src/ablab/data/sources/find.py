@@ -10,7 +10,7 @@ from ablab.core.fault import Fault, InvalidStudy
 from ablab.core.kinds import instead
 from ablab.core.opened import no_file
 from ablab.core.patterns import literal, matched
-from ablab.data.formats.parts import Part, is_sidecar, parts_at
+from ablab.data.formats.parts import TokenFile, is_sidecar, parts_at
 from ablab.data.sources.hub import arrow_files
 from ablab.data.sources.sources import SEPARATOR, Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 
@@ -25,9 +25,9 @@ class Sources:
     """Sources in the order given: texts, or token files; `held` are those that were named as held out."""
 
     texts: list[Source] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TokenFile] = field(default_factory=list)
     held_texts: list[Source] = field(default_factory=list)
-    held_parts: list[Part] = field(default_factory=list)
+    held_parts: list[TokenFile] = field(default_factory=list)
 
 
 def find(
@@ -56,9 +56,9 @@ def find(
 
 def _named(
     patterns: Sequence[str], text_field: str, place: str, faults: list[Fault], separator: str
-) -> tuple[list[Source], list[Part], list[Part]]:
+) -> tuple[list[Source], list[TokenFile], list[TokenFile]]:
     """Find texts, token files, and the held-out token files of built folders."""
-    texts, parts, held = list[Source](), list[Part](), list[Part]()
+    texts, parts, held = list[Source](), list[TokenFile](), list[TokenFile]()
     if not patterns:
         faults.append(Fault(place, "names nothing", 'write "python", or a .txt, .jsonl or .parquet file'))
     for pattern in patterns:
@@ -79,7 +79,7 @@ def _named(
     return texts, parts, held
 
 
-def _alone(pattern: str, place: str) -> tuple[list[Part], list[Part]] | Fault | None:
+def _alone(pattern: str, place: str) -> tuple[list[TokenFile], list[TokenFile]] | Fault | None:
     """Find token files that go by the very name `pattern`: a prefix is no file, and a name with brackets is a name."""
     path = literal(pattern)
     return None if path is None else parts_at(path, place)
@@ -93,7 +93,12 @@ def _matched(pattern: str, place: str, faults: list[Fault]) -> list[Path]:
     return kept
 
 
-def _add(one: tuple[list[Part], list[Part]] | Fault, parts: list[Part], held: list[Part], faults: list[Fault]) -> None:
+def _add(
+    one: tuple[list[TokenFile], list[TokenFile]] | Fault,
+    parts: list[TokenFile],
+    held: list[TokenFile],
+    faults: list[Fault],
+) -> None:
     if isinstance(one, Fault):
         faults.append(one)
     else:
@@ -101,7 +106,9 @@ def _add(one: tuple[list[Part], list[Part]] | Fault, parts: list[Part], held: li
         held += one[1]
 
 
-def _file(path: Path, text_field: str, place: str, separator: str) -> Source | tuple[list[Part], list[Part]] | Fault:
+def _file(
+    path: Path, text_field: str, place: str, separator: str
+) -> Source | tuple[list[TokenFile], list[TokenFile]] | Fault:
     tokens = parts_at(path, place)
     if tokens is not None:
         return tokens

@@ -80,7 +80,7 @@ class InFile(Source):
 
 
 @dataclass(frozen=True)
-class Rows(InFile):
+class RowFile(InFile):
     """A file of rows with named fields: one document per row, in the string field `text_field`."""
 
     text_field: str = "text"
@@ -167,7 +167,7 @@ class TextFile(InFile):
 
 
 @dataclass(frozen=True)
-class JsonLines(Rows):
+class JsonLines(RowFile):
     """A .jsonl file: one document per line; empty lines are passed over."""
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
@@ -208,7 +208,7 @@ def _field(line: str, place: str, field: str, setting: str) -> object:
 
 
 @dataclass(frozen=True)
-class Parquet(Rows):
+class Parquet(RowFile):
     """A .parquet file: read in pieces of a row group."""
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
@@ -230,7 +230,7 @@ class Parquet(Rows):
 
 
 @dataclass(frozen=True)
-class Arrow(Rows):
+class Arrow(RowFile):
     """An Arrow file, of the `datasets` library or of others.
 
     `rows`: only rows from the first up to the second, counted from 0.

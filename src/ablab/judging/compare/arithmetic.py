@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ablab.judging import noise
 from ablab.judging.logs import table
-from ablab.judging.logs.table import Row, plain
+from ablab.judging.logs.table import TableRow, plain
 from ablab.judging.logs.text import Text
 from ablab.records.comparison import Flag
 from ablab.verdict.spending import t_cdf
@@ -243,11 +243,11 @@ def _mebibytes(page: str, sizes: Sequence[int]) -> Iterator[Flag]:
         yield _flag("claim_mebibytes", f"MiB are called MB: {shown}{mixed}")
 
 
-def _tables(page: str) -> list[list[Row]]:
+def _tables(page: str) -> list[list[TableRow]]:
     return [rows for rows in table.markdown(Text(Path("claim.md"), page.encode("utf-8", "replace"))) if rows]
 
 
-def _scores(rows: Sequence[Row]) -> list[str]:
+def _scores(rows: Sequence[TableRow]) -> list[str]:
     """Find heads of columns of scores: numbers from 0.1 with three digits and more, in most rows."""
     heads = [*rows[0].cells]
     fits = {
@@ -257,7 +257,7 @@ def _scores(rows: Sequence[Row]) -> list[str]:
     return [h for h in heads if not _DELTA.search(h) and fits[h] * 2 > len(rows)]
 
 
-def _references(page: str, rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[Flag]:
+def _references(page: str, rows: Sequence[TableRow], sizes: Sequence[int]) -> Iterator[Flag]:
     """What the column of differences is against: one row, or one that switches; what else a row differs in by its size."""
     head = next((h for h in rows[0].cells if _DELTA.search(h)), None)
     if head is None or len(rows) < 3:
@@ -295,7 +295,7 @@ def _filled(explained: dict[int, list[int]]) -> int:
     return sum(bool(refs) for refs in explained.values())
 
 
-def _explained(rows: Sequence[Row], head: str, column: str) -> dict[int, list[int]]:
+def _explained(rows: Sequence[TableRow], head: str, column: str) -> dict[int, list[int]]:
     """Map a row to the rows to which its stated difference is that of the column, by number from 1."""
     scores = {}
     for number, row in enumerate(rows, 1):
@@ -315,7 +315,7 @@ def _explained(rows: Sequence[Row], head: str, column: str) -> dict[int, list[in
     return found_by
 
 
-def _confounded(rows: Sequence[Row], against: dict[int, int], sizes: Sequence[int]) -> Iterator[Flag]:
+def _confounded(rows: Sequence[TableRow], against: dict[int, int], sizes: Sequence[int]) -> Iterator[Flag]:
     """Flag rows whose artifact has another size than their reference's though nothing that packs it is said to change."""
     heads = [*rows[0].cells]
     column = next((h for h in heads if _ARTIFACT.search(h)), None)

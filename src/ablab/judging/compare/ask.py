@@ -13,7 +13,7 @@ from ablab.core.opened import read_whole
 from ablab.judging.compare.claims import LONGEST, hold, stages_stated
 from ablab.judging.compare.words import compare
 from ablab.judging.logs import lists, submission, table
-from ablab.judging.logs.arms import LoggedArm, Sorted, files, sort, unseeded
+from ablab.judging.logs.arms import LoggedArm, SortedRuns, files, sort, unseeded
 from ablab.judging.logs.text import seed_in
 from ablab.records.comparison import Answers, Comparison, Flag
 from ablab.records.log import LoggedRun
@@ -55,7 +55,7 @@ def ask(
     ours = _first_hand(_unclaimed(sort(*what), [path for path, _ in pages if path], what), what)
     split, faults = _split(ours), [*ours.faults]
     named, elsewhere = _named(against, split)
-    theirs = _first_hand(sort(*elsewhere), elsewhere) if elsewhere else Sorted()
+    theirs = _first_hand(sort(*elsewhere), elsewhere) if elsewhere else SortedRuns()
     faults += theirs.faults
     arms = split if named or not against else _arms(ours)
     known, notes = ([*named], []) if against else _reference(arms, what, faults)
@@ -134,7 +134,7 @@ def _spread_out(runs: Sequence[LoggedRun]) -> list[Flag]:
     return [{"kind": "one_arm_of_folders", "side": "x", "grade": "notes", "said": said}]
 
 
-def _split(found: Sorted) -> dict[str, list[LoggedRun]]:
+def _split(found: SortedRuns) -> dict[str, list[LoggedRun]]:
     """Split runs into arms by their names: equal settings and code, or the name that the file gives.
 
     Files of one folder that are called seeds of one thing are one arm whatever their settings (then a fault says so), but
@@ -176,7 +176,7 @@ def _called(arm: LoggedArm) -> object:
     return names.pop() if seeds and len(names) == 1 else id(arm)
 
 
-def _first_hand(runs_sorted: Sorted, what: Sequence[str]) -> Sorted:
+def _first_hand(runs_sorted: SortedRuns, what: Sequence[str]) -> SortedRuns:
     """Keep one telling of each run: a page beside logs tells of the same runs again. What is named itself stays.
 
     Logs count, from two on, and so does a single one beside a table or a submission; a list of losses counts beside a
@@ -198,19 +198,19 @@ def _first_hand(runs_sorted: Sorted, what: Sequence[str]) -> Sorted:
         "name the file itself to have it judged",
     )
     faults = [Fault(str(one), fault, cure) for one in sorted(left)]
-    return Sorted([arm for arm in kept if arm.runs], runs_sorted.aside, [*runs_sorted.faults, *faults])
+    return SortedRuns([arm for arm in kept if arm.runs], runs_sorted.aside, [*runs_sorted.faults, *faults])
 
 
-def _runs(listed: Sorted) -> list[LoggedRun]:
+def _runs(listed: SortedRuns) -> list[LoggedRun]:
     return [*(run for arm in listed.arms for run in arm.runs), *_attempts(listed)]
 
 
-def _attempts(listed: Sorted) -> list[LoggedRun]:
+def _attempts(listed: SortedRuns) -> list[LoggedRun]:
     """List runs that a later one of their own file replaces; a claim may be one. Earlier checkpoints are none."""
     return [run for run in listed.aside if run.of > 1]
 
 
-def _arms(listed: Sorted) -> dict[str, list[LoggedRun]]:
+def _arms(listed: SortedRuns) -> dict[str, list[LoggedRun]]:
     """Group runs by the names that the files give; runs without one are a group under the name of their first arm."""
     arms: dict[str, list[LoggedRun]] = {}
     first = next((arm.name for arm in listed.arms if arm.runs and arm.runs[0].arm is None), "runs")
@@ -221,7 +221,7 @@ def _arms(listed: Sorted) -> dict[str, list[LoggedRun]]:
     return arms
 
 
-def _unclaimed(listed: Sorted, claimed: Sequence[Path], what: Sequence[str]) -> Sorted:
+def _unclaimed(listed: SortedRuns, claimed: Sequence[Path], what: Sequence[str]) -> SortedRuns:
     """Return the runs without those that the claim itself tells of: in its files, and in unnamed pages beside them."""
     files = {path.resolve() for path in claimed}
     folders, asked = {path.parent for path in files}, {Path(one).resolve() for one in what}
@@ -234,7 +234,7 @@ def _unclaimed(listed: Sorted, claimed: Sequence[Path], what: Sequence[str]) -> 
     left = sorted({str(run.source) for arm in listed.arms for run in arm.runs if told(run)})
     arms = [LoggedArm(arm.name, [run for run in arm.runs if not told(run)]) for arm in listed.arms]
     faults = [Fault(one, "is the claim's own page, and no evidence of it", "give the logs of its runs") for one in left]
-    return Sorted([arm for arm in arms if arm.runs], listed.aside, [*listed.faults, *faults])
+    return SortedRuns([arm for arm in arms if arm.runs], listed.aside, [*listed.faults, *faults])
 
 
 def _claim(claim: str) -> list[tuple[Path | None, str]]:

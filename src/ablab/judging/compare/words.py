@@ -12,7 +12,7 @@ from ablab.core.fault import Fault, Refused
 from ablab.judging.compare import between, faults, settle
 from ablab.judging.compare.levers import levers
 from ablab.judging.compare.side import METRICS, Group, group, metric_of
-from ablab.records.comparison import Comparison, Flag, Interval, Levers, Paired, Ruled, Settle
+from ablab.records.comparison import Comparison, Flag, Levers, Paired, Ruled, Settle, Welch
 from ablab.records.log import LoggedRun
 from ablab.verdict import Unpaired, by_seed, record, unpaired
 
@@ -108,9 +108,9 @@ def _matters(metric: str, reference: Group) -> float:
     return abs(mean) * SHARE if mean else SHARE
 
 
-def _welch(x: Group, y: Group, matters: float, m: int) -> Interval:
+def _welch(x: Group, y: Group, matters: float, m: int) -> Welch:
     result: Unpaired = unpaired(x.values, y.values, matters=matters, m=m, seeds_x=x.keys, seeds_y=y.keys)
-    return cast(Interval, result.as_json())  # the same fields: a test holds them together
+    return cast(Welch, result.as_json())  # the same fields: a test holds them together
 
 
 def _by_seed(x: Group, y: Group) -> Paired:
@@ -120,7 +120,7 @@ def _by_seed(x: Group, y: Group) -> Paired:
     return cast(Paired, plain | {"seeds": [*plain["seeds"]], "differences": [*plain["differences"]]})
 
 
-def _word(x: Group, y: Group | None, flags: list[Flag], between: Levers | None, welch: Interval | None) -> str:
+def _word(x: Group, y: Group | None, flags: list[Flag], between: Levers | None, welch: Welch | None) -> str:
     if not x.runs or (y is not None and not y.runs):
         return "no logs"
     if any(flag["grade"] == "stops" for flag in flags):
@@ -159,7 +159,7 @@ def _sentence(
     word: str,
     x: Group,
     y: Group | None,
-    welch: Interval | None,
+    welch: Welch | None,
     flags: list[Flag],
     between: Levers | None,
     settled: Settle | None,
@@ -186,7 +186,7 @@ def _sentence(
     return f"{word}{near}: {seen}{interval} ({counts}){more}"
 
 
-def _near(word: str, welch: Interval, unit: str) -> str:
+def _near(word: str, welch: Welch, unit: str) -> str:
     """Return the bound next to zero: the least that is shown."""
     low, high = welch["low"], welch["high"]
     if low is None or high is None or word not in ("better", "worse"):

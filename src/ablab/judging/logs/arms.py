@@ -28,7 +28,7 @@ class LoggedArm:
 
 
 @dataclass
-class Sorted:
+class SortedRuns:
     """arms: in the order of their first files. aside: runs of a file that holds a later, complete one."""
 
     arms: list[LoggedArm] = field(default_factory=list)
@@ -36,12 +36,12 @@ class Sorted:
     faults: list[Fault] = field(default_factory=list)
 
 
-def sort(*what: str | Path) -> Sorted:
+def sort(*what: str | Path) -> SortedRuns:
     """Sort the runs of files, folders and globs (`*`, `**`) into arms. Files named twice count once.
 
     A file without any score is a fault where it is named, and passed over where it only lies in a folder.
     """
-    runs_sorted, named = Sorted(), {Path(one) for one in what}
+    runs_sorted, named = SortedRuns(), {Path(one) for one in what}
     counted: list[LoggedRun] = []
     for path in files(what, runs_sorted.faults):
         reading = read(path)

@@ -44,7 +44,7 @@ _CELL = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 _RULE = re.compile(r"\|?:?-+:?(\|:?-+:?)*\|?")
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table, under the heads of its columns."""
 
     line: int
@@ -60,7 +60,7 @@ def read(text: Text) -> list[LoggedRun]:
     return [run for one in rows(text) for run in _runs(text, one)]
 
 
-def _runs(text: Text, rows: list[Row]) -> Iterator[LoggedRun]:
+def _runs(text: Text, rows: list[TableRow]) -> Iterator[LoggedRun]:
     heads = list(dict.fromkeys(head for row in rows[:100] for head in row.cells))
     arm = next((head for name in _ARM for head in heads if _word(head) == name), None)
     seed = next((head for head in heads if _SEED.fullmatch(_word(head).replace("_", " "))), None)
@@ -72,7 +72,7 @@ def _runs(text: Text, rows: list[Row]) -> Iterator[LoggedRun]:
         yield from filter(None, (_run(text, row, arm, seed, metrics) for row in rows))
 
 
-def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[str]) -> LoggedRun | None:
+def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: list[str]) -> LoggedRun | None:
     cells = {head: plain(cell) for head, cell in row.cells.items()}
     if any(_SUMMARY.fullmatch(cells[head]) for head in (arm, seed) if head and head in cells):
         text.odd(row.line, f"`{next(iter(cells.values()))}` sums up other rows; it is no run")
@@ -98,7 +98,7 @@ def _run(text: Text, row: Row, arm: str | None, seed: str | None, metrics: list[
                      bytes=size, steps=steps, facts=facts, arm=name or None, reader=NAME)  # fmt: skip
 
 
-def _wide(text: Text, rows: list[Row], by_seed: dict[str, str], arm: str) -> Iterator[LoggedRun]:
+def _wide(text: Text, rows: list[TableRow], by_seed: dict[str, str], arm: str) -> Iterator[LoggedRun]:
     for row in rows:
         for head, seed in by_seed.items():
             level = _level(text, row.line, "value", plain(row.cells.get(head, "")))
@@ -142,7 +142,7 @@ def _word(head: str) -> str:
     return plain(head).lower().replace(" ", "_")
 
 
-def _separated(text: Text) -> Iterator[list[Row]]:
+def _separated(text: Text) -> Iterator[list[TableRow]]:
     kept = [(number, line) for number, line in text.lines(WIDEST) if line.strip() and not line.startswith("#")]
     if not kept:
         return
@@ -156,7 +156,7 @@ def _separated(text: Text) -> Iterator[list[Row]]:
             if not heads:
                 heads = cells
             elif len(cells) == len(heads):
-                rows.append(Row(place, dict(zip(heads, cells))))
+                rows.append(TableRow(place, dict(zip(heads, cells))))
             else:
                 text.odd(place, f"has {len(cells)} cells under {len(heads)} heads; the row is left out")
     except csv.Error as error:
@@ -164,7 +164,7 @@ def _separated(text: Text) -> Iterator[list[Row]]:
     yield rows
 
 
-def _json_lines(text: Text) -> Iterator[list[Row]]:
+def _json_lines(text: Text) -> Iterator[list[TableRow]]:
     rows = []
     for place, line in text.lines(WIDEST):
         if not line.strip():
@@ -176,7 +176,7 @@ def _json_lines(text: Text) -> Iterator[list[Row]]:
             continue
         if isinstance(row, dict):
             rows.append(
-                Row(place, {head: _printed(one) for head, one in row.items() if not isinstance(one, list | dict)})
+                TableRow(place, {head: _printed(one) for head, one in row.items() if not isinstance(one, list | dict)})
             )
     yield rows
 
@@ -185,10 +185,10 @@ def _printed(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def markdown(text: Text) -> Iterator[list[Row]]:
+def markdown(text: Text) -> Iterator[list[TableRow]]:
     """The tables of a page of Markdown, in its order; [] between them."""
     heads: list[str] | None = None
-    before, rows = "", list[Row]()
+    before, rows = "", list[TableRow]()
     for place, line in text.lines(WIDEST):
         if "|" in line and "-" in line and "|" in before and _RULE.fullmatch("".join(line.split())):
             yield rows
@@ -199,7 +199,7 @@ def markdown(text: Text) -> Iterator[list[Row]]:
         elif heads is not None:
             cells = _cells(line)
             if len(cells) == len(heads):
-                rows.append(Row(place, dict(zip(heads, cells))))
+                rows.append(TableRow(place, dict(zip(heads, cells))))
             else:
                 text.odd(place, f"has {len(cells)} cells under {len(heads)} heads; the row is left out")
         before = line

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from ablab.core.slot import Slot
 
 if TYPE_CHECKING:
-    from ablab.model.residuals.stream import Stream
+    from ablab.model.residuals.stream import ResidualStream
 
-slot: Slot[Stream] = Slot(
+slot: Slot[ResidualStream] = Slot(
     "residual",
     __name__,
-    base="stream.Stream",
+    base="stream.ResidualStream",
     lists=True,
     aliases={"none": "plain"},
     plain="Plain",

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
-from ablab.model.residuals.stream import Stream
+from ablab.model.residuals.stream import ResidualStream
 from ablab.model.shape import Shape
 
 
-class BranchScale(Stream):
+class BranchScale(ResidualStream):
     """Each branch's output times a learned gain per channel, `init` at first.
 
     One vector for attention, one for the MLP (attn_scale and mlp_scale of Parameter Golf; LayerScale starts near 0). BTD ->

@@ -7,13 +7,13 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from ablab.model.residuals.stream import Stream
+from ablab.model.residuals.stream import ResidualStream
 
 
-class Composed(Stream):
+class Composed(ResidualStream):
     """A list of residual levers, applied in order at each of their three places."""
 
-    def __init__(self, parts: Sequence[Stream]) -> None:
+    def __init__(self, parts: Sequence[ResidualStream]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
@@ -32,5 +32,5 @@ class Composed(Stream):
             y_BTD = part.out(y_BTD, branch)
         return y_BTD
 
-    def _each(self) -> list[Stream]:
-        return cast(list[Stream], list(self.parts))
+    def _each(self) -> list[ResidualStream]:
+        return cast(list[ResidualStream], list(self.parts))

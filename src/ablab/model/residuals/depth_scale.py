@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ablab.model.residuals.stream import Stream
+from ablab.model.residuals.stream import ResidualStream
 from ablab.model.shape import Shape
 
 
-class DepthScale(Stream):
+class DepthScale(ResidualStream):
     """A branch's input, after its norm, times 1 / sqrt(layer + 1), layer from 0.
 
     Layer 0 is unchanged. Parameter Golf has it too (LN scale). BTD -> BTD.

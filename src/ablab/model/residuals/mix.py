@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
-from ablab.model.residuals.stream import Stream
+from ablab.model.residuals.stream import ResidualStream
 from ablab.model.shape import Shape
 
 
-class Mix(Stream):
+class Mix(ResidualStream):
     """A layer's input is m0 x + m1 x0, x0 the embedded tokens, m0 and m1 learned per channel.
 
     m0 is 1 and m1 is 0 at first; Parameter Golf calls them resid_mix. BTD -> BTD.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ablab.model.residuals.stream import Stream
+from ablab.model.residuals.stream import ResidualStream
 
 
-class Plain(Stream):
+class Plain(ResidualStream):
     """x plus the branches' outputs, nothing scaled."""
 
     source = "the plain form"

@@ -10,7 +10,7 @@ from ablab.core.slot import Sized
 from ablab.model.parts.part import Part
 
 
-class Stream(Part, Sized):
+class ResidualStream(Part, Sized):
     """x plus the branches' outputs, nothing scaled."""
 
     def enter(self, x_BTD: Tensor, x0_BTD: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ablab.scoring.receptive import made, within
 from ablab.scoring.subset import input_lengths
 
 
-class Reading(NamedTuple):
+class Restart(NamedTuple):
     """Inputs [start, stop) of a document, read from an empty cache."""
 
     document: int
@@ -118,10 +118,10 @@ class Streaming(Evaluator):
         note = f"{cut} documents are longer than cache = {self.cache}: they start afresh there, {restarts} times in all"
         return {**extra, "notes": [note]}
 
-    def _runs(self, corpus: Corpus) -> list[Reading]:
+    def _runs(self, corpus: Corpus) -> list[Restart]:
         """List what is read without a break, the longest first: alike are neighbours."""
         runs = [
-            Reading(document, start, min(inputs, start + (self.cache or inputs)))
+            Restart(document, start, min(inputs, start + (self.cache or inputs)))
             for document, inputs in enumerate(input_lengths(corpus, self.documents))
             for start in range(0, inputs, self.cache or max(1, inputs))
         ]
@@ -136,9 +136,9 @@ def _fits(cache: int, stretch: int) -> int:
     return cache
 
 
-def _groups(runs: list[Reading], stretch: int) -> Iterator[list[Reading]]:
+def _groups(runs: list[Restart], stretch: int) -> Iterator[list[Restart]]:
     """Yield runs read beside each other, one a row: as many as a forward holds, none less than half as long as another."""
-    group = list[Reading]()
+    group = list[Restart]()
     for run in runs:
         full = len(group) >= max(1, inference.FORWARD_TOKENS // stretch)
         if group and (full or 2 * run.length < group[0].length):
@@ -150,7 +150,7 @@ def _groups(runs: list[Reading], stretch: int) -> Iterator[list[Reading]]:
 
 
 def _read_at_once(
-    model: Decoder, corpus: Corpus, runs: list[Reading], stretch: int, ledger: Ledger, device: torch.device
+    model: Decoder, corpus: Corpus, runs: list[Restart], stretch: int, ledger: Ledger, device: torch.device
 ) -> int:
     """Score runs of one stretch, several in a row, without a cache; returns how many there were."""
     cuts = (Cut(run.document, run.start, run.stop, run.start) for run in runs)
@@ -161,7 +161,7 @@ def _read_at_once(
 
 
 def _read_on(
-    model: Decoder, corpus: Corpus, group: list[Reading], stretch: int, ledger: Ledger, device: torch.device
+    model: Decoder, corpus: Corpus, group: list[Restart], stretch: int, ledger: Ledger, device: torch.device
 ) -> int:
     """Score runs beside each other over one cache, each a row of its own; those that have ended go on as padding.
 

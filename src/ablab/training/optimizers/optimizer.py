@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ablab.core.slot import Sized
-from ablab.training.roles import Rates, RoleRates, Ruled
+from ablab.training.roles import Rates, RatesOfRole, RoleRates
 
 
 class Optimizer(Sized):
@@ -21,7 +21,7 @@ class Optimizer(Sized):
         """Return peak learning rate and decay of a role."""
         return self.rates.rule(role, ndim)
 
-    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, Ruled]:
+    def rules(self, parameters: Mapping[str, Tensor], roles: Mapping[str, str]) -> dict[str, RatesOfRole]:
         """Return role, peak learning rate and decay of every parameter: what `ablab check` prints."""
         return self.rates.rules(parameters, roles)
 
