@@ -320,7 +320,8 @@ verdict = {
     "confidence": 0.95,
     "decided_by": "loss",
     "winner": "grape_a",
-    "sentence": "The winner is grape_a (loss); inconclusive: grape_m_everywhere "
+    "sentence": f"The winner is grape_a (loss): at least {-arms[1]['high']:.3g} nats/token better than baseline "
+    f"(best guess {-arms[1]['delta']:.3g}); inconclusive: grape_m_everywhere "
     f"(about {arms[2]['more_seeds']} more fresh seeds: {2 * arms[2]['more_seeds']} runs).",
     "arms": arms,
     "runs": runs,
