@@ -142,6 +142,14 @@ iter 250: loss 2.0353, time 5139.23ms, mfu 17.54%
 step 500: train loss 1.5264, val loss 1.7270
 """
 
+LLMC = """s:0 eval:0.2462
+s:0 tel:11.0058
+s:1 trl:10.9834 lr:0.000001 norm:15.21
+s:250 tel:6.4610
+s:499 trl:5.9012 lr:0.000600 norm:1.02
+s:500 tel:5.8723
+"""
+
 MEGATRON = """using world size: 1
 ------------------------ arguments ------------------------
   hidden_size ..................................... 64
@@ -185,6 +193,12 @@ HISTORY = """_step,eval/c4_en-validation/CrossEntropyLoss,eval/downstream_bpb/ar
 CHART = """"Step","base-seed1 - eval/loss","base-seed1 - eval/loss__MIN","base-seed1 - eval/loss__MAX","wide-seed1 - eval/loss"
 "100","3.50","3.50","3.50","3.45"
 "200","3.2510","3.2510","3.2510",""
+"""
+
+LINES = """{"_step": 100, "_runtime": 12.5, "train/loss": 4.1, "learning_rate_peak": 0.003}
+{"_step": 200, "val/loss": 3.5012, "val/bpb": 1.1702}
+{"_step": 300, "val/loss": 3.4103, "val/bpb": 1.1398, "train/loss": 3.2, "samples": {"_type": "table"}}
+{"_step": 310, "train/loss": 3.1, "val/loss": "NaN"}
 """
 
 OLMO = """{"eval/lm/c4_en-validation/CE loss": 3.4521, "eval/lm/c4_en-validation/PPL": 31.567, "train/CE loss": 3.39,
@@ -244,10 +258,12 @@ SAMPLES = {
     "lists": Sample("README.md", LISTS.encode(), 6),
     "golf": Sample("train_seed42.log", golf().encode()),
     "nanogpt": Sample("train_seed7.log", NANOGPT.encode()),
+    "llmc": Sample("main.log", LLMC.encode()),
     "megatron": Sample("stdout.log", MEGATRON.encode()),
     "torchtitan": Sample("llama3.txt", TORCHTITAN.encode()),
     "nanochat": Sample("report.md", NANOCHAT.encode()),
     "wandb": Sample("190M-1xC.csv", HISTORY.encode()),
+    "wandb-history": Sample("wandb-history.jsonl", LINES.encode()),
     "wandb-chart": Sample("wandb_export.csv", CHART.encode(), 2),
     "table": Sample("runs.csv", TABLE.encode(), 3),
     "marin": Sample("speedrun_results.json", MARIN.encode()),

@@ -52,6 +52,22 @@ def test_of_nanogpts_evaluations_the_last_counts() -> None:
     assert run.stages["val"].nats == 2.0690 and not run.complete
 
 
+def test_of_llm_cs_validations_the_last_counts_and_else_the_last_loss_of_training() -> None:
+    (run,) = runs("llmc")
+    assert run.stages == {"val": Level(5.8723, None, 4, 6)} and run.steps == 500 and run.seed is None
+    (run,) = runs("llmc", "s:1 trl:10.9 lr:0.1 norm:1.0\ns:2 trl:9.5 lr:0.1 norm:1.0\n")
+    assert run.stages == {"loss": Level(9.5, None, 1, 2)} and "nothing was evaluated" in run.notes[0]
+    (run,) = runs("llmc", "s:1 tl:10.9\ns:2 tl:9.5\n")
+    assert run.stages == {"loss": Level(9.5, None, 1, 2)}
+
+
+def test_a_history_of_lines_has_the_last_number_of_every_metric() -> None:
+    (run,) = runs("wandb-history")
+    assert run.stages == {"val/loss": Level(3.4103, None, 4, 3), "val/bpb": Level(None, 1.1398, 4, 3)}
+    assert run.steps == 310 and run.facts == {"learning_rate_peak": "0.003"}
+    assert runs("wandb-history", '{"step": 1, "val/loss": 3}\n{"a": {"_step": 1}}\n') == []
+
+
 def test_megatrons_last_validation_on_every_set_counts() -> None:
     (run,) = runs("megatron")
     assert run.stages == {"validation set": Level(5.712345, None, 6, 11), "test set": Level(5.8, None, 6, 12)}
@@ -127,6 +143,9 @@ def test_a_submission_tells_its_seeds_or_its_experiments_or_one_number() -> None
     assert [(run.seed, run.stages) for run in runs("submission", text)] == [
         (42, {"val_bpb": Level(None, 1.0811, 4, 1)}), (7, {"bpb": Level(None, 1.5, 1, 1)})
     ]  # fmt: skip
+    (run,) = runs("submission", '{"author": "x", "val_bpb": "1.1194", "bytes_total": "15990006"}')
+    assert run.stages == {"val_bpb": Level(None, 1.1194, 4, 1)} and run.bytes == 15990006, "numbers in quotes"
+    assert runs("submission", '{"author": "x", "val_bpb": "about 1.1", "val_loss": null}') == []
     (run,) = runs("submission", '{"author": "x", "val_bpb": 1.1194, "bytes_total": 15990006}')
     assert run.stages == {"val_bpb": Level(None, 1.1194, 4, 1)} and run.bytes == 15990006
     assert run.notes == ["a submission's number: it may be the mean of runs, or one of them"]

@@ -15,7 +15,7 @@ from ablab.judging.logs.formats import FORMATS, read
 from ablab.records.log import LoggedRun
 
 _SEED = re.compile(r"[-_. ]?(?<![a-z])(?:seed|s)[-_ ]?\d{1,18}(?!\d)", re.IGNORECASE)
-_NAMES = re.compile("|".join(f"(?:{one.names})" for one in FORMATS), re.IGNORECASE)
+_NAMES = re.compile("|".join(f"(?:{one.names})" for one in FORMATS), re.IGNORECASE | re.DOTALL)
 Key = tuple[object, ...]
 
 

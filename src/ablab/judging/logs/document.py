@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from ablab.core.strict_json import loads
-from ablab.judging.logs.building import SMALL, is_setting, named_level
+from ablab.judging.logs.building import NUMBER, SMALL, is_setting, named_level
 from ablab.judging.logs.text import Text
 from ablab.records.log import Level
 
+_QUOTED = re.compile(NUMBER)
 MOST = 4096  # settings of a run: the largest public ones have some 400
 
 
@@ -26,6 +28,16 @@ def document(text: Text) -> object:
     except ValueError as error:
         text.odd(1, f"is no JSON ({error})")
         return None
+
+
+def parsed(text: str) -> object:
+    """The JSON of a text, its numbers as Printed. Raises ValueError where it is none."""
+    return loads(text, _printed)
+
+
+def unquoted(value: object) -> object:
+    """A number that stands in quotes as Printed; anything else as it is."""
+    return _printed(value.strip()) if isinstance(value, str) and _QUOTED.fullmatch(value.strip()) else value
 
 
 def fields(value: object) -> dict[str, object]:

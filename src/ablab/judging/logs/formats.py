@@ -11,6 +11,7 @@ from ablab.core.fault import Fault
 from ablab.judging.logs import (
     golf,
     lists,
+    llmc,
     marin,
     megatron,
     modded,
@@ -32,10 +33,9 @@ _LOG = r".*\.(log|txt|out|err|stdout|text)|[^.]+"
 
 
 class Format(NamedTuple):
-    """what: for a sentence; names: of files that may be of it; mark: bytes that every such file holds; binary: no text."""
+    """names: of files that may be of it; mark: bytes that every such file holds; binary: no text."""
 
     name: str
-    what: str
     names: str
     mark: re.Pattern[bytes]
     read: Callable[[Text], list[LoggedRun]]
@@ -44,23 +44,31 @@ class Format(NamedTuple):
 
 _JSON, _MD, _CSV = r".*\.json", r".*\.(md|markdown)", r".*\.csv"
 FORMATS = (
-    Format(modded.NAME, "a log of modded-nanogpt", _LOG, modded.MARK, modded.read),
-    Format(golf.NAME, "a log of a parameter-golf script", _LOG, golf.MARK, golf.read),
-    Format(nanogpt.NAME, "the stdout of nanoGPT", _LOG, nanogpt.MARK, nanogpt.read),
-    Format(megatron.NAME, "the stdout of Megatron", _LOG, megatron.MARK, megatron.read),
-    Format(torchtitan.NAME, "a log or a file of losses of torchtitan", _LOG, torchtitan.MARK, torchtitan.read),
-    Format(nanochat.NAME, "nanochat's report.md", _MD, nanochat.MARK, nanochat.read),
-    Format(lists.NAME, "a README with lists of losses", _MD, lists.MARK, lists.read),
-    Format(wandb.NAME, "a history of Weights & Biases", _CSV, wandb.MARK, wandb.read),
-    Format(wandb.CHART, "a chart of Weights & Biases", _CSV, wandb.MARK_CHART, wandb.read_chart),
-    Format(table.NAME, "a table: arm, seed, value", r".*\.(csv|tsv|jsonl|ndjson|md|markdown)", table.MARK, table.read),
-    Format(marin.NAME, "marin's speedrun_results.json", _JSON, marin.MARK, marin.read),
-    Format(trainer.NAME, "trainer_state.json of Hugging Face", _JSON, trainer.MARK, trainer.read),
-    Format(megatron.GOLDEN, "golden values of Megatron", _JSON, megatron.MARK_GOLDEN, megatron.read_golden),
-    Format(verdicts.NAME, "ablab's verdict.json", _JSON, verdicts.MARK, verdicts.read),
-    Format(olmo.NAME, "metrics_step{N}.json of OLMo-core", olmo.FILE.pattern, olmo.MARK, olmo.read),
-    Format(submission.NAME, "submission.json of parameter-golf", _JSON, submission.MARK, submission.read),
-    Format(tensorboard.NAME, "TensorBoard's events", r".*tfevents.*", tensorboard.MARK, tensorboard.read, binary=True),
+    Format(modded.NAME, _LOG, modded.MARK, modded.read),
+    Format(golf.NAME, _LOG, golf.MARK, golf.read),
+    Format(nanogpt.NAME, _LOG, nanogpt.MARK, nanogpt.read),
+    Format(llmc.NAME, _LOG, llmc.MARK, llmc.read),
+    Format(megatron.NAME, _LOG, megatron.MARK, megatron.read),
+    Format(torchtitan.NAME, _LOG, torchtitan.MARK, torchtitan.read),
+    Format(nanochat.NAME, _MD, nanochat.MARK, nanochat.read),
+    Format(lists.NAME, _MD, lists.MARK, lists.read),
+    Format(wandb.NAME, _CSV, wandb.MARK, wandb.read),
+    Format(wandb.CHART, _CSV, wandb.MARK_CHART, wandb.read_chart),
+    Format(
+        wandb.LINES,
+        "a history of Weights & Biases as JSON lines",
+        r".*\.(jsonl|ndjson)",
+        wandb.MARK_LINES,
+        wandb.read_lines,
+    ),
+    Format(table.NAME, r".*\.(csv|tsv|jsonl|ndjson|md|markdown)", table.MARK, table.read),
+    Format(marin.NAME, _JSON, marin.MARK, marin.read),
+    Format(trainer.NAME, _JSON, trainer.MARK, trainer.read),
+    Format(megatron.GOLDEN, _JSON, megatron.MARK_GOLDEN, megatron.read_golden),
+    Format(verdicts.NAME, _JSON, verdicts.MARK, verdicts.read),
+    Format(olmo.NAME, olmo.FILE.pattern, olmo.MARK, olmo.read),
+    Format(submission.NAME, _JSON, submission.MARK, submission.read),
+    Format(tensorboard.NAME, r".*tfevents.*", tensorboard.MARK, tensorboard.read, binary=True),
 )
 
 
@@ -105,9 +113,9 @@ def from_text(text: Text) -> Reading:
 
 def fitting(path: Path) -> list[Format]:
     """List the formats that a file of this name may be of."""
-    return [one for one in FORMATS if re.fullmatch(one.names, path.name, re.IGNORECASE)]
+    return [one for one in FORMATS if re.fullmatch(one.names, path.name, re.IGNORECASE | re.DOTALL)]
 
 
 def known() -> str:
     """List every format, for a cure."""
-    return "; ".join(f"{one.what} ({one.name})" for one in FORMATS)
+    return ", ".join(one.name for one in FORMATS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ablab.judging.logs.building import count
-from ablab.judging.logs.document import document, fields, flat, level, line_of, place_of, whole
+from ablab.judging.logs.document import document, fields, flat, level, line_of, place_of, unquoted, whole
 from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
@@ -38,7 +38,7 @@ def _each(text: Text, outer: str, inner: object) -> list[LoggedRun]:
     for name, entry in _entries(inner):
         told = fields(entry) if isinstance(entry, dict) else {_metric(outer): entry}
         start = max(start, place_of(text, name, start)) if name else start
-        own = whole(told.get("seed"))
+        own = whole(unquoted(told.get("seed")))
         seed = count(re.sub(r"(?i)^seed[-_ ]?", "", name)) if own is None else own
         if seed is not None and (run := _run(text, told, text.line_at(start), seed)):
             runs.append(run)
@@ -80,15 +80,17 @@ def _run(
     stages = {
         name: one
         for name, value in told.items()
-        if score.fullmatch(name) and (one := level(text, name, value, line if line > 1 else None)) is not None
+        if score.fullmatch(name) and (one := level(text, name, unquoted(value), line if line > 1 else None)) is not None
     }
     if not stages:
         return None
     size = next(
-        (got for name, value in told.items() if _BYTES.fullmatch(name) and (got := whole(value)) is not None), None
+        (got for name, value in told.items() if _BYTES.fullmatch(name) and (got := whole(unquoted(value))) is not None),
+        None,
     )
     steps = next(
-        (got for name in ("steps", "step", "step_stop", "training_steps") if (got := whole(told.get(name)))), None
+        (got for name in ("steps", "step", "step_stop", "training_steps") if (got := whole(unquoted(told.get(name))))),
+        None,
     )
     facts = {name: value for name, value in flat(told).items() if name == "change"}
     return LoggedRun(text.path, line, stages, seed=seed, bytes=size, val_tokens=whole(told.get("val_tokens")), steps=steps,

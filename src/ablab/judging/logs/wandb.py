@@ -1,4 +1,4 @@
-"""Weights & Biases: a run's history as CSV (`_step` and a column a metric), and a chart's (a column a run)."""
+"""Weights & Biases: a run's history as CSV or JSON lines (`_step` and a column a metric), and a chart's (a column a run)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterator
 
 from ablab.judging.logs.building import NUMBER, count, named_level, unit_of
+from ablab.judging.logs.document import fields, parsed, printed
 from ablab.judging.logs.table import WIDEST
 from ablab.judging.logs.text import Text, seed_in
 from ablab.judging.logs.trainer import TRAINED
 from ablab.records.log import Level, LoggedRun
 
-NAME, CHART = "wandb", "wandb-chart"
+NAME, LINES, CHART = "wandb", "wandb-history", "wandb-chart"
 MARK = re.compile(rb'\A(?:\xef\xbb\xbf)?(?:[^\n]*,)?"?_step"?[,\r\n]')
+MARK_LINES = re.compile(rb'(?m)^[ \t]*\{[^\n]{0,4000}"_step"\s*:')
 MARK_CHART = re.compile(rb'\A(?:\xef\xbb\xbf)?"?(?:Step|_step|step|Relative Time \([A-Za-z]+\)|Wall Time)"?,[^\n]* - ')
 HELD_OUT = re.compile(r"(?:^|[/_.-])(?:eval|val|valid|validation|test)(?:[/_.-]|$)", re.IGNORECASE)
 _CELL = re.compile(rf"{NUMBER}|nan|inf|-inf", re.IGNORECASE)
@@ -26,7 +28,25 @@ def read(text: Text) -> list[LoggedRun]:
     heads, rows = _rows(text)
     if "_step" not in heads:
         return []
-    last = _last(heads, rows)
+    return _run(text, heads, _last(heads, rows), NAME)
+
+
+def read_lines(text: Text) -> list[LoggedRun]:
+    """The run of a history of JSON lines, each with some of the metrics: the last number of each."""
+    last: dict[str, tuple[int, str]] = {}
+    for place, line in text.lines(WIDEST):
+        if not line.strip():
+            continue
+        try:
+            row = fields(parsed(line))
+        except ValueError as error:
+            text.odd(place, f"is no JSON ({error})")
+            continue
+        last |= {head: (place, told) for head, value in row.items() if (told := printed(value)) is not None}
+    return _run(text, [*last], last, LINES) if "_step" in last else []
+
+
+def _run(text: Text, heads: list[str], last: dict[str, tuple[int, str]], reader: str) -> list[LoggedRun]:
     scored = [head for head in heads if unit_of(head) != "value" or HELD_OUT.search(head)]
     held_out = [head for head in scored if HELD_OUT.search(head)]
     stages: dict[str, Level] = {}
@@ -38,7 +58,8 @@ def read(text: Text) -> list[LoggedRun]:
     facts = {head: last[head][1] for head in heads if _FACT.fullmatch(head) and head in last}
     steps = count(last["_step"][1]) if "_step" in last else None
     batch = count(facts.get("batch_size_in_tokens"))
-    return [LoggedRun(text.path, 2, stages, None, None, text.seed_in_name, steps=steps, facts=facts, reader=NAME,
+    first = 1 if reader == LINES else 2
+    return [LoggedRun(text.path, first, stages, None, None, text.seed_in_name, steps=steps, facts=facts, reader=reader,
                       tokens=steps * batch if steps is not None and batch else None,
                       notes=[] if held_out else [TRAINED])]  # fmt: skip
 
