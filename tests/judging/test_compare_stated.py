@@ -133,3 +133,26 @@ def test_a_submission_is_held_key_by_key() -> None:
 def test_what_is_no_claim_is_refused(claim: str) -> None:
     with pytest.raises(CheckFailed):
         held(claim)
+
+
+def test_a_number_of_few_digits_is_not_matched_by_chance() -> None:
+    assert matches("0.011 and 0.005") == [None, None]
+    welch = compare(X, Y)["unpaired"]
+    assert welch is not None and welch["delta"] is not None
+    assert matches(f"a gain of {abs(welch['delta']):.4f}") == ["the difference of the means, in bits per byte"]
+    sd = statistics.stdev([one.stages["final_ttt"].bpb or 0 for one in X])
+    assert matches(f"std {sd:.4f}") == ["the sd of the runs of x, ttt, in bits per byte"]
+    assert matches(f"std {X[1].stages['final_ttt'].bpb:.8f}") == [None], "what is called a spread is none of a run"
+
+
+def test_a_test_against_a_stated_reference_is_found_and_what_it_takes_for_granted_is_said() -> None:
+    scores = [one.stages["final_ttt"].bpb or 0 for one in X]
+    t = (statistics.fmean(scores) - 1.1194) / (statistics.stdev(scores) / 3**0.5)
+    found = held(f"better than 1.1194: t = {abs(t):.4f}")["claims"]
+    assert found[-1]["match"] == "t of a one-sample test of x against 1.1194, which takes that as exact"
+    assert matches("better than 1.1194: t = 77.1234")[-1] is None
+
+
+def test_a_mean_of_the_other_side_comes_before_a_choice_of_runs() -> None:
+    mean = statistics.fmean(one.stages["final_ttt"].bpb or 0 for one in Y)
+    assert matches(f"{mean:.4f}") == ["the mean of all 3 runs of y, ttt, in bits per byte"]

@@ -54,6 +54,7 @@ _PACKS = re.compile(r"bits|quant|int\d|compress|clip|layer|dim\b|d_model|vocab|l
 _Z = re.compile(r"\bz\W{0,4}=\W{0,3}?([-+\u2212]?\d{1,3}\.\d{1,6})", re.IGNORECASE)
 _P = re.compile(r"\bp\W{0,4}=\W{0,3}?(0?\.\d{2,12})", re.IGNORECASE)
 _ONE_SEED = re.compile(r"\b(?:single|one)[- ]seed\b", re.IGNORECASE)
+_MORE_SEEDS = re.compile(r"\b(?:[2-9]|two|three|four|five)[- _]seeds?\b", re.IGNORECASE)
 _ONE_CHECKPOINT = re.compile(r"eval(?:uation)?[- ]only|same checkpoint|saved \S{0,20}model", re.IGNORECASE)
 FAMILIES = {"sp8192": r"sp8192", "sp8192_caseops": r"caseops", "sp4096": r"sp4096", "sp1024": r"sp1024"}
 APART = 0.01  # share of its size by which an artifact may differ where nothing that packs it was changed
@@ -287,7 +288,7 @@ def _references(page: str, rows: Sequence[TableRow], sizes: Sequence[int]) -> It
                 "notes",
             )
     yield from _confounded(rows, against, sizes)
-    if _ONE_SEED.search(page):
+    if _ONE_SEED.search(page) and not _MORE_SEEDS.search(page):
         yield from _one_seed(page)
 
 

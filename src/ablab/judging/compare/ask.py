@@ -213,7 +213,10 @@ def _attempts(listed: SortedRuns) -> list[LoggedRun]:
 def _arms(listed: SortedRuns) -> dict[str, list[LoggedRun]]:
     """Group runs by the names that the files give; runs without one are a group under the name of their first arm."""
     arms: dict[str, list[LoggedRun]] = {}
-    first = next((arm.name for arm in listed.arms if arm.runs and arm.runs[0].arm is None), "runs")
+    nameless = [run for arm in listed.arms if arm.runs[0].arm is None for run in arm.runs]
+    first = next(_names([nameless])) if nameless else "runs"
+    if any(arm.name == first and arm.runs[0].arm is not None for arm in listed.arms):
+        first += " (logs)"  # a table beside them has an arm of this name
     for arm in listed.arms:
         arms.setdefault(first if arm.runs[0].arm is None else arm.name, []).extend(arm.runs)
     for run in _attempts(listed):

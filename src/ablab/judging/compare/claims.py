@@ -5,27 +5,26 @@ The final score of a log is not guessed (public pages name one of several lines)
 
 from __future__ import annotations
 
-import itertools
 import re
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.strict_json import loads
 from ablab.judging.compare import arithmetic, exports
-from ablab.judging.compare.side import METRICS, Group, group, metric_of
+from ablab.judging.compare.known import Candidate, candidates, levels, means, one_sample
+from ablab.judging.compare.side import METRICS, group, metric_of
 from ablab.judging.logs.stages import labels
 from ablab.records.comparison import Comparison, Flag, Stated
 from ablab.records.log import Level, LoggedRun
-from ablab.verdict import unpaired
 
 SURELY = 5  # digits from which a number is the mean of the other side and no chance
 FEWEST = 3  # digits behind the point from which a number says which line it is
+FEW = 3  # significant digits
 NEAR = 0.02
 LONGEST = 100_000  # characters of a claim
 _NUMBER = re.compile(
-    r"(?P<before>(?<![\w.])[A-Za-z_]{1,20}(?:\s?[=<:~\u2248]{1,2}\s?|\s))?"
+    r"(?P<before>(?<![\w.])[A-Za-z_\u03c3]{1,20}(?:\s?[=<:~\u2248]{1,2}\s?|\s))?"
     r"(?<![\w.])(?P<number>[-+\u2212]?(?:(?:\d{1,9})?\.\d{1,12}(?:e[-+]?\d{1,3})?|\d{1,9}e[-+]?\d{1,3}))(?![\w]*\.\d)"
     r"(?P<after>\s?(?:bpb|bits?[ /]per[ /]byte|nats?)\b)?",
     re.IGNORECASE,
@@ -34,9 +33,12 @@ _P = re.compile(r"p(?:_?value)?", re.IGNORECASE)
 _T = re.compile(r"[tz](?:_?stat(?:istic)?)?", re.IGNORECASE)
 
 
+_SD = re.compile(r"(?:^|_)(?:std|sd|stdev|sigma)$|^\u03c3$")
+
+
 @dataclass(frozen=True)
 class Number:
-    """A stated number: as written, its place in the claim, digits behind the point, unit or kind; below: `p < 0.01`."""
+    """A stated number: as written, its place in the claim, digits behind the point, unit or p, t, sd; below: `p < 0.01`."""
 
     written: str
     place: str
@@ -45,17 +47,10 @@ class Number:
     unit: str | None
     below: bool = False
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """Something that was read or computed; signed: a claim may turn it; loose: of rounded numbers, so right to a digit."""
-
-    what: str
-    value: float
-    unit: str
-    where: str | None = None
-    signed: bool = False
-    loose: bool = False
+    @property
+    def significant(self) -> int:
+        """Digits from the first that is not 0."""
+        return len(re.sub(r"\D", "", self.written.lower().partition("e")[0]).lstrip("0"))
 
 
 def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *claims: str) -> Comparison:
@@ -63,13 +58,15 @@ def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *cl
 
     Raises CheckFailed where what begins as an object is no JSON, or the text is too long to be a claim.
     """
+    stated = [one for claim in claims for one in _stated(claim)]
     known = [*candidates(answer, x, y)]
-    found = [(one, _match(one, known)) for claim in claims for one in _stated(claim)]
+    known += one_sample(answer, x, [(one.written, one.value) for one in stated if one.unit not in ("p", "t", "sd")])
+    found = [(one, _match(one, known)) for one in stated]
     shown: dict[tuple[str, str | None], Stated] = {}
     for one, match in found:
-        stated = f"{one.place}: {one.written}" if one.place else one.written
-        shown[stated, match.what if match else None] = {
-            "stated": stated,
+        where = f"{one.place}: {one.written}" if one.place else one.written
+        shown[where, match.what if match else None] = {
+            "stated": where,
             "match": match.what if match else None,
             "value": match.value if match else None,
             "where": match.where if match else None,
@@ -125,12 +122,12 @@ def _hits(
     for stage in dict.fromkeys(stage for run in runs for stage in labels(run)):
         for unit in METRICS if metric is None else (metric,):
             side = group(runs, stage, unit)
-            known = [one for one in _means(name, side) if one.what.startswith("the mean of all")]
+            known = [one for one in means(name, side) if one.what.startswith("the mean of all")]
             if name == "x":
                 known += [
                     one
                     for run in side.scored
-                    for one in _levels(name, run.run, run.label, run.level)
+                    for one in levels(name, run.run, run.label, run.level)
                     if one.unit == unit
                 ]
             least = FEWEST if name == "x" else SURELY
@@ -188,112 +185,34 @@ def _number(written: str, place: str, unit: str | None, below: bool = False) -> 
 def _unit(word: str) -> str | None:
     """Return bpb, nats, p or t, by the words inside a name."""
     low = word.lower()
+    if _SD.search(low):
+        return "sd"
     if "bpb" in low or ("bit" in low and "byte" in low):
         return "bpb"
     if "nat" in re.split(r"[^a-z]+", low) or "nats" in low or "loss" in low:
         return "nats"
     last = re.split(r"[.\s]", low)[-1]
-    return "p" if _P.fullmatch(last) else "t" if _T.fullmatch(last) else None
-
-
-def candidates(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Iterator[Candidate]:
-    """Yield what a number of a claim may be, the likeliest first."""
-    stages = (answer["x"]["stage"], answer["y"]["stage"] if answer["y"] else None)
-    sides = [(name, runs, stage) for name, runs, stage in (("x", x, stages[0]), ("y", y, stages[1])) if runs]
-    for name, runs, stage in sides:
-        for one in dict.fromkeys((stage, *(s for run in runs for s in labels(run)))):
-            for metric in METRICS:
-                yield from _means(name, group(runs, one, metric))
-    for metric in METRICS:
-        ours, theirs = group(x, stages[0], metric), group(y, stages[1], metric)
-        if ours.scored and theirs.scored:
-            delta = statistics.fmean(ours.by_key.values()) - statistics.fmean(theirs.by_key.values())
-            yield Candidate(f"the difference of the means, in {_words(metric)}", delta, metric, signed=True, loose=True)
-    for name, runs, _ in sides:
-        for run in runs:
-            for label, level in run.stages.items():
-                yield from _levels(name, run, label, level)
-        for metric in METRICS:
-            yield from _gaps(name, runs, metric)
-    yield from _tests(answer)
-    if x and y:
-        yield from _as_independent(group(x, stages[0], "bpb"), group(y, stages[1], "bpb"))
-
-
-def _as_independent(x: Group, y: Group) -> Iterator[Candidate]:
-    """What Welch's test has where runs that are one count as several."""
-    if len(x.values) == len(x.by_key) and len(y.values) == len(y.by_key):
-        return
-    found = unpaired(x.values, y.values, matters=1.0)
-    if found.p is not None and found.se and found.delta is not None:
-        what = "of the Welch test with every run as if it were independent"
-        yield Candidate(f"t {what}", found.delta / found.se, "t", signed=True)
-        yield Candidate(f"p {what}", found.p, "p")
-
-
-def _means(name: str, side: Group) -> Iterator[Candidate]:
-    values, unit = sorted(side.by_key.values()), side.metric
-    what = f"{side.stage}, in {_words(unit)}"
-    if len(side.values) > len(values):
-        many = f"the mean of all {len(side.values)} runs of {name}, {len(values)} of them independent, {what}"
-        yield Candidate(many, statistics.fmean(side.values), unit, loose=True)
-    if len(values) < 2:
-        return
-    yield Candidate(f"the mean of all {len(values)} runs of {name}, {what}", statistics.fmean(values), unit, loose=True)
-    for k in range(2, len(values)):
-        lowest = f"the mean of the {k} lowest of {len(values)} runs of {name}, {what}"
-        yield Candidate(lowest, statistics.fmean(values[:k]), unit, loose=True)
-    yield Candidate(f"the sd of the runs of {name}, {what}", statistics.stdev(values), unit)
-    yield Candidate(f"the sd of the runs of {name} with n in place of n - 1, {what}", statistics.pstdev(values), unit)
-
-
-def _gaps(name: str, runs: Sequence[LoggedRun], metric: str) -> Iterator[Candidate]:
-    """Yield what a stage changes: in the means, then in each run."""
-    sides = {one: group(runs, one, metric) for one in dict.fromkeys(s for run in runs for s in labels(run))}
-    for a, b in itertools.combinations([side for side in sides.values() if side.scored], 2):
-        means = [statistics.fmean(side.by_key.values()) for side in (a, b)]
-        what = f"from {a.stage} to {b.stage}, in {_words(metric)}"
-        yield Candidate(f"the step of the mean of {name} {what}", means[1] - means[0], metric, signed=True, loose=True)
-        before = {id(one.run): one for one in a.scored}
-        for one in b.scored:
-            if first := before.get(id(one.run)):
-                where = f"{'/'.join(one.run.source.parts[-2:])}:{one.level.line}"
-                step = one.value - first.value
-                yield Candidate(f"the step of one run of {name} {what}", step, metric, where, signed=True, loose=True)
-
-
-def _levels(name: str, run: LoggedRun, label: str, level: Level) -> Iterator[Candidate]:
-    seed = run.seed if run.seed is not None else run.seed_in_name
-    who = f"one run of {name}" + ("" if seed is None else f" (seed {seed})")
-    for metric, value in (("bpb", level.bpb), ("nats", level.nats)):
-        if value is not None:
-            yield Candidate(
-                f"{who}, {label}, in {_words(metric)}", value, metric, f"{'/'.join(run.source.parts[-2:])}:{level.line}"
-            )
-
-
-def _tests(answer: Comparison) -> Iterator[Candidate]:
-    welch = answer["unpaired"]
-    if welch and welch["p"] is not None and welch["delta"] is not None and welch["se"]:
-        yield Candidate("p of the two-sided Welch test", welch["p"], "p")
-        yield Candidate(
-            "p of the Welch test on the one side of x",
-            welch["p"] / 2 if welch["delta"] < 0 else 1 - welch["p"] / 2,
-            "p",
-        )
-        yield Candidate("t of the Welch test", welch["delta"] / welch["se"], "t", signed=True)
-    for rule in answer["rules"]:
-        if rule["p"] is not None:
-            yield Candidate(f"p of {rule['rule']}", rule["p"], "p")
-
-
-def _words(metric: str) -> str:
-    return METRICS[metric].replace("_", " ")
+    return "p" if _P.fullmatch(last) else "t" if _T.fullmatch(last) else "sd" if _SD.search(last) else None
 
 
 def _match(number: Number, known: Sequence[Candidate]) -> Candidate | None:
-    """Find the first candidate that rounds to the number, of its unit where it says one."""
-    return next((one for one in known if number.unit in (None, one.unit) and _rounds(number, one)), None)
+    """Find the first candidate that rounds to the number and is of the kind that it says it is."""
+    return next((one for one in known if _fits(number, one) and _rounds(number, one)), None)
+
+
+def _fits(number: Number, one: Candidate) -> bool:
+    """Whether the number may be meant so: by its unit, and with digits enough that it is so by no chance.
+
+    A thousand candidates lie so near each other that two digits without a unit match any: these are taken for a
+    difference of the means alone, three for anything that is in units of the score.
+    """
+    if number.unit == "sd":
+        return one.kind == "sd"
+    if number.unit is not None:
+        return number.unit == one.unit and (number.significant >= FEW or one.kind != "step")
+    if number.significant >= FEW:
+        return one.kind != "test" or number.significant > FEW
+    return one.kind == "difference" and number.significant > 1
 
 
 def _rounds(number: Number, one: Candidate) -> bool:

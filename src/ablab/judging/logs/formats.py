@@ -56,7 +56,6 @@ FORMATS = (
     Format(wandb.CHART, _CSV, wandb.MARK_CHART, wandb.read_chart),
     Format(
         wandb.LINES,
-        "a history of Weights & Biases as JSON lines",
         r".*\.(jsonl|ndjson)",
         wandb.MARK_LINES,
         wandb.read_lines,
