@@ -275,7 +275,7 @@ def test_a_page_that_tells_of_logs_does_not_count_beside_them(
     [answer] = answers(capsys, monkeypatch, "ours", "--against", "theirs")
     assert answer["unpaired"]["m"] == 1 and answer["x"]["n"] == 3
     assert (
-        "README.md: tells of runs that stand in another file"
+        "README.md: tells of 2 runs beside the logs, 1 of them with a score that is in no other file, and does not count"
         in called(capsys, monkeypatch, "ours", "--against", "theirs")[2]
     )
     assert len(answers(capsys, monkeypatch, "ours", "ours/README.md", "--against", "theirs")) == 3

@@ -40,6 +40,16 @@ BYTES = {"gates_caseops": 16934743, "optimized_v1": 17256881, "rope24": 16394907
 SUBMISSION = json.dumps({"experiments": {name: {"artifact_bytes": size} for name, size in BYTES.items()}})
 FOUR = "".join(TABLE.replace("10 conf", "4 conf").replace("single seed", "3 seeds").splitlines(keepends=True)[:8])
 FOUR = FOUR.replace("ROPE_DIMS", "int6, ROPE_DIMS")
+SEEDS = """Three configs
+
+| seed | val_bpb |
+|---|---|
+| 1 | 1.081 |
+| 2 | 1.082 |
+| 3 | 1.083 |
+| mean | 1.082 |
+| std | 0.001 |
+"""
 CHAIN = """| run | val_bpb | delta from previous |
 |---|---|---|
 | a | 1.0900 | - |
@@ -100,6 +110,7 @@ def test_a_normal_tail_is_no_test_of_a_spread_that_was_estimated() -> None:
     "page",
     [
         FOUR,
+        SEEDS,
         CHAIN,
         "An improvement: 1.0850-1.0852 against 1.0856-1.0860.",
         "Worse by seed: 1.0856-1.0860 against 1.0850-1.0852, an improvement elsewhere.",

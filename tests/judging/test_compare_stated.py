@@ -108,6 +108,8 @@ def test_spreads_steps_and_logs_that_are_not_independent() -> None:
     assert kinds(f"a gain of {nats:.8f} bpb") == ["claim_in_no_log"], "by chance some step is as large in another unit"
     assert matches("a gain of 0.01000000 bpb") == ["the step of the mean of x from sliding to ttt, in bits per byte"]
     one = [dataclasses.replace(run, seed=7) for run in X]
+    [bound] = hold(compare(one, Y), one, Y, "p < 0.01")["claims"]
+    assert bound["match"] is None, "one run that stands three times has no p"
     [found] = hold(compare(one, None), one, [], f"{statistics.fmean(scores):.5f} bpb")["claims"]
     assert found["match"] == "the mean of all 3 runs of x, 1 of them independent, ttt, in bits per byte"
 

@@ -30,7 +30,9 @@ def test_nanochat_tells_the_base_models_training_and_its_commit_is_the_code() ->
         "val bpb": Level(None, 0.8125, 4, 29),
         "Midtraining: Minimum validation bpb": Level(None, 0.3953, 4, 32),
     }
-    assert run.settings == {"depth": "20", "matrix_lr": "0.0200"} and run.code == "d575940"
+    assert run.settings == {"depth": "20", "matrix_lr": "0.0200"} and (run.code or "").startswith(
+        "d575940 and changes ("
+    )
     assert (run.steps, run.tokens, run.seconds) == (21400, 11219763200, pytest.approx(171.99 * 60))
     assert run.notes == ["the checkout had changes that were not committed"]
 
@@ -189,3 +191,10 @@ def test_events_of_tensorboards_own_writer_are_read(tmp_path: Path) -> None:
             writer.add_text("notes", "x" * 500, 20)
         (arm,) = sort(folder).arms
         assert [(run.stages["val/loss"].nats, run.steps, run.seed_in_name) for run in arm.runs] == [(3.25, 20, 3)]
+
+
+def test_two_checkouts_with_changes_are_not_one_program() -> None:
+    (run,) = runs("nanochat", logged.NANOCHAT.replace("(dirty)", "(clean)"))
+    assert run.code == "d575940" and not run.notes
+    (run,) = runs("nanochat")
+    assert run.code == "d575940 and changes (report.md)" and "not committed" in run.notes[0]

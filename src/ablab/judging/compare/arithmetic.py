@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ablab.judging import noise
 from ablab.judging.logs import table
-from ablab.judging.logs.table import TableRow, plain
+from ablab.judging.logs.table import SUMMARY, TableRow, plain
 from ablab.judging.logs.text import Text
 from ablab.records.comparison import Flag
 from ablab.verdict.spending import t_cdf
@@ -222,10 +222,15 @@ def _rows(page: str) -> Iterator[Flag]:
     if (match := _COUNT.search(page)) is None:
         return
     stated = _WORDS.index(match["n"].lower()) + 2 if match["n"].lower() in _WORDS else int(match["n"])
-    sizes = [len(rows) for rows in _tables(page) if len(rows) > 1 and _scores(rows)]
+    kept = [[row for row in rows if not SUMMARY.fullmatch(_first(row))] for rows in _tables(page) if _scores(rows)]
+    sizes = [len(rows) for rows in kept if len(rows) > 1]
     fits = any(size in (stated, stated + 1) or size % stated == 0 for size in sizes) if stated > 1 else True
     if sizes and not fits:  # one more: the baseline; a multiple: a row a seed
         yield _flag("claim_rows", f"{match[0]} are stated, and the table of results has {max(sizes)} rows", "notes")
+
+
+def _first(row: TableRow) -> str:
+    return plain(next(iter(row.cells.values()), ""))
 
 
 def _mebibytes(page: str, sizes: Sequence[int]) -> Iterator[Flag]:

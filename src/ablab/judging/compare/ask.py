@@ -16,7 +16,7 @@ from ablab.judging.logs import lists, submission, table
 from ablab.judging.logs.arms import LoggedArm, SortedRuns, files, sort, unseeded
 from ablab.judging.logs.text import seed_in
 from ablab.records.comparison import Answers, Comparison, Flag
-from ablab.records.log import LoggedRun
+from ablab.records.log import Level, LoggedRun
 
 MOST = 4 * LONGEST  # bytes of a file that is a claim
 TOLD = (table.NAME, submission.NAME)  # readers of files that tell of runs, whose logs may lie beside them
@@ -193,12 +193,31 @@ def _first_hand(runs_sorted: SortedRuns, what: Sequence[str]) -> SortedRuns:
         return runs_sorted
     left = {one for one in (told | logs if listed and len(logs) == 1 else told | listed) if one.resolve() not in asked}
     kept = [LoggedArm(arm.name, [run for run in arm.runs if run.source not in left]) for arm in runs_sorted.arms]
-    fault, cure = (
-        "tells of runs that stand in another file, and does not count",
-        "name the file itself to have it judged",
-    )
-    faults = [Fault(str(one), fault, cure) for one in sorted(left)]
+    runs = [run for arm in runs_sorted.arms for run in arm.runs]
+    cure = "name the file itself to have it judged"
+    faults = [Fault(str(one), _retold(one, runs, left), cure) for one in sorted(left)]
     return SortedRuns([arm for arm in kept if arm.runs], runs_sorted.aside, [*runs_sorted.faults, *faults])
+
+
+def _retold(path: Path, runs: Sequence[LoggedRun], left: set[Path]) -> str:
+    """Say how many of a page's runs have a score of the files that count, as far as the page prints it."""
+    counted = [level for run in runs if run.source not in left for level in run.stages.values()]
+    known = {(digits, round(value, digits)) for digits in range(2, 10) for level in counted for value in _values(level)}
+    own = [run for run in runs if run.source == path]
+    again = sum(
+        any(
+            (level.digits, round(value, level.digits)) in known
+            for level in run.stages.values()
+            for value in _values(level)
+        )
+        for run in own
+    )
+    more = "" if again == len(own) else f", {len(own) - again} of them with a score that is in no other file"
+    return f"tells of {len(own)} run{'s' if len(own) > 1 else ''} beside the logs{more}, and does not count"
+
+
+def _values(level: Level) -> list[float]:
+    return [value for value in (level.nats, level.bpb, level.value) if value is not None]
 
 
 def _runs(listed: SortedRuns) -> list[LoggedRun]:

@@ -207,7 +207,7 @@ def _fits(number: Number, one: Candidate) -> bool:
     difference of the means alone, three for anything that is in units of the score.
     """
     if number.unit == "sd":
-        return one.kind == "sd"
+        return one.kind == "sd" and (number.significant > 1 or one.what.startswith("the sd of the runs of x,"))
     if number.unit is not None:
         return number.unit == one.unit and (number.significant >= FEW or one.kind != "step")
     if number.significant >= FEW:
@@ -217,7 +217,7 @@ def _fits(number: Number, one: Candidate) -> bool:
 
 def _rounds(number: Number, one: Candidate) -> bool:
     if number.below:
-        return one.unit == "p" and one.value < number.value
+        return one.unit == "p" and one.value < number.value and one.honest
     half = (1.0 if one.loose else 0.5) * 10.0**-number.digits * (1 + 1e-6)
     off = abs(abs(number.value) - abs(one.value)) if one.signed else abs(number.value - one.value)
     return off <= half

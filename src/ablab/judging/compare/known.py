@@ -23,7 +23,7 @@ MOST = 40  # stated references that a one-sample test is held against
 class Candidate:
     """Something that was read or computed; signed: a claim may turn it; loose: of rounded numbers, so right to a digit.
 
-    kind: level, difference, sd, step (between two stages) or test.
+    kind: level, difference, sd, step (between two stages) or test. honest: no test that counts one run as several.
     """
 
     what: str
@@ -33,6 +33,7 @@ class Candidate:
     signed: bool = False
     loose: bool = False
     kind: str = "level"
+    honest: bool = True
 
 
 def candidates(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> Iterator[Candidate]:
@@ -73,7 +74,7 @@ def _as_independent(x: Group, y: Group) -> Iterator[Candidate]:
     if found.p is not None and found.se and found.delta is not None:
         what = "of the Welch test with every run as if it were independent"
         yield Candidate(f"t {what}", found.delta / found.se, "t", signed=True, kind="test")
-        yield Candidate(f"p {what}", found.p, "p", kind="test")
+        yield Candidate(f"p {what}", found.p, "p", kind="test", honest=False)
 
 
 def means(name: str, side: Group) -> Iterator[Candidate]:

@@ -38,6 +38,7 @@ def read(text: Text) -> list[LoggedRun]:
                 stages[label] = level
         elif name == "Commit":
             code, dirty = value.split(" ")[0] or None, "dirty" in value
+            code = f"{code} and changes ({text.path})" if code and dirty else code  # two such trees need not be one
             notes += ["the checkout had changes that were not committed"] if dirty else []
         elif part == BASE:
             derived = derived or name == _DERIVED

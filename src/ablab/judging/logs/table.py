@@ -38,7 +38,7 @@ _NO_FACT = re.compile(
     rf"{_DERIVED}|loss|bpb|note|comment|descr|status|verdict|kept|reason|date|commit|url|link|hypothesis", re.IGNORECASE
 )
 _BYTES = re.compile(r"(?:total_?|artifact_?|submission_?)+\s?(?:bytes|size)\w*|bytes_total|artifact", re.IGNORECASE)
-_SUMMARY = re.compile(r"\W*(mean|avg|average|std|stdev|sd|sem|median|min|max|delta|Δ|total|range|n)\b.*", re.IGNORECASE)
+SUMMARY = re.compile(r"\W*(mean|avg|average|std|stdev|sd|sem|median|min|max|delta|Δ|total|range|n)\b.*", re.IGNORECASE)
 _STEPS = re.compile(r"(train_?|training |stopped_?)?(steps?|iterations)", re.IGNORECASE)
 _CELL = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 _RULE = re.compile(r"\|?:?-+:?(\|:?-+:?)*\|?")
@@ -74,7 +74,7 @@ def _runs(text: Text, rows: list[TableRow]) -> Iterator[LoggedRun]:
 
 def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: list[str]) -> LoggedRun | None:
     cells = {head: plain(cell) for head, cell in row.cells.items()}
-    if any(_SUMMARY.fullmatch(cells[head]) for head in (arm, seed) if head and head in cells):
+    if any(SUMMARY.fullmatch(cells[head]) for head in (arm, seed) if head and head in cells):
         text.odd(row.line, f"`{next(iter(cells.values()))}` sums up other rows; it is no run")
         return None
     stages = {}
