@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ def checked(folder: Path, arms: str, stage: str = '{ evaluate = "disjoint" }', *
     plan = planning.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
     found = miniature.check(plan, said.append)
     return {**{name: outcome.untested for name, outcome in found.items()}, "said": said}
+
+
+@pytest.fixture(autouse=True)
+def one_scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Miniatures lie under keys of what they are: all cases share a folder, so that equal ones are trained once."""
+    folder = tmp_path_factory.getbasetemp() / "miniatures"
+    monkeypatch.setattr(miniature.making, "scratch", lambda _: nullcontext(folder))
 
 
 # ---- what acts at full size is never refused

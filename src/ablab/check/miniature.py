@@ -142,7 +142,7 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
     """Run every miniature; raises CheckFailed for inert arms and for stages that violate a rule.
 
     beyond: takes the arms for which there is not even so much memory; without it, and for the baseline, that is refused.
-    Raises InvalidStudy for what only the full size shows (`full_size`).
+    Raises InvalidStudy for what only the full size shows (`fits`).
     """
     fits(plan)
     faults, file = list[Fault](), plan.study.path.name
