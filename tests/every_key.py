@@ -90,7 +90,8 @@ ELSEWHERE = {
 
 def keys() -> set[str]:
     """Every key of the sections that an arm may change, levers aside, as KEYS and ELSEWHERE spell them."""
-    found = {f"{section}.{key}" for section in (*DIFFED, "kind") for key in SECTIONS[section] if key not in SLOTS}
+    sections = [section for section in (*DIFFED, "kind") if section != "runner"]  # of programs there is no miniature
+    found = {f"{section}.{key}" for section in sections for key in SECTIONS[section] if key not in SLOTS}
     spelt = {
         "kind.window": "model.local.window",
         **{f"stage.{key}": f"stage.scored.{key}" for key in SECTIONS["stage"]},

@@ -21,7 +21,7 @@ from ablab.study.layers import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = {"--logdir"}  # flags of programs that are neither ablab nor Megatron
+OTHERS = {"--logdir", "--init"}  # flags (of --init_from the beginning) of programs that are neither ablab nor Megatron
 BASE = """
 study = { name = "base", question = "Does the page name what there is?" }
 decision = { metric = "bits_per_byte", stage = "pre_quant", matters = 0.01 }

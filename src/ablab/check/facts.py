@@ -206,15 +206,14 @@ def show(found: Facts, console: Console) -> None:
     for line in _layers(found["arms"]):
         grid.say(line, console, width=console.width, hang=2)
     rules.show(found["arms"], console)
-    for line in _reach_text(found).splitlines():
+    for line in reach_text(found["reach"], found["price"]).splitlines():
         grid.say(line, console, width=console.width, hang=2)
     for note in found["notes"]:
         grid.say(note if note.startswith("warning") else f"note: {note}", console, width=console.width, hang=2)
 
 
-def _reach_text(found: Facts) -> str:
+def reach_text(reach: Reach, price: dict[str, price.Bound]) -> str:
     """What the study can show, and what that costs, in three lines."""
-    reach, price = found["reach"], found["price"]
     lines = [f"looks at {', '.join(map(str, reach['looks']))} seeds"]
     alike: dict[tuple[str, float | None], list[str]] = {}
     for name, one in reach["arms"].items():

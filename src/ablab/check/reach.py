@@ -91,7 +91,12 @@ def _of_trainings(plan: Plan, done: Mapping[str, Mapping[int, float]]) -> Spread
 
 
 def shipped(plan: Plan) -> Spread | None:
-    """Return the upper bound by the shipped bank of noise before any seed exists; None where no family is like the study."""
+    """Return the upper bound by the shipped bank of noise before any seed exists; None where no family is like the study.
+
+    None for a program that is not ours: what its score is of, nobody here knows.
+    """
+    if plan.study.runner is not None:
+        return None
     run = plan.runs[BASELINE, plan.seeds[0]]
     valid = plan.corpus(run).valid
     decision, n_bytes = plan.study.decision, valid.n_scored_bytes
@@ -99,7 +104,7 @@ def shipped(plan: Plan) -> Spread | None:
         decision["metric"],
         decision["stage"],
         ratio=valid.n_targets / (n_bytes * math.log(2)) if n_bytes else math.nan,
-        parameters=cost.of(plan, BASELINE)["parameters"],
+        parameters=cost.sizes(plan, BASELINE)["parameters"],
     )
     if found is None:
         return None

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ablab.cli.options import Device, Json, Mirror, Out, Precision, Scale, StudyFile, console, say
+from ablab.core import duration
 from ablab.core.files import print_json
 from ablab.core.plain import plain
 from ablab.core.streams import styled
 
 if TYPE_CHECKING:
+    from ablab.check.facts import Facts
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
     from ablab.runs.plan import Plan, Run
@@ -42,13 +43,16 @@ def check(
 ) -> None:
     """What each arm changes and costs, what the study can show, and a miniature of every arm through every stage."""
     from ablab.check import facts as checking
+    from ablab.check import program
     from ablab.launch.study import Lab, silent
 
     facts = Lab(study, scale, out, device, precision).check(silent if as_json else say)
     if as_json:
         print_json(facts)
+    elif program.of_program(facts):
+        program.show(facts, console())
     else:
-        checking.show(facts, console())
+        checking.show(cast("Facts", facts), console())
 
 
 def run(
@@ -100,10 +104,10 @@ def report(
 
 def seconds(text: str) -> float:
     """`90s`, `30m`, `8h`, `2d` in seconds; typer.BadParameter otherwise."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not match:
+    found = duration.seconds(text)
+    if found is None:
         raise typer.BadParameter(f"'{text}' is no duration; write 90s, 30m or 8h", param_hint="--until")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return found
 
 
 def _answer(judged: Judged, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json
 from ablab.core.forms import fits
+from ablab.judging.recipe import recipe
 from ablab.records.answer import BankRow, Kept
 from ablab.runs.plan import Plan
 from ablab.runs.store import stage_asked
@@ -61,6 +62,8 @@ def _fits(row: BankRow) -> bool:
 def fingerprint(plan: Plan) -> str:
     """What must agree before one study's noise may plan another's: sizes, tokens, batch, optimizer, stage, metric."""
     base, declared = plan.study.baseline.settings, plan.study.decision
+    if plan.study.runner is not None:
+        return key_of([recipe(plan, BASELINE, declared["stage"]), declared["metric"]])
     sizes = {k: base["model"][k] for k in ("layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len")}
     corpus = plan.runs[BASELINE, plan.seeds[0]].corpus.name
     train = base["train"]

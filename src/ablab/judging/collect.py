@@ -10,7 +10,7 @@ import numpy as np
 
 from ablab import verdict
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy
-from ablab.judging import cost, history, price
+from ablab.judging import cost, history, price, program
 from ablab.judging.bank import pooled
 from ablab.runs.given_up import failures
 from ablab.runs.plan import Plan, Run
@@ -38,6 +38,7 @@ def decision(study: Study) -> Decision:
         tie=tuple(declared["tie"]),
         budget_tokens=0.0 if files else float(study.baseline.settings["budget"]["tokens"] or 0),
         chain=_chain(study.baseline),
+        plain=study.runner is not None,
     )
 
 
@@ -78,7 +79,8 @@ def _twins(plan: Plan, stage: str) -> dict[str, str]:
 
 
 def measurable(plan: Plan) -> None:
-    """Refuse (InvalidStudy) a probe that has nothing to measure its arms by."""
+    """Refuse (InvalidStudy) a probe that has nothing to measure its arms by, and a log that nothing here reads."""
+    program.readable(plan)
     if plan.study.decision["seeds"]["keep"] != "2 sigma":
         return
     place = f"{plan.study.path.name}: decision.seeds.keep"
@@ -119,6 +121,8 @@ def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
 def _score(plan: Plan, run: Run, failed: bool, common_step: int | None) -> RunScore:
     done = plan.store.trained(run.train_key)
     absent = RunScore(run.arm, run.seed, "failed" if failed else "absent")
+    if run.program is not None:
+        return program.scored(plan, run.arm, run.seed) or absent
     if done is None:
         return absent
     if done["status"] == "diverged":

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ablab.records.answer import ArtifactAnswer
-from ablab.records.cost import Clocks, Cost, CostAgainst, Margin, Range, Size, Spent, StageCost, Times
+from ablab.records.cost import Clocks, Cost, CostAgainst, KnownSizes, Margin, Range, Size, Spent, StageCost, Times
 from ablab.records.result import Result
+from ablab.records.run import clocked
 from ablab.records.settings import StageSettings
 from ablab.verdict.spending import t_isf
 
@@ -32,14 +33,12 @@ LIMITS = {
 def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
     """What an arm costs: its sizes, measured speed (median over its runs) and artifact bytes.
 
-    seeds: those whose runs are measured (all of them); limits hold for every run there is.
+    seeds: those whose runs are measured (all of them); limits hold for every run there is. Of a program that is not ours
+    nothing but time is known.
     """
-    return {
-        **sizes(plan, name),
-        "peak_bytes": max((p for _, p in _peaks(plan, name)), default=None),
-        **spent(plan, name, seeds),
-        "limits": margins(plan, name),
-    }
+    peak = max((p for _, p in _peaks(plan, name)), default=None)
+    known: KnownSizes = {**(UNKNOWN if plan.study.runner is not None else sizes(plan, name))}
+    return {**known, "peak_bytes": peak, **spent(plan, name, seeds), "limits": margins(plan, name)}
 
 
 def sizes(plan: Plan, name: str) -> Size:
@@ -64,6 +63,12 @@ def sizes(plan: Plan, name: str) -> Size:
     }
 
 
+UNKNOWN: KnownSizes = {
+    "parameters": None, "active_parameters": None, "body_parameters": None, "embedding_parameters": None,
+    "flops_per_token": None, "cache_bytes_per_token": None, "cache_bytes_at_seq_len": None, "cache_precision": None,
+}  # fmt: skip
+
+
 def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Spent:
     """What the arm's finished runs at these seeds (all of them) took: medians of speed, time and bytes."""
     runs = [plan.runs[name, seed] for seed in plan.seeds if seeds is None or seed in seeds]
@@ -77,8 +82,8 @@ def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Spent:
     return {
         "tokens_per_second": speed,
         "step_ms": 1000 * batch / speed if speed else None,
-        "train_seconds": median([d["seconds"] for d in done if d["steps"]]),  # no steps: trained elsewhere
-        "bytes": median([r["bytes"] for r in each[plan.study.decision["stage"]]]),
+        "train_seconds": median([d["seconds"] for d in done if clocked(d)]),
+        "bytes": None if plan.study.runner else median([r["bytes"] for r in each[plan.study.decision["stage"]]]),
         "stage_seconds": {stage: median([r["seconds"] for r in rows]) for stage, rows in each.items()},
         "stages": stages(plan, name, seeds),
         "clocks": clocks,
@@ -94,6 +99,8 @@ def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[st
     from ablab.artifact import blob as packing
 
     found: dict[str, StageCost] = {}
+    if plan.study.runner is not None:  # of a program nothing is packed or evaluated here
+        return found
     settings = plan.runs[name, plan.seeds[0]].settings
     for stage in plan.stages:
         rows = _results(plan, name, stage, seeds)
@@ -125,10 +132,10 @@ def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> Clocks:
 
     chosen = [seed for seed in plan.seeds if seeds is None or seed in seeds]
     trained = {str(seed): plan.store.trained(plan.runs[name, seed].train_key) for seed in chosen}
-    done = {seed: d for seed, d in trained.items() if d and d["status"] == "done" and d["steps"]}
+    done = {seed: d for seed, d in trained.items() if d and d["status"] == "done" and clocked(d)}
     settings = plan.runs[name, plan.seeds[0]].settings
     stage_seconds: dict[str, dict[str, float]] = {}
-    for stage in plan.stages:
+    for stage in plan.stages if plan.study.runner is None else ():
         for seed in chosen:
             took = _whole_time(plan, name, seed, stage, packing.root(settings, stage))
             if took is not None:

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from ablab.core.files import write_atomic, write_json
 from ablab.core.forms import fits, misfit
-from ablab.judging import collect, cost, guarded, history, panels, shelf, sources
+from ablab.judging import collect, cost, guarded, history, panels, program, shelf, sources
 from ablab.judging.bank import fingerprint
 from ablab.records.answer import (
     Answer,
@@ -81,6 +81,7 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
     verdict = judgement(plan, bank)
     paired, alike = panels.pairs(plan, verdict["rows"]), panels.shared(plan)
     costs = {name: cost.of(plan, name, alike) for name in study.with_baseline}
+    correlation = cost.median([row["correlation"] for row in verdict["rows"] if row["name"] != BASELINE])
     changed, chains = guarded.changed(plan)
     return {
         "study": study.name,
@@ -97,7 +98,7 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
         "warnings": verdict["warnings"],
         "arms": [_arm(plan, row, costs, paired.get(row["name"], []), record) for row in verdict["rows"]],
         "runs": ledger(plan),
-        "correlation": cost.median([row["correlation"] for row in verdict["rows"] if row["name"] != BASELINE]),
+        "correlation": correlation,
         "looks": verdict["looks"],
         "weights": verdict["weights"],
         "bits_per_nat": verdict["bits_per_nat"],
@@ -108,7 +109,7 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
         "artifacts": panels.artifacts(plan),
         "needle": panels.needles(plan, paired),
         "on_baseline": record["on_baseline"],
-        "notes": [*verdict["notes"], *on_record(plan, record), *notes(plan)],
+        "notes": [*verdict["notes"], *on_record(plan, record), *notes(plan), *program.notes(plan, correlation)],
         "data": [corpus.manifest for corpus in plan.corpora.values()],
         "budget": study.baseline.settings["budget"],
         "baseline": baseline(study.baseline.settings),
@@ -127,6 +128,8 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
 
 def baseline(settings: Settings) -> dict[str, object]:
     """Every setting of the baseline with its default, layer kinds under the names that the file gives them."""
+    if "runner" in settings:
+        return {"runner": program.baseline(settings["runner"])}
     model: dict[str, object] = {key: value for key, value in settings["model"].items() if key != "kinds"}
     for kind in settings["model"]["kinds"].values():
         window = "all tokens" if kind["window"] is None else kind["window"]
@@ -154,7 +157,7 @@ def _declared(plan: Plan, name: str) -> Declared:
 
 def _paid(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int]) -> Paid:
     """What an arm costs, by itself and (over its pairs) beside its reference, and by how much it is over the limits."""
-    name, on, timed = row["name"], row["on"], plan.study.baseline.settings["budget"]["tokens"] is None
+    name, on, timed = row["name"], row["on"], _timed(plan)
     beside, over = None, cost.over_limits(plan, name, costs[name]["limits"])
     if on is not None:
         mine, theirs = (cost.spent(plan, arm, pairs) for arm in (name, on))
@@ -164,6 +167,11 @@ def _paid(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int]) -> Pai
     if beside is not None and (over or row["seeds"] < 2 or row["word"] in ("invalid", "unstable")):
         beside["free"] = None
     return {"cost": costs[name], "cost_against": beside, "over_limits": over}
+
+
+def _timed(plan: Plan) -> bool:
+    """Whether the budget is wall clock."""
+    return plan.study.runner is None and plan.study.baseline.settings["budget"]["tokens"] is None
 
 
 def ledger(plan: Plan) -> list[RunAnswer]:
@@ -186,15 +194,16 @@ def _ledger_row(plan: Plan, run: Run, fault: str | None) -> RunAnswer | None:
     results = {stage: plan.store.scored(key) for stage, key in run.score_keys.items()}
     metric = plan.study.decision["metric"]
     complete = done["status"] == "diverged" or all(results.values())
+    lost = next((str(r["diverged"]) for r in results.values() if r and r["diverged"]), None) if run.program else None
     return {
         "arm": run.arm,
         "seed": run.seed,
-        "status": done["status"] if complete else "unfinished",
-        "token_hash": done["token_hash"],
+        "status": ("diverged" if lost else done["status"]) if complete else "unfinished",
+        "token_hash": done["token_hash"] or None,
         "metrics": {stage: r["metrics"][metric] for stage, r in results.items() if r and r["metrics"]},
         "trajectory": [[row["tokens"], row[metric]] for row in done["trajectory"]],
         "spikes": done["spikes"],
-        "fault": done.get("fault"),
+        "fault": lost or done.get("fault"),
         "tokens": done["tokens"],
         "seconds": done["seconds"],
         "tokens_per_second": done["tokens_per_second"],
@@ -248,9 +257,31 @@ def on_record(plan: Plan, record: OnRecord) -> list[str]:
 
 def notes(plan: Plan) -> list[str]:
     """What a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
-    found = []
+    found = list[str]()
     ended = [done for run in plan.runs.values() if (done := plan.store.trained(run.train_key))]
-    passes: dict[str, list[str]] = {}
+    found += _of_training(plan, ended) if plan.study.runner is None else []
+    for name, crossed in plan.study.factorials.items():
+        paths = " x ".join(factor["path"] for factor in crossed["factors"])
+        found.append(
+            f"factorial {name} ({paths}): its cells are judged as plain arms, each against the baseline; main effects and "
+            "interactions are not computed"
+        )
+    machines = sorted({done["machine"] for done in ended})
+    if len(machines) > 1:
+        found.append("runs come from more than one machine type: " + "; ".join(machines))
+    commits = sorted({code for done in ended if (code := done.get("code"))})
+    if len(commits) > 1:
+        found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
+    found += sources.notes(plan)
+    threads = sorted({done["threads"] for done in ended if "threads" in done})
+    if len(threads) > 1:
+        found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
+    return found
+
+
+def _of_training(plan: Plan, ended: list[Trained]) -> list[str]:
+    """What a reader must know of data, weights and budget, where ablab trains."""
+    found, passes = list[str](), dict[str, list[str]]()
     for name, arm in plan.study.with_baseline.items():
         budget, corpus = arm.settings["budget"], plan.corpus(plan.runs[name, plan.seeds[0]])
         if arm.settings["train"]["weights"]:
@@ -268,28 +299,12 @@ def notes(plan: Plan) -> list[str]:
     found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
     files = {name: arm.settings["train"]["weights"] for name, arm in plan.study.with_baseline.items()}
     found += _elsewhere(files, ended) + said_by_levers(plan) + before_training(plan)
-    for name, crossed in plan.study.factorials.items():
-        paths = " x ".join(factor["path"] for factor in crossed["factors"])
-        found.append(
-            f"factorial {name} ({paths}): its cells are judged as plain arms, each against the baseline; main effects and "
-            "interactions are not computed"
-        )
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
         found.append(text + ", and trajectories are not compared")
     if any(rounds["tensors"] and not rounds["steps"] for one in ended if (rounds := one.get("rounded"))):
         found.append("warning: a run ended before train.qat.start: no step of it saw rounded weights")
-    machines = sorted({done["machine"] for done in ended})
-    if len(machines) > 1:
-        found.append("runs come from more than one machine type: " + "; ".join(machines))
-    commits = sorted({code for done in ended if (code := done.get("code"))})
-    if len(commits) > 1:
-        found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
-    found += sources.notes(plan)
-    threads = sorted({done["threads"] for done in ended})
-    if len(threads) > 1:
-        found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
     return found
 
 
@@ -347,6 +362,6 @@ def environment(plan: Plan) -> dict[str, object]:
         "commit": provenance.of_ablab(),
         "study_commit": provenance.of_study(plan.study.path),
         **machine.describe(),
-        **plan.where.as_json(),
+        **(plan.where.as_json() if plan.study.runner is None else {}),
         "judged": datetime.datetime.now().isoformat(timespec="seconds"),
     }

@@ -14,7 +14,9 @@ from typing import Literal, TypedDict
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json, write_json
+from ablab.records.run import clocked
 from ablab.runs.plan import Plan, Run
+from ablab.runs.program import read_key, run_key
 from ablab.runs.store import score_key, train_key
 from ablab.verdict.evidence import Work
 from ablab.verdict.price import total
@@ -27,6 +29,11 @@ ANY = -1  # the seed of no run: a key made with it names a step whatever the see
 def recipes(plan: Plan, arm: str) -> tuple[str, dict[str, str]]:
     """Keys of an arm's training and of its stages that hold for every seed; arms that share a step share its key."""
     run = plan.runs[arm, plan.seeds[0]]
+    if run.program is not None:
+        trained = run_key(run.settings["runner"], run.program, ANY)
+        return trained, {
+            stage: read_key(run.settings["runner"], run.metric, trained=trained) for stage in run.score_keys
+        }
     elsewhere = "elsewhere" if run.settings["train"]["weights"] else ""
     trained = train_key(run.settings, corpus=plan.corpus(run).key, seed=ANY, where=plan.where, weights=elsewhere)
     return trained, {stage: score_key(run.settings, stage, trained=trained) for stage in run.score_keys}
@@ -39,7 +46,7 @@ def measured(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:
     """
     trained, stages = recipes(plan, arm)
     runs = [plan.runs[arm, seed] for seed in plan.seeds]
-    done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done" and d["steps"]]
+    done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done" and clocked(d)]
     found = {trained: [d["seconds"] + d.get("validate_seconds", 0.0) for d in done]}
     for stage, recipe in stages.items():
         found[recipe] = [r["seconds"] for run in runs if (r := plan.store.scored(run.score_keys[stage]))]

@@ -8,6 +8,7 @@ from ablab.core.files import key_of
 from ablab.core.inputs import Inputs
 from ablab.records.settings import ModelSettings
 from ablab.runs.plan import Plan
+from ablab.runs.program import read_key, run_key
 from ablab.runs.store import stage_asked
 
 IDLE = (
@@ -15,12 +16,16 @@ IDLE = (
     "validate_every",
     "validate_bytes",
 )  # of [train]: other draws of the same training, or how it is watched
+ANY = -1  # the seed of no run
 DIGITS = 6  # of a setting's number: no seed's noise shows a 7th, and ema = .9999 and .99999 stay apart
 
 
 def recipe(plan: Plan, name: str, stage: str) -> str:
     """Key of everything that an arm asks up to a stage, but for draws: equal for equal questions."""
     settings, run = plan.study.arm(name).settings, plan.runs[name, plan.seeds[0]]
+    if run.program is not None:
+        asked = settings["runner"]
+        return read_key(asked, run.metric, trained=run_key(asked, run.program, ANY))
     identity = plan.corpus(run).manifest["identity"]
     data = {
         "sources": identity.get("sources", {}).get("train", run.corpus.name),
@@ -35,10 +40,10 @@ def recipe(plan: Plan, name: str, stage: str) -> str:
         inputs = Inputs(plan.store.data / "inputs.json")
         contents = sorted([*own, *(inputs.sha256(Path(file)) for file in files[len(own) :])])
         trained = {"data": data, "model": model, "weights": contents}
-    asked = stage_asked(settings, stage)
-    kinds, windows = settings["model"]["kinds"], asked["windows"] or {}
+    packed = stage_asked(settings, stage)
+    kinds, windows = settings["model"]["kinds"], packed["windows"] or {}
     each = [windows.get(kinds[letter]["table"]) for letter in settings["model"]["layers"]] if windows else None
-    return key_of(_rounded([trained, {**asked, "windows": each}]))
+    return key_of(_rounded([trained, {**packed, "windows": each}]))
 
 
 def _unnamed(model: ModelSettings) -> dict[str, object]:

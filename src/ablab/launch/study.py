@@ -19,6 +19,7 @@ from ablab.study.read import read
 
 if TYPE_CHECKING:
     from ablab.check.facts import Facts
+    from ablab.check.program import CommandFacts
     from ablab.launch.beside import Beside
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
@@ -89,7 +90,8 @@ class Lab:
         from ablab.runtime import machine
 
         study, store = self.study, self.store
-        device = self._began(study, store) if self.device is None else self.device
+        self._of_a_program(study)
+        device = self.device or ("cpu" if study.runner else self._began(study, store))
         if device.split(":")[0] not in DEVICES:
             raise CheckFailed(Fault("device", f"'{device}' is no device", f"choose {' or '.join(DEVICES)}"))
         if self.precision not in (None, *machine.PRECISIONS):
@@ -101,15 +103,17 @@ class Lab:
         measurable(made)
         return made
 
-    def check(self, say: Say = silent) -> Facts:
+    def check(self, say: Say = silent) -> Facts | CommandFacts:
         """Return what each arm changes and costs, what the study can show, and how a miniature of every arm fared.
 
         CheckFailed for arms that change nothing and stages that break a rule.
         """
+        from ablab.check import program
         from ablab.check.facts import facts
 
         with _ending_well():
-            return facts(self.plan(say=say), say=say)
+            plan = self.plan(say=say)
+            return program.facts(plan) if plan.study.runner else facts(plan, say=say)
 
     def run(
         self,
@@ -145,6 +149,7 @@ class Lab:
             boards.check(name)
         with _ending_well(), unfinished():
             plan = self.plan(say=say)
+            plan.study.trained_here("a mirror", asked=bool(mirrors))
             versions.one_of_its_name(plan.directory)
             with locked(plan.directory) as held:
                 _begin(plan, say, allow_changed_code=allow_changed_code, try_again=try_again)
@@ -211,6 +216,14 @@ class Lab:
             raise CheckFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
         return Judged(answered(found), folder)
 
+    def _of_a_program(self, study: Study) -> None:
+        """CheckFailed for what says how ablab trains, where it does not."""
+        if study.runner is not None and self.precision is not None:
+            fault = "is the program's affair: the arms are runs of a program ([runner])"
+            raise CheckFailed(
+                Fault("precision", fault, "leave it out, and tell the program in runner.args or runner.env")
+            )
+
     def _began(self, study: Study, store: Store) -> str:
         """The device that the study began with. CheckFailed where it never ran here, or that device is not here."""
         import torch
@@ -264,7 +277,7 @@ def _page_kept(plan: Plan, kept: Readings) -> Iterator[Beside[Judged]]:
 
 def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -> None:
     """All that comes before the first run: the rule on record, what a person must know, and the rehearsal."""
-    from ablab.check import miniature
+    from ablab.check import miniature, program
     from ablab.judging import history, judge, sources
     from ablab.launch import board
 
@@ -275,7 +288,9 @@ def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -
     for note in judge.notes(plan):
         say(note if note.startswith("warning") else f"note: {note}")
     beyond, mark = list[str](), {"study": plan.study.key, "source": sources.key(plan)}
-    if not _rehearsed(plan, mark):
+    if plan.study.runner is not None:
+        program.ready(plan)
+    elif not _rehearsed(plan, mark):
         miniature.check(plan, say, beyond)
         if not beyond:
             write_json(plan.directory / "checked.json", mark)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.core.files import sha256_file
+from ablab.launch import program
 from ablab.records.run import Where
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, train_key
@@ -39,6 +40,8 @@ def do(
 
     Raises Interrupted after a checkpoint where `stop()` turned true, CheckFailed where a file is wrong or in use.
     """
+    if run.program is not None:
+        return program.do(run, store=store, stop=stop, say=say)
     from ablab.data import open_corpus
     from ablab.training.adopt import adopt
     from ablab.training.metrics import Mirrored
@@ -141,4 +144,6 @@ def _outcome(error: BaseException) -> tuple[str, str]:
     if isinstance(error, Refused):
         kinds = {Halted: "halted", InUse: "in use"}
         return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "refused"), str(error)
+    if isinstance(error, program.Failed):
+        return "failed", str(error)
     return "failed", traceback.format_exc()

@@ -78,7 +78,20 @@ class Size(TypedDict):
     cache_precision: str
 
 
-class Cost(Size, Spent):
+class KnownSizes(TypedDict):
+    """Sizes as far as they are known: None of a program that is not ours."""
+
+    parameters: int | None
+    active_parameters: int | None
+    body_parameters: int | None
+    embedding_parameters: int | None
+    flops_per_token: float | None
+    cache_bytes_per_token: int | None
+    cache_bytes_at_seq_len: int | None
+    cache_precision: str | None
+
+
+class Cost(Spent, KnownSizes):
     """What an arm costs."""
 
     peak_bytes: float | None

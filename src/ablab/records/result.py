@@ -117,6 +117,22 @@ class Artifact(TypedDict, total=False):
     violations: list[str]
 
 
+class Read(TypedDict):
+    """Where the score of a program was read: file and line, the text that stood there, and what tells two runs apart.
+
+    digits: behind the point of the score. echo: sha256 of all lines like that one, echo_digits: behind the points in them.
+    repeats: scores of further runs under the same seed, None of one that diverged.
+    """
+
+    file: str
+    line: int
+    text: str
+    digits: int
+    echo: str
+    echo_digits: int
+    repeats: list[float | None]
+
+
 class Result(MadeBy):
     """result.json. bytes: of the artifact, model and code; violations: rules that were violated, in words; diverged: why the
     scores mean nothing, or None; key: the name of the directory that it was written into."""
@@ -134,6 +150,7 @@ class Result(MadeBy):
     timing: NotRequired[dict[str, float]]
     checked: NotRequired[dict[str, float | None]]
     extra: NotRequired[Extra]
+    read: NotRequired[Read]
     stage: NotRequired[str]
     model_bytes: NotRequired[int]
     code_bytes: NotRequired[int]

@@ -129,6 +129,24 @@ class Adopted(TypedDict):
     notes: list[str]
 
 
+class Ran(TypedDict):
+    """How a program was run: its words, the variables that were added, what it stood on; resumed: how often it went on.
+
+    diff, patch: sha256 of what was applied to the commit, "" where nothing was; stdout: sha256 of what it said.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    commit: str
+    tree: str
+    diff: str
+    patch: str
+    reads: list[list[str]]
+    stdout: str
+    resumed: int
+    gpus: list[str]
+
+
 class Trained(MadeBy):
     """done.json: the result of a training. status: "done", or "diverged", and then `fault` says why."""
 
@@ -163,7 +181,13 @@ class Trained(MadeBy):
     code: NotRequired[str | None]
     threads: NotRequired[int]
     adopted: NotRequired[Adopted]
+    program: NotRequired[Ran]
     digest: NotRequired[str]
+
+
+def clocked(done: Trained) -> bool:
+    """Whether its seconds are those of a training here: weights from a file took none."""
+    return bool(done["steps"] or "program" in done)
 
 
 class Progressed(TypedDict, total=False):

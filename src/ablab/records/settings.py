@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from ablab.core.slot import Choice
 
@@ -152,14 +152,43 @@ class Crossing(TypedDict):
     cells: dict[str, list[int]]
 
 
+class LogSettings(TypedDict):
+    """runner.log: where a program's score is read. One of reader, regex and field; file None is its stdout."""
+
+    reader: str | None
+    stage: str | None
+    regex: str | None
+    last: bool
+    field: str | None
+    file: str | None
+
+
+class RunnerSettings(TypedDict):
+    """[runner]: a program that is not ours, as the file writes it; timeout in seconds, paths from the study's folder."""
+
+    command: str
+    directory: str
+    reads: list[str]
+    log: LogSettings
+    args: dict[str, str | int | float | bool]
+    env: dict[str, str]
+    patch: str | None
+    shell: bool
+    resume: str | None
+    timeout: float | None
+    gpus: int
+    repeats: int
+
+
 class Settings(TypedDict):
-    """Everything that an arm asks."""
+    """Everything that an arm asks. runner: of a study over a command, whose other sections then ask nothing."""
 
     budget: BudgetSettings
     data: DataSettings
     model: ModelSettings
     train: TrainSettings
     stage: dict[str, StageSettings]
+    runner: NotRequired[RunnerSettings]
 
 
 def chosen(table: KindSettings | ModelSettings | TrainSettings, slots: Iterable[str]) -> list[tuple[str, Any]]:

@@ -68,9 +68,13 @@ def cost_table(view: View, style: Style) -> PageTable | None:
     note = (
         "Small: against the baseline; of times the least and the most. Times are of this machine, whatever else it did, "
         "medians over the seeds that all arms share: what one arm takes beside another is told by pairs of runs, below. "
-        "Sizes in decimal units. Cache: what decoding keeps of a row's first token, and of seq_len tokens, in "
-        f"{base['cost']['cache_precision']}."
+        "Sizes in decimal units."
     )
+    if not view.of_program:
+        note += (
+            " Cache: what decoding keeps of a row's first token, and of seq_len tokens, in "
+            f"{base['cost']['cache_precision']}."
+        )
     return PageTable((("arm", "l"), *((label, "r") for label, _, _ in known)), rows, note)
 
 

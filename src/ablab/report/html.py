@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from importlib import resources
 
 import jinja2
@@ -110,7 +111,8 @@ def terms(view: View) -> list[str]:
 
 def terms_of(view: View) -> dict[str, object]:
     """Return budget, limits and the bank of earlier noise, as one nest of facts."""
-    return {**view.verdict["budget"], "limits": view.verdict["limits"], "bank": view.verdict["bank"]}
+    budget: Mapping[str, object] = {} if view.of_program else view.verdict["budget"]
+    return {**budget, "limits": view.verdict["limits"], "bank": view.verdict["bank"]}
 
 
 def arm_notes(view: View) -> list[str]:

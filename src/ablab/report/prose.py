@@ -224,17 +224,26 @@ def _price_sentence(arm: ArmAnswer, style: Style) -> str:
     return said
 
 
+THIS_PROGRAM = (
+    "This program. The score is what it says of itself; on which text, in which unit and by which rules is its own."
+)
+
+
 def limits(view: View) -> list[str]:
     """Say what the words do not say. Plain text."""
     budget, tokens, base = view.verdict["budget"], view.counted("train_tokens"), view.base
-    size = f"{words.count(base['cost']['parameters'])} parameters" if base else ""
-    spent = "" if all(a["name"] in view.elsewhere() for a in view.arms) else _spent(budget, words.count)
+    size = f"{words.count(base['cost']['parameters'])} parameters" if base and not view.of_program else ""
+    spent = (
+        "" if view.of_program or all(a["name"] in view.elsewhere() for a in view.arms) else _spent(budget, words.count)
+    )
     scale = " and ".join(p for p in (size, spent) if p)
     risk = f"{100 * (1 - view.confidence):.2g}%"
     epochs = (budget["tokens"] or 0) / tokens if tokens else 0.0
     repeated = [f"Repeated data. The budget reads the training text {epochs:.2f} times."] if epochs > 1 else []
     return [
-        "This data. The difference is about this validation set and text like it; "
+        THIS_PROGRAM
+        if view.of_program
+        else "This data. The difference is about this validation set and text like it; "
         "nothing is said about other corpora or tokenizers.",
         *repeated,
         f"This scale{f' ({scale})' if scale else ''}. Effects of architecture change with size and length of training; "
@@ -288,10 +297,13 @@ def methods(view: View) -> str:
     margin = f" A difference that lies inside +/-{tie} {view.unit} with its whole interval was declared a tie."
     version = f"ablab {words.clean(env['ablab'])}" if env.get("ablab") else "ablab"
     version += f" (commit {words.clean(env['commit'])})" if env.get("commit") else ""
+    outcome = f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage}, computed as "
+    outcome += "a ratio of sums."
+    if view.of_program:
+        outcome = f"The outcome is {view.unit} as the program said it at the end of a run."
     return (
         f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
-        f"The outcome is {view.unit} on a held-out validation set{valid} at stage {view.stage}, computed as "
-        f"a ratio of sums. {_pairing(view)} at family-wise confidence {100 * view.confidence:.4g}%, the error probability "
+        f"{outcome} {_pairing(view)} at family-wise confidence {100 * view.confidence:.4g}%, the error probability "
         f"being divided over variants (Holm, in rounds){looks}.{_each(view)}{margin} "
         "All started runs, including failed ones, are listed "
         "in the ledger."
@@ -309,6 +321,11 @@ def _each(view: View) -> str:
 
 def _training(view: View) -> str:
     """Say where weights came from, in sentences: training here, files, or the reference's own."""
+    if view.of_program:
+        return (
+            "Every run is one of a program that ablab started, on a clean copy of its tree; a seed is the number that the "
+            "program was given, and what it draws by it, data among it, is the program's own."
+        )
     elsewhere, budget = view.elsewhere(), view.verdict["budget"]
     texts = []
     if here := [arm for arm in view.arms if arm["name"] not in elsewhere]:

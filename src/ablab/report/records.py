@@ -37,7 +37,8 @@ def ledger_table(view: View, style: Style) -> PageTable | None:
         kinds.append(f"run-{status}" if status in ("done", "failed", "diverged", "unfinished") else "run-other")
     counted = Counter(run["status"] for run in view.runs)
     note = f"{words.plural(len(view.runs), 'run')}: " + ", ".join(f"{n} {s}" for s, n in counted.items()) + "."
-    note += " Equal token hashes at one seed prove that arm and baseline read the same tokens."
+    if not view.of_program:
+        note += " Equal token hashes at one seed prove that arm and baseline read the same tokens."
     head = (
         ("arm", "l"),
         ("seed", "r"),

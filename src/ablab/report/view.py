@@ -45,6 +45,11 @@ class View:
         self.decimals = decimals_for(self.matters)
         self.looks, self.weights, self.notes = answer["looks"], answer["weights"], answer["notes"]
 
+    @property
+    def of_program(self) -> bool:
+        """Tell whether the runs are those of a program that is not ours."""
+        return "runner" in self.verdict["baseline"]
+
     # arms
     def word(self, arm: ArmAnswer) -> str:
         """Return one of the seven words, `waiting` for an arm without a number yet, `cell` for a cell of a factorial."""

@@ -12,6 +12,7 @@ from ablab.records.run import Executed, Where
 from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
 from ablab.runs.look import Look, Readings
+from ablab.runs.program import ITS_OWN, Program, of_arms, read_key, run_key
 from ablab.runs.store import Store, resolve_where, score_key
 from ablab.verdict import DocumentScores, RunScore
 
@@ -34,6 +35,9 @@ class Run:
     study: str = ""  # with its scale; what dashboards show before arm and seed
     weights: str = ""  # sha256 of the file that they are taken from, where they were trained elsewhere
     levers: dict[str, str] = field(default_factory=dict)  # from outside the package: where they lie, and their sha256
+    program: Program | None = None  # what it stands on, where it is a run of a program that is not ours
+    metric: str = ""  # of such a run: the one score that it has
+    repeats: int = 0  # and how often it is made once more, under the same seed
 
     @property
     def called(self) -> str:
@@ -113,6 +117,8 @@ def make(
     recall: where a source or weights trained elsewhere cannot be read any more, take what the store made of them, and say
     so with this.
     """
+    if study.runner is not None:
+        return _over_command(study, store, recall)
     from ablab.model import compiled
     from ablab.model.attention import attend
     from ablab.runs import corpora
@@ -145,6 +151,24 @@ def make(
     )
     say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
     return on(study, store, where, of_arm, recall)
+
+
+def _over_command(study: Study, store: Store, recall: Callable[[str], None] | None) -> Plan:
+    """Key every run of a program: there is no corpus of ours, and how it is executed is its own affair."""
+    programs, metric, runs = of_arms(study, store, recall), study.decision["metric"], dict[tuple[str, int], Run]()
+    for seed in study.seeds:
+        for name, arm in study.with_baseline.items():
+            asked, program = arm.settings["runner"], programs[name]
+            repeats = asked["repeats"] if (name, seed) == (study.baseline.name, study.seeds[0]) else 0
+            trained = run_key(asked, program, seed)
+            scores = {
+                stage: read_key(asked, metric, trained=trained, repeats=repeats) for stage in arm.settings["stage"]
+            }
+            runs[name, seed] = Run(
+                name, seed, arm.settings, Path(program.top), trained, scores, study.called, program=program, metric=metric,
+                repeats=repeats,
+            )  # fmt: skip
+    return Plan(study, store, ITS_OWN, {}, runs)
 
 
 def on(

@@ -75,6 +75,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def gpus() -> list[str]:
+    """GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [one.strip() for one in told.split(",") if one.strip()]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
 def threads_asked() -> int | None:
     """Read what OMP_NUM_THREADS asks for, of a list (one number per level of nesting) its first; None where it is not set.
 

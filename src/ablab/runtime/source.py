@@ -43,6 +43,8 @@ _STRANGERS: dict[str, Origin] = {}  # those that this process has met
 
 def of_training(settings: Settings) -> Files:
     """List every file of this package that can change the result of a training of `settings`, with its hash."""
+    if "runner" in settings:
+        return {}  # its numbers are the program's own
     adopts = bool(settings["train"]["weights"])
     chosen: dict[str, object] = {"model": settings["model"], "train": {} if adopts else settings["train"]}
     return _files("training.adopt" if adopts else "training.train", chosen)
@@ -50,6 +52,9 @@ def of_training(settings: Settings) -> Files:
 
 def of_stage(settings: Settings, name: str) -> Files:
     """List every file that can change the result of stage `name` on given weights, with its hash."""
+    if "runner" in settings:
+        reader = (settings["runner"]["log"]["reader"] or "found").partition("-")[0]
+        return {**_files("judging.logs.found", {}), **_files(f"judging.logs.{reader}", {})}
     here, root = settings["stage"][name], settings["stage"][name]
     while root["after"] is not None:
         root = settings["stage"][root["after"]]

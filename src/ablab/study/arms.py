@@ -9,7 +9,7 @@ from pathlib import Path
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.setting import coerce, describe
 from ablab.records.settings import Settings
-from ablab.study import average, elsewhere
+from ablab.study import average, elsewhere, runner
 from ablab.study.keys import DIFFED, IN_MODEL, SECTIONS
 from ablab.study.merge import kind_table, merge, named
 from ablab.study.read import word
@@ -124,6 +124,7 @@ def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, pl
             good[key] = value
         else:
             faults.append(Fault(f"{place}: {key}", f"{show(value)} is {describe(type(value))}", "give a table"))
+    faults += runner.unchangeable(good, reference.tree, place)
     if "groups" in good.get("data", {}):
         text = "an arm may not change data.groups"
         faults.append(Fault(place, text, "documents belong together for every arm alike: write it in [data]"))

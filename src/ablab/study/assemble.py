@@ -7,9 +7,9 @@ from typing import cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.data.corpus.midway import default_bytes
-from ablab.records.settings import Crossing, Limits, SeedsSettings, Settings, StudySettings
+from ablab.records.settings import Crossing, DecisionSettings, Limits, SeedsSettings, Settings, StudySettings
 from ablab.study import arms as arms_of
-from ablab.study import decide, elsewhere, factorial
+from ablab.study import decide, elsewhere, factorial, runner
 from ablab.study.arms import Draft
 from ablab.study.keys import DIFFED, NAMED, SCALED
 from ablab.study.merge import lay, merge
@@ -19,7 +19,7 @@ from ablab.study.record import BASELINE, Study
 from ablab.study.settings import staged
 from ablab.study.take import alike, name_fault, section, show, table
 
-TOP = ("study", "levers", "decision", "budget", "limits", "data", "model", "train", "stage", *NAMED)
+TOP = ("study", "levers", "decision", "budget", "limits", "data", "model", "train", "stage", "runner", *NAMED)
 MOST_ARMS = 256
 
 
@@ -37,15 +37,15 @@ def assemble(raw: dict[str, object], scale: str | None, path: Path, source: str)
     base = arms_of.baseline(tree, path.parent)
     faults += base.faults
     arms, crossings, absent = _arms(raw, over, only, base, path.parent, faults)
-    faults += _unused(raw, base, arms)
-    _spans(base, arms, faults)
-    _validated(base, arms, faults)
-    _twins(base, arms, faults)
     written = lay(raw.get("decision"), over.get("decision", {}))
-    rule = decide.decision(written, base, arms, absent, faults)
-    _units(rule["metric"], base, arms, faults)
     bounds = decide.limits(lay(raw.get("limits"), over.get("limits", {})), faults)
-    _elsewhere(rule["seeds"], bounds, base, arms, faults)
+    if "runner" in tree:
+        _twins(base, arms, faults)
+        told, metric = runner.rule(written, faults)
+        rule = cast(DecisionSettings, {**decide.decision(told, base, arms, absent, faults), "metric": metric})
+        faults += runner.limited(bounds)
+    else:
+        rule = _trained(raw, written, bounds, base, arms, absent, faults)
     if faults:
         return None, list({str(fault): fault for fault in faults}.values())
     tie = written.get("tie") if isinstance(written, dict) else None
@@ -64,6 +64,26 @@ def assemble(raw: dict[str, object], scale: str | None, path: Path, source: str)
         tie=tuple(map(str, tie)) if isinstance(tie, list) else (),
     )
     return study, []
+
+
+def _trained(
+    raw: dict[str, object],
+    written: object,
+    bounds: Limits,
+    base: Draft,
+    arms: dict[str, Draft],
+    absent: set[str],
+    faults: list[Fault],
+) -> DecisionSettings:
+    """The rule of a study that ablab trains, and what its arms must share for it."""
+    faults += _unused(raw, base, arms)
+    _spans(base, arms, faults)
+    _validated(base, arms, faults)
+    _twins(base, arms, faults)
+    rule = decide.decision(written, base, arms, absent, faults)
+    _units(rule["metric"], base, arms, faults)
+    _elsewhere(rule["seeds"], bounds, base, arms, faults)
+    return rule
 
 
 def _arms(

@@ -18,7 +18,8 @@ def decision(
     """The canonical rule. `absent` are arms that this scale leaves out. `tie` names arms, whatever the file writes."""
     out = section("decision", raw, "decision", faults, DecisionSettings)
     out["seeds"] = _seeds(raw.get("seeds") if isinstance(raw, dict) else None, out["seeds"], faults)
-    _stage(out["stage"], base, faults)
+    if "runner" not in base.settings:  # whose one stage is no choice
+        _stage(out["stage"], base, faults)
     tie = []
     for i, rung in enumerate(out["tie"] or ()):
         place = f"decision.tie[{i}]"

@@ -296,6 +296,50 @@ SECTIONS: dict[str, dict[str, Key]] = {
         ),
         "evaluate": Key(None, "weights to scores per document", slot="evaluate", example='"disjoint"'),
     },
+    "runner": {
+        "command": Key(
+            str,
+            "the program and its arguments; {seed} and {out} stand for the run's seed and folder, here and in args and env",
+            example='"python train.py --seed={seed} --out_dir={out}"',
+        ),
+        "directory": Key(str, "a git checkout, relative to the study file; runs stand in a clean copy of it", "."),
+        "reads": Key(
+            list[str],
+            "files and patterns, relative to the directory, that runs read beside what git keeps; their sha256 is in the key",
+            (),
+            shown="[]",
+        ),
+        "log": Key(str | dict, "where the score is read: a reader's name, or the table below", example='"nanogpt"'),
+        "args": Key(
+            dict, "appended as `--name=value`; `true` appends `--name` alone and `false` nothing", None, shown="none"
+        ),
+        "env": Key(dict, "variables of the environment, added to ablab's own", None, shown="none"),
+        "patch": Key(str, "a diff that `git apply` takes, relative to the study file", None, shown="none"),
+        "shell": Key(bool, "hands the command to /bin/sh instead of splitting it into words", False),
+        "resume": Key(
+            str, "words appended where a run goes on in the folder that it began", None, shown="none: it is redone"
+        ),
+        "timeout": Key(str, "after which a run is ended and has failed: 90s, 30m, 2h, 1d", None, shown="none"),
+        "gpus": Key(int, "GPUs of a run, told by CUDA_VISIBLE_DEVICES; 0 leaves that alone", 0, least=0, most=1024),
+        "repeats": Key(
+            int, "further runs of the baseline's first seed: the floor of what is not the seed", 0, least=0, most=100
+        ),
+    },
+    "log": {
+        "reader": Key(str, "a reader's name (`docs/file_formats.md`)", None, shown="none"),
+        "stage": Key(str, "of a reader that finds several stages, which one", None, shown="the only one"),
+        "regex": Key(str, "searched in every line; its one group is the number", None, shown="none"),
+        "last": Key(bool, "of regex: the last line that matches counts; false: the first", True),
+        "json": Key(
+            str, "a file below {out}: JSON, or lines of it, of which the last with the field counts", None, shown="none"
+        ),
+        "field": Key(str, "of json: the number's key, with points between keys", None, shown="none"),
+        "file": Key(str, "for a reader or a regex: a file below {out}", None, shown="stdout"),
+    },
+    "runner.decision": {
+        "metric": Key(str, "what the score is called", "val_loss"),
+        "lower": Key(bool, "whether lower is better; with false the word is on minus the score", True),
+    },
     "levers": {
         "from": Key(
             list[str],
@@ -312,7 +356,7 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "expect": Key(dict, "stage = difference, printed beside what happened", None, shown="none"),
     },
 }
-DIFFED = ("model", "train", "data", "stage", "budget")  # sections that an arm may change
+DIFFED = ("model", "train", "data", "stage", "budget", "runner")  # sections that an arm may change
 SCALED = (*DIFFED, "decision", "limits")  # sections that a scale may change
 NAMED = ("arm", "factorial", "scale")  # sections whose tables have names of their own
 

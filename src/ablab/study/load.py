@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 from ablab.records.settings import LeversSettings
-from ablab.study import outside
+from ablab.study import outside, runner
 from ablab.study.assemble import assemble
 from ablab.study.preset import expanded
 from ablab.study.read import read, unfit
@@ -29,6 +29,9 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
     if any("nested deeper" in fault.fault for fault in impossible):
         raise _invalid(path, impossible)
     raw = expanded(raw, impossible)
+    if "runner" in raw and "levers" in raw:
+        impossible.append(runner.idle("levers"))
+        del raw["levers"]
     taken = _outside(raw.pop("levers", None), path, impossible)
     scales = list(table(raw.get("scale"), "scale", impossible))
     for name in scales:

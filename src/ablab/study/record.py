@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of
-from ablab.records.settings import Crossing, DecisionSettings, Limits, Settings
+from ablab.records.settings import Crossing, DecisionSettings, Limits, RunnerSettings, Settings
 
 BASELINE = "baseline"
-TRAINED = ("budget", "data", "model", "train")  # sections that can change the weights
+TRAINED = ("budget", "data", "model", "train", "runner")  # sections that can change the weights
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,17 @@ class Study:
         declared = self.decision["seeds"]
         return [declared["first"] + i for i in range(declared["probe"] + declared["at_most"])]
 
+    @property
+    def runner(self) -> RunnerSettings | None:
+        """The baseline's [runner], of a study over a command; None of one that ablab trains."""
+        return self.baseline.settings.get("runner")
+
+    def trained_here(self, what: str, *, asked: bool = True) -> None:
+        """Refuse (CheckFailed) `what`, where it is asked for, of a study whose arms are runs of a program that is not ours."""
+        if asked and self.runner is not None:
+            fault = f"its arms are runs of a program ([runner]): {what} is of models that ablab trains"
+            raise CheckFailed(Fault(self.path.name, fault, "read the report, or the runs' own files in the store"))
+
     def arm(self, name: str) -> Arm:
         """An arm or the baseline by name."""
         return self.baseline if name == BASELINE else self.arms[name]
@@ -138,6 +150,8 @@ class Study:
 
 def _portable(arm: Arm) -> dict[str, object]:
     """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
+    if "runner" in arm.settings:
+        return {"runner": arm.settings["runner"]}
     data: dict[str, object] = {k: v for k, v in arm.settings["data"].items() if k != "groups" or v is not None}
     for key in ("source", "valid_source"):
         data[key] = arm.source.get(key)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablab.core.files import write_atomic
 from ablab.core.setting import describe
-from ablab.study import layers, preset, read
+from ablab.study import layers, preset, read, runner
 from ablab.study.assemble import MOST_ARMS
 from ablab.study.factorial import MOST_CELLS
 from ablab.study.keys import DIFFED, REQUIRED, SCALED, SECTIONS, SLOTS, Key
@@ -47,6 +47,12 @@ _SECTIONS = {
     "stage": "## [stage.NAME]\n\nReported in the file's order. Without this section there is one stage, "
     '`pre_quant = { evaluate = "disjoint" }`.\nA stage has `after`, or `compress`, `codec` and `code` of its own, not '
     "both.\n",
+    "runner": "## [runner]\n\nInstead of [data], [model], [train], [budget] and [stage]: the arms are runs of a program "
+    f"that is not ours ([runner.md](runner.md)).\n"
+    f"An arm may change {', '.join(f'`runner.{key}`' for key in runner.PER_ARM)}.\n",
+    "log": "### runner.log\n\nOne of `reader`, `regex` and `json`.\n",
+    "runner.decision": '### [decision] beside [runner]\n\n`stage` and the ties "needle" and "trajectory" are refused; '
+    "the rest is as above.\n",
     "arm": f"## [arm.NAME]\n\nA diff in the baseline's own path, which may change {', '.join(f'{name}.*' for name in DIFFED)}; "
     "beside it stand:\n",
 }

@@ -11,7 +11,7 @@ from ablab.data import tokenizers
 from ablab.data.sources.hub import located
 from ablab.records.settings import BudgetSettings, DataSettings, Settings, StageSettings, TrainSettings
 from ablab.scoring import evaluators
-from ablab.study import average, elsewhere
+from ablab.study import average, elsewhere, runner
 from ablab.study.keys import IN_MODEL, SECTIONS
 from ablab.study.layers import spell
 from ablab.study.merge import Path as Keys
@@ -28,6 +28,8 @@ def settings(tree: Mapping[str, object], folder: Path) -> tuple[Settings, list[F
 
     `data.span` stays None where it is not given: its default needs the other arms.
     """
+    if "runner" in tree:
+        return runner.settings(tree)
     faults: list[Fault] = []
     out: Settings = {
         "budget": section("budget", tree.get("budget"), "budget", faults, BudgetSettings),

@@ -78,6 +78,7 @@ class RunScore:
     stages: one entry per stage, documents or one number (already in the decision's metric) for logs without documents.
     trajectory: [(tokens seen, metric), ...]; probe: (score, accuracy); hash: of the consumed tokens; violations: of rules;
     faults: per stage, why its scores are not finite. work: its steps, for prices; none: one training that took `seconds`.
+    copied: why it is a run that was counted already, where whoever read it knows.
     """
 
     arm: str
@@ -91,6 +92,7 @@ class RunScore:
     seconds: float | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
     work: tuple[Work, ...] = ()
+    copied: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -125,7 +127,8 @@ class Decision:
     """The rule, written before any result. `matters` and all margins carry the metric's unit.
 
     budget_tokens = 0: the budget is not in tokens, so prices have no tokens and trajectories no half. chain: stage -> the
-    stage that it stands on; a stage that is not in it stands on the first.
+    stage that it stands on; a stage that is not in it stands on the first. plain: runs have no documents but a number each,
+    of a metric with any name; one that begins with `-` is the negative of a score of which more is better.
 
     Raises ValueError naming the setting, the fault and the cure.
     """
@@ -143,11 +146,12 @@ class Decision:
     budget_tokens: float = 0.0
     baseline: str = "baseline"
     chain: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages) or (self.stage,))
         object.__setattr__(self, "tie", tuple(self.tie))
-        if self.metric not in METRICS:
+        if not self.plain and self.metric not in METRICS:
             raise ValueError(f"decision.metric: {self.metric!r} is unknown; use {' or '.join(METRICS)}")
         if self.stage not in self.stages:
             raise ValueError(f"decision.stage: {self.stage!r} is not a stage; known: {', '.join(self.stages)}")

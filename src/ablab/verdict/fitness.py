@@ -96,6 +96,8 @@ def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[i
             return Fitness("invalid", f"rule violated by {checked}: {', '.join(violations)}")
     fault = "" if arm.data_is_lever else _hashes(evidence, name, reference, places)
     fault = fault or _documents(evidence, name, reference, places)
+    runs = [*_runs(evidence, name, places), *_runs(evidence, reference, places)]
+    fault = fault or next((run.copied for run in runs if run.copied), "")
     fault = fault or copies(evidence, name, reference, places)
     if fault:
         return Fitness("invalid", fault)

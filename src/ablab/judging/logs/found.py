@@ -1,0 +1,160 @@
+"""The score of one run in what its program left: by a reader of logs, a regular expression, or a field of JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablab.core.fault import CheckFailed, Fault
+from ablab.core.strict_json import loads
+from ablab.judging.logs.building import unit_of
+from ablab.judging.logs.text import Text, decimals, opened_text
+from ablab.records.log import Level, LoggedRun
+from ablab.records.settings import LogSettings
+
+Reader = Callable[[Text], list[LoggedRun]]
+NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(?:nan|inf(?:inity)?)(?![\w.])", re.IGNORECASE)
+NO_NUMBER = "no finite number above 0"  # what readers say of a score that is none
+_DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.(\d+)(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|inf)\b")
+
+
+class NoScore(CheckFailed):
+    """What a program left holds no score."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """value: None where it is not finite. text: as printed. echo, echo_digits: as in `ablab.records.result.Read`."""
+
+    value: float | None
+    file: Path
+    line: int
+    text: str
+    digits: int
+    echo: str
+    echo_digits: int
+
+
+def score(log: LogSettings, metric: str, file: Path, reader: Reader | None) -> Score:
+    """The score in `file`; reader: that of `log["reader"]`. NoScore where there is none, or one too many to choose from."""
+    try:
+        text = opened_text(file)
+    except OSError as error:
+        raise NoScore(
+            Fault(str(file), f"cannot be read ({error.strerror or error})", "is it where the program writes?")
+        ) from error
+    if reader is not None:
+        return _of_reader(text, reader, log, metric)
+    if log["regex"] is not None:
+        return _of_regex(text, log["regex"], last=log["last"])
+    return _of_field(text, log["field"] or "")
+
+
+def _of_regex(text: Text, pattern: str, *, last: bool) -> Score:
+    """The number of the last or the first line that matches. One with nan for its number matches, too.
+
+    `([\\d.]+)` does not match nan, and the score of a run that has diverged would be one from before it did.
+    """
+    kept: tuple[int, str, str] | None = None
+    compiled = re.compile(pattern)
+    for number, line in text.lines():
+        match, finite = compiled.search(line), True
+        if match is None and NOT_FINITE.search(line):
+            match, finite = compiled.search(NOT_FINITE.sub("0", line)), False
+        if match is not None and (last or kept is None):
+            kept = number, line, match[1] if finite else "nan"
+    if kept is None:
+        raise NoScore(Fault(str(text.path), f"has no line that {pattern!r} matches", "mend runner.log.regex"))
+    return _score(text, *kept)
+
+
+def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Score:
+    """The score at the stage that is asked for. A later one that is no number, or the only one, is a run that diverged."""
+    runs, lines = reader(text), dict(text.lines())
+    lost = [
+        int(end) for one in text.faults if NO_NUMBER in one.fault and (end := one.place.rpartition(":")[2]).isdigit()
+    ]
+    if not runs and lost:
+        return _score(text, lost[-1], lines.get(lost[-1], ""), "nan")
+    if not runs:
+        told = next((one.fault for one in text.faults), f"holds no score that the reader {log['reader']} knows")
+        raise NoScore(Fault(str(text.path), told, "read it another way: runner.log = { regex = ... }"))
+    stages = runs[-1].stages
+    asked = log["stage"] or (next(iter(stages)) if len(stages) == 1 else "")
+    if asked not in stages:
+        cure = f'choose one: runner.log = {{ reader = "{log["reader"]}", stage = "{next(reversed(stages))}" }}'
+        raise NoScore(Fault(str(text.path), f"holds scores of {', '.join(map(repr, stages))}", cure))
+    level = stages[asked]
+    if lost and lost[-1] > level.line:
+        return _score(text, lost[-1], lines.get(lost[-1], ""), "nan")
+    value = _in_unit(level, metric)
+    if value is None:
+        fault = f"holds no {metric} of {asked!r} (nats {level.nats}, bits per byte {level.bpb}, other {level.value})"
+        raise NoScore(
+            Fault(f"{text.path}:{level.line}", fault, "name the metric by what is printed: val_loss or val_bpb")
+        )
+    return _score(text, level.line, lines.get(level.line, ""), repr(value), level.digits)
+
+
+def _in_unit(level: Level, metric: str) -> float | None:
+    """The only number of a level; of several the one that a metric of this name is of."""
+    told = {"bpb": level.bpb, "nats": level.nats, "value": level.value}
+    known = [one for one in told.values() if one is not None]
+    return known[0] if len(known) == 1 else told[unit_of(metric)]
+
+
+def _of_field(text: Text, field: str) -> Score:
+    """The number under a key, of a document or of the last line that has it."""
+    kept: tuple[int, str] | None = None
+    for number, part in _documents(text):
+        value: object = part
+        for key in field.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str) and NOT_FINITE.fullmatch(value.strip()):
+            value = math.nan
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            kept = number, repr(value)
+    if kept is None:
+        raise NoScore(Fault(str(text.path), f"has no number under {field!r}", "mend runner.log.field"))
+    return _score(text, kept[0], "", kept[1])
+
+
+def _documents(text: Text) -> Iterator[tuple[int, object]]:
+    """(line, value): the file as one document, else every line that is one."""
+    try:
+        yield 1, loads(text.whole)
+        return
+    except ValueError:
+        pass
+    for number, line in text.lines(longest=1 << 20):
+        try:
+            yield number, loads(line)
+        except ValueError:
+            continue
+
+
+def _score(text: Text, number: int, line: str, printed: str, digits: int | None = None) -> Score:
+    """A score with all that was printed like it. NoScore where the text is no number."""
+    try:
+        value = float(printed.replace(",", ""))
+    except ValueError:
+        fault = f"holds {printed[:60]!r} for a score, which is no number"
+        raise NoScore(Fault(f"{text.path}:{number}", fault, "have runner.log name the number alone")) from None
+    like = [one for _, one in text.lines() if _bones(one) == _bones(line)] if line else [printed]
+    places = sum(len(found[1]) for one in like for found in _DECIMAL.finditer(one))
+    echo = hashlib.sha256("\n".join(like).encode()).hexdigest()[:32]
+    finite = math.isfinite(value)
+    return Score(
+        value if finite else None, text.path, number, printed, decimals(printed) if digits is None and finite else digits or 0,
+        echo, places,
+    )  # fmt: skip
+
+
+def _bones(line: str) -> str:
+    """A line without its numbers: lines that one statement has printed."""
+    return _NUMBER.sub("#", line)

@@ -1,0 +1,270 @@
+"""One run of a program that is not ours: a clean tree, a folder of its own, and what it said; then its score."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ablab.check.program import executable
+from ablab.core import places
+from ablab.core.fault import CheckFailed, Fault, Interrupted, InUse
+from ablab.core.files import read_json, sha256_file, write_json
+from ablab.core.sealed import sealed
+from ablab.judging import program as judged
+from ablab.judging.logs.found import Score
+from ablab.records.result import Result
+from ablab.records.run import Ran, Trained
+from ablab.runs import tree
+from ablab.runs.plan import Run
+from ablab.runs.store import Store
+from ablab.runtime import machine, signals, source
+from ablab.runtime.lock import locked
+from ablab.study import runner
+
+Say = Callable[[str], None]
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL: time to write a checkpoint of some GB
+LOOK, TELL = 0.05, 5.0  # seconds between two looks at a program, and between two words about it
+LAST = 12  # lines of a program that failed
+MARK = "ABLAB_RUN"  # tells a run's processes from all others, however they were started
+
+
+class Failed(Exception):
+    """A program ended and left no score; its last lines, and then in one line what was wrong."""
+
+
+def do(run: Run, *, store: Store, stop: Callable[[], bool], say: Say) -> str:
+    """Bring `run` to its end; returns `done` or `diverged`.
+
+    Raises Interrupted where `stop()` turned true, Failed for a program that fails or says no score, CheckFailed for one that
+    runs past its time or cannot be started.
+    """
+    folder = store.train(run.train_key)
+    if store.trained(run.train_key) is None:
+        with locked(folder) as held:
+            if store.trained(run.train_key) is None:
+                done = _ran(run, folder, store, stop, say)
+                held.check()
+                write_json(folder / "done.json", sealed(done))
+    [(stage, key)] = run.score_keys.items()
+    result = store.scored(key)
+    if result is None:
+        with locked(store.score(key)) as held:
+            again = [_again(run, folder / f"repeat-{i + 1}", store, stop, say) for i in range(run.repeats)]
+            result = _scored(run, stage, key, folder, again)
+            held.check()
+            source.keep(store.score(key), result["source"])
+            write_json(store.score(key) / "result.json", sealed(result))
+    return "diverged" if result["diverged"] else "done"
+
+
+def _again(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Say) -> float | None:
+    """The score of one more run under the same seed; None where it diverged."""
+    if not (folder / "done.json").is_file():
+        write_json(folder / "done.json", sealed(_ran(run, folder, store, stop, say)))
+    return _read(run, folder).value
+
+
+def _ran(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Say) -> Trained:
+    """Run the program to its end; goes on in the folder that it began where runner.resume says how."""
+    assert run.program is not None
+    asked, out, copy = run.settings["runner"], folder / "out", folder / "tree"
+    _end_left_over(folder)
+    tree.drop(copy)
+    begun = _begun(folder) if asked["resume"] and out.is_dir() else None
+    seconds, resumed = begun or (0.0, -1)
+    if begun is None:
+        shutil.rmtree(out, ignore_errors=True)
+        for name in (judged.STDOUT, judged.STDERR):
+            (folder / name).unlink(missing_ok=True)
+    places.folder(out)
+    with _leased(asked["gpus"], store) as gpus:
+        here = tree.make(run.program, copy, store)
+        argv = runner.argv(asked, run.seed, str(out), resumed=begun is not None)
+        own = runner.variables(asked, run.seed, str(out))
+        environment = _environment(own, gpus, folder)
+        executable(argv[0], here, environment)
+        write_json(folder / "begun.json", {"seconds": seconds, "resumed": resumed + 1})
+        if begun is not None:
+            say(f"goes on where it was: {asked['resume']}")
+        began = time.monotonic()
+        try:
+            status = _watched(run, argv, here, environment, folder, stop, say)
+        finally:
+            seconds += time.monotonic() - began
+            write_json(folder / "begun.json", {"seconds": seconds, "resumed": resumed + 1})
+            tree.drop(copy)
+        tree.unchanged(run.program, store)
+    if status != 0:
+        if begun is not None:  # what it went on from may be what it fails on: the next try begins anew
+            (folder / "begun.json").unlink(missing_ok=True)
+        raise Failed(_last_words(folder, f"the program ended with {_status(status)}"))
+    _read(run, folder)
+    stands = run.program
+    ran: Ran = {
+        "argv": argv, "env": own, "commit": stands.commit, "tree": stands.tree, "diff": stands.diff, "patch": stands.patch,
+        "reads": [list(one) for one in stands.reads], "stdout": sha256_file(folder / judged.STDOUT), "resumed": resumed + 1,
+        "gpus": gpus,
+    }  # fmt: skip
+    kind = machine.kind("cuda" if gpus else "cpu").rpartition(", torch ")[
+        0
+    ]  # of the program's own torch nothing is known
+    return {
+        "status": "done", "token_hash": "", "tokens": 0, "seconds": seconds, "tokens_per_second": None, "trajectory": [],
+        "spikes": 0, "steps": 0, "weights": {}, "untrained": {}, "seed": run.seed, "machine": kind, "source": {},
+        "program": ran,
+    }  # fmt: skip
+
+
+def _begun(folder: Path) -> tuple[float, int] | None:
+    """(seconds that it ran, how often it went on) of a run that was begun; None where there is none to go on with."""
+    try:
+        found = read_json(folder / "begun.json", "seconds", "resumed", form=dict[str, float])
+    except CheckFailed:
+        return None
+    return found["seconds"], int(found["resumed"])
+
+
+def _watched(
+    run: Run,
+    argv: list[str],
+    here: Path,
+    environment: Mapping[str, str],
+    folder: Path,
+    stop: Callable[[], bool],
+    say: Say,
+) -> int:
+    """Start the program and wait for it; its exit status. It is ended, with all that it has started, at a stop or its time."""
+    timeout, began, told, said = run.settings["runner"]["timeout"], time.monotonic(), time.monotonic(), ""
+    with (folder / judged.STDOUT).open("ab") as out, (folder / judged.STDERR).open("ab") as err:
+        try:
+            program = subprocess.Popen(
+                argv, cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+                preexec_fn=signals.die_with_parent,
+            )  # fmt: skip
+        except OSError as error:
+            fault = f"{argv[0]!r} cannot be started ({error.strerror or error})"
+            raise CheckFailed(Fault("runner.command", fault, "give a program that this machine can run")) from error
+    try:
+        while (status := program.poll()) is None:
+            if stop():
+                raise Interrupted
+            now = time.monotonic()
+            if timeout is not None and now - began > timeout:
+                _end(program)
+                last = _last_words(folder, f"ran past its time, runner.timeout = {timeout:g} s")
+                raise CheckFailed(Fault(f"{run.arm}, seed {run.seed}", last, "give it more time"))
+            if now - told > TELL:
+                told, line = now, _tail(folder / judged.STDOUT, 1)
+                if line and line != [said]:
+                    said = line[0]
+                    say(f"stage {run.metric.removeprefix('-')}: {said}")
+            time.sleep(LOOK)
+        return status
+    finally:
+        _end(program)
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    """End a program and its whole group: asked first, then killed. What it left running goes as well."""
+    if program.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(GRACE)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
+
+
+def _end_left_over(folder: Path) -> None:
+    """Kill what a run that was killed has left running: it would write into the folder of its successor."""
+    mark = f"{MARK}={folder}".encode()
+    for one in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in one.read_bytes().split(b"\0"):
+                os.kill(int(one.parent.name), signal.SIGKILL)
+
+
+def _environment(own: Mapping[str, str], gpus: list[str], folder: Path) -> dict[str, str]:
+    """Ablab's own environment without what ablab has put there for itself, and what the study adds."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"
+    }  # `import model` of a script
+    shown = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+    return {"PYTHONUNBUFFERED": "1", **inherited, **shown, **own, MARK: str(folder)}
+
+
+@contextlib.contextmanager
+def _leased(count: int, store: Store) -> Iterator[list[str]]:
+    """So many GPUs of this machine that no other run of this store has. InUse where there are not enough at the moment."""
+    with contextlib.ExitStack() as stack:
+        found = list[str]()
+        for name in machine.gpus() if count else ():
+            place = store.root / "gpus" / f"{socket.gethostname()}-{name.replace('/', '-')}"
+            handle = places.opened(place, os.O_RDWR | os.O_CREAT)
+            stack.callback(os.close, handle)
+            if len(found) < count:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found.append(name)
+        if len(found) < count:
+            fault = f"{count} are asked for and {len(found)} are free"
+            raise InUse(Fault("GPUs", fault, "wait for the other runs"), "other runs")
+        yield found
+
+
+def _read(run: Run, folder: Path) -> Score:
+    """The score of a run that has ended. Failed where it says none."""
+    try:
+        return judged.read(run.settings["runner"], run.metric, folder)
+    except CheckFailed as error:
+        raise Failed(_last_words(folder, f"the program ended well and left no score: {error}")) from error
+
+
+def _scored(run: Run, stage: str, key: str, folder: Path, again: list[float | None]) -> Result:
+    began, found = time.monotonic(), _read(run, folder)
+    name = run.metric.removeprefix("-")
+    return {
+        "stage": stage, "key": key, "metrics": judged.metrics(run.metric, found.value), "bytes": 0, "violations": [],
+        "bands": {}, "probe": None, "seconds": time.monotonic() - began, "scores": {"sha256": ""}, "artifact": {},
+        "diverged": None if found.value is not None else f"{name} is {found.text} in line {found.line} of {found.file.name}",
+        "read": {
+            "file": found.file.relative_to(folder).as_posix(), "line": found.line, "text": found.text, "digits": found.digits,
+            "echo": found.echo, "echo_digits": found.echo_digits, "repeats": again,
+        },
+        "source": source.of_stage(run.settings, stage), "machine": machine.kind(),
+    }  # fmt: skip
+
+
+def _last_words(folder: Path, what: str) -> str:
+    """The last lines of a program, and then in one line what was wrong and the last of them."""
+    lines = _tail(folder / judged.STDERR, LAST) or _tail(folder / judged.STDOUT, LAST)
+    last = f"; its last words: {lines[-1].strip()}" if lines else "; it said nothing"
+    return "\n".join([*lines, f"{what}{last} (all of them: {folder / judged.STDERR}, {judged.STDOUT})"])
+
+
+def _tail(file: Path, lines: int) -> list[str]:
+    """The last lines that say anything, each cut at 500 characters."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - 65_536))
+            text = opened.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line[:500] for line in text.replace("\r", "\n").split("\n") if line.strip()][-lines:]
+
+
+def _status(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name}"
+    return f"signal {-code}"

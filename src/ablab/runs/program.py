@@ -1,0 +1,221 @@
+"""What runs of a program stand on: a commit, what the checkout holds beside it, an arm's patch, files that are read.
+
+A state is keyed by content: git's hash of the whole tree as it lies there, so that committing a change redoes nothing and any
+edit does. The study's file, its patches and the store are no part of it where they lie in the checkout.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablab.core.fault import CheckFailed, Fault, Refused
+from ablab.core.files import key_of, read_json, write_atomic, write_json
+from ablab.core.forms import fits
+from ablab.core.inputs import Inputs
+from ablab.core.opened import read_whole
+from ablab.records.run import Where
+from ablab.records.settings import RunnerSettings
+from ablab.runs.store import Store
+from ablab.runtime.git import GitFailed, git, line
+from ablab.study import runner
+
+if TYPE_CHECKING:
+    from ablab.study import Study
+
+REVISION = 1  # of how a program is run
+READ_REVISION = 1  # of how its score is read
+MOST = 1 << 26  # bytes of files that git neither tracks nor ignores: a diff carries code, not data
+ITS_OWN = Where("cpu", "its own", "its own", 0)  # how runs are executed is the program's affair
+DIFF = ("diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
+        "--src-prefix=a/", "--dst-prefix=b/")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Program:
+    """top: the checkout; inside: where in it runs stand; diff, patch: sha256 of texts in the store, "" where there is none.
+
+    tree: git's hash of what lies in the checkout. reads: (name, sha256) of every file, named from the directory.
+    """
+
+    top: str
+    inside: str
+    commit: str
+    tree: str
+    diff: str
+    patch: str
+    reads: tuple[tuple[str, str], ...]
+
+    @property
+    def directory(self) -> Path:
+        """Where names of files that are read begin."""
+        return Path(self.top) / self.inside
+
+
+def run_key(asked: RunnerSettings, program: Program, seed: int) -> str:
+    """Key of one run of a program: what is run, on which tree and files, from which seed."""
+    what = {"argv": runner.argv(asked), "env": runner.variables(asked), "gpus": asked["gpus"], "inside": program.inside}
+    state = {"tree": program.tree, "patch": program.patch, "reads": [list(one) for one in program.reads]}
+    return key_of({"step": "program", **what, **state, "seed": seed, "revision": REVISION})
+
+
+def read_key(asked: RunnerSettings, metric: str, *, trained: str, repeats: int = 0) -> str:
+    """Key of a score: the run's key, and where in what it left the number is looked for."""
+    again = {"repeats": repeats} if repeats else {}
+    return key_of(
+        {"step": "read", "train": trained, "log": asked["log"], "metric": metric, "revision": READ_REVISION, **again}
+    )
+
+
+def kept(store: Store, sha256: str) -> Path:
+    """Where the store keeps a diff."""
+    return store.root / "programs" / f"{sha256}.diff"
+
+
+def of_arms(study: Study, store: Store, recall: Callable[[str], None] | None = None) -> dict[str, Program]:
+    """The state of every arm's checkout as it is now, its diffs and patches kept in the store.
+
+    recall: says so where a checkout cannot be read and its last state that the store knows is taken; without it that is
+    refused. CheckFailed for what is no checkout, a missing file, and more than MOST bytes that git does not know.
+    """
+    folder, found = study.path.parent.absolute(), dict[str, Program]()
+    arms = {name: asked for name, arm in study.with_baseline.items() if (asked := arm.settings.get("runner"))}
+    patches = [folder / asked["patch"] for asked in arms.values() if asked["patch"]]
+    aside = [study.path.absolute(), store.root, *patches]
+    known: dict[str, Program] = {}
+    inputs = Inputs(store.data / "inputs.json")
+    for name, asked in arms.items():
+        directory = Path(os.path.normpath(folder / asked["directory"]))
+        what = key_of([str(directory), asked["reads"]])
+        if what not in known:
+            try:
+                known[what] = _state(directory, asked["reads"], aside, store, inputs)
+                _remember(store, what, known[what], recall is None)
+            except Refused as refused:
+                before = _remembered(store, what)
+                if recall is None or before is None:
+                    raise
+                recall(
+                    f"note: the program cannot be read ({refused.faults[0]}); its last state that the store knows is taken"
+                )
+                known[what] = before
+        found[name] = known[what]
+        if asked["patch"]:
+            found[name] = Program(
+                **{**asdict(known[what]), "reads": known[what].reads, "patch": _patch(folder, asked, store)}
+            )
+    inputs.save()
+    return found
+
+
+def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: Store, inputs: Inputs) -> Program:
+    files = _files(directory, reads)
+    try:
+        top = line(directory, "rev-parse", "--show-toplevel")
+        commit = line(directory, "rev-parse", "--verify", "HEAD^{commit}")
+        inside = line(directory, "rev-parse", "--show-prefix").removesuffix("/")
+        beside = [*aside, *(directory / name for name in files)]
+        tree, diff = _lies(Path(top), [os.path.relpath(os.path.realpath(one), os.path.realpath(top)) for one in beside])
+    except GitFailed as error:
+        cure = "give the place of a checkout with a commit: git init && git add -A && git commit"
+        raise CheckFailed(Fault(str(directory), f"is no git checkout that can be run ({error})", cure)) from error
+    told = tuple((name, inputs.sha256(directory / name)) for name in files)
+    return Program(top, inside, commit, tree, _keep(store, diff), "", told)
+
+
+def _lies(top: Path, aside: Sequence[str]) -> tuple[str, bytes]:
+    """git's hash of all that lies in a checkout and is not ignored, and how it differs from the commit.
+
+    git writes into an index and a folder of objects of our own, so that the checkout stays as it is.
+    """
+    outside = [name for name in aside if name != ".." and not name.startswith("../")]
+    left_out = [f":(top,exclude,literal){name}" for name in outside if name != "."]
+    with tempfile.TemporaryDirectory(prefix="ablab.") as own:
+        objects = top / line(top, "rev-parse", "--git-path", "objects")
+        index = top / line(top, "rev-parse", "--git-path", "index")
+        where = {"GIT_INDEX_FILE": f"{own}/index", "GIT_OBJECT_DIRECTORY": f"{own}/objects",
+                 "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}  # fmt: skip
+        Path(own, "objects").mkdir()
+        if index.is_file():
+            shutil.copyfile(index, f"{own}/index")  # it knows which files have not changed
+        else:
+            git(top, "read-tree", "HEAD", where=where)
+        _bounded(top, git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", ":/", *left_out))
+        git(top, "add", "--all", "--", ":/", *left_out, where=where)
+        diff = git(top, *DIFF, "HEAD", where=where)
+        if named := [f":(top,literal){name}" for name in outside if name != "."]:
+            git(top, "rm", "-r", "--quiet", "--cached", "--force", "--ignore-unmatch", "--", *named, where=where)
+        return line(top, "write-tree", where=where), diff
+
+
+def _bounded(top: Path, names: bytes) -> None:
+    """Refuses a checkout in which lies more than MOST bytes that git neither tracks nor ignores."""
+    sizes = {name: (top / os.fsdecode(name)).lstat().st_size for name in names.split(b"\0") if name}
+    if sum(sizes.values()) > MOST:
+        largest = os.fsdecode(max(sizes, key=lambda name: sizes[name]))
+        fault = f"holds {sum(sizes.values()):,} bytes that git neither tracks nor ignores, most of all {largest}"
+        cure = "ignore them (.gitignore), and name in runner.reads those that runs read"
+        raise CheckFailed(Fault(str(top), fault, cure))
+
+
+def _files(directory: Path, reads: Sequence[str]) -> list[str]:
+    """Every file that the names and patterns stand for, named from the directory."""
+    found = dict[str, None]()
+    for pattern in reads:
+        here = sorted(glob.glob(pattern, root_dir=directory, recursive=True))  # noqa: PTH207  a Path takes no absolute pattern
+        files = [name for name in here if (directory / name).is_file()]
+        if not files:
+            fault = f"runner.reads names {pattern!r}, and no file is there"
+            raise CheckFailed(
+                Fault(str(directory), fault, "prepare the data as the program wants it, or mend the name")
+            )
+        found |= dict.fromkeys(os.path.relpath(directory / name, directory) for name in files)
+    return list(found)
+
+
+def _patch(folder: Path, asked: RunnerSettings, store: Store) -> str:
+    path = folder / str(asked["patch"])
+    try:
+        return _keep(store, read_whole(path, MOST))
+    except OSError as error:
+        cure = "write it with: git diff > FILE"
+        raise CheckFailed(Fault(str(path), f"cannot be read ({error.strerror or error})", cure)) from error
+
+
+def _keep(store: Store, text: bytes) -> str:
+    """sha256 of a diff, which the store then has; "" of an empty one."""
+    if not text.strip():
+        return ""
+    sha256 = hashlib.sha256(text).hexdigest()
+    if not kept(store, sha256).is_file():
+        write_atomic(kept(store, sha256), text)
+    return sha256
+
+
+def _remember(store: Store, what: str, state: Program, writes: bool) -> None:
+    path = store.root / "programs" / "states.json"
+    if writes and _remembered(store, what) != state:
+        found = read_json(path) if path.exists() else {}
+        write_json(path, {**(found if isinstance(found, dict) else {}), what: asdict(state)})
+
+
+def _remembered(store: Store, what: str) -> Program | None:
+    """The last state of a checkout; None where it is not known, or the note is damaged."""
+    try:
+        found = read_json(store.root / "programs" / "states.json", form=dict[str, dict[str, str | list[list[str]]]])[
+            what
+        ]
+    except (CheckFailed, KeyError):
+        return None
+    texts = {key: value for key, value in found.items() if isinstance(value, str)}
+    reads = found.get("reads")
+    if texts.keys() != {"top", "inside", "commit", "tree", "diff", "patch"} or not fits(reads, list[list[str]]):
+        return None
+    return Program(**texts, reads=tuple((one[0], one[1]) for one in reads if len(one) == 2))
