@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests import foreign
 
+from ablab.cli.main import app
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy
 from ablab.judging import collect
 from ablab.judging import program as judged
@@ -289,6 +290,26 @@ def test_what_speaks_of_our_own_trainer_says_that_it_does_not_apply(tmp_path: Pa
     with pytest.raises(InvalidStudy, match="no reader is called 'nanogtp'; did you mean 'nanogpt'"):
         file.write_text(foreign.changed(foreign.STUDY, log='"nanogtp"'))
         Lab(file, out=tmp_path / "runs").check()
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["sample", "wide", "--prompt", "a"], "a sample"),
+        (["mirror", "--mirror", "tensorboard"], "a mirror"),
+        (["bundle"], "a bundle"),
+        (["export", "wide", "--to", "megatron"], "a command line for Megatron"),
+        (["export", "wide", "--to", "golf", "--out", "there", "--author", "a", "--github-id", "b"], "a submission"),
+    ],
+)
+def test_commands_of_our_own_models_refuse_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], what: str
+) -> None:
+    file = foreign.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    verb, *options = words
+    with pytest.raises(CheckFailed, match=rf"its arms are runs of a program \(\[runner\]\): {what} is of models"):
+        app([verb, str(file), *options], standalone_mode=False)
 
 
 def test_the_page_of_what_there_is_needs_no_checkout(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def write(plan: Plan, answer: Answer, to: Path, *, weights: bool = False) -> Ind
     weights: with the trained weights of every run. CheckFailed where no training has ended, where a script that stages count
     lies outside the study's folder, and where levers do.
     """
+    plan.study.trained_here("a bundle")
     if plan.study.levers:
         fault = f"uses levers from outside ablab ({', '.join(plan.study.levers)}), whose code a bundle does not carry"
         cure = "hand over the study, its lever files and its runs folder; or make it one of ablab's own"

@@ -108,6 +108,7 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
     from ablab.core.fault import did_you_mean
 
     read = studies.load(study, scale)
+    read.trained_here("a command line for Megatron")
     known = [studies.BASELINE, *read.arms]
     if arm not in known:
         raise typer.BadParameter(f"no arm is called '{arm}'; {did_you_mean(arm, known)}", param_hint="ARM")
@@ -122,14 +123,18 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
 def _plan(study: Path, scale: str | None, runs: Path, device: str) -> Plan:
     from ablab.launch.study import Lab
 
-    return Lab(study, scale, runs, device).plan(computes=False)
+    lab = Lab(study, scale, runs, device)
+    lab.study.trained_here("a submission")
+    return lab.plan(computes=False)
 
 
 def _arm(argv: list[str], path: Path, scale: str | None, name: str) -> str:
     from ablab import study as studies
     from ablab.bridges.megatron.arm import arm
 
-    return arm(argv, studies.load(path, scale), name)
+    of = studies.load(path, scale)
+    of.trained_here("an arm in Megatron's flags")
+    return arm(argv, of, name)
 
 
 def _width() -> int:

@@ -43,7 +43,9 @@ def mirror(
 
     for name in mirror:
         mirrors.check(name)
-    plan = Lab(study, scale, out, device=None).plan(computes=False, recall=aside)
+    lab = Lab(study, scale, out, device=None)
+    lab.study.trained_here("a mirror")
+    plan = lab.plan(computes=False, recall=aside)
     rows = list[SentRow]()
     runs = {run.train_key: run for run in reversed(plan.runs.values()) if not run.settings["train"]["weights"]}
     for name in mirror:

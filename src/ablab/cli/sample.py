@@ -40,6 +40,7 @@ def sample(
         if not text:
             raise typer.BadParameter("a prompt is empty; give some text", param_hint="--prompt")
     lab = Lab(study, scale, out, device=None)
+    lab.study.trained_here("a sample")
     plan = lab.plan(computes=False, recall=aside)
     run = _trained(plan, arm, seed, lab.again)
     _say_what_changed(plan, run)

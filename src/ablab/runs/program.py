@@ -135,8 +135,12 @@ def _lies(top: Path, aside: Sequence[str]) -> tuple[str, bytes]:
 
     git writes into an index and a folder of objects of our own, so that the checkout stays as it is.
     """
-    outside = [name for name in aside if name != ".." and not name.startswith("../")]
-    left_out = [f":(top,exclude,literal){name}" for name in outside if name != "."]
+    others = _names(git(top, "ls-files", "--others", "--exclude-standard", "-z"))
+    every = [*others, *_names(git(top, "ls-files", "-z"))]
+    # of those that it ignores git would only complain
+    outside = [name for name in aside if any(one == name or one.startswith(f"{name}/") for one in every)]
+    left_out = [f":(top,exclude,literal){name}" for name in outside]
+    _bounded(top, [one for one in others if not any(one == name or one.startswith(f"{name}/") for name in outside)])
     with tempfile.TemporaryDirectory(prefix="ablab.") as own:
         objects = top / line(top, "rev-parse", "--git-path", "objects")
         index = top / line(top, "rev-parse", "--git-path", "index")
@@ -147,19 +151,23 @@ def _lies(top: Path, aside: Sequence[str]) -> tuple[str, bytes]:
             shutil.copyfile(index, f"{own}/index")  # it knows which files have not changed
         else:
             git(top, "read-tree", "HEAD", where=where)
-        _bounded(top, git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", ":/", *left_out))
         git(top, "add", "--all", "--", ":/", *left_out, where=where)
         diff = git(top, *DIFF, "HEAD", where=where)
-        if named := [f":(top,literal){name}" for name in outside if name != "."]:
+        if named := [f":(top,literal){name}" for name in outside]:
             git(top, "rm", "-r", "--quiet", "--cached", "--force", "--ignore-unmatch", "--", *named, where=where)
         return line(top, "write-tree", where=where), diff
 
 
-def _bounded(top: Path, names: bytes) -> None:
-    """Refuses a checkout in which lies more than MOST bytes that git neither tracks nor ignores."""
-    sizes = {name: (top / os.fsdecode(name)).lstat().st_size for name in names.split(b"\0") if name}
+def _names(said: bytes) -> list[str]:
+    """Names that git says with a zero behind each."""
+    return [os.fsdecode(name) for name in said.split(b"\0") if name]
+
+
+def _bounded(top: Path, names: Sequence[str]) -> None:
+    """Refuse a checkout in which lies more than MOST bytes that git neither tracks nor ignores."""
+    sizes = {name: (top / name).lstat().st_size for name in names}
     if sum(sizes.values()) > MOST:
-        largest = os.fsdecode(max(sizes, key=lambda name: sizes[name]))
+        largest = max(sizes, key=lambda name: sizes[name])
         fault = f"holds {sum(sizes.values()):,} bytes that git neither tracks nor ignores, most of all {largest}"
         cure = "ignore them (.gitignore), and name in runner.reads those that runs read"
         raise CheckFailed(Fault(str(top), fault, cure))

@@ -12,6 +12,7 @@ from pathlib import Path
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.strict_json import loads
 from ablab.judging.logs.building import unit_of
+from ablab.judging.logs.stages import labels
 from ablab.judging.logs.text import Text, decimals, opened_text
 from ablab.records.log import Level, LoggedRun
 from ablab.records.settings import LogSettings
@@ -86,6 +87,7 @@ def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Sco
         raise NoScore(Fault(str(text.path), told, "read it another way: runner.log = { regex = ... }"))
     stages = runs[-1].stages
     asked = log["stage"] or (next(iter(stages)) if len(stages) == 1 else "")
+    asked = labels(runs[-1]).get(asked, asked)  # a stage by what it means, or a label as it is printed
     if asked not in stages:
         cure = f'choose one: runner.log = {{ reader = "{log["reader"]}", stage = "{next(reversed(stages))}" }}'
         raise NoScore(Fault(str(text.path), f"holds scores of {', '.join(map(repr, stages))}", cure))

@@ -1,0 +1,122 @@
+"""What enters the key of a run of a program: the tree as it lies there, files that are read, words; and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests import foreign
+
+from ablab.core.fault import CheckFailed
+from ablab.runs import program, tree
+
+READS = foreign.changed(foreign.STUDY, reads='["data/*.bin"]')
+
+
+def key(file: Path) -> str:
+    return foreign.plan(file).runs["baseline", 0].train_key
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return foreign.write(tmp_path, READS, **{"data/train.bin": "12", "data/valid.bin": "3", "other.bin": "4"})
+
+
+def test_any_edit_of_the_checkout_is_another_run_and_undoing_it_is_not(file: Path) -> None:
+    first, checkout = key(file), file.parent.parent / "program"
+    seen = {first}
+    for name, text in {"model.py": "def gain(*_):\n    return 0\n", "new.py": "", "data/train.bin": "13"}.items():
+        before = (checkout / name).read_text() if (checkout / name).exists() else None
+        (checkout / name).write_text(text)
+        now = key(file)
+        assert now not in seen
+        seen.add(now)
+        (checkout / name).unlink() if before is None else (checkout / name).write_text(before)
+        assert key(file) == first
+    (checkout / "other.bin").write_text("5")  # ignored, and not read
+    assert key(file) == first
+
+
+def test_committing_an_edit_and_the_index_move_nothing(file: Path) -> None:
+    checkout = file.parent.parent / "program"
+    (checkout / "model.py").write_text("def gain(*_):\n    return 0\n")
+    edited = key(file)
+    index = (checkout / ".git" / "index").read_bytes()
+    assert key(file) == edited and (checkout / ".git" / "index").read_bytes() == index
+    foreign.git(checkout, "add", "--all")
+    assert key(file) == edited
+    foreign.git(checkout, "commit", "--quiet", "--message=two")
+    plan = foreign.plan(file)
+    run = plan.runs["baseline", 0]
+    assert run.train_key == edited and run.program is not None and run.program.diff == ""
+
+
+def test_a_study_in_the_checkout_its_patches_and_its_store_are_no_part_of_it(tmp_path: Path) -> None:
+    foreign.write(tmp_path)
+    checkout = tmp_path / "program"
+    file = checkout / "study.toml"
+    study = foreign.changed(foreign.STUDY, directory='"."') + '[arm.gate]\nrunner.patch = "gate.diff"\n'
+    file.write_text(study)
+    (checkout / "gate.diff").write_text("--- a/model.py\n+++ b/model.py\n@@ -1 +1 @@\n-a\n+b\n")
+    first = key(file)
+    (checkout / "gate.diff").write_text("--- a/model.py\n+++ b/model.py\n@@ -1 +1 @@\n-a\n+c\n")
+    file.write_text(f"# a remark\n{study}")
+    assert (checkout / "runs").is_dir() and key(file) == first
+
+
+def test_words_and_variables_are_the_key_and_how_long_it_may_take_is_not(file: Path) -> None:
+    first, told = key(file), {}
+    for what, keys in {
+        "args": {"args.x": "1"}, "env": {"env.X": '"1"'}, "timeout": {"timeout": '"2h"'}, "resume": {"resume": '"--again"'},
+        "log": {"log": "{ regex = '(.)' }"}, "repeats": {"repeats": "1"},
+    }.items():  # fmt: skip
+        file.write_text(foreign.changed(READS, **keys))
+        told[what] = key(file) == first
+    assert told == {"args": False, "env": False, "timeout": True, "resume": True, "log": True, "repeats": True}
+
+
+def test_a_tree_has_the_diff_links_to_files_that_are_read_and_a_commit_of_its_own(file: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "program"
+    (checkout / "new.py").write_text("print()\n")
+    plan = foreign.plan(file)
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None
+    here = tree.make(stands, tmp_path / "there" / "tree", plan.store)
+    assert (here / "new.py").read_text() == "print()\n" and (here / "data" / "train.bin").is_symlink()
+    assert (here / "data" / "train.bin").read_text() == "12" and not (here / "other.bin").exists()
+    tree.drop(here)
+    assert (checkout / "data" / "train.bin").read_text() == "12"
+    (checkout / "data" / "train.bin").write_text("changed")
+    with pytest.raises(CheckFailed, match="changed after the runs were planned; start the study again"):
+        tree.make(stands, tmp_path / "there" / "tree", plan.store)
+
+
+def test_runs_that_are_planned_stay_what_they_are_while_the_checkout_goes_on(file: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "program"
+    (checkout / "model.py").write_text("def gain(*_):\n    return 1\n")
+    plan = foreign.plan(file)
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None
+    (checkout / "model.py").write_text("def gain(*_):\n    return 2\n")
+    foreign.git(checkout, "commit", "--quiet", "--all", "--message=two")
+    assert "return 1" in (tree.make(stands, tmp_path / "t" / "tree", plan.store) / "model.py").read_text()
+
+
+def test_too_much_that_git_does_not_know_is_refused_with_the_largest(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "MOST", 1000)
+    (file.parent.parent / "program" / "huge.pt").write_bytes(b"x" * 1001)
+    with pytest.raises(
+        CheckFailed, match=r"1,001 bytes that git neither tracks nor ignores, most of all huge.pt; ignore them"
+    ):
+        key(file)
+
+
+def test_a_checkout_below_the_top_of_its_repository(tmp_path: Path) -> None:
+    file = foreign.write(
+        tmp_path, foreign.changed(foreign.STUDY, directory='"../program/sub"'), **{"sub/train.py": "print()\n"}
+    )
+    run = foreign.plan(file).runs["baseline", 0]
+    assert run.program is not None and run.program.inside == "sub"
+    assert tree.make(run.program, tmp_path / "t" / "tree", foreign.plan(file).store) == tmp_path / "t" / "tree" / "sub"
