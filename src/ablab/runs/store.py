@@ -94,7 +94,7 @@ class Store:
 
 
 def _result(path: Path, key: str) -> Result:
-    """The record of a stage, which must be that of `key`."""
+    """Read the record of a stage, which must be that of `key`."""
     cure = f"delete {path.parent} to have the stage run again"
     result = read_sealed(path, form=Result, cure=cure, present=present)
     if result["key"] != key:
