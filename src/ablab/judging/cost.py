@@ -42,7 +42,7 @@ def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
 
 
 def sizes(plan: Plan, name: str) -> Size:
-    """Return an arm's parameters, arithmetic and cache.
+    """Count parameters, arithmetic and cache of an arm's model.
 
     cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
     cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
@@ -291,7 +291,7 @@ def _compresses(chosen: StageSettings) -> bool:
 
 
 def over_limits(plan: Plan, name: str, held: Mapping[str, Margin] | None = None) -> str:
-    """By how much an arm is beyond the study's limits, in words; empty where it is within all of them. held: its `margins`."""
+    """Say by how much an arm is beyond the study's limits; empty where it is within all of them. held: its `margins`."""
     return "; ".join(
         f"{LIMITS[what]} {_exact(row['value'])} is {_exact(-row['margin'])} over the limit of {_exact(row['limit'])}"
         + (_between(plan, name) if what == "seconds" else "")

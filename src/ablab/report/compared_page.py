@@ -166,12 +166,12 @@ def difference(answer: Comparison) -> Markup | None:
 
 def _levers(answer: Comparison) -> PageTable | None:
     """List every setting that differs, with the value that most runs of each side have."""
-    found = answer["levers"]
-    if found is None or not found["changes"]:
+    levers = answer["levers"]
+    if levers is None or not levers["changes"]:
         return None
     rows = [
         [STYLE.name(name), *(STYLE.text("not named" if value is None else value or "(empty)") for value in pair)]
-        for name, pair in found["changes"].items()
+        for name, pair in levers["changes"].items()
     ]
     return PageTable((("setting", ""), ("y", ""), ("x", "")), rows)
 

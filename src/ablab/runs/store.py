@@ -80,7 +80,7 @@ class Store:
         return kept or Scores.load(self.score(key), result)  # a file that is missing says so
 
     def once(self, path: str, what: str, reader: Callable[[Path], T]) -> T | None:
-        """What `reader` gives of the file `path`, None where it is missing. A `Look` reads each file once; `what` names it.
+        """Return what `reader` gives of the file `path`, None where it is missing. A `Look` reads it once; `what` names it.
 
         path: a text, because whoever judges a large store asks for its records thousands of times.
         """

@@ -56,7 +56,7 @@ def _lead(evidence: Evidence, rows: Mapping[str, Row], winner: str, decided_by: 
 
 
 def _besides(evidence: Evidence, rows: Mapping[str, Row], winner: str | None) -> str:
-    """Arms shown better that are not the winner, the best guess first; at most three with their numbers."""
+    """List arms shown better that are not the winner, the best guess first; at most three with their numbers."""
     shown = [row for name, row in rows.items() if row.word == "better" and name in evidence.specs and name != winner]
     shown.sort(key=lambda row: row.delta or 0.0)
     said = [f"{row.name}, {_near(evidence, row)}" for row in shown[:NAMED]]

@@ -264,7 +264,7 @@ def _scores(rows: Sequence[TableRow]) -> list[str]:
 
 
 def _references(page: str, rows: Sequence[TableRow], sizes: Sequence[int]) -> Iterator[Flag]:
-    """What the column of differences is against: one row, or one that switches; what else a row differs in by its size."""
+    """Flag a column of differences against one row, or one that switches; what else a row differs in by its size."""
     head = next((h for h in rows[0].cells if _DELTA.search(h)), None)
     if head is None or len(rows) < 3:
         return

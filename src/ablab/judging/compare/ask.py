@@ -134,14 +134,14 @@ def _spread_out(runs: Sequence[LoggedRun]) -> list[Flag]:
     return [{"kind": "one_arm_of_folders", "side": "x", "grade": "notes", "said": said}]
 
 
-def _split(found: SortedRuns) -> dict[str, list[LoggedRun]]:
+def _split(listed: SortedRuns) -> dict[str, list[LoggedRun]]:
     """Split runs into arms by their names: equal settings and code, or the name that the file gives.
 
     Files of one folder that are called seeds of one thing are one arm whatever their settings (then a fault says so), but
     where each part has two runs or more: that is a comparison under one name.
     """
     parts: dict[object, list[LoggedArm]] = {}
-    for arm in found.arms:
+    for arm in listed.arms:
         parts.setdefault(_called(arm), []).append(arm)
     groups: list[list[LoggedRun]] = []
     for members in parts.values():
@@ -152,7 +152,7 @@ def _split(found: SortedRuns) -> dict[str, list[LoggedRun]]:
         count = sum(one == name or one.startswith(f"{name} (") for one in arms)
         arms[name if not count else f"{name} ({count + 1})"] = group
     homes = {run.source: name for name, runs in arms.items() for run in runs}
-    for run in _attempts(found):
+    for run in _attempts(listed):
         arms.setdefault(homes.get(run.source, run.arm or run.source.stem), []).append(run)
     return arms
 

@@ -54,16 +54,16 @@ class Number:
 
 
 def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *claims: str) -> Comparison:
-    """The answer with its claims, and with flags of what does not hold. claims: texts, or texts of a submission.json.
+    """Check the answer's claims; flags say what does not hold. claims: texts, or texts of a submission.json.
 
     Raises CheckFailed where what begins as an object is no JSON, or the text is too long to be a claim.
     """
     stated = [one for claim in claims for one in _stated(claim)]
     known = [*candidates(answer, x, y)]
     known += one_sample(answer, x, [(one.written, one.value) for one in stated if one.unit not in ("p", "t", "sd")])
-    found = [(one, _match(one, known)) for one in stated]
+    matched = [(one, _match(one, known)) for one in stated]
     shown: dict[tuple[str, str | None], Stated] = {}
-    for one, match in found:
+    for one, match in matched:
         where = f"{one.place}: {one.written}" if one.place else one.written
         shown[where, match.what if match else None] = {
             "stated": where,
@@ -76,7 +76,7 @@ def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *cl
     slips = arithmetic.faults(claims, arithmetic.Known(sd, sizes, answer["x"]["n"]))
     flags = {
         (flag["kind"], flag["said"]): flag
-        for flag in (*_flags(found, known), *(one for claim in claims for one in _ratios(_tree(claim), "")), *slips)
+        for flag in (*_flags(matched, known), *(one for claim in claims for one in _ratios(_tree(claim), "")), *slips)
     }
     return answer | {"claims": [*shown.values()], "flags": [*answer["flags"], *flags.values()]}
 
@@ -117,8 +117,8 @@ def stages_stated(
 def _hits(
     name: str, runs: Sequence[LoggedRun], numbers: Sequence[Number], metric: str | None
 ) -> dict[str, list[tuple[Number, Candidate]]]:
-    """Stage -> the numbers that are the mean there, or of x one run's score there."""
-    found: dict[str, list[tuple[Number, Candidate]]] = {}
+    """Map each stage to the numbers that are the mean there, or of x one run's score there."""
+    by_stage: dict[str, list[tuple[Number, Candidate]]] = {}
     for stage in dict.fromkeys(stage for run in runs for stage in labels(run)):
         for unit in METRICS if metric is None else (metric,):
             side = group(runs, stage, unit)
@@ -133,8 +133,8 @@ def _hits(
             least = FEWEST if name == "x" else SURELY
             hits = [(n, match) for n in numbers if n.digits >= least and (match := _match(n, known)) is not None]
             if hits:
-                found.setdefault(stage, []).extend(hits)
-    return found
+                by_stage.setdefault(stage, []).extend(hits)
+    return by_stage
 
 
 def _tree(claim: str) -> object:
@@ -201,7 +201,7 @@ def _match(number: Number, known: Sequence[Candidate]) -> Candidate | None:
 
 
 def _fits(number: Number, one: Candidate) -> bool:
-    """Whether the number may be meant so: by its unit, and with digits enough that it is so by no chance.
+    """Tell whether the number may be meant so: by its unit, and with digits enough that it is so by no chance.
 
     A thousand candidates lie so near each other that two digits without a unit match any: these are taken for a
     difference of the means alone, three for anything that is in units of the score.

@@ -119,7 +119,7 @@ class Group:
 
 
 def _half(means: Sequence[float]) -> float | None:
-    """Half the width of the mean's own 95% interval; None without two runs."""
+    """Return half the width of the mean's own 95% interval; None without two runs."""
     n = len(means)
     return t_isf(0.025, n - 1) * statistics.stdev(means) / math.sqrt(n) if n > 1 else None
 

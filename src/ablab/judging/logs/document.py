@@ -31,12 +31,12 @@ def document(text: Text) -> object:
 
 
 def parsed(text: str) -> object:
-    """The JSON of a text, its numbers as Printed. Raises ValueError where it is none."""
+    """Parse the JSON of a text, its numbers as Printed. Raises ValueError where it is none."""
     return loads(text, _printed)
 
 
 def unquoted(value: object) -> object:
-    """A number that stands in quotes as Printed; anything else as it is."""
+    """Return a number in quotes as Printed; anything else as it is."""
     return _printed(value.strip()) if isinstance(value, str) and _QUOTED.fullmatch(value.strip()) else value
 
 

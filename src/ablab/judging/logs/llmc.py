@@ -16,16 +16,16 @@ _LINE = re.compile(rf"s:(?P<step>\d{{1,12}}) (?P<what>tel|trl|tl):(?P<loss>{NUMB
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """The run: its last validation, else the last loss of its training. A log that begins anew was resumed: one run."""
+    """Read the run: its last validation, else the last loss of training. A log that begins anew was resumed: one run."""
     run, last = Building(1), None
     for place, line in text.lines():
-        if not line.startswith("s:") or (found := _LINE.fullmatch(line)) is None:
+        if not line.startswith("s:") or (stages := _LINE.fullmatch(line)) is None:
             continue
-        run.counts["steps"] = int(found["step"])
-        if found["what"] == "tel":
-            run.score(text, VAL, place, found["loss"], None)
+        run.counts["steps"] = int(stages["step"])
+        if stages["what"] == "tel":
+            run.score(text, VAL, place, stages["loss"], None)
         else:
-            last = (place, found["loss"])
+            last = (place, stages["loss"])
     if not run.stages and last is not None:
         run.score(text, "loss", last[0], last[1], None)
         run.notes.append(TRAINED)

@@ -186,7 +186,7 @@ def _printed(value: object) -> str:
 
 
 def markdown(text: Text) -> Iterator[list[TableRow]]:
-    """The tables of a page of Markdown, in its order; [] between them."""
+    """Yield the tables of a page of Markdown, in its order; [] between them."""
     heads: list[str] | None = None
     before, rows = "", list[TableRow]()
     for place, line in text.lines(WIDEST):

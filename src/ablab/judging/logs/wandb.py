@@ -32,7 +32,7 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def read_lines(text: Text) -> list[LoggedRun]:
-    """The run of a history of JSON lines, each with some of the metrics: the last number of each."""
+    """Read the run of a history of JSON lines, each with some of the metrics: the last number of each."""
     last: dict[str, tuple[int, str]] = {}
     for place, line in text.lines(WIDEST):
         if not line.strip():
