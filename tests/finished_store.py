@@ -86,9 +86,9 @@ def study_file(folder: Path, text: str = STUDY) -> Path:
     return path
 
 
-def plan(folder: Path, text: str = STUDY) -> Plan:
+def plan(folder: Path, text: str = STUDY, scale: str | None = None) -> Plan:
     """The plan of the study on an empty store, with the corpus of `tiny`."""
-    study = load(study_file(folder, text))
+    study = load(study_file(folder, text), scale)
     corpus = tiny.corpus()
     runs = {}
     for seed in study.seeds:

@@ -35,10 +35,18 @@ model = { layers = "G*2", d_model = 32, n_heads = 2, seq_len = 64, global = { po
 [arm.sink]
 model.softmax = "sink"
 """
+RUNGS = """
+[scale.a]
+[scale.b]
+model.d_model = 64
+[scale.c]
+model.d_model = 128
+"""
 ASKED = [
     ("check", "small.toml"),
     ("run", "STUDY", "--jobs", "1"),
     ("report", "STUDY"),
+    ("ladder", "rungs.toml", "--scales", "a,b,c", "--no-train"),
     ("bundle", "STUDY", "--to", "bundle.zip"),
     ("audit", "bundle.zip"),
     ("levers",),
@@ -91,6 +99,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         planning, "make", lambda study, *a, **k: plan if study.name == "stages" else make(study, *a, **k)
     )
     (tmp_path / "small.toml").write_text(SMALL)
+    (tmp_path / "rungs.toml").write_text(SMALL + RUNGS)
     texts = [f"Text number {number} counts to {number * number}. " * 6 for number in range(80)]
     (tmp_path / "small.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     monkeypatch.setattr(lab, "_rehearsed", lambda plan, mark: True)
@@ -139,6 +148,12 @@ def test_stdout_is_json_alone(
         (("check", "none.toml"), 3, "none.toml"),
         (("run", "none.toml"), 3, "none.toml"),
         (("report", "none.toml"), 3, "none.toml"),
+        (("ladder", "none.toml", "--scales", "a,b,c"), 3, "none.toml"),
+        (("ladder", "rungs.toml", "--scales", "a,b", "--no-train"), 4, "2 rungs make no ladder"),
+        (("ladder", "rungs.toml", "--scales", "a,b,d"), 3, "the file has no such scale"),
+        (("ladder", "rungs.toml", "--scales", "a,b,c", "--seeds", "2,2"), 4, "2 numbers for 3 scales"),
+        (("ladder", "rungs.toml", "--scales", "a,b,c", "--seeds", "2,x,2"), 2, "no list of numbers"),
+        (("ladder", "rungs.toml", "--scales", "a,b,c", "--at", "nan"), 2, "is not above 0"),
         (("levers", "positon"), 2, "no slot is called 'positon'"),
         (("levers", "position", "ropee"), 2, "no position is called 'ropee'"),
         (("sample", "STUDY", "int4", "--prompt", "a"), 3, "no arm is called 'int4'"),

@@ -183,7 +183,7 @@ def test_live_lines_keep_the_name_and_the_step(width: int, monkeypatch: pytest.M
     monkeypatch.setattr(rich.console, "Console", lambda **_: Console(**how))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     run: Any = SimpleNamespace(arm="a_rather_long_name_of_an_arm", seed=3)
-    with study._shown(SimpleNamespace(), quiet=False) as take:  # type: ignore[arg-type]
+    with study.shown(SimpleNamespace(), quiet=False) as take:  # type: ignore[arg-type]
         take("start", run, "")
         take("say", run, "step 123/489, loss 3.141, 15,800 tokens/s, 25 s left")
     assert re.search(r"a_rather_long_name_of_an_arm, seed 3\W[^\n]*step 123/489", file.getvalue())

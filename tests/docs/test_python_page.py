@@ -37,4 +37,6 @@ def test_the_page_works(tmp_path: Path) -> None:
 
 def test_the_page_names_what_there_is() -> None:
     named = set(re.findall(r"`\.([a-z]+)", PAGE)) | set(re.findall(r"`lab\.([a-z]+)", PAGE))
-    assert named == {"check", "run", "report", "verdict", "plan"} and all(hasattr(Lab, name) for name in named)
+    assert named == {"check", "run", "report", "ladder", "verdict", "plan"} and all(
+        hasattr(Lab, name) for name in named
+    )

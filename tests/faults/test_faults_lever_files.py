@@ -47,6 +47,7 @@ READ_A_STUDY = {
     "check": ["STUDY"],
     "run": ["STUDY"],
     "report": ["STUDY"],
+    "ladder": ["STUDY", "--scales", "a,b,c"],
     "bundle": ["STUDY"],
     "mirror": ["STUDY", "--mirror", "tensorboard"],
     "sample": ["STUDY", "baseline", "--prompt", "a"],
@@ -92,7 +93,7 @@ def test_no_command_runs_a_file_that_was_not_allowed(folder: Path, command: str)
 
 def test_nor_does_python(folder: Path) -> None:
     study = ablab.load(folder / "study.toml", out=folder / "runs")
-    for ask in (study.check, study.run, study.report):
+    for ask in (study.check, study.run, study.report, lambda: study.ladder(["a", "b", "c"])):
         with pytest.raises(CheckFailed, match="never allowed to run"):
             ask()
     assert ran(folder) == 0

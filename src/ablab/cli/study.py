@@ -31,6 +31,9 @@ Changed = Annotated[
         help="Take results of other code as they are, go on with what other code, torch or machine began; the page says so.",
     ),
 ]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")]
+Until = Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")]
+TryAgain = Annotated[bool, typer.Option("--try-again", help="Also runs that were out of memory.")]
 
 
 def check(
@@ -61,11 +64,11 @@ def run(
     out: Out = Path("runs"),
     device: Device = "cpu",
     precision: Precision = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")] = None,
-    until: Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")] = None,
+    jobs: Jobs = None,
+    until: Until = None,
     mirror: Mirror = None,
     allow_changed_code: Changed = False,
-    try_again: Annotated[bool, typer.Option("--try-again", help="Also runs that were out of memory.")] = False,
+    try_again: TryAgain = False,
     as_json: Json = False,
 ) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
@@ -80,7 +83,7 @@ def run(
             allow_changed_code=allow_changed_code,
             try_again=try_again,
             say=silent if as_json else say,
-            progress=functools.partial(_shown, quiet=as_json),
+            progress=functools.partial(shown, quiet=as_json),
         )
     except GivenUp as some:
         _answer(some.judged, as_json)
@@ -121,7 +124,7 @@ def _answer(judged: Judged, as_json: bool) -> None:
 
 
 @contextmanager
-def _shown(plan: Plan, *, quiet: bool) -> Iterator[Progress]:
+def shown(plan: Plan, *, quiet: bool) -> Iterator[Progress]:
     """Yield `take(kind, run, text)`; kinds are start, say, wait and later (for another process), and how a run ended."""
     from ablab.launch.lines import lines
 

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, Halted
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ablab.launch.beside import Beside
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
+    from ablab.report.laddered import Laddered
     from ablab.runs.look import Readings
     from ablab.runs.plan import Plan
     from ablab.runs.store import Store
@@ -47,6 +48,25 @@ class GivenUp(CheckFailed):
     def __init__(self, faults: Sequence[Fault], judged: Judged) -> None:
         super().__init__(faults)
         self.judged = judged
+
+
+class LadderGivenUp(CheckFailed):
+    """Runs of a rung were given up; the ladder of what the others came to is written all the same."""
+
+    def __init__(self, faults: Sequence[Fault], laddered: Laddered) -> None:
+        super().__init__(faults)
+        self.laddered = laddered
+
+
+class Running(TypedDict, total=False):
+    """What the runs of a ladder are told: as `Lab.run` has it."""
+
+    jobs: int | None
+    until: float | None
+    mirrors: Sequence[str]
+    allow_changed_code: bool
+    try_again: bool
+    progress: Callable[[Plan], AbstractContextManager[Progress]] | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,7 @@ class Lab:
     def run(
         self,
         *,
+        seeds: int | None = None,
         jobs: int | None = None,
         until: float | None = None,
         mirrors: Sequence[str] = (),
@@ -128,14 +149,15 @@ class Lab:
     ) -> Judged:
         """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself.
 
-        jobs: runs side by side. until: seconds from now, after which it ends resumable. mirrors: names of `training.mirrors`.
-        allow_changed_code: take what other code has made; the page says so. try_again: also runs that were out of memory.
-        say: hears lines for people. progress(plan): hears of runs instead, as a context (`ablab.launch.lines`).
+        seeds: of every arm, whatever the looks say; the verdict keeps its rule. jobs: runs side by side. until: seconds from
+        now, then it ends resumable. mirrors: names of `training.mirrors`. allow_changed_code: take what other code has made;
+        the page says so. try_again: also runs that were out of memory. say: hears lines for people. progress(plan): hears of
+        runs instead, as a context (`ablab.launch.lines`).
 
         Raises GivenUp, behind the report, where runs were given up; Interrupted after checkpoints at a signal or at `until`.
         """
         from ablab.core.streams import unfinished
-        from ablab.judging import versions
+        from ablab.judging import rungs, versions
         from ablab.launch import local
         from ablab.launch.board import Board
         from ablab.launch.lines import lines
@@ -161,7 +183,7 @@ class Lab:
                 shown, kept = contextlib.nullcontext(lines(say)) if progress is None else progress(plan), Readings()
                 with shown as take, _page_kept(plan, kept) as page:
                     local.execute(
-                        Board(plan, take, kept),
+                        Board(plan if seeds is None else rungs.fixed(plan, seeds), take, kept),
                         jobs=jobs or default_jobs(plan),
                         mirrors=tuple(mirrors),
                         allow_changed=allow_changed_code,
@@ -171,10 +193,51 @@ class Lab:
                     )
                     page.close(drop=True)  # judged once more below, every record read anew
                 held.check()
-                judged = conclude(plan)
-        if faults := _given_up(plan):
-            raise GivenUp(faults, judged)
-        return judged
+                return _unless_given_up(plan, conclude(plan))
+
+    def ladder(
+        self,
+        scales: Sequence[str],
+        *,
+        seeds: Sequence[int] | None = None,
+        at: float | None = None,
+        train: bool = True,
+        page: Path | str | None = None,
+        say: Say = print,
+        **how: Unpack[Running],
+    ) -> Laddered:
+        """Ask the study's question at every one of the scales, and how the effects move with compute (docs/ladder.md).
+
+        seeds: of every arm, one number for each scale; by default what the file plans at most. at: FLOPs at which the word is
+        asked for; by default the furthest that may carry one. train: False judges what exists. page: another folder for it.
+        how: as `run` has it. The top rung is run first: it tells most.
+
+        Raises LadderGivenUp, behind the page, where runs were given up.
+        """
+        from ablab.judging import ladder as ladders
+        from ablab.judging import rungs as of_ladder
+        from ablab.report import laddered
+
+        rungs = [replace(self, scale=scale) for scale in scales]
+        asked = of_ladder.asked([rung.study for rung in rungs], seeds)
+        with _ending_well():
+            plans = [rung.plan(computes=train, say=say if train else silent, recall=aside) for rung in rungs]
+            planned = [of_ladder.fixed(plan, n) for plan, n in zip(plans, asked, strict=True)]
+            of_ladder.check(planned, at)
+            faults, began, until = list[Fault](), time.monotonic(), how.get("until")
+            for i in sorted(range(len(rungs)), key=lambda i: -of_ladder.flops(planned[i], "baseline")) if train else ():
+                say(f"rung {scales[i]}: {asked[i]} seeds")
+                if until is not None:
+                    how["until"] = until - (time.monotonic() - began)
+                try:
+                    rungs[i].run(seeds=asked[i], say=say, **how)
+                except GivenUp as some:
+                    faults += some.faults
+            answer = ladders.conclude(plans, asked, at)
+            found = laddered.write(answer, Path(page or self.store.ladder(answer["study"], scales)))
+        if faults:
+            raise LadderGivenUp(faults, found)
+        return found
 
     def report(self, page: Path | str | None = None, recall: Say = aside) -> Judged:
         """Judge what exists now and write the report; works at any moment, also while the study runs.
@@ -295,6 +358,12 @@ def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -
         if not beyond:
             write_json(plan.directory / "checked.json", mark)
     board.begin(plan, say, try_again=try_again, beyond=beyond)
+
+
+def _unless_given_up(plan: Plan, judged: Judged) -> Judged:
+    if faults := _given_up(plan):
+        raise GivenUp(faults, judged)
+    return judged
 
 
 def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:

@@ -35,24 +35,32 @@ def page(verdict: Answer) -> str:
     view = View(verdict)
     parts = _parts(view)
     contents = [(slug, label) for slug, label in SECTIONS if slug in ALWAYS or parts.get(slug)]
-    return _template().render({**parts, "contents": contents}) + "\n"
+    return template("page.jinja").render({**parts, "contents": contents}) + "\n"
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of the package, everything that it is given escaped and nothing of it missing."""
+    return _environment().get_template(name)
 
 
 @functools.cache
-def _template() -> jinja2.Template:
-    source = resources.files("ablab.report").joinpath("page.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(source)
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FunctionLoader(resource)
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+
+
+def resource(name: str) -> str:
+    """A file that lies beside this one."""
+    return resources.files("ablab.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _parts(view: View) -> dict[str, object]:
     verdict = view.verdict
-    css = resources.files("ablab.report").joinpath("style.css").read_text(encoding="utf-8")
     shown = (probes.induction(view), probes.needle_maps(view), probes.recall(view))
     drawn = [d for d in shown if d is not None]
     study, scale = verdict["study"], verdict["scale"]
     return {
-        "css": Markup(css),
+        "css": Markup(resource("style.css")),
         "title": f"{study}{f'.{scale}' if scale else ''}: ablab verdict",
         "study": study,
         "scale": scale or "",

@@ -156,6 +156,10 @@ class Panel:
         self.x_title, self.y_title = x_title, y_title
         self.parts: list[str] = []
 
+    def x_text(self, value: float) -> str:
+        """Write a tick of the axis of x."""
+        return count(value)
+
     def draw(self, *parts: str) -> None:
         self.parts.extend(parts)
 
@@ -208,7 +212,9 @@ class Panel:
             out.append(text(self.left - 6, self.y(v) + 4, tick_text(v, y_ticks), "tick", "end"))
         for v in x_ticks:
             out.append(line(self.x(v), floor, self.x(v), floor + 4, "axis"))
-            out.append(text(self.x(v), floor + 16, count(v), "tick", "end" if self.x(v) > right - 8 else "middle"))
+            out.append(
+                text(self.x(v), floor + 16, self.x_text(v), "tick", "end" if self.x(v) > right - 8 else "middle")
+            )
         clip = f"clip-{self.slug}"
         box = rect(self.left - 5, self.top, right - self.left + 10, floor - self.top, "")
         out.append(f'<clipPath id="{clip}">{box}</clipPath><g clip-path="url(#{clip})">{"".join(self.parts)}</g>')

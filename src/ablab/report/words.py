@@ -25,6 +25,10 @@ SIGNS = {
     "baseline": "\u25cf",
     "waiting": "\u2026",
     "cell": "\u25a1",
+    "holds": "\u2192",
+    "fades": "\u2198",
+    "reverses": "\u21c4",
+    "open": "?",
 }
 
 
@@ -195,6 +199,12 @@ def count(value: object) -> str:
         if abs(number) >= 0.9995 * size:
             return f"{number / size:.3g}{letter}" if abs(number) < 999.5 * size else f"{number / size:,.0f}{letter}"
     return f"{number:,.0f}" if number == int(number) or abs(number) >= 1000 else f"{number:.3g}"
+
+
+def flops(value: object) -> str:
+    """Arithmetic as a power of ten: 9.6e11."""
+    number = num(value)
+    return DASH if number is None else f"{number:.3g}".replace("e+", "e") if number >= 1e5 else f"{number:.0f}"
 
 
 def whole(value: object) -> str:

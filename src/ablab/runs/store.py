@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,10 @@ class Store:
 
     def study(self, name: str, scale: str | None) -> Path:
         return self.root / "studies" / (f"{name}.{scale}" if scale else name)
+
+    def ladder(self, name: str, scales: Sequence[str]) -> Path:
+        """Where the page of a study over these scales lies."""
+        return self.root / "ladders" / f"{name}.{'-'.join(scales)}"
 
     def trained(self, key: str) -> Trained | None:
         """The finished training under `key`, or None while it is missing or unfinished."""

@@ -1,0 +1,303 @@
+"""The same question at several scales: what every rung's runs have come to, and how the effects move with compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ablab.core.fault import CheckFailed, Fault
+from ablab.judging import collect, cost, history, judge
+from ablab.judging.rungs import Stood, asked, check, fixed, flops, stand, tokens, within
+from ablab.records.ladder import Climbed, Compute, FormSaid, LadderAnswer, Measured, NextSeed, Point, Scaled, Slope
+from ablab.report import words
+from ablab.report.shareable import shareable
+from ablab.runs.plan import Plan
+from ablab.study.record import BASELINE
+from ablab.verdict import Row, RunScore
+from ablab.verdict import judge as judged
+from ablab.verdict import ladder as maths
+from ablab.verdict.interval import read, summary
+
+REMINDER = "each rung must be tuned alike: seeds do not see a learning rate that fits one scale better than another"
+FORMS = {"L": "line", "P": "power", "T": "top", "Q": "parabola"}
+POINTS = 12  # of the hull, from the top rung to the end of what is shown
+OTHERWISE = 0.01  # of the baseline's compute: an arm that needs more or less of it is said to
+LOST = ("unstable", "invalid")
+UNHEARD = ("train.validate_every", "train.validate_bytes")  # how often a run is looked at changes nothing in it
+
+
+def conclude(rungs: Sequence[Plan], seeds: Sequence[int] | None = None, at: float | None = None) -> LadderAnswer:
+    """Judge what there is of the rungs' runs at `at` FLOPs (the furthest that may carry a word).
+
+    rungs: as their files declare them; seeds: of each, where they are others. CheckFailed for what is no ladder, and for a
+    target out of its reach.
+    """
+    numbers = asked([plan.study for plan in rungs], seeds)
+    planned = [fixed(plan, n) for plan, n in zip(rungs, numbers, strict=True)]
+    check(planned, at)
+    found = stand(planned)
+    top = found[-1].plan.study
+    names = [name for name in top.arms if all(name in rung.plan.study.arms for rung in found)]
+    if not names:
+        raise CheckFailed(Fault("--scales", "no arm is on every rung", "give scales that share an arm"))
+    family = max(1, len({_place(found[-1].plan, name) for name in names} - {BASELINE}))
+    alpha = 1 - top.decision["confidence"]
+    measured = {name: [_measured(rung, name, alpha / family) for rung in found] for name in names}
+    target = _target(found, measured, at)
+    arms = [_climbed(found, name, measured[name], target, alpha, family) for name in names]
+    used = [rung.x for i, rung in enumerate(found) if any(measured[name][i]["used"] for name in names)]
+    whole = used[-1] - used[0] if len(used) >= maths.FEWEST else None
+    answer: LadderAnswer = {
+        "study": top.name,
+        "question": top.question or top.name,
+        "metric": top.decision["metric"],
+        "stage": top.decision["stage"],
+        "matters": top.decision["matters"],
+        "confidence": top.decision["confidence"],
+        "family": family,
+        "allowance": maths.ALLOWANCE,
+        "at": None if target is None else 10**target,
+        "reach": None if target is None or whole is None else (target - used[-1]) / whole,
+        "spoken": None if whole is None else 10 ** (used[-1] + maths.SPOKEN * whole),
+        "shown": None if whole is None else 10 ** (used[-1] + maths.SHOWN * whole),
+        "rungs": _scaled(found),
+        "arms": arms,
+        "sentence": " ".join(arm["sentence"] for arm in arms),
+        "reminder": REMINDER,
+        "exploratory": _exploratory(rungs, names),
+        "notes": [*_seeds_moved(rungs, planned), *_notes(found, names)],
+        "environment": judge.environment(found[-1].plan),
+    }
+    return shareable(answer, folder=top.path.parent, root=found[-1].plan.store.root)
+
+
+def _exploratory(rungs: Sequence[Plan], names: Sequence[str]) -> list[str]:
+    """Of which arms, and on which rungs, results were known before they were asked for (`ablab.judging.history`)."""
+    found = []
+    for plan in rungs:
+        left = history.statuses(plan, history.rows(plan))
+        found += [
+            f"{plan.study.scale}, {name}: {left[name].because}" for name in names if left[name].kind == "exploratory"
+        ]
+    return found
+
+
+def _seeds_moved(rungs: Sequence[Plan], planned: Sequence[Plan]) -> list[str]:
+    """Rungs that have another number of seeds than their study declares: the record does not know when that was chosen."""
+    pairs = [(plan.study, len(own.seeds)) for plan, own in zip(rungs, planned, strict=True)]
+    return [
+        f"{study.scale} has {n} seeds here, and its study plans {study.decision['seeds']['at_most']}: nothing tells whether "
+        "that was fixed before the results"
+        for study, n in pairs
+        if n != study.decision["seeds"]["at_most"]
+    ]
+
+
+def _place(plan: Plan, name: str) -> str:
+    """Whose place in the family an arm takes: its own, or that of the arm whose contrast it repeats."""
+    return next((spec.same_as or name for spec in collect.specs(plan) if spec.name == name), name)
+
+
+def _measured(rung: Stood, name: str, level: float) -> Measured:
+    """An arm on a rung, from the seeds that have ended in the order of the plan."""
+    plan, on = rung.plan, rung.plan.study.arm(name).on
+    ended = [seed for seed in plan.seeds if all(rung.scores[arm, seed].status != "absent" for arm in (name, on))]
+    ended = plan.seeds[: next((i for i, seed in enumerate(plan.seeds) if seed not in ended), len(plan.seeds))]
+    found: Measured = {
+        "scale": rung.scale, "seeds": [], "differences": [], "delta": None, "low": None, "high": None, "s": None,
+        "mean": None, "flops": flops(plan, name), "used": False, "because": "no pair has ended",
+    }  # fmt: skip
+    if not ended:
+        return found
+    row = _row(plan, rung.scores, name, len(ended))
+    pairs = [seed for seed in ended if seed in row.pairs] if row.pairs else []
+    values = [plan.metric(rung.scores[name, s]) - plan.metric(rung.scores[on, s]) for s in pairs]
+    levels = [plan.metric(rung.scores[on, s]) for s in pairs]
+    sample = summary(values, levels)
+    interval = read(sample, matters=plan.study.decision["matters"], alpha=level, w=1.0, m=1)
+    because = ""
+    if row.word in LOST:
+        because = f"{row.word}: {'; '.join(row.notes) or 'its runs may not be compared'}"
+    elif interval.low is None:
+        because = interval.note or ("one seed has no spread" if sample.n == 1 else "no pair is left")
+    return {
+        **found, "seeds": pairs, "differences": values, "delta": sample.d, "low": interval.low, "high": interval.high,
+        "s": sample.s, "mean": sum(levels) / len(levels) if levels else None, "used": not because, "because": because,
+    }  # fmt: skip
+
+
+def _row(plan: Plan, scores: Mapping[tuple[str, int], RunScore], name: str, seeds: int) -> Row:
+    """The arm's row in the verdict on the first `seeds` seeds, at which it is looked at once."""
+    decision = replace(collect.decision(plan.study), start=seeds, at_most=seeds, probe=0, keep=None, tie=())
+    chosen = {*plan.seeds[:seeds]}
+    arms = [replace(spec, family=0) for spec in collect.specs(plan)]
+    runs = [score for (_, seed), score in scores.items() if seed in chosen]
+    return judged(decision, arms, plan.seeds[:seeds], runs).rows[name]
+
+
+def _rung(x: float, found: Measured) -> maths.Rung:
+    assert found["delta"] is not None and found["s"] is not None
+    return maths.Rung(x, found["delta"], found["s"], len(found["seeds"]))
+
+
+def _used(rungs: Sequence[Stood], measured: Sequence[Measured]) -> list[maths.Rung]:
+    return [_rung(rung.x, one) for rung, one in zip(rungs, measured, strict=True) if one["used"]]
+
+
+def _target(rungs: Sequence[Stood], measured: Mapping[str, Sequence[Measured]], at: float | None) -> float | None:
+    """log10 of the target's FLOPs: the asked one, or the furthest that every arm's word reaches; None without a ladder."""
+    ladders = [used for one in measured.values() if len(used := _used(rungs, one)) >= maths.FEWEST]
+    if at is None:
+        return min((maths.furthest(used) for used in ladders), default=None)
+    least = max((used[-1].x for used in ladders), default=rungs[-1].x)
+    return within(at, least, min((maths.furthest(used, maths.SHOWN) for used in ladders), default=math.inf))
+
+
+def _climbed(
+    rungs: Sequence[Stood], name: str, measured: list[Measured], at: float | None, alpha: float, family: int
+) -> Climbed:
+    """One arm over all rungs."""
+    study, used = rungs[-1].plan.study, _used(rungs, measured)
+    missing = [
+        f"{rung.scale} has {len(one['seeds'])} of {len(rung.plan.seeds)} seeds"
+        for rung, one in zip(rungs, measured, strict=True)
+        if _waits(rung, name)
+    ]
+    found: Climbed = {
+        "name": name, "on": study.arm(name).on, "word": None, "low": None, "high": None, "forms": [], "hull": [],
+        "trend": None, "saved": _saved(rungs, name, measured, alpha, family), "tells_most": None, "rungs": measured,
+        "sentence": "", "notes": [f"{one['scale']} is not used: {one['because']}" for one in measured if one["because"]],
+    }  # fmt: skip
+    if missing:
+        found["notes"].append(f"no word yet: {', '.join(missing)}")
+    if at is None or len(used) < maths.FEWEST:
+        fewer = f"{name}: no interval: it has one of its own on {len(used)} of {maths.FEWEST} rungs that are needed."
+        return {**found, "sentence": fewer}
+    reached = maths.extrapolate(used, at, matters=study.decision["matters"], alpha=alpha, arms=family)
+    trend = maths.trend(used, alpha / family)
+    gains = maths.next_seed(used, at, alpha=alpha, arms=family)
+    best = max(range(len(gains)), key=gains.__getitem__)
+    if maths.bends(used, alpha):
+        found["notes"].append("its three rungs bend, and no form of three follows a bend: a fourth rung would tell")
+    scales = [one["scale"] for one in measured if one["used"]]
+    climbed: Climbed = {
+        **found,
+        "word": None if missing else reached.word,
+        "low": reached.low,
+        "high": reached.high,
+        "forms": [FormSaid(form=FORMS[f.name], value=f.value, low=f.low, high=f.high) for f in reached.forms],
+        "hull": _hull(used, alpha, family, study.decision["matters"]),
+        "trend": Slope(value=trend.value, low=trend.low, high=trend.high, p=min(1.0, trend.p * family)),
+        "tells_most": NextSeed(scale=scales[best], share=gains[best]),
+    }
+    return {**climbed, "sentence": _sentence(rungs, climbed, reached, waits=bool(missing))}
+
+
+def _waits(rung: Stood, name: str) -> bool:
+    arms = (name, rung.plan.study.arm(name).on)
+    return any(rung.scores[arm, seed].status == "absent" for arm in arms for seed in rung.plan.seeds)
+
+
+def _hull(used: Sequence[maths.Rung], alpha: float, family: int, matters: float) -> list[Point]:
+    """The interval at places from the top rung to the end of what is shown."""
+    start, end = used[-1].x, maths.furthest(used, maths.SHOWN)
+    places = [start + i * (end - start) / (POINTS - 1) for i in range(POINTS)]
+    hull = [maths.extrapolate(used, x, matters=matters, alpha=alpha, arms=family) for x in places]
+    return [Point(flops=10**one.x, low=one.low, high=one.high) for one in hull]
+
+
+def _saved(
+    rungs: Sequence[Stood], name: str, measured: Sequence[Measured], alpha: float, family: int
+) -> Compute | None:
+    """Equivalent compute at the top rung that has an interval, by the reference's loss there and on the rung below."""
+    at = next((i for i in range(len(rungs) - 1, 0, -1) if measured[i]["used"]), 0)
+    if not at:
+        return None
+    on, seeds = rungs[at].plan.study.arm(name).on, measured[at]["seeds"]
+    levels = [rungs[at].plan.metric(rungs[at].scores[on, seed]) for seed in seeds]
+    below = rungs[at - 1]
+    done = [s for s in below.plan.seeds if (on, s) in below.scores and below.scores[on, s].status == "done"]
+    lower = [below.plan.metric(below.scores[on, seed]) for seed in done]
+    if len(lower) < 2:
+        return None
+    found = maths.saved(rungs[at].x - below.x, (measured[at]["differences"], levels), lower, alpha, family)
+    if found is None:
+        return None
+    low, high = maths.Spared.share(found.low), maths.Spared.share(found.high)
+    return Compute(share=1 - 10.0**-found.decades, low=low, high=high)
+
+
+def _sentence(rungs: Sequence[Stood], arm: Climbed, reached: maths.Reached, *, waits: bool) -> str:
+    """One sentence of an arm, the near bound first."""
+    low, high, unit = reached.low, reached.high, _unit(rungs[-1].plan.study.decision["metric"])
+    matters = rungs[-1].plan.study.decision["matters"]
+    where = f"at {words.flops(10**reached.x)} FLOPs ({10 ** (reached.x - rungs[-1].x):.2g}x the top rung)"
+    between = f"between {low:+.3g} and {high:+.3g} {unit}"
+    side = "better" if high < 0 else "worse"
+    near = min(abs(low), abs(high))
+    if waits:
+        return f"{arm['name']}: no word yet, so far {between} {where}."
+    if reached.word is None:
+        return f"{arm['name']}: {between} {where}; too far beyond the ladder for a word."
+    if reached.word == "holds":
+        small = f", though by less than the {matters:g} that matter" if -matters < low and high < matters else ""
+        return f"{arm['name']} holds {where}: at least {near:.3g} {unit} {side}, {between}{small}."
+    if reached.word == "fades":
+        return f"{arm['name']} fades {where}: {between}, within the {matters:g} that matter."
+    if reached.word == "reverses":
+        return f"{arm['name']} reverses {where}: at least {near:.3g} {unit} {side}, {between}."
+    return f"{arm['name']} is open {where}: {between}."
+
+
+def _unit(metric: str) -> str:
+    return words.UNITS.get(metric, metric)
+
+
+def _scaled(rungs: Sequence[Stood]) -> list[Scaled]:
+    found: list[Scaled] = []
+    for i, rung in enumerate(rungs):
+        found.append(
+            {
+                "scale": rung.scale,
+                "flops": rung.flops,
+                "tokens": tokens(rung.plan, BASELINE),
+                "parameters": cost.sizes(rung.plan, BASELINE)["parameters"],
+                "seeds": len(rung.plan.seeds),
+                "differs": _differs(rungs[i - 1], rung) if i else {},
+            }
+        )
+    return found
+
+
+def _differs(below: Stood, above: Stood) -> dict[str, list[object]]:
+    """Settings of the baseline that are others than on the rung below."""
+    one, other = (dict(_flat(judge.baseline(r.plan.study.baseline.settings))) for r in (below, above))
+    paths = [path for path in {**one, **other} if one.get(path) != other.get(path) and path not in UNHEARD]
+    return {path: [one.get(path), other.get(path)] for path in paths}
+
+
+def _flat(value: object, place: str = "") -> list[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        return [pair for key, inner in value.items() for pair in _flat(inner, f"{place}.{key}".lstrip("."))]
+    return [(place, value)]
+
+
+def _notes(rungs: Sequence[Stood], names: Sequence[str]) -> list[str]:
+    """What a reader must know besides: arms that are not on every rung, other text, other compute, rungs that lie near."""
+    found = []
+    top = rungs[-1].plan
+    if left := [name for name in top.study.arms if name not in names]:
+        found.append(f"not on every rung, left out: {', '.join(left)}")
+    for below, above in zip(rungs, rungs[1:]):
+        if above.flops < 2 * below.flops:
+            found.append(f"{below.scale} and {above.scale} lie within a factor of two in compute")
+    texts = {rung.plan.corpus(rung.plan.runs[BASELINE, rung.plan.seeds[0]]).key for rung in rungs}
+    if len(texts) > 1:
+        found.append("rungs have other corpora: a change of the effect may be one of the text, and not of the scale")
+    for name in names:
+        more = [flops(r.plan, name) / flops(r.plan, r.plan.study.arm(name).on) for r in rungs]
+        if max(abs(one - 1) for one in more) > OTHERWISE:
+            said = ", ".join(f"{one:.3g}x on {rung.scale}" for one, rung in zip(more, rungs, strict=True))
+            found.append(f"{name} trains with other compute than its reference ({said}), at equal tokens")
+    return found
