@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from tests import tiny
+from tests.conformance.test_levers import CASES, called, settings
 
 from ablab.core.fault import CheckFailed
 from ablab.model import compiled
@@ -44,6 +48,81 @@ def test_a_compiled_model_has_the_numbers_and_names_of_the_eager_one_and_layers_
     compiled.compile_layers(deep, backend="aot_eager")
     deep.nll(*inputs())
     assert graphs() == after, "compile time does not grow with depth"
+
+
+WARM = 10  # batches in which every kind of batch (rows of one document, rows of several) has been seen
+
+
+def packed(draw: torch.Generator, batch: int, rows: int = 2, length: int = 32):
+    """A batch of random documents; the first is of whole rows."""
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    for row in ids if batch else ():
+        cuts = torch.randperm(length - 1, generator=draw)[: int(torch.randint(0, 7, (), generator=draw))] + 1
+        row[cuts] = 1
+        row.cumsum_(0)
+    tokens = torch.randint(0, tiny.VOCAB, (rows, length), generator=draw)
+    return tokens, tokens.roll(-1, 1), ids
+
+
+def compiled_over(sizes, batches: int) -> tuple[int, int, list[str]]:
+    """Graphs after the first WARM batches, graphs at the end, and why a graph was broken."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    model, draw = build(sizes, vocab_size=tiny.VOCAB, seed=1), torch.Generator().manual_seed(0)
+    compiled.compile_layers(model, backend="aot_eager")
+    for batch in range(batches):
+        model.nll(*packed(draw, batch)).sum().backward()
+        if batch + 1 == WARM:
+            warm = graphs()
+    return warm, graphs(), list(counters["graph_break"])
+
+
+BREAKS = (
+    "Skip calling `torch.compiler.disable()`d function"  # attention and experts, where a graph is broken on purpose
+)
+
+
+def constant(sizes, batches: int) -> None:
+    warm, end, broken = compiled_over(sizes, batches)
+    assert warm == end > 0, f"{warm} graphs after {WARM} batches, {end} after {batches}"
+    assert all(why.startswith(BREAKS) for why in broken), broken
+
+
+def hybrid():
+    kinds = {
+        "L": tiny.kind("local", 8, position="grape_m", softmax="sink", projection="tpa"),
+        "R": tiny.kind("local", 8, position="rope", mlp={"name": "moe", "n_experts": 4}, router="deepseek_v3"),
+        "G": tiny.kind("global", None, position="grape_a"),
+    }
+    return tiny.model(layers="LRG", kinds=kinds)
+
+
+def test_documents_of_any_length_make_no_new_graph():
+    constant(hybrid(), 300)
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize("case", CASES, ids=called)
+def test_no_lever_makes_graphs_over_300_batches(case):
+    constant(settings(case), 300)
+
+
+def test_no_function_ends_in_a_cast_that_may_change_nothing():
+    """torch 2.11 gives such a Function, compiled, wrong gradients in silence: they end in `in_type`."""
+    checked = 0
+    for path in Path(compiled.__file__).parents[1].rglob("*.py"):
+        for made in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(made, ast.ClassDef) and any("autograd.Function" in ast.unparse(b) for b in made.bases)):
+                continue
+            forward = next(f for f in made.body if isinstance(f, ast.FunctionDef) and f.name == "forward")
+            for leaves in (n for n in ast.walk(forward) if isinstance(n, ast.Return)):
+                checked += 1
+                ends = leaves.value.elts if isinstance(leaves.value, ast.Tuple) else [leaves.value]
+                for end in ends:
+                    cast = isinstance(end, ast.Call) and isinstance(end.func, ast.Attribute) and end.func.attr == "to"
+                    assert not cast, f"{path}:{leaves.lineno}: {made.name} ends in .to(...); return in_type(y, dtype)"
+    assert checked > 10
 
 
 def test_a_learner_compiles_where_it_is_told_to(monkeypatch):

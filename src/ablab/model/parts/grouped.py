@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablab.model.parts.context import Context
+from ablab.model.parts.context import Context, in_type
 
 _grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm
 _ALIGNED = 16  # bytes
@@ -121,7 +121,7 @@ class _Product(torch.autograd.Function):
             if b_EO is not None:
                 of_row_RO = b_EO.index_select(0, _experts(ends_E, len(x_RI)))
                 y_RO += of_row_RO if scale_R is None else of_row_RO * scale_R[:, None]
-            return y_RO.to(x_RI.dtype)
+            return in_type(y_RO, x_RI.dtype)
 
     @staticmethod
     def backward(ctx: Context, grad_RO: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, Tensor | None]:
@@ -149,7 +149,7 @@ def _added(y_RD: Tensor, inverse_NK: Tensor) -> Tensor:
     total_ND = y_RD.index_select(0, first).to(wide)
     for places_N in others:
         total_ND += y_RD.index_select(0, places_N)
-    return total_ND.to(y_RD.dtype)
+    return in_type(total_ND, y_RD.dtype)
 
 
 def _experts(ends_E: Tensor, rows: int) -> Tensor:

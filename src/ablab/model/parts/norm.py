@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.context import Context
+from ablab.model.parts.context import Context, in_type
 from ablab.model.parts.part import Part
 
 
@@ -96,7 +96,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Context, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         normed, scale = _unit(x, eps)
         ctx.save_for_backward(normed, scale, weight)
-        return (normed * weight).to(x.dtype)
+        return in_type(normed * weight, x.dtype)
 
     @staticmethod
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:

@@ -82,8 +82,13 @@ def turn_by(
 
 
 def _table(freq: torch.Tensor, pos_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute cos and sin, (B|1, T, G|1, R): one row for each distinct place, looked up where rows differ."""
-    if pos_BT.shape[1] == 1:  # one step of decoding: the places before it are nobody's
+    """Compute cos and sin, (B|1, T, G|1, R), of every place times every frequency.
+
+    An eager CPU takes them once for each distinct place and looks them up. That reads the longest document on the host,
+    which a GPU would wait for, and which makes a new graph of a compiled layer for every new length: there, as for one step
+    of decoding (the places before it are nobody's), they are taken element by element, to the same bits.
+    """
+    if pos_BT.shape[1] == 1 or not pos_BT.is_cpu or torch.compiler.is_compiling():
         angle = pos_BT.to(freq.dtype)[..., None, None] * freq.reshape(1, 1, -1, freq.shape[-1])
         return angle.cos(), angle.sin()
     place = torch.arange(int(pos_BT.max()) + 1, device=pos_BT.device)
