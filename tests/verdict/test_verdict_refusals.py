@@ -10,7 +10,18 @@ import sys
 import pytest
 from made_studies import V4, V6, decision, near, study
 
-from ablab.verdict import ArmSpec, Decision, DocumentScores, Factorial, RunScore, judge, record, unpaired, weights
+from ablab.verdict import (
+    ArmSpec,
+    Decision,
+    DocumentScores,
+    Factorial,
+    RunScore,
+    judge,
+    record,
+    two_by_two,
+    unpaired,
+    weights,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,16 +65,21 @@ def test_studies_that_are_refused(specs, seeds, runs, message):
 
 def test_factorials_that_are_refused():
     specs = [ArmSpec(x) for x in "abc"]
+    torn = Factorial("f", two_by_two("base", "a", "b", "c").factors, {(0, 0): "base", (1, 1): "c"})
     for cells, d, message in (
-        (Factorial("base", "a", "b", "z"), decision(), "factorial.factorial: z is no arm"),
-        (Factorial("base", "a", "b", "b"), decision(), "must be four different arms"),
-        (Factorial("a", "base", "b", "c"), decision(), "must be four different arms"),
-        (Factorial("base", "a", "b", "c"), decision(keep=1), "keep and probe would drop cells"),
+        (two_by_two("base", "a", "b", "z"), decision(), "factorial.factorial: z is no arm"),
+        (two_by_two("base", "a", "b", "b"), decision(), "b stands at two places"),
+        (two_by_two("a", "base", "b", "c"), decision(), "must have a as its reference"),
+        (two_by_two("base", "a", "b", "c"), decision(keep=1), "keep and probe would drop cells"),
+        (torn, decision(), "has 2 cells of 4; name an arm for each combination"),
+        (Factorial("f", torn.factors[:1], {(0,): "base", (1,): "a"}), decision(), "needs two factors or more"),
     ):
         with pytest.raises(ValueError, match=message):
             judge(d, specs, range(8), [], factorials=[cells])
-    with pytest.raises(ValueError, match="every cell must have a as its reference"):
-        judge(decision(), [*specs, ArmSpec("d")], range(8), [], factorials=[Factorial("a", "b", "c", "d")])
+    with pytest.raises(ValueError, match="must have a as its reference"):
+        judge(decision(), [*specs, ArmSpec("d")], range(8), [], factorials=[two_by_two("a", "b", "c", "d")])
+    with pytest.raises(ValueError, match="give each factorial its own name"):
+        judge(decision(), specs, range(8), [], factorials=[two_by_two("base", "a", "b", "c")] * 2)
 
 
 def test_documents_and_runs_that_are_refused():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from made_studies import V3, V4, V6, B, decision, live, near, run, runs_of, study, table_of
+from made_studies import V3, V4, V6, B, decision, near, run, runs_of, study
 
-from ablab.verdict import ArmSpec, Bank, DocumentScores, Factorial, RunScore, judge
+from ablab.verdict import ArmSpec, Bank, DocumentScores, RunScore, judge
 
 
 def test_trajectory_index_rung_and_late_crossing():
@@ -100,28 +100,6 @@ def test_bank_plans_and_never_decides():
 def test_barred_arms_cannot_win():
     v = study((-0.0241, -0.0252, -0.0236), specs=[ArmSpec("a", barred="12 bytes above the limit")])
     assert (v.rows["a"].word, v.winner, v.notes) == ("better", "base", ("a: cannot win, 12 bytes above the limit",))
-
-
-def test_factorial_inside_a_study():
-    columns = {"x": V4, "l": tuple(-0.01 + y for y in V4[::-1]), "both": tuple(-0.01 + 2 * y for y in V4), "other": V3}
-    d = decision(3, 8)
-    specs = [ArmSpec(a) for a in columns]
-    cells = [Factorial("base", "x", "l", "both", name="f", a="width", b="length")]
-    table = table_of({k: (*v, *V3[len(v) :]) for k, v in columns.items()})
-    made, batches = live(d, specs, range(8), table, factorials=cells)
-    assert len(batches[0]) == 15
-    v = judge(d, specs, range(8), made, factorials=cells)
-    assert [r.name for r in v.rows.values()] == ["base", "x", "l", "both", "other", "f.width", "f.length", "f.I"]
-    assert v.rows["x"].word is None and v.rows["f.length"].word == "better"
-    assert v.rows["f.I"].word in ("equivalent", "inconclusive")
-    alone = judge(d, specs[:3], range(8), [r for r in made if r.arm != "other"], factorials=cells)
-    assert (alone.winner, alone.decided_by) in ((None, "factorial: read the contrasts"), (None, "not finished"))
-    torn = [r if (r.arm, r.seed) not in (("x", 1), ("x", 2)) else RunScore("x", r.seed, "diverged") for r in made]
-    v = judge(d, specs, range(8), torn, factorials=cells)
-    assert {v.rows[f"f.{k}"].word for k in ("width", "length", "I")} == {"unstable"}
-    v = judge(d, specs, range(8), [t if r.seed == 1 else r for r, t in zip(made, torn, strict=True)], factorials=cells)
-    assert v.rows["f.length"].word == "inconclusive" and v.rows["f.length"].high < 0
-    assert any(note.startswith("x diverged once in") for note in v.rows["f.length"].notes)
 
 
 def test_noise_of_trainings_plans_no_seeds_of_shared_weights():

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ablab.verdict.contrasts import Factorial
+    from ablab.verdict.contrasts import Factorial, two_by_two
     from ablab.verdict.documents import bits_per_nat
     from ablab.verdict.evidence import ArmSpec, Bank, Decision, DocumentScores, RunScore
     from ablab.verdict.judgement import factorial, judge, wanted
@@ -25,18 +25,31 @@ if TYPE_CHECKING:
         seeds_needed,
         smallest_tie,
     )
-    from ablab.verdict.rows import Band, Gap, Inversion, Price, Row, StageBand, Step, Verdict
+    from ablab.verdict.rows import (
+        Band,
+        Cell,
+        Crossed,
+        Effect,
+        Factor,
+        Gap,
+        Inversion,
+        Price,
+        Row,
+        StageBand,
+        Step,
+        Verdict,
+    )
     from ablab.verdict.spending import looks, weights
     from ablab.verdict.two_groups import BySeed, GuardedInterval, by_seed, guarded, runs_a_side
 
 _PLACES = {
-    "contrasts": "Factorial",
+    "contrasts": "Factorial two_by_two",
     "documents": "bits_per_nat",
     "evidence": "ArmSpec Bank Decision DocumentScores RunScore",
     "judgement": "factorial judge wanted",
     "logs": "Record Unpaired record unpaired",
     "planning": "Outlook at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
-    "rows": "Band Gap Inversion Price Row StageBand Step Verdict",
+    "rows": "Band Cell Crossed Effect Factor Gap Inversion Price Row StageBand Step Verdict",
     "spending": "looks weights",
     "two_groups": "BySeed GuardedInterval by_seed guarded runs_a_side",
 }
@@ -47,8 +60,12 @@ __all__ = [
     "Band",
     "Bank",
     "BySeed",
+    "Cell",
+    "Crossed",
     "Decision",
     "DocumentScores",
+    "Effect",
+    "Factor",
     "Factorial",
     "Gap",
     "GuardedInterval",
@@ -78,6 +95,7 @@ __all__ = [
     "runs_a_side",
     "seeds_needed",
     "smallest_tie",
+    "two_by_two",
     "unpaired",
     "wanted",
     "weights",

@@ -1,74 +1,106 @@
-"""2x2 factorials: two main effects and the interaction, each judged like an arm."""
+"""Factorials: main effects and interactions as differences per seed, linear in the metrics of their cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ablab.verdict.evidence import Evidence
 from ablab.verdict.family import Line
+from ablab.verdict.rows import Factor
 
 READING = {"better": "together more than the sum", "worse": "they interfere", "equivalent": "additive within matters"}
 
 
 @dataclass(frozen=True)
-class Factorial:
-    """Four arms: y00 neither change, y10 the first, y01 the second, y11 both. a and b name the two changes.
+class Contrast:
+    """The effect of one level (`of`: its factor and itself), or of two or three of different factors together."""
 
-    The three contrasts take the places of the three cells in the family; their rows are called NAME.a, NAME.b, NAME.I.
+    label: str
+    of: tuple[tuple[int, int], ...]
+    line: Line
+
+    @property
+    def order(self) -> int:
+        """1 a main effect, 2 an interaction of two, 3 of three."""
+        return len(self.of)
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """Every combination of the levels of two factors or more; level 0 of each is the reference's.
+
+    cells: (level of each factor) -> arm. families: label of a pair -> its family, where it is not the latest of its cells'.
     """
 
-    y00: str
-    y10: str
-    y01: str
-    y11: str
-    name: str = "factorial"
-    a: str = "A"
-    b: str = "B"
+    name: str
+    factors: tuple[Factor, ...]
+    cells: Mapping[tuple[int, ...], str]
+    families: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def cells(self) -> tuple[str, str, str]:
-        """The three cells that are not the reference."""
-        return (self.y10, self.y01, self.y11)
+    def reference(self) -> str:
+        """The cell that has no factor's other levels."""
+        return self.cells[(0,) * len(self.factors)]
 
-    @property
-    def interaction(self) -> str:
-        """The name of the interaction's row."""
-        return f"{self.name}.I"
+    def contrasts(self, order: int) -> list[Contrast]:
+        """All effects of so many factors together, a level each, against level 0.
 
-    def lines(self) -> list[Line]:
-        """The contrasts as places in the family: weights on the four cells, per seed."""
-        main_a = ((self.y10, 0.5), (self.y00, -0.5), (self.y11, 0.5), (self.y01, -0.5))
-        main_b = ((self.y01, 0.5), (self.y00, -0.5), (self.y11, 0.5), (self.y10, -0.5))
-        both = ((self.y11, 1.0), (self.y10, -1.0), (self.y01, -1.0), (self.y00, 1.0))
+        Each cell weighs the product of its signs (+ at the level, - at level 0) over the number of combinations of the other
+        factors' levels: all of these count alike.
+        """
         return [
-            Line(f"{self.name}.{self.a}", main_a, self.y00),
-            Line(f"{self.name}.{self.b}", main_b, self.y00),
-            Line(self.interaction, both, self.y00),
+            self._contrast(tuple(zip(which, levels, strict=True)))
+            for which in itertools.combinations(range(len(self.factors)), order)
+            for levels in itertools.product(*(range(1, len(self.factors[f].levels)) for f in which))
         ]
+
+    def _contrast(self, of: tuple[tuple[int, int], ...]) -> Contrast:
+        label = " x ".join(f"{self.factors[f].name}={self.factors[f].levels[level]}" for f, level in of)
+        terms = tuple((self.cells[at], weight) for at, weight in self.weights(of))
+        return Contrast(label, of, Line(f"{self.name}: {label}", terms, self.reference))
+
+    def weights(self, of: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, ...], float]]:
+        """(cell, its weight) of an effect."""
+        levels, named = [len(factor.levels) for factor in self.factors], dict(of)
+        others = math.prod(n for f, n in enumerate(levels) if f not in named)
+        for at in itertools.product(*((named[f], 0) if f in named else range(n) for f, n in enumerate(levels))):
+            yield at, math.prod(1 if at[f] else -1 for f in named) / others
+
+
+def two_by_two(
+    y00: str, y10: str, y01: str, y11: str, *, name: str = "factorial", a: str = "A", b: str = "B"
+) -> Factorial:
+    """Four arms: y00 neither change, y10 the first, y01 the second, y11 both. a and b name the two changes."""
+    factors = (Factor(a, ("off", "on")), Factor(b, ("off", "on")))
+    return Factorial(name, factors, {(0, 0): y00, (1, 0): y10, (0, 1): y01, (1, 1): y11})
 
 
 def check(evidence: Evidence, factorials: Sequence[Factorial]) -> None:
-    """Raises ValueError if a cell is no arm, is used twice, or if arms are selected on the way (keep, probe)."""
-    used: set[str] = set()
-    lines = _names(factorials)
+    """Raises ValueError if cells are missing, no arms or two at one place, or if arms are selected on the way (keep, probe)."""
     for f in factorials:
-        cells = (f.y00, *f.cells)
+        place, cells = f"factorial.{f.name}", list(f.cells.values())
+        sizes = [len(factor.levels) for factor in f.factors]
+        if len(sizes) < 2 or min(sizes) < 2:
+            raise ValueError(f"{place}: needs two factors or more, of two levels or more each")
+        if set(f.cells) != set(itertools.product(*map(range, sizes))):
+            raise ValueError(f"{place}: has {len(cells)} cells of {math.prod(sizes)}; name an arm for each combination")
         if unknown := [c for c in cells if c not in evidence.specs]:
-            raise ValueError(f"factorial.{f.name}: {', '.join(unknown)} is no arm; known: {', '.join(evidence.specs)}")
-        if len(set(cells)) < 4 or used & set(f.cells) or evidence.baseline in f.cells:
-            raise ValueError(
-                f"factorial.{f.name}: the cells {', '.join(cells)} must be four different arms, in one "
-                "factorial only, and the baseline may only be the first"
-            )
-        if any(evidence.reference(c) != f.y00 for c in f.cells):
-            raise ValueError(f"factorial.{f.name}: every cell must have {f.y00} as its reference")
-        used |= set(f.cells)
-    if len(set(lines)) < len(lines) or set(lines) & set(evidence.specs):
+            raise ValueError(f"{place}: {', '.join(unknown)} is no arm; known: {', '.join(evidence.specs)}")
+        if doubled := sorted({c for c in cells if cells.count(c) > 1}):
+            raise ValueError(f"{place}: {', '.join(doubled)} stands at two places; every cell must be another arm")
+        if strays := [c for c in cells if c != f.reference and evidence.reference(c) != f.reference]:
+            raise ValueError(f"{place}: {', '.join(strays)} must have {f.reference} as its reference, as every cell")
+        if evidence.baseline in cells and f.reference != evidence.baseline:
+            raise ValueError(f"{place}: the baseline may only be the cell with level 0 of every factor")
+    names = [line.name for line in _lines(factorials)]
+    if len(set(names)) < len(names) or set(names) & set(evidence.specs):
         raise ValueError("factorial: two rows would have one name; give each factorial its own name")
     if factorials and (evidence.decision.keep is not None or evidence.decision.probe):
-        raise ValueError("factorial: keep and probe would drop cells, and a contrast needs all four; remove them")
+        raise ValueError("factorial: keep and probe would drop cells, and a contrast needs all of them; remove them")
 
 
-def _names(factorials: Iterable[Factorial]) -> list[str]:
-    return [line.name for f in factorials for line in f.lines()]
+def _lines(factorials: Iterable[Factorial]) -> list[Line]:
+    return [one.line for f in factorials for order in (1, 2, 3) for one in f.contrasts(order)]

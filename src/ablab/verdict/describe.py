@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablab.verdict import planning
-from ablab.verdict.contrasts import READING
-from ablab.verdict.documents import Spread, document_error
+from ablab.verdict.documents import Spread
 from ablab.verdict.evidence import Bank, Decision, Evidence
-from ablab.verdict.family import Line, Standing, over_documents
+from ablab.verdict.family import Line, Standing, documents_of, over_documents
 from ablab.verdict.fitness import divergences, often, rate
 from ablab.verdict.interval import FOR_THESE, Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
@@ -21,6 +20,7 @@ from ablab.verdict.steps import baseline_steps, unstable_stages
 
 UNKNOWN = "noise unknown"
 NEVER = "further seeds call it better only if its reference diverges, too"
+NO_SIGN = "no further seed settles it: a cell diverged once"
 
 
 def baseline_row(evidence: Evidence) -> Row:
@@ -45,43 +45,21 @@ def baseline_row(evidence: Evidence) -> Row:
     )
 
 
-def cell_row(evidence: Evidence, name: str) -> Row:
-    """A cell of a factorial: numbers, no word."""
-    reference = evidence.reference(name)
-    places = evidence.common([name, reference], range(len(evidence.seeds)))
-    stage = evidence.decision.stage
-    values = [evidence.values(name, stage)[i] - evidence.values(reference, stage)[i] for i in places]
-    sample = summary(values, values)
-    notes = (*_pairless(evidence, (reference, name)), "a cell of a factorial: read the contrasts")
-    return Row(
-        name,
-        reference,
-        None,
-        sample.d,
-        seeds=len(places),
-        s=sample.s,
-        notes=notes,
-        mean=own_metric(evidence, name, places, stage),
-        lower=sum(v < 0 for v in values),
-    )
-
-
 def line_row(study: ReplayedStudy, line: Line, bank: Bank | None) -> Row:
     evidence, fit = study.evidence, study.fit[line.name]
     bank = None if line.shares_weights else bank  # which holds differences of arms that train: those are far noisier
-    own = line.name if line.name in evidence.specs else None
     stage = evidence.decision.stage
-    if line.shares_weights:  # trainings differ by far more than what is done to one of them
-        bank = None
+    if fit.word is not None and line.name not in evidence.specs:
+        return Row(line.name, line.reference, None, more_seeds=0, notes=(fit.note,))
     if fit.word is not None:
         places = evidence.common(line.arms, range(len(evidence.seeds))) if fit.word == "unstable" else []
         values = line.values(evidence, places, stage)
         sample = summary(values, values)
         lower = sum(v < 0 for v in values) if places else None
         notes = (fit.note, *_pairless(evidence, line.arms))
-        mean = own_metric(evidence, own, places, stage) if own else None
+        mean = own_metric(evidence, line.name, places, stage)
         part = _kept(evidence, line, places) if fit.word == "unstable" else Shown()
-        mine, theirs = _rates(evidence, own, line.reference)
+        mine, theirs = _rates(evidence, line.name, line.reference)
         return Row(
             line.name,
             line.reference,
@@ -92,7 +70,7 @@ def line_row(study: ReplayedStudy, line: Line, bank: Bank | None) -> Row:
             mean=mean,
             more_seeds=0,
             lower=lower,
-            notes=(*notes, *_said_unstable(unstable := unstable_stages(evidence, own) if own else {})),
+            notes=(*notes, *_said_unstable(unstable := unstable_stages(evidence, line.name))),
             stages=part.stages,
             gaps=part.gaps,
             steps=part.steps,
@@ -168,7 +146,7 @@ def _judged_row(study: ReplayedStudy, line: Line, standing: Standing, bank: Bank
     evidence, decision, i, places = study.evidence, study.evidence.decision, standing.interval, standing.places
     values = line.values(evidence, places, decision.stage)
     is_arm = line.name in evidence.specs
-    error = document_error(evidence, line.name, line.reference, places, i.d) if is_arm and i.d is not None else None
+    error = documents_of(evidence, line, places, i.d) if i.d is not None else None
     low_text, high_text = _text_interval(i, error, decision.alpha)
     part = shown(evidence, line, places, i.c, max(1, i.m))
     unstable = unstable_stages(evidence, line.name) if is_arm else {}
@@ -200,7 +178,7 @@ def _judged_row(study: ReplayedStudy, line: Line, standing: Standing, bank: Bank
         c=i.c,
         mean=own_metric(evidence, line.name, places, decision.stage) if is_arm else None,
         mde=_mde(decision, i, error, bank),
-        chance=None if NEVER in said else standing.chance,  # it counts the word better
+        chance=None if {NEVER, NO_SIGN} & {*said} else standing.chance,  # it counts the words that are withheld
         more_seeds=more,
         fresh=fresh,
         price=cost,
@@ -250,16 +228,18 @@ def _cost(
 def _never_or_unknown(study: ReplayedStudy, line: Line, i: Interval, bank: Bank | None, more: int | None) -> list[str]:
     """What makes a number of further seeds another thing than a plan."""
     if i.word == "inconclusive" and _never_better(study, line, i.d):
-        return [NEVER]
+        return [NEVER if line.name in study.evidence.specs else NO_SIGN]
     return [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
 
 
 def _never_better(study: ReplayedStudy, line: Line, d: float | None) -> bool:
-    """Whether only the word better could settle a line that diverged once: it stands too low to be shown worse or a tie.
+    """Whether only a word that is withheld (better, of a contrast maybe worse) could settle a line that diverged once.
 
-    Numbers of seeds are planned for whichever of "different" and "tied" is easier, which is tied above -matters / 2.
+    An arm stands too low then to be shown worse or a tie. Numbers of seeds are planned for whichever of "different" and "tied"
+    is easier, which is tied above -matters / 2.
     """
-    return line.name in study.once and (d is None or d <= -study.evidence.decision.matters / 2)
+    words, half = study.withheld.get(line.name, ()), study.evidence.decision.matters / 2
+    return ("better" in words and (d is None or d <= -half)) or ("worse" in words and (d is None or d >= half))
 
 
 def loose_margin(decision: Decision, level: float | None, tie: float | None) -> str:
@@ -291,22 +271,24 @@ def _loose(study: ReplayedStudy, standing: Standing, level: float | None) -> lis
 def _own_notes(study: ReplayedStudy, line: Line, standing: Standing) -> list[str]:
     i = standing.interval
     notes = [*_said_rates(study, line), *([i.note] if i.note else [])]
-    notes += [*standing.notes, *(["waiting"] if standing.waits else [])]
-    if line.name in study.interactions and i.word in READING:
-        notes.append(READING[i.word])
-    return notes
+    return [*notes, *standing.notes, *(["waiting"] if standing.waits else [])]
 
 
 def _said_rates(study: ReplayedStudy, line: Line) -> list[str]:
     """How often the arms of a fit line and its reference diverged, and what that takes away."""
     said, evidence = [], study.evidence
+    signs = dict(line.terms)
     for arm in line.arms[1:]:
         mine, theirs = _rates(evidence, arm, line.reference)
         if mine is None or theirs is None:
             continue
         once = divergences(evidence, arm, line.reference, range(len(evidence.seeds))).once
         who = "diverged" if arm == line.name else f"{arm} diverged"
-        first = f"{who} once in {mine.seeds} seeds, so it is not called better; " if once else ""
+        first = (
+            f"{who} once in {mine.seeds} seeds, so it is not called {'better' if signs[arm] > 0 else 'worse'}; "
+            if once
+            else ""
+        )
         said.append(f"{first}{who} at {often(mine)}, {line.reference} at {often(theirs)}")
     return said
 

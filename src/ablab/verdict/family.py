@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ablab.verdict import planning
-from ablab.verdict.documents import document_error
+from ablab.verdict.documents import Spread, combined, document_error
 from ablab.verdict.evidence import Evidence
 from ablab.verdict.interval import Interval, Sample, read, read_documents, summary
 from ablab.verdict.spending import looks, weights
@@ -17,8 +17,8 @@ from ablab.verdict.spending import looks, weights
 class Line:
     """One place in the family: a difference per seed, linear in the metrics of its arms.
 
-    An arm's line is its metric minus its reference's; a factorial contrast weighs four cells. The first negative term
-    is the reference whose size the zero test uses.
+    An arm's line is its metric minus its reference's; an effect of a factorial weighs its cells. The zero test uses the size
+    of the reference's metric.
     """
 
     name: str
@@ -57,6 +57,9 @@ class Standing:
     notes: list[str] = field(default_factory=list)
 
 
+Withheld = Mapping[str, Collection[str]]  # line -> words
+
+
 @dataclass(frozen=True)
 class Family:
     """All the lines after the replay; sizes are A, of the family that each line belongs to."""
@@ -68,12 +71,13 @@ class Family:
 
 
 def replay(
-    evidence: Evidence, lines: Sequence[Line], fit: set[str], once: set[str], size: int, keep: int | None
+    evidence: Evidence, lines: Sequence[Line], fit: set[str], withheld: Withheld, size: int, keep: int | None
 ) -> Family:
     """Replay from look 1. lines: the promoted ones; fit: names that are neither invalid nor unstable; size: A.
 
-    once: names that diverged once where their reference did not. These are never called better: they stay open and in the
-    family, and go on to the next look, where a second divergence or one of the reference tells chance from a habit.
+    withheld: words that a line is not called by, because an arm diverged once where its reference did not, and the pairs
+    left are those that it survived. Such a line stays open and in the family, and goes on to the next look, where a second
+    divergence or one of the reference tells chance from a habit.
     """
     decision = evidence.decision
     numbers = looks(decision.start, decision.at_most)
@@ -89,7 +93,7 @@ def replay(
             standings[line.name].look = number
             standings[line.name].places = evidence.common(line.arms, places)
         last = k == len(numbers) - 1
-        _rounds(evidence, live, standings, off, once, size, w)
+        _rounds(evidence, live, standings, off, withheld, size, w)
         if not last:
             _give_up(evidence, live, standings, shares[-1])
         open_ = [line for line in open_ if standings[line.name].open]
@@ -108,19 +112,19 @@ def _rounds(
     live: Sequence[Line],
     standings: Mapping[str, Standing],
     off: set[str],
-    once: set[str],
+    withheld: Withheld,
     size: int,
     w: float,
 ) -> None:
-    samples = {line.name: _sample(evidence, line, standings[line.name].places) for line in live}
+    samples = {line.name: sample_of(evidence, line, standings[line.name].places) for line in live}
     live = list(live)
     while live:
         m = max(1, size - len(off))
         joined = set()
         for line in live:
             standing = standings[line.name]
-            standing.interval = _interval(evidence, line, standing.places, samples[line.name], w, m)
-            if standing.interval.word == "better" and line.name in once:
+            standing.interval = interval_of(evidence, line, standing.places, samples[line.name], w, m)
+            if standing.interval.word in withheld.get(line.name, ()):
                 standing.interval = replace(standing.interval, word="inconclusive")
             standing.chance = None
             standing.open = standing.interval.word == "inconclusive"
@@ -132,19 +136,33 @@ def _rounds(
         off |= joined
 
 
-def _sample(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:
+def sample_of(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:
+    """The line's differences at these places."""
     stage = evidence.decision.stage
     reference = evidence.values(line.reference, stage)
     return summary(line.values(evidence, places, stage), [reference[i] for i in places])
 
 
-def _interval(evidence: Evidence, line: Line, places: Sequence[int], sample: Sample, w: float, m: int) -> Interval:
+def interval_of(evidence: Evidence, line: Line, places: Sequence[int], sample: Sample, w: float, m: int) -> Interval:
+    """The interval of a line: over seeds, or over the documents of one checkpoint where that is all there will be."""
     decision = evidence.decision
     if over_documents(evidence, line) and sample.n == 1 and sample.d is not None:
-        found = document_error(evidence, line.name, line.reference, places, sample.d)
+        found = documents_of(evidence, line, places, sample.d)
         if found is not None:
             return read_documents(sample.d, found, sample.scale, matters=decision.matters, alpha=decision.alpha, m=m)
     return read(sample, matters=decision.matters, alpha=decision.alpha, w=w, m=m)
+
+
+def documents_of(evidence: Evidence, line: Line, places: Sequence[int], d: float) -> Spread | None:
+    """The spread of a line's difference over documents; of a contrast only where it decides, for one checkpoint."""
+    if line.name in evidence.specs:
+        return document_error(evidence, line.name, line.reference, places, d)
+    if not over_documents(evidence, line) or len(places) != 1:
+        return None
+    scores = [(x, evidence.documents(a, places[0], evidence.decision.stage)) for a, x in line.terms]
+    known = [(x, score) for x, score in scores if score is not None]
+    found = combined(known, evidence.decision.metric) if len(known) == len(scores) else None
+    return None if found is None else found[1]
 
 
 def over_documents(evidence: Evidence, line: Line) -> bool:

@@ -21,7 +21,7 @@ from ablab.verdict.spending import clopper_pearson
 
 @dataclass(frozen=True)
 class Fitness:
-    """word is None (fit), "invalid" or "unstable"; curable: seeds not run yet may still turn it."""
+    """word is None (fit), "invalid" or "unstable", of contrasts "needs"; curable: seeds not run yet may still turn it."""
 
     word: str | None = None
     note: str = ""
@@ -114,10 +114,28 @@ def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[i
     return FIT
 
 
-def worst(found: Iterable[Fitness]) -> Fitness:
-    """Of the cells of a contrast: invalid before unstable before fit, lasting before curable."""
-    order = {"invalid": 0, "unstable": 1, None: 2}
-    return min(found, key=lambda f: (order[f.word], f.curable), default=FIT)
+def of_cells(evidence: Evidence, arms: Iterable[str], reference: str, places: Sequence[int]) -> Fitness:
+    """Of a contrast: fit if every cell is and may be compared, else the word "needs" with the cells that it needs and why."""
+    faults, curable = dict[str, list[str]](), True
+    for arm in arms:
+        spec = evidence.specs[arm]
+        found = fitness(evidence, spec, reference, places)
+        if found.word is None and not spec.barred:
+            continue
+        curable = curable and found.curable
+        if found.word is None:
+            why = f"barred: {spec.barred}"
+        elif found.word == "unstable":
+            lost = [str(evidence.seeds[i]) for i in places if evidence.status[arm][i] == "diverged"]
+            why = f"diverged at seeds {', '.join(lost)}"
+        else:
+            own = {evidence.status[arm][i] for i in places} - {"absent"}
+            why = "failed" if own == {"failed"} else f"invalid: {found.note}"
+        faults.setdefault(why, []).append(arm)
+    if not faults:
+        return FIT
+    said = "; ".join(f"{', '.join(names)} ({why})" for why, names in faults.items())
+    return Fitness("needs", f"needs {said}", curable)
 
 
 def _runs(evidence: Evidence, name: str, places: Iterable[int]) -> list[RunScore]:

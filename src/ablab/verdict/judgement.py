@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ablab.verdict.contrasts import Factorial
-from ablab.verdict.describe import baseline_row, cell_row, line_row, loose_margin, smallest_tie
+from ablab.verdict.crossed import crossed
+from ablab.verdict.describe import baseline_row, line_row, loose_margin, smallest_tie
 from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
 from ablab.verdict.fitness import often
@@ -49,12 +50,7 @@ def judge(
     study = replay_study(decision, arms, seeds, runs, bank, factorials)
     evidence = study.evidence
     rows = {evidence.baseline: baseline_row(evidence)}
-    lines = {line.name: line for line in study.lines}
-    for name in (*(a.name for a in evidence.arms), *(n for n in lines if n not in evidence.specs)):
-        if name in lines:
-            rows[name] = line_row(study, lines[name], None if name not in evidence.specs else bank)
-        else:
-            rows[name] = cell_row(evidence, name)
+    rows |= {line.name: line_row(study, line, bank) for line in study.lines if line.name in evidence.specs}
     notes = [*evidence.notes]
     if decision.keep is not None and decision.probe == 0 and decision.start == decision.at_most:
         notes.append("keep has no effect: there is only one look")
@@ -78,6 +74,7 @@ def judge(
         tuple(notes + more),
         rows,
         _bits_per_nat(evidence),
+        tuple(crossed(study, one, rows) for one in factorials),
     )
 
 
@@ -91,14 +88,15 @@ def _all_go_on(study: ReplayedStudy) -> str:
 
 
 def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: Iterable[RunScore]) -> dict[str, Row]:
-    """The contrasts of one 2x2 on its own, as rows by the names of the two changes and "I" for the interaction.
+    """The main effects and interactions of two of one factorial on its own, by their labels (`A=on`, `A=on x B=on`).
 
-    Its three cells are the whole family. Inside a larger study give `factorials=` to judge instead.
+    They are the whole family: no cell has a word. Inside a study give `factorials=` to judge instead.
     """
-    arms = [ArmSpec(name, on=cells.y00) for name in cells.cells]
-    verdict = judge(replace(decision, baseline=cells.y00), arms, seeds, runs, factorials=[cells])
-    names = [line.name for line in cells.lines()]
-    return {key: verdict.rows[name] for key, name in zip((cells.a, cells.b, "I"), names, strict=True)}
+    arms = [ArmSpec(name, on=cells.reference) for name in cells.cells.values() if name != cells.reference]
+    alone = {one.label: one.line for order in (1, 2) for one in cells.contrasts(order)}
+    rule = replace(decision, baseline=cells.reference)
+    study = replay_study(rule, arms, seeds, runs, None, [cells], tuple(alone.values()))
+    return {label: line_row(study, line, None) for label, line in alone.items()}
 
 
 def _shaky(study: ReplayedStudy) -> dict[str, str]:
@@ -122,10 +120,8 @@ def _winner(study: ReplayedStudy, rows: dict[str, Row], shaky: Collection[str]) 
     evidence = study.evidence
     if study.missing:
         return None, "not finished", []
-    if study.lines and all(rows[line.name].word == "invalid" for line in study.lines):
+    if evidence.arms and all(rows[arm.name].word == "invalid" for arm in evidence.arms):
         return None, "invalid", []
-    if study.cells and all(a.name in study.cells for a in evidence.arms):
-        return None, "factorial: read the contrasts", []
     members, is_shown = candidates(evidence, rows, study.promoted or frozenset(), shaky)
     probe = evidence.decision.probe
     standings = study.family.standings
@@ -142,7 +138,7 @@ def _winner(study: ReplayedStudy, rows: dict[str, Row], shaky: Collection[str]) 
 def _loose_choice(study: ReplayedStudy, rows: Mapping[str, Row], winner: str | None) -> str:
     """Why a preference within `matters` says little: by the winner's own noise, or by that of the noisiest for the baseline."""
     evidence, found = study.evidence, study.family.standings
-    asked = [winner] if winner is not None and winner in found else list(found)
+    asked = [winner] if winner is not None and winner in found else [name for name in found if name in evidence.specs]
     ties = [tie for name in asked if (tie := smallest_tie(study, found[name])) is not None]
     return loose_margin(evidence.decision, rows[evidence.baseline].mean, max(ties, default=None))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ablab.verdict import contrasts
 from ablab.verdict.contrasts import Factorial
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
-from ablab.verdict.family import Family, Line, lowest, replay
-from ablab.verdict.fitness import Divergences, Fitness, divergences, fitness, worst
-from ablab.verdict.interval import Sample, summary
+from ablab.verdict.family import Family, Line, Withheld, lowest, replay, sample_of
+from ablab.verdict.fitness import Divergences, Fitness, divergences, fitness, of_cells
+from ablab.verdict.interval import Sample
 from ablab.verdict.spending import looks
 from ablab.verdict.winner import preferred
 
@@ -20,16 +20,15 @@ from ablab.verdict.winner import preferred
 class ReplayedStudy:
     """The replayed study. promoted is None while no probe is finished; probed are the probe's differences.
 
-    once: the lines with an arm that diverged once where its reference did not. probing: lines of families whose own probe is
-    not finished.
+    lines: what has a place in a family, arms first; contrasts: of these, the interactions of each factorial. withheld: words
+    that a line is not called by, since an arm of it diverged once where its reference did not. probing: lines of families
+    whose own probe is not finished.
     """
 
     evidence: Evidence
     lines: tuple[Line, ...]
-    cells: frozenset[str]
-    interactions: frozenset[str]
     fit: dict[str, Fitness]
-    once: frozenset[str]
+    withheld: Withheld
     promoted: frozenset[str] | None
     probed: dict[str, Sample]
     family: Family
@@ -44,8 +43,12 @@ def replay_study(
     runs: Iterable[RunScore],
     bank: Bank | None = None,
     factorials: Sequence[Factorial] = (),
+    alone: Sequence[Line] | None = None,
 ) -> ReplayedStudy:
-    """Everything that follows from the runs alone. Raises ValueError if the study itself contradicts itself."""
+    """Everything that follows from the runs alone. Raises ValueError if the study itself contradicts itself.
+
+    alone: the whole family, in place of the arms and the factorials' interactions.
+    """
     evidence = Evidence(decision, arms, seeds, runs)
     contrasts.check(evidence, factorials)
     for rung in decision.tie:
@@ -53,13 +56,7 @@ def replay_study(
             preferred(evidence, rung)  # refused now, not after the money is spent
     if decision.keep == "2 sigma" and bank is None:
         raise ValueError('decision.seeds.keep: "2 sigma" needs a bank; give one, or keep a number of arms')
-    cells = frozenset(c for f in factorials for c in f.cells)
-    lines = tuple(
-        Line(a.name, ((a.name, 1.0), (ref, -1.0)), ref, a.shares_weights, a.family, a.same_as)
-        for a in evidence.arms
-        for ref in (evidence.reference(a.name),)
-        if a.name not in cells
-    ) + tuple(line for f in factorials for line in f.lines())
+    lines = _arm_lines(evidence) + interactions(evidence, factorials) if alone is None else tuple(alone)
     everywhere = range(len(evidence.seeds))
     fit = {line.name: _fitness(evidence, line, everywhere) for line in lines}
     found = [_promote(evidence, group, bank) for group in _grouped(lines)]
@@ -71,15 +68,44 @@ def replay_study(
     chosen = [line for line in lines if promoted is None or line.name in promoted]
     ready = {name for name, f in fit.items() if f.word is None} if promoted is not None else set()
     keep = decision.keep if decision.probe == 0 and isinstance(decision.keep, int) else None
-    once = {line.name for line in lines if any(found.once for found in of_line(evidence, line))}
-    family = _families(evidence, chosen, ready, once, keep)
+    held = {line.name: words for line in lines if (words := withheld(evidence, line))}
+    family = _families(evidence, chosen, ready, held, keep)
     missing = needed if promoted is None else needed | _missing(evidence, chosen, fit, family)
     order = {name: i for i, name in enumerate(evidence.specs)}
     ordered = tuple((a, evidence.seeds[i]) for i, a in sorted(missing, key=lambda spot: (spot[0], order[spot[1]])))
-    interactions = frozenset(f.interaction for f in factorials)
-    return ReplayedStudy(
-        evidence, lines, cells, interactions, fit, frozenset(once), promoted, probed, family, ordered, probing
+    return ReplayedStudy(evidence, lines, fit, held, promoted, probed, family, ordered, probing)
+
+
+def _arm_lines(evidence: Evidence) -> tuple[Line, ...]:
+    return tuple(
+        Line(a.name, ((a.name, 1.0), (ref, -1.0)), ref, a.shares_weights, a.family, a.same_as)
+        for a in evidence.arms
+        for ref in (evidence.reference(a.name),)
     )
+
+
+def interactions(evidence: Evidence, factorials: Sequence[Factorial]) -> tuple[Line, ...]:
+    """The interactions of two as places in the family; one that two factorials have takes one place."""
+    found, seen = list[Line](), dict[frozenset[tuple[str, float]], str]()
+    for f in factorials:
+        for one in f.contrasts(2):
+            specs = [evidence.specs[arm] for arm in one.line.arms if arm != f.reference]
+            first = seen.setdefault(frozenset(one.line.terms), one.line.name)
+            found.append(
+                replace(
+                    one.line,
+                    shares_weights=all(spec.shares_weights for spec in specs),
+                    family=f.families.get(one.label, max(spec.family for spec in specs)),
+                    same_as="" if first == one.line.name else first,
+                )
+            )
+    return tuple(found)
+
+
+def withheld(evidence: Evidence, line: Line) -> frozenset[str]:
+    """A cell that diverged once looks better than it is: what it is added to then, too, and worse what it is taken from."""
+    once = [divergences(evidence, a, line.reference, range(len(evidence.seeds))).once for a, _ in line.terms]
+    return frozenset("better" if x > 0 else "worse" for (_, x), lost in zip(line.terms, once, strict=True) if lost)
 
 
 def of_line(evidence: Evidence, line: Line) -> list[Divergences]:
@@ -96,7 +122,7 @@ def _grouped(lines: Iterable[Line]) -> list[list[Line]]:
     return list(groups.values())
 
 
-def _families(evidence: Evidence, lines: Sequence[Line], ready: set[str], once: set[str], keep: int | None) -> Family:
+def _families(evidence: Evidence, lines: Sequence[Line], ready: set[str], held: Withheld, keep: int | None) -> Family:
     """Every family replayed by itself, so that arms added later change no word of the earlier ones.
 
     Its size counts contrasts: lines that repeat one another once, one that repeats the baseline not at all.
@@ -104,16 +130,17 @@ def _families(evidence: Evidence, lines: Sequence[Line], ready: set[str], once: 
     parts = []
     for group in _grouped(lines) or [[]]:
         size = len({line.place for line in group} - {evidence.baseline})
-        parts.append(replay(evidence, group, ready, once, size, keep))
+        parts.append(replay(evidence, group, ready, held, size, keep))
     standings = {name: standing for part in parts for name, standing in part.standings.items()}
     sizes = {name: size for part in parts for name, size in part.sizes.items()}
     return Family(standings, sizes, parts[0].looks, parts[0].weights)
 
 
 def _fitness(evidence: Evidence, line: Line, places: Sequence[int]) -> Fitness:
-    """Of an arm against its reference; of a contrast, the worst of its cells."""
-    arms = [a for a in line.arms if a != line.reference]
-    return worst(fitness(evidence, evidence.specs[a], line.reference, places) for a in arms)
+    """Of an arm against its reference; of a contrast, by its cells."""
+    if (spec := evidence.specs.get(line.name)) is not None:
+        return fitness(evidence, spec, line.reference, places)
+    return of_cells(evidence, line.arms[1:], line.reference, places)
 
 
 def _promote(
@@ -128,7 +155,7 @@ def _promote(
     if decision.probe == 0:
         return frozenset(line.name for line in lines), {}, set()
     fits = {line.name: _fitness(evidence, line, places) for line in lines}
-    probed = {line.name: _difference(evidence, line, evidence.common(line.arms, places)) for line in lines}
+    probed = {line.name: sample_of(evidence, line, evidence.common(line.arms, places)) for line in lines}
     running = [line for line in lines if fits[line.name].word is None or fits[line.name].curable]
     needed = {(i, a) for line in running for a in line.arms for i in places if evidence.status[a][i] == "absent"}
     if needed:
@@ -141,12 +168,6 @@ def _promote(
         return frozenset(name for name, d in deltas.items() if d is not None and d <= bound), probed, set()
     own = {name: sample.d for name, sample in probed.items()}
     return frozenset(lowest({name: evidence.to_baseline(own, name) for name in deltas}, decision.keep)), probed, set()
-
-
-def _difference(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:
-    stage = evidence.decision.stage
-    reference = evidence.values(line.reference, stage)
-    return summary(line.values(evidence, places, stage), [reference[i] for i in places])
 
 
 def _missing(

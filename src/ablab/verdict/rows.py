@@ -102,10 +102,10 @@ class Price:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm, or one contrast of a factorial. `on` is the reference that every difference is taken against.
+    """One arm, or one effect of a factorial. `on` is the reference that every difference is taken against.
 
     `look` is the place (1 to K) of the look the numbers belong to; `pairs` the seeds of its pairs; `mean` the arm's own metric
-    over them (the baseline: over all its done seeds). word is None for the cells of a factorial, which are numbers only.
+    over them (the baseline: over all its done seeds). word is None for effects that carry none.
     `unstable` says in words at which stages the arm's own scores are not finite; `shares_weights` that it trains nothing of
     its own.
     `diverged` and `reference_diverged` are the rates of the two over the seeds at which both were run (the baseline: its
@@ -160,6 +160,56 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Factor:
+    """One of the things that a factorial crosses; levels as they are said, the reference's first."""
+
+    name: str
+    levels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of levels (`at`) and the arm that is it; mean: its metric over the seeds at which all cells are done."""
+
+    arm: str
+    at: tuple[int, ...]
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class Effect(Row):
+    """What a level does alone (order 1, the other factors averaged), or two or three beyond the sum of what fewer do.
+
+    `of` names each by [factor, level]; interactions of two have a word and a place in the family, main effects a word under
+    conditions that `notes` name where they are not met. `reading` says an interaction's word in other words. `alone`: what each
+    of two does without the other; `share`: how much of their sum is there together. `needs` names the cells that are missing.
+    """
+
+    label: str = ""
+    order: int = 0
+    of: tuple[tuple[int, int], ...] = ()
+    reading: str = ""
+    alone: tuple[float, float] | None = None
+    share: float | None = None
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A factorial: its cells, what its factors do alone and together, and that in a plain sentence.
+
+    seeds: those at which every cell is done that is fit to be compared; `mean` of the cells is over them.
+    """
+
+    name: str
+    factors: tuple[Factor, ...]
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    effects: tuple[Effect, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The whole study. winner is None while it is not finished, or if nothing in it is valid. warnings come before it.
 
@@ -175,6 +225,7 @@ class Verdict:
     notes: tuple[str, ...]
     rows: Mapping[str, Row]
     bits_per_nat: float | None = None
+    factorials: tuple[Crossed, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return a plain dict; rows keep their order as a list."""
