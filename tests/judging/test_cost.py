@@ -120,7 +120,7 @@ def test_margins_and_words_of_limits(tmp_path: Path) -> None:
     path = plan.store.train(plan.runs["wide", 1].train_key) / "done.json"
     path.write_text(json.dumps(sealed({**json.loads(path.read_text()), "seconds": 590.0})))
     assert cost.over_limits(plan, "wide").endswith("is 40 over the limit of 600 (590 to 640 over 3 runs)")
-    assert {spec.name: bool(spec.barred) for spec in collect.specs(plan)} == {
+    assert {spec.name: bool(spec.barred) for spec in collect.asked(plan).arms} == {
         "baseline": False,
         "int5": False,
         "wide": True,

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from tests import finished_store as made
 
-from ablab.judging import history, judge
+from ablab.judging import collect, history, judge
 from ablab.report import html, markdown
 from ablab.runs.plan import Plan
 
@@ -341,13 +341,68 @@ def test_an_expectation_written_after_results_is_said(tmp_path: Path) -> None:
     assert "wide: what was expected of it was written after 3 pairs had ended" in after["notes"]
 
 
-def test_cells_of_a_factorial_are_said_to_be_plain_arms(tmp_path: Path) -> None:
-    text = ONE + '[factorial.two]\nmodel.qk_norm = [true, false]\nmodel.local.position = ["rope", "nope"]\n'
-    plan = made.plan(tmp_path, text)
+CELLS = {"qk_norm=false": 0.011, "position=nope": 0.02, "qk_norm=false,position=nope": 0.013}
+CROSSED = '[factorial.two]\nmodel.qk_norm = [true, false]\nmodel.local.position = ["rope", "nope"]\n'
+ARMS = """
+[arm.plain]
+model.qk_norm = false
+[arm.nope]
+model.local.position = "nope"
+[arm.both]
+model.qk_norm = false
+model.local.position = "nope"
+together = "cells of a square"
+"""
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, gain in {**CELLS, "plain": 0.011, "both": 0.013}.items():
+        monkeypatch.setitem(made.EFFECT, name, dict.fromkeys(made.STAGES, gain))
+        monkeypatch.setitem(made.BYTES, name, 15_500)
+
+
+@pytest.mark.usefixtures("cells")
+def test_a_factorial_reaches_the_verdict(tmp_path: Path) -> None:
+    plan = made.plan(tmp_path, ONE + CROSSED)
     said = (
-        "factorial two (model.qk_norm x model.local.position): its cells are judged as plain arms, each against the "
-        "baseline; main effects and interactions are not computed"
+        "factorial two (model.qk_norm x model.local.position): 4 cells, each an arm but the baseline; beside them its "
+        "interaction takes a place in the family"
     )
     assert said in judge.notes(plan), "what `check` prints"
-    assert said in judge.conclude(plan)["notes"] and said in unescape(html.page(judge.conclude(plan)))
+    assert {run.arm for run in collect.wanted(plan)} == {"baseline", "wide", *CELLS}
     assert not any("factorial" in note for note in judge.notes(made.plan(tmp_path, ONE)))
+    answer = run(tmp_path, ONE + CROSSED)
+    (found,) = answer["factorials"]
+    main, other, pair = found["effects"]
+    assert [cell["arm"] for cell in found["cells"]] == [
+        "baseline", "position=nope", "qk_norm=false", "qk_norm=false,position=nope",
+    ]  # fmt: skip
+    assert found["factors"][0] == {"name": "qk_norm", "levels": ["true", "false"]}
+    own = {name: arm(answer, name)["delta"] for name in CELLS}
+    assert pair["delta"] == pytest.approx(
+        own["qk_norm=false,position=nope"] - own["qk_norm=false"] - own["position=nope"]
+    )
+    assert arm(answer, "wide")["m"] is not None and len(answer["arms"]) == 5
+    assert pair["share"] == pytest.approx(1 + pair["delta"] / sum(pair["alone"]))
+    assert main["order"] == other["order"] == 1 and "exploratory" not in " ".join(pair["notes"])
+    assert answer["winner"] is not None
+
+
+@pytest.mark.usefixtures("cells")
+def test_an_interaction_asked_for_after_results_moves_no_word(tmp_path: Path) -> None:
+    """Its cells keep the family that they were declared with; it is one by itself, and leaving it out again is no way back."""
+    before = run(tmp_path, ONE + ARMS)
+    after = run(tmp_path, ONE + ARMS + CROSSED)
+    for name in ("wide", "plain", "nope", "both"):
+        assert [arm(after, name)[key] for key in ("word", "low", "high", "m")] == [
+            arm(before, name)[key] for key in ("word", "low", "high", "m")
+        ]
+    pair = after["factorials"][0]["effects"][-1]
+    assert pair["m"] == 1 and any(note.startswith("exploratory: asked for when") for note in pair["notes"])
+    (tmp_path / "second").mkdir()
+    again = run(tmp_path / "second", ONE + ARMS + CROSSED)
+    assert "exploratory" not in " ".join(again["factorials"][0]["effects"][-1]["notes"])
+    without = run(tmp_path / "second", ONE + ARMS)
+    assert without["exploratory"] is True
+    assert "changed: factorial.two: qk_norm=false x position=nope removed" in arm(without, "wide")["record"]["because"]

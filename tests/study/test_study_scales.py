@@ -22,8 +22,8 @@ def test_a_two_by_two(tmp_path: Path) -> None:
     assert study.factorials == {
         "window_by_length": {
             "factors": [
-                {"path": "model.local.window", "label": "window", "levels": [32, 16], "base": 1},
-                {"path": "model.seq_len", "label": "seq_len", "levels": [256, 128], "base": 0},
+                {"path": "model.local.window", "label": "window", "levels": [32, 16], "names": ["32", "16"], "base": 1},
+                {"path": "model.seq_len", "label": "seq_len", "levels": [256, 128], "names": ["256", "128"], "base": 0},
             ],
             "cells": {"window=32": [0, 0], "window=32,seq_len=128": [0, 1], "baseline": [1, 0], "seq_len=128": [1, 1]},
         }
@@ -190,3 +190,80 @@ def test_another_source_takes_its_held_out_part_with_it(tmp_path: Path) -> None:
     scaled = read(tmp_path, text, "s").baseline.settings["data"]
     assert (scaled["source"], scaled["valid_source"]) == (["python"], [f"{tmp_path}/c.txt"])
     assert scaled["valid_text_bytes"] is None
+
+
+TRANSFER = """
+[arm.narrow]
+model.local.window = 32
+[arm.short]
+model.seq_len = 128
+[arm.capped]
+on = "narrow"
+model.softcap = 3.0
+[factorial.transfer]
+base = ["baseline", "arm:narrow"]
+lever = ["baseline", "arm:short"]
+"""
+
+
+def test_levels_that_are_arms(tmp_path: Path) -> None:
+    """Does a lever transfer: a cell has what both of its levels change, and the arms themselves are cells."""
+    study = read(tmp_path, edited(more=TRANSFER))
+    assert study.factorials["transfer"] == {
+        "factors": [
+            {"path": name, "label": name, "levels": ["baseline", f"arm:{arm}"], "names": ["baseline", arm], "base": 0}
+            for name, arm in (("base", "narrow"), ("lever", "short"))
+        ],
+        "cells": {"baseline": [0, 0], "short": [0, 1], "narrow": [1, 0], "base=narrow,lever=short": [1, 1]},
+    }
+    both = study.arms["base=narrow,lever=short"]
+    assert both.changes == (Change("model.local.window", 16, 32), Change("model.seq_len", 256, 128))
+    mixed = read(tmp_path, edited(more=f"{TRANSFER}train.ema = [0, 0.9]\n"))
+    assert len(mixed.factorials["transfer"]["cells"]) == 8
+
+
+def test_levels_that_are_presets(tmp_path: Path) -> None:
+    """Of a preset what it changes: what it names as the baseline has it stays open to other factors."""
+    text = edited(
+        ("batch_tokens = 512", "batch_tokens = 2048"),
+        more='[factorial.t]\nbase = ["baseline", "preset:vpmoe"]\ntrain.ema = [0, 0.9]\nmodel.qk_norm = [true, false]\n',
+    )
+    study = read(tmp_path, text)
+    both = study.arms["base=vpmoe,ema=0.9,qk_norm=false"].settings
+    assert (both["model"]["layers"][:4], both["model"]["qk_norm"], both["train"]["ema"]) == ("DLLG", False, 0.9)
+    more = '[factorial.t]\nbase = ["baseline", "preset:vpmoe"]\nmodel.global.position = ["nope", "rope"]\n'
+    assert faults(tmp_path, edited(("batch_tokens = 512", "batch_tokens = 2048"), more=more)) == [
+        "study.toml: factorial.t: vpmoe and rope both change model.global.position; let each setting be changed by one factor"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("arm:narrow", "arm:narow", "base: no arm is called 'narow'; did you mean 'narrow'?"),
+        ("arm:narrow", "arm:capped", "base: arm capped is on narrow, and every cell is held against the baseline; name arms"),
+        ("arm:narrow", "arm:short", "short and short both change model.seq_len; let each setting be changed by one factor"),
+        ("arm:narrow", "preset:vpmoo", "base: no preset is called 'vpmoo'; did you mean 'vpmoe'?"),
+        ("arm:narrow", "narrow", "base: 'narrow' names no level; a level is \"baseline\", \"arm:NAME\" or \"preset:NAME\""),
+        ('base = ["baseline", ', 'base = ["arm:rope", ', "base: the baseline's own level is missing; add \"base"),
+        ('"arm:narrow"]', '"arm:narrow", "arm:narrow"]', "base: the level 'arm:narrow' is there twice; remove one"),
+    ],
+)  # fmt: skip
+def test_levels_that_cannot_be_cells(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert old in TRANSFER
+    (said,) = faults(tmp_path, edited(more=TRANSFER.replace(old, new)))
+    assert said.startswith(f"study.toml: factorial.transfer: {fault}")
+
+
+def test_cells_that_are_one_model_and_arms_that_are_dropped(tmp_path: Path) -> None:
+    """What the verdict would refuse is refused when the file is read, where it stands."""
+    (said,) = faults(tmp_path, edited(("matters = 0.005", "matters = 0.005\nseeds.keep = 1"), more=CROSSED))
+    assert said == (
+        "study.toml: factorial.window_by_length: every cell is needed, and decision.seeds.keep or probe would leave some "
+        "out; remove keep and probe, or declare the cells as arms"
+    )
+    more = '[factorial.f]\nmodel.global.position = ["nope", "rope"]\nmodel.layers = ["(LG)*2", "LLLL"]\n'
+    assert faults(tmp_path, edited(more=more)) == [
+        "study.toml: factorial.f: the cell position=rope,layers=LLLL has the very settings of layers=LLLL; "
+        "drop a level, or a factor that changes nothing there"
+    ]

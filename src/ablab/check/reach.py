@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import TypedDict
 
-from ablab.judging import collect, cost, noise
+from ablab.judging import collect, cost, crossings, noise
 from ablab.runs.plan import Plan
 from ablab.study.record import BASELINE
 from ablab.verdict import planning
@@ -42,7 +42,8 @@ def reach(plan: Plan) -> Reach:
     numbers are in units of s, the sd of paired differences.
     """
     asked, declared = plan.study.decision["seeds"], plan.study.decision
-    promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else len(plan.study.arms)
+    family = len(plan.study.arms) + len(crossings.asked(plan))
+    promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else family
     found: dict[str, Resolution] = {}
     for name, (sd, source) in _spreads(plan).items():
         of = planning.plan(

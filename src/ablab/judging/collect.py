@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ablab import verdict
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy
-from ablab.judging import cost, history, price, program
+from ablab.judging import cost, crossings, history, price, program
 from ablab.judging.bank import pooled
 from ablab.runs.given_up import failures
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import read_lines
-from ablab.verdict import ArmSpec, Bank, Decision, DocumentScores, RunScore, Verdict
+from ablab.verdict import ArmSpec, Bank, Decision, DocumentScores, Factorial, RunScore, Verdict
 
 if TYPE_CHECKING:
     from ablab.data.corpus.groups import Groups
@@ -46,12 +46,21 @@ def _chain(arm: Arm) -> dict[str, str]:
     return {name: one["after"] for name, one in arm.settings["stage"].items() if one["after"]}
 
 
-def specs(plan: Plan) -> list[ArmSpec]:
-    """What the verdict must know of each arm beyond its scores."""
+class Asked(NamedTuple):
+    """What the verdict is asked about: the arms, and the factorials among them."""
+
+    arms: list[ArmSpec]
+    factorials: list[Factorial]
+
+
+def asked(plan: Plan) -> Asked:
+    """What the verdict must know of arms and factorials beyond the arms' scores."""
     study, at = plan.study, plan.study.decision["stage"]
-    families = {name: found.family for name, found in history.statuses(plan, history.rows(plan)).items()}
+    found = history.rows(plan)
+    families = {name: status.family for name, status in history.statuses(plan, found).items()}
+    own = crossings.families(plan, found, history.own(plan, found), families) if study.factorials else {}
     twins = _twins(plan, at)
-    return [
+    arms = [
         ArmSpec(
             name,
             on=arm.on,
@@ -64,6 +73,7 @@ def specs(plan: Plan) -> list[ArmSpec]:
         )
         for name, arm in study.with_baseline.items()
     ]
+    return Asked(arms, crossings.factorials(plan, own))
 
 
 def _twins(plan: Plan, stage: str) -> dict[str, str]:
@@ -108,13 +118,16 @@ def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
 def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
     """The verdict on everything that exists now."""
     plan = plan.look()
-    return verdict.judge(decision(plan.study), specs(plan), plan.seeds, collect(plan, priced=True), bank)
+    arms, factorials = asked(plan)
+    scores = collect(plan, priced=True)
+    return verdict.judge(decision(plan.study), arms, plan.seeds, scores, bank, factorials=factorials)
 
 
 def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
     """Runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
     plan = plan.look()
-    keys = verdict.wanted(decision(plan.study), specs(plan), plan.seeds, collect(plan), bank)
+    arms, factorials = asked(plan)
+    keys = verdict.wanted(decision(plan.study), arms, plan.seeds, collect(plan), bank, factorials=factorials)
     return [plan.runs[arm, seed] for arm, seed in keys]
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from ablab.core.files import key_of
-from ablab.judging import firsts, links
+from ablab.judging import crossings, firsts, links
 from ablab.judging.bank import pooled as pooled_noise
 from ablab.judging.recipe import recipe
 from ablab.records.answer import OnBaseline, Pooled
@@ -134,6 +134,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
         "baseline": base,
         "on_baseline": _results_on(plan, base, before),
         "contrasts": entries,
+        "crossed": crossings.asked(plan),
         "expect": {name: arm.expect for name, arm in study.arms.items() if arm.expect},
         "bank": None if noise is None else {"sd": noise.sd, "df": noise.df},
     }
@@ -277,6 +278,7 @@ def listed(plan: Plan, found: Sequence[Row]) -> list[dict[str, object]]:
         "runs",
         "decision_key",
         "contrasts",
+        "crossed",
         "baseline",
         "bank",
         "on_baseline",

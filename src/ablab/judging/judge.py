@@ -10,11 +10,12 @@ from typing import TypedDict
 
 from ablab.core.files import write_atomic, write_json
 from ablab.core.forms import fits, misfit
-from ablab.judging import collect, cost, guarded, history, panels, program, shelf, sources
+from ablab.judging import collect, cost, crossings, guarded, history, panels, program, shelf, sources
 from ablab.judging.bank import fingerprint
 from ablab.records.answer import (
     Answer,
     ArmAnswer,
+    Crossed,
     Declared,
     Left,
     OnBaseline,
@@ -102,6 +103,7 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
         "looks": verdict["looks"],
         "weights": verdict["weights"],
         "bits_per_nat": verdict["bits_per_nat"],
+        "factorials": _factorials(plan, verdict),
         "levels": panels.levels(plan),
         "bands": panels.bands(plan, paired),
         "positions": panels.positions(plan),
@@ -124,6 +126,16 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
         "version": shelf.version(plan),
         "earlier": [],
     }
+
+
+def _factorials(plan: Plan, verdict: Judgement) -> list[Crossed]:
+    """What the verdict says of each; of an interaction that was asked for late, that it was."""
+    found = verdict.get("factorials", [])
+    for one, asked in zip(found, collect.asked(plan).factorials if found else (), strict=True):
+        for effect in one["effects"]:
+            if asked.families.get(effect["label"], 0) < 0:
+                effect["notes"].append("exploratory: asked for when its cells had results; a family of its own")
+    return found
 
 
 def baseline(settings: Settings) -> dict[str, object]:
@@ -262,9 +274,11 @@ def notes(plan: Plan) -> list[str]:
     found += _of_training(plan, ended) if plan.study.runner is None else []
     for name, crossed in plan.study.factorials.items():
         paths = " x ".join(factor["path"] for factor in crossed["factors"])
+        pairs = sum(asked["name"].startswith(f"{name}: ") for asked in crossings.asked(plan))
+        beside = "its interaction" if pairs == 1 else f"{pairs} interactions of two"
         found.append(
-            f"factorial {name} ({paths}): its cells are judged as plain arms, each against the baseline; main effects and "
-            "interactions are not computed"
+            f"factorial {name} ({paths}): {len(crossed['cells'])} cells, each an arm but the baseline; beside them {beside} "
+            f"{'takes a place' if pairs == 1 else 'take places'} in the family"
         )
     machines = sorted({done["machine"] for done in ended})
     if len(machines) > 1:

@@ -44,8 +44,10 @@ def linked(row: Row, entry: Contrast) -> bool:
 
 
 def removed(before: Row, row: Row) -> list[str]:
-    """Arms of an earlier decision that this one leaves out; each of them had its share of the family."""
-    return [entry["arm"] for entry in before.get("contrasts", ()) if not linked(row, entry)]
+    """Arms and interactions of an earlier decision that this one leaves out; each of them had its share of the family."""
+    arms = [f"arm.{entry['arm']}" for entry in before.get("contrasts", ()) if not linked(row, entry)]
+    asked = {one["key"] for one in row.get("crossed", ())}
+    return arms + [f"factorial.{one['name']}" for one in before.get("crossed", ()) if one["key"] not in asked]
 
 
 def changes(before: Row, row: Row) -> str:
@@ -53,8 +55,8 @@ def changes(before: Row, row: Row) -> str:
     said = list(_diff(rule_of(before), rule_of(row), "decision"))
     for inside, written in (("decision.limits", "limits"), ("decision.groups", "data.groups")):
         said = [text.replace(inside, written, 1) for text in said]
-    said += [f"arm.{name} removed" for name in removed(before, row)]
-    said += [f"arm.{name} added" for name in removed(row, before)]
+    said += [f"{name} removed" for name in removed(before, row)]
+    said += [f"{name} added" for name in removed(row, before)]
     was = before.get("contrasts", ())
     said += [
         f"arm.{entry['arm']} and its reference exchanged"

@@ -155,6 +155,44 @@ class Row(TypedDict):
     pairs: list[int]
 
 
+class Factor(TypedDict):
+    """One of the things that a factorial crosses; levels as they are said, the baseline's first."""
+
+    name: str
+    levels: list[str]
+
+
+class Cell(TypedDict):
+    """A combination of levels, the arm that it is, and its metric over the seeds at which all cells are done."""
+
+    arm: str
+    at: list[int]
+    mean: float | None
+
+
+class Effect(Row):
+    """What a level does alone (order 1), or two or three beyond the sum of what fewer do (`ablab.verdict.rows.Effect`)."""
+
+    label: str
+    order: int
+    of: list[list[int]]
+    reading: str
+    alone: list[float] | None
+    share: float | None
+    needs: list[str]
+
+
+class Crossed(TypedDict):
+    """A factorial: cells, effects, and one plain sentence about both."""
+
+    name: str
+    factors: list[Factor]
+    cells: list[Cell]
+    seeds: list[int]
+    effects: list[Effect]
+    sentence: str
+
+
 class Said(TypedDict):
     """What the verdict says of the whole study (`ablab.verdict.rows.Verdict`, but for its rows)."""
 
@@ -166,6 +204,7 @@ class Said(TypedDict):
     warnings: list[str]
     notes: list[str]
     bits_per_nat: float | None
+    factorials: NotRequired[list[Crossed]]  # of a verdict that knows of them
 
 
 class Changed(TypedDict):

@@ -29,6 +29,13 @@ class Contrast(TypedDict):
     on: NotRequired[str]
 
 
+class Interaction(TypedDict):
+    """A pair of a factorial's levels whose interaction a decision asks for, and the key of that question."""
+
+    name: str
+    key: str
+
+
 class Rule(TypedDict):
     """The part of a decision that its readers rely on."""
 
@@ -57,6 +64,7 @@ class Asked(TypedDict):
     ended: int
     decision: Rule
     contrasts: NotRequired[list[Contrast]]
+    crossed: NotRequired[list[Interaction]]
     on_baseline: NotRequired[int]
     baseline: NotRequired[str | None]
     bank: NotRequired[Noise | None]

@@ -137,11 +137,13 @@ LeversSettings = TypedDict("LeversSettings", {"from": list[str]})  # [levers]
 
 
 class Factor(TypedDict):
-    """A setting that a factorial crosses with others; base: which of its levels the baseline has."""
+    """What a factorial crosses with others: a setting, or sets of changes that have names. base: which of its levels the
+    baseline has; names: the levels as the cells' names have them."""
 
     path: str
     label: str
     levels: list[object]
+    names: list[str]
     base: int
 
 

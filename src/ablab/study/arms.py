@@ -44,6 +44,7 @@ class Draft:
     texts: Texts = field(default_factory=lambda: Texts())
     factorial: str | None = None
     levels: dict[str, object] = field(default_factory=dict)
+    diff: dict[str, dict[str, object]] = field(default_factory=dict)  # what is laid over its reference
 
     def arm(self, reference: Draft | None) -> Arm:
         """Return the finished arm; its reference gives the values before."""
@@ -138,7 +139,7 @@ def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, pl
     found += elsewhere.idle(resolved, paths)
     known_faults = {str(fault) for fault in reference.found}
     fresh = [Fault(f"{place}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known_faults]
-    return Draft(name, tree, resolved, found, faults=faults + fresh, paths=paths)
+    return Draft(name, tree, resolved, found, faults=faults + fresh, paths=paths, diff=good)
 
 
 def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[Change]:

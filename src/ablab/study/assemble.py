@@ -46,6 +46,8 @@ def assemble(raw: dict[str, object], scale: str | None, path: Path, source: str)
         faults += runner.limited(bounds)
     else:
         rule = _trained(raw, written, bounds, base, arms, absent, faults)
+    if rule["seeds"]["probe"] or rule["seeds"]["keep"] is not None:
+        faults += map(factorial.selected, crossings)
     if faults:
         return None, list({str(fault): fault for fault in faults}.values())
     tie = written.get("tie") if isinstance(written, dict) else None

@@ -1,15 +1,21 @@
-"""Factorials: every combination of a few levels, expanded to arms named `factor=value,factor=value`."""
+"""Factorials: every combination of a few levels, expanded to arms named `factor=value,factor=value`.
+
+A level is the value of a setting, or all that an arm or a preset changes of the baseline: then the cells ask whether what helps
+one helps the other.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ablab.core.fault import Fault
+from ablab.core.fault import Fault, did_you_mean
 from ablab.records.settings import Crossing
-from ablab.study.arms import Draft, brief, draft
+from ablab.study import preset
+from ablab.study.arms import Draft, brief, changed, draft
 from ablab.study.keys import DIFFED, lever_slot
 from ablab.study.merge import Path as Keys
 from ablab.study.merge import at, merge
@@ -19,7 +25,21 @@ from ablab.study.settings import look, settings
 from ablab.study.take import name_fault, show, table
 
 MOST_CELLS = 64
+ARM, PRESET = "arm:", "preset:"
 _FAULTY = "\0faulty"  # a level that means nothing: no setting can have this value
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """A setting (its path) with its levels, or a name with levels that are arms or presets. own: the baseline's level, -1
+    where a fault was found; diffs: what each level lays over the baseline; touched: the paths that it changes."""
+
+    path: Keys
+    levels: list[object]
+    names: list[str]
+    own: int
+    diffs: list[dict[str, object]]
+    touched: list[set[Keys]]
 
 
 def expand(
@@ -29,12 +49,13 @@ def expand(
     if len(raw) > MOST_CELLS:  # each level of each is built on the baseline to be checked
         faults.append(Fault("factorial", f"more than {MOST_CELLS} factorials", "split the study"))
         return {}, {}
+    levers = _Levers(base, arms, folder, faults)
     factors = {
         # as many factors of two levels are too many cells long before
-        name: list(itertools.islice(_factors(value, f"factorial.{word(name)}", base, folder, faults), MOST_CELLS))
+        name: list(itertools.islice(levers.factors(value, f"factorial.{word(name)}"), MOST_CELLS))
         for name, value in raw.items()
     }
-    labels = _labels({path for found in factors.values() for path, _, _ in found})
+    labels = _labels({one.path for found in factors.values() for one in found})
     out: dict[str, Crossing] = {}
     cells: dict[str, Draft] = {}
     for name, found in factors.items():
@@ -45,64 +66,168 @@ def expand(
             if isinstance(given := raw[name], dict) and len(list(_leaves(given, ()))) < 2:
                 faults.append(Fault(place, "fewer than two factors cannot interact", "declare arms, or add a factor"))
             continue
-        sizes = [len(levels) for _, levels, _ in found]
+        sizes = [len(one.levels) for one in found]
         if (count := _product(sizes)) > MOST_CELLS:
             faults.append(Fault(place, f"{count} cells", f"at most {MOST_CELLS}; drop levels or factors"))
             continue
-        one: Crossing = {
+        if twice := _touched_twice(found):
+            faults.append(Fault(place, *twice))
+            continue
+        out[name] = {
             "factors": [
                 {
-                    "path": ".".join(path),
-                    "label": labels[path],
-                    "levels": _values(path, levels, base, folder),
-                    "base": own,
+                    "path": ".".join(one.path),
+                    "label": labels[one.path],
+                    "levels": one.levels if one.path[0] not in DIFFED else _values(one.path, one.levels, base, folder),
+                    "names": one.names,
+                    "base": one.own,
                 }
-                for path, levels, own in found
+                for one in found
             ],
             "cells": {},
         }
         for index in itertools.product(*map(range, sizes)):
             cell = _cell(name, index, found, labels, base, folder, faults)
-            one["cells"][_known(cell, base, arms, cells)] = list(index)
-        out[name] = one
+            known = _known(cell, base, arms, cells)
+            if known in out[name]["cells"] and not cell.faults:
+                text = f"the cell {cell.name} has the very settings of {known}"
+                faults.append(Fault(place, text, "drop a level, or a factor that changes nothing there"))
+            out[name]["cells"][known] = list(index)
     return out, cells
 
 
-def _factors(
-    raw: object, place: str, base: Draft, folder: Path, faults: list[Fault]
-) -> Iterator[tuple[Keys, list[object], int]]:
-    """(path, levels, index of the baseline's own level) for every factor without a fault."""
-    for path, levels in _leaves(table(raw, place, faults), ()):
-        here = f"{place}: {'.'.join(map(word, path))}"
-        if path[0] not in DIFFED:
-            faults.append(Fault(here, f"an arm may not change {word(path[0])!r}", f"known: {', '.join(DIFFED)}"))
-        elif len(path) < 2:
-            faults.append(Fault(here, f"{show(levels)} is no table", "give a setting's path and its levels"))
-        elif not isinstance(levels, list) or len(levels) < 2:
-            faults.append(
-                Fault(here, f"{show(levels)} is no list of levels", "give two or more, the baseline's among them")
-            )
-        elif len(levels) > MOST_CELLS:
-            faults.append(
-                Fault(here, f"{len(levels):,} levels", f"a factorial has at most {MOST_CELLS} cells; drop some")
-            )
-        elif base.faults:
-            yield path, levels, -1
-        else:
-            values = _values(path, levels, base, folder)
-            own = [i for i, value in enumerate(values) if value == look(base.settings, path)]
-            doubled = next((i for i, value in enumerate(values) if value in values[:i] and i not in own), None)
-            if _FAULTY in values:
-                yield path, levels, -1  # the cell's own draft says what is wrong
-            elif doubled is not None or len(own) > 1:
-                which = levels[doubled] if doubled is not None else levels[own[1]]
-                faults.append(Fault(here, f"the level {show(which)} is there twice", "remove one"))
-            elif not own:
-                now = look(base.settings, path)
-                cure = f"add {brief(now)} to the list" if now is not None else "give the baseline one of the list"
-                faults.append(Fault(here, "the baseline's own level is missing", cure))
+def selected(name: str) -> Fault:
+    """The fault of a factorial in a study that drops arms on the way."""
+    fault = "every cell is needed, and decision.seeds.keep or probe would leave some out"
+    return Fault(f"factorial.{word(name)}", fault, "remove keep and probe, or declare the cells as arms")
+
+
+def _touched_twice(found: Sequence[_Factor]) -> tuple[str, str] | None:
+    """(fault, cure) where levels of two factors change one setting: what both together are is then not said."""
+    for one, other in itertools.combinations(found, 2):
+        for (i, mine), (j, theirs) in itertools.product(enumerate(one.touched), enumerate(other.touched)):
+            for a, b in itertools.product(sorted(mine), sorted(theirs)):
+                if a[: len(b)] == b[: len(a)]:
+                    both = f"{one.names[i]} and {other.names[j]} both change {'.'.join(a if len(a) > len(b) else b)}"
+                    return both, "let each setting be changed by one factor"
+    return None
+
+
+@dataclass(frozen=True)
+class _Levers:
+    """What factors are made of: the baseline, the arms, and where faults go."""
+
+    base: Draft
+    arms: dict[str, Draft]
+    folder: Path
+    faults: list[Fault]
+
+    def factors(self, raw: object, place: str) -> Iterator[_Factor]:
+        """Every factor without a fault."""
+        for path, levels in _leaves(table(raw, place, self.faults), ()):
+            here = f"{place}: {'.'.join(map(word, path))}"
+            named = path[0] not in DIFFED and isinstance(levels, list) and any(map(_is_named, levels))
+            if path[0] not in DIFFED and not named:
+                known = f"known: {', '.join(DIFFED)}"
+                self.faults.append(Fault(here, f"an arm may not change {word(path[0])!r}", known))
+            elif not named and len(path) < 2:
+                self.faults.append(Fault(here, f"{show(levels)} is no table", "give a setting's path and its levels"))
+            elif not isinstance(levels, list) or len(levels) < 2:
+                text = f"{show(levels)} is no list of levels"
+                self.faults.append(Fault(here, text, "give two or more, the baseline's among them"))
+            elif len(levels) > MOST_CELLS:
+                text = f"{len(levels):,} levels"
+                self.faults.append(Fault(here, text, f"a factorial has at most {MOST_CELLS} cells; drop some"))
+            elif named:
+                yield from self._named(path, levels, here)
             else:
-                yield path, levels, own[0]
+                yield from self._settings(path, levels, here)
+
+    def _settings(self, path: Keys, levels: list[object], here: str) -> Iterator[_Factor]:
+        """A factor of one setting's levels."""
+        if self.base.faults:
+            yield _of_setting(path, levels, -1)
+            return
+        values = _values(path, levels, self.base, self.folder)
+        own = [i for i, value in enumerate(values) if value == look(self.base.settings, path)]
+        doubled = next((i for i, value in enumerate(values) if value in values[:i] and i not in own), None)
+        if _FAULTY in values:
+            yield _of_setting(path, levels, -1)  # the cell's own draft says what is wrong
+        elif doubled is not None or len(own) > 1:
+            which = levels[doubled] if doubled is not None else levels[own[1]]
+            self.faults.append(Fault(here, f"the level {show(which)} is there twice", "remove one"))
+        elif not own:
+            now = look(self.base.settings, path)
+            cure = f"add {brief(now)} to the list" if now is not None else "give the baseline one of the list"
+            self.faults.append(Fault(here, "the baseline's own level is missing", cure))
+        else:
+            yield _of_setting(path, levels, own[0])
+
+    def _named(self, path: Keys, levels: list[object], here: str) -> Iterator[_Factor]:
+        """A factor whose levels are the baseline, arms and presets."""
+        drafts = [self._level(level, here) for level in levels]
+        doubled = next((level for i, level in enumerate(levels) if level in levels[:i]), None)
+        if doubled is not None:
+            self.faults.append(Fault(here, f"the level {show(doubled)} is there twice", "remove one"))
+        elif BASELINE not in levels:
+            self.faults.append(Fault(here, "the baseline's own level is missing", 'add "baseline" to the list'))
+        elif all(one is not None for one in drafts) and not self.base.faults:
+            touched = [_changed_paths(one, self.base) for one in drafts if one is not None]
+            diffs = [_cut(one.diff, paths) for one, paths in zip(drafts, touched, strict=True) if one is not None]
+            names = [str(level).removeprefix(ARM).removeprefix(PRESET) for level in levels]
+            yield _Factor(path, levels, names, levels.index(BASELINE), diffs, touched)
+
+    def _level(self, level: object, here: str) -> Draft | None:
+        """The draft that a level names; None, with its fault, where it names nothing that can be a cell."""
+        if level == BASELINE:
+            return self.base
+        name = str(level)
+        if isinstance(level, str) and name.startswith(ARM):
+            own = name.removeprefix(ARM)
+            if (arm := self.arms.get(own)) is None:
+                self.faults.append(Fault(here, f"no arm is called {show(own)}", did_you_mean(own, list(self.arms))))
+            elif arm.on != BASELINE:
+                text = f"arm {own} is on {arm.on}, and every cell is held against the baseline"
+                self.faults.append(Fault(here, text, "name arms that are on the baseline"))
+            elif not arm.faults:
+                return arm
+            return None
+        if isinstance(level, str) and name.startswith(PRESET):
+            own = name.removeprefix(PRESET)
+            if own in preset.names():
+                whole = draft(name, {"model": preset.model(own)}, self.base, self.folder, f"{here}: {own}", [])
+                self.faults.extend(whole.faults)
+                return None if whole.faults else whole
+            self.faults.append(Fault(here, f"no preset is called {show(own)}", did_you_mean(own, preset.names())))
+            return None
+        cure = 'a level is "baseline", "arm:NAME" or "preset:NAME"'
+        self.faults.append(Fault(here, f"{show(level)} names no level", cure))
+        return None
+
+
+def _is_named(level: object) -> bool:
+    return isinstance(level, str) and (level == BASELINE or level.startswith((ARM, PRESET)))
+
+
+def _of_setting(path: Keys, levels: list[object], own: int) -> _Factor:
+    diffs = [{} if i == own else at(path, level) for i, level in enumerate(levels)]
+    touched = [set() if i == own else {path} for i in range(len(levels))]
+    return _Factor(path, levels, [_spell(path, level) for level in levels], own, diffs, touched)
+
+
+def _changed_paths(one: Draft, base: Draft) -> set[Keys]:
+    return {path for path in one.paths if any(changed(path, base, one))}
+
+
+def _cut(diff: Mapping[str, object], paths: set[Keys]) -> dict[str, object]:
+    """Of a diff what changes something: a preset also names what the baseline has, and would take a lever back."""
+    out: dict[str, object] = {}
+    for path in sorted(paths):
+        value: object = diff
+        for key in path:
+            value = value[key] if isinstance(value, dict) else None
+        out = merge(out, at(path, value), defaults=False)
+    return out
 
 
 def _leaves(raw: dict[str, object], path: Keys) -> Iterator[tuple[Keys, object]]:
@@ -143,7 +268,7 @@ def _labels(paths: set[Keys]) -> dict[Keys, str]:
 def _cell(
     factorial: str,
     index: tuple[int, ...],
-    factors: list[tuple[Keys, list[object], int]],
+    factors: list[_Factor],
     labels: dict[Keys, str],
     base: Draft,
     folder: Path,
@@ -151,11 +276,11 @@ def _cell(
 ) -> Draft:
     diff: dict[str, object] = {}
     names, levels = [], {}
-    for i, (path, values, own) in zip(index, factors):
-        levels[".".join(path)] = values[i]
-        if i != own:
-            diff = merge(diff, at(path, values[i]), defaults=False)
-            names.append(f"{labels[path]}={_spell(path, values[i])}")
+    for i, one in zip(index, factors):
+        levels[".".join(one.path)] = one.levels[i]
+        if i != one.own:
+            diff = merge(diff, one.diffs[i], defaults=False)
+            names.append(f"{labels[one.path]}={one.names[i]}")
     place = f"factorial.{word(factorial)}: {','.join(names)}"
     cell = draft(",".join(names) or BASELINE, diff, base, folder, place, [])
     cell.factorial, cell.levels = factorial, levels

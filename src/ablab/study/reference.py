@@ -84,16 +84,29 @@ go: either makes the words of arms with results exploratory, and the page says w
 
 ## [factorial.NAME]
 
-Cells are judged as plain arms, each against the baseline, and `check` and the report say so: main effects and interactions
-are not computed from them.
-
-Each value is a list of levels that includes the baseline's; two factors or more, at most {MOST_CELLS} cells. Every
-combination becomes an arm named `factor=value,factor=value`, without the factors that stand at the baseline's level; a
-combination that is the baseline, or an arm, is not run twice.
+Two factors or more that are crossed: each is a setting's path with a list of levels that includes the baseline's, at most
+{MOST_CELLS} cells. Every combination is an arm named `factor=value,factor=value`, without the factors that stand at the
+baseline's level, and is judged as any arm; a combination that is the baseline, or an arm, is not run twice.
 
     [factorial.window_by_length]
     model.local.window = [128, 1024]
     model.seq_len      = [2048, 4096]
+
+Beside the arms stands what they do together. Every interaction of two (is what both do the sum of what each does?) has a
+place in the family, so that a 2x2 is judged as four arms and not as three, and a word: `worse` is read "they interfere",
+`better` "together more than the sum", `equivalent` "additive within matters". A main effect, a level averaged over the other
+factors, has an interval of the same width, and a word only where no interaction of its factor is shown, all its cells are fit
+and a difference that it is made of is shown. Of interactions of three there are numbers. A cell that diverges or fails takes
+with it only what needs it, which is named. An interaction costs about four times the seeds of a main effect.
+
+Levels may also be arms, or presets: `"baseline"`, `"arm:NAME"`, `"preset:NAME"`. A cell is then what both of its levels change,
+refused where they change one setting, and the interaction answers whether a lever transfers to another base:
+
+    [factorial.transfer]
+    base  = ["baseline", "arm:vpmoe_like"]
+    lever = ["baseline", "arm:sink"]
+
+`decision.seeds.keep` and `probe` drop arms on the way, and are refused beside a factorial.
 
 ## [scale.NAME]
 

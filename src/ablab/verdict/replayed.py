@@ -20,9 +20,9 @@ from ablab.verdict.winner import preferred
 class ReplayedStudy:
     """The replayed study. promoted is None while no probe is finished; probed are the probe's differences.
 
-    lines: what has a place in a family, arms first; contrasts: of these, the interactions of each factorial. withheld: words
-    that a line is not called by, since an arm of it diverged once where its reference did not. probing: lines of families
-    whose own probe is not finished.
+    lines: what has a place in a family, arms first, then the interactions of factorials. withheld: words that a line is not
+    called by, since an arm of it diverged once where its reference did not. probing: lines of families whose own probe is
+    not finished.
     """
 
     evidence: Evidence
