@@ -22,6 +22,7 @@ verify: $(VENV)/ready-test $(VOCAB)  # simulations and noise of public runs: fif
 	$(BIN)/python bench/verdict_simulations.py
 	$(BIN)/python bench/ladder_simulations.py
 	$(BIN)/python bench/real_noise.py
+	$(BIN)/python bench/factorial_simulations.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m minutes tests
 
 bench: $(VENV)/ready-test $(VOCAB)

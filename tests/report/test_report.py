@@ -462,12 +462,6 @@ def test_more_than_one_decision_is_said(verdict: dict[str, Any]) -> None:
     assert "0.0017" in text
 
 
-def test_factorial_cells_have_no_word(verdict: dict[str, Any]) -> None:
-    verdict["arms"][3] |= {"word": None, "low": None, "high": None, "p": None, "m": None, "look": None}
-    assert 'class="chip w-cell"' in page.page(verdict)
-    everything(verdict)
-
-
 def test_many_arms_stay_small_and_apart(verdict: dict[str, Any]) -> None:
     for i in range(16):
         arm = copy.deepcopy(verdict["arms"][2]) | {"name": f"arm_{i}"}

@@ -6,7 +6,10 @@ Fixed seeds; every bound carries the Monte-Carlo error of this many studies.
 from __future__ import annotations
 
 import pytest
+from bench.factorial_simulations import Design
 from bench.verdict_simulations import ALPHA, Cell, cells, faults, lived, main, simulate
+
+from bench import factorial_simulations
 
 NULLS = [c for c in cells() if not any(c.effects)]
 SHOWN = [c for c in cells() if any(c.effects)]
@@ -56,3 +59,15 @@ def test_the_long_form_prints_a_line_per_cell(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert code in (0, 1)
     assert len(lines) == 2 + len(cells()) + 3 + 6 + 8 + 2
+
+
+def test_factorials_keep_the_family():
+    """Main effects are no lines of the family: they may not add a false word to it, whatever else is true."""
+    chosen = [Design((2, 2), matters=0.1), Design((2, 2), (-1.5,), matters=0.1), Design((2, 2), (-2.0, -2.0), 2.5)]
+    for number, design in enumerate(chosen):
+        found = factorial_simulations.simulate(design, studies=200, seed=20 + number)
+        assert found.faults() == []
+        assert not any(design.alone) or found.cells_and_pairs <= found.family_error
+    assert factorial_simulations.Share(1000, 0.08, 0.05, 0.93, 0.0).faults() == ["family error", "coverage"]
+    assert factorial_simulations.false("better", 0.0) and factorial_simulations.false("worse", -1.0)
+    assert not factorial_simulations.false("better", -1.0) and not factorial_simulations.false("inconclusive", 0.0)

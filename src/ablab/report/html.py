@@ -10,12 +10,13 @@ import jinja2
 from markupsafe import Markup
 
 from ablab.records.answer import Answer
-from ablab.report import costs, curves, depth, figures, gaps, probes, prose, records, tables, words
+from ablab.report import costs, crossed, curves, depth, figures, gaps, probes, prose, records, tables, words
 from ablab.report.view import View
 
 STYLE = words.Html()
 SECTIONS = (
-    ("verdict", "Verdict"), ("forest", "Differences"), ("change", "What would change"), ("trajectories", "Trajectories"),
+    ("verdict", "Verdict"), ("factorials", "Factorials"),
+    ("forest", "Differences"), ("change", "What would change"), ("trajectories", "Trajectories"),
     ("positions", "Loss by position"), ("probes", "Needle"), ("stages", "Stages"), ("cost", "Cost"),
     ("artifacts", "Artifacts"),
     ("routing", "Routing health"), ("evidence", "Evidence"),
@@ -68,6 +69,7 @@ def _parts(view: View) -> dict[str, object]:
         "exploratory": verdict["exploratory"],
         "warnings": prose.warnings(view),
         "answer": verdict["sentence"],
+        "factorials": crossed.shown(view, STYLE),
         "terms": terms(view),
         "verdict": tables.verdict_table(view, STYLE),
         "notes": arm_notes(view),

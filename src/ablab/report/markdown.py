@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablab.records.answer import Answer
-from ablab.report import costs, depth, gaps, prose, records, tables, words
+from ablab.report import costs, crossed, depth, gaps, prose, records, tables, words
 from ablab.report.html import arm_notes, terms, terms_of
 from ablab.report.tables import PageTable
 from ablab.report.view import Bands, View, grid_of, mean_of
@@ -23,6 +23,9 @@ def page(verdict: Answer) -> str:
     out += _section("Verdict", tables.verdict_table(view, STYLE))
     notes = arm_notes(view)
     out += [f"- {STYLE.text(n)}" for n in notes] + ([""] if notes else [])
+    for one in crossed.shown(view, STYLE):
+        out += _section(f"Factorial {one.name}", one.effects)
+        out += [f"**{STYLE.text(one.sentence)}**", "", *_section(f"Cells of {one.name}", one.cells)]
     out += _section("In the other unit", tables.other_unit_table(view, STYLE))
     out += ["## What would change the verdict", ""]
     out += [f"- {name} ({word}): {said}" for name, word, said in prose.what_would_change(view, STYLE)]

@@ -150,8 +150,6 @@ def _change(view: View, arm: ArmAnswer, style: Style) -> list[str]:
                 else "It gets no more seeds. A cure (lower lr, longer warm-up, clipping) is another arm."
             )
         )
-    elif word == "cell":
-        out.append("A cell of a factorial: a number without a word. Read the contrasts.")
     elif word == "waiting":
         first = (
             f" before {words.plural(view.looks[0], 'seed')} of arm and reference have ended" if view.looks else " yet"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ablab.core import grid
-from ablab.records.answer import Answer, ArmAnswer
-from ablab.report import prose, tables, words
+from ablab.records.answer import Answer, ArmAnswer, Effect
+from ablab.report import crossed, prose, tables, words
 from ablab.report.view import View
 
 STYLE = words.Style()
@@ -26,6 +26,8 @@ COLOURS = {
 WIDTH = 100
 RIGHT = ("difference", "interval", "seeds", "p", "more seeds")
 COLUMNS = [grid.Column(title, right=title in RIGHT) for title in ("arm", "verdict", *RIGHT)]
+EFFECTS = [grid.Column(title, right=title in RIGHT) for title in ("verdict", "difference", "seeds")]
+EFFECTS += [grid.Column("what that says", least=24)]
 STACKED = [column for column in COLUMNS if column.title != "interval"]
 
 
@@ -50,6 +52,11 @@ def terminal(verdict: Answer, console: Console) -> None:
     for arm in view.rivals:
         for line in _below(view, arm):
             say(f"  {line}", "dim", hang=4)
+    for one in crossed.factorials(view):
+        effects = [_effect(view, effect, console, pretty) for effect in one["effects"] if effect["order"] < 3]
+        named = [grid.Column(STYLE.name(one["name"])), *EFFECTS]
+        grid.show(named, effects, console, width=width, box=box.SIMPLE_HEAD if pretty else box.ASCII2)
+        say(one["sentence"], "bold")
     say(view.verdict["sentence"], "bold")
 
 
@@ -65,6 +72,19 @@ def _row(view: View, arm: ArmAnswer, console: Console, pretty: bool) -> list[Tex
     return [
         _text(name, console, "bold" if pretty else ""),
         *(_text(c, console, COLOURS.get(word, "") if pretty and i == 0 else "") for i, c in enumerate(cells)),
+    ]
+
+
+def _effect(view: View, effect: Effect, console: Console, pretty: bool) -> list[Text]:
+    """A main effect or an interaction, its interval below the difference."""
+    between = STYLE.interval(effect["low"], effect["high"], view.decimals)
+    word = effect["word"] or words.DASH
+    return [
+        _text(effect["label"], console, "bold" if pretty else ""),
+        _text(word, console, COLOURS.get(word, "") if pretty else ""),
+        _stacked(_text(STYLE.delta(effect["delta"], view.decimals), console), _text(between or words.DASH, console)),
+        _text(words.whole(effect["seeds"]) if effect["seeds"] else words.DASH, console),
+        _text(crossed.briefly(effect), console),
     ]
 
 

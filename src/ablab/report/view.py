@@ -52,9 +52,9 @@ class View:
 
     # arms
     def word(self, arm: ArmAnswer) -> str:
-        """Return one of the seven words, `waiting` for an arm without a number yet, `cell` for a cell of a factorial."""
+        """Return one of the seven words, `waiting` for an arm without one yet."""
         if arm["word"] is None:
-            return "waiting" if arm["delta"] is None else "cell"
+            return "waiting"
         nothing = arm["word"] == "inconclusive" and not arm["seeds"] and arm["delta"] is None
         return "waiting" if nothing else arm["word"]
 

@@ -24,7 +24,6 @@ SIGNS = {
     "invalid": "\u2715",
     "baseline": "\u25cf",
     "waiting": "\u2026",
-    "cell": "\u25a1",
     "holds": "\u2192",
     "fades": "\u2198",
     "reverses": "\u21c4",

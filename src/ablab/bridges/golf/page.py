@@ -118,7 +118,7 @@ def _delta(row: Row, baseline: str) -> str:
 
 
 def _word(plan: Plan, row: Row) -> str:
-    said = row.word or "a cell of a factorial"
+    said = row.word or "-"
     if row.shares_weights:
         said += ", for these weights" if row.seeds == 1 else ", same weights"
     over = cost.over_limits(plan, row.name)
