@@ -2,10 +2,11 @@
 
     python bench/factorial_simulations.py [--studies 1000]
 
-Runs, looks and units are those of bench/verdict_simulations.py: the sd of a cell's paired difference is 1. The family is every cell and every interaction
-of two; main effects have no place in it and are counted all the same. Bounds: P(any cell, interaction or main effect whose
-truth is 0 is called better or worse, or one is called the wrong way round) <= alpha plus two standard errors; all intervals
-that stand at the end, of interactions of three too, cover their truths in at least 94%. Exit code 1 if a bound fails.
+Runs, looks and units are those of bench/verdict_simulations.py: the sd of a cell's paired difference is 1. The family is every
+cell and every interaction of two; main effects have no place in it and are counted all the same. Bounds: P(any cell,
+interaction or main effect whose truth is 0 is called better or worse, or one is called the wrong way round) <= alpha plus two
+standard errors; all intervals that stand at the end, of interactions of three too, cover their truths in at least 94%. Exit
+code 1 if a bound fails.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ ASKED = [
     ("ladder", "rungs.toml", "--scales", "a,b,c", "--no-train"),
     ("bundle", "STUDY", "--to", "bundle.zip"),
     ("audit", "bundle.zip"),
+    ("unbundle", "stack.toml", "stack"),
     ("levers",),
     ("power", "--sd", "0.001", "--effect", "0.002"),
     ("noise", "sp8192"),
@@ -100,6 +101,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "small.toml").write_text(SMALL)
     (tmp_path / "rungs.toml").write_text(SMALL + RUNGS)
+    (tmp_path / "stack.toml").write_text(
+        f'{SMALL}[arm.stack]\ntogether = "both"\nmodel.softcap = 15\nmodel.qk_norm = false\n'
+    )
     texts = [f"Text number {number} counts to {number * number}. " * 6 for number in range(80)]
     (tmp_path / "small.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     monkeypatch.setattr(lab, "_rehearsed", lambda plan, mark: True)

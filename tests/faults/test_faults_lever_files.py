@@ -48,6 +48,7 @@ READ_A_STUDY = {
     "run": ["STUDY"],
     "report": ["STUDY"],
     "ladder": ["STUDY", "--scales", "a,b,c"],
+    "unbundle": ["STUDY", "flat"],
     "bundle": ["STUDY"],
     "mirror": ["STUDY", "--mirror", "tensorboard"],
     "sample": ["STUDY", "baseline", "--prompt", "a"],

@@ -106,7 +106,8 @@ refused where they change one setting, and the interaction answers whether a lev
     base  = ["baseline", "arm:vpmoe_like"]
     lever = ["baseline", "arm:sink"]
 
-`decision.seeds.keep` and `probe` drop arms on the way, and are refused beside a factorial.
+`decision.seeds.keep` and `probe` drop arms on the way, and are refused beside a factorial. `ablab unbundle STUDY ARM` writes,
+for an arm that changes several settings, the arms that tell which of them matters: each alone, and all but one.
 
 ## [scale.NAME]
 
