@@ -60,6 +60,7 @@ def test_the_page_has_sentence_picture_effects_and_cells(verdict: dict[str, Any]
     (drawn,) = re.findall(r"<svg.*?</svg>", section, re.S)
     assert 'aria-label="Interaction plot of slope and rank. slope=on x rank=on: they interfere"' in drawn
     assert drawn.count("hollow") == 1 and drawn.count('class="whisker s1"') == 3 and drawn.count('class="line') == 2
+    assert ">off</text>" in drawn and ">on</text>" in drawn and ">rank=on</text>" in drawn
     assert "no word: it depends on the other factor (slope=on x rank=on)" in section
     assert "together; 40% of the sum" in section and section.count("<tr") == 2 + 3 + 4
     assert '<a href="#factorials">' in text

@@ -179,9 +179,10 @@ def _panel(view: View, one: Crossed, f: int, g: int) -> Markup | None:
     reach = len(first["levels"]) - 1
     panel = svg.Panel(
         f"{one['name']}-{f}-{g}", f"{fitted(first['name'], 24)} by {fitted(second['name'], 24)}", (-0.15, reach + 0.75),
-        (min(ys), max(ys)), x_title=first["name"], y_title=view.unit, x_text=lambda v: fitted(first["levels"][int(v)], 16),
+        (min(ys), max(ys)), x_title=first["name"], y_title=view.unit,
     )  # fmt: skip
     panel.x = _Places(-0.15, reach + 0.75, panel.x.start, panel.x.end)
+    panel.x_text = lambda at: fitted(first["levels"][int(at)], 16)
     panel.zero()
     ends = []
     for k in range(len(second["levels"])):
