@@ -86,3 +86,20 @@ def test_before_any_seed_the_shipped_bank_says_what_can_be_shown(tmp_path: Path)
 def test_a_stores_own_noise_comes_before_the_shipped(tmp_path: Path) -> None:
     plan = made.fill(made.plan(tmp_path, LARGE))
     assert "of its own 3 pairs" in check.reach(plan)["arms"]["wide"]["source"]
+
+
+def test_a_factorial_counts_its_interactions_and_says_the_smallest_that_can_be_shown(tmp_path: Path) -> None:
+    """A 2x2 interaction is of four runs, a difference of two; averaged over a third factor it is as quiet as an arm."""
+    square = "[factorial.two]\nmodel.qk_norm = [true, false]\nmodel.softcap = [0, 15]\n"
+    plan = made.plan(tmp_path, made.STUDY + square)
+    found = check.reach(plan)
+    alone = reckoning.plan(
+        3, 3, 2 + 3 + 1, plan.study.decision["matters"], None
+    )  # two arms, three cells, their interaction
+    assert found["mde"] == pytest.approx(alone.mde) and found["interaction"] == pytest.approx(math.sqrt(2) * alone.mde)
+    said = check._reach_text({"reach": found, "price": price.bounds(plan)})
+    assert f"smallest interaction of two shown with power 0.8: {found['interaction']:.4g} s" in said
+    (tmp_path / "cube").mkdir()
+    cube = check.reach(made.plan(tmp_path / "cube", f"{made.STUDY}{square}train.ema = [0, 0.9]\n"))
+    assert cube["interaction"] == pytest.approx(cube["mde"])
+    assert check.reach(made.plan(tmp_path / "cube", made.STUDY))["interaction"] is None

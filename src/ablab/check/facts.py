@@ -225,6 +225,11 @@ def reach_text(reach: Reach, price: dict[str, price.Bound]) -> str:
         whose = f"{', '.join(names)}: " if len(alike) > 1 else ""
         lines.append(f"{whose}smallest effect shown with power 0.8: {mde}; smallest tie: {tie} ({one['source']})")
         lines += [f"warning: {whose}{one['warning']}"] if one["warning"] else []
+    if (smallest := reach["interaction"]) is not None:
+        unit = " s" if reach["in_units_of_s"] else ""
+        lines.append(
+            f"smallest interaction of two shown with power 0.8: {smallest:.4g}{unit}, if cells are as noisy as arms"
+        )
     costs = " to ".join(dict.fromkeys(_price_text(price[bound]) for bound in ("start", "at_most")))
     return "\n".join([*lines, f"price: {costs}"])
 

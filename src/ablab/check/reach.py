@@ -28,9 +28,11 @@ class Resolution(TypedDict):
 
 
 class Reach(Resolution):
-    """That of the arm of which least can be shown, and of each."""
+    """That of the arm of which least can be shown, and of each; interaction: the MDE of the loudest interaction of two, if any
+    are asked for, of cells as noisy as that arm."""
 
     arms: dict[str, Resolution]
+    interaction: float | None
 
 
 def reach(plan: Plan) -> Reach:
@@ -54,7 +56,10 @@ def reach(plan: Plan) -> Reach:
             "warning": of.warning, "looks": list(of.looks),
         }  # fmt: skip
     least = max(found.values(), key=lambda one: (one["in_units_of_s"], one["sd"] or 0.0))
-    return {**least, "arms": found}
+    pairs = [one.line for factorial in crossings.factorials(plan) for one in factorial.contrasts(2)]
+    louder = max((math.sqrt(sum(x * x for _, x in line.terms) / 2) for line in pairs), default=None)  # 2: of an arm's
+    smallest = None if louder is None or least["mde"] is None else louder * least["mde"]
+    return {**least, "arms": found, "interaction": smallest}
 
 
 def _spreads(plan: Plan) -> dict[str, Spread]:
