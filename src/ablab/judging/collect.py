@@ -46,14 +46,14 @@ def _chain(arm: Arm) -> dict[str, str]:
     return {name: one["after"] for name, one in arm.settings["stage"].items() if one["after"]}
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """What the verdict is asked about: the arms, and the factorials among them."""
 
     arms: list[ArmSpec]
     factorials: list[Factorial]
 
 
-def asked(plan: Plan) -> Asked:
+def asked(plan: Plan) -> Question:
     """What the verdict must know of arms and factorials beyond the arms' scores."""
     study, at = plan.study, plan.study.decision["stage"]
     found = history.rows(plan)
@@ -73,7 +73,7 @@ def asked(plan: Plan) -> Asked:
         )
         for name, arm in study.with_baseline.items()
     ]
-    return Asked(arms, crossings.factorials(plan, own))
+    return Question(arms, crossings.factorials(plan, own))
 
 
 def _twins(plan: Plan, stage: str) -> dict[str, str]:

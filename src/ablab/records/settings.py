@@ -136,7 +136,7 @@ Limits = dict[str, float]  # [limits]: those that are set
 LeversSettings = TypedDict("LeversSettings", {"from": list[str]})  # [levers]
 
 
-class Factor(TypedDict):
+class CrossedFactor(TypedDict):
     """What a factorial crosses with others: a setting, or sets of changes that have names. base: which of its levels the
     baseline has; names: the levels as the cells' names have them."""
 
@@ -150,7 +150,7 @@ class Factor(TypedDict):
 class Crossing(TypedDict):
     """A factorial; cells: arm (or "baseline") -> the index of its level of each factor."""
 
-    factors: list[Factor]
+    factors: list[CrossedFactor]
     cells: dict[str, list[int]]
 
 

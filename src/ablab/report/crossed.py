@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ablab.records.answer import Crossed, Effect
 from ablab.report import svg, words
 from ablab.report.figures import Drawing, fitted
-from ablab.report.tables import Table, price_text
+from ablab.report.tables import PageTable, price_text
 from ablab.report.view import View, mean_of
 from ablab.report.words import DASH, Html, Style
 
@@ -19,20 +19,20 @@ APART = 14.0  # units of the drawing between two labels
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFactorial:
     """One factorial as the pages show it."""
 
     name: str
     sentence: str
     drawing: Drawing | None
-    effects: Table
-    cells: Table
+    effects: PageTable
+    cells: PageTable
 
 
-def shown(view: View, style: Style) -> list[Shown]:
+def shown(view: View, style: Style) -> list[ShownFactorial]:
     """Every factorial of the verdict, its name in this style."""
     return [
-        Shown(
+        ShownFactorial(
             style.name(one["name"]),
             one["sentence"],
             drawing(view, one) if isinstance(style, Html) else None,
@@ -48,7 +48,7 @@ def factorials(view: View) -> list[Crossed]:
     return view.verdict.get("factorials", [])
 
 
-def effect_table(view: View, one: Crossed, style: Style) -> Table:
+def effect_table(view: View, one: Crossed, style: Style) -> PageTable:
     """What each level does alone, and what two or three do beyond that: word, difference with interval, pairs, price."""
     head = (("effect", "l"), ("word", "l"), ("difference", "r"), ("seeds", "r"), ("p", "r"), ("more seeds", "r"))
     rows = []
@@ -69,7 +69,9 @@ def effect_table(view: View, one: Crossed, style: Style) -> Table:
         "does, and above zero they interfere. Interactions of two have a place in the family as arms have; main effects "
         "average over the other factors and have none."
     )
-    return Table(head, rows, note, kinds=[f"w-{effect['word']}" if effect["word"] else "" for effect in one["effects"]])
+    return PageTable(
+        head, rows, note, kinds=[f"w-{effect['word']}" if effect["word"] else "" for effect in one["effects"]]
+    )
 
 
 def kind(effect: Effect) -> str:
@@ -106,7 +108,7 @@ def more_text(effect: Effect) -> str:
     return "0" if more == 0 else f"+{more}" + (" fresh" if effect["fresh"] else "")
 
 
-def cell_table(view: View, one: Crossed, style: Style) -> Table:
+def cell_table(view: View, one: Crossed, style: Style) -> PageTable:
     """Every cell: its levels, its metric over the seeds at which all cells are done, and its word as an arm."""
     arms = {arm["name"]: arm for arm in view.arms}
     head = (
@@ -131,7 +133,7 @@ def cell_table(view: View, one: Crossed, style: Style) -> Table:
         )
     seeds = words.plural(len(one["seeds"]), "seed")
     note = f"Levels in {view.unit} over {seeds} at which every cell that can be compared is done."
-    return Table(head, rows, note)
+    return PageTable(head, rows, note)
 
 
 class _Places(svg.Axis):

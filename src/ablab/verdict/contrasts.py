@@ -15,7 +15,7 @@ READING = {"better": "together more than the sum", "worse": "they interfere", "e
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastLine:
     """The effect of one level (`of`: its factor and itself), or of two or three of different factors together."""
 
     label: str
@@ -45,7 +45,7 @@ class Factorial:
         """The cell that has no factor's other levels."""
         return self.cells[(0,) * len(self.factors)]
 
-    def contrasts(self, order: int) -> list[Contrast]:
+    def contrasts(self, order: int) -> list[ContrastLine]:
         """All effects of so many factors together, a level each, against level 0.
 
         Each cell weighs the product of its signs (+ at the level, - at level 0) over the number of combinations of the other
@@ -57,10 +57,10 @@ class Factorial:
             for levels in itertools.product(*(range(1, len(self.factors[f].levels)) for f in which))
         ]
 
-    def _contrast(self, of: tuple[tuple[int, int], ...]) -> Contrast:
+    def _contrast(self, of: tuple[tuple[int, int], ...]) -> ContrastLine:
         label = " x ".join(f"{self.factors[f].name}={self.factors[f].levels[level]}" for f, level in of)
         terms = tuple((self.cells[at], weight) for at, weight in self.weights(of))
-        return Contrast(label, of, Line(f"{self.name}: {label}", terms, self.reference))
+        return ContrastLine(label, of, Line(f"{self.name}: {label}", terms, self.reference))
 
     def weights(self, of: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, ...], float]]:
         """(cell, its weight) of an effect."""

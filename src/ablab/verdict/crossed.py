@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from ablab.verdict import planning
-from ablab.verdict.contrasts import READING, Contrast, Factorial
+from ablab.verdict.contrasts import READING, ContrastLine, Factorial
 from ablab.verdict.describe import NO_SIGN, line_row
 from ablab.verdict.family import Line, Standing, interval_of, sample_of
 from ablab.verdict.fitness import of_cells
@@ -50,7 +50,7 @@ def crossed(study: ReplayedStudy, factorial: Factorial, rows: Mapping[str, Row])
     )
 
 
-def _pair(study: ReplayedStudy, factorial: Factorial, one: Contrast, line: Line) -> Effect:
+def _pair(study: ReplayedStudy, factorial: Factorial, one: ContrastLine, line: Line) -> Effect:
     row = line_row(study, line, None)
     lost = tuple(_lost(study, line.arms, line.reference))
     places = study.family.standings[line.name].places
@@ -70,7 +70,7 @@ def _pair(study: ReplayedStudy, factorial: Factorial, one: Contrast, line: Line)
 
 
 def _alone(
-    study: ReplayedStudy, factorial: Factorial, one: Contrast, places: Sequence[int]
+    study: ReplayedStudy, factorial: Factorial, one: ContrastLine, places: Sequence[int]
 ) -> tuple[float, float] | None:
     """What each of the two does without the other, over these places and the levels of every other factor."""
     if not places:
@@ -85,7 +85,7 @@ def _alone(
 
 
 def _main(
-    study: ReplayedStudy, factorial: Factorial, one: Contrast, pairs: Sequence[Effect], rows: Mapping[str, Row]
+    study: ReplayedStudy, factorial: Factorial, one: ContrastLine, pairs: Sequence[Effect], rows: Mapping[str, Row]
 ) -> Effect:
     """A level of one factor, averaged over the others: its interval, and its word where it may carry one."""
     ((f, level),) = one.of
@@ -110,7 +110,7 @@ def _main(
     return _numbers(study, one, standing, i.word)
 
 
-def _third(study: ReplayedStudy, one: Contrast, pairs: Sequence[Effect]) -> Effect:
+def _third(study: ReplayedStudy, one: ContrastLine, pairs: Sequence[Effect]) -> Effect:
     """What three levels do beyond their pairs: numbers only."""
     standing = _last_look(study, one, pairs)
     if standing is None:
@@ -118,7 +118,7 @@ def _third(study: ReplayedStudy, one: Contrast, pairs: Sequence[Effect]) -> Effe
     return _numbers(study, one, standing, None, "no word: of interactions of three there are numbers only")
 
 
-def _last_look(study: ReplayedStudy, one: Contrast, pairs: Sequence[Effect]) -> Standing | None:
+def _last_look(study: ReplayedStudy, one: ContrastLine, pairs: Sequence[Effect]) -> Standing | None:
     """At the last look that all its cells have reached, at the share of a family's whole size; None before, or without a cell.
 
     The shares of all looks together are one line's, so whichever look it stops at is covered.
@@ -142,7 +142,7 @@ def _lost(study: ReplayedStudy, arms: Iterable[str], reference: str) -> dict[str
     return {arm: one.note for arm, one in found.items() if one.word is not None}
 
 
-def _unread(study: ReplayedStudy, one: Contrast) -> Effect:
+def _unread(study: ReplayedStudy, one: ContrastLine) -> Effect:
     needs = tuple(_lost(study, one.line.arms, one.line.reference))
     everywhere = range(len(study.evidence.seeds))
     note = of_cells(study.evidence, one.line.arms[1:], one.line.reference, everywhere).note if needs else "waiting"
@@ -151,7 +151,7 @@ def _unread(study: ReplayedStudy, one: Contrast) -> Effect:
     )
 
 
-def _numbers(study: ReplayedStudy, one: Contrast, standing: Standing, word: str | None, *notes: str) -> Effect:
+def _numbers(study: ReplayedStudy, one: ContrastLine, standing: Standing, word: str | None, *notes: str) -> Effect:
     evidence, i = study.evidence, standing.interval
     values = one.line.values(evidence, standing.places, evidence.decision.stage)
     look = study.family.looks.index(standing.look or 0) + 1
