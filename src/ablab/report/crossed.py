@@ -145,6 +145,16 @@ class _Places(svg.Axis):
         return [float(i) for i in range(int(self.high) + 1)]
 
 
+class _LevelPanel(svg.Panel):
+    """A panel whose axis of x names levels."""
+
+    names: list[str]
+
+    def x_text(self, value: float) -> str:
+        """Write a level's name below its tick."""
+        return fitted(self.names[int(value)], 16)
+
+
 def drawing(view: View, one: Crossed) -> Drawing | None:
     """A panel for every pair of factors: a line per level of the second over the levels of the first."""
     panels = [
@@ -179,12 +189,12 @@ def _panel(view: View, one: Crossed, f: int, g: int) -> Markup | None:
     }
     ys = [*at.values(), *sums.values(), *(y for bar in bars.values() for y in bar), 0.0]
     reach = len(first["levels"]) - 1
-    panel = svg.Panel(
+    panel = _LevelPanel(
         f"{one['name']}-{f}-{g}", f"{fitted(first['name'], 24)} by {fitted(second['name'], 24)}", (-0.15, reach + 0.75),
         (min(ys), max(ys)), x_title=first["name"], y_title=view.unit,
     )  # fmt: skip
     panel.x = _Places(-0.15, reach + 0.75, panel.x.start, panel.x.end)
-    panel.x_text = lambda at: fitted(first["levels"][int(at)], 16)
+    panel.names = first["levels"]
     panel.zero()
     ends = []
     for k in range(len(second["levels"])):

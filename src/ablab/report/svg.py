@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -154,7 +154,6 @@ class Panel:
         self.slug = slug
         self.title = title
         self.x_title, self.y_title = x_title, y_title
-        self.x_text: Callable[[float], str] = count  # what stands below a tick
         self.parts: list[str] = []
 
     def x_text(self, value: float) -> str:
