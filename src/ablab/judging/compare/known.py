@@ -70,11 +70,11 @@ def _as_independent(x: Group, y: Group) -> Iterator[Candidate]:
     """Compute what Welch's test gives where runs that are one count as several."""
     if len(x.values) == len(x.by_key) and len(y.values) == len(y.by_key):
         return
-    twins = unpaired(x.values, y.values, matters=1.0)
-    if twins.p is not None and twins.se and twins.delta is not None:
+    welch = unpaired(x.values, y.values, matters=1.0)
+    if welch.p is not None and twins.se and twins.delta is not None:
         what = "of the Welch test with every run as if it were independent"
-        yield Candidate(f"t {what}", twins.delta / twins.se, "t", signed=True, kind="test")
-        yield Candidate(f"p {what}", twins.p, "p", kind="test", honest=False)
+        yield Candidate(f"t {what}", welch.delta / twins.se, "t", signed=True, kind="test")
+        yield Candidate(f"p {what}", welch.p, "p", kind="test", honest=False)
 
 
 def means(name: str, side: Group) -> Iterator[Candidate]:

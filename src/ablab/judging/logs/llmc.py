@@ -19,13 +19,13 @@ def read(text: Text) -> list[LoggedRun]:
     """Read the run: its last validation, else the last loss of training. A log that begins anew was resumed: one run."""
     run, last = Building(1), None
     for place, line in text.lines():
-        if not line.startswith("s:") or (stages := _LINE.fullmatch(line)) is None:
+        if not line.startswith("s:") or (match := _LINE.fullmatch(line)) is None:
             continue
-        run.counts["steps"] = int(stages["step"])
-        if stages["what"] == "tel":
-            run.score(text, VAL, place, stages["loss"], None)
+        run.counts["steps"] = int(match["step"])
+        if match["what"] == "tel":
+            run.score(text, VAL, place, match["loss"], None)
         else:
-            last = (place, stages["loss"])
+            last = (place, match["loss"])
     if not run.stages and last is not None:
         run.score(text, "loss", last[0], last[1], None)
         run.notes.append(TRAINED)
