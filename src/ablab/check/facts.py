@@ -165,21 +165,21 @@ def _costs(plan: Plan, name: str, speeds: dict[str, Speed]) -> Costs:
     }
 
 
-def show(found: Facts, console: Console) -> None:
+def show(facts: Facts, console: Console) -> None:
     """Print the facts as a table and a few sentences."""
     from rich.text import Text
 
     from ablab.core import grid
 
-    grid.say(Text(f"\n{found['question']}", "bold"), console, width=console.width)
-    on_gpu = any(row["peak_bytes"] for row in found["arms"])
-    mixed = any(row["active_parameters"] != row["parameters"] for row in found["arms"])
+    grid.say(Text(f"\n{facts['question']}", "bold"), console, width=console.width)
+    on_gpu = any(row["peak_bytes"] for row in facts["arms"])
+    mixed = any(row["active_parameters"] != row["parameters"] for row in facts["arms"])
     titles: tuple[str, ...] = ("body", "embedding", "MFLOP/token", "cache MB", "steps", "epochs", "s/run")
     titles += ("active",) if mixed else ()
     titles += ("tokens/s", "GiB") if on_gpu else ()
     columns = [grid.Column("arm"), grid.Column("changes", least=24), *(grid.Column(one, right=True) for one in titles)]
-    rows, changed = [], _changes(found["arms"])
-    for row in found["arms"]:
+    rows, changed = [], _changes(facts["arms"])
+    for row in facts["arms"]:
         changes = changed[row["name"]]
         against = f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""
         seconds = row["seconds_per_run"]
@@ -203,12 +203,12 @@ def show(found: Facts, console: Console) -> None:
             )
         )
     grid.show(columns, rows, console, width=console.width)
-    for line in _layers(found["arms"]):
+    for line in _layers(facts["arms"]):
         grid.say(line, console, width=console.width, hang=2)
-    rules.show(found["arms"], console)
-    for line in reach_text(found["reach"], found["price"]).splitlines():
+    rules.show(facts["arms"], console)
+    for line in reach_text(facts["reach"], facts["price"]).splitlines():
         grid.say(line, console, width=console.width, hang=2)
-    for note in found["notes"]:
+    for note in facts["notes"]:
         grid.say(note if note.startswith("warning") else f"note: {note}", console, width=console.width, hang=2)
 
 

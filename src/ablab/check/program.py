@@ -81,7 +81,7 @@ def facts(plan: Plan) -> CommandFacts:
                 "seconds_per_run": price.of_run(plan, name)["train_seconds"],
             }
         )
-    found: CommandFacts = {
+    facts: CommandFacts = {
         "study": plan.study.name,
         "scale": plan.study.scale,
         "question": plan.study.question,
@@ -93,12 +93,12 @@ def facts(plan: Plan) -> CommandFacts:
         "price": price.bounds(plan),
         "notes": [*judge.notes(plan), *running.notes(plan, None)],
     }
-    return shareable(found, folder=plan.study.path.parent, root=plan.store.root)
+    return shareable(facts, folder=plan.study.path.parent, root=plan.store.root)
 
 
-def of_program(found: Facts | CommandFacts) -> TypeGuard[CommandFacts]:
+def of_program(facts: Facts | CommandFacts) -> TypeGuard[CommandFacts]:
     """Tell what was found of a study over a command from what is found of one that ablab trains."""
-    return "runner" in found
+    return "runner" in facts
 
 
 def ready(plan: Plan) -> None:
@@ -132,14 +132,14 @@ def _ready(plan: Plan, run: Run) -> None:
 
 
 def executable(name: str, here: Path, environment: Mapping[str, str]) -> None:
-    """CheckFailed where no program of this name can be started from the folder `here`."""
-    found = os.access(here / name, os.X_OK) if "/" in name else shutil.which(name, path=environment.get("PATH"))
-    if not found:
+    """Refuse a name by which no program can be started from the folder `here`."""
+    path = os.access(here / name, os.X_OK) if "/" in name else shutil.which(name, path=environment.get("PATH"))
+    if not path:
         where = f"is no program in {here.name}/" if "/" in name else "is no program on PATH"
         raise CheckFailed(Fault("runner.command", f"{name!r} {where}", "install it, or give its whole path"))
 
 
-def show(found: CommandFacts, console: Console) -> None:
+def show(facts: CommandFacts, console: Console) -> None:
     """Print the facts as a few paragraphs."""
     from rich.text import Text
 
@@ -148,7 +148,7 @@ def show(found: CommandFacts, console: Console) -> None:
     def say(text: str | Text) -> None:
         grid.say(text, console, width=console.width, hang=2)
 
-    say(Text(f"\n{found['question']}", "bold"))
+    say(Text(f"\n{facts['question']}", "bold"))
     rows = [
         (
             row["name"] + (f" (on {row['on']})" if row["on"] not in (None, BASELINE) else ""),
@@ -157,15 +157,15 @@ def show(found: CommandFacts, console: Console) -> None:
             f"{len(row['reads']):,}",
             "unknown" if row["seconds_per_run"] is None else f"{row['seconds_per_run']:.0f}",
         )
-        for row in found["arms"]
+        for row in facts["arms"]
     ]
     titles = [grid.Column("arm"), grid.Column("changes", least=24), grid.Column("commit")]
     grid.show(
         [*titles, *(grid.Column(one, right=True) for one in ("reads", "s/run"))], rows, console, width=console.width
     )
-    base = found["arms"][0]
+    base = facts["arms"][0]
     say(f"runs: {' '.join([*(f'{k}={shlex.quote(v)}' for k, v in base['env'].items()), shlex.join(base['argv'])])}")
-    for line in reach_text(found["reach"], found["price"]).splitlines():
+    for line in reach_text(facts["reach"], facts["price"]).splitlines():
         say(line)
-    for note in found["notes"]:
+    for note in facts["notes"]:
         say(note if note.startswith("warning") else f"note: {note}")

@@ -106,15 +106,15 @@ def shipped(plan: Plan) -> Spread | None:
     run = plan.runs[BASELINE, plan.seeds[0]]
     valid = plan.corpus(run).valid
     decision, n_bytes = plan.study.decision, valid.n_scored_bytes
-    found = noise.like(
+    row = noise.like(
         decision["metric"],
         decision["stage"],
         ratio=valid.n_targets / (n_bytes * math.log(2)) if n_bytes else math.nan,
         parameters=cost.sizes(plan, BASELINE)["parameters"],
     )
-    if found is None:
+    if row is None:
         return None
-    sd, family = found
+    sd, family = row
     said = f"sqrt(2) x {sd:.2g}, how much one run differs in {family}: public numbers, none of this study's"
     return math.sqrt(
         2

@@ -57,7 +57,7 @@ def ladder(
 
     names = [name.strip() for name in scales.split(",")]
     try:
-        found = Lab(study, None, out, device, precision).ladder(
+        result = Lab(study, None, out, device, precision).ladder(
             names,
             seeds=_numbers(seeds) if seeds is not None else None,
             at=at,
@@ -74,19 +74,19 @@ def ladder(
     except LadderGivenUp as some:
         _answer(some.laddered, as_json)
         raise
-    _answer(found, as_json)
+    _answer(result, as_json)
 
 
 def seconds_of(until: str | None) -> float | None:
-    """The duration in seconds, if one is given."""
+    """Return the duration in seconds, if one is given."""
     return seconds(until) if until else None
 
 
-def _answer(found: Laddered, as_json: bool) -> None:
+def _answer(result: Laddered, as_json: bool) -> None:
     if as_json:
-        print_json(found.answer)
+        print_json(result.answer)
         return
     from ablab.report import laddered
 
-    laddered.show(found.answer, console())
-    print(f"\nreport: {found.page}")
+    laddered.show(result.answer, console())
+    print(f"\nreport: {result.page}")

@@ -44,7 +44,7 @@ def check(
     precision: Precision = None,
     as_json: Json = False,
 ) -> None:
-    """What each arm changes and costs, what the study can show, and a miniature of every arm through every stage."""
+    """Show what each arm changes and costs, what the study can show, and a miniature of every arm through every stage."""
     from ablab.check import facts as checking
     from ablab.check import program
     from ablab.launch.study import Lab, silent
@@ -106,11 +106,11 @@ def report(
 
 
 def seconds(text: str) -> float:
-    """`90s`, `30m`, `8h`, `2d` in seconds; typer.BadParameter otherwise."""
-    found = duration.seconds(text)
-    if found is None:
+    """Read `90s`, `30m`, `8h`, `2d` in seconds; typer.BadParameter otherwise."""
+    span = duration.seconds(text)
+    if span is None:
         raise typer.BadParameter(f"'{text}' is no duration; write 90s, 30m or 8h", param_hint="--until")
-    return found
+    return span
 
 
 def _answer(judged: Judged, as_json: bool) -> None:

@@ -8,6 +8,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float | None:
-    """`90s`, `30m`, `8h`, `2d` in seconds; None for anything else."""
+    """Read `90s`, `30m`, `8h`, `2d` in seconds; None for anything else."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text.strip())
     return float(match[1]) * _UNITS[match[2]] if match else None

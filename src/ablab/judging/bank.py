@@ -60,7 +60,7 @@ def _fits(row: BankRow) -> bool:
 
 
 def fingerprint(plan: Plan) -> str:
-    """What must agree before one study's noise may plan another's: sizes, tokens, batch, optimizer, stage, metric."""
+    """Return what must agree before one study's noise may plan another's: sizes, tokens, batch, optimizer, stage, metric."""
     base, declared = plan.study.baseline.settings, plan.study.decision
     if plan.study.runner is not None:
         return key_of([recipe(plan, BASELINE, declared["stage"]), declared["metric"]])

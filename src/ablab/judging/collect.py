@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def decision(study: Study) -> Decision:
-    """The study's decision in the verdict's own words."""
+    """Return the study's decision in the verdict's own words."""
     declared, files = study.decision, study.baseline.settings["train"]["weights"]
     return Decision(
         metric=declared["metric"],

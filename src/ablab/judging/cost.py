@@ -31,7 +31,7 @@ LIMITS = {
 
 
 def of(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Cost:
-    """What an arm costs: its sizes, measured speed (median over its runs) and artifact bytes.
+    """Return what an arm costs: its sizes, measured speed (median over its runs) and artifact bytes.
 
     seeds: those whose runs are measured (all of them); limits hold for every run there is. Of a program that is not ours
     nothing but time is known.
@@ -70,7 +70,7 @@ UNKNOWN: KnownSizes = {
 
 
 def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Spent:
-    """What the arm's finished runs at these seeds (all of them) took: medians of speed, time and bytes."""
+    """Return what the arm's finished runs at these seeds (all of them) took: medians of speed, time and bytes."""
     runs = [plan.runs[name, seed] for seed in plan.seeds if seeds is None or seed in seeds]
     done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done"]
     speed, batch = (
@@ -95,18 +95,18 @@ def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Spent:
 
 
 def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, StageCost]:
-    """Per stage, medians over the arm's finished seeds. root_pack is 0 where a stage packs its own bytes."""
+    """Return medians over the arm's finished seeds, per stage. root_pack is 0 where a stage packs its own bytes."""
     from ablab.artifact import blob as packing
 
-    found: dict[str, StageCost] = {}
+    costs: dict[str, StageCost] = {}
     if plan.study.runner is not None:  # of a program nothing is packed or evaluated here
-        return found
+        return costs
     settings = plan.runs[name, plan.seeds[0]].settings
     for stage in plan.stages:
         rows = _results(plan, name, stage, seeds)
         if rows:
             root = packing.root(settings, stage)
-            found[stage] = {
+            costs[stage] = {
                 "seconds": median([r["seconds"] for r in rows]),
                 "peak_bytes": median([r.get("peak_bytes") for r in rows]),
                 "bytes": median([r["bytes"] for r in rows]),
@@ -118,7 +118,7 @@ def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[st
                 "spread": spread({str(i): r["seconds"] for i, r in enumerate(rows)}),
                 "root_pack": 0.0 if root == stage else _timed(_results(plan, name, root, seeds), "pack"),
             }
-    return found
+    return costs
 
 
 def _timed(rows: Sequence[Result], part: Literal["pack", "check", "evaluate"]) -> float | None:
@@ -127,7 +127,7 @@ def _timed(rows: Sequence[Result], part: Literal["pack", "check", "evaluate"]) -
 
 
 def _clocks(plan: Plan, name: str, seeds: Sequence[int] | None) -> Clocks:
-    """Every measured time of an arm by seed (as text): of training, and per stage with the packing that it stands on."""
+    """Return every measured time of an arm by seed (as text): of training, and per stage with the packing below it."""
     from ablab.artifact import blob as packing
 
     chosen = [seed for seed in plan.seeds if seeds is None or seed in seeds]

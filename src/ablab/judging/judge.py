@@ -168,7 +168,7 @@ def _declared(plan: Plan, name: str) -> Declared:
 
 
 def _paid(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int]) -> Paid:
-    """What an arm costs, by itself and (over its pairs) beside its reference, and by how much it is over the limits."""
+    """Return what an arm costs, by itself and (over its pairs) beside its reference, and its excess over the limits."""
     name, on, timed = row["name"], row["on"], _timed(plan)
     beside, over = None, cost.over_limits(plan, name, costs[name]["limits"])
     if on is not None:
@@ -182,18 +182,18 @@ def _paid(plan: Plan, row: Row, costs: dict[str, Cost], pairs: list[int]) -> Pai
 
 
 def _timed(plan: Plan) -> bool:
-    """Whether the budget is wall clock."""
+    """Tell whether the budget is wall clock."""
     return plan.study.runner is None and plan.study.baseline.settings["budget"]["tokens"] is None
 
 
 def ledger(plan: Plan) -> list[RunAnswer]:
-    """Every run of which something exists, as the report shows it."""
+    """List every run of which something exists, as the report shows it."""
     failed = {(row["arm"], row["seed"]): row["fault"] for row in given_up.failures(plan)}
     return [row for key, run in plan.runs.items() if (row := _ledger_row(plan, run, failed.get(key)))]
 
 
 def _ledger_row(plan: Plan, run: Run, fault: str | None) -> RunAnswer | None:
-    """One run; None where nothing of it exists yet. fault: why it was given up."""
+    """Make the row of one run; None where nothing of it exists yet. fault: why it was given up."""
     done = plan.store.trained(run.train_key)
     if done is None:
         if fault is None:
@@ -294,8 +294,8 @@ def notes(plan: Plan) -> list[str]:
 
 
 def _of_training(plan: Plan, ended: list[Trained]) -> list[str]:
-    """What a reader must know of data, weights and budget, where ablab trains."""
-    found, passes = list[str](), dict[str, list[str]]()
+    """Say what a reader must know of data, weights and budget, where ablab trains."""
+    texts, passes = list[str](), dict[str, list[str]]()
     for name, arm in plan.study.with_baseline.items():
         budget, corpus = arm.settings["budget"], plan.corpus(plan.runs[name, plan.seeds[0]])
         if arm.settings["train"]["weights"]:
@@ -310,16 +310,16 @@ def _of_training(plan: Plan, ended: list[Trained]) -> list[str]:
             passes.setdefault(f"{warning}{epochs:.1f} epochs over the training tokens, each in a new order", []).append(
                 name
             )
-    found += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
+    texts += [f"{text} ({', '.join(names)})" for text, names in passes.items()]
     files = {name: arm.settings["train"]["weights"] for name, arm in plan.study.with_baseline.items()}
-    found += _elsewhere(files, ended) + said_by_levers(plan) + before_training(plan)
+    texts += _elsewhere(files, ended) + said_by_levers(plan) + before_training(plan)
     base = plan.study.baseline.settings["budget"]
     if base["tokens"] is None:
         text = f"budget of {base['seconds']:g} s of wall clock: arms saw different numbers of tokens"
-        found.append(text + ", and trajectories are not compared")
+        texts.append(text + ", and trajectories are not compared")
     if any(rounds["tensors"] and not rounds["steps"] for one in ended if (rounds := one.get("rounded"))):
-        found.append("warning: a run ended before train.qat.start: no step of it saw rounded weights")
-    return found
+        texts.append("warning: a run ended before train.qat.start: no step of it saw rounded weights")
+    return texts
 
 
 def _elsewhere(files: Mapping[str, Sequence[str] | None], done: Iterable[Trained]) -> list[str]:
@@ -367,7 +367,7 @@ def said_by_levers(plan: Plan) -> list[str]:
 
 
 def environment(plan: Plan) -> dict[str, object]:
-    """Where the runs were made: machine, versions, precision, executor."""
+    """Say where the runs were made: machine, versions, precision, executor."""
     from ablab import __version__
     from ablab.runtime import machine
 

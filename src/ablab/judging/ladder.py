@@ -36,17 +36,17 @@ def conclude(rungs: Sequence[Plan], seeds: Sequence[int] | None = None, at: floa
     numbers = asked([plan.study for plan in rungs], seeds)
     planned = [fixed(plan, n) for plan, n in zip(rungs, numbers, strict=True)]
     check(planned, at)
-    found = stand(planned)
-    top = found[-1].plan.study
-    names = [name for name in top.arms if all(name in rung.plan.study.arms for rung in found)]
+    standings = stand(planned)
+    top = standings[-1].plan.study
+    names = [name for name in top.arms if all(name in rung.plan.study.arms for rung in standings)]
     if not names:
         raise CheckFailed(Fault("--scales", "no arm is on every rung", "give scales that share an arm"))
-    family = max(1, len({_place(found[-1].plan, name) for name in names} - {BASELINE}))
+    family = max(1, len({_place(standings[-1].plan, name) for name in names} - {BASELINE}))
     alpha = 1 - top.decision["confidence"]
-    measured = {name: [_measured(rung, name, alpha / family) for rung in found] for name in names}
-    target = _target(found, measured, at)
-    arms = [_climbed(found, name, measured[name], target, alpha, family) for name in names]
-    used = [rung.x for i, rung in enumerate(found) if any(measured[name][i]["used"] for name in names)]
+    measured = {name: [_measured(rung, name, alpha / family) for rung in standings] for name in names}
+    target = _target(standings, measured, at)
+    arms = [_climbed(standings, name, measured[name], target, alpha, family) for name in names]
+    used = [rung.x for i, rung in enumerate(standings) if any(measured[name][i]["used"] for name in names)]
     whole = used[-1] - used[0] if len(used) >= maths.FEWEST else None
     answer: LadderAnswer = {
         "study": top.name,
@@ -61,30 +61,30 @@ def conclude(rungs: Sequence[Plan], seeds: Sequence[int] | None = None, at: floa
         "reach": None if target is None or whole is None else (target - used[-1]) / whole,
         "spoken": None if whole is None else 10 ** (used[-1] + maths.SPOKEN * whole),
         "shown": None if whole is None else 10 ** (used[-1] + maths.SHOWN * whole),
-        "rungs": _scaled(found),
+        "rungs": _scaled(standings),
         "arms": arms,
         "sentence": " ".join(arm["sentence"] for arm in arms),
         "reminder": REMINDER,
         "exploratory": _exploratory(rungs, names),
-        "notes": [*_seeds_moved(rungs, planned), *_notes(found, names)],
-        "environment": judge.environment(found[-1].plan),
+        "notes": [*_seeds_moved(rungs, planned), *_notes(standings, names)],
+        "environment": judge.environment(standings[-1].plan),
     }
-    return shareable(answer, folder=top.path.parent, root=found[-1].plan.store.root)
+    return shareable(answer, folder=top.path.parent, root=standings[-1].plan.store.root)
 
 
 def _exploratory(rungs: Sequence[Plan], names: Sequence[str]) -> list[str]:
-    """Of which arms, and on which rungs, results were known before they were asked for (`ablab.judging.history`)."""
-    found = []
+    """Say of which arms, on which rungs, results were known before they were asked for (`ablab.judging.history`)."""
+    texts = []
     for plan in rungs:
         left = history.statuses(plan, history.rows(plan))
-        found += [
+        texts += [
             f"{plan.study.scale}, {name}: {left[name].because}" for name in names if left[name].kind == "exploratory"
         ]
-    return found
+    return texts
 
 
 def _seeds_moved(rungs: Sequence[Plan], planned: Sequence[Plan]) -> list[str]:
-    """Rungs that have another number of seeds than their study declares: the record does not know when that was chosen."""
+    """Name rungs with another number of seeds than their study declares: the record does not know when that was chosen."""
     pairs = [(plan.study, len(own.seeds)) for plan, own in zip(rungs, planned, strict=True)]
     return [
         f"{study.scale} has {n} seeds here, and its study plans {study.decision['seeds']['at_most']}: nothing tells whether "
@@ -100,16 +100,16 @@ def _place(plan: Plan, name: str) -> str:
 
 
 def _measured(rung: Stood, name: str, level: float) -> Measured:
-    """An arm on a rung, from the seeds that have ended in the order of the plan."""
+    """Measure an arm on a rung, from the seeds that have ended in the order of the plan."""
     plan, on = rung.plan, rung.plan.study.arm(name).on
     ended = [seed for seed in plan.seeds if all(rung.scores[arm, seed].status != "absent" for arm in (name, on))]
     ended = plan.seeds[: next((i for i, seed in enumerate(plan.seeds) if seed not in ended), len(plan.seeds))]
-    found: Measured = {
+    measured: Measured = {
         "scale": rung.scale, "seeds": [], "differences": [], "delta": None, "low": None, "high": None, "s": None,
         "mean": None, "flops": flops(plan, name), "used": False, "because": "no pair has ended",
     }  # fmt: skip
     if not ended:
-        return found
+        return measured
     row = _row(plan, rung.scores, name, len(ended))
     pairs = [seed for seed in ended if seed in row.pairs] if row.pairs else []
     values = [plan.metric(rung.scores[name, s]) - plan.metric(rung.scores[on, s]) for s in pairs]
@@ -122,7 +122,7 @@ def _measured(rung: Stood, name: str, level: float) -> Measured:
     elif interval.low is None:
         because = interval.note or ("one seed has no spread" if sample.n == 1 else "no pair is left")
     return {
-        **found, "seeds": pairs, "differences": values, "delta": sample.d, "low": interval.low, "high": interval.high,
+        **measured, "seeds": pairs, "differences": values, "delta": sample.d, "low": interval.low, "high": interval.high,
         "s": sample.s, "mean": sum(levels) / len(levels) if levels else None, "used": not because, "because": because,
     }  # fmt: skip
 
@@ -136,9 +136,9 @@ def _row(plan: Plan, scores: Mapping[tuple[str, int], RunScore], name: str, seed
     return judged(decision, arms, plan.seeds[:seeds], runs).rows[name]
 
 
-def _rung(x: float, found: Measured) -> maths.Rung:
-    assert found["delta"] is not None and found["s"] is not None
-    return maths.Rung(x, found["delta"], found["s"], len(found["seeds"]))
+def _rung(x: float, measured: Measured) -> maths.Rung:
+    assert measured["delta"] is not None and measured["s"] is not None
+    return maths.Rung(x, measured["delta"], measured["s"], len(measured["seeds"]))
 
 
 def _used(rungs: Sequence[Stood], measured: Sequence[Measured]) -> list[maths.Rung]:
@@ -146,7 +146,7 @@ def _used(rungs: Sequence[Stood], measured: Sequence[Measured]) -> list[maths.Ru
 
 
 def _target(rungs: Sequence[Stood], measured: Mapping[str, Sequence[Measured]], at: float | None) -> float | None:
-    """log10 of the target's FLOPs: the asked one, or the furthest that every arm's word reaches; None without a ladder."""
+    """Return log10 of the target's FLOPs: as asked, or the furthest that every arm's word reaches; None without a ladder."""
     ladders = [used for one in measured.values() if len(used := _used(rungs, one)) >= maths.FEWEST]
     if at is None:
         return min((maths.furthest(used) for used in ladders), default=None)
@@ -157,32 +157,32 @@ def _target(rungs: Sequence[Stood], measured: Mapping[str, Sequence[Measured]], 
 def _climbed(
     rungs: Sequence[Stood], name: str, measured: list[Measured], at: float | None, alpha: float, family: int
 ) -> Climbed:
-    """One arm over all rungs."""
+    """Judge one arm over all rungs."""
     study, used = rungs[-1].plan.study, _used(rungs, measured)
     missing = [
         f"{rung.scale} has {len(one['seeds'])} of {len(rung.plan.seeds)} seeds"
         for rung, one in zip(rungs, measured, strict=True)
         if _waits(rung, name)
     ]
-    found: Climbed = {
+    row: Climbed = {
         "name": name, "on": study.arm(name).on, "word": None, "low": None, "high": None, "forms": [], "hull": [],
         "trend": None, "saved": _saved(rungs, name, measured, alpha, family), "tells_most": None, "rungs": measured,
         "sentence": "", "notes": [f"{one['scale']} is not used: {one['because']}" for one in measured if one["because"]],
     }  # fmt: skip
     if missing:
-        found["notes"].append(f"no word yet: {', '.join(missing)}")
+        row["notes"].append(f"no word yet: {', '.join(missing)}")
     if at is None or len(used) < maths.FEWEST:
         fewer = f"{name}: no interval: it has one of its own on {len(used)} of {maths.FEWEST} rungs that are needed."
-        return {**found, "sentence": fewer}
+        return {**row, "sentence": fewer}
     reached = maths.extrapolate(used, at, matters=study.decision["matters"], alpha=alpha, arms=family)
     trend = maths.trend(used, alpha / family)
     gains = maths.next_seed(used, at, alpha=alpha, arms=family)
     best = max(range(len(gains)), key=gains.__getitem__)
     if maths.bends(used, alpha):
-        found["notes"].append("its three rungs bend, and no form of three follows a bend: a fourth rung would tell")
+        row["notes"].append("its three rungs bend, and no form of three follows a bend: a fourth rung would tell")
     scales = [one["scale"] for one in measured if one["used"]]
     climbed: Climbed = {
-        **found,
+        **row,
         "word": None if missing else reached.word,
         "low": reached.low,
         "high": reached.high,
@@ -200,7 +200,7 @@ def _waits(rung: Stood, name: str) -> bool:
 
 
 def _hull(used: Sequence[maths.Rung], alpha: float, family: int, matters: float) -> list[Point]:
-    """The interval at places from the top rung to the end of what is shown."""
+    """Return the interval at places from the top rung to the end of what is shown."""
     start, end = used[-1].x, maths.furthest(used, maths.SHOWN)
     places = [start + i * (end - start) / (POINTS - 1) for i in range(POINTS)]
     hull = [maths.extrapolate(used, x, matters=matters, alpha=alpha, arms=family) for x in places]
@@ -210,7 +210,7 @@ def _hull(used: Sequence[maths.Rung], alpha: float, family: int, matters: float)
 def _saved(
     rungs: Sequence[Stood], name: str, measured: Sequence[Measured], alpha: float, family: int
 ) -> Compute | None:
-    """Equivalent compute at the top rung that has an interval, by the reference's loss there and on the rung below."""
+    """Return the equivalent compute at the top rung with an interval, by the reference's loss there and one rung below."""
     at = next((i for i in range(len(rungs) - 1, 0, -1) if measured[i]["used"]), 0)
     if not at:
         return None
@@ -221,15 +221,15 @@ def _saved(
     lower = [below.plan.metric(below.scores[on, seed]) for seed in done]
     if len(lower) < 2:
         return None
-    found = maths.saved(rungs[at].x - below.x, (measured[at]["differences"], levels), lower, alpha, family)
-    if found is None:
+    saved = maths.saved(rungs[at].x - below.x, (measured[at]["differences"], levels), lower, alpha, family)
+    if saved is None:
         return None
-    low, high = maths.Spared.share(found.low), maths.Spared.share(found.high)
-    return Compute(share=1 - 10.0**-found.decades, low=low, high=high)
+    low, high = maths.Spared.share(saved.low), maths.Spared.share(saved.high)
+    return Compute(share=1 - 10.0**-saved.decades, low=low, high=high)
 
 
 def _sentence(rungs: Sequence[Stood], arm: Climbed, reached: maths.Reached, *, waits: bool) -> str:
-    """One sentence of an arm, the near bound first."""
+    """Write one sentence of an arm, the near bound first."""
     low, high, unit = reached.low, reached.high, _unit(rungs[-1].plan.study.decision["metric"])
     matters = rungs[-1].plan.study.decision["matters"]
     where = f"at {words.flops(10**reached.x)} FLOPs ({10 ** (reached.x - rungs[-1].x):.2g}x the top rung)"
@@ -255,9 +255,9 @@ def _unit(metric: str) -> str:
 
 
 def _scaled(rungs: Sequence[Stood]) -> list[Scaled]:
-    found: list[Scaled] = []
+    scaled: list[Scaled] = []
     for i, rung in enumerate(rungs):
-        found.append(
+        scaled.append(
             {
                 "scale": rung.scale,
                 "flops": rung.flops,
@@ -267,11 +267,11 @@ def _scaled(rungs: Sequence[Stood]) -> list[Scaled]:
                 "differs": _differs(rungs[i - 1], rung) if i else {},
             }
         )
-    return found
+    return scaled
 
 
 def _differs(below: Stood, above: Stood) -> dict[str, list[object]]:
-    """Settings of the baseline that are others than on the rung below."""
+    """List settings of the baseline that are others than on the rung below."""
     one, other = (dict(_flat(judge.baseline(r.plan.study.baseline.settings))) for r in (below, above))
     paths = [path for path in {**one, **other} if one.get(path) != other.get(path) and path not in UNHEARD]
     return {path: [one.get(path), other.get(path)] for path in paths}
@@ -284,20 +284,20 @@ def _flat(value: object, place: str = "") -> list[tuple[str, object]]:
 
 
 def _notes(rungs: Sequence[Stood], names: Sequence[str]) -> list[str]:
-    """What a reader must know besides: arms that are not on every rung, other text, other compute, rungs that lie near."""
-    found = []
+    """Say what a reader must know besides: arms not on every rung, other text, other compute, rungs close together."""
+    lines = []
     top = rungs[-1].plan
     if left := [name for name in top.study.arms if name not in names]:
-        found.append(f"not on every rung, left out: {', '.join(left)}")
+        lines.append(f"not on every rung, left out: {', '.join(left)}")
     for below, above in zip(rungs, rungs[1:]):
         if above.flops < 2 * below.flops:
-            found.append(f"{below.scale} and {above.scale} lie within a factor of two in compute")
+            lines.append(f"{below.scale} and {above.scale} lie within a factor of two in compute")
     texts = {rung.plan.corpus(rung.plan.runs[BASELINE, rung.plan.seeds[0]]).key for rung in rungs}
     if len(texts) > 1:
-        found.append("rungs have other corpora: a change of the effect may be one of the text, and not of the scale")
+        lines.append("rungs have other corpora: a change of the effect may be one of the text, and not of the scale")
     for name in names:
         more = [flops(r.plan, name) / flops(r.plan, r.plan.study.arm(name).on) for r in rungs]
         if max(abs(one - 1) for one in more) > OTHERWISE:
             said = ", ".join(f"{one:.3g}x on {rung.scale}" for one, rung in zip(more, rungs, strict=True))
-            found.append(f"{name} trains with other compute than its reference ({said}), at equal tokens")
-    return found
+            lines.append(f"{name} trains with other compute than its reference ({said}), at equal tokens")
+    return lines

@@ -27,7 +27,7 @@ ANY = -1  # the seed of no run: a key made with it names a step whatever the see
 
 
 def recipes(plan: Plan, arm: str) -> tuple[str, dict[str, str]]:
-    """Keys of an arm's training and of its stages that hold for every seed; arms that share a step share its key."""
+    """Make keys of an arm's training and of its stages that hold for every seed; arms that share a step share its key."""
     run = plan.runs[arm, plan.seeds[0]]
     if run.program is not None:
         trained = run_key(run.settings["runner"], run.program, ANY)
@@ -40,17 +40,17 @@ def recipes(plan: Plan, arm: str) -> tuple[str, dict[str, str]]:
 
 
 def measured(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:
-    """Seconds of an arm's training (its validations included) and of each stage by recipe, medians over finished runs.
+    """Return seconds of an arm's training (validations included) and of each stage by recipe, medians over finished runs.
 
     end: instead of the median, the fastest or the slowest of them.
     """
     trained, stages = recipes(plan, arm)
     runs = [plan.runs[arm, seed] for seed in plan.seeds]
     done = [d for run in runs if (d := plan.store.trained(run.train_key)) and d["status"] == "done" and clocked(d)]
-    found = {trained: [d["seconds"] + d.get("validate_seconds", 0.0) for d in done]}
+    seconds = {trained: [d["seconds"] + d.get("validate_seconds", 0.0) for d in done]}
     for stage, recipe in stages.items():
-        found[recipe] = [r["seconds"] for run in runs if (r := plan.store.scored(run.score_keys[stage]))]
-    return {recipe: ENDS[end](took) for recipe, took in found.items() if took}
+        seconds[recipe] = [r["seconds"] for run in runs if (r := plan.store.scored(run.score_keys[stage]))]
+    return {recipe: ENDS[end](took) for recipe, took in seconds.items() if took}
 
 
 def known_seconds(plan: Plan, arm: str, end: End = "seconds") -> dict[str, float]:

@@ -36,7 +36,7 @@ def readable(plan: Plan) -> None:
 
 
 def read(asked: RunnerSettings, metric: str, folder: Path) -> Score:
-    """The score of a run that has ended, in what it left in its folder. NoScore where there is none."""
+    """Read the score of a run that has ended, in what it wrote in its folder. NoScore where there is none."""
     log, reader = asked["log"], None
     file = folder / STDOUT if log["file"] is None else folder / "out" / log["file"].removeprefix(f"{OUT}/")
     if log["reader"] is not None:
@@ -45,14 +45,14 @@ def read(asked: RunnerSettings, metric: str, folder: Path) -> Score:
 
 
 def metrics(metric: str, value: float | None) -> dict[str, float | None]:
-    """The score under its name; where higher is better, what is judged is its negative."""
+    """Return the score under its name; where higher is better, what is judged is its negative."""
     if not metric.startswith("-"):
         return {metric: value}
     return {metric: None if value is None else -value, metric.removeprefix("-"): value}
 
 
 def scored(plan: Plan, arm: str, seed: int) -> RunScore | None:
-    """What a run has come to; None while it is not there."""
+    """Return the result of a run; None while it is not there."""
     run = plan.runs[arm, seed]
     done, result = plan.store.trained(run.train_key), plan.store.scored(run.score_keys[STAGE])
     if done is None or result is None:
@@ -68,7 +68,7 @@ def scored(plan: Plan, arm: str, seed: int) -> RunScore | None:
 
 
 def one_run(plan: Plan, arm: str, seed: int) -> int | None:
-    """The first earlier seed of an arm whose run printed the very numbers of this one, and enough of them."""
+    """Name the first earlier seed of an arm whose run printed the very numbers of this one, and enough of them."""
     mine = _read(plan, arm, seed)
     if mine is None or mine["echo_digits"] < ENOUGH:
         return None
@@ -80,21 +80,21 @@ def one_run(plan: Plan, arm: str, seed: int) -> int | None:
 
 
 def notes(plan: Plan, correlation: float | None) -> list[str]:
-    """What a reader must know of such a study: how runs are paired, whether the seed acts, and what is not the seed."""
+    """Say what a reader must know of such a study: how runs are paired, whether the seed acts, and what is not the seed."""
     asked = plan.study.runner
     if asked is None:
         return []
-    found = [UNPROVEN + ("" if correlation is None else f"; the correlation found over the pairs is {correlation:.2f}")]
-    found += _equal(plan)
-    found += [floor] if (floor := _floor(plan, asked)) else []
+    texts = [UNPROVEN + ("" if correlation is None else f"; the correlation found over the pairs is {correlation:.2f}")]
+    texts += _equal(plan)
+    texts += [floor] if (floor := _floor(plan, asked)) else []
     for name, arm in plan.study.with_baseline.items():
         program = plan.runs[name, plan.seeds[0]].program
         if program is not None and (name == BASELINE or "directory" in str(arm.changes)):
             beside = ", with changes that are not committed" if program.diff else ""
-            found.append(f"{name} runs commit {program.commit[:12]}{beside}, tree {program.tree[:12]}")
+            texts.append(f"{name} runs commit {program.commit[:12]}{beside}, tree {program.tree[:12]}")
     if resumed := [f"{arm}, seed {seed}" for arm, seed in plan.runs if _resumed(plan, arm, seed)]:
-        found.append(f"went on in the folder that they had begun, as runner.resume says: {'; '.join(resumed)}")
-    return found
+        texts.append(f"went on in the folder that they had begun, as runner.resume says: {'; '.join(resumed)}")
+    return texts
 
 
 def _read(plan: Plan, arm: str, seed: int) -> Read | None:
@@ -108,29 +108,29 @@ def _resumed(plan: Plan, arm: str, seed: int) -> bool:
 
 
 def _values(plan: Plan, arm: str) -> dict[int, float]:
-    """Finite scores of an arm by seed, as the program says them."""
-    found = {seed: one for seed in plan.seeds if (one := plan.store.scored(plan.runs[arm, seed].score_keys[STAGE]))}
+    """Return finite scores of an arm by seed, as the program says them."""
+    results = {seed: one for seed in plan.seeds if (one := plan.store.scored(plan.runs[arm, seed].score_keys[STAGE]))}
     name = plan.study.decision["metric"].removeprefix("-")
-    return {seed: value for seed, one in found.items() if (value := one["metrics"].get(name)) is not None}
+    return {seed: value for seed, one in results.items() if (value := one["metrics"].get(name)) is not None}
 
 
 def _equal(plan: Plan) -> list[str]:
-    """Arms in which seeds have one score, where too little was printed to say that they are one run."""
-    found = []
+    """Name arms in which seeds have one score, where too little was printed to say that they are one run."""
+    texts = []
     for arm in plan.study.with_baseline:
         values = _values(plan, arm)
         same = [(a, b) for a, b in combinations(values, 2) if values[a] == values[b]]
         if same and not any(one_run(plan, arm, seed) is not None for seed in values):
             (a, b), read = same[0], _read(plan, arm, same[0][0])
             digits = f" to all {read['digits']} digits" if read else ""
-            found.append(
+            texts.append(
                 f"warning: seeds {a} and {b} of {arm} have one score{digits}: does the program hear of its seed?"
             )
-    return found
+    return texts
 
 
 def _floor(plan: Plan, asked: RunnerSettings) -> str:
-    """How far runs of one seed lie apart, beside how far seeds do."""
+    """Say how far runs of one seed differ, beside how far seeds do."""
     first, values = plan.seeds[0], _values(plan, BASELINE)
     read = _read(plan, BASELINE, first)
     if not asked["repeats"]:
@@ -158,6 +158,6 @@ def _sd(values: Sequence[float]) -> float | None:
 
 
 def baseline(asked: RunnerSettings) -> Mapping[str, object]:
-    """The baseline's settings for people: what is not set left out."""
+    """Return the baseline's settings for people: what is not set left out."""
     log = {key: value for key, value in asked["log"].items() if value is not None and not (key == "last" and value)}
     return {**asked, "log": log}

@@ -21,7 +21,7 @@ DIGITS = 6  # of a setting's number: no seed's noise shows a 7th, and ema = .999
 
 
 def recipe(plan: Plan, name: str, stage: str) -> str:
-    """Key of everything that an arm asks up to a stage, but for draws: equal for equal questions."""
+    """Make the key of everything that an arm asks up to a stage, but for draws: equal for equal questions."""
     settings, run = plan.study.arm(name).settings, plan.runs[name, plan.seeds[0]]
     if run.program is not None:
         asked = settings["runner"]

@@ -41,7 +41,7 @@ class Stood:
 
 
 def asked(rungs: Sequence[Study], seeds: Sequence[int] | None) -> list[int]:
-    """The seeds of each rung: as given, else what the file plans at most.
+    """Return the seeds of each rung: as given, else what the file plans at most. CheckFailed for numbers that fit no rungs.
 
     CheckFailed for numbers that fit no rungs, and for runs of a program.
     """
@@ -58,7 +58,7 @@ def asked(rungs: Sequence[Study], seeds: Sequence[int] | None) -> list[int]:
 
 
 def fixed(plan: Plan, seeds: int) -> Plan:
-    """The plan with so many seeds of every arm, whatever its looks would say: seeds of a ladder are fixed before it."""
+    """Plan so many seeds of every arm, whatever its looks would say: seeds of a ladder are fixed before it."""
     study = plan.study
     if {**study.decision["seeds"], "first": 0} == {
         "first": 0,
@@ -120,7 +120,7 @@ def check(rungs: Sequence[Plan], at: float | None = None) -> None:
 
 
 def within(at: float, least: float, most: float) -> float:
-    """Log10 of a target's FLOPs. CheckFailed where it does not lie between these."""
+    """Return log10 of a target's FLOPs. CheckFailed where it does not lie between these."""
     x = math.log10(at)
     if x < least - 1e-9:
         cure = f"give {words.flops(10**least)} or more; what lies below has rungs of its own"
@@ -132,15 +132,15 @@ def within(at: float, least: float, most: float) -> float:
 
 
 def stand(rungs: Sequence[Plan]) -> list[Stood]:
-    """The rungs in the order of their compute, each with what lies in the store. CheckFailed where two need the same."""
-    found = []
+    """Order the rungs by compute, each with what the store has. CheckFailed where two need the same."""
+    standings = []
     for plan in rungs:
         looked = plan.look()
         scores = {(score.arm, score.seed): score for score in collect.collect(looked)}
-        found.append(Stood(looked, scores, flops(plan, BASELINE)))
-    found.sort(key=lambda rung: rung.x)
-    for below, above in zip(found, found[1:]):
+        standings.append(Stood(looked, scores, flops(plan, BASELINE)))
+    standings.sort(key=lambda rung: rung.x)
+    for below, above in zip(standings, standings[1:]):
         if math.isclose(below.flops, above.flops, rel_tol=1e-3):
             fault = f"trains with the compute of {below.scale} ({words.flops(above.flops)} FLOPs)"
             raise CheckFailed(Fault(f"scale {above.scale}", fault, "give rungs that differ in it, by 4x or so each"))
-    return found
+    return standings

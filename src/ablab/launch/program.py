@@ -66,7 +66,7 @@ def do(run: Run, *, store: Store, stop: Callable[[], bool], say: Say) -> str:
 
 
 def _again(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Say) -> float | None:
-    """The score of one more run under the same seed; None where it diverged."""
+    """Return the score of one more run under the same seed; None where it diverged."""
     if not (folder / "done.json").is_file():
         write_json(folder / "done.json", sealed(_ran(run, folder, store, stop, say)))
     return _read(run, folder).value
@@ -124,7 +124,7 @@ def _ran(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Sa
 
 
 def _begun(folder: Path) -> tuple[float, int] | None:
-    """(seconds that it ran, how often it went on) of a run that was begun; None where there is none to go on with."""
+    """Return (seconds that it ran, how often it went on) of a begun run; None where there is none to go on with."""
     try:
         found = read_json(folder / "begun.json", "seconds", "resumed", form=dict[str, float])
     except CheckFailed:
@@ -194,7 +194,7 @@ def _end_left_over(folder: Path) -> None:
 
 
 def _environment(own: Mapping[str, str], gpus: list[str], folder: Path) -> dict[str, str]:
-    """Ablab's own environment without what ablab has put there for itself, and what the study adds."""
+    """Return ablab's own environment without what ablab has put there for itself, and what the study adds."""
     inherited = {
         name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"
     }  # `import model` of a script
@@ -204,7 +204,7 @@ def _environment(own: Mapping[str, str], gpus: list[str], folder: Path) -> dict[
 
 @contextlib.contextmanager
 def _leased(count: int, store: Store) -> Iterator[list[str]]:
-    """So many GPUs of this machine that no other run of this store has. InUse where there are not enough at the moment."""
+    """Lease so many GPUs of this machine that no other run of this store has. InUse where there are not enough now."""
     with contextlib.ExitStack() as stack:
         found = list[str]()
         for name in machine.gpus() if count else ():
@@ -222,7 +222,7 @@ def _leased(count: int, store: Store) -> Iterator[list[str]]:
 
 
 def _read(run: Run, folder: Path) -> Score:
-    """The score of a run that has ended. Failed where it says none."""
+    """Read the score of a run that has ended. Failed where it says none."""
     try:
         return judged.read(run.settings["runner"], run.metric, folder)
     except CheckFailed as error:
@@ -245,14 +245,14 @@ def _scored(run: Run, stage: str, key: str, folder: Path, again: list[float | No
 
 
 def _last_words(folder: Path, what: str) -> str:
-    """The last lines of a program, and then in one line what was wrong and the last of them."""
+    """Return the last lines of a program, and in one line what was wrong and the last of them."""
     lines = _tail(folder / judged.STDERR, LAST) or _tail(folder / judged.STDOUT, LAST)
     last = f"; its last words: {lines[-1].strip()}" if lines else "; it said nothing"
     return "\n".join([*lines, f"{what}{last} (all of them: {folder / judged.STDERR}, {judged.STDOUT})"])
 
 
 def _tail(file: Path, lines: int) -> list[str]:
-    """The last lines that say anything, each cut at 500 characters."""
+    """Return the last lines that say anything, each cut at 500 characters."""
     try:
         with file.open("rb") as opened:
             opened.seek(max(0, file.stat().st_size - 65_536))

@@ -267,20 +267,20 @@ class Lab:
 
         study = self.study
         folder = self.store.study(study.name, study.scale)
-        found = shelf.lying(folder)
-        if found is None:
+        answer = shelf.lying(folder)
+        if answer is None:
             place = str(folder / "verdict.json")
             raise CheckFailed(
                 Fault(place, "is missing: nothing of this study was judged here", "call run() or report()")
             )
         plan = self.plan(computes=False, recall=aside)
-        if found.get("version") != shelf.version(plan):
-            since = versions.since(plan, found)
+        if answer.get("version") != shelf.version(plan):
+            since = versions.since(plan, answer)
             raise CheckFailed(Fault(str(folder), f"is of another version: {since}", "call run() or report()"))
-        return Judged(answered(found), folder)
+        return Judged(answered(answer), folder)
 
     def _of_a_program(self, study: Study) -> None:
-        """CheckFailed for what says how ablab trains, where it does not."""
+        """Refuse what says how ablab trains, where it does not."""
         if study.runner is not None and self.precision is not None:
             fault = "is the program's affair: the arms are runs of a program ([runner])"
             raise CheckFailed(
@@ -288,7 +288,7 @@ class Lab:
             )
 
     def _began(self, study: Study, store: Store) -> str:
-        """The device that the study began with. CheckFailed where it never ran here, or that device is not here."""
+        """Return the device that the study began with. CheckFailed where it never ran here, or that device is not here."""
         import torch
 
         began = store.study(study.name, self.scale) / "where.json"
@@ -339,7 +339,7 @@ def _page_kept(plan: Plan, kept: Readings) -> Iterator[Beside[Judged]]:
 
 
 def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -> None:
-    """All that comes before the first run: the rule on record, what a person must know, and the rehearsal."""
+    """Do all that comes before the first run: the rule on record, what a person must know, and the rehearsal."""
     from ablab.check import miniature, program
     from ablab.judging import history, judge, sources
     from ablab.launch import board

@@ -137,7 +137,7 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
 
 
 def _outcome(error: BaseException) -> tuple[str, str]:
-    """What an error means for the study: (kind, text), kinds as `Board.ended` takes them."""
+    """Say what an error means for the study: (kind, text), kinds as `Board.ended` takes them."""
     if isinstance(error, OutOfMemory) or machine.ran_out(error) or machine.ran_out(error.__cause__):
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         return "memory", first if isinstance(error, OutOfMemory) else f"out of memory ({first}); {machine.MORE_MEMORY}"

@@ -186,7 +186,7 @@ class Trained(MadeBy):
 
 
 def clocked(done: Trained) -> bool:
-    """Whether its seconds are those of a training here: weights from a file took none."""
+    """Tell whether its seconds are those of a training here: weights from a file took none."""
     return bool(done["steps"] or "program" in done)
 
 

@@ -40,7 +40,7 @@ def page(verdict: Answer) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of the package, everything that it is given escaped and nothing of it missing."""
+    """Load a template of the package, everything that it is given escaped and nothing of it missing."""
     return _environment().get_template(name)
 
 
@@ -51,7 +51,7 @@ def _environment() -> jinja2.Environment:
 
 
 def resource(name: str) -> str:
-    """A file that lies beside this one."""
+    """Read a file beside this one."""
     return resources.files("ablab.report").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -55,7 +55,7 @@ def write(answer: LadderAnswer, folder: Path) -> Laddered:
 
 
 def page(answer: LadderAnswer) -> str:
-    """The whole page as text, which loads nothing; the same answer gives the same bytes."""
+    """Write the whole page as text, which loads nothing; the same answer gives the same bytes."""
     parts = {
         "css": Markup(html.resource("style.css")),
         "title": f"{answer['study']}: ablab ladder",
@@ -101,20 +101,20 @@ def _ascii(text: str, screen: Console) -> str:
 
 
 def notes(answer: LadderAnswer) -> list[str]:
-    """Notes of the ladder and of each arm, and where a next seed would tell most."""
-    found = [*answer["notes"]]
+    """List notes of the ladder and of each arm, and where a next seed would tell most."""
+    texts = [*answer["notes"]]
     for arm in answer["arms"]:
-        found += [f"{arm['name']}: {note}" for note in arm["notes"]]
+        texts += [f"{arm['name']}: {note}" for note in arm["notes"]]
         if arm["tells_most"] is not None:
             scale, share = arm["tells_most"]["scale"], arm["tells_most"]["share"]
-            found.append(
+            texts.append(
                 f"{arm['name']}: one more seed tells most on {scale}: the interval would narrow by {share:.0%}"
             )
-    return found
+    return texts
 
 
 def verdict_table(answer: LadderAnswer, style: Style) -> PageTable:
-    """One row per arm: the word, the interval at the target, the trend, what it saves."""
+    """Show one row per arm: the word, the interval at the target, the trend, what it saves."""
     d = words.decimals_for(answer["matters"])
     at = f"at {words.flops(answer['at'])} FLOPs" if answer["at"] else "at the target"
     titles = (f"effect {at}, {_unit(answer)}", "per decade", "compute saved")
@@ -138,12 +138,12 @@ def verdict_table(answer: LadderAnswer, style: Style) -> PageTable:
 
 
 def _against(arm: Climbed, style: Style) -> str:
-    """What it is held against, where that is another arm."""
+    """Name what it is compared with, where that is another arm."""
     return "" if arm["on"] == "baseline" else style.literal("against ") + style.name(arm["on"])
 
 
 def saved_text(arm: Climbed, style: Style) -> str:
-    """`12% [4%, 20%]`; an end that was not found is open."""
+    """Write `12% [4%, 20%]`; an end beyond what was searched is open."""
     saved = arm["saved"]
     if saved is None:
         return words.DASH
@@ -152,7 +152,7 @@ def saved_text(arm: Climbed, style: Style) -> str:
 
 
 def _with(value: str, interval: str, style: Style) -> str:
-    """A number and its interval: below it where a cell has lines, else behind it."""
+    """Write a number and its interval: below it where a cell has lines, else behind it."""
     below = style.sub(style.literal(interval)) if isinstance(style, Html) else f" {interval}"
     return style.literal(value) + below
 
@@ -165,7 +165,7 @@ def _percent(share: float | None, style: Style) -> str:
 
 
 def rung_table(answer: LadderAnswer, style: Style) -> PageTable:
-    """The rungs by their compute, and what changes from one to the next."""
+    """Show the rungs by their compute, and what changes from one to the next."""
     head = (
         ("rung", "l"),
         ("FLOPs", "r"),
@@ -192,7 +192,7 @@ def rung_table(answer: LadderAnswer, style: Style) -> PageTable:
 
 
 def measured_table(answer: LadderAnswer, style: Style) -> PageTable:
-    """Every arm on every rung: the difference with its interval, its spread and seeds."""
+    """Show every arm on every rung: the difference with its interval, its spread and seeds."""
     d = words.decimals_for(answer["matters"])
     head = (
         ("arm, rung", "l"),
@@ -218,7 +218,7 @@ def measured_table(answer: LadderAnswer, style: Style) -> PageTable:
 
 
 def form_table(answer: LadderAnswer, style: Style) -> PageTable:
-    """What each form says at the target, before the allowance."""
+    """Show what each form says at the target, before the allowance."""
     d = words.decimals_for(answer["matters"])
     head = (("arm, form", "l"), (f"at the target, {_unit(answer)}", "r"), ("interval", "r"))
     rows = [
@@ -248,7 +248,7 @@ def _panels(answer: LadderAnswer) -> tuple[Markup, ...]:
 
 
 def _panel(answer: LadderAnswer, index: int) -> Markup:
-    """One arm's effect against compute: rungs with intervals, the hull beyond the top one, the region of words."""
+    """Draw one arm's effect against compute: rungs with intervals, the hull beyond the top one, the region of words."""
     arm, d = answer["arms"][index], words.decimals_for(answer["matters"])
     matters, at = answer["matters"], answer["at"]
     xs = [math.log10(one["flops"]) for one in answer["rungs"]]
@@ -297,7 +297,7 @@ def _whisker(panel: svg.Panel, x: float, low: float, high: float, kind: str) -> 
 
 
 def _point(panel: svg.Panel, x: float, one: Measured, colour: str, shown: str, scale: str) -> None:
-    """A rung: its interval, its mean, and its name above both; shown: the numbers, for whoever points at it."""
+    """Draw a rung: its interval, its mean, and its name above both; shown: the numbers, for whoever points at it."""
     if one["delta"] is None:
         return
     if one["low"] is not None and one["high"] is not None:
@@ -318,13 +318,13 @@ def _caption(answer: LadderAnswer) -> str:
 
 def _terms(answer: LadderAnswer) -> list[str]:
     rungs, tie = answer["rungs"], PLAIN.fixed(answer["matters"], words.decimals_for(answer["matters"]))
-    found = [f"judged by {_unit(answer)} at {answer['stage']}, lower is better", f"a tie within \u00b1{tie}"]
+    terms = [f"judged by {_unit(answer)} at {answer['stage']}, lower is better", f"a tie within \u00b1{tie}"]
     ends = f"{words.flops(rungs[0]['flops'])} to {words.flops(rungs[-1]['flops'])} FLOPs"
-    found.append(f"{len(rungs)} rungs, {ends}")
+    terms.append(f"{len(rungs)} rungs, {ends}")
     if answer["at"] and answer["reach"] is not None:
         beyond = f"{answer['reach']:.2g} of the ladder's length beyond its top"
-        found.append(f"asked for {words.flops(answer['at'])} FLOPs, {beyond}")
-    return found
+        terms.append(f"asked for {words.flops(answer['at'])} FLOPs, {beyond}")
+    return terms
 
 
 def _methods(answer: LadderAnswer) -> str:

@@ -201,7 +201,7 @@ def count(value: object) -> str:
 
 
 def flops(value: object) -> str:
-    """Arithmetic as a power of ten: 9.6e11."""
+    """Write arithmetic as a power of ten: 9.6e11."""
     number = num(value)
     return DASH if number is None else f"{number:.3g}".replace("e+", "e") if number >= 1e5 else f"{number:.0f}"
 

@@ -10,7 +10,7 @@ SMALL = 20_000_000  # parameters
 
 
 def default_jobs(plan: Plan) -> int:
-    """Runs side by side by default: one per core for small models on a CPU, else one.
+    """Return the runs side by side by default: one per core for small models on a CPU, else one.
 
     Measured on 2 cores (AVX2, fp32, 0.75M parameters): two processes of one thread train 15,800 tokens/s together, one
     process of two threads 11,100, since small operations do not split. A large model takes one process, for memory.

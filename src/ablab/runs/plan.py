@@ -154,7 +154,7 @@ def make(
 
 
 def _over_command(study: Study, store: Store, recall: Callable[[str], None] | None) -> Plan:
-    """Key every run of a program: there is no corpus of ours, and how it is executed is its own affair."""
+    """Give every run of a program its key: there is no corpus of ours, and how it is executed is its own affair."""
     programs, metric, runs = of_arms(study, store, recall), study.decision["metric"], dict[tuple[str, int], Run]()
     for seed in study.seeds:
         for name, arm in study.with_baseline.items():
@@ -178,7 +178,7 @@ def on(
     of_arm: dict[str, Corpus],
     recall: Callable[[str], None] | None = None,
 ) -> Plan:
-    """Key every run of a study on corpora that are prepared; executed as `where` says."""
+    """Give every run of a study its key, on corpora that are prepared; executed as `where` says."""
     contents = Contents(store, recall)
     runs = _runs(study, store, of_arm, where, contents)
     contents.save()

@@ -60,14 +60,14 @@ class Program:
 
 
 def run_key(asked: RunnerSettings, program: Program, seed: int) -> str:
-    """Key of one run of a program: what is run, on which tree and files, from which seed."""
+    """Make the key of one run of a program: what is run, on which tree and files, from which seed."""
     what = {"argv": runner.argv(asked), "env": runner.variables(asked), "gpus": asked["gpus"], "inside": program.inside}
     state = {"tree": program.tree, "patch": program.patch, "reads": [list(one) for one in program.reads]}
     return key_of({"step": "program", **what, **state, "seed": seed, "revision": REVISION})
 
 
 def read_key(asked: RunnerSettings, metric: str, *, trained: str, repeats: int = 0) -> str:
-    """Key of a score: the run's key, and where in what it left the number is looked for."""
+    """Make the key of a score: the run's key, and where in its output the number is looked for."""
     again = {"repeats": repeats} if repeats else {}
     return key_of(
         {"step": "read", "train": trained, "log": asked["log"], "metric": metric, "revision": READ_REVISION, **again}
@@ -75,12 +75,12 @@ def read_key(asked: RunnerSettings, metric: str, *, trained: str, repeats: int =
 
 
 def kept(store: Store, sha256: str) -> Path:
-    """Where the store keeps a diff."""
+    """Return where the store keeps a diff."""
     return store.root / "programs" / f"{sha256}.diff"
 
 
 def of_arms(study: Study, store: Store, recall: Callable[[str], None] | None = None) -> dict[str, Program]:
-    """The state of every arm's checkout as it is now, its diffs and patches kept in the store.
+    """Return the state of every arm's checkout as it is now, its diffs and patches kept in the store.
 
     recall: says so where a checkout cannot be read and its last state that the store knows is taken; without it that is
     refused. CheckFailed for what is no checkout, a missing file, and more than MOST bytes that git does not know.
@@ -131,7 +131,7 @@ def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: 
 
 
 def _lies(top: Path, aside: Sequence[str]) -> tuple[str, bytes]:
-    """git's hash of all that lies in a checkout and is not ignored, and how it differs from the commit.
+    """Return git's hash of all in a checkout that is not ignored, and how it differs from the commit.
 
     git writes into an index and a folder of objects of our own, so that the checkout stays as it is.
     """
@@ -164,7 +164,7 @@ def _names(said: bytes) -> list[str]:
 
 
 def _bounded(top: Path, names: Sequence[str]) -> None:
-    """Refuse a checkout in which lies more than MOST bytes that git neither tracks nor ignores."""
+    """Refuse a checkout with more than MOST bytes that git neither tracks nor ignores."""
     sizes = {name: (top / name).lstat().st_size for name in names}
     if sum(sizes.values()) > MOST:
         largest = max(sizes, key=lambda name: sizes[name])
@@ -174,7 +174,7 @@ def _bounded(top: Path, names: Sequence[str]) -> None:
 
 
 def _files(directory: Path, reads: Sequence[str]) -> list[str]:
-    """Every file that the names and patterns stand for, named from the directory."""
+    """List every file that the names and patterns stand for, named from the directory."""
     found = dict[str, None]()
     for pattern in reads:
         here = sorted(glob.glob(pattern, root_dir=directory, recursive=True))  # noqa: PTH207  a Path takes no absolute pattern
@@ -198,7 +198,7 @@ def _patch(folder: Path, asked: RunnerSettings, store: Store) -> str:
 
 
 def _keep(store: Store, text: bytes) -> str:
-    """sha256 of a diff, which the store then has; "" of an empty one."""
+    """Store a diff and return its sha256; "" of an empty one."""
     if not text.strip():
         return ""
     sha256 = hashlib.sha256(text).hexdigest()
@@ -215,7 +215,7 @@ def _remember(store: Store, what: str, state: Program, writes: bool) -> None:
 
 
 def _remembered(store: Store, what: str) -> Program | None:
-    """The last state of a checkout; None where it is not known, or the note is damaged."""
+    """Read the last state of a checkout; None where it is not known, or the note is damaged."""
     try:
         found = read_json(store.root / "programs" / "states.json", form=dict[str, dict[str, str | list[list[str]]]])[
             what

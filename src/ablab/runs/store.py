@@ -59,7 +59,7 @@ class Store:
         return self.root / "studies" / (f"{name}.{scale}" if scale else name)
 
     def ladder(self, name: str, scales: Sequence[str]) -> Path:
-        """Where the page of a study over these scales lies."""
+        """Return where the page of a study over these scales lies."""
         return self.root / "ladders" / f"{name}.{'-'.join(scales)}"
 
     def trained(self, key: str) -> Trained | None:

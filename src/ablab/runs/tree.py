@@ -47,7 +47,7 @@ def drop(tree: Path) -> None:
 
 
 def unchanged(program: Program, store: Store) -> None:
-    """CheckFailed where a file that runs read is no longer the one that they were keyed by."""
+    """Refuse a file that runs read and that is no longer the one that they were keyed by."""
     inputs = Inputs(store.data / "inputs.json")
     for name, sha256 in program.reads:
         _same(program.directory / name, sha256, inputs)

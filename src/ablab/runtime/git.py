@@ -18,7 +18,7 @@ class GitFailed(Exception):
 
 
 def git(folder: Path, *words: str, data: bytes | None = None, where: Mapping[str, str] | None = None) -> bytes:
-    """What git says in a folder; data: what it reads, where: variables that tell it where to look.
+    """Return what git says in a folder; data: what it reads, where: variables that tell it where to look.
 
     Raises GitFailed, and CheckFailed where there is no git or no such folder.
     """
@@ -42,5 +42,5 @@ def git(folder: Path, *words: str, data: bytes | None = None, where: Mapping[str
 
 
 def line(folder: Path, *words: str, where: Mapping[str, str] | None = None) -> str:
-    """The same as text, without the end of its line."""
+    """Return the same as text, without the end of its line."""
     return git(folder, *words, where=where).decode("utf-8", "surrogateescape").removesuffix("\n")

@@ -76,7 +76,7 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """List the GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is not None:
         return [one.strip() for one in told.split(",") if one.strip()]

@@ -77,7 +77,7 @@ def _trained(
     absent: set[str],
     faults: list[Fault],
 ) -> DecisionSettings:
-    """The rule of a study that ablab trains, and what its arms must share for it."""
+    """Read the rule of a study that ablab trains, and what its arms must share for it."""
     faults += _unused(raw, base, arms)
     _spans(base, arms, faults)
     _validated(base, arms, faults)
@@ -96,7 +96,7 @@ def _arms(
     folder: Path,
     faults: list[Fault],
 ) -> tuple[dict[str, Draft], dict[str, Crossing], set[str]]:
-    """Declared arms and cells of factorials; the factorials; the names that `only` leaves out."""
+    """Draft declared arms and cells of factorials; the factorials; the names that `only` leaves out."""
     declared = _laid(_tables(raw, "arm", faults), _tables(over, "arm", faults))
     crossed = _laid(_tables(raw, "factorial", faults), _tables(over, "factorial", faults))
     faults += _bad_names(declared)

@@ -15,7 +15,7 @@ RUNGS = ("needle", "trajectory", "lowest", "prefer X")
 def decision(
     raw: object, base: Draft, arms: dict[str, Draft], absent: set[str], faults: list[Fault]
 ) -> DecisionSettings:
-    """The canonical rule. `absent` are arms that this scale leaves out. `tie` names arms, whatever the file writes."""
+    """Read the canonical rule. `absent` are arms that this scale leaves out. `tie` names arms, whatever the file writes."""
     out = section("decision", raw, "decision", faults, DecisionSettings)
     out["seeds"] = _seeds(raw.get("seeds") if isinstance(raw, dict) else None, out["seeds"], faults)
     if "runner" not in base.settings:  # whose one stage is no choice

@@ -16,7 +16,7 @@ from ablab.study.take import name_fault, section, show, table
 
 
 def load(path: Path, scale: str | None = None, *, folder: Path | None = None) -> Study:
-    """The study in the file at `path`, at `scale` if one is named. folder: what its paths are relative to, if not its own.
+    """Read the study in the file at `path`, at `scale` if one is named. folder: what its paths are relative to, if not its own.
 
     Every scale of the file is checked, whichever is asked for. Raises InvalidStudy with all faults at once, each with
     the file's name, the place, what is wrong and the cure; CheckFailed where it names a file of levers that the user did not
@@ -45,11 +45,11 @@ def load(path: Path, scale: str | None = None, *, folder: Path | None = None) ->
         study, faults = (plain, list(unscaled)) if scale is None else (None, [])
         known = {str(fault) for fault in unscaled}
         for name in scales:
-            at_scale, found = assemble(raw, name, path, source)
+            at_scale, wrong = assemble(raw, name, path, source)
             if name == scale:
                 study = at_scale
-                faults += [fault for fault in found if str(fault) in known]
-            faults += [Fault(f"scale.{name}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known]
+                faults += [fault for fault in wrong if str(fault) in known]
+            faults += [Fault(f"scale.{name}: {f.place}", f.fault, f.cure) for f in wrong if str(f) not in known]
     said = {fault.place for fault in impossible}
     faults = impossible + [fault for fault in faults if fault.place not in said]
     if faults or study is None:

@@ -103,7 +103,7 @@ class Study:
             raise CheckFailed(Fault(self.path.name, fault, "read the report, or the runs' own files in the store"))
 
     def arm(self, name: str) -> Arm:
-        """An arm or the baseline by name."""
+        """Return an arm or the baseline by name."""
         return self.baseline if name == BASELINE else self.arms[name]
 
     def reference(self, name: str) -> Arm:
@@ -149,7 +149,7 @@ class Study:
 
 
 def _portable(arm: Arm) -> dict[str, object]:
-    """The settings, with paths as the file writes them: a tokenizer's too, where it has any."""
+    """Return the settings, with paths as the file writes them: a tokenizer's too, where it has any."""
     if "runner" in arm.settings:
         return {"runner": arm.settings["runner"]}
     data: dict[str, object] = {k: v for k, v in arm.settings["data"].items() if k != "groups" or v is not None}

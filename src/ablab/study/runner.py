@@ -23,7 +23,7 @@ _ARGUMENT = re.compile(r"[^\s=-][^\s=]{0,127}\Z")
 
 
 def settings(tree: Mapping[str, object]) -> tuple[Settings, list[Fault]]:
-    """The canonical settings of a tree with [runner], and every fault in it."""
+    """Read the canonical settings of a tree with [runner], and every fault in it."""
     faults = [idle(key) for key in DIFFED if key in tree and key != "runner"]
     out = section("runner", tree.get("runner"), "runner", faults, RunnerSettings)
     out["args"] = _args(out["args"] or {}, faults)
@@ -40,7 +40,7 @@ def settings(tree: Mapping[str, object]) -> tuple[Settings, list[Fault]]:
 
 
 def _nothing() -> Settings:
-    """What such a study asks of ablab's own trainer and scorer: nothing, and one stage to hold the score."""
+    """Return what such a study asks of ablab's own trainer and scorer: nothing, and one stage to hold the score."""
     stage: StageSettings = {
         "after": None, "compress": {}, "codec": {}, "code": None, "windows": None, "evaluate": {},
     }  # fmt: skip
@@ -66,12 +66,12 @@ def _nothing() -> Settings:
 
 
 def idle(key: str) -> Fault:
-    """The fault for a section that acts on nothing beside [runner]."""
+    """Return the fault for a section that acts on nothing beside [runner]."""
     return Fault(word(key), "acts on nothing: the arms are runs of a program ([runner])", f"remove [{word(key)}]")
 
 
 def unchangeable(diff: Mapping[str, object], reference: Mapping[str, object], place: str) -> list[Fault]:
-    """Faults for what an arm's diff may not change of [runner]."""
+    """Return faults for what an arm's diff may not change of [runner]."""
     asked = diff.get("runner")
     if not isinstance(asked, dict):
         return []
@@ -83,7 +83,7 @@ def unchangeable(diff: Mapping[str, object], reference: Mapping[str, object], pl
 
 
 def rule(raw: object, faults: list[Fault]) -> tuple[dict[str, object], str | None]:
-    """[decision] of such a study as the other reader takes it, and the metric: `-NAME` where higher is better."""
+    """Read [decision] of such a study as the other reader takes it, and the metric: `-NAME` where higher is better."""
     given, known = dict(table(raw, "decision", [])), SECTIONS["runner.decision"]
     if given.pop("stage", None) is not None:
         faults.append(Fault("decision.stage", "acts on nothing: a run of a program has one score", "remove it"))
@@ -102,13 +102,13 @@ def rule(raw: object, faults: list[Fault]) -> tuple[dict[str, object], str | Non
 
 
 def limited(bounds: Mapping[str, float]) -> list[Fault]:
-    """Faults for limits on what nobody measures of a program."""
+    """Return faults for limits on what nobody measures of a program."""
     text = "is not measured of a program ([runner])"
     return [Fault(f"limits.{key}", text, "remove it; limits.seconds is") for key in bounds if key != "seconds"]
 
 
 def argv(asked: RunnerSettings, seed: object = SEED, out: str = OUT, *, resumed: bool = False) -> list[str]:
-    """The words that are run; without a seed and a folder those of every run, with their placeholders."""
+    """Return the words that are run; without a seed and a folder those of every run, with their placeholders."""
 
     def said(text: str, quoted: bool = False) -> str:
         return text.replace(SEED, str(seed)).replace(OUT, shlex.quote(out) if quoted else out)
@@ -125,43 +125,43 @@ def argv(asked: RunnerSettings, seed: object = SEED, out: str = OUT, *, resumed:
 
 
 def variables(asked: RunnerSettings, seed: object = SEED, out: str = OUT) -> dict[str, str]:
-    """The variables that are added to the environment."""
+    """Return the variables that are added to the environment."""
     return {name: text.replace(SEED, str(seed)).replace(OUT, out) for name, text in asked["env"].items()}
 
 
 def _flags(args: Mapping[str, str | int | float | bool]) -> list[str]:
-    """`--name=value` of each; of a switch that is on its name alone, of one that is off nothing."""
+    """Write `--name=value` of each; of a switch that is on its name alone, of one that is off nothing."""
     return [f"--{k}" if v is True else f"--{k}={v}" for k, v in args.items() if v is not False]
 
 
 def _args(given: Mapping[str, object], faults: list[Fault]) -> dict[str, str | int | float | bool]:
-    found: dict[str, str | int | float | bool] = {}
+    args: dict[str, str | int | float | bool] = {}
     for name, value in given.items():
         place = f"runner.args.{word(name)}"
         if not _ARGUMENT.match(name):
             faults.append(Fault(place, "cannot name an argument", "write it without dashes before it: n_embd"))
         elif isinstance(value, str | int | float):
-            found[name] = value
+            args[name] = value
         else:
             fault = f"{show(value)} is {describe(type(value))}"
             faults.append(Fault(place, fault, "give a string, a number, or true for a switch"))
-    return found
+    return args
 
 
 def _env(given: Mapping[str, object], faults: list[Fault]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    env: dict[str, str] = {}
     for name, value in given.items():
         if not _VARIABLE.match(name):
             faults.append(Fault(f"runner.env.{word(name)}", "cannot name a variable", "use letters, digits and _"))
         elif not isinstance(value, str):
             faults.append(Fault(f"runner.env.{name}", f"{show(value)} is no string", f'write "{value}"'))
         else:
-            found[name] = value
-    return found
+            env[name] = value
+    return env
 
 
 def _log(given: object, faults: list[Fault]) -> LogSettings:
-    """The table, from a reader's name or from a table that names one of reader, regex and json."""
+    """Return the table, from a reader's name or from a table that names one of reader, regex and json."""
     if given is None:
         return {"reader": None, "stage": None, "regex": None, "last": True, "field": None, "file": None}
     asked = {"reader": given} if isinstance(given, str) else given
@@ -196,7 +196,7 @@ def _log(given: object, faults: list[Fault]) -> LogSettings:
 
 
 def _regex(text: str, faults: list[Fault]) -> None:
-    """Refuses what is no regular expression, and one whose number nobody could tell from its other groups."""
+    """Refuse what is no regular expression, and one whose number nobody could tell from its other groups."""
     try:
         groups = re.compile(text).groups
     except re.error as error:
@@ -216,14 +216,14 @@ def _text(value: object) -> str | None:
 def _timeout(given: object, faults: list[Fault]) -> float | None:
     if not isinstance(given, str):
         return None
-    found = duration.seconds(given)
-    if not found:
+    seconds = duration.seconds(given)
+    if not seconds:
         faults.append(Fault("runner.timeout", f"{show(given)} is no span of time", "write 90s, 30m, 2h or 1d"))
-    return found or None
+    return seconds or None
 
 
 def _words(out: RunnerSettings, faults: list[Fault]) -> None:
-    """Refuses a command that cannot be split into words, and one that does not hear of its seed."""
+    """Refuse a command that cannot be split into words, and one that is not given its seed."""
     if out["command"] is None:
         return
     for key, text in (("command", out["command"]), ("resume", out["resume"] or "")):

@@ -24,7 +24,7 @@ DEFAULT_STAGE = {"pre_quant": {"evaluate": "disjoint"}}
 
 
 def settings(tree: Mapping[str, object], folder: Path) -> tuple[Settings, list[Fault]]:
-    """The canonical settings of a tree (contract: budget, data, model, train, stage) and every fault in it.
+    """Read the canonical settings of a tree (contract: budget, data, model, train, stage) and every fault in it.
 
     `data.span` stays None where it is not given: its default needs the other arms.
     """

@@ -88,7 +88,7 @@ def often(rate: Rate) -> str:
 
 
 def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[int]) -> Fitness:
-    """The first fault in a fixed precedence: every invalid before unstable."""
+    """Return the first fault in a fixed precedence: every invalid before unstable."""
     name = arm.name
     for checked in (name, reference):
         violations = sorted({g for run in _runs(evidence, checked, places) for g in run.violations})
@@ -107,9 +107,9 @@ def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[i
     own = [s for i in places if (s := evidence.status[name][i]) != "absent"]
     if own and all(s == "failed" for s in own):
         return Fitness("invalid", f"all runs of {name} failed", curable=True)
-    found = divergences(evidence, name, reference, places)
-    if found.unstable:
-        mine, theirs = found.rates(evidence.decision.alpha)
+    counts = divergences(evidence, name, reference, places)
+    if counts.unstable:
+        mine, theirs = counts.rates(evidence.decision.alpha)
         return Fitness("unstable", f"{name} diverged at {often(mine)}, {reference} at {often(theirs)}")
     return FIT
 

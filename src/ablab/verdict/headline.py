@@ -66,7 +66,7 @@ def _besides(evidence: Evidence, rows: Mapping[str, Row], winner: str | None) ->
 
 
 def _near(evidence: Evidence, row: Row) -> str:
-    """`at least 0.0012 nats/token better than baseline (best guess 0.0042)`: the near end of what is shown first."""
+    """Write `at least 0.0012 nats/token better than baseline (best guess 0.0042)`: the near end of what is shown first."""
     assert row.high is not None and row.delta is not None  # shown better, so it has an interval
     unit = UNITS.get(evidence.decision.metric, evidence.decision.metric).removeprefix("-")
     return f"at least {-row.high:.3g} {unit} better than {row.on} (best guess {-row.delta:.3g})"

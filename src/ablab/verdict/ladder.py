@@ -91,7 +91,7 @@ class Reached:
 
 
 def contrast(rungs: Sequence[Rung], weights: npt.ArrayLike, alpha: float) -> Weighed:
-    """The sum of weights times means; the weights come from the plan (places of the rungs), never from the data.
+    """Sum weights times means; the weights come from the plan (places of the rungs), never from the data.
 
     se^2 = sum c^2 v, df = se^4 / sum((c^2 v)^2 / (n - 1)) (Satterthwaite 1946). Rungs must be independent runs.
     """
@@ -107,23 +107,23 @@ def contrast(rungs: Sequence[Rung], weights: npt.ArrayLike, alpha: float) -> Wei
 
 
 def trend(rungs: Sequence[Rung], alpha: float = 0.05) -> Weighed:
-    """The change of the effect per decade of compute."""
+    """Return the change of the effect per decade of compute."""
     x = _places(rungs)
     return contrast(rungs, (x - x.mean()) / _spread(x), alpha)
 
 
 def curvature(rungs: Sequence[Rung], alpha: float = 0.05) -> Weighed:
-    """The square's coefficient of a parabola through at least three rungs."""
+    """Return the square's coefficient of a parabola through at least three rungs."""
     return contrast(rungs, _parabola(_places(rungs), 0.0)[1], alpha)
 
 
 def bends(rungs: Sequence[Rung], alpha: float = 0.05) -> bool:
-    """Whether three rungs, to which no parabola is fitted, are shown to bend: no form of theirs follows that."""
+    """Tell whether three rungs, to which no parabola is fitted, are shown to bend: no form of theirs follows that."""
     return len(rungs) == FEWEST and curvature(rungs).p < alpha
 
 
 def forms(rungs: Sequence[Rung], at: float, alpha: float = 0.05) -> tuple[Fit, ...]:
-    """Each form that applies, with its interval at x = at."""
+    """Return each form that applies, with its interval at x = at."""
     x, top = _places(rungs), rungs[-1]
     line = 1 / len(x) + (at - x.mean()) * (x - x.mean()) / _spread(x)
     found = [_form("L", contrast(rungs, line, alpha))]
@@ -140,13 +140,13 @@ def forms(rungs: Sequence[Rung], at: float, alpha: float = 0.05) -> tuple[Fit, .
 
 
 def reach(rungs: Sequence[Rung], at: float) -> float:
-    """How far beyond the top rung x = at lies, in lengths of the ladder."""
+    """Return how far beyond the top rung x = at lies, in lengths of the ladder."""
     x = _places(rungs)
     return float((at - x[-1]) / (x[-1] - x[0]))
 
 
 def furthest(rungs: Sequence[Rung], share: float = SPOKEN) -> float:
-    """The x that lies `share` of the ladder's length beyond its top rung."""
+    """Return the x that lies `share` of the ladder's length beyond its top rung."""
     x = _places(rungs)
     return float(x[-1] + share * (x[-1] - x[0]))
 
@@ -160,7 +160,7 @@ def extrapolate(
     arms: int = 1,
     allowance: float = ALLOWANCE,
 ) -> Reached:
-    """The effect at x = at and its word, at alpha / arms. ValueError: too few rungs, a target below the top or beyond reach.
+    """Extrapolate the effect to x = at and its word, at alpha / arms. ValueError: too few rungs, a target out of reach.
 
     rungs: with two seeds or more each, in the order of their compute. matters: as the study's, a difference below it is none.
     """
@@ -176,7 +176,7 @@ def extrapolate(
 
 
 def word_of(low: float, high: float, top: float, matters: float) -> Word:
-    """The word of an interval at the target; top: the effect at the top rung, whose sign is kept or not."""
+    """Return the word of an interval at the target; top: the effect at the top rung, whose sign is kept or not."""
     excludes = low > 0 or high < 0
     if excludes and (low > 0) == (top > 0):
         return "holds"
@@ -186,7 +186,7 @@ def word_of(low: float, high: float, top: float, matters: float) -> Word:
 
 
 def next_seed(rungs: Sequence[Rung], at: float, *, alpha: float = 0.05, arms: int = 1) -> list[float]:
-    """Of each rung: the share by which the interval at x = at would narrow if it had one seed more and nothing else moved."""
+    """Return of each rung the share by which the interval at x = at narrows with one seed more, all else the same."""
     now = _width(rungs, at, alpha / arms)
     more = [[replace(r, n=r.n + (i == k)) for i, r in enumerate(rungs)] for k in range(len(rungs))]
     return [1 - _width(one, at, alpha / arms) / now if now > 0 else 0.0 for one in more]
@@ -202,7 +202,7 @@ class Spared:
 
     @staticmethod
     def share(decades: float | None) -> float | None:
-        """1 - 10^-decades: what is saved of the compute."""
+        """Return 1 - 10^-decades: what is saved of the compute."""
         return None if decades is None else 1 - 10.0**-decades
 
 
@@ -213,7 +213,7 @@ def saved(
     alpha: float = 0.05,
     arms: int = 1,
 ) -> Spared | None:
-    """Equivalent compute at the top rung: d over the slope of the reference's own loss from the rung below it.
+    """Return the equivalent compute at the top rung: d over the slope of the reference's loss from the rung below.
 
     step: decades between the two rungs. top: (differences, the reference's scores) by seed; below: the reference's scores on
     the lower rung. The interval is Fieller's: every number of decades that is not rejected, the slope's own error counted.
@@ -227,7 +227,7 @@ def saved(
     middle = float(d.mean() / slope)
 
     def rejected(decades: float) -> float:
-        """|t| less its critical value of the hypothesis that so many decades are saved."""
+        """Return |t| less its critical value of the hypothesis that so many decades are saved."""
         parts = (d - decades * level / step, decades * lower / step)
         pair = [Rung(0.0, float(p.mean()), float(p.std(ddof=1)), len(p)) for p in parts]
         found = contrast(pair, [1.0, 1.0], alpha / arms)
@@ -237,7 +237,7 @@ def saved(
 
 
 def _end(rejected: Callable[[float], float], start: float, side: int) -> float | None:
-    """Where `rejected` turns positive on one side of `start`; None within FAR decades."""
+    """Find where `rejected` turns positive on one side of `start`; None within FAR decades."""
     step = 1e-4
     while rejected(start + side * step) <= 0:
         step *= 2
@@ -268,7 +268,7 @@ def _spread(x: npt.NDArray[np.float64]) -> float:
 
 
 def _parabola(x: npt.NDArray[np.float64], at: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights of the rungs in an ordinary parabola's value at `at`, and in its curvature; x is centred for the arithmetic."""
+    """Return the rungs' weights in a parabola's value at `at`, and in its curvature; x is centred for the arithmetic."""
     z, centre = x - x.mean(), float(x.mean())
     solved = np.linalg.pinv(np.stack([np.ones_like(z), z, z * z], 1))
     return np.array([1.0, at - centre, (at - centre) ** 2]) @ solved, solved[2]

@@ -71,9 +71,9 @@ def _as_independent(x: Group, y: Group) -> Iterator[Candidate]:
     if len(x.values) == len(x.by_key) and len(y.values) == len(y.by_key):
         return
     welch = unpaired(x.values, y.values, matters=1.0)
-    if welch.p is not None and twins.se and twins.delta is not None:
+    if welch.p is not None and welch.se and welch.delta is not None:
         what = "of the Welch test with every run as if it were independent"
-        yield Candidate(f"t {what}", welch.delta / twins.se, "t", signed=True, kind="test")
+        yield Candidate(f"t {what}", welch.delta / welch.se, "t", signed=True, kind="test")
         yield Candidate(f"p {what}", welch.p, "p", kind="test", honest=False)
 
 

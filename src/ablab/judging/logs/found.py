@@ -42,7 +42,7 @@ class Score:
 
 
 def score(log: LogSettings, metric: str, file: Path, reader: Reader | None) -> Score:
-    """The score in `file`; reader: that of `log["reader"]`. NoScore where there is none, or one too many to choose from."""
+    """Read the score in `file`; reader: that of `log["reader"]`. NoScore where there is none, or too many to choose from."""
     try:
         text = opened_text(file)
     except OSError as error:
@@ -57,7 +57,7 @@ def score(log: LogSettings, metric: str, file: Path, reader: Reader | None) -> S
 
 
 def _of_regex(text: Text, pattern: str, *, last: bool) -> Score:
-    """The number of the last or the first line that matches. One with nan for its number matches, too.
+    """Read the number of the last or the first line that matches. One with nan for its number matches, too.
 
     `([\\d.]+)` does not match nan, and the score of a run that has diverged would be one from before it did.
     """
@@ -75,7 +75,7 @@ def _of_regex(text: Text, pattern: str, *, last: bool) -> Score:
 
 
 def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Score:
-    """The score at the stage that is asked for. A later one that is no number, or the only one, is a run that diverged."""
+    """Read the score at the stage asked for. A later one that is no number, or the only one, is a run that diverged."""
     runs, lines = reader(text), dict(text.lines())
     lost = [
         int(end) for one in text.faults if NO_NUMBER in one.fault and (end := one.place.rpartition(":")[2]).isdigit()
@@ -104,14 +104,14 @@ def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Sco
 
 
 def _in_unit(level: Level, metric: str) -> float | None:
-    """The only number of a level; of several the one that a metric of this name is of."""
+    """Return the only number of a level; of several the one that a metric of this name is of."""
     told = {"bpb": level.bpb, "nats": level.nats, "value": level.value}
     known = [one for one in told.values() if one is not None]
     return known[0] if len(known) == 1 else told[unit_of(metric)]
 
 
 def _of_field(text: Text, field: str) -> Score:
-    """The number under a key, of a document or of the last line that has it."""
+    """Read the number under a key, of a document or of the last line that has it."""
     kept: tuple[int, str] | None = None
     for number, part in _documents(text):
         value: object = part
@@ -127,7 +127,7 @@ def _of_field(text: Text, field: str) -> Score:
 
 
 def _documents(text: Text) -> Iterator[tuple[int, object]]:
-    """(line, value): the file as one document, else every line that is one."""
+    """Yield (line, value): the file as one document, else every line that is one."""
     try:
         yield 1, loads(text.whole)
         return
@@ -141,14 +141,14 @@ def _documents(text: Text) -> Iterator[tuple[int, object]]:
 
 
 def _score(text: Text, number: int, line: str, printed: str, digits: int | None = None) -> Score:
-    """A score with all that was printed like it. NoScore where the text is no number."""
+    """Make a score with all that was printed like it. NoScore where the text is no number."""
     try:
         value = float(printed.replace(",", ""))
     except ValueError:
         fault = f"holds {printed[:60]!r} for a score, which is no number"
         raise NoScore(Fault(f"{text.path}:{number}", fault, "have runner.log name the number alone")) from None
     like = [one for _, one in text.lines() if _bones(one) == _bones(line)] if line else [printed]
-    places = sum(len(found[1]) for one in like for found in _DECIMAL.finditer(one))
+    places = sum(len(decimal[1]) for one in like for decimal in _DECIMAL.finditer(one))
     echo = hashlib.sha256("\n".join(like).encode()).hexdigest()[:32]
     finite = math.isfinite(value)
     return Score(
@@ -158,5 +158,5 @@ def _score(text: Text, number: int, line: str, printed: str, digits: int | None 
 
 
 def _bones(line: str) -> str:
-    """A line without its numbers: lines that one statement has printed."""
+    """Strip a line of its numbers: lines that one statement has printed are then equal."""
     return _NUMBER.sub("#", line)
