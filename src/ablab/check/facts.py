@@ -213,7 +213,7 @@ def show(facts: Facts, console: Console) -> None:
 
 
 def reach_text(reach: Reach, price: dict[str, price.Bound]) -> str:
-    """What the study can show, and what that costs, in three lines."""
+    """Say what the study can show, and what that costs, in three lines."""
     lines = [f"looks at {', '.join(map(str, reach['looks']))} seeds"]
     alike: dict[tuple[str, float | None], list[str]] = {}
     for name, one in reach["arms"].items():

@@ -46,20 +46,20 @@ def reach(plan: Plan) -> Reach:
     asked, declared = plan.study.decision["seeds"], plan.study.decision
     family = len(plan.study.arms) + len(crossings.asked(plan))
     promoted = asked["keep"] if asked["probe"] and isinstance(asked["keep"], int) else family
-    found: dict[str, Resolution] = {}
+    by_arm: dict[str, Resolution] = {}
     for name, (sd, source) in _spreads(plan).items():
         of = planning.plan(
             asked["start"], asked["at_most"], promoted, declared["matters"], sd, 1 - declared["confidence"]
         )
-        found[name] = {
+        by_arm[name] = {
             "sd": sd, "source": source, "mde": of.mde, "tie": of.tie, "in_units_of_s": of.in_units_of_s,
             "warning": of.warning, "looks": list(of.looks),
         }  # fmt: skip
-    least = max(found.values(), key=lambda one: (one["in_units_of_s"], one["sd"] or 0.0))
+    least = max(by_arm.values(), key=lambda one: (one["in_units_of_s"], one["sd"] or 0.0))
     pairs = [one.line for factorial in crossings.factorials(plan) for one in factorial.contrasts(2)]
     louder = max((math.sqrt(sum(x * x for _, x in line.terms) / 2) for line in pairs), default=None)  # 2: of an arm's
     smallest = None if louder is None or least["mde"] is None else louder * least["mde"]
-    return {**least, "arms": found, "interaction": smallest}
+    return {**least, "arms": by_arm, "interaction": smallest}
 
 
 def _spreads(plan: Plan) -> dict[str, Spread]:

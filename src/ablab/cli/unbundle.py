@@ -22,18 +22,18 @@ def unbundle(
     from ablab.study import unbundle as stacks
     from ablab.study.load import load
 
-    found = stacks.unbundle(study, arm)
+    parts = stacks.unbundle(study, arm)
     if to is not None:
         if to.exists():
             raise Refused(Fault(str(to), "is there already", "name another file"))
         if to.absolute().parent.resolve() != study.absolute().parent.resolve():
             fault = "lies elsewhere than the study, whose own paths would lead elsewhere from there"
             raise Refused(Fault(str(to), fault, f"write it beside {study.name}"))
-        write_atomic(to, stacks.study_of(study, found))
+        write_atomic(to, stacks.study_of(study, parts))
         load(to)
     if as_json:
-        print_json({"arm": arm, "on": found.on, "arms": found.arms, "file": None if to is None else str(to)})
+        print_json({"arm": arm, "on": parts.on, "arms": parts.arms, "file": None if to is None else str(to)})
     elif to is None:
-        print(found.toml, end="")
+        print(parts.toml, end="")
     else:
-        print(f"{to}: {arm} and {len(found.arms)} arms of its parts; next: ablab check {to}")
+        print(f"{to}: {arm} and {len(parts.arms)} arms of its parts; next: ablab check {to}")

@@ -32,10 +32,10 @@ def misfit(value: object, form: object, place: str = "") -> str:
 
     place: where in the file `value` stands.
     """
-    found = _check(form)(value)
-    if found is None:
+    fault = _check(form)(value)
+    if fault is None:
         return ""
-    parts, before, after = found
+    parts, before, after = fault
     return before + ("".join([place, *reversed(parts)]).removeprefix(".") or "its content") + after
 
 
@@ -88,9 +88,9 @@ def _items(form: object) -> Check:
         if not isinstance(value, list):
             return _said(value, (form,))
         for i, one in enumerate(value):
-            if (found := inside(one)) is not None:
-                found[0].append(f"[{i}]")
-                return found
+            if (fault := inside(one)) is not None:
+                fault[0].append(f"[{i}]")
+                return fault
         return None
 
     return check
@@ -103,9 +103,9 @@ def _values(form: object) -> Check:
         if not isinstance(value, dict):
             return _said(value, (form,))
         for name, one in value.items():
-            if (found := inside(one)) is not None:
-                found[0].append(_key(name))
-                return found
+            if (fault := inside(one)) is not None:
+                fault[0].append(_key(name))
+                return fault
         return None
 
     return check
@@ -125,12 +125,12 @@ def _fields(form: type) -> Check:
             return _said(value, (form,))
         for name, inside, must in fields:
             if name in value:
-                found = inside(value[name])
+                fault = inside(value[name])
             else:
-                found = ([], "does not hold ", "") if must else None
-            if found is not None:
-                found[0].append(_key(name))
-                return found
+                fault = ([], "does not hold ", "") if must else None
+            if fault is not None:
+                fault[0].append(_key(name))
+                return fault
         return None
 
     return check

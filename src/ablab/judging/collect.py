@@ -54,11 +54,11 @@ class Question(NamedTuple):
 
 
 def asked(plan: Plan) -> Question:
-    """What the verdict must know of arms and factorials beyond the arms' scores."""
+    """List what the verdict must know of arms and factorials beyond the arms' scores."""
     study, at = plan.study, plan.study.decision["stage"]
-    found = history.rows(plan)
-    families = {name: status.family for name, status in history.statuses(plan, found).items()}
-    own = crossings.families(plan, found, history.own(plan, found), families) if study.factorials else {}
+    decisions = history.rows(plan)
+    families = {name: status.family for name, status in history.statuses(plan, decisions).items()}
+    own = crossings.families(plan, decisions, history.own(plan, decisions), families) if study.factorials else {}
     twins = _twins(plan, at)
     arms = [
         ArmSpec(
@@ -116,7 +116,7 @@ def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
 
 
 def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
-    """The verdict on everything that exists now."""
+    """Judge everything that exists now."""
     plan = plan.look()
     arms, factorials = asked(plan)
     scores = collect(plan, priced=True)
@@ -124,7 +124,7 @@ def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
 
 
 def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
-    """Runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
+    """List runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
     plan = plan.look()
     arms, factorials = asked(plan)
     keys = verdict.wanted(decision(plan.study), arms, plan.seeds, collect(plan), bank, factorials=factorials)

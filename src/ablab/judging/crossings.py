@@ -17,7 +17,7 @@ from ablab.verdict import Factor, Factorial
 
 
 def factorials(plan: Plan, families: Mapping[str, int] | None = None) -> list[Factorial]:
-    """Every factorial of the study, the baseline's level first. families: of interactions, by `FACTORIAL: PAIR`."""
+    """List every factorial of the study, the baseline's level first. families: of interactions, by `FACTORIAL: PAIR`."""
     return [_factorial(name, one, families or {}) for name, one in plan.study.factorials.items()]
 
 
@@ -37,26 +37,28 @@ def _factorial(name: str, crossing: Crossing, families: Mapping[str, int]) -> Fa
 
 
 def asked(plan: Plan) -> list[Interaction]:
-    """Every interaction of two that the study asks for, by what its cells are and not by what they are called."""
+    """List every interaction of two that the study asks for, by what its cells are and not by their names."""
     stage = plan.study.decision["stage"]
     named = {arm for factorial in factorials(plan) for arm in factorial.cells.values()}
     recipes = {arm: recipe(plan, arm, stage) for arm in named}
-    found = list[Interaction]()
+    interactions = list[Interaction]()
     for factorial in factorials(plan):
         for one in factorial.contrasts(2):
             terms = sorted((recipes[arm], weight) for arm, weight in one.line.terms)
-            found.append({"name": one.line.name, "key": key_of([stage, terms])})
-    return found
+            interactions.append({"name": one.line.name, "key": key_of([stage, terms])})
+    return interactions
 
 
-def families(plan: Plan, found: Sequence[Asked], at: int, arms: Mapping[str, int]) -> dict[str, int]:
-    """`FACTORIAL: PAIR` -> its family; arms: those of the study's arms, at: the place of its own decision in the record."""
+def families(plan: Plan, decisions: Sequence[Asked], at: int, arms: Mapping[str, int]) -> dict[str, int]:
+    """Map `FACTORIAL: PAIR` to its family; arms: those of the study's arms, at: the place of its own decision in the record."""
     keys = {one["name"]: one["key"] for one in asked(plan)}
     out = {}
     for factorial in factorials(plan):
         for one in factorial.contrasts(2):
             own = [arms[arm] for arm in one.line.arms if arm in arms]
             latest = max(own)
-            ahead = min(own) >= 0 and any(row["key"] == keys[one.line.name] for row in found[latest].get("crossed", ()))
+            ahead = min(own) >= 0 and any(
+                row["key"] == keys[one.line.name] for row in decisions[latest].get("crossed", ())
+            )
             out[one.line.name] = latest if ahead else -1 - at
     return out

@@ -115,7 +115,7 @@ def begin(plan: Plan) -> None:
 
 
 def declared(plan: Plan, before: Sequence[Row]) -> Row:
-    """The row of a decision that is met now: what it asks, and which results exist."""
+    """Make the row of a decision that is met now: what it asks, and which results exist."""
     study, stage = plan.study, plan.study.decision["stage"]
     entries = [_entry(plan, name) for name in study.arms]
     base = recipe(plan, BASELINE, stage)
@@ -270,10 +270,10 @@ def _pairs_done(plan: Plan, other: Row, entry: Contrast) -> int:
     )
 
 
-def listed(plan: Plan, found: Sequence[Row]) -> list[dict[str, object]]:
-    """The decisions that share runs, a contrast or the baseline with the study's, for people; `changed` since the last one."""
-    mine = found[own(plan, found)]
-    shared = [row for row in found if row is mine or shares(row, mine)]
+def listed(plan: Plan, decisions: Sequence[Row]) -> list[dict[str, object]]:
+    """List the decisions that share runs, a contrast or the baseline with the study's; `changed` since the last one."""
+    mine = decisions[own(plan, decisions)]
+    shared = [row for row in decisions if row is mine or shares(row, mine)]
     inside = (
         "runs",
         "decision_key",

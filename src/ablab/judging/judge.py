@@ -129,17 +129,17 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
 
 
 def _factorials(plan: Plan, verdict: Judgement) -> list[Crossed]:
-    """What the verdict says of each; of an interaction that was asked for late, that it was."""
-    found = verdict.get("factorials", [])
-    for one, asked in zip(found, collect.asked(plan).factorials if found else (), strict=True):
+    """Return what the verdict says of each; of an interaction that was asked for late, that it was."""
+    crossed = verdict.get("factorials", [])
+    for one, asked in zip(crossed, collect.asked(plan).factorials if crossed else (), strict=True):
         for effect in one["effects"]:
             if asked.families.get(effect["label"], 0) < 0:
                 effect["notes"].append("exploratory: asked for when its cells had results; a family of its own")
-    return found
+    return crossed
 
 
 def baseline(settings: Settings) -> dict[str, object]:
-    """Every setting of the baseline with its default, layer kinds under the names that the file gives them."""
+    """Return every setting of the baseline with its default, layer kinds under the names that the file gives them."""
     if "runner" in settings:
         return {"runner": program.baseline(settings["runner"])}
     model: dict[str, object] = {key: value for key, value in settings["model"].items() if key != "kinds"}
@@ -268,29 +268,29 @@ def on_record(plan: Plan, record: OnRecord) -> list[str]:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
-    found = list[str]()
+    """Say what a reader must know besides the words: epochs over the corpus, precision, budget in seconds, mixed machines."""
+    texts = list[str]()
     ended = [done for run in plan.runs.values() if (done := plan.store.trained(run.train_key))]
-    found += _of_training(plan, ended) if plan.study.runner is None else []
+    texts += _of_training(plan, ended) if plan.study.runner is None else []
     for name, crossed in plan.study.factorials.items():
         paths = " x ".join(factor["path"] for factor in crossed["factors"])
         pairs = sum(asked["name"].startswith(f"{name}: ") for asked in crossings.asked(plan))
         beside = "its interaction" if pairs == 1 else f"{pairs} interactions of two"
-        found.append(
+        texts.append(
             f"factorial {name} ({paths}): {len(crossed['cells'])} cells, each an arm but the baseline; beside them {beside} "
             f"{'takes a place' if pairs == 1 else 'take places'} in the family"
         )
     machines = sorted({done["machine"] for done in ended})
     if len(machines) > 1:
-        found.append("runs come from more than one machine type: " + "; ".join(machines))
+        texts.append("runs come from more than one machine type: " + "; ".join(machines))
     commits = sorted({code for done in ended if (code := done.get("code"))})
     if len(commits) > 1:
-        found.append("runs come from more than one commit of ablab: " + "; ".join(commits))
-    found += sources.notes(plan)
+        texts.append("runs come from more than one commit of ablab: " + "; ".join(commits))
+    texts += sources.notes(plan)
     threads = sorted({done["threads"] for done in ended if "threads" in done})
     if len(threads) > 1:
-        found.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
-    return found
+        texts.append(f"runs used {' and '.join(map(str, threads))} threads: equal up to rounding, not bit for bit")
+    return texts
 
 
 def _of_training(plan: Plan, ended: list[Trained]) -> list[str]:

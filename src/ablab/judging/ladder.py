@@ -95,7 +95,7 @@ def _seeds_moved(rungs: Sequence[Plan], planned: Sequence[Plan]) -> list[str]:
 
 
 def _place(plan: Plan, name: str) -> str:
-    """Whose place in the family an arm takes: its own, or that of the arm whose contrast it repeats."""
+    """Return whose place in the family an arm takes: its own, or that of the arm whose contrast it repeats."""
     return next((spec.same_as or name for spec in collect.asked(plan).arms if spec.name == name), name)
 
 
@@ -128,7 +128,7 @@ def _measured(rung: Stood, name: str, level: float) -> Measured:
 
 
 def _row(plan: Plan, scores: Mapping[tuple[str, int], RunScore], name: str, seeds: int) -> Row:
-    """The arm's row in the verdict on the first `seeds` seeds, at which it is looked at once."""
+    """Return the arm's row in the verdict on the first `seeds` seeds, at which it is looked at once."""
     decision = replace(collect.decision(plan.study), start=seeds, at_most=seeds, probe=0, keep=None, tie=())
     chosen = {*plan.seeds[:seeds]}
     arms = [replace(spec, family=0) for spec in collect.asked(plan).arms]

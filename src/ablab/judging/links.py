@@ -44,14 +44,14 @@ def linked(row: Row, entry: Contrast) -> bool:
 
 
 def removed(before: Row, row: Row) -> list[str]:
-    """Arms and interactions of an earlier decision that this one leaves out; each of them had its share of the family."""
+    """List arms and interactions of an earlier decision that this one leaves out; each had its share of the family."""
     arms = [f"arm.{entry['arm']}" for entry in before.get("contrasts", ()) if not linked(row, entry)]
     asked = {one["key"] for one in row.get("crossed", ())}
     return arms + [f"factorial.{one['name']}" for one in before.get("crossed", ()) if one["key"] not in asked]
 
 
 def changes(before: Row, row: Row) -> str:
-    """Which fields of an earlier decision this one changed, in the study file's words."""
+    """Say which fields of an earlier decision this one changed, in the study file's words."""
     said = list(_diff(rule_of(before), rule_of(row), "decision"))
     for inside, written in (("decision.limits", "limits"), ("decision.groups", "data.groups")):
         said = [text.replace(inside, written, 1) for text in said]

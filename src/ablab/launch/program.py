@@ -126,10 +126,10 @@ def _ran(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Sa
 def _begun(folder: Path) -> tuple[float, int] | None:
     """Return (seconds that it ran, how often it went on) of a begun run; None where there is none to go on with."""
     try:
-        found = read_json(folder / "begun.json", "seconds", "resumed", form=dict[str, float])
+        record = read_json(folder / "begun.json", "seconds", "resumed", form=dict[str, float])
     except CheckFailed:
         return None
-    return found["seconds"], int(found["resumed"])
+    return record["seconds"], int(record["resumed"])
 
 
 def _watched(
@@ -206,19 +206,19 @@ def _environment(own: Mapping[str, str], gpus: list[str], folder: Path) -> dict[
 def _leased(count: int, store: Store) -> Iterator[list[str]]:
     """Lease so many GPUs of this machine that no other run of this store has. InUse where there are not enough now."""
     with contextlib.ExitStack() as stack:
-        found = list[str]()
+        leased = list[str]()
         for name in machine.gpus() if count else ():
             place = store.root / "gpus" / f"{socket.gethostname()}-{name.replace('/', '-')}"
             handle = places.opened(place, os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, handle)
-            if len(found) < count:
+            if len(leased) < count:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    found.append(name)
-        if len(found) < count:
-            fault = f"{count} are asked for and {len(found)} are free"
+                    leased.append(name)
+        if len(leased) < count:
+            fault = f"{count} are asked for and {len(leased)} are free"
             raise InUse(Fault("GPUs", fault, "wait for the other runs"), "other runs")
-        yield found
+        yield leased
 
 
 def _read(run: Run, folder: Path) -> Score:
@@ -230,15 +230,15 @@ def _read(run: Run, folder: Path) -> Score:
 
 
 def _scored(run: Run, stage: str, key: str, folder: Path, again: list[float | None]) -> Result:
-    began, found = time.monotonic(), _read(run, folder)
+    began, score = time.monotonic(), _read(run, folder)
     name = run.metric.removeprefix("-")
     return {
-        "stage": stage, "key": key, "metrics": judged.metrics(run.metric, found.value), "bytes": 0, "violations": [],
+        "stage": stage, "key": key, "metrics": judged.metrics(run.metric, score.value), "bytes": 0, "violations": [],
         "bands": {}, "probe": None, "seconds": time.monotonic() - began, "scores": {"sha256": ""}, "artifact": {},
-        "diverged": None if found.value is not None else f"{name} is {found.text} in line {found.line} of {found.file.name}",
+        "diverged": None if score.value is not None else f"{name} is {score.text} in line {score.line} of {score.file.name}",
         "read": {
-            "file": found.file.relative_to(folder).as_posix(), "line": found.line, "text": found.text, "digits": found.digits,
-            "echo": found.echo, "echo_digits": found.echo_digits, "repeats": again,
+            "file": score.file.relative_to(folder).as_posix(), "line": score.line, "text": score.text, "digits": score.digits,
+            "echo": score.echo, "echo_digits": score.echo_digits, "repeats": again,
         },
         "source": source.of_stage(run.settings, stage), "machine": machine.kind(),
     }  # fmt: skip

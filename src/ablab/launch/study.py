@@ -234,10 +234,10 @@ class Lab:
                 except GivenUp as some:
                     faults += some.faults
             answer = ladders.conclude(plans, asked, at)
-            found = laddered.write(answer, Path(page or self.store.ladder(answer["study"], scales)))
+            climbed = laddered.write(answer, Path(page or self.store.ladder(answer["study"], scales)))
         if faults:
-            raise LadderGivenUp(faults, found)
-        return found
+            raise LadderGivenUp(faults, climbed)
+        return climbed
 
     def report(self, page: Path | str | None = None, recall: Say = aside) -> Judged:
         """Judge what exists now and write the report; works at any moment, also while the study runs.

@@ -30,7 +30,7 @@ class ShownFactorial:
 
 
 def shown(view: View, style: Style) -> list[ShownFactorial]:
-    """Every factorial of the verdict, its name in this style."""
+    """Show every factorial of the verdict, its name in this style."""
     return [
         ShownFactorial(
             style.name(one["name"]),
@@ -44,12 +44,12 @@ def shown(view: View, style: Style) -> list[ShownFactorial]:
 
 
 def factorials(view: View) -> list[Crossed]:
-    """Those that the verdict holds."""
+    """List those that the verdict holds."""
     return view.verdict.get("factorials", [])
 
 
 def effect_table(view: View, one: Crossed, style: Style) -> PageTable:
-    """What each level does alone, and what two or three do beyond that: word, difference with interval, pairs, price."""
+    """Show what each level does alone, and what two or three do beyond that: word, interval, pairs, price."""
     head = (("effect", "l"), ("word", "l"), ("difference", "r"), ("seeds", "r"), ("p", "r"), ("more seeds", "r"))
     rows = []
     for effect in one["effects"]:
@@ -75,7 +75,7 @@ def effect_table(view: View, one: Crossed, style: Style) -> PageTable:
 
 
 def kind(effect: Effect) -> str:
-    """What an effect is, and how much of the sum of two is there together."""
+    """Say what an effect is, and how much of the sum of two is there together."""
     if effect["order"] != 2:
         return "alone, the others averaged" if effect["order"] == 1 else "beyond their pairs"
     share, alone = effect["share"], effect["alone"]
@@ -89,19 +89,19 @@ def said(effect: Effect) -> str:
 
 
 def word_text(effect: Effect, style: Style) -> str:
-    """The word, or a dash."""
+    """Write the word, or a dash."""
     return style.chip(effect["word"]) if effect["word"] else DASH
 
 
 def briefly(effect: Effect) -> str:
-    """The same for a terminal: without what the page says besides."""
+    """Show the same for a terminal: without what the page says besides."""
     return effect["reading"] or (
         effect["notes"][0] if effect["notes"] and effect["word"] in (None, "inconclusive") else ""
     )
 
 
 def more_text(effect: Effect) -> str:
-    """As an arm's: `+13 fresh`, `0`; a dash for what is asked no seeds for."""
+    """Write as of an arm: `+13 fresh`, `0`; a dash for what is asked no seeds for."""
     more = effect["more_seeds"]
     if more is None or effect["word"] is None:
         return DASH
@@ -109,7 +109,7 @@ def more_text(effect: Effect) -> str:
 
 
 def cell_table(view: View, one: Crossed, style: Style) -> PageTable:
-    """Every cell: its levels, its metric over the seeds at which all cells are done, and its word as an arm."""
+    """Show every cell: its levels, its metric over the seeds at which all cells are done, and its word as an arm."""
     arms = {arm["name"]: arm for arm in view.arms}
     head = (
         *((factor["name"], "l") for factor in one["factors"]),
@@ -156,7 +156,7 @@ class _LevelPanel(svg.Panel):
 
 
 def drawing(view: View, one: Crossed) -> Drawing | None:
-    """A panel for every pair of factors: a line per level of the second over the levels of the first."""
+    """Draw a panel for every pair of factors: a line per level of the second over the levels of the first."""
     panels = [
         panel
         for (f, g) in itertools.combinations(range(len(one["factors"])), 2)
@@ -217,7 +217,7 @@ def _added(
     sums: dict[tuple[int, int], float],
     bars: dict[tuple[int, int], tuple[float, float]],
 ) -> Iterator[str]:
-    """Where the level k would stand if it added up, and the interval of how far it does not."""
+    """Return where the level k would be if it added up, and the interval of how far it does not."""
     for (i, j), y in sums.items():
         if j != k:
             continue
@@ -231,7 +231,7 @@ def _added(
 
 
 def _labels(panel: svg.Panel, ends: Sequence[tuple[int, str, tuple[float, float]]]) -> list[str]:
-    """The lines' names beside their ends, pushed apart where they would touch."""
+    """Place the lines' names beside their ends, pushed apart where they would touch."""
     placed: list[str] = []
     free = panel.top + 4
     for k, name, (x, y) in sorted(ends, key=lambda end: panel.y(end[2][1])):
@@ -242,12 +242,12 @@ def _labels(panel: svg.Panel, ends: Sequence[tuple[int, str, tuple[float, float]
 
 
 def _levels(effect: Effect, f: int, g: int) -> tuple[int, int] | None:
-    """The levels of an interaction of these two factors; None of another effect."""
+    """Return the levels of an interaction of these two factors; None of another effect."""
     of = {factor: level for factor, level in effect["of"]}
     return (of[f], of[g]) if effect["order"] == 2 and set(of) == {f, g} else None
 
 
 def _mean(one: Crossed, f: int, i: int, g: int, k: int) -> float | None:
-    """Of the cells with these levels of two factors; None where one of them is missing."""
+    """Average the cells with these levels of two factors; None where one of them is missing."""
     values = [cell["mean"] for cell in one["cells"] if cell["at"][f] == i and cell["at"][g] == k]
     return None if None in values else mean_of(values)

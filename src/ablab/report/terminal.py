@@ -76,7 +76,7 @@ def _row(view: View, arm: ArmAnswer, console: Console, pretty: bool) -> list[Tex
 
 
 def _effect(view: View, effect: Effect, console: Console, pretty: bool) -> list[Text]:
-    """A main effect or an interaction, its interval below the difference."""
+    """Show a main effect or an interaction, its interval below the difference."""
     between = STYLE.interval(effect["low"], effect["high"], view.decimals)
     word = effect["word"] or words.DASH
     return [

@@ -85,7 +85,7 @@ def of_arms(study: Study, store: Store, recall: Callable[[str], None] | None = N
     recall: says so where a checkout cannot be read and its last state that the store knows is taken; without it that is
     refused. CheckFailed for what is no checkout, a missing file, and more than MOST bytes that git does not know.
     """
-    folder, found = study.path.parent.absolute(), dict[str, Program]()
+    folder, programs = study.path.parent.absolute(), dict[str, Program]()
     arms = {name: asked for name, arm in study.with_baseline.items() if (asked := arm.settings.get("runner"))}
     patches = [folder / asked["patch"] for asked in arms.values() if asked["patch"]]
     aside = [study.path.absolute(), store.root, *patches]
@@ -106,13 +106,13 @@ def of_arms(study: Study, store: Store, recall: Callable[[str], None] | None = N
                     f"note: the program cannot be read ({refused.faults[0]}); its last state that the store knows is taken"
                 )
                 known[what] = before
-        found[name] = known[what]
+        programs[name] = known[what]
         if asked["patch"]:
-            found[name] = Program(
+            programs[name] = Program(
                 **{**asdict(known[what]), "reads": known[what].reads, "patch": _patch(folder, asked, store)}
             )
     inputs.save()
-    return found
+    return programs
 
 
 def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: Store, inputs: Inputs) -> Program:
@@ -159,7 +159,7 @@ def _lies(top: Path, aside: Sequence[str]) -> tuple[str, bytes]:
 
 
 def _names(said: bytes) -> list[str]:
-    """Names that git says with a zero behind each."""
+    """Split names that git says with a zero behind each."""
     return [os.fsdecode(name) for name in said.split(b"\0") if name]
 
 
@@ -175,7 +175,7 @@ def _bounded(top: Path, names: Sequence[str]) -> None:
 
 def _files(directory: Path, reads: Sequence[str]) -> list[str]:
     """List every file that the names and patterns stand for, named from the directory."""
-    found = dict[str, None]()
+    unique = dict[str, None]()
     for pattern in reads:
         here = sorted(glob.glob(pattern, root_dir=directory, recursive=True))  # noqa: PTH207  a Path takes no absolute pattern
         files = [name for name in here if (directory / name).is_file()]
@@ -184,8 +184,8 @@ def _files(directory: Path, reads: Sequence[str]) -> list[str]:
             raise CheckFailed(
                 Fault(str(directory), fault, "prepare the data as the program wants it, or mend the name")
             )
-        found |= dict.fromkeys(os.path.relpath(directory / name, directory) for name in files)
-    return list(found)
+        unique |= dict.fromkeys(os.path.relpath(directory / name, directory) for name in files)
+    return list(unique)
 
 
 def _patch(folder: Path, asked: RunnerSettings, store: Store) -> str:
@@ -210,20 +210,20 @@ def _keep(store: Store, text: bytes) -> str:
 def _remember(store: Store, what: str, state: Program, writes: bool) -> None:
     path = store.root / "programs" / "states.json"
     if writes and _remembered(store, what) != state:
-        found = read_json(path) if path.exists() else {}
-        write_json(path, {**(found if isinstance(found, dict) else {}), what: asdict(state)})
+        states = read_json(path) if path.exists() else {}
+        write_json(path, {**(states if isinstance(states, dict) else {}), what: asdict(state)})
 
 
 def _remembered(store: Store, what: str) -> Program | None:
     """Read the last state of a checkout; None where it is not known, or the note is damaged."""
     try:
-        found = read_json(store.root / "programs" / "states.json", form=dict[str, dict[str, str | list[list[str]]]])[
+        kept = read_json(store.root / "programs" / "states.json", form=dict[str, dict[str, str | list[list[str]]]])[
             what
         ]
     except (CheckFailed, KeyError):
         return None
-    texts = {key: value for key, value in found.items() if isinstance(value, str)}
-    reads = found.get("reads")
+    texts = {key: value for key, value in kept.items() if isinstance(value, str)}
+    reads = kept.get("reads")
     if texts.keys() != {"top", "inside", "commit", "tree", "diff", "patch"} or not fits(reads, list[list[str]]):
         return None
     return Program(**texts, reads=tuple((one[0], one[1]) for one in reads if len(one) == 2))

@@ -63,7 +63,7 @@ class Store:
         return self.root / "ladders" / f"{name}.{'-'.join(scales)}"
 
     def trained(self, key: str) -> Trained | None:
-        """The finished training under `key`, or None while it is missing or unfinished."""
+        """Return the finished training under `key`, or None while it is missing or unfinished."""
 
         def read(path: Path) -> Trained:
             return read_sealed(path, form=Trained, cure=f"delete {path.parent} to have the run made again")

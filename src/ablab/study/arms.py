@@ -112,7 +112,7 @@ def _declare(
 
 
 def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, place: str, faults: list[Fault]) -> Draft:
-    """`diff` laid over the reference. Reported are the faults that the reference has not already."""
+    """Lay `diff` over the reference. Reported are the faults that the reference has not already."""
     good: dict[str, dict[str, object]] = {}
     for key, value in diff.items():
         if key not in DIFFED:
@@ -134,12 +134,12 @@ def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, pl
             text = f"no stage is called {show(stage)} in the baseline"
             faults.append(Fault(f"{place}: stage", text, did_you_mean(stage, list(reference.settings["stage"]))))
     tree = merge(staged(reference.tree) if "stage" in good else reference.tree, good)
-    resolved, found = settings(tree, folder)
+    resolved, wrong = settings(tree, folder)
     paths = list(named(good, reference.tree))
-    found += elsewhere.idle(resolved, paths)
+    wrong += elsewhere.idle(resolved, paths)
     known_faults = {str(fault) for fault in reference.found}
-    fresh = [Fault(f"{place}: {f.place}", f.fault, f.cure) for f in found if str(f) not in known_faults]
-    return Draft(name, tree, resolved, found, faults=faults + fresh, paths=paths, diff=good)
+    fresh = [Fault(f"{place}: {f.place}", f.fault, f.cure) for f in wrong if str(f) not in known_faults]
+    return Draft(name, tree, resolved, wrong, faults=faults + fresh, paths=paths, diff=good)
 
 
 def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[Change]:

@@ -24,7 +24,7 @@ MOST_ARMS = 256
 
 
 def assemble(raw: dict[str, object], scale: str | None, path: Path, source: str) -> tuple[Study | None, list[Fault]]:
-    """The study, or None and its faults; places are relative to the file."""
+    """Assemble the study, or None and its faults; places are relative to the file."""
     faults = [
         Fault(word(key), f"no section is called {word(key)!r}", did_you_mean(key, TOP)) for key in raw if key not in TOP
     ]

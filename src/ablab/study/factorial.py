@@ -45,7 +45,7 @@ class _Factor:
 def expand(
     raw: dict[str, object], base: Draft, arms: dict[str, Draft], folder: Path, faults: list[Fault]
 ) -> tuple[dict[str, Crossing], dict[str, Draft]]:
-    """Factorials and their new arms. A cell that equals the baseline or an arm on the baseline is that arm."""
+    """Expand factorials to new arms. A cell that equals the baseline or an arm on the baseline is that arm."""
     if len(raw) > MOST_CELLS:  # each level of each is built on the baseline to be checked
         faults.append(Fault("factorial", f"more than {MOST_CELLS} factorials", "split the study"))
         return {}, {}
@@ -55,22 +55,22 @@ def expand(
         name: list(itertools.islice(levers.factors(value, f"factorial.{word(name)}"), MOST_CELLS))
         for name, value in raw.items()
     }
-    labels = _labels({one.path for found in factors.values() for one in found})
+    labels = _labels({one.path for crossed in factors.values() for one in crossed})
     out: dict[str, Crossing] = {}
     cells: dict[str, Draft] = {}
-    for name, found in factors.items():
+    for name, crossed in factors.items():
         place = f"factorial.{word(name)}"
         fault = name_fault(name, "a factorial", place)
         faults += [fault] if fault else []
-        if len(found) < 2:
+        if len(crossed) < 2:
             if isinstance(given := raw[name], dict) and len(list(_leaves(given, ()))) < 2:
                 faults.append(Fault(place, "fewer than two factors cannot interact", "declare arms, or add a factor"))
             continue
-        sizes = [len(one.levels) for one in found]
+        sizes = [len(one.levels) for one in crossed]
         if (count := _product(sizes)) > MOST_CELLS:
             faults.append(Fault(place, f"{count} cells", f"at most {MOST_CELLS}; drop levels or factors"))
             continue
-        if twice := _touched_twice(found):
+        if twice := _touched_twice(crossed):
             faults.append(Fault(place, *twice))
             continue
         out[name] = {
@@ -82,12 +82,12 @@ def expand(
                     "names": one.names,
                     "base": one.own,
                 }
-                for one in found
+                for one in crossed
             ],
             "cells": {},
         }
         for index in itertools.product(*map(range, sizes)):
-            cell = _cell(name, index, found, labels, base, folder, faults)
+            cell = _cell(name, index, crossed, labels, base, folder, faults)
             known = _known(cell, base, arms, cells)
             if known in out[name]["cells"] and not cell.faults:
                 text = f"the cell {cell.name} has the very settings of {known}"
@@ -97,14 +97,14 @@ def expand(
 
 
 def selected(name: str) -> Fault:
-    """The fault of a factorial in a study that drops arms on the way."""
+    """Return the fault of a factorial in a study that drops arms on the way."""
     fault = "every cell is needed, and decision.seeds.keep or probe would leave some out"
     return Fault(f"factorial.{word(name)}", fault, "remove keep and probe, or declare the cells as arms")
 
 
-def _touched_twice(found: Sequence[_Factor]) -> tuple[str, str] | None:
-    """(fault, cure) where levels of two factors change one setting: what both together are is then not said."""
-    for one, other in itertools.combinations(found, 2):
+def _touched_twice(factors: Sequence[_Factor]) -> tuple[str, str] | None:
+    """Return (fault, cure) where levels of two factors change one setting: what both together are is then not said."""
+    for one, other in itertools.combinations(factors, 2):
         for (i, mine), (j, theirs) in itertools.product(enumerate(one.touched), enumerate(other.touched)):
             for a, b in itertools.product(sorted(mine), sorted(theirs)):
                 if a[: len(b)] == b[: len(a)]:
@@ -123,7 +123,7 @@ class _Levers:
     faults: list[Fault]
 
     def factors(self, raw: object, place: str) -> Iterator[_Factor]:
-        """Every factor without a fault."""
+        """List every factor without a fault."""
         for path, levels in _leaves(table(raw, place, self.faults), ()):
             here = f"{place}: {'.'.join(map(word, path))}"
             named = path[0] not in DIFFED and isinstance(levels, list) and any(map(_is_named, levels))
@@ -144,7 +144,7 @@ class _Levers:
                 yield from self._settings(path, levels, here)
 
     def _settings(self, path: Keys, levels: list[object], here: str) -> Iterator[_Factor]:
-        """A factor of one setting's levels."""
+        """Make a factor of one setting's levels."""
         if self.base.faults:
             yield _of_setting(path, levels, -1)
             return
@@ -164,7 +164,7 @@ class _Levers:
             yield _of_setting(path, levels, own[0])
 
     def _named(self, path: Keys, levels: list[object], here: str) -> Iterator[_Factor]:
-        """A factor whose levels are the baseline, arms and presets."""
+        """Make a factor whose levels are the baseline, arms and presets."""
         drafts = [self._level(level, here) for level in levels]
         doubled = next((level for i, level in enumerate(levels) if level in levels[:i]), None)
         if doubled is not None:
@@ -178,7 +178,7 @@ class _Levers:
             yield _Factor(path, levels, names, levels.index(BASELINE), diffs, touched)
 
     def _level(self, level: object, here: str) -> Draft | None:
-        """The draft that a level names; None, with its fault, where it names nothing that can be a cell."""
+        """Draft what a level names; None, with its fault, where it names nothing that can be a cell."""
         if level == BASELINE:
             return self.base
         name = str(level)
@@ -220,7 +220,7 @@ def _changed_paths(one: Draft, base: Draft) -> set[Keys]:
 
 
 def _cut(diff: Mapping[str, object], paths: set[Keys]) -> dict[str, object]:
-    """Of a diff what changes something: a preset also names what the baseline has, and would take a lever back."""
+    """Cut from a diff what changes nothing: a preset also names what the baseline has, and would take a lever back."""
     out: dict[str, object] = {}
     for path in sorted(paths):
         value: object = diff

@@ -35,7 +35,7 @@ class Unbundled:
 
 
 def unbundle(path: Path, stack: str) -> Unbundled:
-    """The one-in and leave-one-out arms of the arm `stack`; both are on what the stack is on, so that one baseline is shared.
+    """Make the one-in and leave-one-out arms of the arm `stack`, on what the stack is on: one baseline is shared.
 
     Of two parts, leaving one out is the other alone. Raises InvalidStudy for a study that does not load, no such arm, or an
     arm of one part.
@@ -68,11 +68,11 @@ def unbundle(path: Path, stack: str) -> Unbundled:
     return Unbundled(stack, on, arms)
 
 
-def study_of(path: Path, found: Unbundled) -> str:
-    """A whole study about the stack alone: the file's baseline, rule and scales, the stack, what it is on, and its parts."""
+def study_of(path: Path, unbundled: Unbundled) -> str:
+    """Write a whole study of the stack alone: the file's baseline, rule and scales, the stack, what it is on, its parts."""
     _, raw = read(path)
     study = load(path)
-    kept, name = [found.stack], found.on
+    kept, name = [unbundled.stack], unbundled.on
     while name != BASELINE:
         kept.append(name)
         name = study.arms[name].on
@@ -90,15 +90,15 @@ def study_of(path: Path, found: Unbundled) -> str:
         for scale, one in _table(raw.get("scale")).items()
     }
     who = _table(raw.get("study"))
-    named = {**who, "name": f"{who['name']}_{found.stack}", "question": f"What of {found.stack} matters?"}
+    named = {**who, "name": f"{who['name']}_{unbundled.stack}", "question": f"What of {unbundled.stack} matters?"}
     rest = {key: value for key, value in raw.items() if key not in ("study", "arm", "factorial", "scale", "decision")}
     tree = {"study": named, "decision": decision, **rest, "arm": arms}
     last = [written({"scale": scales})] if scales else []
-    return "\n\n".join([written(tree), found.toml.rstrip("\n"), *last]) + "\n"
+    return "\n\n".join([written(tree), unbundled.toml.rstrip("\n"), *last]) + "\n"
 
 
 def _part(diff: Mapping[str, object], keys: Keys) -> tuple[Keys, object]:
-    """(where it is written, what is written there) of a changed setting: of a lever that is replaced, the whole lever."""
+    """Return (where it is written, what is written there) of a changed setting: of a lever that is replaced, all of it."""
     value: object = diff
     for depth, key in enumerate(keys):
         inside = value if isinstance(value, dict) else {}
@@ -114,18 +114,18 @@ def _arm(on: str, diff: Tree, because: str, parts: int) -> Tree:
 
 
 def _labels(paths: list[Keys]) -> dict[Keys, str]:
-    """The shortest tail of each path that no other has, as a name: `window`, or `local_window`."""
-    found = {}
+    """Label paths by the shortest tail that no other has, as a name: `window`, or `local_window`."""
+    labels = {}
     for path in paths:
         tails = [path[-n:] for n in range(1, len(path) + 1)]
         others = {other[-n:] for other in paths if other != path for n in range(1, len(other) + 1)}
         tail = next((one for one in tails if one not in others), path)
-        found[path] = re.sub(r"\W", "_", "_".join(tail))
-    return found
+        labels[path] = re.sub(r"\W", "_", "_".join(tail))
+    return labels
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, numbered where an arm has it already."""
+    """Return the name, numbered where an arm has it already."""
     number, own = 2, name[:60]
     while own.lower() in taken:
         own, number = f"{name[:60]}_{number}", number + 1

@@ -46,7 +46,7 @@ class Factorial:
         return self.cells[(0,) * len(self.factors)]
 
     def contrasts(self, order: int) -> list[ContrastLine]:
-        """All effects of so many factors together, a level each, against level 0.
+        """Return all effects of so many factors together, a level each, against level 0.
 
         Each cell weighs the product of its signs (+ at the level, - at level 0) over the number of combinations of the other
         factors' levels: all of these count alike.
@@ -63,7 +63,7 @@ class Factorial:
         return ContrastLine(label, of, Line(f"{self.name}: {label}", terms, self.reference))
 
     def weights(self, of: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, ...], float]]:
-        """(cell, its weight) of an effect."""
+        """Return (cell, its weight) of an effect."""
         levels, named = [len(factor.levels) for factor in self.factors], dict(of)
         others = math.prod(n for f, n in enumerate(levels) if f not in named)
         for at in itertools.product(*((named[f], 0) if f in named else range(n) for f, n in enumerate(levels))):
@@ -73,13 +73,13 @@ class Factorial:
 def two_by_two(
     y00: str, y10: str, y01: str, y11: str, *, name: str = "factorial", a: str = "A", b: str = "B"
 ) -> Factorial:
-    """Four arms: y00 neither change, y10 the first, y01 the second, y11 both. a and b name the two changes."""
+    """Make a factorial of four arms: y00 neither change, y10 the first, y01 the second, y11 both; a, b name the changes."""
     factors = (Factor(a, ("off", "on")), Factor(b, ("off", "on")))
     return Factorial(name, factors, {(0, 0): y00, (1, 0): y10, (0, 1): y01, (1, 1): y11})
 
 
 def check(evidence: Evidence, factorials: Sequence[Factorial]) -> None:
-    """Raises ValueError if cells are missing, no arms or two at one place, or if arms are selected on the way (keep, probe)."""
+    """Refuse cells that are missing, no arms or two at one place, and arms that are selected on the way (keep, probe)."""
     for f in factorials:
         place, cells = f"factorial.{f.name}", list(f.cells.values())
         sizes = [len(factor.levels) for factor in f.factors]

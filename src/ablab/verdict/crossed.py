@@ -27,7 +27,7 @@ APART = ("better", "worse")
 
 
 def crossed(study: ReplayedStudy, factorial: Factorial, rows: Mapping[str, Row]) -> Crossed:
-    """Everything about one factorial; rows: of the arms."""
+    """Return everything about one factorial; rows: of the arms."""
     evidence, stage = study.evidence, study.evidence.decision.stage
     lines = {line.name: line for line in study.lines}
     pairs = [_pair(study, factorial, one, lines[one.line.name]) for one in factorial.contrasts(2)]
@@ -72,22 +72,22 @@ def _pair(study: ReplayedStudy, factorial: Factorial, one: ContrastLine, line: L
 def _alone(
     study: ReplayedStudy, factorial: Factorial, one: ContrastLine, places: Sequence[int]
 ) -> tuple[float, float] | None:
-    """What each of the two does without the other, over these places and the levels of every other factor."""
+    """Return what each of the two does without the other, over these places and the levels of every other factor."""
     if not places:
         return None
     weights, stage = list(factorial.weights(one.of)), study.evidence.decision.stage
     (f, _), (g, _) = one.of
-    found = []
+    effects = []
     for other in (g, f):  # where the other stands at level 0, an interaction has minus what the first does
         apart = [(study.evidence.values(factorial.cells[at], stage), -x) for at, x in weights if at[other] == 0]
-        found.append(math.fsum(x * column[i] for column, x in apart for i in places) / len(places))
-    return found[0], found[1]
+        effects.append(math.fsum(x * column[i] for column, x in apart for i in places) / len(places))
+    return effects[0], effects[1]
 
 
 def _main(
     study: ReplayedStudy, factorial: Factorial, one: ContrastLine, pairs: Sequence[Effect], rows: Mapping[str, Row]
 ) -> Effect:
-    """A level of one factor, averaged over the others: its interval, and its word where it may carry one."""
+    """Average a level of one factor over the others: its interval, and its word where it may carry one."""
     ((f, level),) = one.of
     own = [pair for pair in pairs if f in dict(pair.of)]
     standing = _last_look(study, one, own)
@@ -111,7 +111,7 @@ def _main(
 
 
 def _third(study: ReplayedStudy, one: ContrastLine, pairs: Sequence[Effect]) -> Effect:
-    """What three levels do beyond their pairs: numbers only."""
+    """Return what three levels do beyond their pairs: numbers only."""
     standing = _last_look(study, one, pairs)
     if standing is None:
         return _unread(study, one)
@@ -119,7 +119,7 @@ def _third(study: ReplayedStudy, one: ContrastLine, pairs: Sequence[Effect]) -> 
 
 
 def _last_look(study: ReplayedStudy, one: ContrastLine, pairs: Sequence[Effect]) -> Standing | None:
-    """At the last look that all its cells have reached, at the share of a family's whole size; None before, or without a cell.
+    """Read at the last look that all its cells have reached, at a whole family's share; None before, or without a cell.
 
     The shares of all looks together are one line's, so whichever look it stops at is covered.
     """
@@ -136,10 +136,10 @@ def _last_look(study: ReplayedStudy, one: ContrastLine, pairs: Sequence[Effect])
 
 
 def _lost(study: ReplayedStudy, arms: Iterable[str], reference: str) -> dict[str, str]:
-    """The cells that cannot be compared, and why: `x (diverged at seeds 1, 4)`."""
+    """Name the cells that cannot be compared, and why: `x (diverged at seeds 1, 4)`."""
     everywhere = range(len(study.evidence.seeds))
-    found = {arm: of_cells(study.evidence, [arm], reference, everywhere) for arm in arms if arm != reference}
-    return {arm: one.note for arm, one in found.items() if one.word is not None}
+    fits = {arm: of_cells(study.evidence, [arm], reference, everywhere) for arm in arms if arm != reference}
+    return {arm: one.note for arm, one in fits.items() if one.word is not None}
 
 
 def _unread(study: ReplayedStudy, one: ContrastLine) -> Effect:
@@ -179,7 +179,7 @@ def _numbers(study: ReplayedStudy, one: ContrastLine, standing: Standing, word: 
 
 
 def _sentence(pairs: Sequence[Effect], matters: float, *, waits: bool) -> str:
-    """What the pairs do together: each that is shown by itself, the others counted where they are many."""
+    """Say what the pairs do together: each that is shown by itself, the others counted where they are many."""
     said = [_together(pair) for pair in pairs if pair.word in APART]
     lost = {need: None for pair in pairs for need in pair.needs}
     tied = [pair for pair in pairs if pair.word == "equivalent"]
@@ -205,7 +205,7 @@ def _which(some: Sequence[Effect], pairs: Sequence[Effect]) -> str:
 
 
 def _together(pair: Effect) -> str:
-    """`they interfere: together they keep 40% of the sum (a=1 and b=2)`."""
+    """Write `they interfere: together they keep 40% of the sum (a=1 and b=2)`."""
     which = pair.label.replace(" x ", " and ")
     beyond = f"{pair.delta:+.3g} beyond their sum"
     if pair.share is None or pair.alone is None or pair.alone[0] * pair.alone[1] <= 0:

@@ -226,14 +226,14 @@ def _cost(
 
 
 def _never_or_unknown(study: ReplayedStudy, line: Line, i: Interval, bank: Bank | None, more: int | None) -> list[str]:
-    """What makes a number of further seeds another thing than a plan."""
+    """Say what makes a number of further seeds another thing than a plan."""
     if i.word == "inconclusive" and _never_better(study, line, i.d):
         return [NEVER if line.name in study.evidence.specs else NO_SIGN]
     return [UNKNOWN] if i.word == "inconclusive" and i.s is None and bank is None and more is not None else []
 
 
 def _never_better(study: ReplayedStudy, line: Line, d: float | None) -> bool:
-    """Whether only a word that is withheld (better, of a contrast maybe worse) could settle a line that diverged once.
+    """Tell whether only a withheld word (better, of a contrast maybe worse) could settle a line that diverged once.
 
     An arm stands too low then to be shown worse or a tie. Numbers of seeds are planned for whichever of "different" and "tied"
     is easier, which is tied above -matters / 2.
@@ -275,7 +275,7 @@ def _own_notes(study: ReplayedStudy, line: Line, standing: Standing) -> list[str
 
 
 def _said_rates(study: ReplayedStudy, line: Line) -> list[str]:
-    """How often the arms of a fit line and its reference diverged, and what that takes away."""
+    """Say how often the arms of a fit line and its reference diverged, and what that takes away."""
     said, evidence = [], study.evidence
     signs = dict(line.terms)
     for arm in line.arms[1:]:

@@ -137,36 +137,36 @@ def _rounds(
 
 
 def sample_of(evidence: Evidence, line: Line, places: Sequence[int]) -> Sample:
-    """The line's differences at these places."""
+    """Return the line's differences at these places."""
     stage = evidence.decision.stage
     reference = evidence.values(line.reference, stage)
     return summary(line.values(evidence, places, stage), [reference[i] for i in places])
 
 
 def interval_of(evidence: Evidence, line: Line, places: Sequence[int], sample: Sample, w: float, m: int) -> Interval:
-    """The interval of a line: over seeds, or over the documents of one checkpoint where that is all there will be."""
+    """Return a line's interval: over seeds, or over one checkpoint's documents where that is all there will be."""
     decision = evidence.decision
     if over_documents(evidence, line) and sample.n == 1 and sample.d is not None:
-        found = documents_of(evidence, line, places, sample.d)
-        if found is not None:
-            return read_documents(sample.d, found, sample.scale, matters=decision.matters, alpha=decision.alpha, m=m)
+        over = documents_of(evidence, line, places, sample.d)
+        if over is not None:
+            return read_documents(sample.d, over, sample.scale, matters=decision.matters, alpha=decision.alpha, m=m)
     return read(sample, matters=decision.matters, alpha=decision.alpha, w=w, m=m)
 
 
 def documents_of(evidence: Evidence, line: Line, places: Sequence[int], d: float) -> Spread | None:
-    """The spread of a line's difference over documents; of a contrast only where it decides, for one checkpoint."""
+    """Return the spread of a line's difference over documents; of a contrast only where it decides, for one checkpoint."""
     if line.name in evidence.specs:
         return document_error(evidence, line.name, line.reference, places, d)
     if not over_documents(evidence, line) or len(places) != 1:
         return None
     scores = [(x, evidence.documents(a, places[0], evidence.decision.stage)) for a, x in line.terms]
     known = [(x, score) for x, score in scores if score is not None]
-    found = combined(known, evidence.decision.metric) if len(known) == len(scores) else None
-    return None if found is None else found[1]
+    over = combined(known, evidence.decision.metric) if len(known) == len(scores) else None
+    return None if over is None else over[1]
 
 
 def over_documents(evidence: Evidence, line: Line) -> bool:
-    """Whether the line is judged over documents: the weights are shared, and no second seed is planned."""
+    """Tell whether the line is judged over documents: the weights are shared, and no second seed is planned."""
     return line.shares_weights and evidence.decision.at_most == 1
 
 

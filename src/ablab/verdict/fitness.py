@@ -115,22 +115,22 @@ def fitness(evidence: Evidence, arm: ArmSpec, reference: str, places: Sequence[i
 
 
 def of_cells(evidence: Evidence, arms: Iterable[str], reference: str, places: Sequence[int]) -> Fitness:
-    """Of a contrast: fit if every cell is and may be compared, else the word "needs" with the cells that it needs and why."""
+    """Return of a contrast fit if every cell is and may be compared, else "needs" with the cells that it needs and why."""
     faults, curable = dict[str, list[str]](), True
     for arm in arms:
         spec = evidence.specs[arm]
-        found = fitness(evidence, spec, reference, places)
-        if found.word is None and not spec.barred:
+        cell = fitness(evidence, spec, reference, places)
+        if cell.word is None and not spec.barred:
             continue
-        curable = curable and found.curable
-        if found.word is None:
+        curable = curable and cell.curable
+        if cell.word is None:
             why = f"barred: {spec.barred}"
-        elif found.word == "unstable":
+        elif cell.word == "unstable":
             lost = [str(evidence.seeds[i]) for i in places if evidence.status[arm][i] == "diverged"]
             why = f"diverged at seeds {', '.join(lost)}"
         else:
             own = {evidence.status[arm][i] for i in places} - {"absent"}
-            why = "failed" if own == {"failed"} else f"invalid: {found.note}"
+            why = "failed" if own == {"failed"} else f"invalid: {cell.note}"
         faults.setdefault(why, []).append(arm)
     if not faults:
         return FIT

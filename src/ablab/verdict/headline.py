@@ -25,7 +25,7 @@ def sentence(
     missing: int,
     warnings: Iterable[str],
 ) -> str:
-    """Warnings, the winner or why there is none, other arms shown better, and every inconclusive arm with its price.
+    """Write warnings, the winner or why there is none, other arms shown better, and inconclusive arms with prices.
 
     Whatever was shown better comes with the near end of its interval: best guesses of what was selected for being good
     are too good. A baseline that stays because nothing was shown is no winner. What was picked for standing lowest is so among
@@ -135,7 +135,7 @@ def _lost(row: Row, who: str) -> str:
 
 
 def price_text(row: Row) -> str:
-    """`about 3 more seeds: 6 runs, 9.8M tokens, 4 min` of an inconclusive row."""
+    """Write `about 3 more seeds: 6 runs, 9.8M tokens, 4 min` of an inconclusive row."""
     if NO_SIGN in row.notes:
         return NO_SIGN
     if row.more_seeds is None:

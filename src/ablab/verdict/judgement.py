@@ -43,7 +43,7 @@ def judge(
     *,
     factorials: Sequence[Factorial] = (),
 ) -> Verdict:
-    """The verdict, replayed from look 1. `arms` may hold the baseline's own spec (for `prefer VALUE`).
+    """Judge the study, replayed from look 1. `arms` may hold the baseline's own spec (for `prefer VALUE`).
 
     Raises ValueError if the study contradicts itself; never for what the runs hold.
     """
@@ -88,7 +88,7 @@ def _all_go_on(study: ReplayedStudy) -> str:
 
 
 def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: Iterable[RunScore]) -> dict[str, Row]:
-    """The main effects and interactions of two of one factorial on its own, by their labels (`A=on`, `A=on x B=on`).
+    """Return main effects and interactions of two of a factorial on its own, by labels (`A=on`, `A=on x B=on`).
 
     They are the whole family: no cell has a word. Inside a study give `factorials=` to judge instead.
     """
@@ -136,10 +136,14 @@ def _winner(study: ReplayedStudy, rows: dict[str, Row], shaky: Collection[str]) 
 
 
 def _loose_choice(study: ReplayedStudy, rows: Mapping[str, Row], winner: str | None) -> str:
-    """Why a preference within `matters` says little: by the winner's own noise, or by that of the noisiest for the baseline."""
-    evidence, found = study.evidence, study.family.standings
-    asked = [winner] if winner is not None and winner in found else [name for name in found if name in evidence.specs]
-    ties = [tie for name in asked if (tie := smallest_tie(study, found[name])) is not None]
+    """Say why a preference within `matters` says little: by the winner's noise, or the noisiest arm's for the baseline."""
+    evidence, standings = study.evidence, study.family.standings
+    asked = (
+        [winner]
+        if winner is not None and winner in standings
+        else [name for name in standings if name in evidence.specs]
+    )
+    ties = [tie for name in asked if (tie := smallest_tie(study, standings[name])) is not None]
     return loose_margin(evidence.decision, rows[evidence.baseline].mean, max(ties, default=None))
 
 

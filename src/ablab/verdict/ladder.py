@@ -126,17 +126,17 @@ def forms(rungs: Sequence[Rung], at: float, alpha: float = 0.05) -> tuple[Fit, .
     """Return each form that applies, with its interval at x = at."""
     x, top = _places(rungs), rungs[-1]
     line = 1 / len(x) + (at - x.mean()) * (x - x.mean()) / _spread(x)
-    found = [_form("L", contrast(rungs, line, alpha))]
+    fits = [_form("L", contrast(rungs, line, alpha))]
     signs = {math.copysign(1.0, rung.d) for rung in rungs}
     if len(signs) == 1 and all(abs(rung.d) > 2 * math.sqrt(rung.v) for rung in rungs):
         logs = [Rung(r.x, math.log(abs(r.d)), r.s / abs(r.d), r.n) for r in rungs]
         c = contrast(logs, line, alpha)
         ends = [signs.copy().pop() * math.exp(min(e, 700.0)) for e in (c.value, c.low, c.high)]
-        found.append(Fit("P", ends[0], min(ends[1:]), max(ends[1:])))
-    found.append(_form("T", contrast([top], [1.0], alpha)))
+        fits.append(Fit("P", ends[0], min(ends[1:]), max(ends[1:])))
+    fits.append(_form("T", contrast([top], [1.0], alpha)))
     if len(rungs) >= 4 and abs(curvature(rungs, alpha).t) > CURVED:
-        found.append(_form("Q", contrast(rungs, _parabola(x, at)[0], alpha)))
-    return tuple(found)
+        fits.append(_form("Q", contrast(rungs, _parabola(x, at)[0], alpha)))
+    return tuple(fits)
 
 
 def reach(rungs: Sequence[Rung], at: float) -> float:
@@ -168,11 +168,11 @@ def extrapolate(
     far = reach(rungs, at)
     if far < -1e-9 or far > SHOWN + 1e-9:
         raise ValueError(f"x = {at:g} is {far:.2f} ladder lengths beyond the top rung; needed: 0 to {SHOWN:g}")
-    found = forms(rungs, at, alpha / arms)
+    fits = forms(rungs, at, alpha / arms)
     more = allowance * abs(rungs[-1].d)
-    low, high = min(form.low for form in found) - more, max(form.high for form in found) + more
+    low, high = min(form.low for form in fits) - more, max(form.high for form in fits) + more
     word = word_of(low, high, rungs[-1].d, matters) if far <= SPOKEN + 1e-9 else None
-    return Reached(at, low, high, found, word, far)
+    return Reached(at, low, high, fits, word, far)
 
 
 def word_of(low: float, high: float, top: float, matters: float) -> Word:
@@ -230,8 +230,8 @@ def saved(
         """Return |t| less its critical value of the hypothesis that so many decades are saved."""
         parts = (d - decades * level / step, decades * lower / step)
         pair = [Rung(0.0, float(p.mean()), float(p.std(ddof=1)), len(p)) for p in parts]
-        found = contrast(pair, [1.0, 1.0], alpha / arms)
-        return max(found.low, -found.high)
+        weighed = contrast(pair, [1.0, 1.0], alpha / arms)
+        return max(weighed.low, -weighed.high)
 
     return Spared(middle, _end(rejected, middle, -1), _end(rejected, middle, 1))
 
@@ -251,12 +251,12 @@ def _end(rejected: Callable[[float], float], start: float, side: int) -> float |
 
 
 def _width(rungs: Sequence[Rung], at: float, level: float) -> float:
-    found = forms(rungs, at, level)
-    return max(form.high for form in found) - min(form.low for form in found)
+    fits = forms(rungs, at, level)
+    return max(form.high for form in fits) - min(form.low for form in fits)
 
 
-def _form(name: str, found: Weighed) -> Fit:
-    return Fit(name, found.value, found.low, found.high)
+def _form(name: str, weighed: Weighed) -> Fit:
+    return Fit(name, weighed.value, weighed.low, weighed.high)
 
 
 def _places(rungs: Sequence[Rung]) -> npt.NDArray[np.float64]:

@@ -45,7 +45,7 @@ def replay_study(
     factorials: Sequence[Factorial] = (),
     alone: Sequence[Line] | None = None,
 ) -> ReplayedStudy:
-    """Everything that follows from the runs alone. Raises ValueError if the study itself contradicts itself.
+    """Replay everything that follows from the runs alone. Raises ValueError if the study itself contradicts itself.
 
     alone: the whole family, in place of the arms and the factorials' interactions.
     """
@@ -59,12 +59,12 @@ def replay_study(
     lines = _arm_lines(evidence) + interactions(evidence, factorials) if alone is None else tuple(alone)
     everywhere = range(len(evidence.seeds))
     fit = {line.name: _fitness(evidence, line, everywhere) for line in lines}
-    found = [_promote(evidence, group, bank) for group in _grouped(lines)]
-    finished = [names for names, _, _ in found if names is not None]
-    promoted = frozenset[str]().union(*finished) if finished or not found else None
-    probed = {name: sample for _, own, _ in found for name, sample in own.items()}
-    needed = {spot for _, _, own in found for spot in own}
-    probing = frozenset(x.name for group, one in zip(_grouped(lines), found) if one[0] is None for x in group)
+    probes = [_promote(evidence, group, bank) for group in _grouped(lines)]
+    finished = [names for names, _, _ in probes if names is not None]
+    promoted = frozenset[str]().union(*finished) if finished or not probes else None
+    probed = {name: sample for _, own, _ in probes for name, sample in own.items()}
+    needed = {spot for _, _, own in probes for spot in own}
+    probing = frozenset(x.name for group, one in zip(_grouped(lines), probes) if one[0] is None for x in group)
     chosen = [line for line in lines if promoted is None or line.name in promoted]
     ready = {name for name, f in fit.items() if f.word is None} if promoted is not None else set()
     keep = decision.keep if decision.probe == 0 and isinstance(decision.keep, int) else None
@@ -85,13 +85,13 @@ def _arm_lines(evidence: Evidence) -> tuple[Line, ...]:
 
 
 def interactions(evidence: Evidence, factorials: Sequence[Factorial]) -> tuple[Line, ...]:
-    """The interactions of two as places in the family; one that two factorials have takes one place."""
-    found, seen = list[Line](), dict[frozenset[tuple[str, float]], str]()
+    """Return the interactions of two as places in the family; one that two factorials have takes one place."""
+    crossings, seen = list[Line](), dict[frozenset[tuple[str, float]], str]()
     for f in factorials:
         for one in f.contrasts(2):
             specs = [evidence.specs[arm] for arm in one.line.arms if arm != f.reference]
             first = seen.setdefault(frozenset(one.line.terms), one.line.name)
-            found.append(
+            crossings.append(
                 replace(
                     one.line,
                     shares_weights=all(spec.shares_weights for spec in specs),
@@ -99,17 +99,17 @@ def interactions(evidence: Evidence, factorials: Sequence[Factorial]) -> tuple[L
                     same_as="" if first == one.line.name else first,
                 )
             )
-    return tuple(found)
+    return tuple(crossings)
 
 
 def withheld(evidence: Evidence, line: Line) -> frozenset[str]:
-    """A cell that diverged once looks better than it is: what it is added to then, too, and worse what it is taken from."""
+    """Withhold what flatters: a cell that diverged once looks better than it is, and so does what it is added to."""
     once = [divergences(evidence, a, line.reference, range(len(evidence.seeds))).once for a, _ in line.terms]
     return frozenset("better" if x > 0 else "worse" for (_, x), lost in zip(line.terms, once, strict=True) if lost)
 
 
 def of_line(evidence: Evidence, line: Line) -> list[Divergences]:
-    """The divergences of each of the line's arms against its reference, over every seed."""
+    """Return the divergences of each of the line's arms against its reference, over every seed."""
     everywhere = range(len(evidence.seeds))
     return [divergences(evidence, a, line.reference, everywhere) for a in line.arms if a != line.reference]
 
@@ -123,7 +123,7 @@ def _grouped(lines: Iterable[Line]) -> list[list[Line]]:
 
 
 def _families(evidence: Evidence, lines: Sequence[Line], ready: set[str], held: Withheld, keep: int | None) -> Family:
-    """Every family replayed by itself, so that arms added later change no word of the earlier ones.
+    """Replay every family by itself, so that arms added later change no word of the earlier ones.
 
     Its size counts contrasts: lines that repeat one another once, one that repeats the baseline not at all.
     """
@@ -137,7 +137,7 @@ def _families(evidence: Evidence, lines: Sequence[Line], ready: set[str], held: 
 
 
 def _fitness(evidence: Evidence, line: Line, places: Sequence[int]) -> Fitness:
-    """Of an arm against its reference; of a contrast, by its cells."""
+    """Return the fitness of an arm against its reference; of a contrast, by its cells."""
     if (spec := evidence.specs.get(line.name)) is not None:
         return fitness(evidence, spec, line.reference, places)
     return of_cells(evidence, line.arms[1:], line.reference, places)
@@ -146,7 +146,7 @@ def _fitness(evidence: Evidence, line: Line, places: Sequence[int]) -> Fitness:
 def _promote(
     evidence: Evidence, lines: Sequence[Line], bank: Bank | None
 ) -> tuple[frozenset[str] | None, dict[str, Sample], set[tuple[int, str]]]:
-    """Who goes on after the probe (None: not known yet), the probe's differences, and the probe runs still missing.
+    """Return who goes on after the probe (None: unknown yet), the probe's differences, and the missing probe runs.
 
     Fitness is taken from the probe seeds alone: a fault on a later seed must not promote another arm after the fact.
     """
@@ -173,7 +173,7 @@ def _promote(
 def _missing(
     evidence: Evidence, lines: Sequence[Line], fit: dict[str, Fitness], family: Family
 ) -> set[tuple[int, str]]:
-    """(place, arm) still to run up to the earliest look that some open line has not reached.
+    """List (place, arm) still to run up to the earliest look that some open line has not reached.
 
     A line that is invalid only because nothing is done yet goes on to the first look: one diverged baseline at the
     first seed must not end a study, nor may the answer depend on which run came back first. For the same reason an unstable
@@ -183,10 +183,10 @@ def _missing(
     numbers = looks(decision.start, decision.at_most)
     waiting: list[tuple[int, Line]] = []
     for line in lines:
-        found = fit[line.name]
-        if not (family.standings[line.name].waits or found.curable or found.word == "unstable"):
+        state = fit[line.name]
+        if not (family.standings[line.name].waits or state.curable or state.word == "unstable"):
             continue
-        due = numbers[:1] if found.curable else _begun(evidence, line, numbers) if found.word else numbers
+        due = numbers[:1] if state.curable else _begun(evidence, line, numbers) if state.word else numbers
         for number in due:
             if not evidence.ended(line.arms, range(decision.probe, decision.probe + number)):
                 waiting.append((number, line))
