@@ -50,6 +50,19 @@ KNOWN = {
     "artifact": ("artifact.arrays", "artifact.layout", "artifact.container", "records", "model", "data.corpus"),
     "scoring": ("scoring", "records", "runtime.machine", "model", "data", "training.roles"),
 }
+# How docstrings of functions may open: what is done, in the imperative. A new verb is one more word here.
+OPENINGS = """
+    Add Aggregate Append Apply Ask Assemble Attend Average Begin Bind Blend Break Bring Build Cap Cast Change Check
+    Choose Clean Collect Compare Compile Compress Compute Continue Convert Copy Count Cut Decide Declare Decode
+    Decompress Describe Divide Do Draft Draw Drop Encode End Enter Escape Estimate Exchange Expand Explain Export
+    Extrapolate Factor Fill Find Flag Flatten Gate Give Group Guard Hand Hash Have Hear Hide Hold Identify Import
+    Install Join Judge Keep Kill Label Lay Learn Lease Leave Let List Live Load Locate Look Make Map Mark Mask Measure
+    Move Multiply Name Note Number Offer Open Order Owe Pack Pair Parse Place Plan Pool Predict Prepare Price Print
+    Project Put Raise Read Recognise Record Refuse Remember Remove Render Repeat Replay Resolve Restore Return Rotate
+    Round Run Say Scale Score See Send Set Share Show Shrink Sort Spell Split Start Step Store Strip Sum Take Tell Time
+    Train Try Turn Unpack Update Use Validate Verify View Wait Wake Warn Widen Withhold Word Wrap Write Yield
+"""
+VERBS = set(OPENINGS.split())
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")
 FORBIDDEN_NAMES = {"utils", "util", "common", "base", "manager", "helpers", "config", "args"}
 
@@ -269,6 +282,20 @@ def named(folder: Path) -> set[str]:
         return {one.read.__module__.rpartition(".")[2] for one in FORMATS}
     package = ".".join(folder.relative_to(SOURCE.parent).parts)
     return {name for slot in SLOTS.values() if slot.package == package for name in slot.names}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_docstrings_of_functions_open_with_a_verb(path: Path) -> None:
+    """Properties are named for what they are, like attributes; so are classes and modules."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef) or not (text := ast.get_docstring(node)):
+            continue
+        if {ast.unparse(one).rpartition(".")[2] for one in node.decorator_list} & {"property", "cached_property"}:
+            continue
+        first = text.split()[0].strip(".,:;")
+        assert first in VERBS, (
+            f"{path.relative_to(SOURCE)}: {node.name} opens with {first!r}; say what it does, or add the verb"
+        )
 
 
 def test_every_room_has_its_tests_and_no_other_file_of_tests_lies_loose() -> None:
