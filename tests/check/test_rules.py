@@ -11,12 +11,17 @@ from rich.console import Console
 from tests import tiny
 
 from ablab.check import parameters as rules
+from ablab.model.decoder import Decoder, skeleton
 
 
 def plan(**arms: dict[str, Any]) -> Any:
     """As much of a plan as the table asks for: one run for each arm's settings."""
     runs = {(name, 0): SimpleNamespace(settings=settings) for name, settings in arms.items()}
-    return SimpleNamespace(runs=runs, seeds=[0], corpus=lambda run: SimpleNamespace(vocab_size=tiny.VOCAB))
+
+    def decoder(arm: str) -> Decoder:
+        return skeleton(arms[arm]["model"], vocab_size=tiny.VOCAB)
+
+    return SimpleNamespace(runs=runs, seeds=[0], decoder=decoder)
 
 
 NORMUON = {"name": "normuon", "lr": 0.02, "decay": 0.1, "aux": {"lr": 0.001, "embedding_lr": 0.005}}

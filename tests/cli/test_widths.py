@@ -151,20 +151,18 @@ def test_what_is_said_while_a_command_works_fits_columns(
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_the_price_and_the_reach_fit_columns(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = finished_store.plan(tmp_path)
-    found = {"reach": check.reach(plan), "price": price.bounds(plan)}
     monkeypatch.setenv("COLUMNS", str(width))
-    for line in check._reach_text(found).splitlines():
+    for line in check.reach_text(check.reach(plan), price.bounds(plan)).splitlines():
         text = drawn(lambda console, line=line: grid.say(line, console, width=width, hang=2), width, terminal=False)
         assert max(map(len, text.splitlines())) <= width and words(text) == words(line)
 
 
 def test_a_price_whose_ends_are_equal_is_said_once(tmp_path: Path) -> None:
     plan = finished_store.plan(tmp_path)
-    found = {"reach": check.reach(plan), "price": price.bounds(plan)}
-    one = dict(found["price"]["start"], runs=6)
-    said = check._reach_text({**found, "price": {"start": one, "at_most": dict(one)}}).splitlines()[-1]
+    reach, one = check.reach(plan), dict(price.bounds(plan)["start"], runs=6)
+    said = check.reach_text(reach, {"start": one, "at_most": dict(one)}).splitlines()[-1]
     assert said.startswith("price: 6 runs") and said.count("6 runs") == 1 and " to " not in said
-    said = check._reach_text({**found, "price": {"start": one, "at_most": {**one, "runs": 9}}}).splitlines()[-1]
+    said = check.reach_text(reach, {"start": one, "at_most": {**one, "runs": 9}}).splitlines()[-1]
     assert said.startswith("price: 6 runs") and " to 9 runs" in said
 
 
