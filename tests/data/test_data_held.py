@@ -18,7 +18,7 @@ from ablab.data import prepare
 from ablab.data.corpus.build import prepare_sources
 from ablab.data.corpus.split import HELD, TRAIN, scan
 from ablab.data.sources.find import Sources
-from ablab.data.sources.sources import HoldOut, PythonLibrary
+from ablab.data.sources.sources import HoldOut, PythonLibrary, Source
 from ablab.runs.corpora import few_documents
 from ablab.verdict.documents import FEWEST, effective
 
@@ -28,7 +28,7 @@ def quiet(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(Source):
     """Documents of given lengths."""
 
     lengths: tuple[int, ...]

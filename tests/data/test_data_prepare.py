@@ -22,7 +22,7 @@ from ablab.data.corpus import build, checks, corpus
 from ablab.data.corpus.build import prepare_sources
 from ablab.data.corpus.split import LeastDigests, digest_of
 from ablab.data.sources.find import Sources
-from ablab.data.sources.sources import PythonLibrary
+from ablab.data.sources.sources import PythonLibrary, Source
 
 Make = Callable[..., Corpus]
 ENV = {"PYTHONPATH": str(Path(ablab.__file__).parents[1])}
@@ -265,7 +265,7 @@ def test_the_second_to_finish_uses_the_first(make: Make, tmp_path: Path, monkeyp
 
 
 def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
-    class Moving:
+    class Moving(Source):
         name, reads = "moving", 0
 
         def describe(self, inputs: Any) -> dict[str, str]:
