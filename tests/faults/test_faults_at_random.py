@@ -36,7 +36,7 @@ PHASES = ("training", "stages", "judging")
 # Reads lines [phase, at, limit] and answers each with [exit code or minus the signal, operations]: `at` is the operation on a
 # file that it dies before (0: none), limit the largest size that a file may have (0: any).
 SCRIPT = """
-import contextlib, json, os, resource, signal, sys
+import contextlib, dataclasses, json, os, resource, signal, sys
 from pathlib import Path
 import torch, torch._dynamo
 from ablab import report
@@ -79,7 +79,9 @@ def child(phase, at, limit, out):
     write = Metrics.write
     Metrics.write = lambda self, row: (count("write"), write(self, row))[1]
     training_train = training.train
-    training.train = lambda *given, **named: training_train(*given, checkpoint_every=0, **named)
+    training.train = lambda *given, sitting, **named: training_train(
+        *given, sitting=dataclasses.replace(sitting, checkpoint_every=0), **named
+    )
     sys.addaudithook(seen)
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))

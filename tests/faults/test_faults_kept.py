@@ -124,7 +124,9 @@ def test_a_leak_between_places_or_rows_that_begins_late_is_seen(
     leaks(monkeypatch, after(0), dim)
     before = []
     check = stage.legal
-    monkeypatch.setattr(stage, "legal", lambda *parts: (check(*parts), before.append(Counted.calls))[0])
+    monkeypatch.setattr(
+        stage, "legal", lambda *parts, **named: (check(*parts, **named), before.append(Counted.calls))[0]
+    )
     run(tmp_path, corpus)
     leaks(monkeypatch, after(before[0] + 20), dim)
     found = run(tmp_path, corpus)

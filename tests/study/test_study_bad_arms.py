@@ -51,7 +51,7 @@ BAD = [
     (
         '[arm.x]\nbecuase="q"\nmodel.softcap=1.0\n',
         [
-            "arm.x: an arm has no key 'becuase'; did you mean 'because'? known: because, budget, data, expect, model, on, stage, together, train"
+            "arm.x: an arm has no key 'becuase'; did you mean 'because'? known: because, budget, data, expect, model, on, runner, stage, together, train"
         ],
     ),
     (
@@ -119,7 +119,7 @@ BAD = [
     (
         '[scale.s]\nonly=["ropee"]\nmodell.x=1\n',
         [
-            "scale.s: modell: a scale has no key 'modell'; did you mean 'model'? known: arm, budget, data, decision, factorial, limits, model, only, stage, train",
+            "scale.s: modell: a scale has no key 'modell'; did you mean 'model'? known: arm, budget, data, decision, factorial, limits, model, only, runner, stage, train",
             "scale.s: only: no arm or factorial is called 'ropee'; did you mean 'rope'? known: rope",
         ],
     ),

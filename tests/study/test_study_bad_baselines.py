@@ -13,7 +13,7 @@ BAD = [
     (
         edited(more="[modle]\nx=1\n"),
         [
-            "modle: no section is called 'modle'; did you mean 'model'? known: arm, budget, data, decision, factorial, levers, limits, model, scale, stage, study, train"
+            "modle: no section is called 'modle'; did you mean 'model'? known: arm, budget, data, decision, factorial, levers, limits, model, runner, scale, stage, study, train"
         ],
     ),
     (

@@ -151,7 +151,7 @@ def test_every_scale_is_checked_whichever_is_asked_for(tmp_path: Path, scale: st
     assert faults(tmp_path, text, scale) == [
         "study.toml: scale.bad: model.local.window: -1 is out of bounds; give an integer at least 0 and at most 16_777_216",
         "study.toml: scale.bad: arm.rope: an arm has no key 'modle'; did you mean 'model'? "
-        "known: because, budget, data, expect, model, on, stage, together, train",
+        "known: because, budget, data, expect, model, on, runner, stage, together, train",
     ]
 
 

@@ -143,7 +143,11 @@ def _watched(
 ) -> int:
     """Start the program and wait for it; its exit status. It is ended, with all that it has started, at a stop or its time."""
     timeout, began, told, said = run.settings["runner"]["timeout"], time.monotonic(), time.monotonic(), ""
-    with (folder / judged.STDOUT).open("ab") as out, (folder / judged.STDERR).open("ab") as err:
+    ends = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with (
+        os.fdopen(places.opened(folder / judged.STDOUT, ends), "ab") as out,
+        os.fdopen(places.opened(folder / judged.STDERR, ends), "ab") as err,
+    ):
         try:
             program = subprocess.Popen(
                 argv, cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,

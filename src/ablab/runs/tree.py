@@ -81,5 +81,8 @@ def _link(file: Path, to: Path, sha256: str, store: Store) -> None:
     tree = os.path.normpath(to)
     if ".." in to.parts or os.path.lexists(tree):
         return
-    Path(tree).parent.mkdir(parents=True, exist_ok=True)
-    Path(tree).symlink_to(os.path.realpath(file))
+    try:
+        Path(tree).parent.mkdir(parents=True, exist_ok=True)
+        Path(tree).symlink_to(os.path.realpath(file))
+    except OSError as error:
+        raise places.unwritable(Path(tree), error) from error
