@@ -210,6 +210,12 @@ def test_the_page_is_written_beside_any_output_and_names_no_folder_of_the_machin
     [answer] = answers(capsys, monkeypatch, str(logs / "ours"), "--against", "theirs", "--html", str(page))
     text = page.read_text(encoding="utf-8")
     assert answer["sentence"].split(",")[0] in text and str(logs) not in text and "train_seed1.log" in text
+    for place in ("runs.csv", "ours", "/dev/full", ""):
+        before = (logs / "runs.csv").read_bytes()
+        code, _, err = called(capsys, monkeypatch, "ours", "--html", place)
+        assert code == 4 and "is there already, and is no page; give the name of a new file" in " ".join(err.split())
+        assert (logs / "runs.csv").read_bytes() == before and not Path("/dev/full").is_file()
+    assert called(capsys, monkeypatch, str(logs / "ours"), "--against", "theirs", "--html", str(page))[0] == 0
     code, _, err = called(capsys, monkeypatch, "ours", "--html", "runs.csv/one.html")
     assert code == 4 and "runs.csv" in err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from ablab.cli.options import Json, console
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import print_json, write_atomic
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ def judge(
 
     if comment and as_json:
         raise typer.BadParameter("--comment and --json are two outputs; give one of them")
+    if html is not None:
+        _may_be_written(html)
     answers = ask(
         what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim or []
     )
@@ -121,3 +125,12 @@ def _show(answers: list[Comparison]) -> None:
         if i:
             grid.say("", screen, width=screen.width)
         compared.show(answer, screen)
+
+
+def _may_be_written(html: Path) -> None:
+    """Refuse a place that holds anything but an earlier page: a log that is judged, a folder, a device."""
+    if html.exists():
+        with html.open("rb") if html.is_file() else io.BytesIO() as there:
+            if there.read(15).lower() != b"<!doctype html>":
+                fault = "is there already, and is no page"
+                raise CheckFailed(Fault(f"--html {html}", fault, "give the name of a new file"))
