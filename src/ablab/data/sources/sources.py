@@ -5,6 +5,7 @@ Every source gives its documents in a fixed order as (place, text); text None is
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import itertools
 import os
@@ -50,19 +51,19 @@ class HoldOut:
 SHORT_FILES = HoldOut(longest=8192, readier=10)
 
 
-class Source:
+class Source(abc.ABC):
     """One input of a corpus. At rest documents are held out of it as readily as of any other."""
 
     name: str
     held: HoldOut | None = None
 
+    @abc.abstractmethod
     def describe(self, inputs: Inputs) -> Input:
         """Describe the source as the manifest does; `sha256` covers the whole content."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def documents(self) -> Iterator[Entry]:
         """Yield (place, text) of every document, in a fixed order."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ class RowFile(InFile):
         for place, value in self.values(self.text_field, TEXT_FIELD):
             yield place, _text(value, place, self.text_field)
 
+    @abc.abstractmethod
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
         """Yield (place, value of `field`) of every row; `setting` is what names the field in the study."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
