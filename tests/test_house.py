@@ -9,7 +9,8 @@ import pytest
 import typer
 
 from ablab.cli.main import app
-from ablab.core.slot import Lever, Slot
+from ablab.core.lever import Lever
+from ablab.core.slot import Slot
 from ablab.judging.logs.formats import FORMATS
 from ablab.study.keys import SLOTS
 
@@ -154,7 +155,7 @@ def test_numbers_that_verdict_and_report_both_need_are_the_same() -> None:
 
 # What may still be asked with a default, by file: none of it is a lever.
 ASKED = {
-    "core/slot.py": 1,  # how `abc` marks what a lever still owes
+    "core/lever.py": 1,  # how `abc` marks what a lever still owes
     "core/streams.py": 1,  # stdout is somebody else's until `install`
     "data/formats/mapped.py": 1,  # not every exception has a strerror
     "data/vocabulary.py": 1,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ablab.core.slot import Lever, Origin, Slot
+from ablab.core.lever import Lever, Origin
+from ablab.core.slot import Slot
 from ablab.data.tokenizers.tokenizer import Tokenizer
 from ablab.model.positions.position import Position
 from ablab.scoring.evaluators.evaluator import Evaluator

@@ -140,7 +140,7 @@ def test_a_study_has_the_levers_of_its_own_files_only(tmp_path: Path) -> None:
         ("x = 1\n", "holds no lever; write a class that inherits the base of its slot"),
         ("import nothing_of_this_name\n", "my_levers.py cannot be loaded (ModuleNotFoundError"),
         ("class Broken(\n", "my_levers.py cannot be loaded (SyntaxError"),
-        ("from ablab.core.slot import Lever\nclass Odd(Lever):\n    pass\n", "Odd is of no slot; let it inherit"),
+        ("from ablab.core.lever import Lever\nclass Odd(Lever):\n    pass\n", "Odd is of no slot; let it inherit"),
         (CUBED.replace("class Cubed", "class Swiglu"), "'swiglu' is a lever of mlp already, in ablab; give the"),
         (CUBED.replace('"halves"', '"No Name"'), "InHalves: 'No Name' is no name of a lever"),
         (CUBED.replace("ratio: float", "ratio: Nothing"), "Cubed: its constructor cannot be read (NameError"),

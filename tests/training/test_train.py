@@ -25,7 +25,7 @@ from tests.golden import make_tiny_losses
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
 from ablab.core.files import read_json, sha256_file, write_json
-from ablab.core.slot import Origin
+from ablab.core.lever import Origin
 from ablab.records.run import Progressed
 from ablab.runtime.lock import locked
 from ablab.training import learner as learner_module

@@ -12,7 +12,7 @@ from ablab.artifact import code as script
 from ablab.artifact import codecs, compressors, container
 from ablab.artifact.arrays import Array, Packed
 from ablab.core.fault import Interrupted, Refused
-from ablab.core.slot import Choice, value_of
+from ablab.core.lever import Choice, value_of
 from ablab.records.result import Artifact
 
 if TYPE_CHECKING:

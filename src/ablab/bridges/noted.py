@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 from ablab.records.settings import Settings
 
 

@@ -21,8 +21,8 @@ import torch
 
 from ablab.artifact import pack as artifact
 from ablab.core.fault import CheckFailed, Fault, Refused
+from ablab.core.lever import Choice
 from ablab.core.rng import Draw, stream
-from ablab.core.slot import Choice
 from ablab.data import tokenizers
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.model.decoder import Decoder, build

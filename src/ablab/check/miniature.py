@@ -19,7 +19,7 @@ from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
 from ablab.core import making
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy, OutOfMemory, Refused
 from ablab.core.files import key_of
-from ablab.core.slot import value_or_none
+from ablab.core.lever import value_or_none
 from ablab.records.run import Where
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan

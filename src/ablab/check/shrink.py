@@ -10,7 +10,7 @@ import math
 import re
 
 from ablab.artifact import compressors
-from ablab.core.slot import Choice, Sized, value_of
+from ablab.core.lever import Choice, Sized, value_of
 from ablab.records.settings import BudgetSettings, ModelSettings, Settings, TrainSettings, chosen
 from ablab.scoring import evaluators
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS

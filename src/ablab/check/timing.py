@@ -24,7 +24,7 @@ import torch
 from ablab.artifact import blob as packing
 from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of
-from ablab.core.slot import Choice, value_or_none
+from ablab.core.lever import Choice, value_or_none
 from ablab.data import Corpus, ValidRows
 from ablab.data.corpus.corpus import Valid
 from ablab.judging import price

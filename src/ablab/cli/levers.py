@@ -13,9 +13,10 @@ import typer
 from ablab.cli.options import Json, console, say
 from ablab.core.fault import Fault, InvalidStudy, Refused, did_you_mean
 from ablab.core.files import print_json
+from ablab.core.lever import Lever
 from ablab.core.plain import plain
 from ablab.core.setting import Setting, describe
-from ablab.core.slot import Lever, Slot
+from ablab.core.slot import Slot
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, TypeVar
 from torch import Tensor, nn
 
 from ablab.core.fault import Fault, InvalidStudy
-from ablab.core.slot import Choice, Lever, Slot
+from ablab.core.lever import Choice, Lever
+from ablab.core.slot import Slot
 from ablab.model import blocks, gates, mlps, positions, projections, residuals, routers, softmaxes, temperatures, values
 from ablab.model.attention.attend import Added, Documents, attend
 from ablab.model.gates.composed import Composed as Gates

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 
 
 class BudgetSettings(TypedDict):

@@ -20,9 +20,9 @@ from ablab.core import chain, places
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file, write_json
 from ablab.core.forms import fits
+from ablab.core.lever import Choice
 from ablab.core.opened import NoFile, opened
 from ablab.core.sealed import read_sealed
-from ablab.core.slot import Choice
 from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
 from ablab.records.result import Result, present

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json, write_json
-from ablab.core.slot import Origin, Slot
+from ablab.core.lever import Origin
+from ablab.core.slot import Slot
 from ablab.records.settings import Settings
 
 PACKAGE, ROOT = "ablab", Path(__file__).resolve().parents[1]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablab.artifact import codecs, compressors
-from ablab.core.slot import Lever, Slot
+from ablab.core.lever import Lever
+from ablab.core.slot import Slot
 from ablab.data import tokenizers
 from ablab.data.corpus.build import TEXT_FIELD, VALID_FRACTION
 from ablab.data.sources.sources import SEPARATOR

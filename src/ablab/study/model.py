@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from ablab.core.fault import Fault, did_you_mean
-from ablab.core.slot import Choice, value_of
+from ablab.core.lever import Choice, value_of
 from ablab.model import mlps
 from ablab.model.shape import Shape
 from ablab.records.settings import KindSettings, ModelSettings

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import cast
 
 from ablab.core.fault import CheckFailed, Fault, Refused
+from ablab.core.lever import Lever, Origin
 from ablab.core.setting import settings_of
-from ablab.core.slot import Lever, Origin, Slot
+from ablab.core.slot import Slot
 from ablab.records.settings import Settings
 from ablab.study import trusted
 from ablab.study.keys import SLOTS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ablab.core.fault import Fault, did_you_mean
-from ablab.core.slot import Choice, value_of, value_or_none
+from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.data import tokenizers
 from ablab.data.sources.hub import located
 from ablab.records.settings import BudgetSettings, DataSettings, Settings, StageSettings, TrainSettings

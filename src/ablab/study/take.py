@@ -12,8 +12,9 @@ from typing import TypeVar, cast
 
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.files import canonical
+from ablab.core.lever import Choice, Lever, value_of
 from ablab.core.setting import coerce, describe
-from ablab.core.slot import Choice, Lever, Slot, value_of
+from ablab.core.slot import Slot
 from ablab.model.shape import Shape
 from ablab.study.keys import IN_MODEL, OF_MODEL, REQUIRED, SECTIONS, SLOTS, Key
 from ablab.study.read import word

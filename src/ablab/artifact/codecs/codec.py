@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 from ablab.artifact.arrays import Array
-from ablab.core.slot import Lever
+from ablab.core.lever import Lever
 
 
 class Codec(Lever):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ablab.artifact.compressors.quantised import Rounding, kind
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.model.parts.rounding import Per, check_bits, check_sigmas
 
 

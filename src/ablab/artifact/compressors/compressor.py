@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ablab.artifact.arrays import Array, Packed
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 
 if TYPE_CHECKING:
     from ablab.artifact.compressors.calibration import Calibration

@@ -12,7 +12,7 @@ from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
 from ablab.artifact.compressors.solve import How
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 
 MINIATURE_TOKENS = 512
 

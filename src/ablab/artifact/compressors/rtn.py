@@ -10,7 +10,7 @@ from ablab.artifact.compressors.bounds import Bits, Lqer, Rules, Sigmas
 from ablab.artifact.compressors.compressor import Compressor
 from ablab.artifact.compressors.passthrough import Policy
 from ablab.artifact.compressors.quantised import Weights
-from ablab.core.slot import Choice, Sizes
+from ablab.core.lever import Choice, Sizes
 from ablab.model.parts.rounding import Per
 
 

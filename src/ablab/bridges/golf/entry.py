@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ablab.core.slot import value_of
+from ablab.core.lever import value_of
 from ablab.records.result import Result
 from ablab.records.run import Trained
 from ablab.records.settings import StageSettings

@@ -14,7 +14,7 @@ from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.net import read
 from ablab.bridges.megatron.parse import parse
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 from ablab.core.toml import dotted
 from ablab.records.settings import ModelSettings, Settings
 from ablab.study import Study

@@ -11,8 +11,8 @@ from ablab.bridges.megatron.blends import HARMONY
 from ablab.bridges.megatron.from_layers import Words
 from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.core.fault import Fault
+from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.core.patterns import literal, matched
-from ablab.core.slot import Choice, value_of, value_or_none
 from ablab.data.formats.indexed import bare, sidecars
 from ablab.data.formats.parts import is_sidecar, parts_at
 from ablab.data.tokenizers.o200k_harmony import VOCAB_SIZE

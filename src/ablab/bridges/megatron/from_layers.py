@@ -5,7 +5,7 @@ from __future__ import annotations
 from ablab.bridges.megatron import grammar
 from ablab.bridges.megatron.to_model import BALANCES
 from ablab.core.fault import Fault
-from ablab.core.slot import Choice, value_of, value_or_none
+from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.records.settings import KindSettings, ModelSettings
 
 Words = dict[str, list[str]]  # a flag's name -> its words; none for a switch

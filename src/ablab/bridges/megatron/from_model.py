@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from ablab.bridges.megatron.from_layers import Spoken, Words, from_layers
 from ablab.bridges.megatron.to_model import NORMS, SOFTMAXES
 from ablab.core.fault import Fault
-from ablab.core.slot import Choice, value_of
+from ablab.core.lever import Choice, value_of
 from ablab.records.settings import KindSettings, ModelSettings
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.to_train import clean
 from ablab.bridges.noted import table
 from ablab.core.fault import Fault
-from ablab.core.slot import Choice, value_of, value_or_none
+from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.core.toml import spell
 from ablab.records.settings import Settings
 

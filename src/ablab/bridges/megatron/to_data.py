@@ -10,7 +10,7 @@ from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.parse import Given
 from ablab.bridges.megatron.to_train import length
 from ablab.core.fault import Fault
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 
 PIECES = "SentencePieceTokenizer"
 SPAN_WEIGHTS = ("kd_span_weight_reasoning", "kd_span_weight_final")

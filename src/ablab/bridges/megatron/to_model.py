@@ -6,7 +6,7 @@ from ablab.bridges.megatron.net import Net, NetLayer
 from ablab.bridges.megatron.notes import ignored
 from ablab.bridges.megatron.parse import DEFAULTS
 from ablab.core.fault import Fault
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 
 SOFTMAXES = {"vanilla": "vanilla", "off-by-one": "off_by_one", "learnable": "sink"}
 BALANCES = {"none": "none", "seq_aux_loss": "sequence", "aux_loss": "switch"}

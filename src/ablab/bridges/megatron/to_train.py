@@ -10,7 +10,7 @@ from ablab.bridges.megatron.notes import Note, note, warn
 from ablab.bridges.megatron.parse import Given
 from ablab.bridges.megatron.training_flags import RATES
 from ablab.core.fault import Fault
-from ablab.core.slot import Choice, value_or_none
+from ablab.core.lever import Choice, value_or_none
 
 RULED = (  # values that say what the optimizer is
     *("optimizer", "lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "decoupled_lr"),

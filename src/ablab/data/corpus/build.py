@@ -18,8 +18,8 @@ from ablab.core.fault import CheckFailed, Fault, Halted, InvalidStudy
 from ablab.core.files import key_of, sha256_file, write_json
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import kind_of
+from ablab.core.lever import Choice, value_of
 from ablab.core.opened import no_file
-from ablab.core.slot import Choice, value_of
 from ablab.data.corpus import checks, groups, sidecar, stretches, tokenised, verbatim
 from ablab.data.corpus.corpus import Corpus, digest_of_manifest, open_corpus, read_manifest
 from ablab.data.corpus.split import HELD, TRAIN, Scan, counted, digest_of, scan

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 from ablab.data.tokenizers.tokenizer import Tokenizer
 from ablab.records.harmony import HarmonyManifest
 

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars
 from ablab.data.formats.located import MANIFEST, locate, prefix_of, shards_of
 from ablab.data.formats.shards import bytes_sidecar, is_golf, read_shard

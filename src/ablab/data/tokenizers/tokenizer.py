@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ablab.core.slot import Lever
+from ablab.core.lever import Lever
 
 
 class Tokenizer(Lever):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 

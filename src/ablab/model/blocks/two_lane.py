@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.core.rng import Draw
-from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.blocks.block import Block, Branch
 from ablab.model.shape import Shape
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ablab.core.lever import Choice, Sizes, value_or_none
 from ablab.core.rng import Draw
-from ablab.core.slot import Choice, Sizes, value_or_none
 from ablab.model.embeddings.embedding import Embedding
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.parts.linear import Gate
 from ablab.model.shape import Shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.model.gates.output_gate import OutputGate
 from ablab.model.shape import Shape
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 from ablab.model.parts.part import Part
 from ablab.model.parts.routing import Chooser
 

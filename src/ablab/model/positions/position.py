@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 from ablab.model.parts.columns import Columns
 from ablab.model.parts.part import Part
 

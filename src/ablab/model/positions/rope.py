@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.core.rng import Draw
-from ablab.core.slot import Choice, Sizes, value_of
 from ablab.model.parts.rotation import frequencies, turn
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape

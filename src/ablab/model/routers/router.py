@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.routing import Routed, refuse
 from ablab.model.shape import Shape

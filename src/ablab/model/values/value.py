@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 from ablab.model.parts.part import Part
 
 

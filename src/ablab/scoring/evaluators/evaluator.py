@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 import torch
 
-from ablab.core.slot import Choice, Lever, value_or_none
+from ablab.core.lever import Choice, Lever, value_or_none
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
 from ablab.model.decoder import Decoder

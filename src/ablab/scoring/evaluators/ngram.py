@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ablab.core.slot import Choice, value_of
+from ablab.core.lever import Choice, value_of
 from ablab.data import Corpus
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.decoder import Decoder

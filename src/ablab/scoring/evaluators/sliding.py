@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ablab.core.slot import Choice, value_of, value_or_none
+from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.decoder import Decoder

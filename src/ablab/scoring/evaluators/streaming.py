@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ablab.core.slot import Choice, value_or_none
+from ablab.core.lever import Choice, value_or_none
 from ablab.data import Corpus
 from ablab.model import inference
 from ablab.model.cache import Cache

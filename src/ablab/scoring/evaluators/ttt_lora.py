@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from ablab.core.slot import Choice, value_of, value_or_none
+from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings

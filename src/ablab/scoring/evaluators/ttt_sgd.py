@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from ablab.core.slot import Choice, value_or_none
+from ablab.core.lever import Choice, value_or_none
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings

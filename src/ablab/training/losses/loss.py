@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 
 
 class Loss(Sized):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 from ablab.training.roles import Rates, RatesOfRole, RoleRates
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.training.matrices import Matrices, Update, build
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.orthogonal import Orthogonaliser

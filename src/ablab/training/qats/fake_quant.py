@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.model.parts.rounding import check_bits, check_sigmas, rounded
 from ablab.training.qats.qat import Qat
 

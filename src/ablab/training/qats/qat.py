@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 
 
 class Qat(Sized):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablab.core.slot import Sized
+from ablab.core.lever import Sized
 
 
 class Schedule(Sized):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ablab.core.slot import Choice, Sizes, value_of
+from ablab.core.lever import Choice, Sizes, value_of
 from ablab.training.schedules.schedule import Schedule
 
 LEAST = 0.05  # of a miniature, which has 20 steps: what is less would be over before the middle of its first

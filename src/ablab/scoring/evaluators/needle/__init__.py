@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ablab.core.slot import Choice
+from ablab.core.lever import Choice
 from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.model.inference import inference
