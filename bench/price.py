@@ -21,8 +21,7 @@ from unittest import mock
 import torch
 
 import eval_only
-from ablab.check import timing
-from ablab.judging import price
+from ablab.check import quote, timing
 from ablab.launch.work import do
 from ablab.runs import plan as planning
 from ablab.runs.jobs import default_jobs
@@ -53,7 +52,7 @@ def asked(plan: Plan) -> dict[str, Any]:
         began = time.perf_counter()
         with mock.patch.object(time, "perf_counter", getattr(time, clock)):
             timing.study(plan)
-        found[clock] = price.bounds(plan)["start"]
+        found[clock] = quote.bounds(plan)["start"]
         found["asking_seconds"] = time.perf_counter() - began
     return found
 
@@ -74,7 +73,7 @@ def measure(path: Path, scale: str | None, out: Path) -> dict[str, Any]:
     plan = plan_of(path, scale, out)
     torch.set_num_threads(machine.threads(default_jobs(plan)))
     said, truth = asked(plan), made(plan)
-    left = price.bounds(plan)["start"]
+    left = quote.bounds(plan)["start"]
     wall, cpu = said["perf_counter"]["seconds"], said["process_time"]["seconds"]
     return {
         "runs": said["perf_counter"]["runs"],

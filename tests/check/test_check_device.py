@@ -9,10 +9,9 @@ import pytest
 import torch
 from tests.study.written import edited, read
 
-from ablab.check import timing
+from ablab.check import quote, timing
 from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed
-from ablab.judging import price
 from ablab.runs import plan as planning
 from ablab.runs.store import Store
 
@@ -49,4 +48,4 @@ def test_real_size_steps_are_timed_on_the_plans_device(tmp_path, monkeypatch):
     assert found["seconds_per_run"] == pytest.approx(whole)
     assert found["tokens_per_second"] == pytest.approx(64 / found["step_seconds"])
     monkeypatch.setattr(timing, "TIMED_PARAMETERS", 0)
-    assert timing.study(plan) == {} and price.bounds(plan)["start"]["seconds"] is None, "too large to time on a CPU"
+    assert timing.study(plan) == {} and quote.bounds(plan)["start"]["seconds"] is None, "too large to time on a CPU"

@@ -12,7 +12,8 @@ from tests import finished_store as made
 from tests.judging.test_price import forget
 
 from ablab.check import facts as check
-from ablab.judging import collect, price
+from ablab.check import quote
+from ablab.judging import collect
 from ablab.runs.plan import Plan
 from ablab.verdict import planning as reckoning
 
@@ -47,7 +48,7 @@ def test_noise_of_trainings_is_not_that_of_shared_weights(tmp_path: Path) -> Non
     found = check.reach(plan)["arms"]
     assert found["int5"]["sd"] is None, "three baseline seeds say nothing of what is done to one training"
     assert found["wide"]["sd"] > 0 and "an upper bound" in found["wide"]["source"]
-    said = check.reach_text(check.reach(plan), price.bounds(plan))
+    said = check.reach_text(check.reach(plan), quote.bounds(plan))
     assert "int5: smallest effect" in said and "wide: smallest effect" in said
 
 
@@ -97,7 +98,7 @@ def test_a_factorial_counts_its_interactions_and_says_the_smallest_that_can_be_s
         3, 3, 2 + 3 + 1, plan.study.decision["matters"], None
     )  # two arms, three cells, their interaction
     assert found["mde"] == pytest.approx(alone.mde) and found["interaction"] == pytest.approx(math.sqrt(2) * alone.mde)
-    said = check.reach_text(found, price.bounds(plan))
+    said = check.reach_text(found, quote.bounds(plan))
     assert f"smallest interaction of two shown with power 0.8: {found['interaction']:.4g} s" in said
     (tmp_path / "cube").mkdir()
     cube = check.reach(made.plan(tmp_path / "cube", f"{made.STUDY}{square}train.ema = [0, 0.9]\n"))

@@ -23,11 +23,10 @@ from tests.data.built import write_dataset
 from ablab.bridges.megatron import shown
 from ablab.bridges.megatron.explain import explain
 from ablab.check import facts as check
-from ablab.check import miniature
+from ablab.check import miniature, quote
 from ablab.cli import levers, options, study
 from ablab.core import grid
 from ablab.data.look.inspect import inspect, show
-from ablab.judging import price
 from ablab.judging.judge import conclude
 from ablab.report.terminal import terminal
 from ablab.runs.plan import Plan
@@ -152,14 +151,14 @@ def test_what_is_said_while_a_command_works_fits_columns(
 def test_the_price_and_the_reach_fit_columns(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = finished_store.plan(tmp_path)
     monkeypatch.setenv("COLUMNS", str(width))
-    for line in check.reach_text(check.reach(plan), price.bounds(plan)).splitlines():
+    for line in check.reach_text(check.reach(plan), quote.bounds(plan)).splitlines():
         text = drawn(lambda console, line=line: grid.say(line, console, width=width, hang=2), width, terminal=False)
         assert max(map(len, text.splitlines())) <= width and words(text) == words(line)
 
 
 def test_a_price_whose_ends_are_equal_is_said_once(tmp_path: Path) -> None:
     plan = finished_store.plan(tmp_path)
-    reach, one = check.reach(plan), dict(price.bounds(plan)["start"], runs=6)
+    reach, one = check.reach(plan), dict(quote.bounds(plan)["start"], runs=6)
     said = check.reach_text(reach, {"start": one, "at_most": dict(one)}).splitlines()[-1]
     assert said.startswith("price: 6 runs") and said.count("6 runs") == 1 and " to " not in said
     said = check.reach_text(reach, {"start": one, "at_most": {**one, "runs": 9}}).splitlines()[-1]

@@ -14,7 +14,7 @@ import torch
 from tests import finished_store as made
 
 from ablab.check import facts as check
-from ablab.check import timing
+from ablab.check import quote, timing
 from ablab.core.sealed import sealed
 from ablab.data import ValidRows
 from ablab.judging import judge, price
@@ -47,7 +47,7 @@ def forget(plan: Plan, seed: int) -> None:
 
 
 def stage_seconds(plan: Plan, arm: str) -> float:
-    found = price.of_run(plan, arm)["stage_seconds"]
+    found = quote.of_run(plan, arm)["stage_seconds"]
     assert set(found) == set(plan.stages) and found["sliding"] == 20.0
     return float(sum(found.values()))
 
@@ -63,17 +63,17 @@ def test_steps_are_counted_once_and_only_where_they_are_missing() -> None:
 
 def test_a_price_is_training_validation_and_stages_less_what_exists(tmp_path: Path) -> None:
     plan = finished(tmp_path)
-    nothing = price.bounds(plan)["start"]
+    nothing = quote.bounds(plan)["start"]
     assert (nothing["runs"], nothing["evaluations"], nothing["seconds"], nothing["tokens"]) == (0, 0, 0.0, 0.0)
     last = plan.seeds[2]
     forget(plan, last)
-    bound = price.bounds(plan)["at_most"]
+    bound = quote.bounds(plan)["at_most"]
     alike = 3 * stage_seconds(plan, "baseline")  # each arm's stages take the same here
     assert bound["runs"] == 2, "int5 has the baseline's weights"
     assert bound["evaluations"] == 3 * len(plan.stages)
     assert bound["seconds"] == pytest.approx(sum(TRAINED.values()) + alike)
     assert bound["wall_seconds"] == pytest.approx(bound["seconds"] / bound["jobs"])
-    found = price.of_run(plan, "int5")
+    found = quote.of_run(plan, "int5")
     assert found["train_seconds"] == TRAINED["baseline"] and found["seconds_per_run"] == stage_seconds(plan, "int5")
     text = check._price_text(bound)
     assert text.startswith("2 runs, ") and "one after another" in text
@@ -97,7 +97,7 @@ def test_evaluations_have_a_price_of_their_own(tmp_path: Path) -> None:
     plan = finished(tmp_path)
     last = plan.seeds[2]
     shutil.rmtree(plan.store.score(plan.runs["int5", last].score_keys["sliding"]))
-    bound = price.bounds(plan)["at_most"]
+    bound = quote.bounds(plan)["at_most"]
     assert (bound["runs"], bound["evaluations"], bound["seconds"]) == (0, 1, 20.0)
     assert check._price_text(bound) == "1 evaluation, about 20 s one after another"
     arm = next(arm for arm in judge.conclude(plan)["arms"] if arm["name"] == "int5")
@@ -116,36 +116,36 @@ def test_what_diverged_has_no_stages_to_come(tmp_path: Path) -> None:
         "status": "diverged",
     }
     (where / "done.json").write_text(json.dumps(sealed(lost)))
-    bound = price.bounds(plan)["at_most"]
+    bound = quote.bounds(plan)["at_most"]
     assert (bound["runs"], bound["evaluations"]) == (1, 2 * len(plan.stages))
 
 
 def test_what_check_timed_holds_until_something_has_run(tmp_path: Path) -> None:
     plan = made.plan(tmp_path)
-    assert price.bounds(plan)["start"]["seconds"] is None
+    assert quote.bounds(plan)["start"]["seconds"] is None
     recipes = {arm: price.recipes(plan, arm) for arm in plan.study.with_baseline}
-    price.keep(
+    timing.keep(
         plan, {key: [2.5, 9.0, 3.0] for training, stages in recipes.values() for key in (training, *stages.values())}
     )
-    bound = price.bounds(plan)["start"]
+    bound = quote.bounds(plan)["start"]
     steps = bound["runs"] + bound["evaluations"]
     assert (bound["seconds"], bound["fastest"], bound["slowest"]) == (3.0 * steps, 2.5 * steps, 9.0 * steps)
     said = check._price_text(
         {**bound, "runs": 6, "tokens": 0.0, "jobs": 1, "seconds": 390.0, "fastest": 300.0, "slowest": 780.0}
     )
     assert said == "6 runs, about 6.5 min (5 min to 13 min) one after another"
-    alone = price.of_run(plan, "wide")
+    alone = quote.of_run(plan, "wide")
     n = 1 + len(plan.stages)
     assert (alone["seconds_per_run"], alone["spread_per_run"]) == (3.0 * n, [2.5 * n, 9.0 * n])
     made.fill(plan)
     forget(plan, plan.seeds[2])
-    alone = price.of_run(plan, "wide")
+    alone = quote.of_run(plan, "wide")
     assert alone["train_seconds"] == 640.0, "finished runs tell, not the sample"
     assert alone["spread_per_run"] == [alone["seconds_per_run"]] * 2 and "min (" not in check._price_text(
-        price.bounds(plan)["at_most"]
+        quote.bounds(plan)["at_most"]
     ), "runs that took the same have no spread"
     for damaged in ("{", '{"seconds": [1]}', '{"seconds": {"a": "soon", "b": -1}}'):
-        price._file(plan).write_text(damaged)
+        price.timed_in(plan).write_text(damaged)
         assert price.timings(plan) == {}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ablab.check import timing
+from ablab.check import quote, timing
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.judging import judge, price
 from ablab.launch import work
@@ -63,13 +63,13 @@ def test_eight_arms_train_once_a_seed_and_have_a_price(tmp_path: Path) -> None:
     assert len({run.train_key for run in made.runs.values()}) == 2
     # 1 pre_quant, 7 ways to pack, 9 sliding: each once a seed
     assert len({key for run in made.runs.values() for key in run.score_keys.values()}) == 2 * (1 + 7 + 9)
-    blind = price.bounds(made)["start"]
+    blind = quote.bounds(made)["start"]
     assert (blind["runs"], blind["evaluations"], blind["seconds"]) == (2, 2 * (1 + 7 + 9), None), "nothing was timed"
     timing.study(made)
     timed = price.timings(made)
     assert len(timed) == 1 + (1 + 7 + 9) and min(timed.values()) > 0
-    assert price.bounds(made)["start"]["seconds"] == pytest.approx(2 * sum(timed.values()))
-    alone = price.of_run(made, "bits5")
+    assert quote.bounds(made)["start"]["seconds"] == pytest.approx(2 * sum(timed.values()))
+    alone = quote.of_run(made, "bits5")
     training, stages = price.recipes(made, "bits5")
     assert alone["train_seconds"] == timed[training], "what it stands on"
     assert alone["seconds_per_run"] == pytest.approx(sum(timed[key] for key in stages.values())), "its own part"

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
-from ablab.check import miniature
+from ablab.check import miniature, quote
 from ablab.check import parameters as rules
 from ablab.check.reach import Reach, reach
 from ablab.judging import cost, price
@@ -42,7 +42,7 @@ class Fared(TypedDict):
     untested: list[str]
 
 
-class Costs(Size, price.RunTime):
+class Costs(Size, quote.RunTime):
     """What an arm is and costs; None where nobody knows: what was not timed, steps under a budget of time."""
 
     name: str
@@ -73,7 +73,7 @@ class Facts(TypedDict):
     arms: list[ArmFacts]
     seeds: SeedsSettings
     reach: Reach
-    price: dict[str, price.Bound]
+    price: dict[str, quote.Bound]
     notes: list[str]
     where: Executed
 
@@ -106,7 +106,7 @@ def facts(plan: Plan, say: Callable[[str], None] = print) -> Facts:
         "arms": rows,
         "seeds": plan.study.decision["seeds"],
         "reach": reach(plan),
-        "price": price.bounds(plan),
+        "price": quote.bounds(plan),
         "notes": [*_at_this_scale(plan.study.source, plan.study.scale), *notes(plan)],
         "where": plan.where.as_json(),
     }
@@ -159,7 +159,7 @@ def _costs(plan: Plan, name: str, speeds: dict[str, Speed]) -> Costs:
         "tokens": tokens,
         "steps": None if tokens is None else math.ceil(tokens / budget["batch_tokens"]),
         "epochs": None if tokens is None else tokens / max(1, corpus.n_train),
-        **price.of_run(plan, name),
+        **quote.of_run(plan, name),
         "tokens_per_second": timed["tokens_per_second"] if timed else None,
         "peak_bytes": timed["peak_bytes"] if timed else None,
     }
@@ -212,7 +212,7 @@ def show(facts: Facts, console: Console) -> None:
         grid.say(note if note.startswith("warning") else f"note: {note}", console, width=console.width, hang=2)
 
 
-def reach_text(reach: Reach, price: dict[str, price.Bound]) -> str:
+def reach_text(reach: Reach, price: dict[str, quote.Bound]) -> str:
     """Say what the study can show, and what that costs, in three lines."""
     lines = [f"looks at {', '.join(map(str, reach['looks']))} seeds"]
     alike: dict[tuple[str, float | None], list[str]] = {}
@@ -240,7 +240,7 @@ def _beside(seconds: float, spread: list[float | None]) -> str:
     return "" if low == high else f", {low} to {high}"
 
 
-def _price_text(price: price.Bound) -> str:
+def _price_text(price: quote.Bound) -> str:
     """Write `6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what
     is not there yet, with the fastest and the slowest that was timed."""
     from ablab.report.words import plural

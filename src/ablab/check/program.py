@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
+from ablab.check import quote
 from ablab.check.facts import Facts, Turned, change, reach_text
 from ablab.check.reach import Reach, reach
 from ablab.core.fault import CheckFailed, Fault, Refused
-from ablab.judging import judge, price
+from ablab.judging import judge
 from ablab.judging import program as running
 from ablab.records.settings import SeedsSettings
 from ablab.report.shareable import shareable
@@ -53,7 +54,7 @@ class CommandFacts(TypedDict):
     arms: list[Command]
     seeds: SeedsSettings
     reach: Reach
-    price: dict[str, price.Bound]
+    price: dict[str, quote.Bound]
     notes: list[str]
 
 
@@ -78,7 +79,7 @@ def facts(plan: Plan) -> CommandFacts:
                 "tree": stands.tree,
                 "changed": bool(stands.diff),
                 "reads": [list(one) for one in stands.reads],
-                "seconds_per_run": price.of_run(plan, name)["train_seconds"],
+                "seconds_per_run": quote.of_run(plan, name)["train_seconds"],
             }
         )
     facts: CommandFacts = {
@@ -90,7 +91,7 @@ def facts(plan: Plan) -> CommandFacts:
         "arms": rows,
         "seeds": plan.study.decision["seeds"],
         "reach": reach(plan),
-        "price": price.bounds(plan),
+        "price": quote.bounds(plan),
         "notes": [*judge.notes(plan), *running.notes(plan, None)],
     }
     return shareable(facts, folder=plan.study.path.parent, root=plan.store.root)

@@ -16,14 +16,14 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypedDict, TypeVar
 
 import torch
 
 from ablab.artifact import blob as packing
 from ablab.core.fault import CheckFailed
-from ablab.core.files import key_of
+from ablab.core.files import key_of, write_json
 from ablab.core.lever import Choice, value_or_none
 from ablab.data import Corpus, ValidRows
 from ablab.data.corpus.corpus import Valid
@@ -85,7 +85,7 @@ def study(plan: Plan) -> dict[str, Speed]:
         if not on_gpu and parameters(plan.decoder(arm))["total"] > TIMED_PARAMETERS:
             continue
         trained, recipes = price.recipes(plan, arm)
-        missing = price.unknown(plan, arm, [trained, *recipes.values()])
+        missing = _unknown(plan, arm, [trained, *recipes.values()])
         if not run.settings["train"]["weights"] and (on_gpu or trained in missing):
             trains.setdefault(trained, arm)
         timed = {price.recipes(plan, other)[1][stage] for other, seconds in stages.items() for stage in seconds}
@@ -106,8 +106,22 @@ def study(plan: Plan) -> dict[str, Speed]:
                     samples.setdefault(recipes[stage], []).append(took)
             if (time.perf_counter() - began) * (count + 1) / count > PATIENCE:
                 break
-    price.keep(plan, samples)
+    keep(plan, samples)
     return speeds
+
+
+def keep(plan: Plan, samples: Mapping[str, Sequence[float]]) -> None:
+    """Write down what was timed, for prices that are said before anything has run: the median and both ends."""
+    written = dict[str, dict[str, float]]()
+    for end, of in price.ENDS.items():
+        written[end] = {**price.timings(plan, end), **{key: of(taken) for key, taken in samples.items()}}
+    write_json(price.timed_in(plan), written)
+
+
+def _unknown(plan: Plan, arm: str, recipe_of: Iterable[str]) -> list[str]:
+    """List which of these recipes no finished run of the arm tells the time of."""
+    known = price.measured(plan, arm)
+    return [recipe for recipe in recipe_of if recipe not in known]
 
 
 def _together(plan: Plan, names: list[str]) -> list[list[str]]:

@@ -1,25 +1,25 @@
 """What a study still costs: every step that is not in the store yet, at the time that its like took, once each.
 
-One function adds prices up, whoever says them: `ablab.verdict.price.total`. This module names the steps of every run and
-what each takes: the median of the arm's finished runs, else what `ablab check` has timed here, else unknown.
+This module names the steps of every run and what each takes: the median of the arm's finished runs, else what `ablab check`
+has timed here, else unknown. The verdict adds them up (`ablab.verdict.price.total`), and so do the prices that are told before
+money is spent (`ablab.check.quote`).
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from ablab.core.fault import CheckFailed
-from ablab.core.files import read_json, write_json
+from ablab.core.files import read_json
 from ablab.records.run import clocked
 from ablab.runs.plan import Plan, Run
 from ablab.runs.program import read_key, run_key
 from ablab.runs.store import score_key, train_key
 from ablab.verdict.evidence import Work
-from ablab.verdict.price import total
 
 End = Literal["seconds", "fastest", "slowest"]
 ENDS: dict[End, Callable[[Sequence[float]], float]] = {"seconds": statistics.median, "fastest": min, "slowest": max}
@@ -77,7 +77,7 @@ def work(plan: Plan, end: End = "seconds") -> dict[tuple[str, int], tuple[Work, 
             steps = [Work(key, None, seconds, made[key]) for key, seconds in keys]
             if not run.settings["train"]["weights"]:
                 steps.insert(
-                    0, Work(run.train_key, _tokens(run), _training(run, known.get(training)), done is not None)
+                    0, Work(run.train_key, _tokens(run), trained_in(run, known.get(training)), done is not None)
                 )
             by_run[arm, seed] = tuple(steps)
     return by_run
@@ -87,90 +87,18 @@ def _tokens(run: Run) -> float:
     return float(run.settings["budget"]["tokens"] or math.nan)
 
 
-def _training(run: Run, known: float | None) -> float | None:
+def trained_in(run: Run, known: float | None) -> float | None:
     """Return the seconds of the training itself, known under a budget in seconds."""
     seconds = run.settings["budget"]["seconds"]
     return known if known is not None or seconds is None else float(seconds)
-
-
-class Bound(TypedDict):
-    """What so many seeds of every arm cost, less what exists: trainings (runs), stages (evaluations), and steps one after
-    another. wall_seconds: as `ablab run` does them, so many side by side as it does by default (`jobs`). fastest, slowest: the
-    seconds if every step took what its fastest or its slowest sample did. None: something was never timed."""
-
-    runs: int
-    evaluations: int
-    tokens: float | None
-    seconds: float | None
-    fastest: float | None
-    slowest: float | None
-    hours: float | None
-    wall_seconds: float | None
-    jobs: int
-
-
-class RunTime(TypedDict):
-    """Seconds of one run of an arm: train_seconds (validations included), stage_seconds, and all of it; None: unknown.
-    spread_per_run: all of it as the fastest and as the slowest sample of every step says."""
-
-    train_seconds: float | None
-    stage_seconds: dict[str, float | None]
-    seconds_per_run: float | None
-    spread_per_run: list[float | None]
-
-
-def bounds(plan: Plan) -> dict[str, Bound]:
-    """Price the study from `start` to `at_most` seeds of every arm."""
-    from ablab.runs.jobs import default_jobs
-
-    plan = plan.look()
-    declared, steps, jobs = plan.study.decision["seeds"], work(plan), default_jobs(plan)
-    fastest, slowest = work(plan, "fastest"), work(plan, "slowest")
-    counts = {"start": declared["start"] + declared["probe"], "at_most": declared["at_most"] + declared["probe"]}
-    prices = dict[str, Bound]()
-    for bound, n in counts.items():
-        chosen = set(plan.seeds[:n])
-        asked = {key: one for key, one in steps.items() if key[1] in chosen}
-        price = total(step for one in asked.values() for step in one)
-        waiting = sum(any(not step.done for step in one) for one in asked.values())
-        side_by_side = max(1, min(jobs, waiting))
-        prices[bound] = {
-            "runs": price.runs,
-            "evaluations": price.evaluations,
-            "tokens": price.tokens,
-            "seconds": price.seconds,
-            "fastest": total(step for key in asked for step in fastest[key]).seconds,
-            "slowest": total(step for key in asked for step in slowest[key]).seconds,
-            "hours": None if price.seconds is None else price.seconds / 3600,
-            "wall_seconds": None if price.seconds is None else price.seconds / side_by_side,
-            "jobs": side_by_side,
-        }
-    return prices
-
-
-def of_run(plan: Plan, arm: str) -> RunTime:
-    """Return what one run of an arm takes."""
-    trained, each, whole = _of_run(plan, arm, "seconds")
-    spread = [_of_run(plan, arm, end)[2] for end in ENDS if end != "seconds"]
-    return {"train_seconds": trained, "stage_seconds": each, "seconds_per_run": whole, "spread_per_run": spread}
-
-
-def _of_run(plan: Plan, arm: str, end: End) -> tuple[float | None, dict[str, float | None], float | None]:
-    known, (training, stages) = known_seconds(plan, arm, end), recipes(plan, arm)
-    run = plan.runs[arm, plan.seeds[0]]
-    trained = 0.0 if run.settings["train"]["weights"] else _training(run, known.get(training))
-    each = {stage: known.get(recipe) for stage, recipe in stages.items()}
-    own = [*([] if plan.study.shares_weights(arm) else [trained]), *each.values()]
-    whole = None if any(part is None for part in own) else sum(part for part in own if part is not None)
-    return trained, each, whole
 
 
 def timings(plan: Plan, end: End = "seconds") -> dict[str, float]:
     """Read what `ablab check` has timed on this machine, by recipe."""
     try:
         kept_times = (
-            read_json(_file(plan), "seconds", form=dict[str, dict[str, object]])
-            if _file(plan).exists()
+            read_json(timed_in(plan), "seconds", form=dict[str, dict[str, object]])
+            if timed_in(plan).exists()
             else {"seconds": {}}
         )
     except CheckFailed:
@@ -181,19 +109,6 @@ def timings(plan: Plan, end: End = "seconds") -> dict[str, float]:
     return {key: float(s) for key, s in kept.items() if isinstance(s, int | float) and math.isfinite(s) and s >= 0}
 
 
-def keep(plan: Plan, samples: Mapping[str, Sequence[float]]) -> None:
-    """Write down what was timed, for prices that are said before anything has run: the median and both ends."""
-    written = dict[str, dict[str, float]]()
-    for end, of in ENDS.items():
-        written[end] = {**timings(plan, end), **{key: of(taken) for key, taken in samples.items()}}
-    write_json(_file(plan), written)
-
-
-def unknown(plan: Plan, arm: str, recipe_of: Iterable[str]) -> list[str]:
-    """List which of these recipes no finished run of the arm tells the time of."""
-    known = measured(plan, arm)
-    return [recipe for recipe in recipe_of if recipe not in known]
-
-
-def _file(plan: Plan) -> Path:
+def timed_in(plan: Plan) -> Path:
+    """Return the file of what `ablab check` has timed."""
     return plan.directory / "timings.json"
