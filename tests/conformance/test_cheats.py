@@ -317,13 +317,13 @@ def test_training_before_compression_is_caught(
     class Adapts(Keep):
         """Trains on held-out text, then packs: the artifact knows what it will be scored on."""
 
+        calibrates = True
+
         def quantise(self, weights: dict[str, torch.Tensor], calibration: Any = None) -> Any:
             text = calibration.corpus.valid.tokens
             return super().quantise({k: v + 1e-3 * float(text[0] > 0) for k, v in weights.items()}, calibration)
 
-    whole = compressors.slot.build
-    monkeypatch.setattr(
-        compressors.slot, "build", lambda choice: Adapts() if choice["name"] == "keep" else whole(choice)
-    )
+    whole = compressors.slot.load
+    monkeypatch.setattr(compressors.slot, "load", lambda name: Adapts if name == "keep" else whole(name))
     found = run(tmp_path, corpus, model)["violations"]
     assert found == ["C3 score before update: compression read held-out text"]

@@ -10,34 +10,20 @@ from typing import TypedDict
 
 import torch
 
+from ablab.artifact import compressors
 from ablab.artifact import pack as artifact
-from ablab.artifact.compressors.calibration import Calibration
+from ablab.artifact.compressors.calibration import Calibration, Sealed
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json
+from ablab.core.lever import value_of
 from ablab.core.opened import read_whole
 from ablab.data import Corpus
-from ablab.data.corpus.corpus import Valid
 from ablab.model.decoder import Decoder
 from ablab.records.result import Artifact
 from ablab.records.settings import Settings, StageSettings
 
 RESULT, BLOB = "result.json", "blob"
-
-
-class Sealed(Valid):
-    """The held-out text while weights are packed: a compressor that reads it learns before anything is scored.
-
-    It can be read, so that a run ends and says so; `read` tells whether it was.
-    """
-
-    def __init__(self, valid: Valid) -> None:
-        super().__init__(valid.tokens, valid.n_bytes, valid.starts[:-1], valid.digests, valid.marks)
-        self.read = False
-
-    def __getattribute__(self, name: str) -> object:
-        if name in ("tokens", "n_bytes", "starts", "digests", "marks"):
-            self.__dict__["read"] = True
-        return super().__getattribute__(name)
+LEARNED = "C3 score before update: compression read held-out text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,17 +116,19 @@ def _pack(
     precision: str,
     model: Callable[[Mapping[str, torch.Tensor]], Decoder],
 ) -> tuple[bytes, Artifact]:
-    sealed = Sealed(corpus.valid)
-    training = dataclasses.replace(corpus, valid=sealed)
-    calibration = Calibration(
-        lambda: model(weights), training, settings["model"]["seq_len"], seed=seed, precision=precision
-    )
+    sealed, calibration = None, None
+    if compressors.slot.load(value_of(stage["compress"], "name", str)).calibrates:
+        sealed = Sealed(corpus.valid)
+        training = dataclasses.replace(corpus, valid=sealed)
+        calibration = Calibration(
+            lambda: model(weights), training, settings["model"]["seq_len"], seed=seed, precision=precision
+        )
     try:
         content, report = artifact.pack(stage["compress"], stage["codec"], dict(weights), calibration)
     except ValueError as error:
         raise CheckFailed(Fault(f"stage.{name}.compress", *str(error).split("; ", 1))) from error
-    learned = ["C3 score before update: compression read held-out text"] if sealed.read else []
-    return content, {**report, "violations": learned}
+    learned = sealed is not None and sealed.read
+    return content, {**report, "violations": [LEARNED] if learned else []}
 
 
 def unpacked(blob: Blob) -> dict[str, torch.Tensor]:

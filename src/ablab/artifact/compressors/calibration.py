@@ -10,13 +10,29 @@ import torch
 from torch import Tensor
 
 from ablab.core.rng import stream
-from ablab.data.corpus.corpus import Corpus
+from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.data.corpus.tokens import Tokens
 from ablab.model.decoder import Decoder
 from ablab.model.inference import FORWARD_TOKENS, inference
 from ablab.model.parts.linear import Linear, Stacked
 
 STRIP = 512  # rows of X^T X at a time: what lies above the diagonal is not multiplied
+
+
+class Sealed(Valid):
+    """The held-out text while weights are packed: a compressor that reads it learns before anything is scored.
+
+    It can be read, so that a run ends and says so; `read` tells whether it was.
+    """
+
+    def __init__(self, valid: Valid) -> None:
+        super().__init__(valid.tokens, valid.n_bytes, valid.starts[:-1], valid.digests, valid.marks)
+        self.read = False
+
+    def __getattribute__(self, name: str) -> object:
+        if name in ("tokens", "n_bytes", "starts", "digests", "marks"):
+            self.__dict__["read"] = True
+        return super().__getattribute__(name)
 
 
 class Calibration:

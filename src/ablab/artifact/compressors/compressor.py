@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -20,11 +20,13 @@ Weights = dict[str, Tensor]
 class Compressor(Sized):
     """Chooses the numbers of an artifact, of which a codec makes bytes."""
 
+    calibrates: ClassVar[bool] = False  # whether it asks what the inputs of the matrices look like on training text
+
     @abstractmethod
     def quantise(self, weights: Weights, calibration: Calibration | None = None) -> Packed:
         """Return the parts, what restoring needs, and the report; the same for the same weights in any order.
 
-        calibration: within a study. Raises ValueError ("fault; cure").
+        calibration: within a study, where it `calibrates`. Raises ValueError ("fault; cure").
         """
 
     @staticmethod

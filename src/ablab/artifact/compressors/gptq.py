@@ -43,6 +43,7 @@ class Gptq(Compressor):
     """
 
     source = "Frantar et al. 2022 (GPTQ), arXiv 2210.17323; openai/parameter-golf #1394, #1948"
+    calibrates = True
     revision = 2  # 2: bits, sigmas, solver and lqer are tables
 
     def __init__(
