@@ -92,7 +92,7 @@ def facts(plan: Plan) -> CommandFacts:
         "seeds": plan.study.decision["seeds"],
         "reach": reach(plan),
         "price": quote.bounds(plan),
-        "notes": [*judge.notes(plan), *running.notes(plan, None)],
+        "notes": [*judge.notes(plan), *running.notes(plan, asked, None)],
     }
     return shareable(facts, folder=plan.study.path.parent, root=plan.store.root)
 

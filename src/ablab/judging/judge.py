@@ -111,7 +111,10 @@ def _answer(plan: Plan, record: OnRecord) -> Answer:
         "artifacts": panels.artifacts(plan),
         "needle": panels.needles(plan, paired),
         "on_baseline": record["on_baseline"],
-        "notes": [*verdict["notes"], *on_record(plan, record), *notes(plan), *program.notes(plan, correlation)],
+        "notes": [
+            *(*verdict["notes"], *on_record(plan, record), *notes(plan)),
+            *(program.notes(plan, study.runner, correlation) if study.runner else ()),
+        ],
         "data": [corpus.manifest for corpus in plan.corpora.values()],
         "budget": study.baseline.settings["budget"],
         "baseline": baseline(study.baseline.settings),

@@ -79,11 +79,8 @@ def one_run(plan: Plan, arm: str, seed: int) -> int | None:
     return None
 
 
-def notes(plan: Plan, correlation: float | None) -> list[str]:
+def notes(plan: Plan, asked: RunnerSettings, correlation: float | None) -> list[str]:
     """Say what a reader must know of such a study: how runs are paired, whether the seed acts, and what is not the seed."""
-    asked = plan.study.runner
-    if asked is None:
-        return []
     texts = [UNPROVEN + ("" if correlation is None else f"; the correlation found over the pairs is {correlation:.2f}")]
     texts += _equal(plan)
     texts += [floor] if (floor := _floor(plan, asked)) else []
