@@ -23,7 +23,7 @@ import torch
 import eval_only
 from ablab.check import quote, timing
 from ablab.launch.work import do
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.jobs import default_jobs
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store

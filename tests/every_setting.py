@@ -14,7 +14,7 @@ from ablab.check import miniature
 from ablab.check.miniature import Miniatures
 from ablab.core.setting import Setting
 from ablab.core.toml import spell
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.store import Store
 from ablab.study import load
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS

@@ -17,7 +17,7 @@ from ablab.bridges.golf import export as golf
 from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.judging import judge
-from ablab.runs import plan as planning
+from ablab.runs import planning
 
 WHO = {"author": "A. Person", "github_id": "aperson", "today": "2026-11-20"}
 # Line shapes, written from logs of openai/parameter-golf (naive baseline, #549, #1493, #1716).

@@ -12,7 +12,7 @@ from tests.study.written import edited, read
 from ablab.check import quote, timing
 from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.store import Store
 
 SMALL = (

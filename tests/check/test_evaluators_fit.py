@@ -19,7 +19,8 @@ from ablab.core.fault import InvalidStudy
 from ablab.data import Corpus, valid_rows
 from ablab.data.corpus.corpus import Valid
 from ablab.model.decoder import build
-from ablab.runs import plan
+from ablab.runs import planning
+from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring import evaluators
 from ablab.scoring.evaluators.disjoint import Disjoint
@@ -56,9 +57,9 @@ again.train.ema = 0.9
 """
 
 
-def planned(folder: Path, evaluate: str, model: str = "") -> plan.Plan:
+def planned(folder: Path, evaluate: str, model: str = "") -> Plan:
     (folder / "study.toml").write_text(STUDY.replace("EVALUATE", evaluate).replace("layers =", f"{model}\nlayers ="))
-    return plan.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
+    return planning.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
 
 
 def held(lengths: list[int]) -> Corpus:

@@ -11,7 +11,7 @@ import torch
 
 from ablab.check import miniature
 from ablab.core.fault import CheckFailed
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.store import Store
 from ablab.study import load
 

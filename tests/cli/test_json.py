@@ -23,7 +23,7 @@ from ablab.cli import main as cli
 from ablab.cli import sample
 from ablab.data.harmony import crew
 from ablab.launch import study as lab
-from ablab.runs import plan as planning
+from ablab.runs import planning
 
 MEGATRON = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "2", "--seq-length", "64")
 SMALL = """

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablab.judging import judge
 from ablab.launch import work
-from ablab.runs import plan
+from ablab.runs import planning
 from ablab.runs.store import Store
 from ablab.study import load
 
@@ -28,14 +28,14 @@ model = { layers = "LG", d_model = 32, n_heads = 2, seq_len = 64, local = { wind
 [arm.grape_a]
 model.global.position = "grape_a"
 """
-SOURCE = Path(plan.__file__).resolve().parents[1]
+SOURCE = Path(planning.__file__).resolve().parents[1]
 FUNCTION = 1  # CO_OPTIMIZED: the code of a function, not of a module or a class that is imported
 
 
 def entered(folder: Path) -> dict[str, list[str]]:
     """File below ablab -> its functions that were called while the study was trained, scored and judged."""
     (folder / "study.toml").write_text(STUDY)
-    made = plan.make(load(folder / "study.toml"), Store(folder / "runs"), precision="fp32", say=lambda _: None)
+    made = planning.make(load(folder / "study.toml"), Store(folder / "runs"), precision="fp32", say=lambda _: None)
     seen: dict[str, set[str]] = defaultdict(set)
 
     def see(frame: FrameType, event: str, _: Any) -> None:

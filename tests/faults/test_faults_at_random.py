@@ -42,7 +42,7 @@ import torch, torch._dynamo
 from ablab import report
 from ablab.judging import history, judge
 from ablab.training import train as training
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.core.fault import Interrupted, Refused
 from ablab.launch import work
 from ablab.training.metrics import Metrics

@@ -24,7 +24,7 @@ from ablab.core.fault import CheckFailed
 from ablab.core.sealed import sealed
 from ablab.judging import history, judge
 from ablab.launch import work
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring.scores import Scores, finite

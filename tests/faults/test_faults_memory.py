@@ -20,7 +20,7 @@ from ablab.judging.judge import conclude
 from ablab.launch import work
 from ablab.launch.board import Board
 from ablab.runs import given_up
-from ablab.runs import plan as planning
+from ablab.runs.plan import Plan
 from ablab.runs.store import read_lines
 from ablab.runtime import lock, machine
 
@@ -28,22 +28,22 @@ TORCH = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can'
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> planning.Plan:
+def plan(tmp_path: Path) -> Plan:
     made_plan = made.plan(tmp_path)
     made_plan.directory.mkdir(parents=True)
     return made_plan
 
 
-def board(plan: planning.Plan) -> tuple[Board, list[tuple[str, str]]]:
+def board(plan: Plan) -> tuple[Board, list[tuple[str, str]]]:
     said: list[tuple[str, str]] = []
     return Board(plan, lambda kind, run, text: said.append((kind, text))), said
 
 
-def left(plan: planning.Plan) -> set[tuple[str, int]]:
+def left(plan: Plan) -> set[tuple[str, int]]:
     return {(run.arm, run.seed) for run in collect.wanted(plan)}
 
 
-def test_an_arm_that_ran_out_of_memory_is_given_up_and_the_others_go_on(plan: planning.Plan) -> None:
+def test_an_arm_that_ran_out_of_memory_is_given_up_and_the_others_go_on(plan: Plan) -> None:
     table, _ = board(plan)
     assert ("wide", 0) in left(plan)
     table.ended(plan.runs["wide", 0], "memory", "out of memory with 8 rows", seconds=1.0, alone=True)
@@ -61,7 +61,7 @@ def test_an_arm_that_ran_out_of_memory_is_given_up_and_the_others_go_on(plan: pl
     assert ("wide", 0) in left(plan)
 
 
-def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: planning.Plan) -> None:
+def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: Plan) -> None:
     table, _ = board(plan)
     run = plan.runs["wide", 0]
     table.ended(run, "died", str(-signal.SIGKILL), seconds=1.0, alone=False)
@@ -72,7 +72,7 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: planni
     assert outcomes == ["failed: out of memory"] * 2
 
 
-def test_other_deaths_are_tried_again_and_then_given_up_by_themselves(plan: planning.Plan) -> None:
+def test_other_deaths_are_tried_again_and_then_given_up_by_themselves(plan: Plan) -> None:
     table, _ = board(plan)
     for _ in range(2):
         assert given_up.failures(plan) == []
@@ -82,7 +82,7 @@ def test_other_deaths_are_tried_again_and_then_given_up_by_themselves(plan: plan
     ]
 
 
-def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: planning.Plan) -> None:
+def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: Plan) -> None:
     table, _ = board(plan)
     table.ended(plan.runs["wide", 0], "refused", "a.bin: is torn", seconds=1.0, alone=True)
     table.ended(plan.runs["int5", 0], "refused", "b.bin: is torn", seconds=1.0, alone=True)
@@ -168,7 +168,7 @@ def test_the_next_start_says_what_it_skips_and_how_to_try_again(tmp_path: Path) 
     assert {row["status"] for row in found["runs"]} == {"done"} and len(found["runs"]) == 4
 
 
-def test_a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies(plan: planning.Plan) -> None:
+def test_a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies(plan: Plan) -> None:
     table, said = board(plan)
     run = plan.runs["wide", 0]
     with lock.locked(plan.store.train(run.train_key)) as held:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from ablab.cli import main as cli
 from ablab.core import making, places
 from ablab.core.fault import CheckFailed
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.plan import Plan
 
 

@@ -19,7 +19,8 @@ from ablab.data.corpus.groups import Groups
 from ablab.judging import history, judge
 from ablab.launch import work
 from ablab.report import markdown
-from ablab.runs import corpora, plan
+from ablab.runs import corpora, planning
+from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring.scores import Scores
 from ablab.study import load
@@ -62,9 +63,9 @@ def lines(path: Path, count: int) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def planned(folder: Path, text: str) -> plan.Plan:
+def planned(folder: Path, text: str) -> Plan:
     (folder / "study.toml").write_text(text)
-    return plan.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
+    return planning.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def row_of(answer: dict[str, Any], name: str = "bits3") -> dict[str, Any]:
     return next(row for row in answer["arms"] if row["name"] == name)
 
 
-def by_hand(made: plan.Plan, grouped: bool) -> tuple[float, float]:
+def by_hand(made: Plan, grouped: bool) -> tuple[float, float]:
     """The interval of bits3, from the stored scores and the rows' sites."""
     keys = [made.runs[arm, 0].score_keys["post_quant"] for arm in ("bits3", "baseline")]
     scores = [Scores.load(made.store.score(key), made.store.scored(key) or {}) for key in keys]
@@ -129,13 +130,13 @@ def test_data_that_cannot_be_read_any_more_keeps_its_groups(finished: Path) -> N
     kept = (finished / "valid.jsonl").read_text()
     (finished / "valid.jsonl").unlink()
     try:
-        recalled = plan.make(made.study, made.store, say=lambda _: None, recall=said.append)
+        recalled = planning.make(made.study, made.store, say=lambda _: None, recall=said.append)
         numbers = [one.corpus(one.runs["baseline", 0]).groups for one in (made, recalled)]
         assert said and numbers[0] and numbers[1] and np.array_equal(numbers[0].numbers, numbers[1].numbers)
         other = load(finished / "study.toml")
         other.baseline.settings["data"]["groups"] = "other"
         with pytest.raises(InvalidStudy, match="matches no file"):
-            plan.make(other, made.store, say=lambda _: None, recall=said.append)
+            planning.make(other, made.store, say=lambda _: None, recall=said.append)
     finally:
         (finished / "valid.jsonl").write_text(kept)
 

@@ -15,7 +15,7 @@ from ablab import report as reporting
 from ablab.cli.main import app
 from ablab.core.fault import CheckFailed, Refused
 from ablab.judging import judge, shelf, versions
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.corpora import _memo
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store

@@ -11,7 +11,8 @@ from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.judging import judge
 from ablab.launch import work
-from ablab.runs import plan
+from ablab.runs import planning
+from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.runtime import machine
 from ablab.study import load
@@ -51,13 +52,15 @@ swiglu.model.mlp = "swiglu"
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """plan.make on a machine with the hardware of `on`; what it says is in `said`."""
+    """planning.make on a machine with the hardware of `on`; what it says is in `said`."""
     (tmp_path / "study.toml").write_text(STUDY)
 
-    def make(on: str, precision: str | None = None, **how: Any) -> plan.Plan:
+    def make(on: str, precision: str | None = None, **how: Any) -> Plan:
         monkeypatch.setattr(machine, "cpu_flags", lambda: HARDWARE[on])
         store = Store(tmp_path / "runs")
-        return plan.make(load(tmp_path / "study.toml"), store, precision=precision, **{"say": lambda _: None, **how})
+        return planning.make(
+            load(tmp_path / "study.toml"), store, precision=precision, **{"say": lambda _: None, **how}
+        )
 
     return make
 

@@ -11,7 +11,8 @@ from ablab.check import quote, timing
 from ablab.core.fault import CheckFailed, InvalidStudy
 from ablab.judging import judge, price
 from ablab.launch import work
-from ablab.runs import plan
+from ablab.runs import planning
+from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.study import load
 
@@ -52,9 +53,9 @@ stride8.stage.sliding.evaluate.stride = 8
 """
 
 
-def planned(folder: Path, text: str = STUDY) -> plan.Plan:
+def planned(folder: Path, text: str = STUDY) -> Plan:
     (folder / "study.toml").write_text(text)
-    return plan.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
+    return planning.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
 
 
 def test_eight_arms_train_once_a_seed_and_have_a_price(tmp_path: Path) -> None:

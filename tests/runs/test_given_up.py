@@ -10,10 +10,10 @@ from tests.finished_store import STUDY
 
 from ablab.judging.judge import conclude
 from ablab.runs import given_up
-from ablab.runs import plan as planning
+from ablab.runs.plan import Plan
 
 
-def statuses(plan: planning.Plan) -> list[str]:
+def statuses(plan: Plan) -> list[str]:
     return [row["status"] for row in conclude(plan)["runs"] if row["arm"] == "wide"]
 
 

@@ -31,7 +31,8 @@ from ablab.judging import judge, recipe
 from ablab.launch.work import do
 from ablab.model.decoder import build, skeleton
 from ablab.records.run import Trained
-from ablab.runs import plan as planning
+from ablab.runs import planning
+from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring.stage import run_stage
 from ablab.study import load, preset
@@ -551,14 +552,14 @@ pre_quant = {{ evaluate = "disjoint" }}
 """
 
 
-def plan_of(folder: Path, train: str, arms: str = "", budget: str = "tokens = 10_000", **words: Any) -> planning.Plan:
+def plan_of(folder: Path, train: str, arms: str = "", budget: str = "tokens = 10_000", **words: Any) -> Plan:
     """A study planned on the folder's store."""
     text = STUDY.format(seeds=words.get("seeds", 2), train=train, arms=arms).replace("tokens = 20_000", budget)
     (folder / "study.toml").write_text(text)
     return planning.make(load(folder / "study.toml"), Store(folder / "runs"), say=lambda _: None)
 
 
-def everything(plan: planning.Plan) -> Any:
+def everything(plan: Plan) -> Any:
     """Do every run in this process; the verdict."""
     for run_ in plan.runs.values():
         do(run_, store=plan.store, where=plan.where, mirrors=(), stop=lambda: False, say=lambda _: None)

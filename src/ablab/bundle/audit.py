@@ -27,7 +27,7 @@ from ablab.judging import collect, judge, sources
 from ablab.records.answer import Answer
 from ablab.records.run import Executed, Where
 from ablab.report.shareable import shareable
-from ablab.runs import plan as planning
+from ablab.runs import planning
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
 from ablab.scoring.scores import Scores, finite

@@ -14,8 +14,7 @@ from ablab.bundle.findings import Retrained
 from ablab.core.differences import different
 from ablab.launch import work
 from ablab.records.result import Result
-from ablab.runs import corpora
-from ablab.runs import plan as planning
+from ablab.runs import corpora, planning
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import Store
 from ablab.runtime import machine

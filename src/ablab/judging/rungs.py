@@ -11,7 +11,7 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.judging import collect, cost
 from ablab.records.settings import DecisionSettings
 from ablab.report import words
-from ablab.runs import plan as plans
+from ablab.runs import planning
 from ablab.runs.plan import Plan
 from ablab.study.record import BASELINE
 from ablab.verdict import RunScore
@@ -71,7 +71,7 @@ def fixed(plan: Plan, seeds: int) -> Plan:
     asked = {**study.decision["seeds"], "start": seeds, "at_most": seeds, "probe": 0, "keep": None}
     decision: DecisionSettings = {**study.decision, "seeds": asked, "tie": []}  # type: ignore[typeddict-item]
     of_arm = {name: plan.corpus(plan.runs[name, plan.seeds[0]]) for name in study.with_baseline}
-    return plans.on(replace(study, decision=decision), plan.store, plan.where, of_arm)
+    return planning.on(replace(study, decision=decision), plan.store, plan.where, of_arm)
 
 
 def flops(plan: Plan, name: str) -> float:

@@ -104,9 +104,9 @@ class Lab:
         return Store(self.out)
 
     def plan(self, *, computes: bool = True, say: Say = silent, recall: Say | None = None) -> Plan:
-        """Make the study concrete: its data prepared, its execution resolved, every run keyed (`ablab.runs.plan.make`)."""
+        """Make the study concrete: its data prepared, its execution resolved, every run keyed (`ablab.runs.planning.make`)."""
         from ablab.judging.collect import measurable
-        from ablab.runs import plan
+        from ablab.runs import planning
         from ablab.runtime import machine
 
         study, store = self.study, self.store
@@ -117,7 +117,7 @@ class Lab:
         if self.precision not in (None, *machine.PRECISIONS):
             cure = f"choose {' or '.join(machine.PRECISIONS)}"
             raise CheckFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
-        made = plan.make(
+        made = planning.make(
             study, store, device=device, precision=self.precision, computes=computes, say=say, recall=recall
         )
         measurable(made)

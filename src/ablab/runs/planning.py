@@ -1,0 +1,119 @@
+"""A study made a plan: its corpora prepared, how runs are executed resolved, and every run keyed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablab.core.files import read_json
+from ablab.records.run import Executed, Where
+from ablab.runs.contents import Contents
+from ablab.runs.plan import Plan, Run
+from ablab.runs.program import ITS_OWN, of_arms, read_key, run_key
+from ablab.runs.store import Store, resolve_where, score_key
+
+if TYPE_CHECKING:
+    from ablab.data import Corpus
+    from ablab.study import Study
+
+
+def make(
+    study: Study,
+    store: Store,
+    *,
+    device: str = "cpu",
+    precision: str | None = None,
+    computes: bool = True,
+    say: Callable[[str], None] = print,
+    recall: Callable[[str], None] | None = None,
+) -> Plan:
+    """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed.
+
+    precision: bf16 or fp32; None is what the study began with where that is fp32, which every machine has, else what the
+    hardware multiplies. computes: False reads what the study has in the precision that it began with, on any machine.
+    recall: where a source or weights trained elsewhere cannot be read any more, take what the store made of them, and say
+    so with this.
+    """
+    if study.runner is not None:
+        return _over_command(study, store, recall)
+    from ablab.model import compiled
+    from ablab.model.attention import attend
+    from ablab.runs import corpora
+    from ablab.runtime import machine
+    from ablab.training import memory
+
+    machine.require(device)
+    for called, sha256 in study.levers.items():
+        say(f"levers of {called} are loaded, whose code is not ablab's (sha256 {sha256[:16]})")
+    of_arm = corpora.prepared(study, store, say, recall)
+    settings = [arm.settings for arm in study.with_baseline.values()]
+    side_by_side = (
+        machine.cores() if device == "cpu" else 1
+    )  # the most runs that share this memory, whatever --jobs says
+    path = store.study(study.name, study.scale) / "where.json"
+    if precision is None and path.exists():
+        kept = str(read_json(path, form=Executed)["precision"])
+        precision = kept if kept == "fp32" or not computes else None
+    where = resolve_where(
+        path,
+        device=device,
+        precision=machine.precision(device, precision),
+        executor=attend.executor_for(device),
+        micro_rows=memory.fit_micro_rows(
+            settings,
+            memory_bytes=machine.memory_bytes(device) // side_by_side,
+            vocab_size=max(c.vocab_size for c in of_arm.values()),
+        ),
+        compiled=compiled.compiles(device),
+    )
+    say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
+    return on(study, store, where, of_arm, recall)
+
+
+def _over_command(study: Study, store: Store, recall: Callable[[str], None] | None) -> Plan:
+    """Give every run of a program its key: there is no corpus of ours, and how it is executed is its own affair."""
+    programs, metric, runs = of_arms(study, store, recall), study.decision["metric"], dict[tuple[str, int], Run]()
+    for seed in study.seeds:
+        for name, arm in study.with_baseline.items():
+            asked, program = arm.settings["runner"], programs[name]
+            repeats = asked["repeats"] if (name, seed) == (study.baseline.name, study.seeds[0]) else 0
+            trained = run_key(asked, program, seed)
+            scores = {
+                stage: read_key(asked, metric, trained=trained, repeats=repeats) for stage in arm.settings["stage"]
+            }
+            runs[name, seed] = Run(
+                name, seed, arm.settings, Path(program.top), trained, scores, study.called, program=program, metric=metric,
+                repeats=repeats,
+            )  # fmt: skip
+    return Plan(study, store, ITS_OWN, {}, runs)
+
+
+def on(
+    study: Study,
+    store: Store,
+    where: Where,
+    of_arm: dict[str, Corpus],
+    recall: Callable[[str], None] | None = None,
+) -> Plan:
+    """Give every run of a study its key, on corpora that are prepared; executed as `where` says."""
+    contents = Contents(store, recall)
+    runs = _runs(study, store, of_arm, where, contents)
+    contents.save()
+    return Plan(study, store, where, {c.key: c for c in of_arm.values()}, runs)
+
+
+def _runs(
+    study: Study, store: Store, of_arm: dict[str, Corpus], where: Where, contents: Contents
+) -> dict[tuple[str, int], Run]:
+    """List every arm at every seed; of weights trained elsewhere, the seed's own file, by its content."""
+    runs = {}
+    for nth, seed in enumerate(study.seeds):
+        for name, arm in study.with_baseline.items():
+            corpus, asked = of_arm[name], arm.settings_of(nth)
+            trained, taken = contents.key(asked, corpus=corpus.key, seed=seed, where=where)
+            scores = {stage: score_key(asked, stage, trained=trained) for stage in asked["stage"]}
+            runs[name, seed] = Run(
+                name, seed, asked, store.data / corpus.key, trained, scores, study.called, taken, study.levers
+            )
+    return runs
