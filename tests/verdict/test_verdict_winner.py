@@ -11,7 +11,7 @@ from made_studies import B, decision, live, near, run, runs_of, study, table_of
 
 from ablab.verdict import ArmSpec, RunScore, judge
 from ablab.verdict.replayed import replay_study
-from ablab.verdict.winner import Contest, leader, needle_values, standing, trajectory_values
+from ablab.verdict.tie import Contest, leader, needle_values, standing, trajectory_values
 
 SELECTED = "lowest mean, selected and not shown"
 

@@ -14,7 +14,8 @@ from ablab.verdict.fitness import often
 from ablab.verdict.headline import sentence
 from ablab.verdict.replayed import ReplayedStudy, of_line, replay_study
 from ablab.verdict.rows import Row, Verdict
-from ablab.verdict.winner import Contest, candidates, decide
+from ablab.verdict.tie import Contest
+from ablab.verdict.winner import candidates, decide
 
 
 def wanted(

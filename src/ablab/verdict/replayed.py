@@ -13,7 +13,7 @@ from ablab.verdict.family import Family, Line, Withheld, lowest, replay, sample_
 from ablab.verdict.fitness import Divergences, Fitness, divergences, fitness, of_cells
 from ablab.verdict.interval import Sample
 from ablab.verdict.spending import looks
-from ablab.verdict.winner import preferred
+from ablab.verdict.tie import preferred
 
 
 @dataclass(frozen=True)
