@@ -148,9 +148,9 @@ def circles(needs: dict[str, set[str]]) -> list[list[str]]:
 
 def test_numbers_that_verdict_and_report_both_need_are_the_same() -> None:
     from ablab.records import answer
-    from ablab.verdict import describe, documents, planning
+    from ablab.verdict import describe, documents, visible
 
-    assert (answer.POWER, answer.FEWEST_DOCUMENTS, answer.NEVER) == (planning.POWER, documents.FEWEST, describe.NEVER)
+    assert (answer.POWER, answer.FEWEST_DOCUMENTS, answer.NEVER) == (visible.POWER, documents.FEWEST, describe.NEVER)
 
 
 # What may still be asked with a default, by file: none of it is a lever.

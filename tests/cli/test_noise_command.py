@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ablab.cli import main as cli
-from ablab.verdict import planning, weights
+from ablab.verdict import planning, visible, weights
 
 WIDTHS = (60, 80, 120)
 
@@ -31,7 +31,7 @@ def test_power_is_the_planners(capsys: pytest.CaptureFixture[str], monkeypatch: 
     row = next(row for row in found["rows"] if row["seeds"] == 8)
     w = weights(3, 8)[-1]
     assert row["looks"] == [3, 5, 8] and row["power"] == planning.power(0.001, 0.0012, 8, w, 3)
-    assert row["visible"] == planning.mde(0.0012, 8, w, 3) and row["tie"] == planning.smallest_tie(0.0012, 8, w, 3)
+    assert row["visible"] == visible.mde(0.0012, 8, w, 3) and row["tie"] == visible.smallest_tie(0.0012, 8, w, 3)
 
 
 def test_power_of_groups_is_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

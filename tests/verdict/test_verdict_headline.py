@@ -9,8 +9,8 @@ from made_studies import V3, V4, V5B, B, decision, study
 
 from ablab.core.rng import stream
 from ablab.verdict import ArmSpec, Bank, DocumentScores, RunScore, judge
-from ablab.verdict.planning import smallest_tie
 from ablab.verdict.spending import weights
+from ablab.verdict.visible import smallest_tie
 
 
 def _diverged(*places: int) -> list[float | str]:

@@ -65,19 +65,19 @@ def power(
 
 def _pairs(sd: float, effect: float, seeds: int | None, arms: int) -> Power:
     """Compute the power of a study's pairs, at the last look of a plan that starts at three seeds."""
-    from ablab.verdict import planning
+    from ablab.verdict import planning, visible
     from ablab.verdict.spending import looks, weights
 
     def row(n: int) -> Visible:
         start = min(START, n)
         w = weights(start, n)[-1]
         reach = planning.power(effect, sd, n, w, arms)
-        tie = planning.smallest_tie(sd, n, w, arms)
+        tie = visible.smallest_tie(sd, n, w, arms)
         return {
             "seeds": n,
             "looks": [*looks(start, n)],
             "power": reach,
-            "visible": planning.mde(sd, n, w, arms),
+            "visible": visible.mde(sd, n, w, arms),
             "tie": tie,
         }
 

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
         Outlook,
         at_most_for,
         chance,
-        mde,
         mde_one_seed,
         plan,
         power,
         seeds_needed,
-        smallest_tie,
     )
     from ablab.verdict.rows import (
         Band,
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     )
     from ablab.verdict.spending import looks, weights
     from ablab.verdict.two_groups import BySeed, GuardedInterval, by_seed, guarded, runs_a_side
+    from ablab.verdict.visible import mde, smallest_tie
 
 _PLACES = {
     "contrasts": "Factorial two_by_two",
@@ -48,10 +47,11 @@ _PLACES = {
     "evidence": "ArmSpec Bank Decision DocumentScores RunScore",
     "judgement": "factorial judge wanted",
     "logs": "Record Unpaired record unpaired",
-    "planning": "Outlook at_most_for chance mde mde_one_seed plan power seeds_needed smallest_tie",
+    "planning": "Outlook at_most_for chance mde_one_seed plan power seeds_needed",
     "rows": "Band Cell Crossed Effect Factor Gap Inversion Price Row StageBand Step Verdict",
     "spending": "looks weights",
     "two_groups": "BySeed GuardedInterval by_seed guarded runs_a_side",
+    "visible": "mde smallest_tie",
 }
 _WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
-from ablab.verdict import planning
+from ablab.verdict import visible
 from ablab.verdict.contrasts import READING, ContrastLine, Factorial
 from ablab.verdict.describe import NO_SIGN, line_row
 from ablab.verdict.family import Line, Standing, interval_of, sample_of
@@ -168,7 +168,7 @@ def _numbers(study: ReplayedStudy, one: ContrastLine, standing: Standing, word: 
         i.m,
         i.s,
         i.c,
-        mde=planning.mde(i.s, i.n, i.w, i.m, evidence.decision.alpha) if i.s is not None and i.n >= 2 else None,
+        mde=visible.mde(i.s, i.n, i.w, i.m, evidence.decision.alpha) if i.s is not None and i.n >= 2 else None,
         lower=sum(x < 0 for x in values) if values else None,
         notes=(*notes, *([i.note] if i.note else [])),
         pairs=tuple(evidence.seeds[k] for k in standing.places),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ablab.verdict import planning
+from ablab.verdict import planning, visible
 from ablab.verdict.documents import Spread
 from ablab.verdict.evidence import Bank, Decision, Evidence
 from ablab.verdict.family import Line, Standing, documents_of, over_documents
@@ -256,7 +256,7 @@ def smallest_tie(study: ReplayedStudy, standing: Standing) -> float | None:
     """Return the smallest tie that a line's noise lets be shown: by all its seeds, or by one checkpoint's documents."""
     i, decision = standing.interval, study.evidence.decision
     if i.s:
-        return planning.smallest_tie(i.s, decision.at_most, study.family.weights[-1], i.m, decision.alpha)
+        return visible.smallest_tie(i.s, decision.at_most, study.family.weights[-1], i.m, decision.alpha)
     # Over documents: what the interval would be around zero.
     return None if i.low is None or i.high is None or i.note != FOR_THESE else (i.high - i.low) / 2
 
@@ -297,9 +297,9 @@ def _mde(decision: Decision, i: Interval, error: Spread | None, bank: Bank | Non
     if i.word == "invalid":
         return None
     if i.n >= 2:
-        return None if i.s is None else planning.mde(i.s, i.n, i.w, i.m, decision.alpha)
+        return None if i.s is None else visible.mde(i.s, i.n, i.w, i.m, decision.alpha)
     if i.n == 1 and i.c is not None and error is not None:  # one checkpoint, judged over documents
-        return planning.mde(error.error * math.sqrt(error.effective), error.effective, 1.0, i.m, decision.alpha)
+        return visible.mde(error.error * math.sqrt(error.effective), error.effective, 1.0, i.m, decision.alpha)
     return planning.mde_one_seed(bank.sd, i.m, decision.alpha) if i.n == 1 and bank is not None else None
 
 

@@ -1,71 +1,25 @@
-"""What a study can show before and while it runs: power, smallest visible effect, smallest tie, seeds, chance."""
+"""What a study can show before and while it runs: power, seeds, chance; from what so many pairs can show."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-
-from scipy import special
 
 from ablab.verdict.spending import looks, t_cdf, t_isf, weights, z_isf
+from ablab.verdict.visible import POWER, mde, power_at, smallest_tie
 
-POWER = 0.80
 GIVE_UP = 0.10
 MANY = 1_000_000  # beyond this many seeds the normal approximation is exact to far below one seed
 
 
-def _power(nc: float, n: float, level: float) -> float:
-    """Compute P(T > critical value) for noncentral t with df = n - 1; level is one-sided."""
-    c = t_isf(level, n - 1)
-    if not math.isfinite(c):
-        return 0.0
-    value = 1 - float(special.nctdtr(n - 1, nc, c))
-    if 0 <= value <= 1:
-        return value
-    return 1 - float(special.ndtr((c - nc) / math.sqrt(1 + c * c / (2 * (n - 1)))))  # boost gives up far out
-
-
 def power(e: float, s: float, N: int, w: float, m: int = 1, alpha: float = 0.05) -> float:
     """Return the chance to show a true difference e at one look of N pairs with sd s, weight w, m arms. N >= 2."""
-    return _power(abs(e) * math.sqrt(N) / s, N, alpha * w / (2 * m))
-
-
-@lru_cache(maxsize=16384)
-def _visible(N: float, level: float, target: float = POWER) -> float | None:
-    """Find the noncentrality with the wanted power, by bisection to the last bit; None if no level was given out."""
-    c = t_isf(level, N - 1)
-    if not math.isfinite(c):
-        return None
-    low, high = 0.0, 2 * c + 4
-    while _power(high, N, level) < target:
-        low, high = high, 2 * high
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high) or high - low <= 1e-13 * high:
-            break
-        if _power(middle, N, level) < target:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def mde(s: float, N: float, w: float, m: int = 1, alpha: float = 0.05) -> float | None:
-    """Return the smallest difference shown with power 0.80 at N >= 2 pairs; None if N < 2 or the look has no alpha."""
-    nc = _visible(N, alpha * w / (2 * m)) if N >= 2 else None
-    return None if nc is None else nc * s / math.sqrt(N)
+    return power_at(abs(e) * math.sqrt(N) / s, N, alpha * w / (2 * m))
 
 
 def mde_one_seed(sd: float, m: int = 1, alpha: float = 0.05) -> float:
     """Return the same at one pair, where only a bank's sd is known."""
     return (z_isf(alpha / (2 * m)) + z_isf(1 - POWER)) * sd
-
-
-def smallest_tie(s: float, N: int, w: float, m: int = 1, alpha: float = 0.05) -> float | None:
-    """Return the smallest `matters` at which a true zero is called equivalent with power 0.80; None if N < 2."""
-    c = t_isf(alpha * w / (2 * m), N - 1) if N >= 2 else math.inf
-    return (c + t_isf((1 - POWER) / 2, N - 1)) * s / math.sqrt(N) if math.isfinite(c) else None
 
 
 def seeds_needed(d: float, s: float, matters: float, w: float, m: int = 1, alpha: float = 0.05) -> int:
@@ -81,9 +35,9 @@ def seeds_needed(d: float, s: float, matters: float, w: float, m: int = 1, alpha
     if lower > MANY:
         return math.ceil(min(lower, 1e15))
     n = max(2, math.floor(lower))
-    while n > 2 and _power(e * math.sqrt(n - 1) / s, n - 1, level) >= POWER:
+    while n > 2 and power_at(e * math.sqrt(n - 1) / s, n - 1, level) >= POWER:
         n -= 1
-    while _power(e * math.sqrt(n) / s, n, level) < POWER:
+    while power_at(e * math.sqrt(n) / s, n, level) < POWER:
         n += 1
     return n
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ablab.verdict import planning
 from ablab.verdict.interval import summary
-from ablab.verdict.planning import MANY, POWER
+from ablab.verdict.planning import MANY
 from ablab.verdict.spending import t_cdf, t_isf, z_isf
+from ablab.verdict.visible import POWER, noncentrality, power_at
 
 MOST_D0 = (
     8.0  # runs that a bank weighs at most: one that is 1.5 times too small then errs in 8% of nulls at two runs a side
@@ -22,12 +22,12 @@ def power_of_groups(effect: float, sd: float, n: int, m: int = 1, alpha: float =
 
     Noncentral t with 2n - 2 degrees of freedom, the one tail on the effect's side at alpha/(2m).
     """
-    return planning._power(abs(effect) * math.sqrt(n / 2) / sd, 2 * n - 1, alpha / (2 * m))
+    return power_at(abs(effect) * math.sqrt(n / 2) / sd, 2 * n - 1, alpha / (2 * m))
 
 
 def visible(sd: float, n: int, m: int = 1, alpha: float = 0.05) -> float:
     """Return the smallest difference of two groups of n >= 2 runs each that is shown with power 0.80."""
-    nc = planning._visible(2 * n - 1, alpha / (2 * m))
+    nc = noncentrality(2 * n - 1, alpha / (2 * m))
     assert nc is not None  # all of alpha goes to the one look
     return nc * sd * math.sqrt(2 / n)
 

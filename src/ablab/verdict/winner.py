@@ -1,4 +1,4 @@
-"""The winner: shown better, else what the declared tie list says, rung by rung (`ablab.verdict.tie`), and always by what name."""
+"""The winner: shown better, else what the declared tie list says, rung by rung (`ablab.verdict.tie`); always by what name."""
 
 from __future__ import annotations
 
