@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests import tiny
 
-from ablab.artifact import codecs, container, layout
+from ablab.artifact import codecs, container
+from ablab.artifact import codes as coding
 from ablab.artifact import pack as artifact
 from ablab.artifact.arrays import Array
 from ablab.artifact.codecs import lzma
@@ -131,7 +132,7 @@ def test_sorted_rows_pay_where_rows_are_alike_and_only_there(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LEVERS if name != "raw"])
 def test_columns_that_are_alike_pay_when_transposed(name: str) -> None:
     part = alike()
-    turned = Array("w", np.ascontiguousarray(part.array[layout.row_order(part.array)]), 6, "embedding")
+    turned = Array("w", np.ascontiguousarray(part.array[coding.row_order(part.array)]), 6, "embedding")
     assert len(back(build(name, transpose=True), [turned], {})) < 0.9 * len(back(build(name), [turned], {}))
 
 
@@ -151,27 +152,27 @@ def test_groups_of_other_numbers_are_better_off_apart(name: str) -> None:
 def test_packed_bits_are_those_of_one_large_number(n_bits: int, count: int) -> None:
     low = -(2 ** (n_bits - 1))
     drawn = stream(n_bits, "bits").integers(low, -low, count)
-    found = layout.pack(drawn.astype(np.int32), n_bits)
+    found = coding.pack(drawn.astype(np.int32), n_bits)
     number = sum((int(code) - low) << (i * n_bits) for i, code in enumerate(drawn))
-    assert found.tobytes() == number.to_bytes(layout.n_bytes(count, n_bits), "little")
-    assert np.array_equal(layout.unpack(found, n_bits, count, np.dtype(np.int32)), drawn)
+    assert found.tobytes() == number.to_bytes(coding.n_bytes(count, n_bits), "little")
+    assert np.array_equal(coding.unpack(found, n_bits, count, np.dtype(np.int32)), drawn)
 
 
 def test_packed_bits_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = stream(0, "pieces").integers(-16, 16, 1003).astype(np.int8)
-    whole = layout.pack(drawn, 5)
-    monkeypatch.setattr(layout, "PIECE", 64)
-    assert np.array_equal(layout.pack(drawn, 5), whole)
-    assert np.array_equal(layout.unpack(whole, 5, 1003, np.dtype(np.int8)), drawn)
+    whole = coding.pack(drawn, 5)
+    monkeypatch.setattr(coding, "PIECE", 64)
+    assert np.array_equal(coding.pack(drawn, 5), whole)
+    assert np.array_equal(coding.unpack(whole, 5, 1003, np.dtype(np.int8)), drawn)
 
 
 def test_bits_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="codes from -9 to 3 do not fit into 4 bits; give them more bits"):
-        layout.pack(np.array([-9, 3]), 4)
+        coding.pack(np.array([-9, 3]), 4)
     with pytest.raises(ValueError, match="float32 cannot be packed into 4 bits; pack integers"):
-        layout.pack(np.zeros(2, np.float32), 4)
+        coding.pack(np.zeros(2, np.float32), 4)
     with pytest.raises(ValueError, match="3 bytes do not hold 4 codes of 4 bits"):
-        layout.unpack(np.zeros(3, np.uint8), 4, 4, np.dtype(np.int8))
+        coding.unpack(np.zeros(3, np.uint8), 4, 4, np.dtype(np.int8))
     with pytest.raises(ValueError, match="w: codes from 0 to 40 do not fit into 6 bits; give them more bits"):
         build("raw", pack_bits=True).encode([Array("w", np.array([0, 40], np.int8), 6)], {})
 
@@ -188,16 +189,16 @@ def nearest_first(rows: np.ndarray) -> list[int]:
 @given(rows=hnp.arrays(np.int8, st.tuples(st.integers(1, 12), st.integers(1, 4))))
 @settings(deadline=None, max_examples=100)
 def test_row_order_is_the_greedy_one(rows: np.ndarray) -> None:
-    assert layout.row_order(rows).tolist() == nearest_first(rows)
-    narrow = layout.row_order(rows, work=0)  # sixteen rows are always compared
+    assert coding.row_order(rows).tolist() == nearest_first(rows)
+    narrow = coding.row_order(rows, work=0)  # sixteen rows are always compared
     assert sorted(narrow) == list(range(len(rows)))
-    assert layout.between(rows) == sum(int(abs(a - b).sum()) for a, b in pairwise(rows.astype(int)))
+    assert coding.between(rows) == sum(int(abs(a - b).sum()) for a, b in pairwise(rows.astype(int)))
 
 
 def test_row_order_of_a_large_matrix_is_bounded_and_still_an_order() -> None:
     part = alike(2048, 64)
-    order = layout.row_order(part.array, work=2048 * 64 * 100)
-    assert sorted(order) == list(range(2048)) and layout.order_pays(part.array)
+    order = coding.row_order(part.array, work=2048 * 64 * 100)
+    assert sorted(order) == list(range(2048)) and coding.order_pays(part.array)
 
 
 def test_settings_out_of_range_are_refused() -> None:
