@@ -15,7 +15,7 @@ import pytest
 from tests.whole import held
 
 from ablab.core.fault import Interrupted
-from ablab.runtime import signals
+from ablab.runtime import at_once, signals
 
 STUDY = held.STUDY
 
@@ -163,19 +163,19 @@ def test_a_long_stage_hears_a_signal(tmp_path: Path) -> None:
 
 def test_work_that_keeps_nothing_is_ended_where_the_signal_arrives() -> None:
     def handler(*_: object) -> None:
-        if signals.may_raise():
+        if at_once.may_raise():
             raise Interrupted
 
     before = signals.heed(handler)
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
-        with pytest.raises(Interrupted), signals.at_once():
+        with pytest.raises(Interrupted), at_once.at_once():
             try:
                 os.kill(os.getpid(), signal.SIGUSR1)
                 time.sleep(60)
             except Exception:  # as what reads a stranger's bytes does
                 pytest.fail("taken for a fault")
-        assert not signals.may_raise()
+        assert not at_once.may_raise()
     finally:
         signals.restore(before)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from ablab.core.fault import Interrupted
-from ablab.runtime import signals
+from ablab.runtime.at_once import at_once
 
 Said = tuple[str, object]
 
@@ -18,7 +18,7 @@ def begin(own: str, stop: Callable[[], bool]) -> Callable[[str, Callable[[Said],
     def do(job: str, say: Callable[[Said], None]) -> Said:
         if job == "at once":
             try:
-                with signals.at_once():
+                with at_once():
                     say(("begun", job))
                     time.sleep(600)
             except Interrupted:

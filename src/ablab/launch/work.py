@@ -16,8 +16,8 @@ from ablab.records.run import Where
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, train_key
 from ablab.runtime import machine
+from ablab.runtime.at_once import at_once
 from ablab.runtime.lock import locked
-from ablab.runtime.signals import at_once
 
 if TYPE_CHECKING:
     from ablab.data import Corpus

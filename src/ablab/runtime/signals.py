@@ -16,7 +16,6 @@ from ablab.core.fault import Interrupted
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 QUIET = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # stay ignored where the caller had them ignored, as nohup does
 Handler = Callable[[int, FrameType | None], object]
-_at_once = 0
 
 
 def heed(handler: Handler) -> dict[signal.Signals, Handler | int | None]:
@@ -57,22 +56,6 @@ def interruptible() -> None:
         raise Interrupted
 
     heed(interrupt)
-
-
-@contextlib.contextmanager
-def at_once() -> Iterator[None]:
-    """Let the handler of a worker raise where the signal arrives, within the block: nothing of the work would be kept."""
-    global _at_once
-    _at_once += 1
-    try:
-        yield
-    finally:
-        _at_once -= 1
-
-
-def may_raise() -> bool:
-    """Tell whether this is within `at_once`."""
-    return _at_once > 0
 
 
 def tell(text: str) -> None:

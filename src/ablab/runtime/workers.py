@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from ablab.core import safe_path
 from ablab.core.fault import Interrupted
-from ablab.runtime import signals
+from ablab.runtime import at_once, signals
 
 Job = TypeVar("Job")
 Own = TypeVar("Own")
@@ -73,7 +73,7 @@ class Pool(Generic[Job, Own, Said]):
     """Workers, started as jobs are given; which job is next, and what a death means, is the caller's to say.
 
     In each of them begin(own(), stop) is called once and returns what does a job. gently: a worker that is asked to stop
-    hears so by stop(), or by Interrupted within `signals.at_once`; otherwise it ends where it stands. Ctrl-C and a lost
+    hears so by stop(), or by Interrupted within `ablab.runtime.at_once`; otherwise it ends where it stands. Ctrl-C and a lost
     terminal reach all processes of a group: there a worker waits for the pool to end it.
     """
 
@@ -142,7 +142,7 @@ def _serve(conn: Connection, parent: int, begin: Begin[Own, Job, Said], own: Own
         if number == signal.SIGINT:
             return
         stopped = True
-        if signals.may_raise():
+        if at_once.may_raise():
             raise Interrupted
 
     if gently:

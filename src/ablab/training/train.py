@@ -26,9 +26,9 @@ from ablab.model.size import parameters
 from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained, Where
 from ablab.records.settings import Settings
 from ablab.runtime import changed, machine, source
+from ablab.runtime.at_once import at_once
 from ablab.runtime.lock import locked
 from ablab.runtime.provenance import of_ablab
-from ablab.runtime.signals import at_once
 from ablab.training import checkpoint
 from ablab.training.learner import Diverged, Learner
 from ablab.training.metrics import NO_MIRRORS, Metrics, Mirrored
