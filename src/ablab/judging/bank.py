@@ -13,7 +13,7 @@ from ablab.records.answer import BankRow, Kept
 from ablab.runs.plan import Plan
 from ablab.runs.store import stage_asked
 from ablab.study.record import BASELINE
-from ablab.verdict import Bank
+from ablab.verdict.evidence import Bank
 
 WORDS = ("better", "worse", "equivalent", "inconclusive")  # an arm that diverges or breaks a rule has another spread
 PAIRS = 3  # two pairs of a lucky draw would weigh as much as they please

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ablab import verdict
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.judging import cost, crossings, history, price, program
 from ablab.judging.bank import pooled
 from ablab.runs.given_up import failures
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import read_lines
-from ablab.verdict import ArmSpec, Bank, Decision, DocumentScores, Factorial, RunScore, Verdict
+from ablab.verdict import judgement
+from ablab.verdict.contrasts import Factorial
+from ablab.verdict.evidence import ArmSpec, Bank, Decision, DocumentScores, RunScore
+from ablab.verdict.rows import Verdict
 
 if TYPE_CHECKING:
     from ablab.data.corpus.groups import Groups
@@ -120,14 +122,14 @@ def judged(plan: Plan, bank: Bank | None = None) -> Verdict:
     plan = plan.look()
     arms, factorials = asked(plan)
     scores = collect(plan, priced=True)
-    return verdict.judge(decision(plan.study), arms, plan.seeds, scores, bank, factorials=factorials)
+    return judgement.judge(decision(plan.study), arms, plan.seeds, scores, bank, factorials=factorials)
 
 
 def wanted(plan: Plan, bank: Bank | None = None) -> list[Run]:
     """List runs still to be done before the next look, seed by seed across arms; empty when the study is finished."""
     plan = plan.look()
     arms, factorials = asked(plan)
-    keys = verdict.wanted(decision(plan.study), arms, plan.seeds, collect(plan), bank, factorials=factorials)
+    keys = judgement.wanted(decision(plan.study), arms, plan.seeds, collect(plan), bank, factorials=factorials)
     return [plan.runs[arm, seed] for arm, seed in keys]
 
 

@@ -32,7 +32,7 @@ from ablab.runs import given_up
 from ablab.runs.plan import Plan, Run
 from ablab.runtime import provenance
 from ablab.study.record import BASELINE
-from ablab.verdict import Bank
+from ablab.verdict.evidence import Bank
 
 
 class Judgement(Said):

@@ -11,7 +11,7 @@ from ablab.records.settings import Settings
 from ablab.runs.look import Look, Readings
 from ablab.runs.program import Program
 from ablab.runs.store import Store
-from ablab.verdict import DocumentScores, RunScore
+from ablab.verdict.evidence import DocumentScores, RunScore
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
