@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from ablab.model.attention import kernel
+from ablab.model.attention.kernel import stock_flash, stock_flash_backward, widen
 from ablab.model.parts.columns import Columns
 from ablab.model.parts.context import Context
 
@@ -56,7 +56,7 @@ class _Blocked(torch.autograd.Function):
         lost = None if sink is None else torch.empty_like(lse)
         for rows, keys, q_, k_, v_, centre in _blocks(q, k, v, u, w, scale):
             rival = None if sink is None else sink - (row[:, rows] + _dot(_of(u, rows), centre))
-            out_rows, lse[..., rows], share = kernel.onward(q_[:, rows], k_[:, keys], v_[:, keys], rival, scale)
+            out_rows, lse[..., rows], share = _onward(q_[:, rows], k_[:, keys], v_[:, keys], rival, scale)
             out[:, rows] = out_rows[..., : out.shape[-1]]
             if lost is not None and share is not None:
                 lost[..., rows] = share
@@ -75,9 +75,7 @@ class _Blocked(torch.autograd.Function):
         for rows, keys, q_, k_, v_, centre in _blocks(q, k, v, u, w, ctx.scale):
             share = None if lost is None else lost[..., rows]
             saved = q_[:, rows], k_[:, keys], v_[:, keys], out[:, rows], lse[..., rows]
-            d_q[:, rows], d_rival = kernel.onward_back(
-                d_out[:, rows], saved, share, ctx.scale, d_k[:, keys], d_v[:, keys]
-            )
+            d_q[:, rows], d_rival = _onward_back(d_out[:, rows], saved, share, ctx.scale, d_k[:, keys], d_v[:, keys])
             if d_rivals is not None and d_rival is not None:
                 d_rivals[:, rows] = d_rival
                 heads = centre.repeat_interleave(q.shape[2] // centre.shape[2], 2)
@@ -105,6 +103,58 @@ def _blocks(
         centre = w[:, start : start + 1]
         k_[:, :stop, :, width : width + r] = w[:, :stop] - centre
         yield slice(start, stop), slice(0, stop), q_, k_, v_, centre
+
+
+def _onward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rival: torch.Tensor | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Compute `kernel.forward` of the last T of S >= T tokens, causal: all see the keys before them, of their own those so far.
+
+    v is as wide as q and k. The kernel's causal mask knows no offset, so the two parts are taken one after the other and
+    joined by their sums.
+    """
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    before = k.shape[2] - q.shape[2]
+    out, lse = stock_flash(q, k[:, :, before:], v[:, :, before:], 0.0, True, scale=scale)
+    if before:
+        past, lse_past = stock_flash(q, k[:, :, :before], v[:, :, :before], 0.0, False, scale=scale)
+        both = torch.logaddexp(lse, lse_past)
+        out = out * (lse - both).exp()[..., None] + past * (lse_past - both).exp()[..., None]
+        lse = both
+    out, lost = out.transpose(1, 2), None
+    if rival is not None:
+        rival = rival.transpose(1, 2).to(lse.dtype)
+        lost = torch.sigmoid(rival - lse)
+        out = out * torch.sigmoid(lse - rival).transpose(1, 2)[..., None]
+        lse = torch.logaddexp(lse, rival)
+    return out, lse, lost
+
+
+def _onward_back(
+    d_out: torch.Tensor,
+    saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    lost: torch.Tensor | None,
+    scale: float,
+    d_k: torch.Tensor,
+    d_v: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Compute the gradients of q and of the rival of `_onward`; those of k and v are added to d_k and d_v.
+
+    saved: q, k, v, out, log-sum-exp. With the joint sums each part's gradients are exact, and those of q add. d_out and out
+    may be narrower than q.
+    """
+    q, k, v, out, lse = saved
+    before, lifted = k.shape[1] - q.shape[1], q.shape[-1]
+    d_out, out, lse = widen(d_out, lifted), widen(out, lifted), lse.contiguous()
+    d_rival = None if lost is None else -lost.transpose(1, 2) * (d_out * out).sum(-1, dtype=lost.dtype)
+    d_q = torch.zeros_like(q)
+    for part, causal in ((slice(before, None), True), (slice(0, before), False)):
+        if causal or before:
+            tensors = (t.transpose(1, 2) for t in (d_out, q, k[:, part], v[:, part], out))
+            gradients = [t.transpose(1, 2) for t in stock_flash_backward(*tensors, lse, 0.0, causal, scale=scale)]
+            for total, one in zip((d_q, d_k[:, part], d_v[:, part]), gradients, strict=True):
+                total += one
+    return d_q, d_rival
 
 
 def _wide(width: int, r: int) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ablab.model.attention import kernel
 from ablab.model.attention.documents import Documents
+from ablab.model.attention.kernel import stock_flash
 from ablab.model.parts.columns import Columns
 
 ROWS = 64  # queries of a piece, where a stretch meets earlier columns: bounds the scores that are held at a time
@@ -245,7 +245,9 @@ def attend_factors(
 
 
 def _kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    return kernel.of_rows(q, k, v, mask, q.shape[-1] ** -0.5)
+    """Attend from every query to every key but what `mask` (n|1, G|1, M|1, S) hides: (n, G, M, K) and log-sum-exp (n, G, M)."""
+    out_and_lse: tuple[Tensor, Tensor] = stock_flash(q, k, v, 0.0, False, attn_mask=mask, scale=q.shape[-1] ** -0.5)
+    return out_and_lse
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

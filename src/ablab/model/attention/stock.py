@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ablab.model.attention.kernel import widen
 from ablab.model.parts.context import Context
 
 _aten = torch.ops.aten
@@ -56,7 +57,7 @@ class _Causal(torch.autograd.Function):
     def forward(ctx: Context, q: Tensor, k: Tensor, v: Tensor, rival: Tensor | None, scale: float, by: Stock) -> Tensor:
         ctx.scale, ctx.by, ctx.width, lost = scale, by, q.shape[-1], None
         narrow = v.shape[-1]
-        q, k, v = (_widen(t, -(-q.shape[-1] // 8) * 8).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (widen(t, -(-q.shape[-1] // 8) * 8).transpose(1, 2) for t in (q, k, v))
         out, lse, kept = by.forward(q, k, v, scale)
         if rival is not None:
             rival = rival.transpose(1, 2).to(lse.dtype)
@@ -71,7 +72,7 @@ class _Causal(torch.autograd.Function):
     def backward(ctx: Context, d: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, lost, *kept = ctx.saved_tensors
         width = d.shape[-1]
-        d = _widen(d, q.shape[-1]).transpose(1, 2)
+        d = widen(d, q.shape[-1]).transpose(1, 2)
         d_rival = None
         if lost is not None:
             # The sink gives no value: its logit's gradient is its share of the mass times minus (d . out).
@@ -117,10 +118,6 @@ def _efficient_backward(
 
 def _per_head(x_nGTK: Tensor, heads: int) -> Tensor:
     return x_nGTK if x_nGTK.shape[1] == heads else x_nGTK.repeat_interleave(heads // x_nGTK.shape[1], 1)
-
-
-def _widen(x: Tensor, width: int) -> Tensor:
-    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
 FLASH = Stock(_flash, _flash_backward)
