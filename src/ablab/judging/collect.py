@@ -60,7 +60,10 @@ def asked(plan: Plan) -> Question:
     study, at = plan.study, plan.study.decision["stage"]
     decisions = history.rows(plan)
     families = {name: status.family for name, status in history.statuses(plan, decisions).items()}
-    own = crossings.families(plan, decisions, history.own(plan, decisions), families) if study.factorials else {}
+    factorials = list[Factorial]()
+    if study.factorials:
+        own = crossings.families(plan, decisions, history.own(plan, decisions), families)
+        factorials = crossings.factorials(plan, own)
     twins = _twins(plan, at)
     arms = [
         ArmSpec(
@@ -75,7 +78,7 @@ def asked(plan: Plan) -> Question:
         )
         for name, arm in study.with_baseline.items()
     ]
-    return Question(arms, crossings.factorials(plan, own))
+    return Question(arms, factorials)
 
 
 def _twins(plan: Plan, stage: str) -> dict[str, str]:

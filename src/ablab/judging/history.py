@@ -134,7 +134,7 @@ def declared(plan: Plan, before: Sequence[Row]) -> Row:
         "baseline": base,
         "on_baseline": _results_on(plan, base, before),
         "contrasts": entries,
-        "crossed": crossings.asked(plan),
+        "crossed": crossings.asked(plan) if plan.study.factorials else [],
         "expect": {name: arm.expect for name, arm in study.arms.items() if arm.expect},
         "bank": None if noise is None else {"sd": noise.sd, "df": noise.df},
     }

@@ -50,7 +50,8 @@ def replay_study(
     alone: the whole family, in place of the arms and the factorials' interactions.
     """
     evidence = Evidence(decision, arms, seeds, runs)
-    contrasts.check(evidence, factorials)
+    if factorials:
+        contrasts.check(evidence, factorials)
     for rung in decision.tie:
         if rung.startswith("prefer "):
             preferred(evidence, rung)  # refused now, not after the money is spent
