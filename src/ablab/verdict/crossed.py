@@ -14,10 +14,10 @@ from dataclasses import fields
 
 from ablab.verdict import visible
 from ablab.verdict.contrasts import READING, ContrastLine, Factorial
+from ablab.verdict.cost_of_more import price_text
 from ablab.verdict.describe import NO_SIGN, line_row
 from ablab.verdict.family import Line, Standing, interval_of, sample_of
 from ablab.verdict.fitness import of_cells
-from ablab.verdict.headline import price_text
 from ablab.verdict.interval import ZERO
 from ablab.verdict.replayed import ReplayedStudy, withheld
 from ablab.verdict.rows import Cell, Crossed, Effect, Row
