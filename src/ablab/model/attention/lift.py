@@ -17,10 +17,11 @@ from ablab.model.attention.cuts import take
 from ablab.model.attention.documents import Added, Documents
 from ablab.model.attention.flex import flex
 from ablab.model.attention.kernel import flash
-from ablab.model.attention.lifted import lifted
+from ablab.model.attention.lifted import Flat, lifted, piece
+from ablab.model.attention.products import products
 from ablab.model.attention.rows import rows
 from ablab.model.attention.stock import Stock, causal
-from ablab.model.attention.windowed import windowed
+from ablab.model.attention.windowed import in_chunks
 from ablab.model.parts.columns import Columns
 
 # Measured on one core (AVX2, fp32, forward and backward), committed here: nothing is chosen by a timing at run time.
@@ -28,6 +29,10 @@ from ablab.model.parts.columns import Columns
 # 128 takes 0.97; beyond, memory counts and the gain is gone. Full rows always take the kernel: at T=256 products take
 # 0.96 to 1.10 of its time, then ever more.
 SHORT = 512
+BLOCKS = (
+    (64, 32),
+    (128, 64),
+)  # (largest window, rows of a block); 128 beyond: short ones waste little, long ones copy little
 
 
 def lift(
@@ -53,10 +58,29 @@ def lift(
         flat = _flat(q_BTHK, k_BSGK, v_BSGK, columns)
         parts, missing = ((1, 1), [None] * 3) if columns is None else (columns.parts, [])
         short = q_BTHK.shape[1] <= SHORT and q_BTHK.dtype != torch.bfloat16
-        return windowed([*flat, *missing, sink_H], parts, window, documents, scale, short).view(q_BTHK.shape)
+        return _windowed([*flat, *missing, sink_H], parts, window, documents, scale, short).view(q_BTHK.shape)
     if documents.whole:
         return _rows(q_BTHK, k_BSGK, v_BSGK, columns, sink_H, scale)
     return _documents(q_BTHK, k_BSGK, v_BSGK, documents, columns, sink_H, scale)
+
+
+def _windowed(
+    flat: Flat, parts: tuple[int, int], window: int, documents: Documents, scale: float, short: bool
+) -> torch.Tensor:
+    """Compute out (N, H, K) of the flat batch in blocks of queries, each over its own keys and the window before.
+
+    Edges of documents and rows lie in the blocks' mask.
+
+    short: keep every score (products) instead of calling the kernel chunk by chunk.
+    """
+    q = flat[0]
+    assert q is not None
+    block = next((rows for largest, rows in BLOCKS if window <= largest), 128)
+    plan = documents.blocks(window, block, q.dtype)
+    if short:
+        q_, k_, v_, rival = piece(flat, plan.anchor, flat[4], parts, window, block, 0, scale)
+        return products(q_, k_, v_, rival, plan.mask, scale).flatten(0, 1)[: len(q)]
+    return in_chunks(flat, plan, parts, window, block, scale)
 
 
 def _rows(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
+from ablab.model.attention.cuts import blocks
 from ablab.model.parts.columns import Columns
 from ablab.model.parts.context import Context
+
+Flat = Sequence[torch.Tensor | None]  # q (N, H, K), k, v (N, G, K), u (N, H, r), w (N, G, r), row (N, H), sink (H,)
 
 
 def lifted(
@@ -37,6 +42,31 @@ def lifted(
     width = -(q.shape[-1] + u.shape[-1]) % 8  # the matrix products like widths in eights: 72 is faster than 65
     u, w = F.pad(u, (0, width)), F.pad(w, (0, width))
     return torch.cat([q, u], -1), torch.cat([k, w], -1), rival
+
+
+def piece(
+    flat: Flat,
+    anchor: torch.Tensor,
+    anchored: torch.Tensor | None,
+    parts: tuple[int, int],
+    window: int,
+    block: int,
+    ahead: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Cut out lifted q, k, then v and the sink's logits, in blocks; keys begin `ahead` rows before the queries.
+
+    Biases are measured from the block's `anchor` tokens, looked up in `anchored` (w of the whole batch).
+    """
+    q, k, v, u, w, row, sink = flat
+    assert q is not None and k is not None and v is not None
+    q, k, v = blocks(q, block, 0), blocks(k, block, window, ahead), blocks(v, block, window, ahead)
+    rival = None if sink is None else sink.expand(q.shape[:3])
+    if u is not None and w is not None and row is not None and anchored is not None:
+        cut = Columns(blocks(u, block, 0), blocks(w, block, window, ahead), blocks(row, block, 0), parts)
+        centre = anchored.detach()[anchor]
+        q, k, rival = lifted(q, k, cut, centre[:, window:], centre, rival, scale)
+    return q, k, v, rival
 
 
 class _Split(torch.autograd.Function):

@@ -1,76 +1,30 @@
-"""Windowed attention: blocks of queries, each over its own keys and the window before; cost and memory linear in T."""
+"""Long windowed rows, chunk by chunk: only inputs, output and log-sum-exp are kept, so memory is linear in T, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
 from ablab.model.attention import kernel
 from ablab.model.attention.cuts import blocks
-from ablab.model.attention.documents import Blocks, Documents
-from ablab.model.attention.lifted import lifted
-from ablab.model.attention.products import products
-from ablab.model.parts.columns import Columns
+from ablab.model.attention.documents import Blocks
+from ablab.model.attention.lifted import Flat, piece
 from ablab.model.parts.context import Context
 
-Flat = Sequence[torch.Tensor | None]  # q (N, H, K), k, v (N, G, K), u (N, H, r), w (N, G, r), row (N, H), sink (H,)
-
-# Measured on one core (AVX2, fp32, forward and backward), committed here: nothing is chosen by a timing at run time.
-BLOCKS = (
-    (64, 32),
-    (128, 64),
-)  # (largest window, rows of a block); 128 beyond: short ones waste little, long ones copy little
 # Tokens lifted at a time. All at once, the lifted copies of a long row leave every cache and cost fresh pages at each
 # step: at T=16384 a third of the time went to the system. 512 to 2048 tokens measure alike.
 CHUNK = 1024
 
 
-def windowed(
-    flat: Flat, parts: tuple[int, int], window: int, documents: Documents, scale: float, short: bool
-) -> torch.Tensor:
-    """Compute out (N, H, K) of the flat batch; edges of documents and rows lie in the blocks' mask.
-
-    short: keep every score (products) instead of calling the kernel chunk by chunk.
-    """
-    q, sink = flat[0], flat[6]
-    assert q is not None
-    block = next((rows for largest, rows in BLOCKS if window <= largest), 128)
-    plan = documents.blocks(window, block, q.dtype)
-    if short:
-        q_, k_, v_, rival = _piece(flat, plan.anchor, flat[4], parts, window, block, 0, scale)
-        return products(q_, k_, v_, rival, plan.mask, scale).flatten(0, 1)[: len(q)]
-    out: torch.Tensor = _Windowed.apply(plan, parts, window, block, scale, sink is not None, *flat)
+def in_chunks(flat: Flat, plan: Blocks, parts: tuple[int, int], window: int, block: int, scale: float) -> torch.Tensor:
+    """Compute out (N, H, K) of the flat batch by the kernel, CHUNK tokens at a time."""
+    out: torch.Tensor = _Windowed.apply(plan, parts, window, block, scale, flat[6] is not None, *flat)
     return out
 
 
-def _piece(
-    flat: Flat,
-    anchor: torch.Tensor,
-    anchored: torch.Tensor | None,
-    parts: tuple[int, int],
-    window: int,
-    block: int,
-    ahead: int,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Cut out lifted q, k, then v and the sink's logits, in blocks; keys begin `ahead` rows before the queries.
-
-    Biases are measured from the block's `anchor` tokens, looked up in `anchored` (w of the whole batch).
-    """
-    q, k, v, u, w, row, sink = flat
-    assert q is not None and k is not None and v is not None
-    q, k, v = blocks(q, block, 0), blocks(k, block, window, ahead), blocks(v, block, window, ahead)
-    rival = None if sink is None else sink.expand(q.shape[:3])
-    if u is not None and w is not None and row is not None and anchored is not None:
-        cut = Columns(blocks(u, block, 0), blocks(w, block, window, ahead), blocks(row, block, 0), parts)
-        centre = anchored.detach()[anchor]
-        q, k, rival = lifted(q, k, cut, centre[:, window:], centre, rival, scale)
-    return q, k, v, rival
-
-
 class _Windowed(torch.autograd.Function):
-    """Chunk by chunk: only inputs, output and log-sum-exp are kept; backward lifts again, which is cheap."""
+    """Backward lifts again, which is cheap."""
 
     @staticmethod
     def forward(
@@ -90,8 +44,8 @@ class _Windowed(torch.autograd.Function):
         size = (len(plan.mask), q.shape[1], block)
         lse = q.new_empty(size, dtype=torch.promote_types(q.dtype, torch.float32))
         lost = torch.empty_like(lse) if sunk else None
-        for at, piece, ahead, _ in _chunks(flat, window, block):
-            q_, k_, v_, rival = _piece(piece, plan.anchor[at], flat[4], parts, window, block, ahead, scale)
+        for at, part, ahead, _ in _chunks(flat, window, block):
+            q_, k_, v_, rival = piece(part, plan.anchor[at], flat[4], parts, window, block, ahead, scale)
             out[at], lse[at], share = kernel.forward(q_, k_, v_, rival, plan.mask[at], scale)
             if lost is not None and share is not None:
                 lost[at] = share
@@ -105,12 +59,12 @@ class _Windowed(torch.autograd.Function):
         parts, window, block = ctx.settings
         needs = ctx.needs_input_grad[6:]
         grads = [torch.zeros_like(x) if x is not None and need else None for x, need in zip(flat, needs, strict=True)]
-        for at, piece, ahead, spans in _chunks(flat, window, block):
+        for at, part, ahead, spans in _chunks(flat, window, block):
             leaves = [
-                None if x is None else x.detach().requires_grad_(need) for x, need in zip(piece, needs, strict=True)
+                None if x is None else x.detach().requires_grad_(need) for x, need in zip(part, needs, strict=True)
             ]
             with torch.enable_grad():
-                q, k, v, rival = _piece(leaves, ctx.plan.anchor[at], flat[4], parts, window, block, ahead, ctx.scale)
+                q, k, v, rival = piece(leaves, ctx.plan.anchor[at], flat[4], parts, window, block, ahead, ctx.scale)
             d = blocks(d_out[spans[0]], block, 0)
             made = out[at], lse[at], None if lost is None else lost[at]
             with torch.no_grad():
