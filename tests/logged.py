@@ -198,7 +198,7 @@ CHART = """"Step","base-seed1 - eval/loss","base-seed1 - eval/loss__MIN","base-s
 LINES = """{"_step": 100, "_runtime": 12.5, "train/loss": 4.1, "learning_rate_peak": 0.003}
 {"_step": 200, "val/loss": 3.5012, "val/bpb": 1.1702}
 {"_step": 300, "val/loss": 3.4103, "val/bpb": 1.1398, "train/loss": 3.2, "samples": {"_type": "table"}}
-{"_step": 310, "train/loss": 3.1, "val/loss": "NaN"}
+{"_step": 310, "train/loss": 3.1, "val/loss": "none"}
 """
 
 OLMO = """{"eval/lm/c4_en-validation/CE loss": 3.4521, "eval/lm/c4_en-validation/PPL": 31.567, "train/CE loss": 3.39,

@@ -67,7 +67,7 @@ def test_it_takes_the_samples_of_others_for_what_they_are(one: Format) -> None:
 
 def sound(run: LoggedRun) -> None:
     """What holds of every run, whatever was in the file."""
-    assert run.stages and run.line >= 1 and 1 <= run.number <= run.of and run.reader in BY_NAME
+    assert (run.stages or run.lost) and run.line >= 1 and 1 <= run.number <= run.of and run.reader in BY_NAME
     for label, level in run.stages.items():
         told = [one for one in (level.nats, level.bpb, level.value) if one is not None]
         assert label and told and all(math.isfinite(one) for one in told)

@@ -29,6 +29,7 @@ class LoggedRun:
     single lines tell; they are never all, so equal facts are no equal settings. seed_in_name: of the file's name.
     arm: the name that the file itself gives. code: a hash of the program, where the file holds it, code_bytes: its size;
     bytes: of the artifact; val_tokens, shards (of training), steps, tokens, seconds: None where not said.
+    lost: label -> line of a last score that is nan or infinite: such a run diverged, and what the label held before is gone.
     number, of: the place among the runs of its file. complete: it ended by itself, as far as the file tells.
     reader: a name of `ablab.judging.logs.formats`.
     """
@@ -54,3 +55,4 @@ class LoggedRun:
     of: int = 1
     complete: bool = True
     reader: str = ""
+    lost: dict[str, int] = field(default_factory=dict)

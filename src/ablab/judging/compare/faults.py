@@ -11,6 +11,7 @@ from ablab.judging.compare.side import ORDER, SURE, Group, number
 from ablab.judging.logs.stages import labels
 from ablab.records.comparison import Flag, Grade, Side
 from ablab.records.log import LoggedRun
+from ablab.verdict.spending import clopper_pearson
 
 LIMIT = 16_000_000  # bytes of a parameter-golf artifact
 ALL_SHARDS = 1400  # from so many training shards on, the validation text may be among them
@@ -35,6 +36,7 @@ def of_side(group: Group, side: Side) -> Iterator[Flag]:
     if others := _others(group):
         said = f"judged is {group.stage}; --stage asks for another: {', '.join(others[:SHOWN])}"
         yield flag("stage_chosen", "notes", said)
+    yield from (flag(*one) for one in _diverged(group))
     yield from (flag(*one) for one in _independent(group))
     yield from (flag(*one) for one in _alike(runs))
 
@@ -84,11 +86,25 @@ def _golf(group: Group) -> Iterator[tuple[str, Grade, str]]:
         yield "many_shards", "warns", f"{max(many)} training shards: the validation text may be among them"
 
 
+def _diverged(group: Group) -> Iterator[tuple[str, Grade, str]]:
+    """Yield the runs that diverged, each by file and line, with their rate: the mean is that of the runs which survived."""
+    if group.lost:
+        many, total = group.divergences
+        low, high = clopper_pearson(many, total, 0.05)
+        named = [f"{run.source.name}:{max(run.lost.values())}" for run in group.lost]
+        more = f", and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        rate = f"{many} of {total} runs ({many / total:.0%}, interval {low:.0%} to {high:.0%})"
+        said = f"{rate} diverged, end with nan or infinity and have no score: {', '.join(named[:SHOWN])}{more}"
+        yield "diverged", "warns", said
+
+
 def _independent(group: Group) -> Iterator[tuple[str, Grade, str]]:
     """Yield whether each run is one of its own."""
     files = sorted({str(run.source) for run in group.attempts})
     if files:
-        said = f"{len(group.attempts)} earlier runs of the same files do not count: {', '.join(files[:SHOWN])}"
+        gone = sum(bool(run.lost) for run in group.attempts)
+        more = f" ({gone} of them diverged)" if gone else ""
+        said = f"{len(group.attempts)} earlier runs of the same files do not count{more}: {', '.join(files[:SHOWN])}"
         yield "several_runs_in_file", "notes", said
     for run in sorted((one.run for one in group.scored), key=lambda run: (run.seed_in_name or 0, str(run.source))):
         if None not in (run.seed, run.seed_in_name) and run.seed != run.seed_in_name:
@@ -112,7 +128,7 @@ def _independent(group: Group) -> Iterator[tuple[str, Grade, str]]:
         yield "no_seed", "notes", f"{nameless} of {len(group.scored)} runs tell no seed: taken as independent"
     if cut := [one.run for one in group.scored if not one.run.complete]:
         yield "incomplete", "warns", f"{', '.join(str(run.source.name) for run in cut[:SHOWN])} did not come to an end"
-    missing = len(group.runs) - len(group.attempts) - len(group.scored)
+    missing = len(group.runs) - len(group.attempts) - len(group.scored) - len(group.lost)
     if missing and group.scored:
         yield "no_score", "notes", f"{missing} of {len(group.runs)} runs have no score at this stage and do not count"
 

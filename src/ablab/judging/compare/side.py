@@ -41,6 +41,7 @@ class Scored:
 class Group:
     """A side: all runs, those that count, and of these what is one for all.
 
+    lost: runs whose last score at the stage, or before it, is nan or infinite: they diverged, and have none.
     attempts: earlier runs of the same files; asked: the stage is one that somebody named.
     """
 
@@ -51,6 +52,7 @@ class Group:
     export: Export | None
     attempts: list[LoggedRun] = field(default_factory=list)
     asked: bool = False
+    lost: list[LoggedRun] = field(default_factory=list)
 
     @property
     def values(self) -> list[float]:
@@ -87,6 +89,13 @@ class Group:
         for key, value in zip(self.keys, self.values, strict=True):
             by_seed.setdefault(key, []).append(value)
         return {key: statistics.fmean(values) for key, values in by_seed.items()}
+
+    @property
+    def divergences(self) -> tuple[int, int]:
+        """Return (independent runs that diverged, these and those that have a score)."""
+        own = [run.seed if run.seed is not None else run.seed_in_name for run in self.lost]
+        many = len({id(run) if seed is None else f"seed {seed}" for seed, run in zip(own, self.lost, strict=True)})
+        return many, many + len(self.by_key)
 
     @property
     def seeds(self) -> set[int]:
@@ -148,6 +157,7 @@ def metric_of(sides: Iterable[Sequence[LoggedRun]]) -> str:
     """Return bpb where every side has it, else nats, else the unnamed number; of sides that share none, bpb."""
     printed = [{m for run in runs for level in run.stages.values() for m in ("bpb", "nats", "value")
                 if number(level, m) is not None} for runs in sides if runs]  # fmt: skip
+    printed = [one for one in printed if one]  # a side that diverged whole prints none
     return next((m for m in ("bpb", "nats", "value") if printed and all(m in side for side in printed)), "bpb")
 
 
@@ -159,7 +169,8 @@ def group(runs: Sequence[LoggedRun], stage: str | None, metric: str) -> Group:
     chosen = stage or _stage(runs, metric)
     kept, attempts = _attempts(runs, chosen, metric)
     scored = [one for run in kept if (one := _scored(run, chosen, metric)) is not None]
-    return Group(list(runs), scored, chosen, metric, export(one.level for one in scored), attempts, stage is not None)
+    return Group(list(runs), scored, chosen, metric, export(one.level for one in scored), attempts, stage is not None,
+                 [run for run in kept if run.lost and _scored(run, chosen, metric) is None])  # fmt: skip
 
 
 def _stage(runs: Sequence[LoggedRun], metric: str) -> str | None:
@@ -204,4 +215,5 @@ def _place(run: LoggedRun, i: int) -> object:
 
 
 def _whole(run: LoggedRun, stage: str | None, metric: str) -> tuple[bool, bool]:
-    return _scored(run, stage, metric) is not None, run.complete
+    """Return (whether it has an end, a score or a divergence; whether the file says that it ended)."""
+    return bool(run.lost) or _scored(run, stage, metric) is not None, run.complete or bool(run.lost)

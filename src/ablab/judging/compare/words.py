@@ -68,7 +68,7 @@ def compare(
         "flags": flags,
         "levers": differing,
         "unpaired": welch,
-        "rules": [_ruled(rule, target, x, ours, theirs, stages[0] or stage) for rule, target in asked],
+        "rules": [_survived(_ruled(rule, target, x, ours, theirs, stages[0] or stage), ours) for rule, target in asked],
         "by_seed": _by_seed(ours, theirs) if theirs else None,
         "bank": settle.beside(ours, theirs, delta) if theirs else None,
         "settle": settled,
@@ -127,9 +127,24 @@ def _word(x: Group, y: Group | None, flags: list[Flag], between: Levers | None, 
         return "invalid"
     if any(flag["kind"] == "same_settings" for flag in flags):
         return "same settings"
-    if welch is None:
+    if welch is None or y is None:
         return "nothing to compare with"
+    if _unstable(x, y):
+        return "unstable"
+    if welch["word"] == "better" and _once(x, y):
+        return "inconclusive"
     return welch["word"]
+
+
+def _unstable(x: Group, y: Group) -> bool:
+    """Tell whether x diverges, and more often than y: at two runs or more, as in a verdict (`ablab.verdict.fitness`)."""
+    (mine, ours), (other, theirs) = x.divergences, y.divergences
+    return mine >= 2 and mine * theirs > other * ours
+
+
+def _once(x: Group, y: Group) -> bool:
+    """Tell whether x alone diverged, in one run: the runs that are left are those it survived."""
+    return x.divergences[0] == 1 and not y.divergences[0]
 
 
 def _ruled(
@@ -153,6 +168,14 @@ def _ruled(
     metric = cast(Literal["nats_per_token", "bits_per_byte"], unit)
     result = record(name, x.values, y.values, metric=metric, seeds_x=x.keys, seeds_y=y.keys, bits_per_nat=per_nat)
     return cast(Ruled, result.as_json())
+
+
+def _survived(ruled: Ruled, x: Group) -> Ruled:
+    """Refuse a record of runs of which some diverged: the rule holds the mean of all that were made."""
+    if not x.lost:
+        return ruled
+    many, total = x.divergences
+    return {**ruled, "record": False, "notes": [*ruled["notes"], f"{many} of {total} runs diverged: no record"]}
 
 
 def _sentence(
@@ -182,6 +205,11 @@ def _sentence(
     apart = f", {between['count']} settings apart" if between and (between["count"] or 0) > 1 else ""
     counts = f"{welch['nx']} against {welch['ny']} runs{apart}"
     near = _near(word, welch, unit)
+    if x.lost or y.lost:
+        (mine, ours), (other, theirs) = x.divergences, y.divergences
+        counts += f"; {mine} of {ours} and {other} of {theirs} runs diverged and are in no mean"
+    if word == "inconclusive" and welch["word"] == "better":
+        counts += ", which takes the word better away"
     more = f"; {settled['said']}" if word == "inconclusive" and settled and settled["n"] is not None else ""
     return f"{word}{near}: {seen}{interval} ({counts}){more}"
 

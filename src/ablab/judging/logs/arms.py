@@ -82,10 +82,10 @@ def files(what: Iterable[str | Path], faults: list[Fault]) -> list[Path]:
 
 
 def chosen(runs: list[LoggedRun]) -> tuple[list[LoggedRun], list[LoggedRun]]:
-    """Choose the runs of one file that count, and the rest: of a log that holds several the last complete one."""
+    """Choose the runs of one file that count, and the rest: of a log that holds several the last complete or diverged one."""
     if len(runs) < 2 or runs[0].of == 1:  # a table's rows are runs of their own
         return runs, []
-    last = next((run for run in reversed(runs) if run.complete), runs[-1])
+    last = next((run for run in reversed(runs) if run.complete or run.lost), runs[-1])
     return [last], [run for run in runs if run is not last]
 
 

@@ -11,6 +11,8 @@ from ablab.judging.logs.text import Text, decimals
 from ablab.records.log import Level, LoggedRun
 
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
+LOST = r"[-+]?(?i:nan(?:\(\w{0,9}\))?|inf(?:inity)?)(?![A-Za-z0-9_])"  # as C, Python and JSON print it
+PRINTED = rf"(?:{NUMBER}|{LOST})"
 _NO_SETTING = re.compile(
     r"(.*_)?(seed|paths?|dirs?|files?|folders?|logfile)|(local_|global_|node_)?rank|is_ma(ster|in)_process|master_process|"
     r"run|run_?(id|name)|(out|output|log|experiment|exp|wandb)_?(name|id)?|device|host(name)?|timestamp|date|commit|git_.*",
@@ -38,11 +40,21 @@ class Building:
     ended: bool | None = None  # None: the log does not say
     scored: bool = False
     notes: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)  # label -> line of a last score that is nan or infinite
+    broken: int | None = None  # the line from which on the loss of training is none, after the last score
+
+    def trained(self, line: int, loss: str | None) -> None:
+        """Keep whether the last loss of training is a number: a run whose loss is none at its end has diverged."""
+        self.broken = None if not lost(loss) else self.broken or line
 
     def score(self, text: Text, label: str, line: int, nats: str | None, bpb: str | None) -> None:
         """Keep a score; one that its label already has is the later one, and a note where they differ."""
         level = level_of(line, nats, bpb)
+        self.lost.pop(label, None)
         if level is None:
+            self.stages.pop(label, None)  # what the label held is of a time before
+            if lost(nats) or lost(bpb):
+                self.lost[label] = line
             text.odd(line, f"the score of {label!r} is no finite number above 0")
             self.notes.append(f"{label} has no score in line {line}")
             return
@@ -50,6 +62,7 @@ class Building:
             self.notes.append(f"{label} is scored in lines {old.line} and {line}; the later one counts")
         self.stages.pop(label, None)
         self.stages[label] = level
+        self.broken = None
 
     def setting(self, name: str, value: str) -> None:
         """Keep a line of a list of settings; seeds, paths and ranks are none."""
@@ -69,6 +82,10 @@ class Building:
     def run(self, text: Text, reader: str) -> LoggedRun:
         """Make the record of the run."""
         known = self.counts.get
+        if self.broken is not None:
+            text.odd(self.broken, "the loss of training is no finite number from here to the end")
+            self.lost |= dict.fromkeys(self.stages or ["loss"], self.broken)
+            self.stages = {}
         return LoggedRun(
             text.path,
             self.line,
@@ -87,7 +104,13 @@ class Building:
             facts=self.facts,
             complete=self.complete,
             reader=reader,
+            lost=self.lost,
         )
+
+    @property
+    def told(self) -> bool:
+        """Whether it told a score, or lost it."""
+        return bool(self.stages or self.lost or self.broken)
 
 
 def numbered(runs: list[LoggedRun]) -> list[LoggedRun]:
@@ -95,7 +118,7 @@ def numbered(runs: list[LoggedRun]) -> list[LoggedRun]:
     kept: dict[tuple[object, ...], LoggedRun] = {}
     for run in runs:
         printed = tuple((label, level.nats, level.bpb, level.value) for label, level in run.stages.items())
-        same = kept.setdefault((run.seed, run.steps, printed), run)
+        same = kept.setdefault((run.seed, run.steps, printed, tuple(run.lost)), run)
         if same is not run:
             same.notes.append(f"stands in the file once more, from line {run.line}")
     return [replace(run, number=number, of=len(kept)) for number, run in enumerate(kept.values(), 1)]
@@ -117,11 +140,25 @@ def unit_of(name: str) -> str:
     return "bpb" if _BPB.search(name) else "nats" if _LOSS.search(name) else "value"
 
 
-def named_level(text: Text, line: int, name: str, printed: str | None) -> Level | None:
-    """Read a level in the unit of the metric's name; where it is no finite number above 0, an odd line and None."""
+def lost(printed: str | None) -> bool:
+    """Tell whether a score is printed as nan or infinite, or as a number that is too large to be one."""
+    if printed is None or number(printed) is not None:
+        return False
+    return re.fullmatch(PRINTED, printed.strip()) is not None
+
+
+def named_level(
+    text: Text, line: int, name: str, printed: str | None, gone: dict[str, int] | None = None, label: str = ""
+) -> Level | None:
+    """Read a level in the unit of the metric's name; where it is no finite number above 0, an odd line and None.
+
+    One that is nan or infinite is entered in `gone` under its label, by default its name.
+    """
     if printed is None:
         return None
     if (level := level_of(line, **{unit_of(name): printed})) is None:
+        if gone is not None and lost(printed):
+            gone[label or name] = line
         text.odd(line, f"{name} {printed[:40]!r} is no finite number above 0")
     return level
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ablab.core.strict_json import loads
-from ablab.judging.logs.building import NUMBER, SMALL, is_setting, named_level
+from ablab.judging.logs.building import NUMBER, SMALL, is_setting, lost, named_level, number
 from ablab.judging.logs.text import Text
 from ablab.records.log import Level
 
@@ -51,7 +51,9 @@ def items(value: object) -> list[object]:
 
 
 def printed(value: object) -> str | None:
-    """Return a number as it was printed; None for what is none."""
+    """Return a number as it was printed, nan and infinity in quotes, too; None for what is none."""
+    if isinstance(value, str) and number(value) is None and lost(value):
+        return value.strip()
     if isinstance(value, Printed):
         return value.text
     return None if isinstance(value, bool) or not isinstance(value, int | float) else str(value)
@@ -70,9 +72,11 @@ def seconds(value: object) -> float | None:
     return float(value) if fits and isinstance(value, int | float) else None
 
 
-def level(text: Text, name: str, value: object, line: int | None = None) -> Level | None:
-    """Read the score under a key; the line is that of the key's first place, unless it is given."""
-    return named_level(text, line_of(text, name) if line is None else line, name, printed(value))
+def level(
+    text: Text, name: str, value: object, line: int | None = None, gone: dict[str, int] | None = None
+) -> Level | None:
+    """Read the score under a key; the line is that of the key's first place, unless it is given; gone: as of named_level."""
+    return named_level(text, line_of(text, name) if line is None else line, name, printed(value), gone)
 
 
 def line_of(text: Text, name: str, start: int = 0) -> int:
@@ -101,6 +105,6 @@ def _flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _printed(text: str) -> Printed:
-    number = Printed(text)
-    number.text = text
-    return number
+    told = Printed(text)
+    told.text = text
+    return told

@@ -19,7 +19,6 @@ from ablab.records.settings import LogSettings
 
 Reader = Callable[[Text], list[LoggedRun]]
 NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(?:nan|inf(?:inity)?)(?![\w.])", re.IGNORECASE)
-NO_NUMBER = "no finite number above 0"  # what readers say of a score that is none
 _DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.(\d+)(?:[eE][-+]?\d+)?")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|inf)\b")
 
@@ -77,23 +76,19 @@ def _of_regex(text: Text, pattern: str, *, last: bool) -> Score:
 def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Score:
     """Read the score at the stage asked for. A later one that is no number, or the only one, is a run that diverged."""
     runs, lines = reader(text), dict(text.lines())
-    lost = [
-        int(end) for one in text.faults if NO_NUMBER in one.fault and (end := one.place.rpartition(":")[2]).isdigit()
-    ]
-    if not runs and lost:
-        return _score(text, lost[-1], lines.get(lost[-1], ""), "nan")
     if not runs:
         told = next((one.fault for one in text.faults), f"holds no score that the reader {log['reader']} knows")
         raise NoScore(Fault(str(text.path), told, "read it another way: runner.log = { regex = ... }"))
-    stages = runs[-1].stages
-    asked = log["stage"] or (next(iter(stages)) if len(stages) == 1 else "")
+    stages, lost = runs[-1].stages, runs[-1].lost
+    asked = log["stage"] or (next(iter(stages)) if len(stages) == 1 and not lost else "")
     asked = labels(runs[-1]).get(asked, asked)  # a stage by what it means, or a label as it is printed
+    if asked not in stages and lost:
+        line = max(lost.values())
+        return _score(text, line, lines.get(line, ""), "nan")
     if asked not in stages:
         cure = f'choose one: runner.log = {{ reader = "{log["reader"]}", stage = "{next(reversed(stages))}" }}'
         raise NoScore(Fault(str(text.path), f"holds scores of {', '.join(map(repr, stages))}", cure))
     level = stages[asked]
-    if lost and lost[-1] > level.line:
-        return _score(text, lost[-1], lines.get(lost[-1], ""), "nan")
     value = _in_unit(level, metric)
     if value is None:
         fault = f"holds no {metric} of {asked!r} (nats {level.nats}, bits per byte {level.bpb}, other {level.value})"

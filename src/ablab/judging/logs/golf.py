@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ablab.judging.logs.building import NUMBER, Building, count, is_setting, number, numbered
+from ablab.judging.logs.building import LOST, PRINTED, Building, count, is_setting, number, numbered
 from ablab.judging.logs.stages import VAL
 from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
 NAME = "golf"
 MARK = re.compile(
-    rb"(?:val[_ ]?(?:loss|bpb)|Val[_ ]?(?:[Ll]oss|BPB|bpb)|VAL_(?:LOSS|BPB)|BPB(?: \([^)\n]{1,30}\))?|\bvl)\s{0,3}[:=]\s{0,3}\d"
+    rb"(?:val[_ ]?(?:loss|bpb)|Val[_ ]?(?:[Ll]oss|BPB|bpb)|VAL_(?:LOSS|BPB)|BPB(?: \([^)\n]{1,30}\))?|\bvl)"
+    rb"\s{0,3}[:=]\s{0,3}(?:\d|" + LOST.encode() + rb")"
 )
 # What launchers put before a line: ranks, times, levels of a logger.
 _PREFIX = re.compile(
@@ -24,7 +25,7 @@ _PREFIX = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[\s|:,-]{0,4}|\d\d:\d\d:\d\d(?:[.,]\d+)?[\s|-]{1,4}|"
     r"\d{1,3}:\s|(?:INFO|DEBUG|WARNING)[:\s|-]{1,4}|\|\s)"
 )
-_NATS, _BPB, _ODD = r"(?:val[_ ]?loss|vl)", r"(?:val[_ ]?bpb|bpb)", rf"(?:{NUMBER}|nan|-?inf)"
+_NATS, _BPB, _ODD = r"(?:val[_ ]?loss|vl)", r"(?:val[_ ]?bpb|bpb)", PRINTED
 _SCORE = re.compile(
     rf"(?P<label>[^{{}}\"'`<>#]{{0,120}}?)[\s:|,-]*(?<![A-Za-z0-9_])(?:"
     rf"{_NATS}\s*[:=]\s*(?P<nats>{_ODD})(?:[\s,|;]+{_BPB}\s*[:=]\s*(?P<bpb>{_ODD}))?|"
@@ -33,12 +34,12 @@ _SCORE = re.compile(
     re.IGNORECASE,
 )
 _WORDED = re.compile(
-    rf"\s*(?P<label>[A-Za-z][\w ()./+-]{{0,60}}?\s)BPB(?P<more>\s*\([^()]{{1,30}}\))?\s*[:=]\s*(?P<bpb>{NUMBER})(?![\w.])"
+    rf"\s*(?P<label>[A-Za-z][\w ()./+-]{{0,60}}?\s)BPB(?P<more>\s*\([^()]{{1,30}}\))?\s*[:=]\s*(?P<bpb>{PRINTED})(?![\w.])"
 )
 _STEP = re.compile(
     r"(?:.*?[\s:(])?(?:step|iter|iteration|s)?[:\s]*(\d{1,9})\s*/\s*(\d{1,9})\b.*|step[:\s=]+(\d{1,9})", re.IGNORECASE
 )
-_TRAIN = re.compile(r"(?:step[:\s]*)?(\d{1,9})/(\d{1,9})\s+(?:train_)?loss\s*[:=]")
+_TRAIN = re.compile(rf"(?:step[:\s]*)?(\d{{1,9}})/(\d{{1,9}})\s+(?:train_)?loss\s*[:=](?:\s*({PRINTED}))?")
 _TIME = re.compile(r"train_time\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\b")
 _SETTING = re.compile(r"(\s{1,8})([A-Za-z_]\w{0,60}):\s?(.*)")
 _FACT = re.compile(r"(?<![\w.])([A-Za-z_]\w{1,40}):\s?([^\s:,]{1,40})(?=\s|$)")
@@ -90,7 +91,7 @@ def read(text: Text) -> list[LoggedRun]:
 
 def parsed(text: Text) -> list[Building]:
     """Parse the runs with a score, as they are built."""
-    runs = [run for run in _runs(text) if run.stages]
+    runs = [run for run in _runs(text) if run.told]
     for run in runs:
         run.seconds = _seconds(run.clock)
     return runs
@@ -123,7 +124,7 @@ def _runs(text: Text) -> Iterator[Building]:
             run.scored = True
             run.score(text, " ".join((match["label"] + (match["more"] or "")).split()), place, None, match["bpb"])
         elif "loss:" in line:
-            _trained(run, line)
+            _trained(run, place, line)
         else:
             _told(run, line)
     yield run
@@ -170,10 +171,11 @@ def _scored(text: Text, run: Building, line: int, match: re.Match[str]) -> None:
     run.score(text, label, line, nats, bpb)
 
 
-def _trained(run: Building, line: str) -> None:
+def _trained(run: Building, place: int, line: str) -> None:
     if (match := _TRAIN.match(line)) is not None:
         run.counts["steps"] = max(int(match[1]), run.counts.get("steps", 0))
         run.planned = int(match[2])
+        run.trained(place, match[3])
         _clock(run, line)
 
 

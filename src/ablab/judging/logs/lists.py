@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 
-from ablab.judging.logs.building import level_of
+from ablab.judging.logs.building import LOST, level_of
 from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
 NAME = "lists"
-MARK = re.compile(rb"\[\s*\d\.\d{3,}\s*,")
+MARK = re.compile(rb"\[\s*(?:\d\.\d{3,}\s*,|" + LOST.encode() + rb"\s*,\s*\d\.\d{3,})")
+_ONE = rf"(?:\d\.\d{{2,}}|{LOST}|float\(['\"]{LOST}['\"]\))"
 _LIST = re.compile(
     r"(?m)^[ \t]*(?:[-*>] )?(?:`{0,3}|(?P<name>[\w .-]{1,60}?)\s*[=:]\s*)(?:np\.array|torch\.tensor|numpy\.array)?\(?"
-    r"\[(?P<numbers>\s*\d\.\d{3,}(?:\s*,\s*\d\.\d{2,})+\s*,?\s*)\](?!\s*[\],])"
+    rf"\[(?P<numbers>\s*{_ONE}(?:\s*,\s*{_ONE})+\s*,?\s*)\](?!\s*[\],])"
 )
-_NUMBER = re.compile(r"\d\.\d+")
+_NUMBER = re.compile(rf"\d\.\d+|{LOST}")
 _OTHER = re.compile(r"time|sec|(?<![a-z])ms|speed|step|lr|weight|param|init|scale", re.IGNORECASE)
 _BPB = re.compile(r"bpb|bits", re.IGNORECASE)
 _NO_NAME = re.compile(r"```.*|\s*|import .*|.*[;{}()]\s*|-{3,}")
@@ -37,8 +38,10 @@ def read(text: Text) -> list[LoggedRun]:
         for number in _NUMBER.finditer(one["numbers"]):
             at = text.line_at(one.start("numbers") + number.start())
             level = level_of(at, bpb=number[0]) if label == "bpb" else level_of(at, nats=number[0])
-            if level is not None:
-                runs.append(LoggedRun(text.path, at, {label: level}, arm=arm or None, reader=NAME))
+            if level is None:
+                text.odd(at, f"{number[0]} is no finite number above 0")
+            stages, lost = ({}, {label: at}) if level is None else ({label: level}, {})
+            runs.append(LoggedRun(text.path, at, stages, arm=arm or None, reader=NAME, lost=lost))
     return runs
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from ablab.judging.logs.building import NUMBER, Building
+from ablab.judging.logs.building import PRINTED, Building
 from ablab.judging.logs.stages import VAL
 from ablab.judging.logs.text import Text
 from ablab.judging.logs.trainer import TRAINED
 from ablab.records.log import LoggedRun
 
 NAME = "llmc"
-MARK = re.compile(rb"(?m)^s:\d+ t(?:el|rl|l):\d")
-_LINE = re.compile(rf"s:(?P<step>\d{{1,12}}) (?P<what>tel|trl|tl):(?P<loss>{NUMBER}|-?nan|inf)(?:\s.*)?")
+MARK = re.compile(rb"(?m)^s:\d+ t(?:el|rl|l):[-+\dniNI]")
+_LINE = re.compile(rf"s:(?P<step>\d{{1,12}}) (?P<what>tel|trl|tl):(?P<loss>{PRINTED})(?:\s.*)?")
 
 
 def read(text: Text) -> list[LoggedRun]:
@@ -26,8 +26,9 @@ def read(text: Text) -> list[LoggedRun]:
             run.score(text, VAL, place, match["loss"], None)
         else:
             last = (place, match["loss"])
-    if not run.stages and last is not None:
+            run.trained(*last)
+    if not run.stages and not run.lost and last is not None:
         run.score(text, "loss", last[0], last[1], None)
         run.notes.append(TRAINED)
     run.ended = True  # the log does not say how many steps were planned
-    return [run.run(text, NAME)] if run.stages else []
+    return [run.run(text, NAME)] if run.told else []

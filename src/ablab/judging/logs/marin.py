@@ -25,16 +25,17 @@ def read(text: Text) -> list[LoggedRun]:
 
 
 def _run(text: Text, info: dict[str, object], start: int) -> LoggedRun | None:
+    lost: dict[str, int] = {}
     stages = {
         name: told
         for name, value in info.items()
-        if name.startswith("eval/") and (told := level(text, name, value, line_of(text, name, start))) is not None
+        if name.startswith("eval/") and (told := level(text, name, value, line_of(text, name, start), lost)) is not None
     }
-    if not stages:
+    if not stages and not lost:
         return None
     settings = {key: one for name in _SETTINGS for key, one in flat(info.get(name), f"{name}.").items()}
     train = fields(info.get("train_config"))
     seed = whole(train.get("train_seed", train.get("seed", train.get("data_seed"))))
     return LoggedRun(text.path, text.line_at(start), stages, settings or None, seed, text.seed_in_name,
                      steps=whole(train.get("num_train_steps")), tokens=whole(info.get("total_tokens")),
-                     seconds=seconds(info.get("training_time")), reader=NAME)  # fmt: skip
+                     seconds=seconds(info.get("training_time")), reader=NAME, lost=lost)  # fmt: skip

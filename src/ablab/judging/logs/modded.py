@@ -15,7 +15,7 @@ from ablab.judging.logs.text import Text
 from ablab.records.log import LoggedRun
 
 NAME = "modded"
-MARK = re.compile(rb"(?m)^(?:step:|s:)?\d+/\d+ val_loss:\d")
+MARK = re.compile(rb"(?m)^(?:step:|s:)?\d+/\d+ val_loss:[-+\dniNI]")
 _RULE = re.compile(r"(?m)^={20,}[ \t\r]*$")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ablab.judging.logs.building import NUMBER, count, is_setting, named_level, number
+from ablab.judging.logs.building import PRINTED, count, is_setting, named_level, number
 from ablab.judging.logs.text import Text
 from ablab.records.log import Level, LoggedRun
 
@@ -28,13 +28,14 @@ _COUNTS = {
 def read(text: Text) -> list[LoggedRun]:
     """Read the run that the report tells of; [] where it holds no score."""
     stages: dict[str, Level] = {}
+    lost: dict[str, int] = {}
     settings: dict[str, str] = {}
     counts: dict[str, int] = {}
     notes, code, seed, seconds, derived = [], None, None, None, False
     for line, part, name, value in _told(text):
-        if _SCORE.fullmatch(name) and (match := re.match(NUMBER, value)):
+        if _SCORE.fullmatch(name) and (match := re.match(PRINTED, value)):
             label = name if part.startswith("Base model") else f"{part}: {name}"
-            if (level := named_level(text, line, name, match[0])) is not None:
+            if (level := named_level(text, line, name, match[0], lost, label)) is not None:
                 stages[label] = level
         elif name == "Commit":
             code, dirty = value.split(" ")[0] or None, "dirty" in value
@@ -50,10 +51,11 @@ def read(text: Text) -> list[LoggedRun]:
                 seed = count(value)
             elif not derived and is_setting(name, value):
                 settings[name] = value
-    if not stages:
+    if not stages and not lost:
         return []
     return [LoggedRun(text.path, 1, stages, settings or None, seed, text.seed_in_name, steps=counts.get("steps"),
-                      tokens=counts.get("tokens"), seconds=seconds, notes=notes, code=code, reader=NAME)]  # fmt: skip
+                      tokens=counts.get("tokens"), seconds=seconds, notes=notes, code=code, lost=lost,
+                      reader=NAME)]  # fmt: skip
 
 
 def _told(text: Text) -> Iterator[tuple[int, str, str, str]]:

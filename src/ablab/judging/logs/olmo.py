@@ -25,12 +25,13 @@ def read(text: Text) -> list[LoggedRun]:
     }
     scored = {name: value for name, value in held.items() if not _TRAIN.search(name)} or held
     stages: dict[str, Level] = {}
+    gone: dict[str, int] = {}
     for name, value in scored.items():
-        if (one := level(text, name.rpartition("\n")[2], value)) is not None:
+        if (one := level(text, name.rpartition("\n")[2], value, gone=gone)) is not None:
             stages[name.replace("\n", "/")] = one
     steps = int(match[1]) if match else None
-    run = LoggedRun(text.path, 1, stages, seed_in_name=text.seed_in_name, steps=steps, reader=NAME)
-    return [run] if stages else []
+    run = LoggedRun(text.path, 1, stages, seed_in_name=text.seed_in_name, steps=steps, reader=NAME, lost=gone)
+    return [run] if stages or gone else []
 
 
 def _flat(held: dict[str, object]) -> dict[str, object]:

@@ -77,12 +77,14 @@ def _run(
     notes: list[str] | None = None,
     score: re.Pattern[str] = _SCORE,
 ) -> LoggedRun | None:
+    lost: dict[str, int] = {}
     stages = {
         name: one
         for name, value in told.items()
-        if score.fullmatch(name) and (one := level(text, name, unquoted(value), line if line > 1 else None)) is not None
+        if score.fullmatch(name)
+        and (one := level(text, name, unquoted(value), line if line > 1 else None, lost)) is not None
     }
-    if not stages:
+    if not stages and not lost:
         return None
     size = next(
         (got for name, value in told.items() if _BYTES.fullmatch(name) and (got := whole(unquoted(value))) is not None),
@@ -94,4 +96,4 @@ def _run(
     )
     facts = {name: value for name, value in flat(told).items() if name == "change"}
     return LoggedRun(text.path, line, stages, seed=seed, bytes=size, val_tokens=whole(told.get("val_tokens")), steps=steps,
-                     notes=notes or [], facts=facts, arm=arm, reader=NAME)  # fmt: skip
+                     notes=notes or [], facts=facts, arm=arm, reader=NAME, lost=lost)  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ablab.core.strict_json import loads
-from ablab.judging.logs.building import count, is_setting, named_level, unit_of
+from ablab.judging.logs.building import count, is_setting, lost, named_level, unit_of
 from ablab.judging.logs.text import Text, seed_in
 from ablab.records.log import Level, LoggedRun
 
@@ -77,11 +77,11 @@ def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: 
     if any(SUMMARY.fullmatch(cells[head]) for head in (arm, seed) if head and head in cells):
         text.odd(row.line, f"`{next(iter(cells.values()))}` sums up other rows; it is no run")
         return None
-    stages = {}
+    stages, gone = {}, dict[str, int]()
     for head in metrics:
-        if (level := _level(text, row.line, head, cells.get(head, ""))) is not None:
+        if (level := _level(text, row.line, head, cells.get(head, ""), gone)) is not None:
             stages[plain(head)] = level
-    if not stages:
+    if not stages and not gone:
         return None
     number = count(cells.get(seed, "")) if seed else None
     if seed and number is None and cells.get(seed):
@@ -95,19 +95,22 @@ def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: 
     name = cells.get(arm) if arm else None
     named = None if number is not None else seed_in(name or "") if arm else text.seed_in_name
     return LoggedRun(text.path, row.line, stages, seed=number, seed_in_name=named,
-                     bytes=size, steps=steps, facts=facts, arm=name or None, reader=NAME)  # fmt: skip
+                     bytes=size, steps=steps, facts=facts, arm=name or None, reader=NAME, lost=gone)  # fmt: skip
 
 
 def _wide(text: Text, rows: list[TableRow], by_seed: dict[str, str], arm: str) -> Iterator[LoggedRun]:
     for row in rows:
         for head, seed in by_seed.items():
-            level = _level(text, row.line, "value", plain(row.cells.get(head, "")))
-            if level is not None:
-                name = plain(row.cells.get(arm, "")) or None
-                yield LoggedRun(text.path, row.line, {"value": level}, seed=int(seed), arm=name, reader=NAME)
+            gone: dict[str, int] = {}
+            level = _level(text, row.line, "value", plain(row.cells.get(head, "")), gone)
+            if level is not None or gone:
+                name, stages = plain(row.cells.get(arm, "")) or None, {"value": level} if level else {}
+                yield LoggedRun(text.path, row.line, stages, seed=int(seed), arm=name, reader=NAME, lost=gone)
 
 
-def _level(text: Text, line: int, head: str, cell: str) -> Level | None:
+def _level(text: Text, line: int, head: str, cell: str, gone: dict[str, int]) -> Level | None:
+    if lost(cell):
+        return named_level(text, line, plain(head), cell.strip(), gone)
     told = _CELL.match(cell)
     if told is None:
         return None

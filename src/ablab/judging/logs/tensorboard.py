@@ -60,15 +60,16 @@ def read(text: Text) -> list[LoggedRun]:
     scored = [tag for tag in last if unit_of(tag) != "value" or HELD_OUT.search(tag)]
     held_out = [tag for tag in scored if HELD_OUT.search(tag)]
     stages: dict[str, Level] = {}
+    lost: dict[str, int] = {}
     for tag in held_out or scored:
         place, scalar = last[tag]
-        if (level := named_level(text, place, tag, _printed(scalar.value))) is not None:
+        if (level := named_level(text, place, tag, _printed(scalar.value), lost)) is not None:
             stages[tag] = level
-    if not stages:
+    if not stages and not lost:
         return []
     took, steps = max(walls) - min(walls), max(scalar.step for _, scalar in last.values())
     return [LoggedRun(text.path, 1, stages, seed_in_name=text.seed_in_name, steps=steps, notes=[] if held_out else [TRAINED],
-                      seconds=took if 0 < took < 1e9 else None, reader=NAME)]  # fmt: skip
+                      seconds=took if 0 < took < 1e9 else None, reader=NAME, lost=lost)]  # fmt: skip
 
 
 def _printed(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ablab.judging.logs.building import NUMBER, Building
+from ablab.judging.logs.building import PRINTED, Building
 from ablab.judging.logs.stages import VAL
 from ablab.judging.logs.text import Text
 from ablab.judging.logs.trainer import TRAINED
@@ -13,8 +13,8 @@ from ablab.records.log import LoggedRun
 NAME = "torchtitan"
 MARK = re.compile(rb"(?m)\bstep: +\d+ +(?:\x1b\[[\d;]*m)?loss: |^# step\s+loss\b")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_LINE = re.compile(rf"(?P<valid>validate )?step:\s+(?P<step>\d{{1,12}})\s+loss:\s+(?P<loss>{NUMBER}|nan|inf)")
-_PAIR = re.compile(rf"(?P<step>\d{{1,12}})\s+(?P<loss>{NUMBER}|nan|inf)(?:\s+\S+)?\s*")
+_LINE = re.compile(rf"(?P<valid>validate )?step:\s+(?P<step>\d{{1,12}})\s+loss:\s+(?P<loss>{PRINTED})")
+_PAIR = re.compile(rf"(?P<step>\d{{1,12}})\s+(?P<loss>{PRINTED})(?:\s+\S+)?\s*")
 _COMMENT = re.compile(r"# ([A-Za-z_]\w{0,40}): (.{1,200})")
 
 
@@ -36,8 +36,9 @@ def read(text: Text) -> list[LoggedRun]:
             run.score(text, VAL, place, match["loss"], None)
         else:
             last = (place, match["loss"])
-    if not run.stages and last is not None:
+            run.trained(*last)
+    if not run.stages and not run.lost and last is not None:
         run.score(text, "loss", last[0], last[1], None)
         run.notes.append(TRAINED)
     run.ended = True  # neither form says how many steps were planned
-    return [run.run(text, NAME)] if run.stages else []
+    return [run.run(text, NAME)] if run.told else []

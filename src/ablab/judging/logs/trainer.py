@@ -28,10 +28,11 @@ def read(text: Text) -> list[LoggedRun]:
         trained = [one for entry in history if (one := entry.get("loss")) is not None]
         values, notes = ({"loss": trained[-1]}, [TRAINED]) if trained else ({}, [])
     stages: dict[str, Level] = {}
+    lost: dict[str, int] = {}
     for name, value in values.items():
-        if (told := level(text, name, value, _last(text, name))) is not None:
+        if (told := level(text, name, value, _last(text, name), lost)) is not None:
             stages[name] = told
-    if not stages:
+    if not stages and not lost:
         return []
     steps, planned = whole(state.get("global_step")), whole(state.get("max_steps"))
     took = next((one for entry in reversed(history) if (one := seconds(entry.get("train_runtime"))) is not None), None)
@@ -40,7 +41,7 @@ def read(text: Text) -> list[LoggedRun]:
     ended = steps is None or not planned or steps >= planned
     return [LoggedRun(text.path, line_of(text, "log_history"), stages, flat(trial) if isinstance(trial, dict) else None,
                       seed_in_name=text.seed_in_name, steps=steps, tokens=whole(state.get("num_input_tokens_seen")) or None,
-                      seconds=took, notes=notes, facts=facts, complete=ended, reader=NAME)]  # fmt: skip
+                      seconds=took, notes=notes, facts=facts, complete=ended, reader=NAME, lost=lost)]  # fmt: skip
 
 
 def _last(text: Text, name: str) -> int:

@@ -15,7 +15,7 @@ _UNIT = {"bits_per_byte": "bpb", "nats_per_token": "nats"}
 
 
 def read(text: Text) -> list[LoggedRun]:
-    """Read the runs that ended with a score; facts are what an arm changes against the baseline."""
+    """Read the runs that ended with a score or diverged; facts are what an arm changes against the baseline."""
     answer = fields(document(text))
     unit = _UNIT.get(str(answer.get("metric")), "value")
     changes = {str(fields(arm).get("name")): _changes(fields(arm)) for arm in items(answer.get("arms"))}
@@ -30,12 +30,16 @@ def read(text: Text) -> list[LoggedRun]:
             told = printed(value)
             if told is not None and (level := level_of(line, **{unit: told})) is not None:
                 stages[name] = level
-        if isinstance(arm, str) and stages:
-            status = run.get("status")
+        status = run.get("status")
+        lost = {name: line for name in fields(run.get("metrics")) or ["val"]} if status == "diverged" else {}
+        if isinstance(arm, str) and (stages or lost):
+            if lost:
+                stages = {}
+                text.odd(line, f"the run of {arm[:40]!r} at seed {seed} diverged and has no score")
             notes = [] if status == "done" else [f"its status is {str(status)[:40]}"]
             runs.append(LoggedRun(text.path, line, stages, None, seed, tokens=whole(run.get("tokens")), notes=notes,
                                    seconds=seconds(run.get("seconds")), facts=changes.get(arm, {}), arm=arm,
-                                   complete=status == "done", reader=NAME))  # fmt: skip
+                                   complete=status == "done", reader=NAME, lost=lost))  # fmt: skip
     return runs
 
 

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterator
 
-from ablab.judging.logs.building import NUMBER, count, named_level, unit_of
+from ablab.judging.logs.building import PRINTED, count, named_level, unit_of
 from ablab.judging.logs.document import fields, parsed, printed
 from ablab.judging.logs.table import WIDEST
 from ablab.judging.logs.text import Text, seed_in
@@ -18,7 +18,7 @@ MARK = re.compile(rb'\A(?:\xef\xbb\xbf)?(?:[^\n]*,)?"?_step"?[,\r\n]')
 MARK_LINES = re.compile(rb'(?m)^[ \t]*\{[^\n]{0,4000}"_step"\s*:')
 MARK_CHART = re.compile(rb'\A(?:\xef\xbb\xbf)?"?(?:Step|_step|step|Relative Time \([A-Za-z]+\)|Wall Time)"?,[^\n]* - ')
 HELD_OUT = re.compile(r"(?:^|[/_.-])(?:eval|val|valid|validation|test)(?:[/_.-]|$)", re.IGNORECASE)
-_CELL = re.compile(rf"{NUMBER}|nan|inf|-inf", re.IGNORECASE)
+_CELL = re.compile(PRINTED)
 _FACT = re.compile(r"learning_rate_peak|batch_size_in_tokens|.*batch_size")
 _BAND = re.compile(r".*__(?:MIN|MAX)")
 
@@ -50,17 +50,18 @@ def _run(text: Text, heads: list[str], last: dict[str, tuple[int, str]], reader:
     scored = [head for head in heads if unit_of(head) != "value" or HELD_OUT.search(head)]
     held_out = [head for head in scored if HELD_OUT.search(head)]
     stages: dict[str, Level] = {}
+    lost: dict[str, int] = {}
     for head in held_out or scored:
-        if head in last and (level := named_level(text, last[head][0], head, last[head][1])) is not None:
+        if head in last and (level := named_level(text, last[head][0], head, last[head][1], lost)) is not None:
             stages[head] = level
-    if not stages:
+    if not stages and not lost:
         return []
     facts = {head: last[head][1] for head in heads if _FACT.fullmatch(head) and head in last}
     steps = count(last["_step"][1]) if "_step" in last else None
     batch = count(facts.get("batch_size_in_tokens"))
     first = 1 if reader == LINES else 2
     return [LoggedRun(text.path, first, stages, None, None, text.seed_in_name, steps=steps, facts=facts, reader=reader,
-                      tokens=steps * batch if steps is not None and batch else None,
+                      lost=lost, tokens=steps * batch if steps is not None and batch else None,
                       notes=[] if held_out else [TRAINED])]  # fmt: skip
 
 
@@ -74,9 +75,12 @@ def read_chart(text: Text) -> list[LoggedRun]:
         if not dash or not metric.strip() or _BAND.fullmatch(head) or head not in last:
             continue
         line, cell = last[head]
-        if (level := named_level(text, line, metric.strip(), cell)) is not None:
+        lost: dict[str, int] = {}
+        level = named_level(text, line, metric.strip(), cell, lost)
+        if level is not None or lost:
             steps = next((count(row[0]) for place, row in rows if place == line and row), None)
-            runs.append(LoggedRun(text.path, line, {metric.strip(): level}, seed_in_name=seed_in(run), steps=steps,
+            runs.append(LoggedRun(text.path, line, {metric.strip(): level} if level else {}, lost=lost,
+                                   seed_in_name=seed_in(run), steps=steps,
                                    arm=run.strip() or None, reader=CHART))  # fmt: skip
     return runs
 
