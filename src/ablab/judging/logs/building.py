@@ -10,7 +10,7 @@ from ablab.judging.logs.stages import VAL
 from ablab.judging.logs.text import Text, decimals
 from ablab.records.log import Level, LoggedRun
 
-NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
+NUMBER = r"[-+]?(?:\d+(?!\d*,\d)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?"  # `3,28` is none: a decimal comma?
 LOST = r"[-+]?(?i:nan(?:\(\w{0,9}\))?|inf(?:inity)?)(?![A-Za-z0-9_])"  # as C, Python and JSON print it
 PRINTED = rf"(?:{NUMBER}|{LOST})"
 _NO_SETTING = re.compile(
@@ -172,9 +172,20 @@ def number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
+_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?(?:[eE][-+]?\d{1,3})?")
+POINTS = "write a point before decimals and nothing between thousands"
+
+
+def ungrouped(text: str) -> str | None:
+    """Strip a number of its thousands' commas, one before every three digits; None where a comma may be a decimal one."""
+    if "," not in text:
+        return text
+    return text.replace(",", "") if _GROUPED.fullmatch(text) else None
+
+
 def count(text: str | None) -> int | None:
     """Read a whole number from 0, with or without thousands' commas; None for anything else."""
-    digits = (text or "").strip().replace(",", "").replace("_", "")
+    digits = (ungrouped((text or "").strip()) or "").replace("_", "")
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= SMALL else None
 
 

@@ -99,15 +99,16 @@ def from_text(text: Text) -> Reading:
     offered = [one for one in fitting(text.path) if one.binary or text.is_text]
     if not offered:
         return Reading(text.path, [], [Fault(str(text.path), "is no text")])
-    strange = True
+    strange, odd = True, dict[str, Fault]()
     for one in offered:
         if one.mark.search(text.data):
             strange = False
             text.faults.clear()
             if runs := one.read(text):
                 return Reading(text.path, runs, text.faults, one.name)
+            odd |= {str(fault): fault for fault in text.faults}
     none = Fault(str(text.path), "holds no score that a reader knows", f"known: {known()}")
-    return Reading(text.path, [], [*text.faults, none], strange=strange)
+    return Reading(text.path, [], [*odd.values(), none], strange=strange)
 
 
 def fitting(path: Path) -> list[Format]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.strict_json import loads
-from ablab.judging.logs.building import unit_of
+from ablab.judging.logs.building import ungrouped, unit_of
 from ablab.judging.logs.stages import labels
 from ablab.judging.logs.text import Text, decimals, opened_text
 from ablab.records.log import Level, LoggedRun
@@ -19,6 +19,7 @@ from ablab.records.settings import LogSettings
 
 Reader = Callable[[Text], list[LoggedRun]]
 NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(?:nan|inf(?:inity)?)(?![\w.])", re.IGNORECASE)
+_GOES_ON = re.compile(r"[eE][-+]?\d|\.?#|[.,]?\d")  # 3.2|e-05, 1.|#QNAN, 2|,050
 _DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.(\d+)(?:[eE][-+]?\d+)?")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|inf)\b")
 
@@ -66,7 +67,12 @@ def _of_regex(text: Text, pattern: str, *, last: bool) -> Score:
         match, finite = compiled.search(line), True
         if match is None and NOT_FINITE.search(line):
             match, finite = compiled.search(NOT_FINITE.sub("0", line)), False
-        if match is not None and (last or kept is None):
+        if match is not None and match[1] is not None and (last or kept is None):
+            if finite and _GOES_ON.match(line, match.end(1)):
+                fault = f"goes on behind {match[1][-30:]!r}, which {pattern!r} takes for the number"
+                raise NoScore(
+                    Fault(f"{text.path}:{number}", fault, "have the group of runner.log.regex take all of it")
+                )
             kept = number, line, match[1] if finite else "nan"
     if kept is None:
         raise NoScore(Fault(str(text.path), f"has no line that {pattern!r} matches", "mend runner.log.regex"))
@@ -111,7 +117,8 @@ def _of_field(text: Text, field: str) -> Score:
     for number, part in _documents(text):
         value: object = part
         for key in field.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
+            value = value.get(key, "") if isinstance(value, dict) else ""
+        value = math.nan if value is None else value  # null, as many programs write nan
         if isinstance(value, str) and NOT_FINITE.fullmatch(value.strip()):
             value = math.nan
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -130,7 +137,7 @@ def _documents(text: Text) -> Iterator[tuple[int, object]]:
         pass
     for number, line in text.lines(longest=1 << 20):
         try:
-            yield number, loads(line)
+            yield number, loads(NOT_FINITE.sub("NaN", line) if line.lstrip().startswith("{") else line)
         except ValueError:
             continue
 
@@ -138,7 +145,7 @@ def _documents(text: Text) -> Iterator[tuple[int, object]]:
 def _score(text: Text, number: int, line: str, printed: str, digits: int | None = None) -> Score:
     """Make a score with all that was printed like it. NoScore where the text is no number."""
     try:
-        value = float(printed.replace(",", ""))
+        value = float(ungrouped(printed.strip()) or "")
     except ValueError:
         fault = f"holds {printed[:60]!r} for a score, which is no number"
         raise NoScore(Fault(f"{text.path}:{number}", fault, "have runner.log name the number alone")) from None

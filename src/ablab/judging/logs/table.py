@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
 from ablab.core.strict_json import loads
-from ablab.judging.logs.building import count, is_setting, lost, named_level, unit_of
+from ablab.judging.logs.building import POINTS, count, is_setting, lost, named_level, ungrouped, unit_of
 from ablab.judging.logs.text import Text, seed_in
 from ablab.records.log import Level, LoggedRun
 
@@ -67,9 +67,29 @@ def _runs(text: Text, rows: list[TableRow]) -> Iterator[LoggedRun]:
     by_seed = {head: match[1] for head in heads if (match := _SEED_COLUMN.fullmatch(plain(head)))}
     metrics = [head for head in heads if head not in (arm, seed) and _metric(head)]
     if by_seed and not metrics:
-        yield from _wide(text, rows, by_seed, arm or heads[0])
+        yield from _wide(text, _pointed(text, rows, by_seed), by_seed, arm or heads[0])
     elif metrics and (arm or seed):
-        yield from filter(None, (_run(text, row, arm, seed, metrics) for row in rows))
+        yield from filter(None, (_run(text, row, arm, seed, metrics) for row in _pointed(text, rows, metrics)))
+
+
+def _pointed(text: Text, rows: list[TableRow], heads: Iterable[str]) -> Iterator[TableRow]:
+    """Yield the rows without the numbers in which a comma may be a decimal one, each of which is an odd line.
+
+    `1,234` is a thousand only where no comma of its column stands elsewhere, in no loss (none has thousands), and where a
+    semicolon does not part the cells: that is how a program writes tables whose decimals have commas.
+    """
+    semicolons = ";" in text.whole.partition("\n")[0]
+    spoiled = {
+        head for head in heads if semicolons or unit_of(plain(head)) != "value"
+        or any(ungrouped(told[0]) is None for row in rows if (told := _CELL.match(plain(row.cells.get(head, "")))))
+    }  # fmt: skip
+    for row in rows:
+        odd = [
+            h for h in heads if h in spoiled and (told := _CELL.match(plain(row.cells.get(h, "")))) and "," in told[0]
+        ]
+        for head in odd:
+            text.odd(row.line, f"{plain(head)} {row.cells[head][:40]!r} may have a decimal comma: not read", POINTS)
+        yield row._replace(cells=row.cells | dict.fromkeys(odd, "")) if odd else row
 
 
 def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: list[str]) -> LoggedRun | None:
@@ -82,6 +102,12 @@ def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: 
         if (level := _level(text, row.line, head, cells.get(head, ""), gone)) is not None:
             stages[plain(head)] = level
     if not stages and not gone:
+        told = next((cells[head] for head in metrics if cells.get(head)), "")
+        known = text.faults and text.faults[-1].place.endswith(f":{row.line}")  # why it has none
+        if not known and any(cells.get(head) for head in (arm, seed) if head):
+            text.odd(
+                row.line, f"`{next(iter(cells.values()))[:40]}` has no score{f', but {told[:40]!r}' if told else ''}"
+            )
         return None
     number = count(cells.get(seed, "")) if seed else None
     if seed and number is None and cells.get(seed):
@@ -102,6 +128,8 @@ def _wide(text: Text, rows: list[TableRow], by_seed: dict[str, str], arm: str) -
     for row in rows:
         for head, seed in by_seed.items():
             gone: dict[str, int] = {}
+            if (cell := plain(row.cells.get(head, ""))) and not lost(cell) and not _CELL.match(cell):
+                text.odd(row.line, f"seed {seed} has no score, but {cell[:40]!r}")
             level = _level(text, row.line, "value", plain(row.cells.get(head, "")), gone)
             if level is not None or gone:
                 name, stages = plain(row.cells.get(arm, "")) or None, {"value": level} if level else {}
