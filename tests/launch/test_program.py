@@ -171,6 +171,22 @@ def test_a_run_that_is_stopped_is_redone_or_goes_on(tmp_path: Path, resume: str)
     assert said[:1] == (["goes on where it was: --init_from=resume"] if resume else [])
 
 
+def test_a_run_without_a_checkpoint_begins_anew_within_the_same_try(tmp_path: Path) -> None:
+    study = foreign.changed(foreign.STUDY, **{"resume": '"--init_from=resume"', "args.hold": "true"})
+    plan = foreign.plan(foreign.write(tmp_path, study))
+    run = plan.runs["baseline", 0]
+    out = folder(plan, run) / "out"
+    with pytest.raises(Interrupted):
+        program.do(run, store=plan.store, stop=lambda: (out / "held").exists(), say=silent)
+    (out / "ckpt.pt").unlink()  # stopped before it saved anything, though it had begun
+    said = list[str]()
+    stop = lambda: (out / "held").unlink(missing_ok=True) or False  # noqa: E731
+    assert program.do(run, store=plan.store, stop=stop, say=said.append) == "done"
+    done = plan.store.trained(run.train_key)
+    assert done and done["program"]["resumed"] == 0
+    assert said[0].startswith("goes on where it was") and said[1].endswith("begins anew")
+
+
 def test_kill_9_and_sigterm_lose_nothing_but_the_run_that_was_under_way(tmp_path: Path) -> None:
     study = foreign.changed(foreign.STUDY, **{"args.hold": "true", "resume": '"--init_from=resume"'})
     file = foreign.write(tmp_path, study)
@@ -187,7 +203,6 @@ def test_kill_9_and_sigterm_lose_nothing_but_the_run_that_was_under_way(tmp_path
             wait_for(lambda: not alive(of))
             for name in ("held", "ckpt.pt"):
                 (of / "out" / name).unlink()
-            (of / "begun.json").unlink()  # as if it had been killed before it wrote a checkpoint: begun anew
     (of / "out" / "held").unlink()
     stop = lambda: (of / "out" / "held").unlink(missing_ok=True) or False  # noqa: E731
     assert program.do(plan.runs["baseline", 0], store=plan.store, stop=stop, say=silent) == "done"

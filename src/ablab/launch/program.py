@@ -78,7 +78,7 @@ def _ran(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Sa
     asked, out, copy = run.settings["runner"], folder / "out", folder / "tree"
     _end_left_over(folder)
     tree.drop(copy)
-    begun = _begun(folder) if asked["resume"] and out.is_dir() else None
+    begun = _begun(folder) if asked["resume"] and out.is_dir() and any(out.iterdir()) else None
     seconds, resumed = begun or (0.0, -1)
     if begun is None:
         shutil.rmtree(out, ignore_errors=True)
@@ -103,8 +103,12 @@ def _ran(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Sa
             tree.drop(copy)
         tree.unchanged(run.program, store)
     if status != 0:
-        if begun is not None:  # what it went on from may be what it fails on: the next try begins anew
+        if (
+            begun is not None
+        ):  # it may have left nothing to go on from, or fail on just that: once more from the beginning
             (folder / "begun.json").unlink(missing_ok=True)
+            say(f"{asked['resume']} ended with {_status(status)}: begins anew")
+            return _ran(run, folder, store, stop, say)
         raise Failed(_last_words(folder, f"the program ended with {_status(status)}"))
     _read(run, folder)
     stands = run.program
