@@ -186,3 +186,47 @@ def test_seeds_of_a_ladder(tmp_path: Path) -> None:
     for seeds, said in (([3, 3], "2 numbers for 3 scales"), ([3, 0, 3], "0 is below 1")):
         with pytest.raises(CheckFailed, match=said):
             rungs.asked(studies, seeds)
+
+
+FOUR = (
+    TEXT.replace('only = ["wide"]', 'only = ["wide", "int5"]')
+    + """
+[scale.top]
+only = ["wide", "int5"]
+budget = { tokens = 262144 }
+"""
+)
+
+
+def lost(arm: str, _seed: int, _stage: str, result: Any, _scores: Any) -> None:
+    """Break a rule with every run of one arm."""
+    if arm == "int5":
+        result["violations"] = ["planted"]
+
+
+def test_an_arm_that_lost_the_top_rung_says_so_and_the_others_have_their_word(tmp_path: Path) -> None:
+    plans = []
+    for scale in (*NAMES, "top"):
+        (where := tmp_path / scale).mkdir()
+        made = finished_store.plan(where, FOUR, scale)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(finished_store.EFFECT["int5"], "pre_quant", -0.05)
+            finished_store.fill(made, lost if scale == "top" else None)
+        plans.append(made)
+    found = ladder.conclude(plans)
+    wide, int5 = (next(arm for arm in found["arms"] if arm["name"] == name) for name in ("wide", "int5"))
+    assert wide["word"] == "holds" and found["at"] == found["spoken"]
+    assert int5["word"] is None and int5["low"] is None and not int5["rungs"][-1]["used"]
+    assert int5["sentence"].startswith("int5: no word, its top rung is large: top is not used: invalid")
+    assert fits(found, LadderAnswer), misfit(found, LadderAnswer)
+    again = ladder.conclude(plans, at=found["spoken"])
+    assert [arm["word"] for arm in again["arms"]] == [arm["word"] for arm in found["arms"]]
+
+
+def test_a_sign_that_turns_within_the_ladder_is_noted(tmp_path: Path) -> None:
+    [arm] = ladder.conclude(three(tmp_path, (-0.2, -0.1, 0.1)))["arms"]
+    [note] = [one for one in arm["notes"] if "its sign turns within the ladder" in one]
+    assert "on small" in note and "on large" in note
+    (other := tmp_path / "other").mkdir()
+    [arm] = ladder.conclude(three(other))["arms"]
+    assert not any("turns" in note for note in arm["notes"])

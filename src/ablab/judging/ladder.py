@@ -146,12 +146,16 @@ def _used(rungs: Sequence[Stood], measured: Sequence[Measured]) -> list[maths.Ru
 
 
 def _target(rungs: Sequence[Stood], measured: Mapping[str, Sequence[Measured]], at: float | None) -> float | None:
-    """Return log10 of the target's FLOPs: as asked, or the furthest that every arm's word reaches; None without a ladder."""
+    """Return log10 of the target's FLOPs: as asked, or the furthest that every arm's word reaches; None without a ladder.
+
+    Of the arms that have the highest rung that any arm has: one that has lost it is not extrapolated past what it lost.
+    """
     ladders = [used for one in measured.values() if len(used := _used(rungs, one)) >= maths.FEWEST]
+    highest = max((used[-1].x for used in ladders), default=rungs[-1].x)
+    ladders = [used for used in ladders if used[-1].x == highest]
     if at is None:
         return min((maths.furthest(used) for used in ladders), default=None)
-    least = max((used[-1].x for used in ladders), default=rungs[-1].x)
-    return within(at, least, min((maths.furthest(used, maths.SHOWN) for used in ladders), default=math.inf))
+    return within(at, highest, min((maths.furthest(used, maths.SHOWN) for used in ladders), default=math.inf))
 
 
 def _climbed(
@@ -174,6 +178,11 @@ def _climbed(
     if at is None or len(used) < maths.FEWEST:
         fewer = f"{name}: no interval: it has one of its own on {len(used)} of {maths.FEWEST} rungs that are needed."
         return {**row, "sentence": fewer}
+    own = [one["scale"] for one in measured if one["used"]][-1]
+    beyond = f"{name}: no word, its top rung is {own}: {'; '.join(row['notes'])}."
+    if not used[-1].x - 1e-9 <= at <= maths.furthest(used, maths.SHOWN) + 1e-9:
+        return {**row, "sentence": beyond}
+    fell = str(measured[-1]["because"]).startswith(LOST)
     reached = maths.extrapolate(used, at, matters=study.decision["matters"], alpha=alpha, arms=family)
     trend = maths.trend(used, alpha / family)
     gains = maths.next_seed(used, at, alpha=alpha, arms=family)
@@ -183,7 +192,7 @@ def _climbed(
     scales = [one["scale"] for one in measured if one["used"]]
     climbed: Climbed = {
         **row,
-        "word": None if missing else reached.word,
+        "word": None if missing or fell else reached.word,
         "low": reached.low,
         "high": reached.high,
         "forms": [FormSaid(form=FORMS[f.name], value=f.value, low=f.low, high=f.high) for f in reached.forms],
@@ -191,7 +200,19 @@ def _climbed(
         "trend": Slope(value=trend.value, low=trend.low, high=trend.high, p=min(1.0, trend.p * family)),
         "tells_most": NextSeed(scale=scales[best], share=gains[best]),
     }
+    if fell:
+        return {**climbed, "sentence": beyond}
+    if turned := _turned(measured):
+        row["notes"].append(f"its sign turns within the ladder: {turned}")
     return {**climbed, "sentence": _sentence(rungs, climbed, reached, waits=bool(missing))}
+
+
+def _turned(measured: Sequence[Measured]) -> str:
+    """Write the rungs whose own intervals are apart from zero, where they lie on both its sides; "" where they do not."""
+    shown = [(one["scale"], one["delta"]) for one in measured if one["used"] and one["low"] is not None
+             and one["high"] is not None and one["delta"] is not None and one["low"] * one["high"] > 0]  # fmt: skip
+    both = len({delta > 0 for _, delta in shown}) > 1
+    return ", ".join(f"{delta:+.3g} on {scale}" for scale, delta in shown) if both else ""
 
 
 def _waits(rung: Stood, name: str) -> bool:
