@@ -76,6 +76,16 @@ def test_same_settings_come_before_any_word() -> None:
     assert answer["word"] == "better" and of_kind(answer, "levers_in_block")["said"].endswith("but the code does")
 
 
+def test_same_settings_of_logs_that_do_not_tell_the_code_leave_a_lever_in_it_open() -> None:
+    answer = compare(group(1.0800, code_bytes=None), group(1.0830, code_bytes=None))
+    assert (
+        answer["word"] == "same settings"
+        and "the logs do not tell the code" in of_kind(answer, "same_settings")["said"]
+    )
+    assert "or of a lever in the code" in answer["sentence"]
+    assert compare(group(1.0800), Y)["sentence"].endswith("no claim about a lever")
+
+
 def test_places_seeds_and_ranks_are_no_levers_and_a_lora_rank_is_one() -> None:
     x = group(1.08)
     for name in ("logfile", "data_dir", "train_files", "run_id", "rank", "local_rank", "seed", "tokenizer_path"):

@@ -200,7 +200,9 @@ def _sentence(
     seen = "no score on both sides" if welch["delta"] is None else f"{welch['delta']:+.5f}{unit}"
     if word == "same settings":
         where = f"{between['said']}" if between else ""
-        return f"same settings: {where}; {seen} is the difference of runs of one thing, and no claim about a lever"
+        known = between is not None and between["code"] == "equal"
+        what = "and no claim about a lever" if known else "or of a lever in the code, which no setting names"
+        return f"same settings: {where}; {seen} is the difference of runs of one thing, {what}"
     interval = "" if welch["low"] is None else f", 95% {welch['low']:+.5f} to {welch['high']:+.5f}, p {welch['p']:.2g}"
     apart = f", {between['count']} settings apart" if between and (between["count"] or 0) > 1 else ""
     counts = f"{welch['nx']} against {welch['ny']} runs{apart}"
