@@ -90,3 +90,28 @@ def test_runs_that_print_alike_have_one_echo(tmp_path: Path) -> None:
     one, same = (by(tmp_path, f"time {t}\n{LOSSES}", regex=r"val loss ([\d.e,-]+)") for t in (1, 2))
     other = by(tmp_path, LOSSES.replace("3.10", "3.11"), regex=r"val loss ([\d.e,-]+)")
     assert one.echo == same.echo != other.echo
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        "train_time:{}ms",
+        "time {}ms",
+        "elapsed: {}",
+        "({} s)",
+        "mfu {}%",
+        "tok/s: {}",
+        "2026-01-01 10:00:{}",
+        '"seconds_per_step_ms": {}',
+    ],
+)
+def test_a_clock_in_the_line_is_no_part_of_what_tells_two_runs_apart(clock: str, tmp_path: Path) -> None:
+    one, two, other = (
+        by(
+            tmp_path,
+            f"step 1 val loss 4.1234 {clock.format(time)}\nstep 2 val loss {loss} {clock.format(time + 1)}\n",
+            regex=r"val loss ([\d.]+)",
+        )
+        for loss, time in (("3.1234", 11), ("3.1234", 27), ("3.1235", 11))
+    )
+    assert one.echo == two.echo != other.echo

@@ -246,8 +246,14 @@ def test_a_check_finds_what_no_run_could_start_with(tmp_path: Path, keys: dict[s
             ask()
 
 
-def test_seeds_that_do_not_act_are_no_evidence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock", [False, True])
+def test_seeds_that_do_not_act_are_no_evidence(tmp_path: Path, clock: bool) -> None:
     deaf = foreign.TRAIN.replace('seed, out, width = int(told["seed"])', "seed, out, width = 7")
+    if clock:
+        deaf = deaf.replace(
+            ", val loss {loss:.4f}", ", val loss {loss:.8f} train_time:{__import__('time').time_ns()}ms"
+        )
+        assert "train_time" in deaf
     plan = foreign.plan(foreign.write(tmp_path, **{"train.py": deaf}))
     for arm, seed in plan.runs:
         do(plan, arm, seed)

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from ablab.core.fault import Fault, InvalidStudy, did_you_mean
+from ablab.judging.compare.side import SURE
 from ablab.judging.logs.formats import FORMATS
 from ablab.judging.logs.found import Score, score
 from ablab.records.result import Read, Result
@@ -68,13 +69,19 @@ def scored(plan: Plan, arm: str, seed: int) -> RunScore | None:
 
 
 def one_run(plan: Plan, arm: str, seed: int) -> int | None:
-    """Name the first earlier seed of an arm whose run printed the very numbers of this one, and enough of them."""
+    """Name the first earlier seed of an arm whose run printed the very numbers of this one, times left out, and enough of them.
+
+    Enough is a score of six digits, as in the judging of logs, or as many digits in all the lines like the score's.
+    """
     mine = _read(plan, arm, seed)
-    if mine is None or mine["echo_digits"] < ENOUGH:
+    if mine is None:
         return None
     for other in plan.seeds[: plan.seeds.index(seed)]:
         theirs = _read(plan, arm, other)
-        if theirs is not None and theirs["echo"] == mine["echo"]:
+        if theirs is None:
+            continue
+        score = mine["digits"] >= SURE and theirs["text"] == mine["text"]
+        if score or (mine["echo_digits"] >= ENOUGH and theirs["echo"] == mine["echo"]):
             return other
     return None
 

@@ -24,6 +24,15 @@ _DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.(\d+)(?:[eE][-+]?\d+)?")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|inf)\b")
 
 
+_CLOCK = re.compile(  # a number that no two runs share, seed or not: a time, a speed, a share of a machine
+    r"[\w/.-]*(?:time|elapsed|eta|mfu|speed|throughput|per_sec|tok/s|tokens/s|it/s|date|_ms\b|_s\b|mem)[\w/.-]*[\"']?\s*(?:\([^()]*\))?\s*[:=]?\s*"
+    r"[-+]?\d[\d.,:e+-]*\s*(?:ms|s|m|h|%)?|"
+    r"(?<![\w.])\d[\d.,]*\s?(?:ms|us|s|sec|secs|seconds|min|m|h|hours|%|it/s|s/it|tok/s|tokens/s|GB|GiB|MB|MiB)(?!\w|\s*[:=])|"
+    r"(?<!\d)(?:\d{4}-\d\d-\d\d[T ]?)?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?",
+    re.IGNORECASE,
+)
+
+
 class NoScore(CheckFailed):
     """What a program left holds no score."""
 
@@ -149,9 +158,10 @@ def _score(text: Text, number: int, line: str, printed: str, digits: int | None 
     except ValueError:
         fault = f"holds {printed[:60]!r} for a score, which is no number"
         raise NoScore(Fault(f"{text.path}:{number}", fault, "have runner.log name the number alone")) from None
-    like = [one for _, one in text.lines() if _bones(one) == _bones(line)] if line else [printed]
+    bones = _bones(line)
+    like = [_CLOCK.sub("", one) for _, one in text.lines() if _bones(one) == bones] if line else [printed]
     places = sum(len(decimal[1]) for one in like for decimal in _DECIMAL.finditer(one))
-    echo = hashlib.sha256("\n".join(like).encode()).hexdigest()[:32]
+    echo = hashlib.sha256("\n".join([printed, *like]).encode()).hexdigest()[:32]
     finite = math.isfinite(value)
     return Score(
         value if finite else None, text.path, number, printed, decimals(printed) if digits is None and finite else digits or 0,
