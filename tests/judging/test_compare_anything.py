@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from ablab.judging.compare.ask import ask
 from ablab.judging.compare.claims import hold
 from ablab.judging.compare.words import compare
 from ablab.records.log import Level, LoggedRun
@@ -60,3 +62,9 @@ def test_the_order_of_runs_is_nothing(values: list[tuple[float, int]]) -> None:
     first, second = compare(x, y)["unpaired"], compare(x[::-1], y[::-1])["unpaired"]
     assert first is not None and second is not None
     assert first["word"] == second["word"] and first["nx"] == second["nx"]
+
+
+@pytest.mark.parametrize("claim", ["a word " * 50, "p = 0.00136 for z=-3e400", "p = 0.00136\0"])
+def test_words_that_no_file_can_be_called_are_a_claim(claim: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("arm,seed,loss\na,1,3.5\na,2,3.6\nb,1,3.4\nb,2,3.5\n")
+    assert ask([str(tmp_path / "a.csv")], [], claim=[claim])["comparisons"]

@@ -259,9 +259,17 @@ def _unclaimed(listed: SortedRuns, claimed: Sequence[Path], what: Sequence[str])
     return SortedRuns([arm for arm in arms if arm.runs], listed.aside, [*listed.faults, *faults])
 
 
+def _exists(claim: str) -> bool:
+    """Tell whether the words name a file; words that are longer than a name may be name none."""
+    try:
+        return Path(claim).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _claim(claim: str) -> list[tuple[Path | None, str]]:
     """Return (place, text) of each of its pages; None as the place of words. Refused where one cannot be read."""
-    if "\n" in claim or len(claim) > 1000 or not Path(claim).exists():
+    if "\n" in claim or len(claim) > 1000 or not _exists(claim):
         if claim.endswith(".json") and " " not in claim:
             raise Refused(
                 Fault(f"--claim {claim}", "names no file", "give a submission.json that exists, or the claim's text")

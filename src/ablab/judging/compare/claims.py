@@ -218,7 +218,7 @@ def _fits(number: Number, one: Candidate) -> bool:
 def _rounds(number: Number, one: Candidate) -> bool:
     if number.below:
         return one.unit == "p" and one.value < number.value and one.honest
-    half = (1.0 if one.loose else 0.5) * 10.0**-number.digits * (1 + 1e-6)
+    half = (1.0 if one.loose else 0.5) * 10.0 ** -max(-300, min(300, number.digits)) * (1 + 1e-6)
     off = abs(abs(number.value) - abs(one.value)) if one.signed else abs(number.value - one.value)
     return off <= half
 
