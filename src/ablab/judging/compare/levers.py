@@ -78,8 +78,8 @@ def _code(x: Sequence[LoggedRun], y: Sequence[LoggedRun]) -> str:
 def _said(changes: dict[str, list[str | None]], total: int, code: str) -> str:
     beside = " and the code differs" if code == "differs" else ""
     if not changes:
-        beside = {"differs": ", but the code does", "unknown": ", and the logs do not tell the code"}
-        return f"0 of {total} settings differ{beside.get(code, '')}"
+        code_said = {"differs": ", but the code does", "unknown": ", and the logs do not tell the code"}
+        return f"0 of {total} settings differ{code_said.get(code, '')}"
     if len(changes) == 1:
         [(name, (before, after))] = changes.items()
         what = f"{name} {_value(before)} -> {_value(after)}"

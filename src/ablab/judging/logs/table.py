@@ -124,7 +124,7 @@ def _run(text: Text, row: TableRow, arm: str | None, seed: str | None, metrics: 
                      bytes=size, steps=steps, facts=facts, arm=name or None, reader=NAME, lost=gone)  # fmt: skip
 
 
-def _wide(text: Text, rows: list[TableRow], by_seed: dict[str, str], arm: str) -> Iterator[LoggedRun]:
+def _wide(text: Text, rows: Iterable[TableRow], by_seed: dict[str, str], arm: str) -> Iterator[LoggedRun]:
     for row in rows:
         for head, seed in by_seed.items():
             gone: dict[str, int] = {}
