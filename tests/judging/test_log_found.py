@@ -114,4 +114,15 @@ def test_a_clock_in_the_line_is_no_part_of_what_tells_two_runs_apart(clock: str,
         )
         for loss, time in (("3.1234", 11), ("3.1234", 27), ("3.1235", 11))
     )
-    assert one.echo == two.echo != other.echo
+    assert one.echo == two.echo != other.echo and one.echo_digits == 8
+
+
+def test_the_scores_on_the_way_tell_runs_apart_in_json_and_by_a_reader_too(tmp_path: Path) -> None:
+    for text, how in (
+        ('{"loss": 4.1234, "ms": 11}\n{"loss": 3.1234, "ms": 12}\n', {"field": "loss"}),
+        ("step 1: train loss 4.1, val loss 4.1234\nstep 2: train loss 3.1, val loss 3.1234\n", {"reader": "nanogpt"}),
+    ):
+        one, same, other = (
+            by(tmp_path, text.replace(*new), **how) for new in (("", ""), ("11", "17"), ("4.12", "4.13"))
+        )
+        assert one.echo == same.echo != other.echo and one.echo_digits == 8

@@ -69,9 +69,9 @@ def scored(plan: Plan, arm: str, seed: int) -> RunScore | None:
 
 
 def one_run(plan: Plan, arm: str, seed: int) -> int | None:
-    """Name the first earlier seed of an arm whose run printed the very numbers of this one, times left out, and enough of them.
+    """Name the first earlier seed of an arm whose run printed the very scores of this one, and enough of them.
 
-    Enough is a score of six digits, as in the judging of logs, or as many digits in all the lines like the score's.
+    Enough is a score of six digits, as in the judging of logs, or twelve in all the scores that were printed on the way.
     """
     mine = _read(plan, arm, seed)
     if mine is None:

@@ -105,7 +105,7 @@ def _ran(run: Run, folder: Path, store: Store, stop: Callable[[], bool], say: Sa
     if status != 0:
         if (
             begun is not None
-        ):  # it may have left nothing to go on from, or fail on just that: once more from the beginning
+        ):  # there may be nothing to go on from, or it fails on just that: once more from the beginning
             (folder / "begun.json").unlink(missing_ok=True)
             say(f"{asked['resume']} ended with {_status(status)}: begins anew")
             return _ran(run, folder, store, stop, say)

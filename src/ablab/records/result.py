@@ -120,7 +120,8 @@ class Artifact(TypedDict, total=False):
 class Read(TypedDict):
     """Where the score of a program was read: file and line, the text that stood there, and what tells two runs apart.
 
-    digits: behind the point of the score. echo: sha256 of all lines like that one, echo_digits: behind the points in them.
+    digits: behind the point of the score. echo: sha256 of the numbers at its place in all lines like that one, which no clock
+    beside them moves; echo_digits: behind the points of these numbers.
     repeats: scores of further runs under the same seed, None of one that diverged.
     """
 

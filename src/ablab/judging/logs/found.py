@@ -24,15 +24,6 @@ _DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.(\d+)(?:[eE][-+]?\d+)?")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|inf)\b")
 
 
-_CLOCK = re.compile(  # a number that no two runs share, seed or not: a time, a speed, a share of a machine
-    r"[\w/.-]*(?:time|elapsed|eta|mfu|speed|throughput|per_sec|tok/s|tokens/s|it/s|date|_ms\b|_s\b|mem)[\w/.-]*[\"']?\s*(?:\([^()]*\))?\s*[:=]?\s*"
-    r"[-+]?\d[\d.,:e+-]*\s*(?:ms|s|m|h|%)?|"
-    r"(?<![\w.])\d[\d.,]*\s?(?:ms|us|s|sec|secs|seconds|min|m|h|hours|%|it/s|s/it|tok/s|tokens/s|GB|GiB|MB|MiB)(?!\w|\s*[:=])|"
-    r"(?<!\d)(?:\d{4}-\d\d-\d\d[T ]?)?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?",
-    re.IGNORECASE,
-)
-
-
 class NoScore(CheckFailed):
     """What a program left holds no score."""
 
@@ -85,7 +76,8 @@ def _of_regex(text: Text, pattern: str, *, last: bool) -> Score:
             kept = number, line, match[1] if finite else "nan"
     if kept is None:
         raise NoScore(Fault(str(text.path), f"has no line that {pattern!r} matches", "mend runner.log.regex"))
-    return _score(text, *kept)
+    at, line, printed = kept
+    return _score(text, at, printed, _track(text, line, printed))
 
 
 def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Score:
@@ -99,7 +91,7 @@ def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Sco
     asked = labels(runs[-1]).get(asked, asked)  # a stage by what it means, or a label as it is printed
     if asked not in stages and lost:
         line = max(lost.values())
-        return _score(text, line, lines.get(line, ""), "nan")
+        return _score(text, line, "nan", [])
     if asked not in stages:
         cure = f'choose one: runner.log = {{ reader = "{log["reader"]}", stage = "{next(reversed(stages))}" }}'
         raise NoScore(Fault(str(text.path), f"holds scores of {', '.join(map(repr, stages))}", cure))
@@ -110,7 +102,8 @@ def _of_reader(text: Text, reader: Reader, log: LogSettings, metric: str) -> Sco
         raise NoScore(
             Fault(f"{text.path}:{level.line}", fault, "name the metric by what is printed: val_loss or val_bpb")
         )
-    return _score(text, level.line, lines.get(level.line, ""), repr(value), level.digits)
+    track = _track(text, lines.get(level.line, ""), repr(value))
+    return _score(text, level.line, repr(value), track, level.digits)
 
 
 def _in_unit(level: Level, metric: str) -> float | None:
@@ -122,7 +115,7 @@ def _in_unit(level: Level, metric: str) -> float | None:
 
 def _of_field(text: Text, field: str) -> Score:
     """Read the number under a key, of a document or of the last line that has it."""
-    kept: tuple[int, str] | None = None
+    line, track = 0, list[str]()
     for number, part in _documents(text):
         value: object = part
         for key in field.split("."):
@@ -131,10 +124,10 @@ def _of_field(text: Text, field: str) -> Score:
         if isinstance(value, str) and NOT_FINITE.fullmatch(value.strip()):
             value = math.nan
         if isinstance(value, int | float) and not isinstance(value, bool):
-            kept = number, repr(value)
-    if kept is None:
+            line, track = number, [*track, repr(value)]
+    if not track:
         raise NoScore(Fault(str(text.path), f"has no number under {field!r}", "mend runner.log.field"))
-    return _score(text, kept[0], "", kept[1])
+    return _score(text, line, track[-1], track)
 
 
 def _documents(text: Text) -> Iterator[tuple[int, object]]:
@@ -151,22 +144,33 @@ def _documents(text: Text) -> Iterator[tuple[int, object]]:
             continue
 
 
-def _score(text: Text, number: int, line: str, printed: str, digits: int | None = None) -> Score:
-    """Make a score with all that was printed like it. NoScore where the text is no number."""
-    try:
-        value = float(ungrouped(printed.strip()) or "")
-    except ValueError:
+def _score(text: Text, number: int, printed: str, track: list[str], digits: int | None = None) -> Score:
+    """Make a score with all those of the run. NoScore where the text is no number."""
+    if (value := _value(printed)) is None:
         fault = f"holds {printed[:60]!r} for a score, which is no number"
-        raise NoScore(Fault(f"{text.path}:{number}", fault, "have runner.log name the number alone")) from None
-    bones = _bones(line)
-    like = [_CLOCK.sub("", one) for _, one in text.lines() if _bones(one) == bones] if line else [printed]
-    places = sum(len(decimal[1]) for one in like for decimal in _DECIMAL.finditer(one))
-    echo = hashlib.sha256("\n".join([printed, *like]).encode()).hexdigest()[:32]
+        raise NoScore(Fault(f"{text.path}:{number}", fault, "have runner.log name the number alone"))
+    places = sum(len(decimal[1]) for one in track or [printed] for decimal in _DECIMAL.finditer(one))
+    echo = hashlib.sha256("\n".join([printed, *track]).encode()).hexdigest()[:32]
     finite = math.isfinite(value)
     return Score(
         value if finite else None, text.path, number, printed, decimals(printed) if digits is None and finite else digits or 0,
         echo, places,
     )  # fmt: skip
+
+
+def _track(text: Text, line: str, printed: str) -> list[str]:
+    """List the numbers at the score's place in all lines that the same statement has printed: times beside it do not count."""
+    places = [place for place, one in enumerate(_NUMBER.findall(line)) if _value(one) == _value(printed)]
+    bones = _bones(line)
+    return [_NUMBER.findall(one)[places[-1]] for _, one in text.lines() if _bones(one) == bones] if places else []
+
+
+def _value(printed: str) -> float | None:
+    """Return the number that is printed; None for what is none."""
+    try:
+        return float(ungrouped(printed.strip()) or "")
+    except ValueError:
+        return None
 
 
 def _bones(line: str) -> str:
