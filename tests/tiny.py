@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
+import itertools
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from ablab.check import conformance
 from ablab.check.conformance import BOS, VOCAB
@@ -38,6 +44,13 @@ def corpus(count: int = 60) -> Corpus:
         "digest": "",
     }
     return dataclasses.replace(made, key="tiny", manifest=manifest)
+
+
+def ticks(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let training read a clock that goes on by so many seconds at every look, so that the machine's load does not count."""
+    clock = itertools.count(0.0, seconds)
+    shown = SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "time", shown)
 
 
 def choice(slot: Any, value: Any) -> Any:

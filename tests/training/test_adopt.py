@@ -605,12 +605,15 @@ def test_a_study_of_existing_weights_is_judged_without_a_training(made: tuple[Pa
 
 
 @pytest.mark.parametrize("budget", ["tokens = 10_000", "seconds = 0.2"])
-def test_weights_from_elsewhere_are_a_lever_like_data(made: tuple[Path, dict[int, float]], budget: str) -> None:
+def test_weights_from_elsewhere_are_a_lever_like_data(
+    made: tuple[Path, dict[int, float]], budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.ticks(monkeypatch, 1 / 64)
     folder, scores = made
     plan = plan_of(folder, "validate_every = 5_000", f"[arm.old]\ntrain.{FILES}\n", budget)
     found = everything(plan)
     [row] = [row for row in found["arms"] if row["name"] == "old"]
-    assert row["word"] != "invalid", row
+    assert row["word"] != "invalid", (row["notes"], found["runs"])
     if "tokens" in budget:
         assert row["delta"] == 0.0, "they are the very weights that the baseline trains"
         return
@@ -618,8 +621,9 @@ def test_weights_from_elsewhere_are_a_lever_like_data(made: tuple[Path, dict[int
     assert pairs == scores
 
 
-def test_rounding_that_never_came_is_said(made: tuple[Path, dict[int, float]]) -> None:
+def test_rounding_that_never_came_is_said(made: tuple[Path, dict[int, float]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a budget in seconds nobody knows beforehand where the last step begins."""
+    tiny.ticks(monkeypatch, 1 / 64)
     folder, _ = made
     late = 'validate_every = 5_000\nqat = { name = "fake_quant", start = 0.9999 }'
     found = everything(plan_of(folder, late, "[arm.early]\ntrain.qat.start = 0.0\n", "seconds = 0.05", seeds=1))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, get_type_hints
 
 import pytest
@@ -418,9 +414,7 @@ def test_schedule_reaches_every_group_and_no_update_is_inert(tmp_path: Path) -> 
 
 def test_budget_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock on which every step takes 1/16 s, so that the machine's load does not count."""
-    clock = itertools.count(0.0, 1 / 16)
-    shown = SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic)
-    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "time", shown)
+    tiny.ticks(monkeypatch, 1 / 16)
     settings = tiny.settings()
     settings["budget"].update(tokens=None, seconds=0.3)
     with pytest.raises(Interrupted):

@@ -330,5 +330,6 @@ def test_a_budget_in_seconds_pairs_what_both_consumed(tmp_path: Path) -> None:
     text = STUDY.replace("tokens = 40_960", "seconds = 0.5").replace("at_most = 3", "at_most = 2")
     (tmp_path / "study.toml").write_text(text.replace("ema = 0.9", "validate_every = 4096"))
     verdict = json.loads(ablab("run", "study.toml", "--json", cwd=tmp_path).stdout)
-    assert all(row["seeds"] == 2 and row["word"] != "invalid" for row in verdict["arms"])
+    said = [(row["word"], row["notes"]) for row in verdict["arms"]]
+    assert all(row["seeds"] == 2 and row["word"] != "invalid" for row in verdict["arms"]), said
     assert any("wall clock" in note for note in verdict["notes"])
