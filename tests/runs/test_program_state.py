@@ -91,6 +91,16 @@ def test_a_tree_has_the_diff_links_to_files_that_are_read_and_a_commit_of_its_ow
         tree.make(stands, tmp_path / "there" / "tree", plan.store)
 
 
+def test_a_file_that_is_read_and_tracked_lies_in_the_tree_as_the_checkout_has_it(tmp_path: Path) -> None:
+    file = foreign.write(tmp_path, foreign.changed(foreign.STUDY, reads='["data.txt"]'), **{"data.txt": "as committed"})
+    first = key(file)
+    (tmp_path / "program" / "data.txt").write_text("as edited")
+    plan = foreign.plan(file)
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None and plan.runs["baseline", 0].train_key != first
+    assert (tree.make(stands, tmp_path / "t" / "tree", plan.store) / "data.txt").read_text() == "as edited"
+
+
 def test_runs_that_are_planned_stay_what_they_are_while_the_checkout_goes_on(file: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "program"
     (checkout / "model.py").write_text("def gain(*_):\n    return 1\n")

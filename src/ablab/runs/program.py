@@ -121,8 +121,11 @@ def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: 
         top = line(directory, "rev-parse", "--show-toplevel")
         commit = line(directory, "rev-parse", "--verify", "HEAD^{commit}")
         inside = line(directory, "rev-parse", "--show-prefix").removesuffix("/")
-        beside = [*aside, *(directory / name for name in files)]
-        tree, diff = _lies(Path(top), [os.path.relpath(os.path.realpath(one), os.path.realpath(top)) for one in beside])
+        own, read = (
+            [os.path.relpath(os.path.realpath(one), os.path.realpath(top)) for one in some]
+            for some in (aside, [directory / name for name in files])
+        )
+        tree, diff = _lies(Path(top), own, read)
     except GitFailed as error:
         cure = "give the place of a checkout with a commit: git init && git add -A && git commit"
         raise CheckFailed(Fault(str(directory), f"is no git checkout that can be run ({error})", cure)) from error
@@ -130,16 +133,20 @@ def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: 
     return Program(top, inside, commit, tree, _keep(store, diff), "", told)
 
 
-def _lies(top: Path, aside: Sequence[str]) -> tuple[str, bytes]:
+def _lies(top: Path, aside: Sequence[str], read: Sequence[str]) -> tuple[str, bytes]:
     """Return git's hash of all in a checkout that is not ignored, and how it differs from the commit.
 
-    git writes into an index and a folder of objects of our own, so that the checkout stays as it is.
+    aside: what is no part of either. read: files that runs read, keyed by their own sha256 and so no part of the hash; those
+    that git tracks are in the difference all the same, as a copy of the commit would have them as they were. git writes into
+    an index and a folder of objects of our own, so that the checkout stays as it is.
     """
     others = _names(git(top, "ls-files", "--others", "--exclude-standard", "-z"))
-    every = [*others, *_names(git(top, "ls-files", "-z"))]
+    tracked = _names(git(top, "ls-files", "-z"))
+    every = [*others, *tracked]
     # of those that it ignores git would only complain
-    outside = [name for name in aside if any(one == name or one.startswith(f"{name}/") for one in every)]
-    left_out = [f":(top,exclude,literal){name}" for name in outside]
+    outside = [name for name in (*aside, *read) if any(one == name or one.startswith(f"{name}/") for one in every)]
+    changed = set(read).intersection(tracked).difference(aside)
+    left_out = [f":(top,exclude,literal){name}" for name in outside if name not in changed]
     _bounded(top, [one for one in others if not any(one == name or one.startswith(f"{name}/") for name in outside)])
     with tempfile.TemporaryDirectory(prefix="ablab.") as own:
         objects = top / line(top, "rev-parse", "--git-path", "objects")
