@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_any_edit_of_the_checkout_is_another_run_and_undoing_it_is_not(file: Pat
         assert key(file) == first
     (checkout / "other.bin").write_text("5")  # ignored, and not read
     assert key(file) == first
+
+
+def test_an_edit_in_the_second_of_the_commit_that_moves_no_size_is_seen(file: Path) -> None:
+    checkout = file.parent.parent / "program"
+    foreign.git(checkout, "config", "core.trustCtime", "false")  # which no test can turn back
+    index, model = checkout / ".git" / "index", checkout / "model.py"
+    then = model.stat().st_mtime_ns - 3600 * 10**9
+    os.utime(model, ns=(then, then))
+    foreign.git(checkout, "add", "--all")
+    first = key(file)
+    model.write_text(foreign.MODEL.replace("0.05", "0.07"))
+    for one in (model, index):
+        os.utime(one, ns=(then, then))
+    assert key(file) != first
 
 
 def test_committing_an_edit_and_the_index_move_nothing(file: Path) -> None:

@@ -155,7 +155,8 @@ def _lies(top: Path, aside: Sequence[str], read: Sequence[str]) -> tuple[str, by
                  "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}  # fmt: skip
         Path(own, "objects").mkdir()
         if index.is_file():
-            shutil.copyfile(index, f"{own}/index")  # it knows which files have not changed
+            # it knows which files have not changed, and by its own time which of them it must not trust
+            shutil.copy2(index, f"{own}/index")
         else:
             git(top, "read-tree", "HEAD", where=where)
         git(top, "add", "--all", "--", ":/", *left_out, where=where)
