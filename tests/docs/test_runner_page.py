@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests import foreign
 
+from ablab.cli.main import app
 from ablab.core import grid
 from ablab.judging import collect, history
-from ablab.launch import program
+from ablab.launch import local, program
+from ablab.launch.board import Board
 from ablab.launch.study import Lab, conclude, silent
 from ablab.report.terminal import terminal
 
@@ -20,6 +25,36 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "runner.md"
 def shown(kind: str) -> list[str]:
     blocks = re.findall(r"(?ms)^```(\w*)\n(.*?)^```", PAGE.read_text(encoding="utf-8"))
     return [text for of, text in blocks if of == kind]
+
+
+def test_the_trial_ends_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [script], [output], [words, loop] = shown("python"), shown("json"), shown("sh")
+    checkout = tmp_path / "program"
+    checkout.mkdir()
+    (checkout / "train.py").write_text(script)
+    for git in (["init"], ["add", "train.py"], ["commit", "--message=A program"]):
+        foreign.git(checkout, *git)
+    edit, line = words.strip().splitlines()
+    subprocess.run(["sh", "-c", edit], cwd=tmp_path, check=True)
+    monkeypatch.setattr(local, "execute", in_process)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert not app([*shlex.split(line.replace("python3", foreign.PYTHON))[1:]], standalone_mode=False)
+    found, said = json.loads(capsys.readouterr().out), json.loads(output)
+    assert found.keys() == said.keys()
+    own = {"trial", "commit", "patch", "seconds", "study", "page"}  # of the day, the author and the folder
+    assert {key: found[key] for key in found.keys() - own} == {key: said[key] for key in said.keys() - own}
+    subprocess.run(["sh", "-n", "-c", loop], check=True)
+
+
+def in_process(board: Board, **_: object) -> None:
+    while runs := collect.wanted(board.plan):
+        for run in runs:
+            board.progress("start", run, "")
+            kind = program.do(run, store=board.plan.store, stop=lambda: False, say=silent)
+            board.ended(run, kind, "", seconds=0.0, alone=True)
 
 
 def test_the_example_ends_as_the_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

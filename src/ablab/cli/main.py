@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from ablab.cli import bridges, bundle, judge, ladder, levers, mirror, noise, sample, study, unbundle
+from ablab.cli import bridges, bundle, judge, ladder, levers, mirror, noise, sample, study, trial, unbundle
 from ablab.cli.data import data
 from ablab.core.fault import Interrupted
 
@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 VERBS = (
     sample.sample, mirror.mirror, bridges.explain, bridges.export, bundle.bundle, bundle.audit,
-    study.check, study.run, study.report, unbundle.unbundle, ladder.ladder, levers.levers, noise.power, noise.noise,
+    study.check, study.run, study.report, unbundle.unbundle, ladder.ladder, trial.trial, levers.levers,
+    noise.power, noise.noise,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_SPAN = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _UNITS))
 
 
 def seconds(text: str) -> float | None:
-    """Read `90s`, `30m`, `8h`, `2d` in seconds; None for anything else."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text.strip())
-    return float(match[1]) * _UNITS[match[2]] if match else None
+    """Read `90s`, `30m`, `8h`, `2d`, `1h30m` in seconds; None for anything else."""
+    match = _SPAN.fullmatch(text.strip())
+    given = {unit: number for unit, number in match.groupdict().items() if number} if match else {}
+    return sum(float(number) * _UNITS[unit] for unit, number in given.items()) if given else None

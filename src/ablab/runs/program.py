@@ -115,6 +115,14 @@ def of_arms(study: Study, store: Store, recall: Callable[[str], None] | None = N
     return programs
 
 
+def of_checkout(directory: Path, reads: Sequence[str], store: Store) -> Program:
+    """Return the state of one checkout as it is now, its difference kept in the store. CheckFailed as `of_arms`."""
+    inputs = Inputs(store.data / "inputs.json")
+    found = _state(Path(os.path.normpath(directory.absolute())), reads, [store.root], store, inputs)
+    inputs.save()
+    return found
+
+
 def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: Store, inputs: Inputs) -> Program:
     files = _files(directory, reads)
     try:
@@ -130,7 +138,7 @@ def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: 
         cure = "give the place of a checkout with a commit: git init && git add -A && git commit"
         raise CheckFailed(Fault(str(directory), f"is no git checkout that can be run ({error})", cure)) from error
     told = tuple((name, inputs.sha256(directory / name)) for name in files)
-    return Program(top, inside, commit, tree, _keep(store, diff), "", told)
+    return Program(top, inside, commit, tree, keep(store, diff), "", told)
 
 
 def _lies(top: Path, aside: Sequence[str], read: Sequence[str]) -> tuple[str, bytes]:
@@ -199,13 +207,13 @@ def _files(directory: Path, reads: Sequence[str]) -> list[str]:
 def _patch(folder: Path, asked: RunnerSettings, store: Store) -> str:
     path = folder / str(asked["patch"])
     try:
-        return _keep(store, read_whole(path, MOST))
+        return keep(store, read_whole(path, MOST))
     except OSError as error:
         cure = "write it with: git diff > FILE"
         raise CheckFailed(Fault(str(path), f"cannot be read ({error.strerror or error})", cure)) from error
 
 
-def _keep(store: Store, text: bytes) -> str:
+def keep(store: Store, text: bytes) -> str:
     """Store a diff and return its sha256; "" of an empty one."""
     if not text.strip():
         return ""
