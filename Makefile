@@ -20,6 +20,7 @@ test: $(VENV)/ready-test $(VOCAB)
 
 verify: $(VENV)/ready-test $(VOCAB)  # simulations and noise of public runs: fifteen minutes; every setting of every lever: three; kills, full disks, changed files: thirty
 	$(BIN)/python bench/verdict_simulations.py
+	$(BIN)/python bench/trial_simulations.py
 	$(BIN)/python bench/ladder_simulations.py
 	$(BIN)/python bench/real_noise.py
 	$(BIN)/python bench/factorial_simulations.py
