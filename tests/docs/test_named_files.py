@@ -21,7 +21,13 @@ OTHERS = {
     *("study.toml", "mine.toml", "own.toml", "my_levers.py", "report.md", "configs/vpmoe.toml"),
     *("pretrain_gpt.py", "train_gpt.py", "scripts/param_count_megatron.py", "render_vpmoe_megatron_args.py"),
     *("megatron/core/datasets/indexed_dataset.py", "scripts/datasets/build_synth_kd_v1.py"),
-    *("wider.toml", "seeded.py", "config/train_shakespeare_char.py"),
+    *(
+        "wider.toml",
+        "seeded.py",
+        "config/train_shakespeare_char.py",
+        "program/train.py",
+        "runs/trials/trial-bdf13e6ef07a/study.toml",
+    ),
     *("json/decoder.py", "pydoc_data/topics.py", "src/ablab/model/positions/learned_slopes.py", "learned_slopes.py"),
 }
 GROUPS = {"ablab.levers"}  # of entry points

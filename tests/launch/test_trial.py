@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from ablab.launch.board import Board
 from ablab.launch.study import silent
 from ablab.launch.trial import Attempt, Tried, trial
 
+HANG = 120  # seconds after which a test has failed
 COMMAND = (sys.executable, "train.py", "--seed={seed}", "--out_dir={out}")
 SAME = "def gain(width, slope):  # as before\n    return 0.05 * (width > 384) + 0.02 * (slope == '0.3')\n"
 
@@ -285,3 +287,47 @@ def test_spans_of_time() -> None:
     given = {"90s": 90, "30m": 1800, "1h30m": 5400, "1d2h3m4.5s": 93784.5, " 2d ": 172800}
     assert {text: duration.seconds(text) for text in given} == given
     assert [duration.seconds(text) for text in ("", "30", "m", "30m1h", "1h 30m", "-1s", "1h30")] == [None] * 7
+
+
+def test_kill_9_loses_only_the_run_under_way(tmp_path: Path) -> None:
+    """The command itself, with its workers: killed within the third run, then run again to its word."""
+    foreign.write(tmp_path)
+    checkout, store = tmp_path / "program", tmp_path / "runs"
+    change(checkout)
+    asked = f"[ {{seed}} = 1 ] && [ -f {tmp_path}/hold ]"
+    hold = f"{foreign.PYTHON} train.py --seed={{seed}} --out_dir={{out}} $({asked} && echo --hold)"
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "ablab.cli",
+        "trial",
+        "--log",
+        "nanogpt",
+        "--matters",
+        "0.01",
+        "--",
+        "sh",
+        "-c",
+        hold,
+    ]
+    (tmp_path / "hold").touch()
+    first = subprocess.Popen(
+        [*words[:5], "--out", str(store), *words[5:]], cwd=checkout, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + HANG
+    while not list(store.glob("train/*/out/held")):
+        assert first.poll() is None and time.monotonic() < end, first.communicate()
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=HANG)
+    done = {one.parent.name: one.stat().st_mtime_ns for one in store.glob("train/*/done.json")}
+    assert len(done) == 2
+    (tmp_path / "hold").unlink()
+    again = subprocess.run(
+        [*words[:5], "--out", str(store), *words[5:]], cwd=checkout, capture_output=True, text=True, timeout=HANG
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["word"] == "better"
+    now = {one.parent.name: one.stat().st_mtime_ns for one in store.glob("train/*/done.json")}
+    assert len(now) == 6 and {name: now[name] for name in done} == done
