@@ -21,7 +21,8 @@ from ablab.study.layers import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = {"--logdir", "--init"}  # flags (of --init_from the beginning) of programs that are neither ablab nor Megatron
+# Flags (of --init_from the beginning) of programs that are neither ablab nor Megatron.
+OTHERS = {"--logdir", "--init", "--all", "--quiet", "--message", "--hard", "--force"}
 BASE = """
 study = { name = "base", question = "Does the page name what there is?" }
 decision = { metric = "bits_per_byte", stage = "pre_quant", matters = 0.01 }
@@ -79,7 +80,7 @@ def flags_of_ablab() -> set[str]:
     while todo:
         command = todo.pop()
         todo += getattr(command, "commands", {}).values()
-        found |= {flag for option in command.params for flag in option.opts}
+        found |= {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
     return found
 
 
