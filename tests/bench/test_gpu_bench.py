@@ -52,3 +52,18 @@ def test_without_cuda_it_says_so(run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="error: torch sees no CUDA device; run on a machine with a GPU"):
         run()
+
+
+def test_the_roofline_counts_products_exactly_and_finds_generated_kernels_to_move_less(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    roofline = importlib.import_module("roofline")
+    monkeypatch.setattr(roofline.cross_entropy, "AT_ONCE", 1 << 10)
+    plain, fused = (roofline.loss(64, 128, 16, device="cpu", fused=fused) for fused in (False, True))
+    with roofline.counted(False) as count:
+        leaves = [torch.empty(n, 16, device="meta", requires_grad=True) for n in (64, 128)]
+        targets = torch.empty(64, device="meta", dtype=torch.long)
+        out = roofline.cross_entropy._Nll.apply(*leaves, targets, 0.0, 8, torch.bfloat16)
+        out.backward(torch.empty_like(out))
+    assert count.flops == 4 * 2 * 64 * 128 * 16 and count.launches == plain["launches"]
+    assert plain["chunks"] == fused["chunks"] == 8 and 0 < fused["launches"] < plain["launches"] / 2
+    assert fused["ms"] < plain["ms"]

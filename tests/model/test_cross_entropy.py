@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablab.core.rng import stream
-from ablab.model.cross_entropy import AT_ONCE, chunk_rows, nll
+from ablab.model import cross_entropy
+from ablab.model.cross_entropy import AT_ONCE, Fused, _Nll, chunk_rows, nll
 
 N, D, V = 37, 16, 101
 
@@ -170,3 +175,74 @@ def test_peak_memory_is_below_a_quarter_of_the_plain_form_and_does_not_grow_with
 
     large, small, rival = peak("chunked", 1024), peak("chunked", 512), peak("plain", 512)
     assert large < rival / 4 and large < 1.1 * small + 8, (large, small, rival)
+
+
+# ---- what a GPU does, on the CPU
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """The loss with a GPU's elementwise part, by the given maker of kernels."""
+    return lambda compile: monkeypatch.setattr(cross_entropy, "elementwise", lambda device: Fused(compile))
+
+
+@pytest.mark.parametrize("softcap", [0.0, 3.0])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_the_fused_elementwise_part_equals_the_one_in_place(on_gpu, dtype, bound, softcap):
+    ask = (*given(dtype), softcap)
+    wanted = differentiated(chunked(8), *ask)
+    used = []
+    on_gpu(lambda function: used.append(function) or function)
+    for a, b in zip(differentiated(chunked(8), *ask), wanted, strict=True):
+        assert a.dtype == dtype and (a - b).abs().max() <= bound * max(1.0, float(b.abs().max()))
+    assert used
+
+
+def test_the_fused_elementwise_part_under_autocast_keeps_types_and_is_as_near_the_truth(on_gpu):
+    hidden, weight, targets, d = given(torch.float32)
+    eager = differentiated(chunked(8), hidden, weight, targets, d, 3.0, bf16=True)
+    exact = differentiated(plain, hidden.double(), weight.double(), targets, d.double(), 3.0)
+    on_gpu(lambda function: function)
+    for a, b, c in zip(differentiated(chunked(8), hidden, weight, targets, d, 3.0, bf16=True), eager, exact):
+        assert a.dtype == b.dtype == torch.float32 and (a - c).norm() <= 1.2 * (b - c).norm()
+
+
+def test_numbers_of_rows_make_no_new_graph(on_gpu):
+    """Of one row one graph, of more another, whatever was masked; forward and backward each."""
+    torch._dynamo.reset()
+    counted = CompileCounterWithBackend("aot_eager")
+    on_gpu(functools.cache(lambda function: torch.compile(function, backend=counted, fullgraph=True)))
+    hidden, weight, _, _ = given(torch.float32)
+    for rows in (2, 5, 7, 11, 36, N):
+        leaf = hidden[:rows].clone().requires_grad_()
+        found = nll(leaf, weight, torch.arange(rows), rows=10)
+        assert found.isfinite().all() and torch.autograd.grad(found.sum(), leaf)[0].any()
+    assert counted.frame_count == 4
+
+
+class Calls(TorchDispatchMode):
+    """Names of the operators called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "chunks"), [("cpu", 99), ("cuda", 13)])
+def test_how_often_a_large_vocabularys_gradient_is_read_is_a_matter_of_the_device(monkeypatch, device, chunks):
+    """32,768 rows over 201,088 words, on tensors without storage: each chunk is four products and one pass over dW."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    elementwise = cross_entropy.elementwise if device == "cpu" else lambda _: Fused(lambda function: function)
+    monkeypatch.setattr(cross_entropy, "elementwise", elementwise)
+    rows, vocab, width = 32_768, 201_088, 768
+    hidden, weight = (torch.empty(n, width, device="meta", requires_grad=True) for n in (rows, vocab))
+    targets = torch.empty(rows, device="meta", dtype=torch.long)
+    with Calls() as called:
+        size = chunk_rows(vocab, device)
+        _Nll.apply(hidden, weight, targets, 0.0, size, torch.bfloat16).sum().backward()
+    assert sum(name.startswith("aten.mm") for name in called.names) == 4 * chunks
+    assert -(-rows // size) == chunks
