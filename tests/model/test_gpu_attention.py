@@ -1,21 +1,25 @@
 """What a GPU's executors compute, checked on the CPU as far as that goes.
 
 flex: torch's own dense evaluation of the same formula and mask, forward and backward, against the oracle. Stock kernels:
-the sink's arithmetic with the CPU's flash kernel in their place, and the operators' calls on tensors without storage.
+the sink's arithmetic with the CPU's flash kernel in their place, and the operators' calls on tensors without storage. varlen:
+the same, in its place a kernel written down here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 import pytest
 import torch
 from tests.attended import attend
 
-from ablab.core.rng import stream
-from ablab.model.attention import choice, flex, lift, stock
+from ablab.core.rng import Draw, stream
+from ablab.model.attention import choice, flex, lift, stock, varlen
 from ablab.model.attention.attend import EXECUTORS, Added, Documents, executor_for
-from ablab.model.parts.columns import Columns
+from ablab.model.parts.columns import Columns, joined
+from ablab.model.positions.grape_a import GrapeA
+from ablab.model.shape import Shape
 
 
 def normal(*sizes, seed=0):
@@ -58,7 +62,11 @@ def by_flex(q, k, v, *, scale, **added):
     return flex.flex(q, k, v, Added(**added), scale)
 
 
-def compared(run, given, documents, window, dtype, bound):
+def by_definition(*qkv, **ask):
+    return attend(*qkv, executor="reference", **ask)
+
+
+def compared(run, given, documents, window, dtype, bound, oracle=by_definition):
     """`run`'s output and gradients against the oracle's, relative where they are large."""
 
     def both(by, dtype):
@@ -69,8 +77,7 @@ def compared(run, given, documents, window, dtype, bound):
         weight = normal(*out.shape, seed=77).to(dtype)
         return [out.detach(), *gradients((out * weight).sum(), list(leaves.values()))]
 
-    oracle = both(lambda *a, **ask: attend(*a, executor="reference", **ask), torch.float64)
-    for name, a, b in zip(["out", *given], both(run, dtype), oracle, strict=True):
+    for name, a, b in zip(["out", *given], both(run, dtype), both(oracle, torch.float64), strict=True):
         assert (a.double() - b).abs().max() <= bound * max(1.0, float(b.abs().max())), name
 
 
@@ -147,6 +154,150 @@ def test_flex_compiles_in_one_graph():
     wanted = flex.flex(q, k, v, added, 0.3)
     traced = torch.compile(flex.flex, backend="eager", fullgraph=True, dynamic=False)
     torch.testing.assert_close(traced(q, k, v, added, 0.3), wanted)
+
+
+def sloped(documents, heads):
+    """GRAPE-A's columns in fp64, which say that they are slopes."""
+    position = GrapeA(Shape(heads * 8, heads, heads, 8, 100, 256, 1)).double()
+    position.init(Draw(0))
+    q = torch.zeros(*documents.shape, heads, 8, dtype=torch.float64)
+    return position.columns(q, q, documents.pos_BT.double())
+
+
+@pytest.mark.parametrize("window", [None, 20, 150])
+@pytest.mark.parametrize(("heads", "groups"), [(4, 2), (3, 1)])
+def test_flex_takes_fixed_slopes_without_columns(monkeypatch, heads, groups, window):
+    documents, widths, fused = documents_of([[70, 1, 129], [200]]), [], flex._fused
+    monkeypatch.setattr(flex, "_fused", lambda q, *rest: widths.append(q.shape[-1]) or fused(q, *rest))
+    columns = sloped(documents, heads)
+    assert torch.equal(columns.slope_H, -columns.row[1, 1]), "two tokens apart by one"
+
+    def run(by):
+        def slopes(q, k, v, **ask):
+            return by(q, k, v, **(ask | {"columns": columns}))
+
+        return slopes
+
+    given = case(documents, heads, groups, 8, False, True)
+
+    compared(run(by_flex), given, documents, window, torch.float64, 1e-11, oracle=run(by_definition))
+    assert set(widths) == {8}
+    both = joined([columns, columns])
+    assert both.slope_H is None, "a sum of several is no slope that a kernel may take for all of them"
+
+
+def test_slopes_and_documents_make_no_new_graph():
+    torch._dynamo.reset()
+    counted = torch._dynamo.testing.CompileCounter()
+    traced = torch.compile(flex._fused, backend=counted, fullgraph=True, dynamic=False)
+    q, k = normal(1, 4, 200, 8), normal(1, 2, 200, 8, seed=1)
+    for lengths in ([200], [70, 130], [1, 199], [50, 60, 90]):
+        documents = documents_of([lengths])
+        added = flex._sloped(sloped(documents, 4).slope_H)
+        out, _ = traced(q, k, k, flex.mask(documents, 20), 0.3, added)
+        wanted, _ = flex._fused(q, k, k, flex.mask(documents, 20), 0.3, added)
+        torch.testing.assert_close(out, wanted)
+    assert counted.frame_count == 1
+
+
+# ---- varlen
+
+
+def seen(launch, tokens):
+    """Which keys each query of the flat batch sees, by the kernel's own arguments."""
+    place = torch.arange(tokens)
+    document = torch.bucketize(place, launch.edges.long(), right=True)
+    distance = place[:, None] - place
+    near = distance <= launch.left if launch.left >= 0 else distance >= 0
+    return (document[:, None] == document) & (distance >= 0) & near
+
+
+def written(q, k, v, launch):
+    """Out and log-sum-exp of (N, H, K), as FlashAttention gives them."""
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    z = torch.einsum("ihk,jhk->hij", q, k) * launch.scale
+    z = z.masked_fill(~seen(launch, len(q)), -torch.inf)
+    return torch.einsum("hij,jhk->ihk", z.softmax(-1), v), z.logsumexp(-1), [torch.zeros(2), torch.zeros(0)]
+
+
+def written_backward(d, q, k, v, out, lse, kept, launch):
+    """FlashAttention's backward: the weights are made again from the log-sum-exp, their own sum from out."""
+    assert [len(t) for t in kept] == [2, 0]
+    groups, each = k.shape[1], q.shape[1] // k.shape[1]
+    wide_k, wide_v = (x.repeat_interleave(each, 1) for x in (k, v))
+    z = torch.einsum("ihk,jhk->hij", q, wide_k) * launch.scale
+    p = (z - lse[:, :, None]).exp().masked_fill(~seen(launch, len(q)), 0)
+    dp = torch.einsum("ihk,jhk->hij", d, wide_v)
+    dz = p * (dp - (d * out).sum(-1).T[:, :, None]) * launch.scale
+    dk, dv = torch.einsum("hij,ihk->jhk", dz, q), torch.einsum("hij,ihk->jhk", p, d)
+    dk, dv = (x.unflatten(1, (groups, each)).sum(2) for x in (dk, dv))
+    return torch.einsum("hij,jhk->ihk", dz, wide_k), dk, dv
+
+
+WRITTEN = varlen.Kernel(written, written_backward)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("sink", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 20, 300])
+@pytest.mark.parametrize(("heads", "groups"), [(4, 2), (3, 1)])
+def test_varlen_in_several_layouts_equals_the_oracle(columns, sink, window, heads, groups):
+    documents = documents_of([[30, 1, 29], [60], [7, 53]])
+    given = case(documents, heads, groups, 12, columns, sink)  # 12: padded to 16, and v is narrower than lifted q
+    counted = []
+
+    def once(*args):
+        counted.append(args[3])
+        return written(*args)
+
+    def run(q, k, v, *, scale, **added):
+        return varlen.varlen(q, k, v, Added(**added), scale, by=varlen.Kernel(once, written_backward))
+
+    compared(run, given, documents, window, torch.float64, 1e-11)
+    (launch,) = counted  # one launch for all documents
+    assert launch.edges.tolist() == [0, 30, 31, 60, 120, 127, 180] and launch.edges.dtype == torch.int32
+    assert launch.longest == 60 and launch.left == (-1 if window is None else window - 1)
+
+
+@pytest.mark.parametrize("window", [None, 20])
+def test_the_flash_operators_take_what_varlen_gives_them(window):
+    """On the meta device: arguments and shapes are torch's own check, numbers are a GPU's."""
+    documents = documents_of([[40, 24], [64]])
+    left = -1 if window is None else window - 1
+    launch = varlen.Launch(documents.edges.to("meta"), documents.longest, left, 0.1)
+    size = {"device": "meta", "dtype": torch.bfloat16, "requires_grad": True}
+    q, k, v = (torch.empty(1, 128, h, 72, **size) for h in (4, 2, 2))
+    rival = torch.empty(1, 128, 4, device="meta", requires_grad=True)
+    out = stock.causal(q, k, v[..., :64], rival, 0.1, varlen._of(varlen.FLASH, launch))
+    assert out.shape == (1, 128, 4, 64) and out.dtype == torch.bfloat16
+    grads = torch.autograd.grad(out.sum(), (q, k, v, rival))
+    assert [g.shape for g in grads] == [q.shape, k.shape, v.shape, rival.shape]
+
+
+def test_varlen_refuses_what_it_has_no_kernel_for():
+    added = Added(None, documents_of([[3]]))
+    q = torch.zeros(1, 3, 2, 8)
+    with pytest.raises(
+        ValueError, match=r"'varlen' has no kernel for torch\.float32; use bf16 or fp16, or executor 'lift'"
+    ):
+        varlen.varlen(q, q, q, added, 1.0)
+    q = torch.zeros(1, 3, 2, 264)
+    with pytest.raises(ValueError, match=r"no kernel for heads of 264 channels, columns included; use at most 256"):
+        varlen.varlen(q, q, q, added, 1.0, by=WRITTEN)
+    odd = varlen.Kernel(lambda *ask: (written(*ask)[0], torch.zeros(1, 2, 3), []), written_backward)
+    with pytest.raises(RuntimeError, match=r"gave a log-sum-exp of \(1, 2, 3\) for 2 heads of 3 tokens; use executor"):
+        varlen.varlen(q[..., :8], q[..., :8], q[..., :8], added, 1.0, by=odd)
+
+
+@pytest.mark.parametrize(("named", "case"), [("window", 20), ("documents", 100)])
+def test_a_row_of_the_table_chooses_varlen(monkeypatch, named, case):
+    row = dataclasses.replace(choice.TABLE["cuda", named], kernel="varlen")
+    monkeypatch.setitem(choice.TABLE, ("cuda", named), row)
+    asked = []
+    monkeypatch.setattr(lift, "varlen", lambda q, k, v, added, scale: asked.append(added.window))
+    q = torch.zeros(1, 60, 2, 8)
+    lift.lift_cuda(q, q, q, Added(case, documents_of([[30, 30]])), 1.0)
+    assert asked == [20 if named == "window" else None]
 
 
 # ---- stock kernels

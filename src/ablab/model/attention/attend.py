@@ -8,13 +8,14 @@ from ablab.model.attention.choice import choice
 from ablab.model.attention.documents import Added, Documents
 from ablab.model.attention.flex import flex
 from ablab.model.attention.lift import lift
+from ablab.model.attention.varlen import varlen
 from ablab.model.parts.columns import per_head
 
 __all__ = ["EXECUTORS", "Added", "Documents", "attend", "executor_for"]
 
 REVISION = 1  # raised whenever a number that this file makes changes on purpose
 # Where each executor may run. Which one does is read off a table, before training, never off a timing at run time.
-EXECUTORS = {"lift": ("cpu", "cuda"), "flex": ("cuda",), "reference": ("cpu", "cuda")}
+EXECUTORS = {"lift": ("cpu", "cuda"), "flex": ("cuda",), "varlen": ("cuda",), "reference": ("cpu", "cuda")}
 PAIRWISE = ("lift", "reference")  # those that take a pairwise bias
 
 
@@ -52,8 +53,8 @@ def attend(
         raise ValueError(f"executor '{executor}' takes no pairwise bias; use {' or '.join(PAIRWISE)}")
     given = (q_BTHK, k_BSGK, v_BSGK)
     with _as_given(q_BTHK):
-        if executor == "flex":
-            return flex(*given, added, scale)
+        if executor in ("flex", "varlen"):
+            return (flex if executor == "flex" else varlen)(*given, added, scale)
         return (lift if executor == "lift" else reference)(*given, added, scale)
 
 

@@ -1,7 +1,9 @@
 """Which kernel serves which case on which device. A table, committed: nothing is chosen by a timing at run time.
 
 The CUDA rows are judgement, NOT YET MEASURED: they follow from what the kernels do (below), and `bench/gpu.py` holds the
-comparison that will confirm or change them. A change of a row changes numbers, so it raises `attend.REVISION`.
+comparison that will confirm or change them. Against flex in windows and documents stands `varlen`, one launch of the
+hand-written kernel (bf16 and fp16 alone), which a row chooses by kernel = "varlen" once it was measured to be faster. A change
+of a row changes numbers, so it raises `attend.REVISION`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ TABLE: dict[tuple[str, str], Choice] = {
     ("cpu", "pairwise"): Choice("lift", "rows", "blocks of rows, made again in backward", UNMEASURED),
     ("cuda", "full"): Choice("lift", "stock", "hand-written for this case; flex is generated", UNMEASURED),
     ("cuda", "documents"): Choice("lift", "flex", "one launch, where rows of their own need many", UNMEASURED),
-    ("cuda", "window"): Choice("lift", "flex", "skips blocks of keys; the stock operator knows no window", UNMEASURED),
+    ("cuda", "window"): Choice(
+        "lift", "flex", "skips blocks of keys; the stock operator knows no window, varlen is to be measured", UNMEASURED
+    ),
     ("cuda", "pairwise"): Choice("lift", "rows", "the one that takes any bias and its gradients", UNMEASURED),
 }
 

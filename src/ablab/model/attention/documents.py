@@ -82,6 +82,11 @@ class Documents:
         return (self.pos_BT.flatten() == 0).nonzero().flatten()
 
     @functools.cached_property
+    def edges(self) -> torch.Tensor:
+        """Flat index of every document's first token, then the number of tokens; int32 (n + 1,)."""
+        return torch.nn.functional.pad(self.starts, (0, 1), value=self.segment_BT.numel()).to(torch.int32)
+
+    @functools.cached_property
     def lengths(self) -> torch.Tensor:
         """Tokens of every document."""
         return torch.bincount(self.segment_BT.flatten())

@@ -1,9 +1,10 @@
 """Windows, documents and columns by one compiled FlexAttention kernel of a GPU (arXiv 2412.05496, torch.nn.attention).
 
 The mask is FlexAttention's: a table of blocks that says which blocks of keys a block of queries meets, made from the
-documents' edges without ever writing down (T, T) scores, once for a forward pass. Columns are lifted into q and k, not a
-`score_mod`: a captured tensor's gradient is scattered there by atomic additions, slowly and in no fixed order, and columns
-that learn (FoX) want one at every pair. The sink is out sigmoid(lse - s), differentiated through the kernel's own lse.
+documents' edges without ever writing down (T, T) scores, once for a forward pass. Fixed slopes are a `score_mod`, so that a
+head stays as wide as it is. Other columns are lifted into q and k: a captured tensor's gradient is scattered in a `score_mod`
+by atomic additions, slowly and in no fixed order, and columns that learn (FoX) want one at every pair. The sink is out
+sigmoid(lse - s), differentiated through the kernel's own lse.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ablab.model.attention.documents import Added, Documents
-from ablab.model.attention.lifted import lifted
+from ablab.model.attention.lifted import centres, lifted
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+Modification = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # of score, row, head, query, key
 BLOCK = 128  # queries and keys of a mask's block: the kernel's own default
 SMALLEST_HEAD = 16  # channels: a matrix product of the compiled kernel takes no fewer
 # Every shape, window and grad mode is a compilation of its own. Beyond so many FlexAttention would quietly run dense.
@@ -42,13 +44,15 @@ def flex(
     if q_BTHK.device.type == "cuda" and (q_BTHK.shape[3] < SMALLEST_HEAD or q_BTHK.dtype == torch.float64):
         fault = f"executor 'flex' has no kernel for heads of {q_BTHK.shape[3]} channels in {q_BTHK.dtype}"
         raise ValueError(f"{fault}; use 16 channels or more in bf16, fp16 or fp32")
-    documents, columns = added.documents, added.columns
+    documents, columns, sloped = added.documents, added.columns, None
     rival = None if added.sink_H is None else added.sink_H.expand(q_BTHK.shape[:3])
-    if columns is not None:
-        centre = _centres(columns.w.detach(), documents)
+    if columns is not None and columns.slope_H is not None:
+        sloped = _sloped(columns.slope_H)
+    elif columns is not None:
+        centre = centres(columns.w.detach(), documents.pos_BT)
         q_BTHK, k_BSGK, rival = lifted(q_BTHK, k_BSGK, columns, centre, centre, rival, scale)
     q, k, v = (t.transpose(1, 2) for t in (q_BTHK, k_BSGK, v_BSGK))
-    out, lse = _fused(q, k, v, mask(documents, added.window), scale)
+    out, lse = _fused(q, k, v, mask(documents, added.window), scale, sloped)
     if rival is not None:
         out = (out * torch.sigmoid(lse - rival.transpose(1, 2).to(lse.dtype))[..., None]).to(out.dtype)
     return out.transpose(1, 2)
@@ -61,12 +65,14 @@ def mask(documents: Documents, window: int | None) -> BlockMask:
     return documents.masks[window]
 
 
-def _centres(w_BSGr: Tensor, documents: Documents) -> Tensor:
-    """Return for every token the columns of its document's first: what biases are measured from, so that they stay small."""
-    batch, length = documents.shape
-    first = torch.arange(length, device=w_BSGr.device) - documents.pos_BT
-    w = w_BSGr.expand(batch, length, -1, -1)
-    return w.gather(1, first[:, :, None, None].expand(w.shape))
+def _sloped(slope_H: Tensor) -> Modification:
+    """Make what adds -slope (i - j) to a score. Exact in fp32 within a document, whose places are those of the row moved."""
+    slope_H = slope_H.detach()
+
+    def lowered(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return score - slope_H[h] * (i - j)
+
+    return lowered
 
 
 def _mask(segment_BT: Tensor, window: int | None) -> BlockMask:
@@ -103,11 +109,14 @@ def _listed(met_Bij: Tensor) -> tuple[Tensor, Tensor]:
     return met_Bij.sum(-1, dtype=torch.int32)[:, None], order.to(torch.int32)[:, None]
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, scale: float) -> tuple[Tensor, Tensor]:
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, scale: float, sloped: Modification | None
+) -> tuple[Tensor, Tensor]:
     """Compute out and its log-sum-exp (natural) of (B, H, T, K)."""
     from torch.nn.attention.flex_attention import AuxRequest
 
     ask: dict[str, Any] = {"block_mask": blocks, "scale": scale, "enable_gqa": True, "return_aux": AuxRequest(lse=True)}
+    ask["score_mod"] = sloped
     limits: dict[str, Any] = {"recompile_limit": MOST_COMPILED, "accumulated_recompile_limit": 4 * MOST_COMPILED}
     if q.device.type != "cuda":
         out, aux = _kernel(False)(q, k, v, **ask)

@@ -21,6 +21,7 @@ from ablab.model.attention.lifted import Flat, lifted, piece
 from ablab.model.attention.products import products
 from ablab.model.attention.rows import rows
 from ablab.model.attention.stock import Stock, causal
+from ablab.model.attention.varlen import varlen
 from ablab.model.attention.windowed import in_chunks
 from ablab.model.parts.columns import Columns
 
@@ -151,11 +152,11 @@ def lift_cuda(
     scale: float,
     by: Stock | None = None,
 ) -> torch.Tensor:
-    """Attend on a GPU: full rows by the stock kernels, windows and documents by flex. `by`: another stock kernel."""
+    """Attend on a GPU by the kernel that the table of choices names for the case. `by`: another stock kernel."""
     case, columns = case_of(added.window, added.documents), added.columns
-    if choice("cuda", case).kernel == "flex":
+    if (kernel := choice("cuda", case).kernel) != "stock":
         seen = added if case == "window" else dataclasses.replace(added, window=None)
-        return flex(q_BTHK, k_BSGK, v_BSGK, seen, scale)
+        return (flex if kernel == "flex" else varlen)(q_BTHK, k_BSGK, v_BSGK, seen, scale)
     rival = None if added.sink_H is None else added.sink_H.expand(q_BTHK.shape[:3])
     if columns is not None:
         centre = columns.w[:, :1].detach()

@@ -44,6 +44,14 @@ def lifted(
     return torch.cat([q, u], -1), torch.cat([k, w], -1), rival
 
 
+def centres(w_BSGr: torch.Tensor, pos_BT: torch.Tensor) -> torch.Tensor:
+    """Return for every token the columns of its document's first: what biases are measured from, so that they stay small."""
+    batch, length = pos_BT.shape
+    first = torch.arange(length, device=w_BSGr.device) - pos_BT
+    w = w_BSGr.expand(batch, length, -1, -1)
+    return w.gather(1, first[:, :, None, None].expand(w.shape))
+
+
 def piece(
     flat: Flat,
     anchor: torch.Tensor,

@@ -22,13 +22,15 @@ class Columns:
     u: (B|1, T|1, H, r), w: (B, S, G|1, r), row: (B, T, H), fp32 or fp64 (better: a bias is a difference of large
     numbers, and executors centre the columns before they round them); head h reads the columns of kv group h // (H/G).
     `parts`: how many bf16 numbers hold an entry of u, and of w, without loss (3 hold any fp32 number, 1 a small
-    integer). Source: GRAPE (arXiv 2512.07805) section 4, score = q.k + (unipotent term).
+    integer). slope_H: (H,), where the bias is -slope_H (i - j) within a document and nothing of it learns: a kernel that
+    knows slopes needs no columns. Source: GRAPE (arXiv 2512.07805) section 4, score = q.k + (unipotent term).
     """
 
     u: torch.Tensor
     w: torch.Tensor
     row: torch.Tensor
     parts: tuple[int, int] = (3, 3)
+    slope_H: torch.Tensor | None = None
 
     def bias(self, n_heads: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         """Compute the dense bias_BHTS in `dtype`: for oracles and tests."""

@@ -36,8 +36,7 @@ class GrapeA(Position):
         self.slope_H.copy_(torch.tensor(alibi_slopes(len(self.slope_H)), dtype=torch.float64) * self.slope_scale)
 
     def columns(self, q_BTHK: torch.Tensor, k_BTGK: torch.Tensor, p: torch.Tensor) -> Columns | None:
-        pos_BT = p.to(self.slope_H.dtype)
+        pos_BT, slope_H = p.to(self.slope_H.dtype), self.slope_H
+        u, w, row = slope_H[None, None, :, None], pos_BT[..., None, None], -pos_BT[..., None] * slope_H
         # Two bf16 numbers hold any place below 65,536 exactly.
-        return Columns(
-            self.slope_H[None, None, :, None], pos_BT[..., None, None], -pos_BT[..., None] * self.slope_H, parts=(3, 2)
-        )
+        return Columns(u, w, row, parts=(3, 2), slope_H=slope_H)
