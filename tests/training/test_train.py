@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, get_type_hints
 
 import pytest
@@ -22,6 +25,8 @@ from ablab.core import places
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
 from ablab.core.files import read_json, sha256_file, write_json
 from ablab.core.lever import Origin
+from ablab.model.decoder import Decoder
+from ablab.model.layer import Layer
 from ablab.records.run import Progressed
 from ablab.runtime.lock import locked
 from ablab.training import learner as learner_module
@@ -422,6 +427,65 @@ def test_budget_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     done = run(tmp_path, settings)
     assert (done["status"], done["seconds"], done["steps"]) == ("done", 0.3125, 5)
     assert done["tokens"] == done["steps"] * 128 and done["trajectory"][-1]["tokens"] == done["tokens"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compilation_is_no_part_of_a_budget_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """By a clock that only compilation moves, by a minute a sitting, and each step, by 1/16 s."""
+    now, sittings = [0.0], list[Learner]()
+
+    def late(model: Decoder) -> None:
+        first = model.layers[0]
+        assert isinstance(first, Layer)
+        eager, ahead = first.forward, [60.0]
+
+        def forward(*args: Any) -> Any:
+            now[0] += ahead.pop() if ahead and torch.is_grad_enabled() else 0.0
+            return eager(*args)
+
+        monkeypatch.setattr(first, "forward", forward)
+
+    def step(self: Learner, *args: Any) -> Any:
+        sittings.append(self)
+        now[0] += 1 / 16
+        return taken(self, *args)
+
+    taken = Learner.step
+    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.setattr("ablab.training.learner.compile_layers", late)
+    shown = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr(importlib.import_module("ablab.training.train"), "time", shown)
+    settings = tiny.settings()
+    settings["budget"].update(tokens=None, seconds=0.3)
+    ask = {"where": dataclasses.replace(WHERE, compiled=compiled)}
+    with pytest.raises(Interrupted):
+        run(tmp_path, settings, stop=after(2), **ask)
+    done = run(tmp_path, settings, **ask)
+    assert (done["seconds"], done["steps"]) == (0.3125, 5) and len(set(map(id, sittings))) == 2
+    assert now[0] == (120.3125 if compiled else 0.3125)
+
+
+def test_warming_up_moves_nothing() -> None:
+    warm, cold = learner(tiny.settings()), learner(tiny.settings())
+    for one in (warm, cold):
+        one.step(one.stream.batch(0), 1, 0.0)
+    warm.warm_up(1, 0.5)
+    assert all(p.grad is None for p in warm.parameters.values())
+    before, after_it = cold.tensors(), warm.tensors()
+    assert before.keys() == after_it.keys() and all(torch.equal(before[name], after_it[name]) for name in before)
+    assert warm.step(warm.stream.batch(1), 2, 0.5) == cold.step(cold.stream.batch(1), 2, 0.5)
+
+
+def test_a_gpu_validates_in_micro_batches_and_a_cpu_in_what_its_cache_holds() -> None:
+    assert learner_module.rows_at_once("cuda:1", 48, 1024) == 48
+    assert [learner_module.rows_at_once("cpu", 48, length) for length in (1024, 8192, 10_000)] == [8, 1, 1]
+    one = learner(tiny.settings())
+    asked, nll = list[int](), one.model.nll
+    one.model.nll = lambda tokens, *rest: asked.append(len(tokens)) or nll(tokens, *rest)  # type: ignore
+    one.validate()
+    assert asked[0] == min(len(one.valid), learner_module.rows_at_once("cpu", one.micro_rows, one.seq_len))
 
 
 def test_bf16_is_near_fp32_and_keeps_fp32_weights(tmp_path: Path) -> None:

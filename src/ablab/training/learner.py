@@ -24,7 +24,7 @@ from ablab.training import checkpoint, losses, optimizers, qats, schedules
 from ablab.training.roles import Guarded
 from ablab.training.stability import nonfinite
 
-VALID_TOKENS = 8192  # tokens of one validation forward pass; larger ones fall out of the cache
+VALID_TOKENS = 8192  # tokens of one validation forward pass on a CPU; larger ones fall out of the cache
 
 
 class Diverged(Exception):
@@ -38,6 +38,11 @@ def split_fault(model: Decoder, rows: int, micro_rows: int, place: str) -> Fault
         return None
     text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {micro_rows} at a time'
     return Fault(f"{place}.{whole[0]}", text, 'use balance = "sequence", or a batch that fits into memory at once')
+
+
+def rows_at_once(device: str, micro_rows: int, seq_len: int) -> int:
+    """Count the rows of one validation forward pass; on a GPU, where 8,192 tokens are mostly launches, a micro-batch's."""
+    return micro_rows if torch.device(device).type == "cuda" else max(1, VALID_TOKENS // seq_len)
 
 
 class Learner:
@@ -78,6 +83,7 @@ class Learner:
         self.health: Routing = {}
         if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
             raise InvalidStudy(torn)
+        self.compiled = compiled
         if compiled:
             compile_layers(self.model)
         self.parameters = dict(self.model.named_parameters())
@@ -199,6 +205,17 @@ class Learner:
             self.spanned = named(sums)
         return total
 
+    def warm_up(self, step: int, spent: float) -> None:
+        """Have everything that step `step` needs compiled: its passes forward and backward, whose gradients are dropped.
+
+        No step is taken, so weights, optimizer and means need no way back: none of them moves.
+        """
+        self.model.at(spent)
+        self.aux = MixtureTally() if self.routed else None
+        with self.rounded(spent):
+            self.gradients(self.stream.batch(step))
+        self.optimizer.zero_grad(set_to_none=True)
+
     def clip(self) -> float:
         """Scale the gradient down to the norm `clip` (0: never); returns the norm before. Raises Diverged."""
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -219,7 +236,7 @@ class Learner:
     def validate(self) -> dict[str, float]:
         """Validate: nats per token and bits per byte over `held_out`, each a ratio of sums, with the weights to be saved."""
         rows, nats, sums = self.valid, 0.0, torch.zeros(2, 3, dtype=torch.float64)
-        step = max(1, VALID_TOKENS // rows.tokens_RT.shape[1])
+        step = rows_at_once(self.device, self.micro_rows, rows.tokens_RT.shape[1])
         self.swap()
         for at in range(0, len(rows), step):
             parts = (rows.tokens_RT, rows.targets_RT, rows.ids_RT)

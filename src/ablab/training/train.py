@@ -155,6 +155,10 @@ def _sit(
     if not progress.untrained:
         with at_once():
             progress.untrained = _untrained(learner, progress, out)
+    if learner.compiled and learner.steps is None:
+        # A budget in seconds begins after compilation, on resume too: else arms with more kinds of layers, and runs that
+        # were stopped more often, would get fewer steps.
+        learner.warm_up(progress.step, learner.spent(progress.step, progress.seconds))
     fault = _loop(learner, progress, sitting, write=write, save=save)
     metrics.sync()
     return fault
