@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sys
@@ -21,6 +22,7 @@ from ablab.bundle import findings
 from ablab.check import miniature
 from ablab.cli import main as cli
 from ablab.cli import sample
+from ablab.cli.runs import RunOptions
 from ablab.data.harmony import crew
 from ablab.launch import study as lab
 from ablab.runs import planning
@@ -76,6 +78,15 @@ def leaves(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[s
         return
     for name, one in inner.items():
         yield from leaves(one, (*words, name))
+
+
+def test_commands_that_make_runs_share_their_options() -> None:
+    told, at = dict(leaves()), {field.name for field in dataclasses.fields(RunOptions)}
+    assert {name for name, one in told.items() if at <= {param.name for param in one.params}} == {"run", "ladder"}
+    defaults = [
+        {param.name: param.default for param in told[name].params if param.name in at} for name in ("run", "ladder")
+    ]
+    assert defaults[0] == defaults[1] and defaults[0]["out"] == Path("runs") and defaults[0]["jobs"] is None
 
 
 def test_every_command_has_json() -> None:

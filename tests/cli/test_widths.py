@@ -24,7 +24,7 @@ from ablab.bridges.megatron import shown
 from ablab.bridges.megatron.explain import explain
 from ablab.check import facts as check
 from ablab.check import miniature, quote
-from ablab.cli import levers, options, study
+from ablab.cli import levers, options, runs
 from ablab.core import grid
 from ablab.data.look.inspect import inspect, show
 from ablab.judging.judge import conclude
@@ -180,7 +180,7 @@ def test_live_lines_keep_the_name_and_the_step(width: int, monkeypatch: pytest.M
     monkeypatch.setattr(rich.console, "Console", lambda **_: Console(**how))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     run: Any = SimpleNamespace(arm="a_rather_long_name_of_an_arm", seed=3)
-    with study.shown(SimpleNamespace(), quiet=False) as take:  # type: ignore[arg-type]
+    with runs.shown(SimpleNamespace(), quiet=False) as take:  # type: ignore[arg-type]
         take("start", run, "")
         take("say", run, "step 123/489, loss 3.141, 15,800 tokens/s, 25 s left")
     assert re.search(r"a_rather_long_name_of_an_arm, seed 3\W[^\n]*step 123/489", file.getvalue())

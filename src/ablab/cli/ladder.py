@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablab.cli.options import Device, Json, Mirror, Out, Precision, StudyFile, console, say
-from ablab.cli.study import Changed, Jobs, TryAgain, Until, seconds, shown
+from ablab.cli.options import StudyFile, console
+from ablab.cli.runs import RunOptions, spread
 from ablab.core.files import print_json
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ def _numbers(text: str) -> list[int]:
         raise typer.BadParameter(f"'{text}' is no list of numbers; write 3,5,8", param_hint="--seeds") from None
 
 
+@spread
 def ladder(
     study: StudyFile,
     scales: Annotated[str, typer.Option(metavar="NAME,NAME,NAME", help="Three scales of the study or more.")],
@@ -41,45 +41,22 @@ def ladder(
         str | None, typer.Option(metavar="N,N,N", help="Seeds on each scale (what the file plans at most).")
     ] = None,
     no_train: Annotated[bool, typer.Option("--no-train", help="Judge what exists.")] = False,
-    out: Out = Path("runs"),
-    device: Device = "cpu",
-    precision: Precision = None,
-    jobs: Jobs = None,
-    until: Until = None,
-    mirror: Mirror = None,
-    allow_changed_code: Changed = False,
-    try_again: TryAgain = False,
     page: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the page there.")] = None,
-    as_json: Json = False,
+    *,
+    how: RunOptions,
 ) -> None:
     """Ask the question at three scales or more, and whether the answer holds beyond them. Resumes by itself."""
-    from ablab.launch.study import Lab, LadderGivenUp, silent
+    from ablab.launch.study import LadderGivenUp
 
-    names = [name.strip() for name in scales.split(",")]
+    names, counts = [name.strip() for name in scales.split(",")], None if seeds is None else _numbers(seeds)
     try:
-        result = Lab(study, None, out, device, precision).ladder(
-            names,
-            seeds=_numbers(seeds) if seeds is not None else None,
-            at=at,
-            train=not no_train,
-            page=page,
-            say=silent if as_json else say,
-            jobs=jobs,
-            until=seconds_of(until),
-            mirrors=tuple(mirror or ()),
-            allow_changed_code=allow_changed_code,
-            try_again=try_again,
-            progress=functools.partial(shown, quiet=as_json),
+        result = how.lab(study).ladder(
+            names, seeds=counts, at=at, train=not no_train, page=page, say=how.say, **how.running
         )
     except LadderGivenUp as some:
-        _answer(some.laddered, as_json)
+        _answer(some.laddered, how.as_json)
         raise
-    _answer(result, as_json)
-
-
-def seconds_of(until: str | None) -> float | None:
-    """Return the duration in seconds, if one is given."""
-    return seconds(until) if until else None
+    _answer(result, how.as_json)
 
 
 def _answer(result: Laddered, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablab.cli.options import Out
-from ablab.cli.study import Jobs
+from ablab.cli.runs import Jobs
 from ablab.core import duration
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ablab.core.fault import CheckFailed, Fault, to_install
 from ablab.records.answer import Answer
+from ablab.records.ladder import LadderAnswer
 
 if TYPE_CHECKING:
     import pandas
@@ -18,11 +19,14 @@ COLUMNS = ("on", "word", "delta", "low", "high", "seeds", "p", "more_seeds", "me
 PAID = ("bytes", "parameters", "tokens_per_second", "train_seconds")
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What verdict.json says (`answer`), and the folder that it and the pages lie in."""
+A = TypeVar("A", Answer, LadderAnswer)
 
-    answer: Answer
+
+@dataclass(frozen=True)
+class Answered(Generic[A]):
+    """An answer as its file says it, and the folder that the file and its page lie in."""
+
+    answer: A
     folder: Path
 
     @property
@@ -34,6 +38,19 @@ class Judged:
     def words(self) -> dict[str, str | None]:
         """Every arm's word by its name, without the baseline; None where it has none."""
         return {arm["name"]: arm["word"] for arm in self.answer["arms"] if arm["on"] is not None}
+
+    @property
+    def of(self) -> str:
+        """What was asked, for `repr`."""
+        return self.answer["study"]
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name} {word or 'without a word'}" for name, word in self.words.items())
+        return f"<{self.of}: {words}; {self.page}>"
+
+
+class Judged(Answered[Answer]):
+    """What verdict.json says, beside the study's pages."""
 
     @property
     def winner(self) -> str | None:
@@ -58,10 +75,6 @@ class Judged:
             rows.append({**{key: said[key] for key in COLUMNS}, **{key: paid[key] for key in PAID}})
         names = pandas.Index([arm["name"] for arm in self.answer["arms"]], name="arm")
         return pandas.DataFrame(rows, index=names, columns=[*COLUMNS, *PAID])
-
-    def __repr__(self) -> str:
-        words = ", ".join(f"{name} {word}" for name, word in self.words.items())
-        return f"<{self.answer['study']}: {words}; {self.page}>"
 
     def _repr_html_(self) -> str:
         """Write the sentence and the verdict's table, for notebooks; everything that a file may have said is escaped."""

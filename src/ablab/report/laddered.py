@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from ablab.core.files import write_atomic, write_json
 from ablab.records.ladder import Climbed, LadderAnswer, Measured
 from ablab.report import html, records, svg, words
 from ablab.report.figures import Drawing
+from ablab.report.judged import Answered
 from ablab.report.tables import PageTable
 from ablab.report.words import Html, Style
 
@@ -25,26 +25,13 @@ WORDS = ("holds", "fades", "reverses", "open")
 SHOWN = 6  # settings that a row of the rungs names; the rest is counted
 
 
-@dataclass(frozen=True)
-class Laddered:
-    """What ladder.json says (`answer`), and the folder that it and the page lie in."""
-
-    answer: LadderAnswer
-    folder: Path
+class Laddered(Answered[LadderAnswer]):
+    """What ladder.json says, beside the ladder's page."""
 
     @property
-    def page(self) -> Path:
-        """The page."""
-        return self.folder / "report.html"
-
-    @property
-    def words(self) -> dict[str, str | None]:
-        """Every arm's word by its name; None where it carries none."""
-        return {arm["name"]: arm["word"] for arm in self.answer["arms"]}
-
-    def __repr__(self) -> str:
-        said = ", ".join(f"{name} {word or 'without a word'}" for name, word in self.words.items())
-        return f"<{self.answer['study']} over {len(self.answer['rungs'])} rungs: {said}; {self.page}>"
+    def of(self) -> str:
+        """The study, and over how many scales."""
+        return f"{self.answer['study']} over {len(self.answer['rungs'])} rungs"
 
 
 def write(answer: LadderAnswer, folder: Path) -> Laddered:
