@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.study.written import BASE, edited, faults, read
 
-from ablab.study import Change
+from ablab.core.fault import InvalidStudy
+from ablab.study import Change, runner
 
 CROSSED = "[factorial.window_by_length]\nmodel.local.window = [32, 16]\nmodel.seq_len = [256, 128]\n"
 
@@ -35,11 +36,20 @@ def test_a_cell_that_is_an_arm_already_is_not_run_twice(tmp_path: Path) -> None:
     study = read(tmp_path, edited(more=f"{CROSSED}[arm.short]\nmodel.seq_len = 128\n"))
     assert list(study.arms) == ["rope", "short", "window=32", "window=32,seq_len=128"]
     assert study.factorials["window_by_length"]["cells"]["short"] == [1, 1]
-    twice = read(
-        tmp_path, edited(more=CROSSED + CROSSED.replace("window_by_length", "again").replace("[32, 16]", "[16, 32]"))
-    )
-    assert list(twice.arms) == ["rope", "window=32", "window=32,seq_len=128", "seq_len=128"]
-    assert set(twice.factorials["again"]["cells"]) == set(twice.factorials["window_by_length"]["cells"])
+    again = CROSSED.replace("window_by_length", "again").replace("[32, 16]", "[16, 32]")
+    more = read(tmp_path, edited(more=CROSSED + again.replace("[16, 32]", "[16, 32, 8]")))
+    assert list(more.arms) == [
+        "rope",
+        "window=32",
+        "window=32,seq_len=128",
+        "seq_len=128",
+        "window=8",
+        "window=8,seq_len=128",
+    ]
+    with pytest.raises(
+        InvalidStudy, match=r"factorial\.again: is window_by_length under another name: it has the same cells"
+    ):
+        read(tmp_path, edited(more=CROSSED + again))
 
 
 def test_levers_as_levels_and_labels_that_collide(tmp_path: Path) -> None:
@@ -267,3 +277,61 @@ def test_cells_that_are_one_model_and_arms_that_are_dropped(tmp_path: Path) -> N
         "study.toml: factorial.f: the cell position=rope,layers=LLLL has the very settings of layers=LLLL; "
         "drop a level, or a factor that changes nothing there"
     ]
+
+
+RUNS = """
+[study]
+name = "toy"
+question = "?"
+[decision]
+metric = "val_loss"
+matters = 0.01
+seeds = 3
+[runner]
+command = "python train.py --seed={seed}"
+directory = "there"
+log = "nanogpt"
+args = { x = 1, y = "p" }
+"""
+
+
+def test_a_number_a_fraction_and_a_switch_are_three_levels(tmp_path: Path) -> None:
+    """--x=1, --x=1.0 and --x are other words of the program, though Python calls 1, 1.0 and true equal."""
+    crossed = '[factorial.f]\nrunner.args.x = [1, 1.0, true]\nrunner.args.y = ["p", "q"]\n'
+    study = read(tmp_path, RUNS + "[arm.a]\nrunner.args.x = true\n" + crossed)
+    (change,) = study.arms["a"].changes
+    assert (change.before, change.after) == (1, True)
+    assert list(study.factorials["f"]["cells"]) == [
+        "baseline", "y=q", "x=1_2", "x=1_2,y=q", "a", "x=true,y=q",
+    ]  # fmt: skip
+    told = {name: runner.argv(arm.settings["runner"], 0)[3:] for name, arm in study.arms.items() if "y=q" in name}
+    assert told == {
+        "y=q": ["--x=1", "--y=q"], "x=1_2,y=q": ["--x=1.0", "--y=q"], "x=true,y=q": ["--x", "--y=q"],
+    }  # fmt: skip
+
+
+def test_what_makes_the_same_words_of_the_program_changes_nothing(tmp_path: Path) -> None:
+    for more, said in (
+        ('[arm.a]\nrunner.args.x = "1"\n', "arm.a: runner.args.x: changes nothing: baseline has 1 too"),
+        ("[arm.a]\nrunner.args.z = false\n", "arm.a: runner.args.z: changes nothing: baseline has false too"),
+        ('[factorial.f]\nrunner.args.x = [1, 2, "2"]\nrunner.args.y = ["p", "q"]\n', "the level '2' is there twice"),
+        ('[factorial.f]\nrunner.args.x = ["1", 1, 2]\nrunner.args.y = ["p", "q"]\n', "the level 1 is there twice"),
+    ):
+        (fault,) = faults(tmp_path, RUNS + more)
+        assert said in fault
+
+
+def test_levels_that_are_spelled_alike_are_cells_of_their_own(tmp_path: Path) -> None:
+    crossed = '[factorial.f]\nrunner.args.x = [1, "a b", "ab"]\nrunner.args.y = ["p", "q"]\n'
+    study = read(tmp_path, RUNS + crossed)
+    assert [*study.arms][1:5] == ["x=ab", "x=ab,y=q", "x=ab_2", "x=ab_2,y=q"]
+    assert study.arms["x=ab_2"].settings["runner"]["args"]["x"] == "ab"
+    crossed = '[factorial.f]\nrunner.args.x = [1, "2", "2,y=q"]\nrunner.args.y = ["p", "q"]\n'
+    study = read(tmp_path, RUNS + crossed)
+    assert study.factorials["f"]["cells"]["x=2,y=q_2"] == [2, 0] and study.factorials["f"]["cells"]["x=2,y=q"] == [1, 1]
+
+
+def test_factorials_that_differ_by_case_alone_are_refused(tmp_path: Path) -> None:
+    one, other = (f"[factorial.{name}]\nrunner.args.x = [1, 2]\nrunner.args.{y} = [0, 1]\n" for name, y in ("gz", "Gw"))
+    with pytest.raises(InvalidStudy, match="'G' and 'g' differ by case alone"):
+        read(tmp_path, RUNS.replace('y = "p"', "z = 0, w = 0") + one + other)

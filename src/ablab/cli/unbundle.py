@@ -30,7 +30,11 @@ def unbundle(
             fault = "lies elsewhere than the study, whose own paths would lead elsewhere from there"
             raise Refused(Fault(str(to), fault, f"write it beside {study.name}"))
         write_atomic(to, stacks.study_of(study, parts))
-        load(to)
+        try:
+            load(to)
+        except Exception:
+            to.unlink()
+            raise
     if as_json:
         print_json({"arm": arm, "on": parts.on, "arms": parts.arms, "file": None if to is None else str(to)})
     elif to is None:

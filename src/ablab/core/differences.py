@@ -7,6 +7,15 @@ import math
 CLOSE = 1e-9  # relative: numpy's and scipy's last digits differ between processors
 
 
+def equal(one: object, other: object) -> bool:
+    """Tell whether two values are written alike: of 1, 1.0 and true no two are, which Python calls equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return type(one) is type(other) and (repr(one) == repr(other) if isinstance(one, float) else one == other)
+
+
 def different(before: object, after: object, place: str = "") -> list[str]:
     """List where two nests differ, numbers beyond CLOSE."""
     if isinstance(before, dict) and isinstance(after, dict):
@@ -14,7 +23,8 @@ def different(before: object, after: object, place: str = "") -> list[str]:
         return [one for key in keys for one in different(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [one for i, pair in enumerate(zip(before, after)) for one in different(*pair, f"{place}[{i}]")]
-    if before == after or close(before, after):
+    boolean = isinstance(before, bool) or isinstance(after, bool)
+    if close(before, after) or (before == after and not boolean):
         return []
     return [f"{place} is {shown(after)} and was {shown(before)}"]
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
+_ESCAPED = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
 
 def written(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> str:
     """Write `tree` as TOML. A table without a name (no lever) becomes a section; a layer kind may be an empty one."""
     plain = {key: value for key, value in tree.items() if not _section(value)}
-    lines = [f"[{'.'.join(path)}]"] if path and (plain or not tree) else []
-    lines += [f"{key} = {spell(value)}" for key, value in plain.items()]
+    lines = [f"[{joined(path)}]"] if path and (plain or not tree) else []
+    lines += [f"{joined([key])} = {spell(value)}" for key, value in plain.items()]
     parts = ["\n".join(lines)] if lines else []
     parts += [written(value, (*path, key)) for key, value in tree.items() if _section(value)]
     return "\n\n".join(part for part in parts if part)
@@ -22,21 +26,45 @@ def dotted(tree: Mapping[str, object], path: tuple[str, ...] = ()) -> list[str]:
     out = []
     for key, value in tree.items():
         here = (*path, key)
-        out += dotted(value, here) if _section(value) else [f"{'.'.join(here)} = {spell(value)}"]
+        out += dotted(value, here) if _section(value) else [f"{joined(here)} = {spell(value)}"]
     return out
 
 
 def spell(value: object) -> str:
     """Spell one value: numbers as Python writes them, long integers with underscores, levers inline."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {spell(part)}" for key, part in value.items()) + " }"
+        return "{ " + ", ".join(f"{joined([key])} = {spell(part)}" for key, part in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(spell, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
         return f"{value:_}" if value >= 10_000 else str(value)
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    return _string(value) if isinstance(value, str) else repr(value)
+
+
+def joined(keys: Iterable[str]) -> str:
+    """Write a path of keys with dots between them; a key that is no bare one (`optim.lr`) is quoted."""
+    return ".".join(key if _BARE.match(key) else _string(key) for key in keys)
+
+
+def parted(path: str) -> tuple[str, ...]:
+    """Read the keys of such a path."""
+    keys, inside = list[str](), tomllib.loads(f"{path} = 0")
+    while inside:
+        [(key, below)] = inside.items()
+        keys.append(key)
+        inside = below if isinstance(below, dict) else {}
+    return tuple(keys)
+
+
+def _string(text: str) -> str:
+    """Quote text in ASCII. What JSON would split into two escapes is one here."""
+    return '"' + "".join(one if " " <= one <= "~" and one not in _ESCAPED else _escape(one) for one in text) + '"'
+
+
+def _escape(one: str) -> str:
+    return _ESCAPED.get(one) or (f"\\u{ord(one):04x}" if ord(one) < 0x10000 else f"\\U{ord(one):08x}")
 
 
 def _section(value: object) -> TypeGuard[dict[str, object]]:

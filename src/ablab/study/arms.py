@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ablab.core.differences import equal
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.setting import coerce, describe
+from ablab.core.toml import joined
 from ablab.records.settings import Settings
 from ablab.study import average, elsewhere, runner
 from ablab.study.keys import DIFFED, IN_MODEL, SECTIONS
@@ -145,8 +147,8 @@ def draft(name: str, diff: dict[str, object], reference: Draft, folder: Path, pl
 def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[Change]:
     """Yield the settings that really differ at a named path: a replaced lever is one, a merged one counts each setting."""
     before, after = look(reference.settings, path), look(draft.settings, path)
-    dotted = ".".join(path)
-    if before == after:
+    dotted = joined(path)
+    if same(path, before, after):
         return
     if path == ("train", "weights"):
         before, after = (written(one.tree)["weights"] or None for one in (reference, draft))
@@ -157,7 +159,7 @@ def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[C
         and isinstance(after, dict)
         and _by_kind(path)
     ):
-        kinds = [kind for kind in after if before.get(kind) != after[kind]]
+        kinds = [kind for kind in after if not equal(before.get(kind), after[kind])]
         before, after = _collapse({k: before.get(k) for k in kinds}), _collapse({k: after[k] for k in kinds})
     if isinstance(before, dict) and isinstance(after, dict) and "name" in after and before.get("name") == after["name"]:
         yield from _settings(dotted, before, after)
@@ -165,14 +167,21 @@ def changed(path: tuple[str, ...], reference: Draft, draft: Draft) -> Iterator[C
         yield Change(dotted, before, after)
 
 
+def same(path: tuple[str, ...], one: object, other: object) -> bool:
+    """Tell whether two values of a setting are one: of an argument of a program where it makes the same words."""
+    if path[:2] == ("runner", "args") and len(path) == 3:
+        return runner.flags(path[2], one) == runner.flags(path[2], other)
+    return equal(one, other)
+
+
 def _settings(dotted: str, before: dict[str, object], after: dict[str, object]) -> Iterator[Change]:
     """Yield the settings in which two choices of one lever differ; of a sub-choice each by itself."""
     for key, value in after.items():
         old = before.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
-            yield from _settings(f"{dotted}.{key}", old, value)
-        elif old != value:
-            yield Change(f"{dotted}.{key}", old, value)
+            yield from _settings(f"{dotted}.{joined([key])}", old, value)
+        elif not equal(old, value):
+            yield Change(f"{dotted}.{joined([key])}", old, value)
 
 
 def _by_kind(path: tuple[str, ...]) -> bool:
@@ -181,7 +190,7 @@ def _by_kind(path: tuple[str, ...]) -> bool:
 
 def _collapse(by_kind: dict[str, object]) -> object:
     values = list(by_kind.values())
-    return values[0] if values and all(value == values[0] for value in values) else by_kind
+    return values[0] if values and all(equal(value, values[0]) for value in values) else by_kind
 
 
 def _one_thing(draft: Draft, reference: Draft, place: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from ablab.core.differences import equal
 from ablab.core.fault import Fault, did_you_mean
 from ablab.data.corpus.midway import default_bytes
 from ablab.records.settings import Crossing, DecisionSettings, Limits, SeedsSettings, Settings, StudySettings
@@ -241,13 +242,13 @@ def _twins(base: Draft, everything: dict[str, Draft], faults: list[Fault]) -> No
     seen: list[tuple[str, Settings, Settings]] = []
     for name, one in everything.items():
         mine, theirs = one.settings, everything.get(one.on, base).settings
-        if one.faults or mine == theirs:  # said already
+        if one.faults or equal(mine, theirs):  # said already
             continue
         for other, first, second in seen:
-            if (first, second) == (mine, theirs):
+            if equal((first, second), (mine, theirs)):
                 text = f"is {other} under another name: every setting is the same, and so is the reference's"
                 faults.append(Fault(_place(one), text, "remove one of them"))
-            elif (second, first) == (mine, theirs):
+            elif equal((second, first), (mine, theirs)):
                 text = f"is {other} turned round: the same two models, compared the other way"
                 faults.append(Fault(_place(one), text, "remove one of them"))
             else:

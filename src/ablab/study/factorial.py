@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablab.core.differences import equal
 from ablab.core.fault import Fault, did_you_mean
+from ablab.core.toml import joined
 from ablab.records.settings import Crossing
 from ablab.study import preset
-from ablab.study.arms import Draft, brief, changed, draft
+from ablab.study.arms import Draft, brief, changed, draft, same
 from ablab.study.keys import DIFFED, lever_slot
 from ablab.study.merge import Path as Keys
 from ablab.study.merge import at, merge
 from ablab.study.read import word
 from ablab.study.record import BASELINE
 from ablab.study.settings import look, settings
-from ablab.study.take import name_fault, show, table
+from ablab.study.take import alike, name_fault, show, table
 
 MOST_CELLS = 64
 ARM, PRESET = "arm:", "preset:"
@@ -76,7 +78,7 @@ def expand(
         out[name] = {
             "factors": [
                 {
-                    "path": ".".join(one.path),
+                    "path": joined(one.path),
                     "label": labels[one.path],
                     "levels": one.levels if one.path[0] not in DIFFED else _values(one.path, one.levels, base, folder),
                     "names": one.names,
@@ -93,6 +95,11 @@ def expand(
                 text = f"the cell {cell.name} has the very settings of {known}"
                 faults.append(Fault(place, text, "drop a level, or a factor that changes nothing there"))
             out[name]["cells"][known] = list(index)
+    faults += alike(out, "factorial")
+    for one, other in itertools.combinations(out, 2):
+        if out[one]["cells"].keys() == out[other]["cells"].keys():  # each interaction would be charged twice
+            text = f"is {one} under another name: it has the same cells"
+            faults.append(Fault(f"factorial.{word(other)}", text, "remove one of them"))
     return out, cells
 
 
@@ -149,8 +156,9 @@ class _Levers:
             yield _of_setting(path, levels, -1)
             return
         values = _values(path, levels, self.base, self.folder)
-        own = [i for i, value in enumerate(values) if value == look(self.base.settings, path)]
-        doubled = next((i for i, value in enumerate(values) if value in values[:i] and i not in own), None)
+        own = [i for i, value in enumerate(values) if same(path, value, look(self.base.settings, path))]
+        earlier = [any(same(path, value, one) for one in values[:i]) for i, value in enumerate(values)]
+        doubled = next((i for i, again in enumerate(earlier) if again and i not in own), None)
         if _FAULTY in values:
             yield _of_setting(path, levels, -1)  # the cell's own draft says what is wrong
         elif doubled is not None or len(own) > 1:
@@ -212,7 +220,10 @@ def _is_named(level: object) -> bool:
 def _of_setting(path: Keys, levels: list[object], own: int) -> _Factor:
     diffs = [{} if i == own else at(path, level) for i, level in enumerate(levels)]
     touched = [set() if i == own else {path} for i in range(len(levels))]
-    return _Factor(path, levels, [_spell(path, level) for level in levels], own, diffs, touched)
+    names = list[str]()
+    for level in levels:
+        names.append(_free(_spell(path, level), names))
+    return _Factor(path, levels, names, own, diffs, touched)
 
 
 def _changed_paths(one: Draft, base: Draft) -> set[Keys]:
@@ -277,7 +288,7 @@ def _cell(
     diff: dict[str, object] = {}
     names, levels = [], {}
     for i, one in zip(index, factors):
-        levels[".".join(one.path)] = one.levels[i]
+        levels[joined(one.path)] = one.levels[i]
         if i != one.own:
             diff = merge(diff, one.diffs[i], defaults=False)
             names.append(f"{labels[one.path]}={one.names[i]}")
@@ -298,13 +309,23 @@ def _spell(path: Keys, level: object) -> str:
     return brief(level)
 
 
+def _free(name: str, taken: Container[str]) -> str:
+    """Return the name, numbered where it is taken: "a b" and "ab" are two levels."""
+    numbers = itertools.count(2)
+    own = name
+    while own in taken:
+        own = f"{name}_{next(numbers)}"
+    return own
+
+
 def _known(cell: Draft, base: Draft, arms: dict[str, Draft], cells: dict[str, Draft]) -> str:
     """Name the arm that a cell is run as; new cells are added to `cells`."""
-    if not cell.paths or cell.settings == base.settings:
+    if not cell.paths or equal(cell.settings, base.settings):
         return BASELINE
     for name, other in (*arms.items(), *cells.items()):
-        if other.on == BASELINE and other.settings == cell.settings and not other.faults:
+        if other.on == BASELINE and equal(other.settings, cell.settings) and not other.faults:
             return name
+    cell.name = _free(cell.name, cells)
     cells[cell.name] = cell
     return cell.name
 

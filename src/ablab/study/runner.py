@@ -113,15 +113,15 @@ def argv(asked: RunnerSettings, seed: object = SEED, out: str = OUT, *, resumed:
     def said(text: str, quoted: bool = False) -> str:
         return text.replace(SEED, str(seed)).replace(OUT, shlex.quote(out) if quoted else out)
 
-    flags, more = [said(one) for one in _flags(asked["args"])], asked["resume"] if resumed else None
+    own, more = [said(one) for one in _flags(asked["args"])], asked["resume"] if resumed else None
     if asked["shell"]:
         words = [
             said(asked["command"], out != OUT),
-            *map(shlex.quote, flags),
+            *map(shlex.quote, own),
             *([said(more, out != OUT)] if more else []),
         ]
         return ["/bin/sh", "-c", " ".join(words)]
-    return [*map(said, shlex.split(asked["command"])), *flags, *map(said, shlex.split(more or ""))]
+    return [*map(said, shlex.split(asked["command"])), *own, *map(said, shlex.split(more or ""))]
 
 
 def variables(asked: RunnerSettings, seed: object = SEED, out: str = OUT) -> dict[str, str]:
@@ -130,8 +130,12 @@ def variables(asked: RunnerSettings, seed: object = SEED, out: str = OUT) -> dic
 
 
 def _flags(args: Mapping[str, str | int | float | bool]) -> list[str]:
-    """Write `--name=value` of each; of a switch that is on its name alone, of one that is off nothing."""
-    return [f"--{k}" if v is True else f"--{k}={v}" for k, v in args.items() if v is not False]
+    return [word for name, value in args.items() for word in flags(name, value)]
+
+
+def flags(name: str, value: object) -> list[str]:
+    """Write `--name=value`; of a switch that is on its name alone, of one that is off or is not there nothing."""
+    return [] if value is False or value is None else [f"--{name}" if value is True else f"--{name}={value}"]
 
 
 def _args(given: Mapping[str, object], faults: list[Fault]) -> dict[str, str | int | float | bool]:

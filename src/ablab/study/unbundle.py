@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablab.core.fault import Fault, InvalidStudy, did_you_mean
-from ablab.core.toml import dotted, written
+from ablab.core.toml import dotted, joined, parted, written
 from ablab.study.keys import SECTIONS
 from ablab.study.load import load
 from ablab.study.merge import Path as Keys
@@ -31,7 +31,7 @@ class Unbundled:
     @property
     def toml(self) -> str:
         """The arms as tables to paste below the study."""
-        return "\n".join("\n".join([f"[arm.{name}]", *dotted(arm)]) + "\n" for name, arm in self.arms.items())
+        return "\n".join("\n".join([f"[arm.{joined([name])}]", *dotted(arm)]) + "\n" for name, arm in self.arms.items())
 
 
 def unbundle(path: Path, stack: str) -> Unbundled:
@@ -49,7 +49,7 @@ def unbundle(path: Path, stack: str) -> Unbundled:
         text = "is a cell of a factorial, which takes it apart already" if cell else "the file has no such arm"
         raise InvalidStudy(Fault(place, text, "read its interactions" if cell else did_you_mean(stack, known)))
     diff = {key: value for key, value in table.items() if key not in SECTIONS["arm"]}
-    parts = dict(_part(diff, tuple(change.path.split("."))) for change in study.arms[stack].changes)
+    parts = dict(_part(diff, parted(change.path)) for change in study.arms[stack].changes)
     if len(parts) < 2:
         raise InvalidStudy(
             Fault(place, "changes one setting: there is nothing to take apart", "name an arm that stacks")
@@ -58,13 +58,13 @@ def unbundle(path: Path, stack: str) -> Unbundled:
     labels = _labels(list(parts))
     for keys, value in parts.items():
         name = _free(f"only_{labels[keys]}", taken)
-        arms[name] = _arm(on, at(keys, value), f"of {stack}: {'.'.join(keys)} alone", 1)
+        arms[name] = _arm(on, at(keys, value), f"of {stack}: {joined(keys)} alone", 1)
     for keys in parts if len(parts) > 2 else ():
         rest: Tree = {}
         for other, value in parts.items():
             rest = rest if other == keys else merge(rest, at(other, value), defaults=False)
         name = _free(f"without_{labels[keys]}", taken)
-        arms[name] = _arm(on, rest, f"{stack} without {'.'.join(keys)}", len(parts) - 1)
+        arms[name] = _arm(on, rest, f"{stack} without {joined(keys)}", len(parts) - 1)
     return Unbundled(stack, on, arms)
 
 
@@ -102,7 +102,8 @@ def _part(diff: Mapping[str, object], keys: Keys) -> tuple[Keys, object]:
     value: object = diff
     for depth, key in enumerate(keys):
         inside = value if isinstance(value, dict) else {}
-        if key not in inside or (depth >= 2 and "name" in inside):
+        lever = depth >= 2 and "name" in inside and keys[0] != "runner"  # an argument may be called so
+        if key not in inside or lever:
             return keys[:depth], value
         value = inside[key]
     return keys, value
