@@ -92,7 +92,7 @@ def test_an_effect_that_stays_holds_and_saves_compute(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("effects", "word"),
-    [((-0.09, -0.04, -0.001), "fades"), ((-0.2, -0.05, 0.1), "holds"), ((-0.6, -0.3, -0.02), "open")],
+    [((-0.09, -0.04, -0.001), "fades"), ((-0.2, -0.05, 0.1), "reverses"), ((-0.6, -0.3, -0.02), "open")],
 )
 def test_the_words(effects: Effects, word: str, tmp_path: Path) -> None:
     text = TEXT.replace("matters = 0.05", "matters = 0.2") if word == "fades" else TEXT
@@ -223,10 +223,10 @@ def test_an_arm_that_lost_the_top_rung_says_so_and_the_others_have_their_word(tm
     assert [arm["word"] for arm in again["arms"]] == [arm["word"] for arm in found["arms"]]
 
 
-def test_a_sign_that_turns_within_the_ladder_is_noted(tmp_path: Path) -> None:
+def test_a_sign_that_turns_within_the_ladder_is_said(tmp_path: Path) -> None:
     [arm] = ladder.conclude(three(tmp_path, (-0.2, -0.1, 0.1)))["arms"]
-    [note] = [one for one in arm["notes"] if "its sign turns within the ladder" in one]
-    assert "on small" in note and "on large" in note
+    assert "its sign turns within the ladder: shown better on small and middle" in arm["notes"]
+    assert arm["word"] == "reverses" and "worse, and shown better on small and middle, between" in arm["sentence"]
     (other := tmp_path / "other").mkdir()
     [arm] = ladder.conclude(three(other))["arms"]
     assert not any("turns" in note for note in arm["notes"])

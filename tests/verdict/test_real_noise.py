@@ -98,4 +98,6 @@ def test_the_long_form_prints_a_line_per_cell(capsys: pytest.CaptureFixture[str]
     code = main(["--studies", "2"])
     lines = capsys.readouterr().out.splitlines()
     in_order_or_own = 2 * len(ARMS)
-    assert code in (0, 1) and len(lines) == 1 + in_order_or_own + 3 * 4 * len(ARMS) + 1 + 3 * len(TRUTHS) + 2 + 1
+    failed = sum("FAILED" in line for line in lines)
+    assert len(lines) == 1 + in_order_or_own + 3 * 4 * len(ARMS) + 1 + 3 * len(TRUTHS) + 2 + 1
+    assert code == bool(failed) and lines[-1].startswith(f"{failed} lines failed") and failed < 0.1 * len(lines)

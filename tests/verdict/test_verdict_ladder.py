@@ -130,6 +130,21 @@ def test_a_word_reaches_a_quarter_an_interval_a_half_and_nothing_further() -> No
 )
 def test_words(low: float, high: float, top: float, word: str) -> None:
     assert ladder.word_of(low, high, top, 0.005) == word
+    kept = ladder.word_of(low, high, top, 0.005, turned=True)
+    assert kept == ("reverses" if word == "holds" else word)
+
+
+def test_a_lower_rung_shows_the_other_sign_or_does_not() -> None:
+    x = (0.0, 0.6, 1.2)
+    shown = [Rung(at, d, 0.002, 8) for at, d in zip(x, (0.02, 0.001, -0.02))]
+    assert ladder.turned(shown) == shown[:1]
+    assert ladder.extrapolate(shown, 1.4, matters=0.001).word == "reverses"
+    hidden = [Rung(x[0], 0.02, 0.05, 8), *shown[1:]]
+    assert ladder.turned(hidden) == []
+    # two lower rungs share alpha: shown at .05 and not at .025
+    t = stats.t.isf(0.02, 7)
+    between = [Rung(x[0], t * 0.01 / math.sqrt(8), 0.01, 8), Rung(x[1], 0.0, 0.01, 8), shown[2]]
+    assert ladder.turned(between) == [] and ladder.turned(between, 0.1) == between[:1]
 
 
 @pytest.mark.parametrize(

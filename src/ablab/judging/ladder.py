@@ -202,17 +202,12 @@ def _climbed(
     }
     if fell:
         return {**climbed, "sentence": beyond}
-    if turned := _turned(measured):
-        row["notes"].append(f"its sign turns within the ladder: {turned}")
-    return {**climbed, "sentence": _sentence(rungs, climbed, reached, waits=bool(missing))}
-
-
-def _turned(measured: Sequence[Measured]) -> str:
-    """Write the rungs whose own intervals are apart from zero, where they lie on both its sides; "" where they do not."""
-    shown = [(one["scale"], one["delta"]) for one in measured if one["used"] and one["low"] is not None
-             and one["high"] is not None and one["delta"] is not None and one["low"] * one["high"] > 0]  # fmt: skip
-    both = len({delta > 0 for _, delta in shown}) > 1
-    return ", ".join(f"{delta:+.3g} on {scale}" for scale, delta in shown) if both else ""
+    other = maths.turned(used, alpha / family)
+    turned = [one["scale"] for one, own in zip([m for m in measured if m["used"]], used, strict=True) if own in other]
+    if turned:
+        way = "worse" if used[-1].d < 0 else "better"
+        row["notes"].append(f"its sign turns within the ladder: shown {way} on {' and '.join(turned)}")
+    return {**climbed, "sentence": _sentence(rungs, climbed, reached, turned, waits=bool(missing))}
 
 
 def _waits(rung: Stood, name: str) -> bool:
@@ -249,8 +244,10 @@ def _saved(
     return Compute(share=1 - 10.0**-saved.decades, low=low, high=high)
 
 
-def _sentence(rungs: Sequence[Stood], arm: Climbed, reached: maths.Reached, *, waits: bool) -> str:
-    """Write one sentence of an arm, the near bound first."""
+def _sentence(
+    rungs: Sequence[Stood], arm: Climbed, reached: maths.Reached, turned: Sequence[str], *, waits: bool
+) -> str:
+    """Write one sentence of an arm, the near bound first; turned: the lower rungs that show the other sign."""
     low, high, unit = reached.low, reached.high, _unit(rungs[-1].plan.study.decision["metric"])
     matters = rungs[-1].plan.study.decision["matters"]
     where = f"at {words.flops(10**reached.x)} FLOPs ({10 ** (reached.x - rungs[-1].x):.2g}x the top rung)"
@@ -261,13 +258,14 @@ def _sentence(rungs: Sequence[Stood], arm: Climbed, reached: maths.Reached, *, w
         return f"{arm['name']}: no word yet, so far {between} {where}."
     if reached.word is None:
         return f"{arm['name']}: {between} {where}; too far beyond the ladder for a word."
+    small = f", though by less than the {matters:g} that matter" if -matters < low and high < matters else ""
     if reached.word == "holds":
-        small = f", though by less than the {matters:g} that matter" if -matters < low and high < matters else ""
         return f"{arm['name']} holds {where}: at least {near:.3g} {unit} {side}, {between}{small}."
     if reached.word == "fades":
         return f"{arm['name']} fades {where}: {between}, within the {matters:g} that matter."
     if reached.word == "reverses":
-        return f"{arm['name']} reverses {where}: at least {near:.3g} {unit} {side}, {between}."
+        was = f", and shown {'worse' if side == 'better' else 'better'} on {' and '.join(turned)}"
+        return f"{arm['name']} reverses {where}: at least {near:.3g} {unit} {side}{was}, {between}{small}."
     return f"{arm['name']} is open {where}: {between}."
 
 

@@ -171,15 +171,27 @@ def extrapolate(
     fits = forms(rungs, at, alpha / arms)
     more = allowance * abs(rungs[-1].d)
     low, high = min(form.low for form in fits) - more, max(form.high for form in fits) + more
-    word = word_of(low, high, rungs[-1].d, matters) if far <= SPOKEN + 1e-9 else None
+    crossed = bool(turned(rungs, alpha / arms))
+    word = word_of(low, high, rungs[-1].d, matters, turned=crossed) if far <= SPOKEN + 1e-9 else None
     return Reached(at, low, high, fits, word, far)
 
 
-def word_of(low: float, high: float, top: float, matters: float) -> Word:
-    """Return the word of an interval at the target; top: the effect at the top rung, whose sign is kept or not."""
+def turned(rungs: Sequence[Rung], alpha: float = 0.05) -> list[Rung]:
+    """List lower rungs that are shown on the other side of zero than the top rung's effect, with alpha shared between them."""
+    top, each = rungs[-1].d, alpha / max(1, len(rungs) - 1)
+    own = [(rung, contrast([rung], [1.0], each)) for rung in rungs[:-1]]
+    return [rung for rung, one in own if (one.high < 0 < top) or (top < 0 < one.low)]
+
+
+def word_of(low: float, high: float, top: float, matters: float, *, turned: bool = False) -> Word:
+    """Return the word of an interval at the target.
+
+    top: the effect at the top rung. It is one of the forms, so that of a ladder an interval apart from zero has its sign;
+    turned: a lower rung is shown to have the other sign, and the target then reverses what was found there.
+    """
     excludes = low > 0 or high < 0
     if excludes and (low > 0) == (top > 0):
-        return "holds"
+        return "reverses" if turned else "holds"
     if -matters < low and high < matters:
         return "fades"
     return "reverses" if excludes else "open"
