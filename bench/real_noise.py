@@ -6,8 +6,8 @@ The runs are numbers with their provenance (tests/golden/real_noise.json, writte
 losses of one configuration of modded-nanogpt, and the residuals of openai/parameter-golf's arms around their own means. A
 study: a baseline and k arms of eight seeds, looks at 3, 5 and 8, alpha .05; a run is one of these numbers plus the arm's true
 difference, in sd of an arm's difference. Drawn without replacement, or as they came, seed by seed and all arms in turn.
-Bounds: family error <= alpha + 2 se; frozen intervals cover in at least 94%; power no more than five points below plan (and
-above it, but for the heavy tails of golf). Cells in real order overlap: their se counts stretches that do not.
+Bounds: family error <= alpha + 2 se; frozen intervals cover in at least 94%; power no more than five points below plan or
+above it (ten above, under the heavy tails of golf). Cells in real order overlap: their se counts stretches that do not.
 
 Then the shipped bank's second line (`guarded`): its error and what it adds, where it is right, where configurations differ,
 where it is too small, and on the 1,261 losses with the row of their family. Exit code 1 if a bound fails.
@@ -35,6 +35,7 @@ from ablab.verdict.two_groups import MOST_D0
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests/golden/real_noise.json"
 SEEDS, LOOKS, ALPHA, COVERS, OFF = 8, (3, 8), 0.05, 0.94, 0.05
+HEAVY = 0.10  # of power above the plan, where tails are heavy and most runs lie close together: measured up to .09
 ARMS = (1, 3, 7, 20)
 LEVEL = 100.0
 Array = npt.NDArray[np.float64]
@@ -143,8 +144,8 @@ def faults(source: Source, found: Found, studies: int) -> list[str]:
         broken.append("coverage")
     if found.power is not None and found.planned is not None:
         allowed, off = OFF + 2 * se(found.planned), found.power - found.planned
-        heavy = source.name.startswith("golf")
-        if off < -allowed or (off > allowed and not heavy):
+        above = allowed - OFF + HEAVY if source.name.startswith("golf") else allowed
+        if not -allowed <= off <= above:
             broken.append("power")
     return broken
 

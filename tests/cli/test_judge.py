@@ -232,6 +232,10 @@ def test_a_claim_may_be_text_or_a_file(
     assert "0.0039 is called nats and is the difference of the means, in bits per byte" in " ".join(out.split())
     code, _, err = called(capsys, monkeypatch, *asked, "elsewhere.json")
     assert code == 4 and "names no file" in err
+    code, _, err = called(capsys, monkeypatch, *asked, "missing.md")
+    assert code == 4 and "--claim missing.md: names no file" in " ".join(err.split())
+    code, _, err = called(capsys, monkeypatch, *asked, "much better than theirs")
+    assert code == 0 and "states no number that could be held to these runs" in " ".join(err.split())
 
 
 def test_a_claim_without_logs_ends_with_2_and_its_arithmetic_is_named(

@@ -14,7 +14,7 @@ from tests.data.tiny import settings
 from ablab.artifact import code as script
 from ablab.core import opened
 from ablab.core.fault import Refused
-from ablab.core.files import read_json, sha256_file
+from ablab.core.files import read_json, sha256_file, write_atomic
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import kind_of, no_text, text_of
 from ablab.core.patterns import matched
@@ -173,3 +173,13 @@ def test_a_text_larger_than_memory_is_refused_unread(tmp_path: Path, monkeypatch
         file.truncate(1 << 40)
     with pytest.raises(Refused, match=r"has 1,024\.0 GiB, more than the 2\.0 GiB of this machine's memory"):
         documents(tmp_path / "a.txt")
+
+
+def test_nothing_but_a_file_is_replaced_by_one(tmp_path: Path) -> None:
+    """A device's node would become a file for the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, said in (("pipe", "is no file but a pipe"), ("folder", "is a folder")):
+        with pytest.raises(Refused, match=f"{name}: {said}; name a file, or move it away"):
+            write_atomic(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo() and [one.name for one in sorted(tmp_path.iterdir())] == ["folder", "pipe"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ablab.core.fault import CheckFailed
-from ablab.judging.compare.claims import LONGEST, hold
+from ablab.judging.compare.claims import hold
+from ablab.judging.compare.stated import LONGEST
 from ablab.judging.compare.words import compare
 from ablab.records.comparison import Comparison
 from ablab.records.log import Level, LoggedRun
@@ -158,3 +159,50 @@ def test_a_test_against_a_stated_reference_is_found_and_what_it_takes_for_grante
 def test_a_mean_of_the_other_side_comes_before_a_choice_of_runs() -> None:
     mean = statistics.fmean(one.stages["final_ttt"].bpb or 0 for one in Y)
     assert matches(f"{mean:.4f}") == ["the mean of all 3 runs of y, ttt, in bits per byte"]
+
+
+SCORES = tuple(one.stages["final_ttt"].bpb or 0 for one in X)
+
+
+def not_here(claim: str) -> list[str]:
+    return [flag["said"] for flag in held(claim)["flags"] if flag["kind"] == "claim_of_runs_not_here"]
+
+
+def test_runs_that_a_claim_tells_of_and_that_are_not_here_are_said_once() -> None:
+    """A page that lists five runs and has the logs of three of them: the three lowest."""
+    every = {"1": SCORES[0], "2": SCORES[1], "3": SCORES[2], "77": 1.11751234, "9999": 1.11791234}
+    mean, sd = statistics.fmean(every.values()), statistics.stdev(every.values())
+    told = {"all_val_bpb": every, "mean_val_bpb": round(mean, 5), "std_val_bpb": round(sd, 5)}
+    rows = "".join(f"| {seed} | {one:.5f} | **{one / RATIO:.5f}** |\n" for seed, one in every.items())
+    table = f"| seed | val_bpb | val_loss |\n|---|---|---|\n{rows}| Mean | {mean:.5f} | {mean / RATIO:.5f} |\n"
+    for claim, place in ((json.dumps(told), "all_val_bpb"), (table, "val_bpb")):
+        assert not_here(claim) == [
+            f"{place} tells of 5 runs, and 3 of them are here, which are the 3 lowest; not here: "
+            + ("77: 1.11751234, 9999: 1.11791234" if claim.startswith("{") else "77: 1.11751, 9999: 1.11791")
+        ]
+        assert "claim_in_no_log" not in kinds(claim)
+    matched = [one["match"] or "" for one in held(json.dumps(told))["claims"]]
+    assert matched[3] == "a run that the claim tells of and that is not here (77)"
+    assert matched[-2] == "the mean of the 5 runs that the claim tells of, 2 of which are not here"
+    assert matched[-1] == "the sd of the 5 runs that the claim tells of, 2 of which are not here"
+    middle = {**every, "77": 1.11471234}
+    assert "lowest" not in not_here(json.dumps({"val_bpb": middle}))[0]
+
+
+def test_lists_of_runs_that_are_all_here_or_of_others_are_no_such_thing() -> None:
+    both = [*SCORES, *(one.stages["final_ttt"].bpb for one in Y)]
+    for claim in (
+        {"val_bpb": [*SCORES]},
+        {"val_bpb": both},
+        {"val_bpb": {"ours": SCORES[0], "theirs": 1.1188, "a record": 1.1190}},
+        {"a": {"val_bpb": SCORES[0], "steps_per_s": 1.118}, "b": {"val_bpb": SCORES[1], "steps_per_s": 1.118}},
+    ):
+        assert not_here(json.dumps(claim)) == []
+
+
+def test_the_margin_of_a_rule_is_no_result() -> None:
+    said = f"the 0.005-nat record bar (0.005 nats, {0.005 * RATIO:.5f} bpb)"
+    assert kinds(said) == [] and {*matches(said)} - {None} == {
+        "the margin of the rule golf-strict", "the margin of the rule golf-strict, in bits per byte"
+    }  # fmt: skip
+    assert kinds("we gain 0.005 nats") == ["claim_in_no_log"]

@@ -62,6 +62,9 @@ def test_broken_promises_are_seen() -> None:
     assert faults(of, Found(0.08, 0.93, 0.0, None, None, 8.0, 1000), 1000) == ["family error", "coverage"]
     assert faults(of, Found(0.05, 0.95, 0.0, 0.49, 0.575, 8.0, 1000), 1000) == ["power"]
     assert faults(of, Found(0.05, 0.95, 0.0, 0.66, 0.575, 8.0, 1000), 1000) == ["power"]
+    golf = next(one for name, one in SOURCES.items() if name.startswith("golf"))
+    assert faults(golf, Found(0.05, 0.95, 0.0, 0.66, 0.575, 8.0, 1000), 1000) == []
+    assert faults(golf, Found(0.05, 0.95, 0.0, 0.71, 0.575, 8.0, 1000), 1000) == ["power"]
 
 
 def test_runs_in_order_are_dealt_seed_by_seed() -> None:

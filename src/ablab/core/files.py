@@ -13,7 +13,7 @@ from typing import TypeVar, overload
 from ablab.core import making, places
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.forms import misfit
-from ablab.core.opened import NoFile, opened, read_whole
+from ablab.core.opened import NoFile, no_file, opened, read_whole
 from ablab.core.strict_json import MOST, record
 
 T = TypeVar("T")
@@ -24,9 +24,12 @@ def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iter
     """Yield a temporary path beside `path`; on success it is synced and takes the name, on failure it is removed.
 
     needed: the bytes that it is to take, more: at least those; a full disk is told with them. Raises CheckFailed where the
-    disk is full or read-only, or the path leads through a link; the old file, if any, is untouched.
+    disk is full or read-only, the path leads through a link, or what lies there is no file (a device would be replaced by
+    one); the old file, if any, is untouched.
     """
     places.check(path)
+    if said := no_file(path):
+        raise CheckFailed(Fault(str(path), said, "name a file, or move it away"))
     places.folder(path.parent)
     try:
         handle, part = making.temporary(path)

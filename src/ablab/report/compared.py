@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 INDEPENDENT = frozenset({
-    "several_runs_in_file", "seed_label", "same_seed_repeats", "identical_scores", "equal_as_printed", "no_seed", "incomplete",
-    "no_score", "settings_differ_between_seeds", "code_differs_between_seeds", "stopped_early", "shared_run",
+    "several_runs_in_file", "diverged", "seed_label", "same_seed_repeats", "identical_scores", "equal_as_printed", "no_seed",
+    "incomplete", "no_score", "settings_differ_between_seeds", "code_differs_between_seeds", "stopped_early", "shared_run",
     "seed_sets_differ", "same_seeds_and_steps", "coarse_digits",
 })  # fmt: skip
 LEVERS = frozenset({"levers_in_block", "same_settings", "levers_unknown"})
 CLAIMED = frozenset(
-    {"claim_of_some_runs", "claim_in_no_log", "claim_of_no_export", "bpb_called_nats", "nats_called_bpb", "claim_ratio",
+    {"claim_of_some_runs", "claim_of_runs_not_here", "claim_in_no_log", "claim_of_no_export", "bpb_called_nats",
+     "nats_called_bpb", "claim_ratio",
      "claim_sign", "claim_rows", "claim_mebibytes", "claim_reference", "claim_delta", "claim_confounded", "claim_one_seed",
      "claim_one_checkpoint", "claim_z_test"}
 )  # fmt: skip

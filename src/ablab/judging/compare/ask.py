@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ablab.core.fault import Fault, Refused
 from ablab.core.opened import read_whole
-from ablab.judging.compare.claims import LONGEST, hold, stages_stated
+from ablab.judging.compare.claims import hold, stages_stated
+from ablab.judging.compare.stated import LONGEST, numbers
 from ablab.judging.compare.words import compare
 from ablab.judging.logs import lists, submission, table
 from ablab.judging.logs.arms import LoggedArm, SortedRuns, files, sort, unseeded
@@ -53,7 +54,7 @@ def ask(
     pages = [page for one in claim for page in _claim(one)]
     texts = [text for _, text in pages]
     ours = _first_hand(_unclaimed(sort(*what), [path for path, _ in pages if path], what), what)
-    split, faults = _split(ours), [*ours.faults]
+    split, faults = _split(ours), [*ours.faults, *_silent(claim, texts)]
     named, elsewhere = _named(against, split)
     theirs = _first_hand(sort(*elsewhere), elsewhere) if elsewhere else SortedRuns()
     faults += theirs.faults
@@ -267,13 +268,20 @@ def _exists(claim: str) -> bool:
         return False
 
 
+def _silent(claim: Sequence[str], texts: Sequence[str]) -> list[Fault]:
+    """Say of a claim without a number that it was held to nothing."""
+    if not texts or any(numbers(text) for text in texts):
+        return []
+    cure = "give it with the scores or the difference that it claims, as val_bpb 1.0765"
+    return [Fault(f"--claim {claim[0][:60]}", "states no number that could be held to these runs", cure)]
+
+
 def _claim(claim: str) -> list[tuple[Path | None, str]]:
     """Return (place, text) of each of its pages; None as the place of words. Refused where one cannot be read."""
     if "\n" in claim or len(claim) > 1000 or not _exists(claim):
-        if claim.endswith(".json") and " " not in claim:
-            raise Refused(
-                Fault(f"--claim {claim}", "names no file", "give a submission.json that exists, or the claim's text")
-            )
+        if not re.search(r"\s", claim) and (claim.endswith(".json") or not numbers(claim)):  # one word, and no number
+            cure = "give a file or a folder that exists, or the claim's text with its numbers"
+            raise Refused(Fault(f"--claim {claim[:80]}", "names no file", cure))
         return [(None, claim)]
     place = Path(claim)
     paths = [place / name for name in PAGES if (place / name).is_file()] if place.is_dir() else [place]

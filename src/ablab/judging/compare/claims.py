@@ -6,51 +6,46 @@ The final score of a log is not guessed (public pages name one of several lines)
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ablab.core.fault import CheckFailed, Fault
-from ablab.core.strict_json import loads
 from ablab.judging.compare import arithmetic, exports
 from ablab.judging.compare.known import Candidate, candidates, levels, means, one_sample
 from ablab.judging.compare.side import METRICS, group, metric_of
+from ablab.judging.compare.stated import FEWEST, Number, lists, numbers, tree
 from ablab.judging.logs.stages import labels
+from ablab.judging.logs.table import SUMMARY
 from ablab.records.comparison import Comparison, Flag, Stated
 from ablab.records.log import Level, LoggedRun
+from ablab.verdict.logs import GOLF_MARGIN
 
 SURELY = 5  # digits from which a number is the mean of the other side and no chance
-FEWEST = 3  # digits behind the point from which a number says which line it is
 FEW = 3  # significant digits
 NEAR = 0.02
-LONGEST = 100_000  # characters of a claim
-_NUMBER = re.compile(
-    r"(?P<before>(?<![\w.])[A-Za-z_\u03c3]{1,20}(?:\s?[=<:~\u2248]{1,2}\s?|\s))?"
-    r"(?<![\w.])(?P<number>[-+\u2212]?(?:(?:\d{1,9})?\.\d{1,12}(?:e[-+]?\d{1,3})?|\d{1,9}e[-+]?\d{1,3}))(?![\w]*\.\d)"
-    r"(?P<after>\s?(?:bpb|bits?[ /]per[ /]byte|nats?)\b)?",
-    re.IGNORECASE,
-)
-_P = re.compile(r"p(?:_?value)?", re.IGNORECASE)
-_T = re.compile(r"[tz](?:_?stat(?:istic)?)?", re.IGNORECASE)
-
-
-_SD = re.compile(r"(?:^|_)(?:std|sd|stdev|sigma)$|^\u03c3$")
+SHOWN = 4  # runs that are named
+_RULE = re.compile(r"margin|floor|threshold|signific|\brule|require|record bar|\bbar\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Number:
-    """A stated number: as written, its place in the claim, digits behind the point, unit or p, t, sd; below: `p < 0.01`."""
+class Disclosed:
+    """A list of a claim in which runs of x stand beside others (`missing`); lowest: those that are here are the lowest."""
 
-    written: str
     place: str
-    value: float
-    digits: int
-    unit: str | None
-    below: bool = False
+    values: tuple[float, ...]
+    unit: str
+    missing: tuple[tuple[str, Number], ...]
+    lowest: bool
 
     @property
-    def significant(self) -> int:
-        """Digits from the first that is not 0."""
-        return len(re.sub(r"\D", "", self.written.lower().partition("e")[0]).lstrip("0"))
+    def said(self) -> str:
+        """The sentence of its flag."""
+        shown = [f"{name}: {one.written}" for name, one in self.missing[:SHOWN]]
+        more = f", and {len(self.missing) - SHOWN} more" if len(self.missing) > SHOWN else ""
+        here = len(self.values) - len(self.missing)
+        chosen = f", which are the {here} lowest" if self.lowest else ""
+        told = f"{self.place or 'a list'} tells of {len(self.values)} runs, and {here} of them are here{chosen}"
+        return f"{told}; not here: {', '.join(shown)}{more}"
 
 
 def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *claims: str) -> Comparison:
@@ -58,9 +53,11 @@ def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *cl
 
     Raises CheckFailed where what begins as an object is no JSON, or the text is too long to be a claim.
     """
-    stated = [one for claim in claims for one in _stated(claim)]
+    stated = [one for claim in claims for one in numbers(claim)]
     known = [*candidates(answer, x, y)]
     known += one_sample(answer, x, [(one.written, one.value) for one in stated if one.unit not in ("p", "t", "sd")])
+    told = [*_told(claims, x, known)]
+    known += [*_beside(told), *_margins(claims, x, answer["x"]["stage"])]
     matched = [(one, _match(one, known)) for one in stated]
     shown: dict[tuple[str, str | None], Stated] = {}
     for one, match in matched:
@@ -74,18 +71,9 @@ def hold(answer: Comparison, x: Sequence[LoggedRun], y: Sequence[LoggedRun], *cl
     sizes = tuple(run.bytes for run in (*x, *y) if run.bytes is not None)
     sd = answer["x"]["sd"] if answer["metric"] == METRICS["bpb"] else None
     slips = arithmetic.faults(claims, arithmetic.Known(sd, sizes, answer["x"]["n"]))
-    flags = {
-        (flag["kind"], flag["said"]): flag
-        for flag in (*_flags(matched, known), *(one for claim in claims for one in _ratios(_tree(claim), "")), *slips)
-    }
+    more = _not_here(told) + [one for claim in claims for one in _ratios(tree(claim), "")]
+    flags = {(flag["kind"], flag["said"]): flag for flag in (*more, *_flags(matched, known), *slips)}
     return answer | {"claims": [*shown.values()], "flags": [*answer["flags"], *flags.values()]}
-
-
-def _stated(claim: str) -> list[Number]:
-    if len(claim) > LONGEST:
-        raise CheckFailed(Fault("--claim", f"{len(claim):,} characters are no claim", f"give at most {LONGEST:,}"))
-    tree = _tree(claim)
-    return [*(_of_text(claim, "") if tree is None else _of_tree(tree, ""))]
 
 
 def stages_stated(
@@ -96,12 +84,12 @@ def stages_stated(
     The headline of a submission.json decides before its other numbers. Of y only a mean to five digits says anything; else
     it is judged where x is, if it has a score there.
     """
-    every = [one for claim in claims for one in _stated(claim)]
+    every = [one for claim in claims for one in numbers(claim)]
     head = [one for one in every if one.place in ("val_bpb", "val_loss")]
     stages: list[str | None] = []
     flags: list[Flag] = []
     for name, runs in (("x", x), ("y", y)):
-        hits = next((hits for numbers in (head, every) if (hits := _hits(name, runs, numbers, metric))), {})
+        hits = next((hits for some in (head, every) if (hits := _hits(name, runs, some, metric))), {})
         usual = group(runs, None, metric or metric_of([side for side in (x, y) if side])).stage
         stage = None if usual in hits or not hits else max(hits, key=lambda one: len(hits[one]))
         stages.append(stage)
@@ -115,7 +103,7 @@ def stages_stated(
 
 
 def _hits(
-    name: str, runs: Sequence[LoggedRun], numbers: Sequence[Number], metric: str | None
+    name: str, runs: Sequence[LoggedRun], asked: Sequence[Number], metric: str | None
 ) -> dict[str, list[tuple[Number, Candidate]]]:
     """Map each stage to the numbers that are the mean there, or of x one run's score there."""
     by_stage: dict[str, list[tuple[Number, Candidate]]] = {}
@@ -131,68 +119,70 @@ def _hits(
                     if one.unit == unit
                 ]
             least = FEWEST if name == "x" else SURELY
-            hits = [(n, match) for n in numbers if n.digits >= least and (match := _match(n, known)) is not None]
+            hits = [(n, match) for n in asked if n.digits >= least and (match := _match(n, known)) is not None]
             if hits:
                 by_stage.setdefault(stage, []).extend(hits)
     return by_stage
 
 
-def _tree(claim: str) -> object:
-    """Read the claim's JSON; None where it is text."""
-    if not claim.lstrip().startswith("{"):
-        return None
-    try:
-        return loads(claim)
-    except ValueError as error:
-        cure = "give a JSON object, or text that does not begin with {"
-        raise CheckFailed(Fault("--claim", f"is no JSON ({error})", cure)) from None
+def _told(claims: Sequence[str], x: Sequence[LoggedRun], known: Sequence[Candidate]) -> Iterator[Disclosed]:
+    """Yield lists in which two runs of x or more stand, and beside them no more scores like theirs that nothing here gives."""
+    ours = [one for run in x for label, level in run.stages.items() for one in levels("x", run, label, level)]
+    for one in (one for claim in claims for one in lists(claim)):
+        here: dict[str | None, Candidate] = {}
+        left: list[tuple[str, Number]] = []
+        for name, number in one.numbers:
+            if SUMMARY.fullmatch(name) or number.digits < FEWEST or number.unit in ("p", "t", "sd"):
+                continue
+            if (match := _match(number, ours)) is not None:
+                here[match.where] = match
+            elif _match(number, known) is None:
+                left.append((name, number))
+        if len(here) < 2:
+            continue
+        own = [match.value for match in here.values()]
+        missing = tuple((name, n) for name, n in left if abs(n.value / statistics.fmean(own) - 1) < NEAR)
+        if missing and len(missing) <= len(here):
+            values = (*own, *(n.value for _, n in missing))
+            unit = next(iter(here.values())).unit
+            yield Disclosed(one.place, values, unit, missing, max(own) < min(n.value for _, n in missing))
 
 
-def _of_text(text: str, place: str, unit: str | None = None) -> Iterator[Number]:
-    for match in _NUMBER.finditer(text):
-        if text[: match.start("number")].rstrip(" =").endswith((">", "\u2265")):
-            continue  # a bound that a rule sets is no result
-        before = re.sub(r"[\s=<:~\u2248]", "", match["before"] or "")
-        said = _unit((match["after"] or "").strip()) or _unit(before) or unit
-        number = _number(match["number"].replace("\u2212", "-"), place, said, "<" in (match["before"] or ""))
-        if number.digits >= FEWEST or said is not None:
-            yield number
+def _not_here(told: Sequence[Disclosed]) -> list[Flag]:
+    """Flag each; the same runs in another unit, or listed once more, are told of once."""
+    first = {frozenset(name for name, _ in one.missing): one for one in reversed(told)}
+    flags: list[Flag] = [
+        {"kind": "claim_of_runs_not_here", "side": "x", "grade": "warns", "said": one.said} for one in first.values()
+    ]
+    return flags[::-1]
 
 
-def _of_tree(value: object, place: str) -> Iterator[Number]:
-    """Yield numbers and texts of a JSON value; whole numbers are counts, and not compared with anything."""
-    name = place.rpartition(".")[2].partition("[")[0]
-    if isinstance(value, dict):
-        for key, inside in value.items():
-            yield from _of_tree(inside, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, list):
-        for i, inside in enumerate(value):
-            yield from _of_tree(inside, f"{place}[{i}]")
-    elif isinstance(value, str):
-        yield from _of_text(value, place, _unit(name))
-    elif isinstance(value, float):
-        number = _number(repr(value), place, _unit(place))
-        if number.digits >= FEWEST or number.unit is not None:
-            yield number
+def _beside(told: Sequence[Disclosed]) -> Iterator[Candidate]:
+    """Yield what runs that are not here give: themselves, and the mean, sd and range with those that are."""
+    for one in told:
+        where = f"the {len(one.values)} runs that the claim tells of, {len(one.missing)} of which are not here"
+        yield Candidate(f"the mean of {where}", statistics.fmean(one.values), one.unit, loose=True)
+        yield Candidate(f"the sd of {where}", statistics.stdev(one.values), one.unit, kind="sd", loose=True)
+        spread = max(one.values) - min(one.values)
+        yield Candidate(f"the range of {where}", spread, one.unit, kind="step", loose=True)
+    yield from (
+        Candidate(f"a run that the claim tells of and that is not here ({name})", number.value, number.unit or one.unit)
+        for one in told
+        for name, number in one.missing
+    )
 
 
-def _number(written: str, place: str, unit: str | None, below: bool = False) -> Number:
-    mantissa, _, power = written.lower().partition("e")
-    digits = len(mantissa.partition(".")[2]) - int(power or 0)
-    return Number(written, place, float(written), digits, unit, below)
-
-
-def _unit(word: str) -> str | None:
-    """Return bpb, nats, p or t, by the words inside a name."""
-    low = word.lower()
-    if _SD.search(low):
-        return "sd"
-    if "bpb" in low or ("bit" in low and "byte" in low):
-        return "bpb"
-    if "nat" in re.split(r"[^a-z]+", low) or "nats" in low or "loss" in low:
-        return "nats"
-    last = re.split(r"[.\s]", low)[-1]
-    return "p" if _P.fullmatch(last) else "t" if _T.fullmatch(last) else "sd" if _SD.search(last) else None
+def _margins(claims: Sequence[str], x: Sequence[LoggedRun], stage: str | None) -> Iterator[Candidate]:
+    """Yield golf-strict's margin where a claim names it as a rule's: it is no result, and in no log."""
+    lines = [line for claim in claims for line in claim.splitlines() if _RULE.search(line)]
+    if not any(f"{GOLF_MARGIN:g}" in line for line in lines):
+        return
+    yield Candidate("the margin of the rule golf-strict", GOLF_MARGIN, "nats", kind="difference")
+    levels_of = [one.level for one in group(x, stage, "bpb").scored]
+    ratios = [one.bpb / one.nats for one in levels_of if one.bpb and one.nats]
+    if ratios:
+        value = GOLF_MARGIN * statistics.fmean(ratios)
+        yield Candidate("the margin of the rule golf-strict, in bits per byte", value, "bpb", kind="step", loose=True)
 
 
 def _match(number: Number, known: Sequence[Candidate]) -> Candidate | None:
