@@ -59,7 +59,7 @@ def parted(path: str) -> tuple[str, ...]:
 
 
 def _string(text: str) -> str:
-    """Quote text in ASCII. What JSON would split into two escapes is one here."""
+    """Spell text in quotes and in ASCII. What JSON would split into two escapes is one here."""
     return '"' + "".join(one if " " <= one <= "~" and one not in _ESCAPED else _escape(one) for one in text) + '"'
 
 
