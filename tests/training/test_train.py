@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, get_type_hints
@@ -38,6 +39,7 @@ from ablab.training.mirrors import cure
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.roles import Rates
 from ablab.training.stability import Spikes
+from ablab.training.sums import halvings, tree
 from ablab.training.train import Progress
 
 run, WHERE = tiny.trained, tiny.WHERE
@@ -620,3 +622,38 @@ def test_the_tiny_baseline_has_its_golden_losses() -> None:
     """A new slot, or a new lever, moves none of them; a change on purpose raises a REVISION and makes the file again."""
     golden = json.loads((Path(__file__).parents[1] / "golden" / "tiny_losses.json").read_text())
     assert make_tiny_losses.losses() == pytest.approx(golden["losses"], abs=golden["tolerance"])
+
+
+@pytest.mark.parametrize(("rows", "order"), [(3, "(0+1)+2"), (4, "(0+1)+(2+3)"), (6, "((0+1)+2)+((3+4)+5)")])
+def test_gradients_are_summed_by_one_fixed_tree(rows: int, order: str) -> None:
+    """Bit for bit: another order differs in the last bits."""
+    one = learner(tiny.settings(batch_tokens=rows * 32), micro_rows=1)
+    batch, weights = one.stream.batch(0), list(one.parameters.values())
+    targets = int((batch.targets_BT >= 0).sum())
+    parts = []
+    for row in range(rows):
+        nll = one.model.nll(*(part[row : row + 1] for part in batch[:3]))
+        parts.append(torch.autograd.grad(nll.sum() / targets, weights))
+    one.gradients(batch)
+    wanted = [eval(re.sub(r"\d", lambda i: f"g[{i[0]}]", order), {"g": grads}) for grads in zip(*parts)]
+    assert all(p.grad is not None and torch.equal(p.grad, sum_of) for p, sum_of in zip(weights, wanted, strict=True))
+
+
+def test_sums_that_wait_are_as_many_as_a_batch_is_halved() -> None:
+    """Counted at the moment at which a micro-batch is begun, of sums of one number each."""
+    waiting = list[int]()
+
+    class Sum(list[Any]):
+        def __init__(self) -> None:
+            super().__init__([torch.zeros(1)])
+            held.append(weakref.ref(self[0]))
+
+    def chain(starts: Any) -> Any:
+        waiting.append(sum(one() is not None for one in held))
+        return Sum()
+
+    for n, depth in {1: 0, 2: 1, 3: 0, 4: 2, 6: 1, 7: 0, 8: 3, 12: 2, 24: 3}.items():
+        held = list[Any]()
+        waiting.clear()
+        tree(range(n), chain)
+        assert max(waiting) == depth == halvings(n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from ablab.runtime import machine
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
 from ablab.training.roles import Guarded
 from ablab.training.stability import nonfinite
+from ablab.training.sums import Gradients, tree
 
 VALID_TOKENS = 8192  # tokens of one validation forward pass on a CPU; larger ones fall out of the cache
 
@@ -144,7 +145,6 @@ class Learner:
             group["lr"] = group["peak"] * factor
             group["spent"] = min(1.0, middle)
         self.model.at(spent)
-        self.optimizer.zero_grad(set_to_none=True)
         self.aux = MixtureTally() if self.routed else None
         with self.rounded(spent):
             loss = self.gradients(batch)
@@ -180,30 +180,42 @@ class Learner:
                 self.parameters[name].data = weight
 
     def gradients(self, batch: Batch) -> float:
-        """Add up the gradient of the loss over the batch, micro-batch by micro-batch; returns the loss.
+        """Add up the gradient of the loss over the batch, micro-batch by micro-batch (`sums.tree`); returns the loss.
 
         Weights are those of the whole batch, so sizes of micro-batches do not weigh. Losses that balance mixtures are in
         the gradient and not in what is returned.
         """
         weight_BT, divisor = self.loss.weigh(batch.targets_BT, batch.spans_BT)
-        total, sums = 0.0, torch.zeros(2, 3, dtype=torch.float64)
-        for at in range(0, len(batch.tokens_BT), self.micro_rows):
+        whole = {"rows": len(batch.tokens_BT), "tokens": batch.tokens_BT.numel()}
+        found = list[Tensor]()  # of each micro-batch the loss and, where there are spans, what `spanned` sums
+
+        def one(at: int) -> None:
             here = slice(at, at + self.micro_rows)
             rows = (batch.tokens_BT[here], batch.targets_BT[here], batch.ids_BT[here])
             with machine.autocast(self.precision, self.device):
                 nll_BT = self.model.nll(*(part.to(self.device) for part in rows), aux=self.aux)
             weighed = nll_BT if weight_BT is None else nll_BT * weight_BT[here].to(self.device)
             loss = weighed.sum() / divisor
-            whole = {"rows": len(batch.tokens_BT), "tokens": batch.tokens_BT.numel()}
             balance = None if self.aux is None else self.aux.take(**whole)
             # outside autocast, so that gradients are taken in the types of the forward pass
             (loss if balance is None else loss + balance).backward()
-            total += loss.item()
+            row = [torch.tensor([loss.item()], dtype=torch.float64)]
             if self.spans:
-                sums += spanned(nll_BT.detach().cpu(), batch.targets_BT[here], batch.spans_BT[here])
+                row.append(spanned(nll_BT.detach().cpu(), batch.targets_BT[here], batch.spans_BT[here]).flatten())
+            found.append(torch.cat(row))
+
+        def chain(starts: Sequence[int]) -> Gradients:
+            self.optimizer.zero_grad(set_to_none=True)
+            for at in starts:
+                one(at)
+            return [p.grad for p in self.parameters.values()]
+
+        summed = tree(range(0, len(batch.tokens_BT), self.micro_rows), chain)
+        for parameter, gradient in zip(self.parameters.values(), summed, strict=True):
+            parameter.grad = gradient
         if self.spans:
-            self.spanned = named(sums)
-        return total
+            self.spanned = named(torch.stack([row[1:] for row in found]).sum(0).view(2, 3))
+        return math.fsum(float(row[0]) for row in found)
 
     def warm_up(self, step: int, spent: float) -> None:
         """Have everything that step `step` needs compiled: its passes forward and backward, whose gradients are dropped.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ablab.model.cross_entropy import AT_ONCE
 from ablab.model.decoder import skeleton
 from ablab.model.parts.linear import Stacked
 from ablab.records.settings import ModelSettings, Settings
+from ablab.training.sums import halvings
 
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
@@ -17,17 +19,36 @@ ACTIVATIONS = 16
 EXPERT_ACTIVATIONS = 3  # what a matrix gave, its activation, and that times the router's weight
 
 
+class _Need(NamedTuple):
+    """What a run keeps, in bytes: of each row, of its logits, of logits made in pieces, of one copy of all weights.
+
+    rows: of a batch. copies: of all weights, whatever the micro-batch: those of a step but for sums that wait.
+    """
+
+    rows: int
+    row: int
+    logits: int
+    fixed: int
+    weights: int
+    copies: int
+
+    def fits(self, micro_rows: int, memory: int) -> bool:
+        """Tell whether micro-batches of so many rows fit into so many bytes."""
+        waiting = halvings(-(-self.rows // micro_rows))  # gradients of one half while the other half is made
+        left = memory - (self.copies + waiting) * self.weights
+        return micro_rows <= max(left // (self.row + self.logits), (left - self.fixed) // self.row)
+
+
 def fit_micro_rows(settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int) -> int:
     """Count the rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
 
     A function of sizes alone, never of a trial at run time, so that it is the same for all arms and all runs. No more than
     the largest batch. The estimate is `activation_bytes` per row on top of weights, gradients and optimizer state.
     """
-    rows, arms = 1, list(settings)
-    most = max(s["budget"]["batch_tokens"] // s["model"]["seq_len"] for s in arms)
-    fits = min(_rows(s, memory_bytes, vocab_size) for s in arms)
-    while rows * 2 <= fits and rows < most:
-        rows *= 2
+    needs = [_need(one, vocab_size) for one in settings]
+    rows = 1 << (max(need.rows for need in needs) - 1).bit_length()
+    while rows > 1 and not all(need.fits(rows, memory_bytes) for need in needs):
+        rows //= 2
     return rows
 
 
@@ -49,17 +70,20 @@ def activation_bytes(model: ModelSettings, vocab_size: int) -> int:
     return out
 
 
-def _rows(settings: Settings, memory: int, vocab_size: int) -> int:
+def _need(settings: Settings, vocab_size: int) -> _Need:
     model = settings["model"]
     weights = sum(p.numel() for p in skeleton(model, vocab_size=vocab_size).parameters())
     rounded = settings["train"]["qat"]["name"] != "off"
     copies = (
         4 + (1 if settings["train"]["ema"] else 0) + rounded
     )  # weights, gradients, two moments, average, rounded ones
-    left = memory - 4 * copies * weights
-    row, logits = activation_bytes(model, vocab_size), 4 * 3 * model["seq_len"] * vocab_size
     # Logits of many rows are made in pieces of AT_ONCE: from then on they need a fixed amount, and the head's
     # gradient once more, with its weight in bf16.
-    fixed = 4 * 3 * AT_ONCE + 6 * vocab_size * model["d_model"]
-    out: int = max(0, left // (row + logits), (left - fixed) // row)
-    return out
+    return _Need(
+        rows=settings["budget"]["batch_tokens"] // model["seq_len"],
+        row=activation_bytes(model, vocab_size),
+        logits=4 * 3 * model["seq_len"] * vocab_size,
+        fixed=4 * 3 * AT_ONCE + 6 * vocab_size * model["d_model"],
+        weights=4 * weights,
+        copies=copies,
+    )

@@ -37,7 +37,7 @@ from ablab.training.stability import Spikes
 if TYPE_CHECKING:
     from ablab.training.mirrors import Mirrors
 
-REVISION = 2  # raised whenever a number that this file makes changes on purpose
+REVISION = 3  # raised whenever a number that this file makes changes on purpose
 PATIENCE = 10.0  # seconds that a run which has ended waits for its mirrors: a few hundred rows of one that works
 HURRY = 0.5  # the same where the run was asked to stop: its checkpoint is written, and a scheduler waits
 SAY_EVERY = 0.5  # seconds between two lines about a run
