@@ -22,11 +22,11 @@ from ablab.scoring import evaluators
 TEXT = "the a stone river walks over under with night day green house small tree and then it was cold far"
 
 
-def text_corpus(root: Path, tokenizer: Any = "bytes") -> Corpus:
-    """About 60 documents of 40 to 900 bytes, a third of them held out."""
+def text_corpus(root: Path, tokenizer: Any = "bytes", documents: int = 60) -> Corpus:
+    """Documents of 40 to 900 bytes, a third of them held out."""
     folder = root / "texts"
     folder.mkdir(parents=True, exist_ok=True)
-    for i in range(60):
+    for i in range(documents):
         draws = stream(3, "test", "sentences", i)
         known = TEXT.split()
         words = [known[j] for j in draws.integers(len(known), size=int(draws.integers(8, 180)))]

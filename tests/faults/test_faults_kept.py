@@ -29,7 +29,8 @@ SEQ_LEN = 32
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return text_corpus(tmp_path_factory.mktemp("text"))
+    """Some 3,000 held-out tokens: twenty times a rehearsal. A replay reads all before it, so that time goes by the square."""
+    return text_corpus(tmp_path_factory.mktemp("text"), documents=20)
 
 
 def run(
@@ -130,7 +131,7 @@ def test_a_leak_between_places_or_rows_that_begins_late_is_seen(
     run(tmp_path, corpus)
     leaks(monkeypatch, after(before[0] + 20), dim)
     found = run(tmp_path, corpus)
-    assert Counted.calls > before[0] + 100
+    assert Counted.calls > before[0] + 50
     assert found["violations"] and all("kept" in violation for violation in found["violations"]), found["violations"]
     assert says(found, LATER), found["violations"]
 
@@ -248,7 +249,7 @@ def test_an_evaluator_that_cheats_beyond_its_rehearsal_is_seen(
 # ---- honest ones pass
 
 HONEST: list[Any] = [name for name in evaluators.slot.names if name != "needle"]
-HONEST += [{"name": "needle", "items": 2}, {"name": "disjoint", "documents": 9}]
+HONEST += [{"name": "needle", "items": 2}, {"name": "disjoint", "documents": 3}]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
