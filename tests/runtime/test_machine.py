@@ -63,6 +63,17 @@ def test_micro_rows_follow_memory_and_the_largest_arm() -> None:
     assert fit([big(), big(seq_len=4096, rows=8)], 2 << 30) == fit([big(seq_len=4096, rows=8), big()], 2 << 30)
 
 
+def test_a_gpus_larger_pieces_of_logits_are_counted() -> None:
+    """4 GiB instead of 768 MiB, of which none where all logits of a micro-batch are fewer."""
+
+    def on(device: str, held: int, vocab_size: int) -> int:
+        return memory.fit_micro_rows([big()], memory_bytes=held, vocab_size=vocab_size, device=device)
+
+    assert on("cpu", 4 << 30, 200_000) == 64 > on("cuda:0", 4 << 30, 200_000) >= 1
+    assert on("cuda", 7 << 30, 200_000) == 64
+    assert on("cuda", 4 << 30, 257) == on("cpu", 4 << 30, 257) == 64
+
+
 def test_the_estimate_covers_what_a_step_really_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes saved for backward, counted by autograd itself, stay below the estimate, and above half of it."""
     from ablab.model.decoder import build

@@ -64,6 +64,7 @@ def make(
             settings,
             memory_bytes=machine.memory_bytes(device) // side_by_side,
             vocab_size=max(c.vocab_size for c in of_arm.values()),
+            device=device,
         ),
         compiled=compiled.compiles(device),
     )

@@ -193,15 +193,18 @@ class Learner:
             here = slice(at, at + self.micro_rows)
             rows = (batch.tokens_BT[here], batch.targets_BT[here], batch.ids_BT[here])
             with machine.autocast(self.precision, self.device):
-                nll_BT = self.model.nll(*(part.to(self.device) for part in rows), aux=self.aux)
+                nll_BT = self.model.nll(*(part.to(self.device, non_blocking=True) for part in rows), aux=self.aux)
             weighed = nll_BT if weight_BT is None else nll_BT * weight_BT[here].to(self.device)
             loss = weighed.sum() / divisor
             balance = None if self.aux is None else self.aux.take(**whole)
             # outside autocast, so that gradients are taken in the types of the forward pass
             (loss if balance is None else loss + balance).backward()
-            row = [torch.tensor([loss.item()], dtype=torch.float64)]
+            row = [
+                loss.detach().double()[None]
+            ]  # read after the last: reading it here would wait for every micro-batch
             if self.spans:
-                row.append(spanned(nll_BT.detach().cpu(), batch.targets_BT[here], batch.spans_BT[here]).flatten())
+                sums = spanned(nll_BT.detach().cpu(), batch.targets_BT[here], batch.spans_BT[here])
+                row.append(sums.flatten().to(self.device))
             found.append(torch.cat(row))
 
         def chain(starts: Sequence[int]) -> Gradients:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ablab.model.cross_entropy import AT_ONCE
+import torch
+
+from ablab.model.cross_entropy import AT_ONCE, AT_ONCE_ON_GPU
 from ablab.model.decoder import skeleton
 from ablab.model.parts.linear import Stacked
 from ablab.records.settings import ModelSettings, Settings
@@ -39,13 +41,13 @@ class _Need(NamedTuple):
         return micro_rows <= max(left // (self.row + self.logits), (left - self.fixed) // self.row)
 
 
-def fit_micro_rows(settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int) -> int:
+def fit_micro_rows(settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int, device: str = "cpu") -> int:
     """Count the rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
 
     A function of sizes alone, never of a trial at run time, so that it is the same for all arms and all runs. No more than
     the largest batch. The estimate is `activation_bytes` per row on top of weights, gradients and optimizer state.
     """
-    needs = [_need(one, vocab_size) for one in settings]
+    needs = [_need(one, vocab_size, torch.device(device).type) for one in settings]
     rows = 1 << (max(need.rows for need in needs) - 1).bit_length()
     while rows > 1 and not all(need.fits(rows, memory_bytes) for need in needs):
         rows //= 2
@@ -70,20 +72,21 @@ def activation_bytes(model: ModelSettings, vocab_size: int) -> int:
     return out
 
 
-def _need(settings: Settings, vocab_size: int) -> _Need:
+def _need(settings: Settings, vocab_size: int, kind: str) -> _Need:
     model = settings["model"]
     weights = sum(p.numel() for p in skeleton(model, vocab_size=vocab_size).parameters())
     rounded = settings["train"]["qat"]["name"] != "off"
     copies = (
         4 + (1 if settings["train"]["ema"] else 0) + rounded
     )  # weights, gradients, two moments, average, rounded ones
-    # Logits of many rows are made in pieces of AT_ONCE: from then on they need a fixed amount, and the head's
-    # gradient once more, with its weight in bf16.
+    # Logits of many rows are made in pieces: from then on they need a fixed amount, and the head's gradient once more, with its
+    # weight in bf16. A GPU's pieces are larger, beside each its gradient alone, and the head's product is whole, in bf16.
+    pieces, head = (4 * 2 * AT_ONCE_ON_GPU, 8) if kind == "cuda" else (4 * 3 * AT_ONCE, 6)
     return _Need(
         rows=settings["budget"]["batch_tokens"] // model["seq_len"],
         row=activation_bytes(model, vocab_size),
         logits=4 * 3 * model["seq_len"] * vocab_size,
-        fixed=4 * 3 * AT_ONCE + 6 * vocab_size * model["d_model"],
+        fixed=pieces + head * vocab_size * model["d_model"],
         weights=4 * weights,
         copies=copies,
     )
