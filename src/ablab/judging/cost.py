@@ -47,6 +47,10 @@ def sizes(plan: Plan, name: str) -> Size:
     cache_bytes_per_token: what decoding keeps of a row's first token, all layers together, in `cache_precision`;
     cache_bytes_at_seq_len: of a row of seq_len tokens, of which windowed layers keep a window.
     """
+    return {**plan.counted("sizes", name, lambda: _sizes(plan, name))}
+
+
+def _sizes(plan: Plan, name: str) -> Size:
     from ablab.model.size import active_parameters, cache_size, flops_per_token, parameters
 
     model, precision, decoder = plan.study.arm(name).settings["model"], plan.where.precision, plan.decoder(name)
@@ -96,6 +100,11 @@ def spent(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> Spent:
 
 def stages(plan: Plan, name: str, seeds: Sequence[int] | None = None) -> dict[str, StageCost]:
     """Return medians over the arm's finished seeds, per stage. root_pack is 0 where a stage packs its own bytes."""
+    seen = "stages" if seeds is None else f"stages {[*seeds]}"
+    return plan.seen(seen, name, lambda: _stages(plan, name, seeds))
+
+
+def _stages(plan: Plan, name: str, seeds: Sequence[int] | None) -> dict[str, StageCost]:
     from ablab.artifact import blob as packing
 
     costs: dict[str, StageCost] = {}
@@ -253,6 +262,10 @@ def margins(plan: Plan, name: str) -> dict[str, Margin]:
     among the stages that compress (a compressor other than keep, or a codec other than raw); where none does, the deciding
     stage's.
     """
+    return plan.seen("margins", name, lambda: _margins(plan, name))
+
+
+def _margins(plan: Plan, name: str) -> dict[str, Margin]:
     asked = plan.study.limits
     measured = {what: _measured(plan, name, what) for what in asked}
     return {
@@ -342,6 +355,10 @@ def _results(plan: Plan, name: str, stage: str, seeds: Sequence[int] | None = No
 
 
 def _peaks(plan: Plan, name: str) -> list[tuple[str, float]]:
+    return plan.seen("peaks", name, lambda: _peaks_of(plan, name))
+
+
+def _peaks_of(plan: Plan, name: str) -> list[tuple[str, float]]:
     rows = [(stage, r.get("peak_bytes")) for stage in plan.stages for r in _results(plan, name, stage)]
     return [(stage, peak) for stage, peak in rows if peak is not None]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ablab.records.run import Where
 from ablab.records.settings import Settings
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ablab.data import Corpus
     from ablab.model.decoder import Decoder
     from ablab.study import Study
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Plan:
     corpora: dict[str, Corpus]
     runs: dict[tuple[str, int], Run]
     _decoders: dict[str, Decoder] = field(default_factory=dict, compare=False, repr=False)
+    _counted: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    _seen: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def directory(self) -> Path:
@@ -85,6 +90,14 @@ class Plan:
             self._decoders[arm] = skeleton(run.settings["model"], vocab_size=self.corpus(run).vocab_size)
         return self._decoders[arm]
 
+    def counted(self, what: str, arm: str, make: Callable[[], T]) -> T:
+        """Return what `make` gives of an arm's settings alone, made once."""
+        return _once(self._counted, what, arm, make)
+
+    def seen(self, what: str, arm: str, make: Callable[[], T]) -> T:
+        """Return what `make` gives of an arm's runs: made once in a look, within which nothing of the store changes."""
+        return _once(self._seen, what, arm, make) if isinstance(self.store, Look) else make()
+
     def look(self, kept: Readings | None = None) -> Plan:
         """Return the plan on its store as it is, each record read once (`ablab.runs.look`); keeps what earlier looks read."""
         if isinstance(self.store, Look):
@@ -95,3 +108,10 @@ class Plan:
         """Return the deciding metric of a finished run."""
         value = run.stages[self.study.decision["stage"]]
         return value.metric(self.study.decision["metric"]) if isinstance(value, DocumentScores) else value
+
+
+def _once(known: dict[tuple[str, str], Any], what: str, arm: str, make: Callable[[], T]) -> T:
+    if (what, arm) not in known:
+        known[what, arm] = make()
+    value: T = known[what, arm]
+    return value
