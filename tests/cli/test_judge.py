@@ -191,7 +191,7 @@ def test_nothing_read_is_2(
     [
         (("--preset", "speed"), "no rule is called 'speed'"),
         (("--metric", "ppl"), "'ppl' is no metric"),
-        (("--matters", "-1"), "is not above 0"),
+        (("--matters", "-1"), "is no finite number above 0"),
         (("--comment", "--json"), "two outputs"),
     ],
 )
@@ -217,7 +217,16 @@ def test_the_page_is_written_beside_any_output_and_names_no_folder_of_the_machin
         assert (logs / "runs.csv").read_bytes() == before and not Path("/dev/full").is_file()
     assert called(capsys, monkeypatch, str(logs / "ours"), "--against", "theirs", "--html", str(page))[0] == 0
     code, _, err = called(capsys, monkeypatch, "ours", "--html", "runs.csv/one.html")
-    assert code == 4 and "runs.csv" in err
+    assert code == 4 and "runs.csv" in err and "choose another --html" in " ".join(err.split())
+
+
+def test_a_stage_that_is_nowhere_is_said_to_be(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (("ours", "--against", "theirs"), ("ours",)):
+        code, out, _ = called(capsys, monkeypatch, *words, "--stage", "foo")
+        said = "not comparable: x: no run has a score at 'foo'; there is ttt"
+        assert code == 4 and " ".join(out.split()).startswith(said.partition(";")[0]) and "there is" in out
 
 
 def test_a_claim_may_be_text_or_a_file(

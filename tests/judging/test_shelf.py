@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,13 @@ def test_a_report_of_an_edited_study_says_which_line_it_was(tmp_path: Path) -> N
     revised = made.plan(tmp_path, ONE)
     runs = {spot: type(run)(**{**vars(run), "train_key": run.train_key[::-1]}) for spot, run in revised.runs.items()}
     with pytest.raises(CheckFailed, match="its runs have other keys: a component of ablab was revised"):
-        versions.guard(Plan(**{**vars(revised), "runs": runs}))
+        versions.guard(replace(revised, runs=runs))
+    more = ONE.replace("model.d_model = 40", "model.d_model = 48").replace("[arm.wide]", "[ arm.wide ]")
+    assert more.count("[ arm.wide ]") == 1
+    with pytest.raises(CheckFailed, match=r"became `model.d_model = 48` \(it was `model.d_model = 40`\)\. Of this"):
+        versions.guard(made.plan(tmp_path, more))
+    with pytest.raises(CheckFailed, match=r"`\), and 1 more lines differ"):
+        versions.guard(made.plan(tmp_path, more + "# a line more\n"))
 
 
 def test_an_unfinished_page_gives_way(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_three_rungs_from_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     again = lab.ladder(SCALES, seeds=[2, 2, 2], train=False, page=tmp_path / "page", say=said.append)
     assert again.answer["arms"] == found.answer["arms"] and again.page == tmp_path / "page" / "report.html"
     more = lab.ladder(SCALES, train=False, say=said.append)
+    assert lab.ladder(SCALES[::-1], train=False, say=said.append).folder == more.folder
     assert more.words == {"sink": None} and "a has 2 of 3 seeds" in " ".join(more.answer["arms"][0]["notes"])
     own = ablab.load(tmp_path / "study.toml", "c", out=tmp_path / "runs", precision="fp32").report()
     assert own.answer["looks"] == [2, 3] and not own.answer["exploratory"], "the rung keeps its own rule"

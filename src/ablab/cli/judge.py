@@ -51,7 +51,7 @@ def _metric(word: str | None) -> str | None:
 
 def _matters(value: float | None) -> float | None:
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise typer.BadParameter(f"{value} is not above 0", param_hint="--matters")
+        raise typer.BadParameter(f"{value} is no finite number above 0", param_hint="--matters")
     return value
 
 
@@ -96,7 +96,7 @@ def judge(
         what, against or [], stage=stage, metric=metric, presets=preset or [], matters=matters, claim=claim or []
     )
     if html is not None:
-        write_atomic(html, compared_page.page(shareable(answers)))
+        write_atomic(html, compared_page.page(shareable(answers)), elsewhere="another --html")
     if as_json:
         print_json(answers)
     else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _at(flops: float | None) -> float | None:
     if flops is not None and not (flops > 0 and math.isfinite(flops)):
-        raise typer.BadParameter(f"{flops} is not above 0", param_hint="--at")
+        raise typer.BadParameter(f"{flops} is no finite number above 0", param_hint="--at")
     return flops
 
 

@@ -29,7 +29,7 @@ def unbundle(
         if to.absolute().parent.resolve() != study.absolute().parent.resolve():
             fault = "lies elsewhere than the study, whose own paths would lead elsewhere from there"
             raise Refused(Fault(str(to), fault, f"write it beside {study.name}"))
-        write_atomic(to, stacks.study_of(study, parts))
+        write_atomic(to, stacks.study_of(study, parts), elsewhere="another --to")
         try:
             load(to)
         except Exception:

@@ -20,21 +20,23 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iterator[Path]:
+def atomic(
+    path: Path, needed: int | None = None, *, more: bool = False, elsewhere: str = "another --out"
+) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and takes the name, on failure it is removed.
 
-    needed: the bytes that it is to take, more: at least those; a full disk is told with them. Raises CheckFailed where the
-    disk is full or read-only, the path leads through a link, or what lies there is no file (a device would be replaced by
-    one); the old file, if any, is untouched.
+    needed: the bytes that it is to take, more: at least those; a full disk is told with them. elsewhere: what to choose else.
+    Raises CheckFailed where the disk is full or read-only, the path leads through a link, or what lies there is no file (a
+    device would be replaced by one); the old file, if any, is untouched.
     """
     places.check(path)
     if said := no_file(path):
         raise CheckFailed(Fault(str(path), said, "name a file, or move it away"))
-    places.folder(path.parent)
+    places.folder(path.parent, elsewhere=elsewhere)
     try:
         handle, part = making.temporary(path)
     except OSError as error:
-        raise places.unwritable(path, error, needed, more=more) from error
+        raise places.unwritable(path, error, needed, more=more, elsewhere=elsewhere) from error
     try:
         yield part
         with part.open("rb+") as file:
@@ -47,16 +49,16 @@ def atomic(path: Path, needed: int | None = None, *, more: bool = False) -> Iter
         finally:
             os.close(directory)
     except OSError as error:
-        raise places.unwritable(path, error, needed, more=more) from error
+        raise places.unwritable(path, error, needed, more=more, elsewhere=elsewhere) from error
     finally:
         part.unlink(missing_ok=True)
         os.close(handle)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path` whole or not at all."""
+def write_atomic(path: Path, data: bytes | str, *, elsewhere: str = "another --out") -> None:
+    """Write `data` to `path` whole or not at all; elsewhere: what to choose where that cannot be."""
     blob = data.encode() if isinstance(data, str) else data
-    with atomic(path, len(blob)) as part:
+    with atomic(path, len(blob), elsewhere=elsewhere) as part:
         part.write_bytes(blob)
 
 

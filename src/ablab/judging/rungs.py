@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ablab.study import Study
 
 
+MOST = 1000  # seeds, as of a study
+
+
 @dataclass(frozen=True)
 class Stood:
     """A rung as it stands: its plan with a fixed number of seeds, its scores by (arm, seed), and log10 of its FLOPs."""
@@ -41,12 +44,15 @@ class Stood:
 
 
 def asked(rungs: Sequence[Study], seeds: Sequence[int] | None) -> list[int]:
-    """Return the seeds of each rung: as given, else what the file plans at most. CheckFailed for numbers that fit no rungs.
+    """Return the seeds of each rung: as given, else what the file plans at most.
 
-    CheckFailed for numbers that fit no rungs, and for runs of a program.
+    CheckFailed for numbers that fit no rungs, a scale that is named twice, and runs of a program.
     """
     for study in rungs:
         study.trained_here("a ladder")
+    names = [str(study.scale) for study in rungs]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise CheckFailed(Fault("--scales", f"names {twice[0]} twice", "name each scale once"))
     if seeds is None:
         return [study.decision["seeds"]["at_most"] for study in rungs]
     if len(seeds) != len(rungs):
@@ -54,6 +60,8 @@ def asked(rungs: Sequence[Study], seeds: Sequence[int] | None) -> list[int]:
         raise CheckFailed(Fault("--seeds", fault, "give one number for each scale, in the order of --scales"))
     if low := [n for n in seeds if n < 1]:
         raise CheckFailed(Fault("--seeds", f"{low[0]} is below 1", "give 2 or more: one seed has no interval"))
+    if high := [n for n in seeds if n > MOST]:
+        raise CheckFailed(Fault("--seeds", f"{high[0]} is more than {MOST:,}", "give what the runs can be made for"))
     return [*seeds]
 
 

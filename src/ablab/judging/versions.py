@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
@@ -66,9 +67,7 @@ def since(plan: Plan, other: Kept) -> str:
         before = plan.study.source.splitlines()
     after = plan.study.source.splitlines()
     if before != after:
-        number = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
-        old, new = (lines[number].strip() if number < len(lines) else "nothing" for lines in (before, after))
-        said.append(f"line {number + 1} of the study file became `{new}` (it was `{old}`)")
+        said.append(_lines(before, after))
     known = {str(one["key"]): one for one in other.get("data") or () if isinstance(one, dict) and "key" in one}
     for key, corpus in plan.corpora.items():
         if known and key not in known:
@@ -79,6 +78,16 @@ def since(plan: Plan, other: Kept) -> str:
         " and ".join(said)
         or "its runs have other keys: a component of ablab was revised, or they are executed otherwise"
     )
+
+
+def _lines(before: list[str], after: list[str]) -> str:
+    """Say which line of the study file changed first, blanks aside where any other does, and how many more did."""
+    pairs = list(itertools.zip_longest(before, after, fillvalue=""))
+    changed = [i for i, (a, b) in enumerate(pairs) if a != b]
+    told = [i for i in changed if "".join(pairs[i][0].split()) != "".join(pairs[i][1].split())] or changed
+    old, new = (text.strip() or "nothing" for text in pairs[told[0]])
+    more = f", and {len(told) - 1} more lines differ" if len(told) > 1 else ""
+    return f"line {told[0] + 1} of the study file became `{new}` (it was `{old}`){more}"
 
 
 def _corpus(key: str, manifest: Mapping[str, object]) -> str:

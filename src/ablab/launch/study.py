@@ -234,7 +234,8 @@ class Lab:
                 except GivenUp as some:
                     faults += some.faults
             answer = ladders.conclude(plans, asked, at)
-            climbed = laddered.write(answer, Path(page or self.store.ladder(answer["study"], scales)))
+            climbing = [rung["scale"] for rung in answer["rungs"]]  # one page, in whatever order they were named
+            climbed = laddered.write(answer, Path(page or self.store.ladder(answer["study"], climbing)))
         if faults:
             raise LadderGivenUp(faults, climbed)
         return climbed

@@ -45,6 +45,8 @@ def _text(x: Group, y: Group) -> Iterator[tuple[str, Grade, str]]:
             for level in run.stages.values()
             for name in _units(level.nats, level.bpb)
         }
+        if x.nowhere or y.nowhere:
+            return  # said of the side
         gone = any(g.lost and not any(run.stages for run in g.runs) for g in (x, y))  # a side that diverged whole
         if x.runs and y.runs and have and not gone:
             said = f"no score of {METRICS.get(x.metric, x.metric)} on both sides: {', '.join(sorted(have))} are there"

@@ -36,6 +36,10 @@ def of_side(group: Group, side: Side) -> Iterator[Flag]:
     if others := _others(group):
         said = f"judged is {group.stage}; --stage asks for another: {', '.join(others[:SHOWN])}"
         yield flag("stage_chosen", "notes", said)
+    if known := group.nowhere:
+        yield flag(
+            "stage_missing", "stops", f"no run has a score at {group.stage!r}; there is {', '.join(known[:SHOWN])}"
+        )
     yield from (flag(*one) for one in _diverged(group))
     yield from (flag(*one) for one in _independent(group))
     yield from (flag(*one) for one in _alike(runs))

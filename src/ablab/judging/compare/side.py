@@ -98,6 +98,12 @@ class Group:
         return many, many + len(self.by_key)
 
     @property
+    def nowhere(self) -> list[str]:
+        """List the stages that there are, where the one asked for is none of any run; else nothing."""
+        stages = list(dict.fromkeys(one for run in self.runs for one in (*labels(run), *run.stages)))
+        return stages if self.asked and self.stage not in stages and not self.lost else []
+
+    @property
     def seeds(self) -> set[int]:
         return {one.seed for one in self.scored if one.seed is not None}
 
