@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 import torch
 from tests.data.tiny import texts
 
-from ablab.data import Corpus, Stream, chain
+from ablab.data import Batch, Corpus, Feed, Stream, chain
+from ablab.data.bands import trained_in_bands
 
 BOS = 256
 
@@ -177,3 +179,44 @@ def test_batches_are_quick(corpus: Corpus) -> None:
         arm.batch(1)
         best = min(best, time.thread_time() - begun)
     assert best < 1e-3
+
+
+class Told:
+    """A stream that writes down who asked for which step, and has none from `end` on."""
+
+    def __init__(self, batches: Stream, end: int = 99) -> None:
+        self.batches, self.end = batches, end
+        self.asked: list[tuple[int, bool]] = []
+
+    def batch(self, step: int) -> Batch:
+        self.asked.append((step, threading.current_thread() is threading.main_thread()))
+        if step >= self.end:
+            raise ValueError(f"there is no step {step}")
+        return self.batches.batch(step)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_is_fed_is_the_same_whoever_prepares_it(corpus: Corpus, ahead: bool) -> None:
+    plain, told = stream(corpus), Told(stream(corpus))
+    feed, before = Feed(told, ahead=ahead, pinned=False), ""
+    for step in (0, 1, 2, 3, 7, 8):  # after 3 another place, as where a run is resumed
+        fed, batch = feed.take(step, before), plain.batch(step)
+        assert all(torch.equal(a, b) for a, b in zip(fed.batch, batch, strict=True))
+        before = chain(before, batch)
+        assert fed.token_hash == before
+        assert fed.positions == trained_in_bands(batch.ids_BT.numpy(), batch.targets_BT.numpy()).tolist()
+    if not ahead:
+        assert told.asked == [(step, True) for step in (0, 1, 2, 3, 7, 8)]
+        return
+    assert feed._next is not None
+    feed._next[0].join()
+    assert [step for step, here in told.asked if here] == [0, 7], "all others were prepared by a thread, once each"
+    assert [step for step, here in told.asked if not here] == [1, 2, 3, 4, 8, 9]
+
+
+def test_what_a_thread_could_not_prepare_is_raised_where_it_is_taken_and_nowhere_else(corpus: Corpus) -> None:
+    feed = Feed(Told(stream(corpus), end=1), ahead=True, pinned=False)
+    first = feed.take(0, "")
+    with pytest.raises(ValueError, match="there is no step 1"):
+        feed.take(1, first.token_hash)
+    assert feed.take(0, "").token_hash == first.token_hash

@@ -26,6 +26,7 @@ from ablab.core import places
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
 from ablab.core.files import read_json, sha256_file, write_json
 from ablab.core.lever import Origin
+from ablab.data import Feed
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Layer
 from ablab.records.run import Progressed
@@ -478,6 +479,16 @@ def test_warming_up_moves_nothing() -> None:
     before, after_it = cold.tensors(), warm.tensors()
     assert before.keys() == after_it.keys() and all(torch.equal(before[name], after_it[name]) for name in before)
     assert warm.step(warm.stream.batch(1), 2, 0.5) == cold.step(cold.stream.batch(1), 2, 0.5)
+
+
+def test_batches_prepared_by_a_thread_train_the_same(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner_module, "Feed", lambda batches, ahead: Feed(batches, ahead=True, pinned=False))
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop=after(7))
+    run(tmp_path)
+    assert same(whole, tmp_path)
 
 
 def test_a_gpu_validates_in_micro_batches_and_a_cpu_in_what_its_cache_holds() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ablab.core.fault import Fault, InvalidStudy
-from ablab.data import Batch, Corpus, Stream, valid_rows
+from ablab.data import Batch, Corpus, Feed, Stream, valid_rows
 from ablab.data.batches.megatron_stream import MegatronStream
 from ablab.data.corpus.midway import midway
 from ablab.data.spans import SPANS, metric_of
@@ -101,6 +101,7 @@ class Learner:
             self.stream = self._stream(corpus, settings["data"], seed, seq_len)
         except ValueError as error:
             raise InvalidStudy(Fault("data", str(error))) from error
+        self.feed = Feed(self.stream, ahead=torch.device(device).type == "cuda")
         self.held_out = midway(corpus, self.asked.get("validate_bytes"), settings["data"]["span"])
         self.valid, self.spans = valid_rows(self.held_out, seq_len), corpus.valid.spans
         if self.loss.spans and not self.spans:

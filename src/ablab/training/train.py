@@ -20,8 +20,8 @@ import torch
 from ablab.core.fault import CheckFailed, Fault, Interrupted, OutOfMemory
 from ablab.core.files import key_of, sha256_file, write_json
 from ablab.core.sealed import read_sealed, sealed
-from ablab.data import Corpus, byte_check, chain
-from ablab.data.bands import band_edges, trained_in_bands
+from ablab.data import Corpus, byte_check
+from ablab.data.bands import band_edges
 from ablab.model.size import parameters
 from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained, Where
 from ablab.records.settings import Settings
@@ -155,10 +155,6 @@ def _sit(
     if not progress.untrained:
         with at_once():
             progress.untrained = _untrained(learner, progress, out)
-    if learner.compiled and learner.steps is None:
-        # A budget in seconds begins after compilation, on resume too: else arms with more kinds of layers, and runs that
-        # were stopped more often, would get fewer steps.
-        learner.warm_up(progress.step, learner.spent(progress.step, progress.seconds))
     fault = _loop(learner, progress, sitting, write=write, save=save)
     metrics.sync()
     return fault
@@ -196,23 +192,26 @@ def _loop(
     save: Callable[[], None],
 ) -> str:
     """Step until the budget is spent; returns "", or what was not finite."""
+    if learner.compiled and learner.steps is None:
+        # A budget in seconds begins after compilation, on resume too: else arms with more kinds of layers, and runs that
+        # were stopped more often, would get fewer steps.
+        learner.warm_up(progress.step, learner.spent(progress.step, progress.seconds))
     spikes, saved, said = Spikes(progress.recent), time.monotonic(), 0.0
     while (spent := learner.spent(progress.step, progress.seconds)) < 1:
         if sitting.stop():
             save()
             raise Interrupted(f"stopped after step {progress.step}; the next run goes on from there")
         began = time.perf_counter()
-        batch = learner.stream.batch(progress.step)
+        fed = learner.feed.take(progress.step, progress.token_hash)
         try:
-            loss, norm, rate = learner.step(batch, progress.step + 1, spent)
+            loss, norm, rate = learner.step(fed.batch, progress.step + 1, spent)
         except Diverged as fault:
             return f"{fault} at step {progress.step + 1}"
         progress.seconds += time.perf_counter() - began
         progress.step += 1
-        progress.tokens += batch.tokens_BT.numel()
-        progress.token_hash = chain(progress.token_hash, batch)
-        here_too = trained_in_bands(batch.ids_BT.numpy(), batch.targets_BT.numpy()).tolist()
-        progress.positions = [a + b for a, b in zip_longest(progress.positions, here_too, fillvalue=0)]
+        progress.tokens += fed.batch.tokens_BT.numel()
+        progress.token_hash = fed.token_hash
+        progress.positions = [a + b for a, b in zip_longest(progress.positions, fed.positions, fillvalue=0)]
         progress.rounded += bool(learner.rounds) and learner.qat.acts(spent)
         progress.spikes += spikes.seen(loss)
         here = {"step": progress.step, "tokens": progress.tokens}
