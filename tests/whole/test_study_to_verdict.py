@@ -1,5 +1,7 @@
 """From a study file to a verdict, through the command line, on synthetic text."""
 
+import contextlib
+import io
 import json
 import os
 import resource
@@ -15,8 +17,10 @@ import pytest
 from bench.kill_and_resume import STUDY, numbers
 from tests.whole import held
 
+from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed
 from ablab.launch.study import Lab
+from ablab.runtime import signals
 
 FIELDS = {
     "study", "scale", "question", "metric", "stage", "matters", "decided_by", "winner", "arms", "runs", "correlation",
@@ -30,6 +34,27 @@ ARM_FIELDS = {
 def ablab(*words: str, check: bool = True, **how: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "ablab.cli.main", *words]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, **how)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def inside(*words: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """`ablab WORDS` in this process, which has imported what it needs: for what is said and left, not how a process ends."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    handlers = {one: signal.getsignal(one) for one in signals.STOPS}
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setenv("COLUMNS", "160")
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["ablab", *words])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
+    done = subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -56,11 +81,11 @@ def result(where: Path) -> Any:
 
 def test_sample_writes_with_the_weights_that_were_trained(finished: Path) -> None:
     words = ("sample", "study.toml", "grape_a", "--prompt", "The", "--prompt", "a", "--tokens", "5", "--top-k", "20")
-    found = json.loads(ablab(*words, "--json", cwd=finished).stdout)
+    found = json.loads(inside(*words, "--json", cwd=finished).stdout)
     assert [row["prompt"] for row in found["samples"]] == ["The", "a"] and found["arm"] == "grape_a"
     assert all(1 <= row["tokens"] <= 5 for row in found["samples"]) and found["cache_bytes"] > 0
-    assert found["samples"] == json.loads(ablab(*words, "--json", cwd=finished).stdout)["samples"]  # the same draws
-    said = ablab("sample", "study.toml", "grape", "--prompt", "a", cwd=finished, check=False)
+    assert found["samples"] == json.loads(inside(*words, "--json", cwd=finished).stdout)["samples"]  # the same draws
+    said = inside("sample", "study.toml", "grape", "--prompt", "a", cwd=finished, check=False)
     assert said.returncode == 3 and "no arm is called 'grape'; did you mean 'grape_a'?" in said.stderr
 
 
@@ -92,14 +117,14 @@ def test_the_report_is_written_and_mentions_every_arm(finished: Path) -> None:
 def test_a_second_run_does_nothing_and_says_the_same(finished: Path) -> None:
     before = result(finished)
     stamps = {p: p.stat().st_mtime_ns for p in (finished / "runs/train").rglob("weights.safetensors")}
-    done = ablab("run", "study.toml", "--json", cwd=finished)
+    done = inside("run", "study.toml", "--json", cwd=finished)
     assert numbers(json.loads(done.stdout)) == numbers(before)
     assert stamps == {p: p.stat().st_mtime_ns for p in (finished / "runs/train").rglob("weights.safetensors")}
 
 
 def test_report_works_at_any_moment(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    empty = json.loads(ablab("report", "study.toml", "--json", cwd=tmp_path).stdout)
+    empty = json.loads(inside("report", "study.toml", "--json", cwd=tmp_path).stdout)
     assert empty["winner"] is None and empty["runs"] == []
     assert {row["word"] for row in empty["arms"]} == {"baseline", "inconclusive"}
 
@@ -138,16 +163,16 @@ def test_disturbed_in_every_way_equals_undisturbed(finished: Path, tmp_path: Pat
 
 def test_until_stops_in_time_and_is_resumable(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    done = ablab("run", "study.toml", "--until", "0.01s", check=False, cwd=tmp_path)
+    done = inside("run", "study.toml", "--until", "0.01s", check=False, cwd=tmp_path)
     assert done.returncode == 75 and "run the same command" in done.stderr
-    wrong = ablab("run", "study.toml", "--until", "soon", check=False, cwd=tmp_path)
+    wrong = inside("run", "study.toml", "--until", "soon", check=False, cwd=tmp_path)
     assert wrong.returncode == 2 and "'soon' is no duration; write 90s, 30m or 8h" in wrong.stderr
 
 
 def test_an_arm_that_changes_nothing_is_refused(tmp_path: Path) -> None:
     text = STUDY.replace("[train]\n", "[train]\nclip = 1e8\n") + "\n[arm.inert]\ntrain.clip = 1e9\n"
     (tmp_path / "study.toml").write_text(text)
-    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    done = inside("run", "study.toml", check=False, cwd=tmp_path)
     assert done.returncode == 4
     assert "arm 'inert' changes nothing: weights, losses and scores equal those of the baseline" in done.stderr
     assert done.stderr.count("changes nothing") == 1, "the other arms act"
@@ -157,7 +182,7 @@ def test_an_arm_that_changes_nothing_is_refused(tmp_path: Path) -> None:
 def test_an_arm_that_differs_at_full_size_only_is_not_called_inert(tmp_path: Path) -> None:
     body = STUDY.replace("ema = 0.9\n", "")  # which keeps its share of a longer training, and would act
     (tmp_path / "study.toml").write_text(body + "\n[arm.longer]\nbudget.tokens = 81_920\n")
-    done = ablab("check", "study.toml", cwd=tmp_path)
+    done = inside("check", "study.toml", cwd=tmp_path)
     assert "arm 'longer' is the same as its reference at this small size" in done.stdout
 
 
@@ -168,7 +193,7 @@ def test_no_setting_of_where_ends_in_a_traceback(tmp_path: Path) -> None:
         (["--mirror", "cinema"], "no mirror is called 'cinema'"),
         (["--jobs", "0"], "--jobs"),
     ):
-        done = ablab("run", "study.toml", *flags, check=False, cwd=tmp_path)
+        done = inside("run", "study.toml", *flags, check=False, cwd=tmp_path)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
@@ -177,7 +202,7 @@ def test_a_corpus_smaller_than_a_row_is_one_clear_error(tmp_path: Path) -> None:
         (tmp_path / f"{i}.txt").write_text(f"text {i}")
     (tmp_path / "study.toml").write_text(STUDY.replace('source = "mock"', 'source = "*.txt"\nvalid_fraction = 0.5')
                                          .replace("seq_len = 64", "seq_len = 512"))  # fmt: skip
-    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    done = inside("run", "study.toml", check=False, cwd=tmp_path)
     assert done.returncode == 4 and "do not fill one chunk of 512" in done.stderr, done.stderr
 
 
@@ -185,20 +210,20 @@ def test_a_changed_decision_is_listed_and_exploratory(finished: Path, tmp_path: 
     shutil.copytree(finished / "runs", tmp_path / "runs")  # the other tests hold theirs against the first
     (tmp_path / "study.toml").write_text(STUDY.replace("matters = 0.01", "matters = 0.02"))
     assert result(finished)["exploratory"] is False
-    after = json.loads(ablab("run", "study.toml", "--json", cwd=tmp_path).stdout)
+    after = json.loads(inside("run", "study.toml", "--json", cwd=tmp_path).stdout)
     assert after["exploratory"] is True
     assert sorted(row["decision"]["matters"] for row in after["decisions"]) == [0.01, 0.02]
 
 
 def test_a_directory_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    done = ablab("run", "study.toml", "--out", "/proc/ablab", check=False, cwd=tmp_path)
+    done = inside("run", "study.toml", "--out", "/proc/ablab", check=False, cwd=tmp_path)
     assert done.returncode == 4 and "/proc/ablab" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("words", [["check", "none.toml"], ["run", "none.toml"], ["report", "none.toml"]])
 def test_a_missing_study_is_one_line(words: list[str], tmp_path: Path) -> None:
-    done = ablab(*words, check=False, cwd=tmp_path)
+    done = inside(*words, check=False, cwd=tmp_path)
     assert done.returncode == 3 and done.stderr.count("\n") == 1 and "none.toml" in done.stderr
 
 
@@ -243,7 +268,7 @@ def test_changed_weights_are_not_scored(finished: Path, tmp_path: Path) -> None:
         blob = bytearray(path.read_bytes())
         blob[-2000:-1996] = b"\x7f\x7f\x7f\x7f"
         path.write_bytes(blob)
-    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    done = inside("run", "study.toml", check=False, cwd=tmp_path)
     assert done.returncode == 4 and "does not match the sha256 in done.json" in done.stderr, done.stderr
 
 
@@ -255,7 +280,7 @@ def test_notes_that_are_damaged_cost_no_result(finished: Path, tmp_path: Path) -
     with (tmp_path / "runs/decisions.jsonl").open("ab") as file:
         file.write(b'\xff\xfe\n{"x":\n3\n{}\n{"decision_key": 1, "runs": 5, "ended": "x"}\n')
         file.write(b'{"decision_key": 1, "runs": [[1]], "ended": 0}\n')
-    ablab("run", "study.toml", cwd=tmp_path)
+    inside("run", "study.toml", cwd=tmp_path)
     found, undamaged = numbers(result(tmp_path)), numbers(result(finished))
     said = found.pop("changed")
     assert undamaged.pop("changed") == [] and said and all("runs/decisions.jsonl: " in text for text in said)
@@ -265,7 +290,7 @@ def test_notes_that_are_damaged_cost_no_result(finished: Path, tmp_path: Path) -
 def test_two_sigma_needs_earlier_noise(tmp_path: Path) -> None:
     seeds = 'seeds = { start = 2, at_most = 3, probe = 1, keep = "2 sigma" }'
     (tmp_path / "study.toml").write_text(STUDY.replace("seeds = { start = 2, at_most = 3 }", seeds))
-    done = ablab("run", "study.toml", check=False, cwd=tmp_path)
+    done = inside("run", "study.toml", check=False, cwd=tmp_path)
     assert done.returncode == 3 and "needs the noise of earlier studies like this one" in done.stderr
 
 
@@ -315,7 +340,7 @@ def test_repeating_the_corpus_is_said_and_above_four_warned_of(tmp_path: Path) -
         (tmp_path / f"{i}.txt").write_text(f"words of text number {i} " * 20)
     text = STUDY.replace('source = "mock"', 'source = "*.txt"\nvalid_fraction = 0.2')
     (tmp_path / "study.toml").write_text(text.replace("tokens = 40_960", "tokens = 81_920"))
-    done = ablab("check", "study.toml", cwd=tmp_path)
+    done = inside("check", "study.toml", cwd=tmp_path)
     assert "warning: above 4, " in done.stdout
     assert "epochs over the training tokens, each in a new order (baseline, grape_a, swiglu)" in done.stdout
 
@@ -323,7 +348,7 @@ def test_repeating_the_corpus_is_said_and_above_four_warned_of(tmp_path: Path) -
 def test_a_budget_in_seconds_pairs_what_both_consumed(tmp_path: Path) -> None:
     text = STUDY.replace("tokens = 40_960", "seconds = 0.5").replace("at_most = 3", "at_most = 2")
     (tmp_path / "study.toml").write_text(text.replace("ema = 0.9", "validate_every = 4096"))
-    verdict = json.loads(ablab("run", "study.toml", "--json", cwd=tmp_path).stdout)
+    verdict = json.loads(inside("run", "study.toml", "--json", cwd=tmp_path).stdout)
     said = [(row["word"], row["notes"]) for row in verdict["arms"]]
     assert all(row["seeds"] == 2 and row["word"] != "invalid" for row in verdict["arms"]), said
     assert any("wall clock" in note for note in verdict["notes"])
