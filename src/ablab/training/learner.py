@@ -20,10 +20,11 @@ from ablab.model.parts.routing import MixtureTally
 from ablab.records.run import Routing
 from ablab.records.settings import DataSettings, Settings
 from ablab.runtime import machine
+from ablab.runtime.group import ALONE, Group
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
 from ablab.training.roles import Guarded
 from ablab.training.stability import nonfinite
-from ablab.training.sums import Gradients, tree
+from ablab.training.sums import Gradients, across, micro_batches_fault, tree
 
 VALID_TOKENS = 8192  # tokens of one validation forward pass on a CPU; larger ones fall out of the cache
 
@@ -32,10 +33,13 @@ class Diverged(Exception):
     """The loss or a gradient is not finite; raised before the update. Its text says which."""
 
 
-def split_fault(model: Decoder, rows: int, micro_rows: int, place: str) -> Fault | None:
-    """Say what is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time."""
+def split_fault(model: Decoder, rows: int, micro_rows: int, place: str, world: int = 1) -> Fault | None:
+    """Say what is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time.
+
+    world: processes that count together; one micro-batch of each is the whole batch.
+    """
     whole = [path for path, part in model.parts().items() if part.whole_batch]
-    if not whole or micro_rows >= rows:
+    if not whole or micro_rows * world >= rows:
         return None
     text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {micro_rows} at a time'
     return Fault(f"{place}.{whole[0]}", text, 'use balance = "sequence", or a batch that fits into memory at once')
@@ -60,8 +64,10 @@ class Learner:
         executor: str,
         device: str,
         compiled: bool = False,
+        group: Group = ALONE,
     ) -> None:
         budget, sizes, self.asked = settings["budget"], settings["model"], settings["train"]
+        self.group = group
         self.precision, self.device, self.micro_rows, self.budget = precision, device, micro_rows, budget
         self.batch_tokens = budget["batch_tokens"]
         self.steps = math.ceil(budget["tokens"] / self.batch_tokens) if budget["tokens"] else None
@@ -80,15 +86,20 @@ class Learner:
         )
         # Of one step; health is that of the mixtures at the last step, empty where there is none.
         self.routed = any(layer.routed for layer in self.model.stack())
-        self.aux = MixtureTally() if self.routed else None
+        self.aux = MixtureTally(group.world) if self.routed else None
         self.health: Routing = {}
-        if torn := split_fault(self.model, self.batch_tokens // sizes["seq_len"], micro_rows, "model"):
+        rows = self.batch_tokens // sizes["seq_len"]
+        if torn := micro_batches_fault(rows, micro_rows, group.world) or split_fault(
+            self.model, rows, micro_rows, "model", group.world
+        ):
             raise InvalidStudy(torn)
         self.compiled = compiled
         if compiled:
             compile_layers(self.model)
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
+        if isinstance(self.optimizer, Guarded):
+            self.optimizer.deal(group)
         self.schedule = schedules.slot.build(self.asked["schedule"])
         self.loss = losses.slot.build(self.asked["loss"])
         self.qat = qats.slot.build(self.asked["qat"])
@@ -146,7 +157,7 @@ class Learner:
             group["lr"] = group["peak"] * factor
             group["spent"] = min(1.0, middle)
         self.model.at(spent)
-        self.aux = MixtureTally() if self.routed else None
+        self.aux = MixtureTally(self.group.world) if self.routed else None
         with self.rounded(spent):
             loss = self.gradients(batch)
         if not math.isfinite(loss):
@@ -214,12 +225,28 @@ class Learner:
                 one(at)
             return [p.grad for p in self.parameters.values()]
 
-        summed = tree(range(0, len(batch.tokens_BT), self.micro_rows), chain)
-        for parameter, gradient in zip(self.parameters.values(), summed, strict=True):
+        starts = range(0, len(batch.tokens_BT), self.micro_rows)
+        mine = self.group.share(len(starts))
+        summed = tree(starts[mine.start : mine.stop], chain)
+        rows = self.group.in_order(torch.stack(found), len(starts))
+        for parameter, gradient in zip(self.parameters.values(), self._everywhere(summed), strict=True):
             parameter.grad = gradient
         if self.spans:
-            self.spanned = named(torch.stack([row[1:] for row in found]).sum(0).view(2, 3))
-        return math.fsum(float(row[0]) for row in found)
+            self.spanned = named(rows[:, 1:].sum(0).view(2, 3))
+        return math.fsum(rows[:, 0].tolist())
+
+    def _everywhere(self, summed: Gradients) -> Gradients:
+        """Sum gradients over the processes of the group; one that no process has is none."""
+        if self.group.world == 1:
+            return summed
+        reached = self.group.most([gradient is not None for gradient in summed])
+        weights = self.parameters.values()
+        whole = [
+            (torch.zeros_like(p) if g is None else g) if there else None
+            for p, g, there in zip(weights, summed, reached, strict=True)
+        ]
+        across([gradient for gradient in whole if gradient is not None], self.group)
+        return whole
 
     def warm_up(self, step: int, spent: float) -> None:
         """Have everything that step `step` needs compiled: its passes forward and backward, whose gradients are dropped.
@@ -227,7 +254,7 @@ class Learner:
         No step is taken, so weights, optimizer and means need no way back: none of them moves.
         """
         self.model.at(spent)
-        self.aux = MixtureTally() if self.routed else None
+        self.aux = MixtureTally(self.group.world) if self.routed else None
         with self.rounded(spent):
             self.gradients(self.stream.batch(step))
         self.optimizer.zero_grad(set_to_none=True)
@@ -251,22 +278,30 @@ class Learner:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Validate: nats per token and bits per byte over `held_out`, each a ratio of sums, with the weights to be saved."""
-        rows, nats, sums = self.valid, 0.0, torch.zeros(2, 3, dtype=torch.float64)
+        rows, found = self.valid, list[Tensor]()
         step = rows_at_once(self.device, self.micro_rows, rows.tokens_RT.shape[1])
+        starts = range(0, len(rows), step)
+        mine = self.group.share(len(starts))
         self.swap()
-        for at in range(0, len(rows), step):
+        for at in starts[mine.start : mine.stop]:
             parts = (rows.tokens_RT, rows.targets_RT, rows.ids_RT)
             batch = [torch.from_numpy(part[at : at + step]).to(self.device) for part in parts]
             with machine.autocast(self.precision, self.device):
                 nll_RT = self.model.nll(*batch)
-            nats += float(nll_RT.double().sum())
+            sums = torch.zeros(2, 3, dtype=torch.float64)
             if self.spans:
-                sums += spanned(nll_RT.cpu(), batch[1].cpu(), torch.from_numpy(rows.spans_RT[at : at + step]))
+                sums = spanned(nll_RT.cpu(), batch[1].cpu(), torch.from_numpy(rows.spans_RT[at : at + step]))
+            found.append(torch.cat([nll_RT.double().sum()[None].cpu(), sums.flatten()]))
         self.swap()
+        nats, spans = 0.0, torch.zeros(2, 3, dtype=torch.float64)
+        nothing = torch.zeros(0, 7, dtype=torch.float64)
+        for row in self.group.in_order(torch.stack(found) if found else nothing, len(starts)):
+            nats += float(row[0])
+            spans += row[1:].view(2, 3)
         scored = rows.targets_RT >= 0
         n_bytes = int(rows.n_bytes_RT[scored].sum())
         metrics = {"nats_per_token": nats / int(scored.sum()), "bits_per_byte": nats / math.log(2) / n_bytes}
-        return metrics | {metric_of(span): nats for span, nats in named(sums).items() if span in SPANS}
+        return metrics | {metric_of(span): mean for span, mean in named(spans).items() if span in SPANS}
 
     def swap(self) -> None:
         """Exchange the weights and their running means, where there are any."""
@@ -275,7 +310,9 @@ class Learner:
             weight.data, self.mean[name] = mean, weight.data
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that a checkpoint must hold."""
+        """Return everything that a checkpoint must hold; all processes of the group are asked together."""
+        if isinstance(self.optimizer, Guarded):
+            self.optimizer.gather()
         state = checkpoint.optimizer_tensors(self.optimizer, self.parameters)
         return {
             **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},

@@ -6,12 +6,13 @@ state, so that the number of operations of a step depends on the number of shape
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ablab.runtime.group import ALONE, Group
 from ablab.training.orthogonal import chunk
 from ablab.training.roles import Guarded, Rates
 
@@ -52,6 +53,7 @@ class Stack:
             at += count
         # A row of elementwise work reads the type of the state, so chunks are sized by it.
         self.chunk = chunk(rows, cols, torch.empty(0, dtype=wide, device=first.device))
+        self.group, self.owned = ALONE, [range(total)]  # the matrices that each process of the group updates
 
     def adopt(self, states: Mapping[Tensor, dict[str, Tensor]]) -> None:
         """Take in state that was put there by others (a checkpoint), and leave views of the stack in its place."""
@@ -66,21 +68,22 @@ class Stack:
     def chunks(self) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
         """Yield start, stop, and the parts of parameters (index, first, last matrix) of every chunk.
 
-        A parameter without a gradient is passed over: neither its weights nor its state move.
+        Of this process's matrices. A parameter without a gradient is passed over: neither its weights nor its state move.
         """
+        own = self.owned[self.group.rank]
         parts: list[tuple[int, int, int]] = []
         start = filled = 0
         for i, p in enumerate(self.members):
-            if p.grad is None:
+            first, end = self._within(i, own)
+            if p.grad is None or first >= end:
                 if parts:
                     yield start, start + filled, parts
                 parts, filled = [], 0
                 continue
-            first = 0
-            while first < self.counts[i]:
+            while first < end:
                 if not parts:
                     start = self.starts[i] + first
-                last = min(self.counts[i], first + self.chunk - filled)
+                last = min(end, first + self.chunk - filled)
                 parts.append((i, first, last))
                 filled += last - first
                 first = last
@@ -108,6 +111,41 @@ class Stack:
             elif share:
                 torch._foreach_mul_(weights, 1 - share)
             torch._foreach_add_(weights, steps, alpha=-lr)
+
+    def share(self) -> None:
+        """Hand the weights that this process has updated to the others of the group, and take theirs."""
+        if self.group.world == 1:
+            return
+        parts = [self._weights(own) for own in self.owned]
+        mine = parts[self.group.rank]
+        flat = torch.cat([one.flatten() for one in mine]) if mine else self.members[0].new_empty(0)
+        for weights, theirs in zip(parts, self._lined_up(flat, self.rows * self.cols), strict=True):
+            pieces = theirs.split([one.numel() for one in weights])
+            for weight, piece in zip(weights, pieces, strict=True):
+                weight.copy_(piece.view(weight.shape))
+
+    def gather(self) -> None:
+        """Take the state of matrices that other processes update: what is here of it has stood still since it was dealt."""
+        if self.group.world == 1:
+            return
+        for state in self.state.values():
+            own = self.owned[self.group.rank]
+            found = self._lined_up(state[own.start : own.stop], state[0].numel())
+            for theirs, values in zip(self.owned, found, strict=True):
+                state[theirs.start : theirs.stop] = values.view(-1, *state.shape[1:])
+
+    def _lined_up(self, mine: Tensor, each: int) -> list[Tensor]:
+        """Line up what every process has of its matrices, `each` numbers of one."""
+        return self.group.lined_up(mine, [len(own) * each for own in self.owned])
+
+    def _within(self, i: int, own: range) -> tuple[int, int]:
+        """Return first and end of the matrices of the i-th parameter that lie in `own`; nothing where first is not below."""
+        return max(0, own.start - self.starts[i]), min(self.counts[i], own.stop - self.starts[i])
+
+    def _weights(self, own: range) -> list[Tensor]:
+        """Return the weights of the matrices in `own`, of each parameter as rows."""
+        bounds = ((p, *self._within(i, own)) for i, p in enumerate(self.members))
+        return [_rows(p, first, end) for p, first, end in bounds if first < end]
 
     def _gather(self, parts: list[tuple[int, int, int]], kind: torch.dtype) -> Tensor:
         rows: list[Tensor] = []
@@ -154,9 +192,25 @@ class Matrices(Guarded):
         for group, stack in self.stacks:
             stack.adopt(self.state)
             stack.step(self.update, lr=group["lr"], decay=group["weight_decay"], spent=group["spent"])
+            stack.share()
         if self.rest is not None:
             self.rest.state = self.state
             self.rest.step()
+
+    def deal(self, group: Group) -> None:
+        """Deal whole matrices to the processes of a group, so that each multiplies as much. The rest every process does."""
+        stacks = [stack for _, stack in self.stacks]
+        sizes = [sum(stack.counts) for stack in stacks]
+        costs = [stack.rows * stack.cols * min(stack.rows, stack.cols) for stack in stacks]
+        for stack, owned in zip(stacks, dealt(sizes, costs, group.world), strict=True):
+            stack.group, stack.owned = group, owned
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Have the state of all matrices here: a checkpoint of what lies here alone would go on wrongly, without a word."""
+        for _, stack in self.stacks:
+            stack.adopt(self.state)
+            stack.gather()
 
     def _left(self, spent: float) -> float:
         """Return the share of the decay that is left when `spent` of training is behind."""
@@ -164,6 +218,24 @@ class Matrices(Guarded):
             return 1.0
         begin, end = self.taper
         return 1 - (1 - end) * (spent - begin) / (1 - begin)
+
+
+def dealt(sizes: Sequence[int], costs: Sequence[float], world: int) -> list[list[range]]:
+    """Deal stacks of so many matrices, of such a cost each, to `world` processes: of each stack a run of neighbours.
+
+    Each has a `world`-th of every stack; what is left over goes, dear ones first, to whoever has least.
+    """
+    loads, out = [0.0] * world, [list[range]() for _ in sizes]
+    for i in sorted(range(len(sizes)), key=lambda i: -costs[i]):
+        each, over = divmod(sizes[i], world)
+        more = sorted(range(world), key=lambda rank: loads[rank])[:over]
+        at = 0
+        for rank in range(world):
+            count = each + (rank in more)
+            out[i].append(range(at, at + count))
+            loads[rank] += count * costs[i]
+            at += count
+    return out
 
 
 def build(

@@ -10,6 +10,8 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
+from ablab.runtime.group import Group
+
 
 class RoleRates(TypedDict):
     """Peak learning rate and decay."""
@@ -85,6 +87,12 @@ class Guarded(torch.optim.Optimizer):
     @abstractmethod
     def move(self) -> None:
         """Do the same where the caller has seen that every gradient is finite, so that they need not be read again."""
+
+    def deal(self, group: Group) -> None:
+        """Share the work of updates with the other processes of a group. By default each makes every update itself."""
+
+    def gather(self) -> None:
+        """Have all state here that other processes of the group keep; all of them are asked together."""
 
 
 def not_negative(**settings: float | None) -> None:

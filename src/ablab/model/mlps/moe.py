@@ -12,7 +12,7 @@ from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.grouped import Sorted, by_expert, collect, spread
 from ablab.model.parts.linear import Linear, Stacked
 from ablab.model.parts.part import Part
-from ablab.model.parts.routing import Chooser, MixtureTally, Routed, balance, squared_mass
+from ablab.model.parts.routing import Chooser, MixtureTally, Routed, balance, squared_mass, whole_balance
 from ablab.model.shape import Shape
 
 Activation = Literal["relu2", "leaky_relu2", "gelu", "swiglu", "gptoss_swiglu"]
@@ -91,7 +91,7 @@ class Moe(Mlp):
             shares_BTE = routed.shares_NE.unflatten(0, (-1, length))
             aux.row(self.balance_weight * balance(shares_BTE, router.top_k).sum())
         if self.whole_batch:
-            aux.whole(self.balance_weight * balance(routed.shares_NE[None], router.top_k).sum())
+            aux.whole(self.balance_weight * whole_balance(routed.shares_NE, router.top_k, aux.world))
         if self.z_loss:
             aux.token(self.z_loss * squared_mass(routed.logits_NE))
 

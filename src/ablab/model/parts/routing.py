@@ -60,11 +60,25 @@ def balance(shares_BTE: Tensor, top_k: int) -> Tensor:
     bias or groups (Megatron-LM), and carry no gradient.
     """
     _, length, experts = shares_BTE.shape
+    counts_BE = _counts(shares_BTE, top_k)
+    return (shares_BTE.sum(1) * counts_BE).sum(1) * (experts / (top_k * length**2))
+
+
+def whole_balance(shares_NE: Tensor, top_k: int, world: int) -> Tensor:
+    """Compute this process's share of the `balance` of one row of all tokens that `world` processes see, as many each."""
+    tokens, experts = shares_NE.shape
+    counts_E = _counts(shares_NE[None], top_k)[0]
+    if world > 1:
+        torch.distributed.all_reduce(counts_E)  # whole numbers: exact in any order
+    return (shares_NE.sum(0) * counts_E).sum() * (experts / (top_k * (tokens * world) ** 2))
+
+
+def _counts(shares_BTE: Tensor, top_k: int) -> Tensor:
+    """Count how often each expert is among the `top_k` largest shares of a token, (B, E); carries no gradient."""
     chosen_BTK = shares_BTE.detach().topk(top_k, dim=-1).indices
-    counts_BE = torch.zeros_like(shares_BTE[:, 0]).scatter_add_(
+    return torch.zeros_like(shares_BTE[:, 0]).scatter_add_(
         1, chosen_BTK.flatten(1), torch.ones_like(chosen_BTK, dtype=shares_BTE.dtype).flatten(1)
     )
-    return (shares_BTE.sum(1) * counts_BE).sum(1) * (experts / (top_k * length**2))
 
 
 def squared_mass(logits_NE: Tensor) -> Tensor:
@@ -76,10 +90,12 @@ class MixtureTally:
     """What the mixtures of one optimizer step collect; made by the learner, passed to every micro-batch's forward pass.
 
     Losses are sums, so that how a batch is cut into micro-batches does not weigh: `row` over rows, `token` over tokens;
-    `whole` is of the whole batch, which then may not be cut. Weights are already in them.
+    `whole` is of the whole batch, which then may not be cut, or the share of it of each of `world` processes, which then have
+    one micro-batch each. Weights are already in them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, world: int = 1) -> None:
+        self.world = world
         self.counts: dict[Chooser, Tensor] = {}
         self._losses: dict[str, list[Tensor]] = {"row": [], "token": [], "whole": []}
 

@@ -1,0 +1,68 @@
+"""Processes that make one run together, and what they tell each other: nothing of it hangs on how many they are."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """One of `world` processes, the `rank`-th; every method is called by all of them, in the same order."""
+
+    rank: int = 0
+    world: int = 1
+
+    def share(self, n: int) -> range:
+        """Return which of `n` things are this process's: contiguous, and as many as those of others but for one."""
+        return range(n * self.rank // self.world, n * (self.rank + 1) // self.world)
+
+    def most(self, values: Sequence[float]) -> list[float]:
+        """Return the largest of all processes' values, place by place."""
+        if self.world == 1:
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return [float(value) for value in found]
+
+    def lined_up(self, parts: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Return every process's `parts`, flat, which have `sizes[rank]` numbers each."""
+        if self.world == 1:
+            return [parts.flatten()]
+        longest = max(sizes)
+        mine = torch.nn.functional.pad(parts.flatten(), (0, longest - parts.numel()))
+        every = mine.new_empty(self.world * longest)
+        dist.all_gather_into_tensor(every, mine)
+        return [row[:size] for row, size in zip(every.view(self.world, longest), sizes, strict=True)]
+
+    def in_order(self, rows: Tensor, n: int) -> Tensor:
+        """Line up the rows, (k, C), that processes have found of `n` things by their `share`: (n, C)."""
+        sizes = [len(Group(rank, self.world).share(n)) * rows.shape[1] for rank in range(self.world)]
+        return torch.cat(self.lined_up(rows, sizes)).view(n, rows.shape[1])
+
+
+ALONE = Group()
+
+
+@contextlib.contextmanager
+def joined(rendezvous: Path, rank: int, world: int, *, device: str, patience: float) -> Iterator[Group]:
+    """Be one of `world` processes until the block ends: all meet at the file `rendezvous`, on no port that is known before.
+
+    patience: seconds after which a process that says nothing is given up; whoever waits for it then raises RuntimeError, as
+    at once where one has ended.
+    """
+    timeout = datetime.timedelta(seconds=patience)
+    backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
+    store = dist.FileStore(str(rendezvous), world)  # type: ignore[attr-defined]  # of C++, in no stub
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    try:
+        yield Group(rank, world)
+    finally:
+        dist.destroy_process_group()
