@@ -14,7 +14,7 @@ from tests import tiny
 
 from ablab.core.fault import InvalidStudy
 from ablab.data import chain
-from ablab.runtime.group import ALONE, Group, joined
+from ablab.runtime.ranks import Ranks, joined
 from ablab.training import learner as learner_module
 from ablab.training.learner import Learner
 from ablab.training.matrices import dealt
@@ -42,10 +42,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def learner(case: str, group: Group, micro_rows: int = 1) -> Learner:
+def learner(case: str, micro_rows: int = 1) -> Learner:
     asked = tiny.settings(steps=STEPS, batch_tokens=ROWS * 32, **CASES[case])
     how: dict[str, Any] = {"precision": "bf16" if case == "bf16" else "fp32", "executor": "lift", "device": "cpu"}
-    return Learner(asked, tiny.corpus(), seed=0, micro_rows=micro_rows, group=group, **how)
+    return Learner(asked, tiny.corpus(), seed=0, micro_rows=micro_rows, **how)
 
 
 def stepped(one: Learner, begin: int, end: int) -> list[Any]:
@@ -60,15 +60,15 @@ def stepped(one: Learner, begin: int, end: int) -> list[Any]:
     return [*rows, one.validate()]
 
 
-def trained(case: str, group: Group) -> dict[str, Any]:
-    one = learner(case, group)
+def trained(case: str) -> dict[str, Any]:
+    one = learner(case)
     rows = stepped(one, 0, STEPS)
     return {"rows": rows, "tensors": {name: tensor.clone() for name, tensor in one.tensors().items()}}
 
 
-def goes_on(group: Group, kept: dict[str, Any] | None, begin: int, end: int, gather: bool = True) -> dict[str, Any]:
+def goes_on(kept: dict[str, Any] | None, begin: int, end: int, gather: bool = True) -> dict[str, Any]:
     """The tensors of a mixture after `end` steps, those after `begin` being `kept`; gather: as a checkpoint must."""
-    one = learner("mixture", group)
+    one = learner("mixture")
     if kept is not None:
         one.restore(kept)
     stepped(one, begin, end)
@@ -81,14 +81,14 @@ def work(rank: int, world: int, folder: str) -> None:
     """One of the processes: it leaves in `folder` what it found; goes on from what lies there."""
     torch.set_num_threads(1)
     learner_module.VALID_TOKENS = 64
-    with joined(Path(folder) / f"rendezvous{world}", rank, world, device="cpu", patience=600) as group:
-        found: dict[str, Any] = {case: trained(case, group) for case in CASES}
+    with joined(Path(folder) / f"rendezvous{world}", rank, world, device="cpu", patience=600):
+        found: dict[str, Any] = {case: trained(case) for case in CASES}
         if world == 2:
-            found["begun"] = goes_on(group, None, 0, 1)
-            found["stale"] = goes_on(group, None, 0, 1, gather=False)
+            found["begun"] = goes_on(None, 0, 1)
+            found["stale"] = goes_on(None, 0, 1, gather=False)
         else:
             kept = torch.load(Path(folder) / "kept.pt", weights_only=True)
-            found["ended"] = goes_on(group, kept, 3, STEPS)
+            found["ended"] = goes_on(kept, 3, STEPS)
         torch.save(found, Path(folder) / f"{world}.{rank}.pt")
 
 
@@ -116,10 +116,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
         patch.setattr(learner_module, "VALID_TOKENS", 64)
         torch.set_num_threads(1)
         try:
-            alone = {case: trained(case, ALONE) for case in CASES}
+            alone = {case: trained(case) for case in CASES}
             two = spread(2, folder)
-            torch.save(goes_on(ALONE, two[0]["begun"], 1, 3), folder / "kept.pt")
-            alone["from stale"] = goes_on(ALONE, two[0]["stale"], 1, STEPS)
+            torch.save(goes_on(two[0]["begun"], 1, 3), folder / "kept.pt")
+            alone["from stale"] = goes_on(two[0]["stale"], 1, STEPS)
             return {1: [alone], 2: two, 4: spread(4, folder)}
         finally:
             torch.set_num_threads(threads)
@@ -135,7 +135,7 @@ def test_a_run_is_the_same_on_any_number_of_processes(
     found: dict[int, list[dict[str, Any]]], world: int, case: str
 ) -> None:
     [alone] = found[1]
-    start = {name: p.detach() for name, p in learner(case, ALONE).parameters.items()}
+    start = {name: p.detach() for name, p in learner(case).parameters.items()}
     assert not equal(start, {name: alone[case]["tensors"][f"model/{name}"] for name in start}), "nothing was trained"
     for rank, one in enumerate(found[world]):
         assert one[case]["rows"] == alone[case]["rows"]
@@ -182,6 +182,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(rows: int, micro_rows: i
     assert micro_batches_fault(rows, micro_rows, 1) is None
 
 
-def test_a_learner_refuses_processes_that_cannot_share_its_batch() -> None:
+def test_a_learner_refuses_processes_that_cannot_share_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_module, "here", lambda: Ranks(0, 3))
     with pytest.raises(InvalidStudy, match="3 processes cannot share"):
-        learner("dense", Group(0, 3))
+        learner("dense")

@@ -59,6 +59,11 @@ def newest(
     return None
 
 
+def tensors_at(out: Path, step: int) -> dict[str, Tensor]:
+    """Read the tensors of the generation of `step`, which another process of this run has found whole."""
+    return load_file(out / f"checkpoint-{step:09d}.safetensors")
+
+
 def clear(out: Path) -> None:
     """Remove every checkpoint and what was left half-written: the run has ended, or starts over."""
     drop_all(out)

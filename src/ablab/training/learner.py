@@ -20,7 +20,7 @@ from ablab.model.parts.routing import MixtureTally
 from ablab.records.run import Routing
 from ablab.records.settings import DataSettings, Settings
 from ablab.runtime import machine
-from ablab.runtime.group import ALONE, Group
+from ablab.runtime.ranks import here
 from ablab.training import checkpoint, losses, optimizers, qats, schedules
 from ablab.training.roles import Guarded
 from ablab.training.stability import nonfinite
@@ -36,8 +36,10 @@ class Diverged(Exception):
 def split_fault(model: Decoder, rows: int, micro_rows: int, place: str, world: int = 1) -> Fault | None:
     """Say what is wrong where a part of the model needs the whole batch of `rows` at once and gets `micro_rows` at a time.
 
-    world: processes that count together; one micro-batch of each is the whole batch.
+    world: processes that must have as many micro-batches each, and count together: one micro-batch of each is the whole batch.
     """
+    if fault := micro_batches_fault(rows, micro_rows, world):
+        return fault
     whole = [path for path, part in model.parts().items() if part.whole_batch]
     if not whole or micro_rows * world >= rows:
         return None
@@ -64,12 +66,10 @@ class Learner:
         executor: str,
         device: str,
         compiled: bool = False,
-        group: Group = ALONE,
     ) -> None:
         budget, sizes, self.asked = settings["budget"], settings["model"], settings["train"]
-        self.group = group
-        self.precision, self.device, self.micro_rows, self.budget = precision, device, micro_rows, budget
-        self.batch_tokens = budget["batch_tokens"]
+        self.group, self.precision, self.device, self.micro_rows = here(), precision, device, micro_rows
+        self.budget, self.batch_tokens, self.seq_len = budget, budget["batch_tokens"], sizes["seq_len"]
         self.steps = math.ceil(budget["tokens"] / self.batch_tokens) if budget["tokens"] else None
         if budget["tokens"] and budget["tokens"] < self.batch_tokens:
             fault = f"{budget['tokens']} tokens are less than one batch of {self.batch_tokens}"
@@ -86,12 +86,9 @@ class Learner:
         )
         # Of one step; health is that of the mixtures at the last step, empty where there is none.
         self.routed = any(layer.routed for layer in self.model.stack())
-        self.aux = MixtureTally(group.world) if self.routed else None
+        self.aux = MixtureTally(self.group.world) if self.routed else None
         self.health: Routing = {}
-        rows = self.batch_tokens // sizes["seq_len"]
-        if torn := micro_batches_fault(rows, micro_rows, group.world) or split_fault(
-            self.model, rows, micro_rows, "model", group.world
-        ):
+        if torn := split_fault(self.model, self.batch_tokens // self.seq_len, micro_rows, "model", self.group.world):
             raise InvalidStudy(torn)
         self.compiled = compiled
         if compiled:
@@ -99,7 +96,7 @@ class Learner:
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = optimizers.slot.build(self.asked["optimizer"]).build(self.parameters, self.model.roles())
         if isinstance(self.optimizer, Guarded):
-            self.optimizer.deal(group)
+            self.optimizer.deal(self.group)
         self.schedule = schedules.slot.build(self.asked["schedule"])
         self.loss = losses.slot.build(self.asked["loss"])
         self.qat = qats.slot.build(self.asked["qat"])
@@ -107,14 +104,13 @@ class Learner:
         self.spanned: dict[str, float] = {}  # mean nats and targets of each span at the last step, if there are spans
         # For each parameter a running mean; its decay grows to ema, as a mean of the first weights is a mean of noise.
         self.mean = {k: p.detach().clone() for k, p in self.parameters.items()} if self.asked["ema"] else {}
-        self.seq_len = seq_len = sizes["seq_len"]
         try:
-            self.stream = self._stream(corpus, settings["data"], seed, seq_len)
+            self.stream = self._stream(corpus, settings["data"], seed, self.seq_len)
         except ValueError as error:
             raise InvalidStudy(Fault("data", str(error))) from error
         self.feed = Feed(self.stream, ahead=torch.device(device).type == "cuda")
         self.held_out = midway(corpus, self.asked.get("validate_bytes"), settings["data"]["span"])
-        self.valid, self.spans = valid_rows(self.held_out, seq_len), corpus.valid.spans
+        self.valid, self.spans = valid_rows(self.held_out, self.seq_len), corpus.valid.spans
         if self.loss.spans and not self.spans:
             fault = "weighs spans, and no token of this data lies in one"
             raise InvalidStudy(Fault("train.loss", fault, 'use data with span files, or loss = "mean"'))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ablab.runtime.group import ALONE, Group
+from ablab.runtime.ranks import ALONE, Ranks
 from ablab.training.orthogonal import chunk
 from ablab.training.roles import Guarded, Rates
 
@@ -135,7 +135,7 @@ class Stack:
                 state[theirs.start : theirs.stop] = values.view(-1, *state.shape[1:])
 
     def _lined_up(self, mine: Tensor, each: int) -> list[Tensor]:
-        """Line up what every process has of its matrices, `each` numbers of one."""
+        """Return what every process has of its matrices, `each` numbers of one."""
         return self.group.lined_up(mine, [len(own) * each for own in self.owned])
 
     def _within(self, i: int, own: range) -> tuple[int, int]:
@@ -158,7 +158,7 @@ class Stack:
 
 
 class Matrices(Guarded):
-    """Group `matrix` by `update`, every other by AdamW, fused. State is fp32 (fp64 for fp64 weights).
+    """Ranks `matrix` by `update`, every other by AdamW, fused. State is fp32 (fp64 for fp64 weights).
 
     `taper` = (from, to): every decay keeps its size until that fraction of training, then falls in a line to the share `to`.
     """
@@ -197,8 +197,8 @@ class Matrices(Guarded):
             self.rest.state = self.state
             self.rest.step()
 
-    def deal(self, group: Group) -> None:
-        """Deal whole matrices to the processes of a group, so that each multiplies as much. The rest every process does."""
+    def deal(self, group: Ranks) -> None:
+        """Share whole matrices out to the processes of a group, so that each multiplies as much. All do the rest."""
         stacks = [stack for _, stack in self.stacks]
         sizes = [sum(stack.counts) for stack in stacks]
         costs = [stack.rows * stack.cols * min(stack.rows, stack.cols) for stack in stacks]
@@ -221,7 +221,7 @@ class Matrices(Guarded):
 
 
 def dealt(sizes: Sequence[int], costs: Sequence[float], world: int) -> list[list[range]]:
-    """Deal stacks of so many matrices, of such a cost each, to `world` processes: of each stack a run of neighbours.
+    """Share stacks of so many matrices, of such a cost each, to `world` processes: of each stack a run of neighbours.
 
     Each has a `world`-th of every stack; what is left over goes, dear ones first, to whoever has least.
     """

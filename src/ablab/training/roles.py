@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from ablab.runtime.group import Group
+from ablab.runtime.ranks import Ranks
 
 
 class RoleRates(TypedDict):
@@ -88,7 +88,7 @@ class Guarded(torch.optim.Optimizer):
     def move(self) -> None:
         """Do the same where the caller has seen that every gradient is finite, so that they need not be read again."""
 
-    def deal(self, group: Group) -> None:
+    def deal(self, group: Ranks) -> None:
         """Share the work of updates with the other processes of a group. By default each makes every update itself."""
 
     def gather(self) -> None:

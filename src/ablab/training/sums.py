@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ablab.core.fault import Fault
-from ablab.runtime.group import Group
+from ablab.runtime.ranks import Ranks
 
 Gradients = list[Tensor | None]  # one for each parameter, in their order; None where no part of a loss has reached it
 BUCKET = 1 << 25  # bytes of gradients that go round at once: two copies of them are held meanwhile
@@ -39,7 +39,7 @@ def added(one: Gradients, other: Gradients) -> Gradients:
     return [b if a is None else a for a, b in zip(one, other, strict=True)]
 
 
-def across(gradients: Sequence[Tensor], group: Group) -> None:
+def across(gradients: Sequence[Tensor], group: Ranks) -> None:
     """Sum gradients over the processes of a group, in place: the upper part of `tree`, each process's sum being one half.
 
     Every process gets its piece of all others' gradients, adds them, and hands the sum round: as many bytes as a ring, and an
@@ -53,7 +53,7 @@ def across(gradients: Sequence[Tensor], group: Group) -> None:
         parts = list(theirs.view(group.world, -1))
         while len(parts) > 1:
             parts = [left.add_(right) for left, right in zip(parts[::2], parts[1::2], strict=True)]
-        dist.all_gather_into_tensor(flat, parts[0].contiguous())
+        dist.all_gather(list(flat.view(group.world, -1)), parts[0])
         pieces = flat[: sum(one.numel() for one in bucket)].split([one.numel() for one in bucket])
         torch._foreach_copy_(bucket, [piece.view(one.shape) for piece, one in zip(pieces, bucket, strict=True)])
 

@@ -6,14 +6,16 @@ optimizer state and a few numbers, and on a CPU a resumed run equals an uninterr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -69,7 +71,7 @@ class Sitting:
     """What of a training is no part of its result.
 
     stop: whether to end after this step. say: hears how it goes. checkpoint_every: seconds. allow_changed: take what other
-    code made, go on with what it, another torch or machine began (`ablab.runtime.changed`).
+    code made, go on with what it, another torch or machine began (`ablab.runtime.changed`). company: who is at `follow`.
     """
 
     stop: Callable[[], bool] = lambda: False
@@ -77,6 +79,7 @@ class Sitting:
     checkpoint_every: float = 60.0
     mirrors: Mirrored = NO_MIRRORS
     allow_changed: bool = False
+    company: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
 def train(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: Path, sitting: Sitting) -> Trained:
@@ -96,26 +99,41 @@ def train(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: P
         checkpoint.sweep(out)
         if (done := finished(out, identity, here, sitting.allow_changed)) is not None:
             return done
-        with at_once():
-            learner = Learner(settings, corpus, seed=seed, **where.as_json())
-        progress, size = _resume(learner, out, identity, here, sitting)
-        source.keep(out, here["source"])
-        metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
-        mirror = _mirror(sitting, out, settings)
-        try:
-            patience = HURRY
-            fault = _sit(learner, progress, metrics, mirror, out, {"identity": identity, **here}, sitting)
-            patience = PATIENCE
-        except RuntimeError as error:
-            raise (_out_of_memory(error, out, where.micro_rows) or error) from None
-        finally:
-            metrics.close()
-            if mirror is not None:
-                mirror.close(patience)
+        with sitting.company():
+            with at_once():
+                learner = Learner(settings, corpus, seed=seed, **where.as_json())
+            progress, size = _resume(learner, out, identity, here, sitting)
+            learner.group.told(dataclasses.asdict(progress))
+            source.keep(out, here["source"])
+            metrics = Metrics(out / "metrics.jsonl", keep=size, here=held.check)
+            mirror = _mirror(sitting, out, settings)
+            try:
+                patience = HURRY
+                fault = _sit(learner, progress, metrics, mirror, out, {"identity": identity, **here}, sitting)
+                patience = PATIENCE
+            except RuntimeError as error:
+                raise (_out_of_memory(error, out, where.micro_rows) or error) from None
+            finally:
+                metrics.close()
+                if mirror is not None:
+                    mirror.close(patience)
         kept: Identity = {"identity": identity, "seed": seed, **ran}
-        end: End = {"rows": metrics.rows, "chain": metrics.head}
         held.check()
+        end: End = {"rows": metrics.rows, "chain": metrics.head}
         return _finish(learner, progress, corpus, fault, out, kept, end, here["source"])
+
+
+def follow(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: Path, stop: Callable[[], bool]) -> None:
+    """Take part in a run whose first process is at `train`: the same steps on other micro-batches, and nothing is written."""
+    learner = Learner(settings, corpus, seed=seed, **where.as_json())
+    progress = Progress(**cast("dict[str, Any]", learner.group.told({})))
+    if progress.step:
+        learner.restore(checkpoint.tensors_at(out, progress.step))
+    progress.untrained = progress.untrained or _untrained(learner, progress, out)
+    quiet = Sitting(stop, say=lambda _: None, checkpoint_every=math.inf)
+    _loop(
+        learner, progress, quiet, write=lambda _: None, save=learner.tensors
+    )  # what is only here goes to the first process
 
 
 def _mirror(sitting: Sitting, out: Path, settings: Settings) -> Mirrors | None:
@@ -189,7 +207,7 @@ def _loop(
     sitting: Sitting,
     *,
     write: Callable[[Mapping[str, object]], None],
-    save: Callable[[], None],
+    save: Callable[[], object],
 ) -> str:
     """Step until the budget is spent; returns "", or what was not finite."""
     if learner.compiled and learner.steps is None:
@@ -198,7 +216,7 @@ def _loop(
         learner.warm_up(progress.step, learner.spent(progress.step, progress.seconds))
     spikes, saved, said = Spikes(progress.recent), time.monotonic(), 0.0
     while (spent := learner.spent(progress.step, progress.seconds)) < 1:
-        if sitting.stop():
+        if any(learner.group.most([sitting.stop()])):  # all at the same step, or they would wait for one another
             save()
             raise Interrupted(f"stopped after step {progress.step}; the next run goes on from there")
         began = time.perf_counter()
@@ -208,6 +226,8 @@ def _loop(
         except Diverged as fault:
             return f"{fault} at step {progress.step + 1}"
         progress.seconds += time.perf_counter() - began
+        if learner.steps is None:
+            [progress.seconds] = learner.group.most([progress.seconds])
         progress.step += 1
         progress.tokens += fed.batch.tokens_BT.numel()
         progress.token_hash = fed.token_hash
@@ -228,7 +248,7 @@ def _loop(
             progress.hashes.append([progress.tokens, progress.token_hash])
             layers = {"moe.layers": learner.health["layers"]} if learner.health else {}
             write({**here, **{f"valid_{name}": value for name, value in held_out.items()}, **layers})
-        if not over and time.monotonic() - saved >= sitting.checkpoint_every:
+        if not over and any(learner.group.most([time.monotonic() - saved >= sitting.checkpoint_every])):
             save()
             saved = time.monotonic()
         if over or time.monotonic() - said >= SAY_EVERY:
@@ -368,8 +388,7 @@ def _finish(
 def _line(learner: Learner, progress: Progress, loss: float) -> str:
     """Write one line for people: place, loss, speed, time left."""
     spent = learner.spent(progress.step, progress.seconds)
-    of = f"/{learner.steps}" if learner.steps is not None else f" ({spent:.0%})"
-    left = progress.seconds * (1 - spent) / spent
+    of, left = f"/{learner.steps}" if learner.steps else f" ({spent:.0%})", progress.seconds * (1 - spent) / spent
     return f"step {progress.step}{of}, loss {loss:.3f}, {progress.tokens / progress.seconds:,.0f} tokens/s, {left:.0f} s left"
 
 

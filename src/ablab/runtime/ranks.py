@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Group:
+class Ranks:
     """One of `world` processes, the `rank`-th; every method is called by all of them, in the same order."""
 
     rank: int = 0
@@ -32,37 +33,58 @@ class Group:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return [float(value) for value in found]
 
+    def told(self, value: Mapping[str, object]) -> Mapping[str, object]:
+        """Return what the first process says, whatever the others do: names and JSON's own values."""
+        if self.world == 1:
+            return value
+        said = json.dumps(value).encode() if self.rank == 0 else b""
+        size = torch.tensor([len(said)])
+        dist.broadcast(size, 0)
+        text = torch.frombuffer(bytearray(said.ljust(int(size))), dtype=torch.uint8)
+        dist.broadcast(text, 0)
+        found: Mapping[str, object] = json.loads(bytes(text.tolist()))
+        return found
+
     def lined_up(self, parts: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Return every process's `parts`, flat, which have `sizes[rank]` numbers each."""
         if self.world == 1:
             return [parts.flatten()]
         longest = max(sizes)
         mine = torch.nn.functional.pad(parts.flatten(), (0, longest - parts.numel()))
-        every = mine.new_empty(self.world * longest)
-        dist.all_gather_into_tensor(every, mine)
-        return [row[:size] for row, size in zip(every.view(self.world, longest), sizes, strict=True)]
+        every = list(mine.new_empty(self.world, longest))
+        dist.all_gather(every, mine)
+        return [row[:size] for row, size in zip(every, sizes, strict=True)]
 
     def in_order(self, rows: Tensor, n: int) -> Tensor:
-        """Line up the rows, (k, C), that processes have found of `n` things by their `share`: (n, C)."""
-        sizes = [len(Group(rank, self.world).share(n)) * rows.shape[1] for rank in range(self.world)]
+        """Join the rows, (k, C), that processes have found of `n` things by their `share`: (n, C)."""
+        sizes = [len(Ranks(rank, self.world).share(n)) * rows.shape[1] for rank in range(self.world)]
         return torch.cat(self.lined_up(rows, sizes)).view(n, rows.shape[1])
 
 
-ALONE = Group()
+ALONE = Ranks()
+_here = ALONE
+
+
+def here() -> Ranks:
+    """Return the group that this process is `joined` to: ALONE outside of one."""
+    return _here
 
 
 @contextlib.contextmanager
-def joined(rendezvous: Path, rank: int, world: int, *, device: str, patience: float) -> Iterator[Group]:
-    """Be one of `world` processes until the block ends: all meet at the file `rendezvous`, on no port that is known before.
+def joined(rendezvous: Path, rank: int, world: int, *, device: str, patience: float) -> Iterator[Ranks]:
+    """Join the group of `world` processes until the block ends: all meet at the file `rendezvous`, not at a port.
 
     patience: seconds after which a process that says nothing is given up; whoever waits for it then raises RuntimeError, as
     at once where one has ended.
     """
+    global _here
     timeout = datetime.timedelta(seconds=patience)
     backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
     store = dist.FileStore(str(rendezvous), world)  # type: ignore[attr-defined]  # of C++, in no stub
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     try:
-        yield Group(rank, world)
+        _here = Ranks(rank, world)
+        yield _here
     finally:
+        _here = ALONE
         dist.destroy_process_group()

@@ -1,0 +1,94 @@
+"""A run on two processes that it starts itself: the first alone writes, all stop together, none is left behind."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import tiny
+
+from ablab.core.fault import Interrupted
+from ablab.launch import ranks
+from ablab.launch.ranks import Errand, Lost, company
+from ablab.records.run import Where
+from ablab.training.metrics import WALL
+
+WHERE = Where("cpu", "fp32", "lift", 1)
+ASKED = tiny.settings(steps=6, optimizer={"name": "normuon", "lr": 0.02}, validate_every=2 * 128)
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Ranks find one another on the loopback, and find these tests."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    assert not multiprocessing.active_children(), "a process is left behind"
+
+
+def run(out: Path, world: int = 1, patience: float = ranks.PATIENCE, **sitting: Any) -> Any:
+    """The run in `out` on so many processes."""
+    if world > 1:
+        out.mkdir(exist_ok=True)
+        errand = Errand(ASKED, tiny.corpus, WHERE, 0, out, threads=1, patience=patience)
+        sitting["company"] = functools.partial(company, errand, world)
+    return tiny.trained(out, ASKED, where=WHERE, **sitting)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in WALL} for line in lines]
+
+
+def at_step(step: int, act: Any) -> Any:
+    """A `stop` that does something before the step of that number, and answers what that returns."""
+    asked = iter(range(1 << 20))
+    return lambda: next(asked) == step and act()
+
+
+def test_stopped_on_two_processes_and_gone_on_with_one_it_equals_an_uninterrupted_run(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path / "two", 2, stop=at_step(3, lambda: True))
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == [
+        "checkpoint-000000003.json", "checkpoint-000000003.safetensors", "lock", "metrics.jsonl", "source.json",
+    ]  # fmt: skip
+    two, one = run(tmp_path / "two"), run(tmp_path / "one")
+    assert two["weights"] == one["weights"] and two["token_hash"] == one["token_hash"]
+    assert two["trajectory"] == one["trajectory"] and two["identity"] == one["identity"]
+    assert rows(tmp_path / "two") == rows(tmp_path / "one")
+
+
+def test_a_process_that_is_killed_ends_the_run_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    def kill() -> bool:
+        [other] = multiprocessing.active_children()
+        assert other.pid is not None
+        os.kill(other.pid, signal.SIGKILL)
+        return False
+
+    with pytest.raises(Lost, match=r"process 1 of 2 ended with code -9"):
+        run(tmp_path / "two", 2, stop=at_step(3, kill), checkpoint_every=0.0)
+    assert (tmp_path / "two" / "checkpoint-000000003.json").exists()
+    two, one = run(tmp_path / "two", 2), run(tmp_path / "one")
+    assert two["weights"] == one["weights"] and rows(tmp_path / "two") == rows(tmp_path / "one")
+
+
+def test_a_process_that_hangs_ends_the_run_when_patience_does(tmp_path: Path) -> None:
+    def halt() -> bool:
+        [other] = multiprocessing.active_children()
+        assert other.pid is not None
+        os.kill(other.pid, signal.SIGSTOP)
+        return False
+
+    with pytest.raises(Lost, match="says nothing more"):
+        run(tmp_path / "two", 2, patience=5.0, stop=at_step(2, halt))
