@@ -51,17 +51,21 @@ def given(ids, heads, groups, width, dtype):
     return made | {"row": normal(batch, length, heads, seed=7), "sink": normal(heads, seed=8)}
 
 
-def run(made, ids, window, executor, dtype, device, *, columns=True, sink=True, bias=False):
+def run(made, ids, window, executor, dtype, device, *, columns=True, sink=True, bias=False, slopes=False):
     """Output and gradients of q, k, v, columns and sink, in fp64 on the CPU."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     types = {name: dtype if name in "qkv" else wide for name in made}
     leaves = {name: x.to(device, types[name], copy=True).requires_grad_() for name, x in made.items()}
     documents = Documents(ids.to(device))
     slope = torch.linspace(0.1, 0.4, made["q"].shape[2], device=device, dtype=wide)[None, :, None, None]
+    added = Columns(leaves["u"], leaves["w"], leaves["row"]) if columns else None
+    if slopes:
+        fixed, place = slope.flatten(), documents.pos_BT.to(wide)[..., None]
+        added = Columns(fixed[:, None].expand(1, 1, -1, 1), place[..., None], -place * fixed, (3, 2), fixed)
     ask = {
         "window": window,
         "documents": documents,
-        "columns": Columns(leaves["u"], leaves["w"], leaves["row"]) if columns else None,
+        "columns": added,
         "sink_H": leaves["sink"] if sink else None,
         "bias": Pairwise(lambda i, j: -slope * (i[:, None, :, None] - j[:, None, None]).abs(), documents.pos_BT)
         if bias
@@ -97,6 +101,18 @@ def test_every_executor_equals_the_oracle(executor, dtype, layout):
         wanted = run(made, ids, window, "reference", torch.float64, "cpu", columns=columns, sink=sink)
         found = run(made, ids, window, executor, dtype, DEVICE, columns=columns, sink=sink)
         assert_near(found, wanted, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("executor", [name for name in ON_GPU if name != "reference"])
+def test_fixed_slopes_equal_the_oracle(executor, layout):
+    ids = ids_of(LAYOUTS[layout])
+    for window, (heads, groups), dtype in itertools.product([None, 100], [(4, 2), (2, 2)], BOUNDS):
+        if executor == "varlen" and dtype not in varlen.TYPES:
+            continue
+        made = given(ids, heads, groups, 32, dtype)
+        wanted = run(made, ids, window, "reference", torch.float64, "cpu", slopes=True)
+        assert_near(run(made, ids, window, executor, dtype, DEVICE, slopes=True), wanted, BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
