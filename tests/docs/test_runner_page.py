@@ -17,6 +17,7 @@ from ablab.judging import collect, history
 from ablab.launch import local, program
 from ablab.launch.board import Board
 from ablab.launch.study import Lab, conclude, silent
+from ablab.records.answer import Answer
 from ablab.report.terminal import terminal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "runner.md"
@@ -30,7 +31,7 @@ def shown(kind: str) -> list[str]:
 def test_the_trial_ends_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [script], [output], [words, loop] = shown("python"), shown("json"), shown("sh")
+    [script, _], [output], [words, loop] = shown("python"), shown("json"), shown("sh")
     checkout = tmp_path / "program"
     checkout.mkdir()
     (checkout / "train.py").write_text(script)
@@ -57,15 +58,15 @@ def in_process(board: Board, **_: object) -> None:
             board.ended(run, kind, "", seconds=0.0, alone=True)
 
 
-def test_the_example_ends_as_the_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    [script], [study], [_, output] = shown("python"), shown("toml"), shown("")
-    checkout = tmp_path / "program"
+def printed(folder: Path, name: str, script: str, study: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, Answer]:
+    """What the terminal shows of a page's study over a page's script, each line without blanks at its end; and the answer."""
+    checkout = folder / "program"
     checkout.mkdir()
-    (checkout / "train.py").write_text(script)
-    for words in (["init"], ["add", "train.py"], ["commit", "--message=A program"]):
+    (checkout / name).write_text(script)
+    for words in (["init"], ["add", name], ["commit", "--message=A program"]):
         foreign.git(checkout, *words)
-    (tmp_path / "wider.toml").write_text(study.replace("python3", foreign.PYTHON))
-    plan = Lab(tmp_path / "wider.toml", out=tmp_path / "runs").plan()
+    (folder / "study.toml").write_text(study.replace("python3", foreign.PYTHON))
+    plan = Lab(folder / "study.toml", out=folder / "runs").plan()
     history.begin(plan)
     while runs := collect.wanted(plan):
         for run in runs:
@@ -73,6 +74,22 @@ def test_the_example_ends_as_the_page_says(tmp_path: Path, capsys: pytest.Captur
     answer = conclude(plan).answer
     capsys.readouterr()
     terminal(answer, grid.console())
-    assert [line.rstrip() for line in capsys.readouterr().out.strip().splitlines()] == output.strip().splitlines()
+    return "\n".join(line.rstrip() for line in capsys.readouterr().out.strip().splitlines()), answer
+
+
+def test_the_example_ends_as_the_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (script, _), (study, _), (_, output, _) = shown("python"), shown("toml"), shown("")
+    said, answer = printed(tmp_path, "train.py", script, study, capsys)
+    assert said == output.strip()
     notes = "\n".join(answer["notes"])
     assert "the program repeats itself" in notes and "the correlation found" in notes
+
+
+def test_the_factorial_over_arguments_ends_as_the_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (_, script), (_, study), (_, _, output) = shown("python"), shown("toml"), shown("")
+    said, answer = printed(tmp_path, "both.py", script, study, capsys)
+    assert output.strip() in said
+    [crossed] = answer["factorials"]
+    assert crossed["sentence"] == output.strip().splitlines()[-1]
+    words = {arm["name"]: arm["word"] for arm in answer["arms"] if arm["name"] != "baseline"}
+    assert words == dict.fromkeys(("n_layer=8", "n_embd=512", "n_embd=512,n_layer=8"), "better")
