@@ -26,6 +26,7 @@ OTHERS = {
         "seeded.py",
         "config/train_shakespeare_char.py",
         "program/train.py",
+        "both.py",
         "runs/trials/trial-bdf13e6ef07a/study.toml",
     ),
     *("json/decoder.py", "pydoc_data/topics.py", "src/ablab/model/positions/learned_slopes.py", "learned_slopes.py"),

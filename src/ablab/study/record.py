@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ablab.core.differences import equal
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of
 from ablab.records.settings import Crossing, DecisionSettings, Limits, RunnerSettings, Settings
@@ -119,7 +118,9 @@ class Study:
 
     def shares_weights(self, name: str) -> bool:
         """Tell whether an arm differs from its reference only after training."""
-        return name != BASELINE and equal(self.trained_settings(name), self.trained_settings(self.arm(name).on))
+        return name != BASELINE and key_of(self.trained_settings(name)) == key_of(
+            self.trained_settings(self.arm(name).on)
+        )
 
     def canonical(self) -> dict[str, object]:
         """Spell what the study asks in one way: no texts, no machine's folders, no order where order means nothing."""
