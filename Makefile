@@ -16,7 +16,8 @@ test: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 --hypothesis-seed=0
+	@# Hundreds of children import ablab: compiled once, whatever the caller's environment says of .pyc files.
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 --hypothesis-seed=0
 
 verify: $(VENV)/ready-test $(VOCAB)  # simulations and noise of public runs: fifteen minutes; every setting of every lever: three; kills, full disks, changed files: thirty
 	$(BIN)/python bench/verdict_simulations.py

@@ -22,7 +22,7 @@ def blocks(language: str, page: str = INSIDE) -> list[str]:
 
 def test_the_page_works(tmp_path: Path) -> None:
     for part in ("src", "tests"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.egg-info"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (new_file,), (table_line,) = blocks("python"), blocks("text")
     places = re.findall(r"^`(src/\S+\.py)`$", PAGE, flags=re.M)

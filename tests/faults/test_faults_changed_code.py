@@ -52,7 +52,7 @@ def forget() -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
-    shutil.copytree(source.ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source.ROOT, tmp_path / "copy")
     monkeypatch.setattr(source, "ROOT", tmp_path / "copy")
     forget()
     yield Copy(tmp_path / "copy")
@@ -255,7 +255,7 @@ model.mlp = "swiglu"
 
 
 def test_a_lever_that_is_edited_after_its_run_is_seen_by_the_command(tmp_path: Path) -> None:
-    shutil.copytree(source.ROOT, tmp_path / "ablab", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source.ROOT, tmp_path / "ablab")
     (tmp_path / "study.toml").write_text(STUDY)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "160"}
 
