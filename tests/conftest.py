@@ -27,6 +27,16 @@ def a_path_of_its_own() -> Iterator[None]:
         os.environ["PYTHONSAFEPATH"] = safe
 
 
+@pytest.fixture(autouse=True)
+def threads_of_its_own() -> Iterator[None]:
+    """A test that computes with other threads leaves them to none: on busy cores two threads burn many times what one does."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The limit on a hang is meant for tests of seconds."""
     for item in items:
