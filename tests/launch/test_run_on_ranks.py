@@ -6,7 +6,9 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,24 @@ import pytest
 import torch
 from tests import tiny
 
-from ablab.core.fault import Interrupted
-from ablab.launch import ranks
+from ablab.core.fault import CheckFailed, Interrupted
+from ablab.launch import ranks, work
 from ablab.launch.ranks import Errand, Lost, company
+from ablab.launch.study import Lab
 from ablab.records.run import Where
 from ablab.training.metrics import WALL
 
+STUDY = """
+study = { name = "two", question = "Does a wider mlp pay?" }
+decision = { metric = "bits_per_byte", stage = "plain", matters = 0.05, seeds = { first = 0, start = 2, at_most = 2 } }
+budget = { tokens = 1024, batch_tokens = 256 }
+data = { source = "mock" }
+model = { layers = "L", d_model = 16, n_heads = 1, seq_len = 32, local = { position = "rope" } }
+train = { optimizer = { name = "normuon" } }
+stage = { plain = { evaluate = "disjoint" } }
+[arm.wide]
+model.d_model = 24
+"""
 WHERE = Where("cpu", "fp32", "lift", 1)
 ASKED = tiny.settings(steps=6, optimizer={"name": "normuon", "lr": 0.02}, validate_every=2 * 128)
 
@@ -92,3 +106,32 @@ def test_a_process_that_hangs_ends_the_run_when_patience_does(tmp_path: Path) ->
 
     with pytest.raises(Lost, match="says nothing more"):
         run(tmp_path / "two", 2, patience=5.0, stop=at_step(2, halt))
+
+
+def test_a_study_on_two_processes_lies_under_the_keys_of_one_and_has_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    two = Lab(tmp_path / "study.toml", out=tmp_path / "two", precision="fp32", per_run=2).plan()
+    assert two.where.micro_rows == 4, "half of a batch's rows"
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    one = Lab(tmp_path / "study.toml", out=tmp_path / "one", precision="fp32").plan()
+    found = []
+    for plan, per_run in ((two, 2), (one, 1)):
+        run = plan.runs["baseline", 0]
+        how: dict[str, Any] = {"mirrors": (), "stop": lambda: False, "say": lambda _: None, "per_run": per_run}
+        assert work.do(run, store=plan.store, where=plan.where, **how) == "done"
+        found.append((run.train_key, plan.store.train(run.train_key)))
+    assert found[0][0] == found[1][0]
+    weights, others = (folder / "weights.safetensors" for _, folder in found)
+    assert weights.read_bytes() == others.read_bytes()
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_before_any_run(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    lab = Lab(tmp_path / "study.toml", out=tmp_path / "out", precision="fp32")
+    assert lab.plan().where.micro_rows == 8
+    with pytest.raises(
+        CheckFailed, match=r"--per-run: micro_rows: 8 rows .* 1 micro-batch for 2 processes; choose 4, or begin"
+    ):
+        replace(lab, per_run=2).plan()
+    with pytest.raises(CheckFailed, match=r"3 processes cannot share a tree of sums.*; choose 2 or 4"):
+        replace(lab, per_run=3).plan()

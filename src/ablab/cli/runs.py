@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and text
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")]
+PerRun = Annotated[int, typer.Option(min=1, help="Processes that make one run together: 1, 2, 4, ... (CPU).")]
 Until = Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")]
 Changed = Annotated[
     bool,
@@ -44,6 +45,7 @@ class RunOptions:
     device: Device = "cpu"
     precision: Precision = None
     jobs: Jobs = None
+    per_run: PerRun = 1
     until: Until = None
     mirror: Mirror = None
     allow_changed_code: Changed = False
@@ -54,7 +56,7 @@ class RunOptions:
         """Open a study on these options' store and device."""
         from ablab.launch.study import Lab
 
-        return Lab(study, scale, self.out, self.device, self.precision)
+        return Lab(study, scale, self.out, self.device, self.precision, self.per_run)
 
     def say(self, text: str) -> None:
         """Say a line to people: nothing beside JSON."""

@@ -58,13 +58,14 @@ def execute(
     board: Board,
     *,
     jobs: int,
+    per_run: int = 1,
     mirrors: tuple[str, ...] = (),
     allow_changed: bool = False,
     until: float | None = None,
     after_each: Callable[[], None] = lambda: None,
     here: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do every wanted run of the board's plan, `jobs` side by side, until none is wanted.
+    """Do every wanted run of the board's plan, `jobs` side by side, each on `per_run` processes, until none is wanted.
 
     `until` is a moment of time.monotonic(). here(): raises where the study's folder is gone. Raises Interrupted after
     checkpoints on a signal or at `until`; Halted where no run can go on. A run that is refused, fails or runs out of memory is
@@ -73,7 +74,7 @@ def execute(
     that reads and reckons, workers and signals are heard.
     """
     stopping, plan = Stopping(until), board.plan
-    terms = Terms(Store(plan.store.root), plan.where, machine.threads(jobs), mirrors, allow_changed)
+    terms = Terms(Store(plan.store.root), plan.where, machine.threads(jobs * per_run), mirrors, allow_changed, per_run)
     workers = Workers(begin, lambda: terms, gently=True)
     bell, ring = multiprocessing.Pipe(duplex=False)
     wanted, asking = Beside(lambda: _wanted(board), lambda: ring.send(None)), False

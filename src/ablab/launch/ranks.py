@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,6 +67,9 @@ def company(errand: Errand, world: int) -> Iterator[Ranks]:
         errand.out / ".ranks.part"
     )  # in the run's folder, which one process has locked; swept with what a kill left
     rendezvous.unlink(missing_ok=True)
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whose name may resolve to nothing
+    multiprocessing.current_process().daemon = False  # a worker may have children; they end with it (`runtime.workers`)
     pool = Pool[Seat, Errand, Said](begin, lambda: errand, gently=True)
     try:
         for rank in range(1, world):

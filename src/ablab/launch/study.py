@@ -74,8 +74,8 @@ class Lab:
     """A study at a scale, the store `out`, and how it is executed. The file is read anew by every call.
 
     device: cpu or cuda; None is the one that the study began with. precision: bf16 or fp32; None is what the study began
-    with, or what the hardware multiplies. Calls raise InvalidStudy and CheckFailed with every fault found, Interrupted where
-    a signal (Ctrl-C) ended them; the same call then goes on. What a cure calls `--out DIR` is the argument out="DIR".
+    with, or what the hardware multiplies. per_run: processes that make one run together. Calls raise InvalidStudy and
+    CheckFailed with every fault, Interrupted where a signal ended them; the same call then goes on. `--out DIR` is out="DIR".
     """
 
     path: Path
@@ -83,6 +83,7 @@ class Lab:
     out: Path = Path("runs")
     device: str | None = "cpu"
     precision: str | None = None
+    per_run: int = 1
 
     def __post_init__(self) -> None:
         for name in ("path", "out"):
@@ -117,8 +118,9 @@ class Lab:
         if self.precision not in (None, *machine.PRECISIONS):
             cure = f"choose {' or '.join(machine.PRECISIONS)}"
             raise CheckFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
+        n = self.per_run
         made = planning.make(
-            study, store, device=device, precision=self.precision, computes=computes, say=say, recall=recall
+            study, store, device=device, precision=self.precision, per_run=n, computes=computes, say=say, recall=recall
         )
         measurable(made)
         return made
@@ -184,7 +186,8 @@ class Lab:
                 with shown as take, _page_kept(plan, kept) as page:
                     local.execute(
                         Board(plan if seeds is None else rungs.fixed(plan, seeds), take, kept),
-                        jobs=jobs or default_jobs(plan),
+                        jobs=jobs or max(1, default_jobs(plan) // self.per_run),
+                        per_run=self.per_run,
                         mirrors=tuple(mirrors),
                         allow_changed=allow_changed_code,
                         until=deadline,
@@ -270,10 +273,8 @@ class Lab:
         folder = self.store.study(study.name, study.scale)
         answer = shelf.lying(folder)
         if answer is None:
-            place = str(folder / "verdict.json")
-            raise CheckFailed(
-                Fault(place, "is missing: nothing of this study was judged here", "call run() or report()")
-            )
+            place, cure = str(folder / "verdict.json"), "call run() or report()"
+            raise CheckFailed(Fault(place, "is missing: nothing of this study was judged here", cure))
         plan = self.plan(computes=False, recall=aside)
         if answer.get("version") != shelf.version(plan):
             since = versions.since(plan, answer)
@@ -368,10 +369,9 @@ def _unless_given_up(plan: Plan, judged: Judged) -> Judged:
 
 
 def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:
-    try:
+    with contextlib.suppress(CheckFailed):
         return bool(read_json(plan.directory / "checked.json") == mark)
-    except CheckFailed:
-        return False  # a note of this program's to itself: without it the check is made again
+    return False  # a note of this program's to itself: without it the check is made again
 
 
 def _say_what_lies_there(plan: Plan, say: Say) -> None:

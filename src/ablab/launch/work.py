@@ -5,13 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.core.files import sha256_file
-from ablab.launch import program
+from ablab.launch import program, ranks
 from ablab.records.run import Where
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, train_key
@@ -35,6 +36,7 @@ def do(
     stop: Callable[[], bool],
     say: Say,
     allow_changed: bool = False,
+    per_run: int = 1,
 ) -> str:
     """Bring `run` to its end; returns `done` or `diverged`.
 
@@ -42,16 +44,13 @@ def do(
     """
     if run.program is not None:
         return program.do(run, store=store, stop=stop, say=say)
-    from ablab.data import open_corpus
+    import torch
+
     from ablab.training.adopt import adopt
     from ablab.training.metrics import Mirrored
     from ablab.training.train import Sitting, train
 
-    if run.levers:
-        from ablab.study import outside
-
-        outside.again(run.levers)
-    corpus = open_corpus(run.corpus)
+    corpus = _opened(run)
     directory = store.train(run.train_key)
     # a finished run is answered from its directory, its weights checked against their sha256
     make = adopt if run.settings["train"]["weights"] else train
@@ -59,6 +58,9 @@ def do(
         _unchanged(run, where)
     mirrored = Mirrored(mirrors, called=run.called, boards=store.root / "tensorboard")
     sitting = Sitting(stop, say, mirrors=mirrored, allow_changed=allow_changed)
+    if per_run > 1:
+        errand = ranks.Errand(run.settings, partial(_opened, run), where, run.seed, directory, torch.get_num_threads())
+        sitting = replace(sitting, company=partial(ranks.company, errand, per_run))
     done = make(run.settings, corpus, where, seed=run.seed, out=directory, sitting=sitting)
     if done["status"] != "done":
         return str(done["status"])
@@ -70,6 +72,16 @@ def do(
             say(f"stage {stage}")
             _score(run, stage, corpus, store, where, folders)
     return "done"
+
+
+def _opened(run: Run) -> Corpus:
+    """Load the levers from outside that a run has, and open its corpus."""
+    from ablab.data import open_corpus
+    from ablab.study import outside
+
+    if run.levers:
+        outside.again(run.levers)
+    return open_corpus(run.corpus)
 
 
 def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, folders: dict[str, Path]) -> None:
@@ -109,6 +121,7 @@ class Terms:
     threads: int
     mirrors: tuple[str, ...]
     allow_changed: bool
+    per_run: int = 1
 
 
 def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Said], None]], Said]:
@@ -125,7 +138,7 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
         try:
             done = do(
                 run, store=terms.store, where=terms.where, mirrors=terms.mirrors, allow_changed=terms.allow_changed,
-                stop=stop, say=tell,
+                per_run=terms.per_run, stop=stop, say=tell,
             )  # fmt: skip
             return done, ""
         except Interrupted:  # a parent that is gone has its checkpoint all the same

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import read_json
 from ablab.records.run import Executed, Where
+from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
 from ablab.runs.plan import Plan, Run
 from ablab.runs.program import ITS_OWN, of_arms, read_key, run_key
@@ -24,6 +26,7 @@ def make(
     *,
     device: str = "cpu",
     precision: str | None = None,
+    per_run: int = 1,
     computes: bool = True,
     say: Callable[[str], None] = print,
     recall: Callable[[str], None] | None = None,
@@ -31,11 +34,12 @@ def make(
     """Prepare the corpora, resolve how runs are executed, and key every run of every arm and seed.
 
     precision: bf16 or fp32; None is what the study began with where that is fp32, which every machine has, else what the
-    hardware multiplies. computes: False reads what the study has in the precision that it began with, on any machine.
-    recall: where a source or weights trained elsewhere cannot be read any more, take what the store made of them, and say
-    so with this.
+    hardware multiplies. per_run: processes of each run; CheckFailed where they cannot share an arm's batch. computes: False
+    reads what the study has in the precision that it began with, on any machine. recall: where a source or weights trained
+    elsewhere cannot be read any more, take what the store made of them, and say so with this.
     """
     if study.runner is not None:
+        study.trained_here("--per-run", asked=per_run > 1)
         return _over_command(study, store, recall)
     from ablab.model import compiled
     from ablab.model.attention import attend
@@ -65,11 +69,26 @@ def make(
             memory_bytes=machine.memory_bytes(device) // side_by_side,
             vocab_size=max(c.vocab_size for c in of_arm.values()),
             device=device,
+            per_run=per_run,
         ),
         compiled=compiled.compiles(device),
     )
+    if faults := _unshared(settings, where, per_run):
+        raise CheckFailed(faults)
     say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
     return on(study, store, where, of_arm, recall)
+
+
+def _unshared(settings: Sequence[Settings], where: Where, per_run: int) -> list[Fault]:
+    """Say why `per_run` processes cannot make a run together: on a GPU, or with micro-batches that they cannot share."""
+    from ablab.training.sums import micro_batches_fault
+
+    if per_run > 1 and where.device != "cpu":
+        return [Fault("--per-run", "is for runs on a CPU", "leave it out, or choose --device cpu")]
+    sizes = sorted({asked["budget"]["batch_tokens"] // asked["model"]["seq_len"] for asked in settings})
+    found = [fault for rows in sizes if (fault := micro_batches_fault(rows, where.micro_rows, per_run))]
+    cure = "or begin the study with --per-run in another --out, where micro_rows is chosen by it"
+    return [Fault("--per-run", f"{one.place}: {one.fault}", f"{one.cure}, {cure}") for one in found]
 
 
 def _over_command(study: Study, store: Store, recall: Callable[[str], None] | None) -> Plan:

@@ -11,7 +11,7 @@ from ablab.model.cross_entropy import AT_ONCE, AT_ONCE_ON_GPU
 from ablab.model.decoder import skeleton
 from ablab.model.parts.linear import Stacked
 from ablab.records.settings import ModelSettings, Settings
-from ablab.training.sums import halvings
+from ablab.training.sums import halvings, micro_batches_fault
 
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
@@ -41,15 +41,22 @@ class _Need(NamedTuple):
         return micro_rows <= max(left // (self.row + self.logits), (left - self.fixed) // self.row)
 
 
-def fit_micro_rows(settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int, device: str = "cpu") -> int:
+def fit_micro_rows(
+    settings: Iterable[Settings], *, memory_bytes: int, vocab_size: int, device: str = "cpu", per_run: int = 1
+) -> int:
     """Count the rows per micro-batch that fit into memory for every one of `settings` (all arms): a power of two, at least 1.
 
     A function of sizes alone, never of a trial at run time, so that it is the same for all arms and all runs. No more than
-    the largest batch. The estimate is `activation_bytes` per row on top of weights, gradients and optimizer state.
+    the largest batch, and so few that `per_run` processes share every arm's batch, where they can at all. The estimate is
+    `activation_bytes` per row on top of weights, gradients and optimizer state.
     """
     needs = [_need(one, vocab_size, torch.device(device).type) for one in settings]
     rows = 1 << (max(need.rows for need in needs) - 1).bit_length()
-    while rows > 1 and not all(need.fits(rows, memory_bytes) for need in needs):
+    shared = not any(micro_batches_fault(need.rows, 1, per_run) for need in needs)
+    while rows > 1 and not all(
+        need.fits(rows, memory_bytes) and not (shared and micro_batches_fault(need.rows, rows, per_run))
+        for need in needs
+    ):
         rows //= 2
     return rows
 
