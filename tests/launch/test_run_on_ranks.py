@@ -105,7 +105,7 @@ def test_a_process_that_hangs_ends_the_run_when_patience_does(tmp_path: Path) ->
         return False
 
     with pytest.raises(Lost, match="says nothing more"):
-        run(tmp_path / "two", 2, patience=5.0, stop=at_step(2, halt))
+        run(tmp_path / "two", 2, patience=20.0, stop=at_step(2, halt))
 
 
 def test_a_study_on_two_processes_lies_under_the_keys_of_one_and_has_its_weights(tmp_path: Path) -> None:
