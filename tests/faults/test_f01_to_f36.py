@@ -40,7 +40,7 @@ FAULTS = {
     1: Held(
         "killed at any step and resumed, rows and weights are byte for byte those of the undisturbed run",
         of(TRAIN, "stopped_at_any_step_equals_uninterrupted", "killed_in_the_middle_of_every_kind_of_write")
-        + of(WHOLE, "killed_and_resumed_equals_undisturbed")
+        + of(WHOLE, "disturbed_in_every_way_equals_undisturbed")
         + of("faults/test_faults_at_random.py", "killed_at_three_operations", "killed_at_fifty_operations"),
     ),
     2: Held(
@@ -67,7 +67,7 @@ FAULTS = {
             "f05_a_row_that_a_kill_has_torn_is_repaired_by_the_next",
         )
         + of("faults/test_faults_terminal.py", "f05_stdout_on_a_full_disk", "f05_stderr_on_a_full_disk")
-        + of(WHOLE, "a_full_disk_stops_cleanly_and_is_resumable")
+        + of(WHOLE, "disturbed_in_every_way_equals_undisturbed")
         + of("faults/test_faults_at_random.py", "a_disk_that_is_full_early_and_late", "twenty_full_disks"),
     ),
     6: Held(
@@ -79,15 +79,16 @@ FAULTS = {
     7: Held(
         "TERM, HUP, USR1, USR2 and the end of the time checkpoint and exit 75; the next start goes on",
         of("faults/test_faults_signals.py", "every_signal_that_asks_to_end_leaves_a_checkpoint")
-        + of(WHOLE, "sigterm_checkpoints_and_exits_75_and_goes_on", "until_stops_in_time_and_is_resumable"),
+        + of(WHOLE, "disturbed_in_every_way_equals_undisturbed", "until_stops_in_time_and_is_resumable"),
     ),
     8: Held(
         "a second process in one folder ends and names the first; the lock of a dead one is no lock",
-        of(TRAIN, "a_directory_in_use_is_refused_with_its_holder") + of(WHOLE, "killed_and_resumed_equals_undisturbed"),
+        of(TRAIN, "a_directory_in_use_is_refused_with_its_holder")
+        + of(WHOLE, "disturbed_in_every_way_equals_undisturbed"),
     ),
     9: Held(
         "of two that work on one study each run is made once",
-        of(WHOLE, "sigterm_checkpoints_and_exits_75_and_goes_on")
+        of(WHOLE, "disturbed_in_every_way_equals_undisturbed")
         + of(
             "faults/test_faults_memory.py",
             "a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies",
