@@ -324,7 +324,7 @@ def test_executors_come_from_the_table():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"executor": "fast"}, "no attention executor is called 'fast'; known: lift, flex, reference"),
+        ({"executor": "fast"}, "no attention executor is called 'fast'; known: lift, flex, varlen, reference"),
         ({"window": 0}, "window is 0, but a token sees itself; give 1 or more, or none for full attention"),
         (
             {"documents": whole(2, 5)},
