@@ -81,12 +81,19 @@ def _plain(form: type) -> Check:
     return check
 
 
+# What a list holds is mostly numbers, thousands of them: their types as a set say the same in a tenth of the time.
+_EXACT: dict[object, set[type]] = {float: {float, int}, int: {int}, str: {str}, bool: {bool}}
+
+
 def _items(form: object) -> Check:
-    inside = _check(typing.get_args(form)[0])
+    [item] = typing.get_args(form)
+    inside, exact = _check(item), _EXACT.get(item, set())
 
     def check(value: object) -> Misfit | None:
         if not isinstance(value, list):
             return _said(value, (form,))
+        if exact and exact.issuperset(map(type, value)):
+            return None
         for i, one in enumerate(value):
             if (fault := inside(one)) is not None:
                 fault[0].append(f"[{i}]")

@@ -67,16 +67,18 @@ def notes(plan: Plan) -> list[str]:
     texts, every = [], list(_kept(plan))
     groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
     versions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    made = dict[tuple[tuple[tuple[str, str], ...], str], None]()  # the source of an arm's results, each once
+    made = dict[int, tuple[dict[str, str], set[str]]]()  # each source of results once, and the arms that it made
     for kept in every:
         if kept.what == "checkpoint":
             continue
         if differences := kept.differences:
             groups[tuple(differences)].append(kept)
-        made[tuple((kept.record.get("source") or {}).items()), kept.run.arm] = None
-    for files, arm in made:
-        for name, one in files:
-            versions[name][one].add(arm)
+        told, here = kept.record.get("source") or {}, kept.here["source"]
+        files = here if told == here else told  # one object for nearly all results of an arm: most were made by today's code
+        made.setdefault(id(files), (files, set()))[1].add(kept.run.arm)
+    for files, arms in made.values():
+        for name, one in files.items():
+            versions[name][one] |= arms
     for listed, group in groups.items():
         texts.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
     mixed = {name: by for name, by in versions.items() if len(by) > 1}
