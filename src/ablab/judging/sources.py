@@ -74,7 +74,8 @@ def notes(plan: Plan) -> list[str]:
         if differences := kept.differences:
             groups[tuple(differences)].append(kept)
         told, here = kept.record.get("source") or {}, kept.here["source"]
-        files = here if told == here else told  # one object for nearly all results of an arm: most were made by today's code
+        # one object for nearly all results of an arm: most were made by today's code
+        files = here if told == here else told
         made.setdefault(id(files), (files, set()))[1].add(kept.run.arm)
     for files, arms in made.values():
         for name, one in files.items():
