@@ -99,7 +99,7 @@ def test_a_stage_writes_nothing_where_its_folder_went(tmp_path: Path) -> None:
 def test_the_command_ends_where_the_store_goes(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(held.STUDY)
     with held.held(tmp_path, "baseline", 0, 20) as process:
-        shutil.rmtree(tmp_path / "runs")
+        (tmp_path / "runs").rename(tmp_path / "gone")  # at once: what goes file by file is written into meanwhile
         _, errors = process.communicate(timeout=held.HANG)
     assert process.returncode == 4 and "studies/killed: is gone" in errors and "Traceback" not in errors, errors
     assert not (tmp_path / "runs").exists()
