@@ -81,7 +81,7 @@ def _plain(form: type) -> Check:
     return check
 
 
-# What a list holds is mostly numbers, thousands of them: their types as a set say the same in a tenth of the time.
+# What a list or an object holds is mostly thousands of numbers or hashes: their types as a set say the same in a tenth of the time.
 _EXACT: dict[object, set[type]] = {float: {float, int}, int: {int}, str: {str}, bool: {bool}}
 
 
@@ -104,11 +104,14 @@ def _items(form: object) -> Check:
 
 
 def _values(form: object) -> Check:
-    inside = _check(typing.get_args(form)[1])
+    item = typing.get_args(form)[1]
+    inside, exact = _check(item), _EXACT.get(item, set())
 
     def check(value: object) -> Misfit | None:
         if not isinstance(value, dict):
             return _said(value, (form,))
+        if exact and exact.issuperset(map(type, value.values())):
+            return None
         for name, one in value.items():
             if (fault := inside(one)) is not None:
                 fault[0].append(_key(name))

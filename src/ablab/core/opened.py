@@ -33,7 +33,7 @@ def opened(path: Path | str) -> BinaryIO:
     Looked at before it is opened, because opening some devices does something, and after, because it may have been
     changed between the two.
     """
-    _regular(Path(path).stat(), path)
+    _regular(os.stat(path), path)  # noqa: PTH116  `path` may be a text
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _regular(os.fstat(handle), path)

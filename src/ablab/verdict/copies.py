@@ -57,6 +57,7 @@ def copies(evidence: Evidence, name: str, reference: str, places: Iterable[int])
         if (nats := _nats(evidence, arm, i)) is not None
     }
     scales = {arm: _scale(nats_of, arm) for arm in (name, reference)}
+    sizes = {spot: _norm(nats) for spot, nats in nats_of.items()}
     own = [arm for arm in scales if arm not in evidence.specs or not evidence.specs[arm].shares_weights]
     alike = {arm for arm in own if _all_alike(nats_of, arm)}  # what only packs or scores has its reference's trainings
     for (one, i), (other, j) in combinations(nats_of, 2):
@@ -65,26 +66,31 @@ def copies(evidence: Evidence, name: str, reference: str, places: Iterable[int])
         a, b = nats_of[one, i], nats_of[other, j]
         if a.shape != b.shape:
             continue
-        seeds = f"{one}: seeds {evidence.seeds[i]} and {evidence.seeds[j]}"
-        if one != other:
-            seeds = f"{one}, seed {evidence.seeds[i]}, and {other}, seed {evidence.seeds[j]},"
         if np.array_equal(a, b):
-            return f"{seeds} score every document exactly alike: the same run twice, or weights that say nothing"
-        size, gap, theirs = _norm(a), _norm(a - b), reference if one == name else name
-        share = f"{gap / size if size else 0:.1g} of their nats apart"
-        said = f"{seeds} score every document nearly alike ({share}): one training under two seeds"
-        if one == other and one in alike:
-            return said
-        if a.size < MOST_FEW:
-            continue
-        apart = _distances(a, b)
-        near = all(
-            d <= max(NEAR * own, BESIDE * beside)
-            for d, own, beside in zip(apart, scales[one], scales[theirs], strict=True)
-        )
-        if near or gap <= ROUNDING * size:
-            return said
+            said = "exactly alike: the same run twice, or weights that say nothing"
+            return f"{_seeds(evidence, (one, i), (other, j))} score every document {said}"
+        size, gap, theirs = sizes[one, i], _norm(a - b), reference if one == name else name
+        if not (one == other and one in alike):  # those are one training whatever their distance
+            if a.size < MOST_FEW:
+                continue
+            apart = _distances(a, b)
+            near = all(
+                d <= max(NEAR * own, BESIDE * beside)
+                for d, own, beside in zip(apart, scales[one], scales[theirs], strict=True)
+            )
+            if not near and gap > ROUNDING * size:
+                continue
+        said = f"nearly alike ({gap / size if size else 0:.1g} of their nats apart): one training under two seeds"
+        return f"{_seeds(evidence, (one, i), (other, j))} score every document {said}"
     return _equal_numbers(evidence, name, reference, spots)
+
+
+def _seeds(evidence: Evidence, one: tuple[str, int], other: tuple[str, int]) -> str:
+    """Name two runs, each an arm and the place of its seed."""
+    (name, i), (beside, j) = one, other
+    if name == beside:
+        return f"{name}: seeds {evidence.seeds[i]} and {evidence.seeds[j]}"
+    return f"{name}, seed {evidence.seeds[i]}, and {beside}, seed {evidence.seeds[j]},"
 
 
 def _nats(evidence: Evidence, arm: str, place: int) -> npt.NDArray[np.float64] | None:
