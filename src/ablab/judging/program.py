@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,12 +12,13 @@ from pathlib import Path
 from ablab.core.fault import Fault, InvalidStudy, did_you_mean
 from ablab.judging.compare.side import SURE
 from ablab.judging.logs.formats import FORMATS
-from ablab.judging.logs.found import Score, score
+from ablab.judging.logs.found import NoScore, Score, score
 from ablab.records.result import Read, Result
 from ablab.records.settings import RunnerSettings
 from ablab.runs.plan import Plan
+from ablab.study.placeholders import OUT, fill
 from ablab.study.record import BASELINE
-from ablab.study.runner import OUT, STAGE
+from ablab.study.runner import STAGE
 from ablab.verdict.evidence import RunScore
 
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
@@ -36,10 +38,14 @@ def readable(plan: Plan) -> None:
         raise InvalidStudy(Fault(place, f"no reader is called '{name}'", did_you_mean(str(name), sorted(readers))))
 
 
-def read(asked: RunnerSettings, metric: str, folder: Path) -> Score:
+def read(asked: RunnerSettings, metric: str, folder: Path, seed: int) -> Score:
     """Read the score of a run that has ended, in what it wrote in its folder. NoScore where there is none."""
-    log, reader = asked["log"], None
-    file = folder / STDOUT if log["file"] is None else folder / "out" / log["file"].removeprefix(f"{OUT}/")
+    log, reader, out = asked["log"], None, folder / "out"
+    file = folder / STDOUT if log["file"] is None else Path(fill(log["file"], seed, str(out)))
+    leads, within = Path(os.path.realpath(file)), Path(os.path.realpath(folder)) / out.name
+    if log["file"] is not None and not leads.is_relative_to(within):
+        fault = f"leads out of the run's folder, to {leads}"
+        raise NoScore(Fault(str(file), fault, f"have the program write the file itself below {OUT}"))
     if log["reader"] is not None:
         reader = next(one.read for one in FORMATS if one.name == log["reader"])
     return score(log, metric.removeprefix("-"), file, reader)

@@ -28,12 +28,12 @@ from ablab.runs.store import Store
 from ablab.runtime import machine, signals, source
 from ablab.runtime.lock import locked
 from ablab.study import runner
+from ablab.study.runner import MARK
 
 Say = Callable[[str], None]
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL: time to write a checkpoint of some GB
 LOOK, TELL = 0.05, 5.0  # seconds between two looks at a program, and between two words about it
 LAST = 12  # lines of a program that failed
-MARK = "ABLAB_RUN"  # tells a run's processes from all others, however they were started
 
 
 class Failed(Exception):
@@ -232,7 +232,7 @@ def _leased(count: int, store: Store) -> Iterator[list[str]]:
 def _read(run: Run, folder: Path) -> Score:
     """Read the score of a run that has ended. Failed where it says none."""
     try:
-        return judged.read(run.settings["runner"], run.metric, folder)
+        return judged.read(run.settings["runner"], run.metric, folder, run.seed)
     except CheckFailed as error:
         raise Failed(_last_words(folder, f"the program ended well and left no score: {error}")) from error
 

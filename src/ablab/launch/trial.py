@@ -28,7 +28,7 @@ from ablab.runs.program import MOST, Program
 from ablab.runs.store import Store
 from ablab.runtime.git import line
 from ablab.runtime.lock import locked
-from ablab.study.runner import SEED
+from ablab.study.placeholders import SEED, says
 
 CANDIDATE, BASE = "candidate", "baseline"
 OPEN = "not settled"
@@ -101,7 +101,7 @@ def trial(
     began = time.monotonic()
     store = Store(asked.out)
     with _in_words_of_options():
-        if not any(SEED in word for word in asked.command):
+        if not any(says(word, SEED) for word in asked.command):
             fault = f"never says {SEED}: every seed would be the same run"
             cure = (
                 f"write it as the program takes its seed (--seed={SEED}, env SEED={SEED} PROGRAM), or give --seed-arg"

@@ -300,7 +300,7 @@ SECTIONS: dict[str, dict[str, Key]] = {
     "runner": {
         "command": Key(
             str,
-            "the program and its arguments; {seed} and {out} stand for the run's seed and folder, here and in args and env",
+            "the program; {seed} and {out} are the run's seed and folder, also in args, env and resume; {{ is a brace",
             example='"python train.py --seed={seed} --out_dir={out}"',
         ),
         "directory": Key(str, "a git checkout, relative to the study file; runs stand in a clean copy of it", "."),
@@ -332,7 +332,10 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "regex": Key(str, "searched in every line; its one group is the number", None, shown="none"),
         "last": Key(bool, "of regex: the last line that matches counts; false: the first", True),
         "json": Key(
-            str, "a file below {out}: JSON, or lines of it, of which the last with the field counts", None, shown="none"
+            str,
+            "a file below {out}: JSON, or lines of it, of which the last with the field counts",
+            None,
+            shown="none",
         ),
         "field": Key(str, "of json: the number's key, with points between keys", None, shown="none"),
         "file": Key(str, "for a reader or a regex: a file below {out}", None, shown="stdout"),

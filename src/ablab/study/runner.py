@@ -10,13 +10,15 @@ from ablab.core import duration
 from ablab.core.fault import Fault
 from ablab.core.setting import describe
 from ablab.records.settings import LogSettings, RunnerSettings, Settings, StageSettings
+from ablab.study import placeholders
 from ablab.study.keys import DIFFED, SECTIONS
+from ablab.study.placeholders import OUT, SEED
 from ablab.study.read import word
 from ablab.study.take import section, show, table, take
 
 STAGE = "end"  # the one stage: what the program had come to when it ended
 PER_ARM = ("args", "env", "patch", "command", "directory", "reads")  # keys that an arm may change
-SEED, OUT = "{seed}", "{out}"
+MARK = "ABLAB_RUN"  # the variable that tells a run's processes from all others, however they were started
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./]{0,63}\Z")
 _ARGUMENT = re.compile(r"[^\s=-][^\s=]{0,127}\Z")
@@ -27,7 +29,7 @@ def settings(tree: Mapping[str, object]) -> tuple[Settings, list[Fault]]:
     faults = [idle(key) for key in DIFFED if key in tree and key != "runner"]
     out = section("runner", tree.get("runner"), "runner", faults, RunnerSettings)
     out["args"] = _args(out["args"] or {}, faults)
-    out["env"] = _env(out["env"] or {}, faults)
+    out["env"] = _env(out["env"] or {}, faults, gpus=out["gpus"])
     out["log"] = _log(out["log"], faults)
     out["timeout"] = _timeout(out["timeout"], faults)
     for key in ("command", "directory", "patch", "resume"):
@@ -36,6 +38,7 @@ def settings(tree: Mapping[str, object]) -> tuple[Settings, list[Fault]]:
     if not all(name.strip() for name in out["reads"] or ()):
         faults.append(Fault("runner.reads", "holds an empty name", "remove it"))
     _words(out, faults)
+    _braces(out, faults)
     return {**_nothing(), "runner": out}, faults
 
 
@@ -108,10 +111,10 @@ def limited(bounds: Mapping[str, float]) -> list[Fault]:
 
 
 def argv(asked: RunnerSettings, seed: object = SEED, out: str = OUT, *, resumed: bool = False) -> list[str]:
-    """Return the words that are run; without a seed and a folder those of every run, with their placeholders."""
+    """Return the words that are run; without a seed and a folder those of every run, as the file has them."""
 
     def said(text: str, quoted: bool = False) -> str:
-        return text.replace(SEED, str(seed)).replace(OUT, shlex.quote(out) if quoted else out)
+        return text if seed == SEED else placeholders.fill(text, seed, shlex.quote(out) if quoted else out)
 
     own, more = [said(one) for one in _flags(asked["args"])], asked["resume"] if resumed else None
     if asked["shell"]:
@@ -125,8 +128,9 @@ def argv(asked: RunnerSettings, seed: object = SEED, out: str = OUT, *, resumed:
 
 
 def variables(asked: RunnerSettings, seed: object = SEED, out: str = OUT) -> dict[str, str]:
-    """Return the variables that are added to the environment."""
-    return {name: text.replace(SEED, str(seed)).replace(OUT, out) for name, text in asked["env"].items()}
+    """Return the variables that are added to the environment; without a seed and a folder as the file has them."""
+    filled = {name: placeholders.fill(text, seed, out) for name, text in asked["env"].items()}
+    return dict(asked["env"]) if seed == SEED else filled
 
 
 def _flags(args: Mapping[str, str | int | float | bool]) -> list[str]:
@@ -152,9 +156,15 @@ def _args(given: Mapping[str, object], faults: list[Fault]) -> dict[str, str | i
     return args
 
 
-def _env(given: Mapping[str, object], faults: list[Fault]) -> dict[str, str]:
+def _env(given: Mapping[str, object], faults: list[Fault], *, gpus: object) -> dict[str, str]:
     env: dict[str, str] = {}
+    its_own = {MARK: "rename it: ablab tells a run's processes by it"}
+    if gpus:
+        its_own["CUDA_VISIBLE_DEVICES"] = "remove it, or set runner.gpus = 0 and share the GPUs out yourself"
     for name, value in given.items():
+        if name in its_own:
+            faults.append(Fault(f"runner.env.{name}", "is set by ablab itself, for every run", its_own[name]))
+            continue
         if not _VARIABLE.match(name):
             faults.append(Fault(f"runner.env.{word(name)}", "cannot name a variable", "use letters, digits and _"))
         elif not isinstance(value, str):
@@ -191,12 +201,18 @@ def _log(given: object, faults: list[Fault]) -> LogSettings:
         "reader": _text(raw["reader"]), "stage": _text(raw["stage"]), "regex": _text(raw["regex"]),
         "last": raw["last"] is not False, "field": _text(raw["field"]), "file": _text(raw["json"]) or _text(raw["file"]),
     }  # fmt: skip
-    if log["file"] is not None and (not log["file"].startswith(f"{OUT}/") or ".." in log["file"].split("/")):
+    if log["file"] is not None and not _below_out(log["file"]):
         fault = f"{show(log['file'])} does not lie below {OUT}, the only folder that is kept of a run"
         faults.append(Fault("runner.log", fault, f'have the program write there: "{OUT}/log.txt"'))
     if log["regex"] is not None:
         _regex(log["regex"], faults)
     return log
+
+
+def _below_out(file: str) -> bool:
+    """Tell whether a file lies below {out} whatever lies there: `{out}//etc` and `{out}/../x` do not."""
+    first, *rest = file.split("/")
+    return first == OUT and bool(rest) and not {"", ".."}.intersection(rest) and "\0" not in file
 
 
 def _regex(text: str, faults: list[Fault]) -> None:
@@ -235,9 +251,23 @@ def _words(out: RunnerSettings, faults: list[Fault]) -> None:
             shlex.split(text)
         except ValueError as error:
             faults.append(Fault(f"runner.{key}", f"cannot be split into words ({error})", "close the quotation"))
-    told = [out["command"], *map(str, out["args"].values()), *out["env"].values()]
-    if not any(SEED in text for text in told):
+    told = [out["command"], *out["args"], *map(str, out["args"].values()), *out["env"].values()]
+    if not any(placeholders.says(text, SEED) for text in told):
         fault = f"never says {SEED}: every seed would be the same run"
         faults.append(
             Fault("runner.command", fault, f"write --seed={SEED}, or as the program takes it, runner.env.SEED")
         )
+
+
+def _braces(out: RunnerSettings, faults: list[Fault]) -> None:
+    """Refuse braces that stand for nothing: a seed that is mistyped would reach the program as it stands."""
+    texts = [("runner.command", out["command"]), ("runner.resume", out["resume"]), ("runner.log", out["log"]["file"])]
+    texts += [(f"runner.env.{name}", text) for name, text in out["env"].items()]
+    for name, value in out["args"].items():
+        texts += [(f"runner.args.{word(name)}", name), (f"runner.args.{word(name)}", str(value))]
+    for place, text in texts:
+        faults += placeholders.faults(place, text or "")
+    for what in (SEED, OUT):  # in an expression braces count repetitions, and nothing is filled in
+        if what in (out["log"]["regex"] or "") or what in (out["log"]["field"] or ""):
+            place = "runner.log.regex" if out["log"]["regex"] else "runner.log.field"
+            faults.append(Fault(place, f"{what} is not filled in here", r"write what matches it: \d+, \S+"))
