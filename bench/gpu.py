@@ -38,7 +38,7 @@ from ablab.model.decoder import build
 from ablab.model.generate import Cache
 from ablab.model.parts.columns import Columns
 from ablab.model.size import flops_per_token
-from ablab.runtime import machine
+from ablab.runtime import capacity, machine
 from ablab.runtime.provenance import of_ablab
 from ablab.training import optimizers
 from ablab.training.learner import Learner
@@ -186,7 +186,7 @@ class Training:
             self.settings,
             web(1 << 15 if size is TOY else 1 << 22, size.vocab),
             seed=0,
-            precision=machine.precision(device),
+            precision=capacity.precision(device),
             micro_rows=size.rows,
             executor="lift",
             device=device,
@@ -350,7 +350,7 @@ def normuon_row(size: Size, device: str) -> dict[str, Any]:
 def loss_row(size: Size, device: str) -> dict[str, Any]:
     """The chunked loss against the plain form: peak memory and time."""
     rows, vocab, width = size.loss
-    precision = machine.precision(device)
+    precision = capacity.precision(device)
     steps = {form: loss.step_of(form, rows, vocab, width, precision, None, device) for form in ("chunked", "plain")}
     steps["chunked, half the rows"] = loss.step_of("chunked", rows // 2, vocab, width, precision, None, device)
     peaks = {name: peak_mib(step, device) for name, step in steps.items()}
@@ -369,11 +369,11 @@ def decode_row(size: Size, device: str) -> dict[str, Any]:
 
         def step(decoder: Any = decoder, cache: Cache = cache, ids: torch.Tensor = ids) -> None:
             token = ids
-            with torch.inference_mode(), machine.autocast(machine.precision(device), device):
+            with torch.inference_mode(), machine.autocast(capacity.precision(device), device):
                 for _ in range(size.decoded):
                     token = decoder.logits(decoder(token, ids, cache=cache)[:, -1]).argmax(-1)[:, None]
 
-        with torch.inference_mode(), machine.autocast(machine.precision(device), device):
+        with torch.inference_mode(), machine.autocast(capacity.precision(device), device):
             for part in torch.from_numpy(draws).to(device).split(1024, 1):
                 decoder(part, torch.zeros_like(part), cache=cache)
         steps[name] = step
@@ -408,7 +408,11 @@ def main() -> None:
         sys.exit("error: torch sees no CUDA device; run on a machine with a GPU, or with --device cpu --toy --out DIR")
     size, out = TOY if asked.toy else Size(), asked.out or Path(__file__).parent / "results"
     out.mkdir(parents=True, exist_ok=True)
-    environment = {"commit": of_ablab(), **machine.describe(asked.device), "precision": machine.precision(asked.device)}
+    environment = {
+        "commit": of_ablab(),
+        **machine.describe(asked.device),
+        "precision": capacity.precision(asked.device),
+    }
     environment |= {"date": str(datetime.date.today()), "toy": asked.toy}
     began, late = time.perf_counter(), list[str]()
     for name in (row for row in ROWS if row in asked.only):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ablab.runtime import machine
+from ablab.runtime import capacity, machine
 from ablab.runtime.provenance import of_ablab
 from step import Step, ours
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    precision = machine.precision("cpu")
+    precision = capacity.precision("cpu")
     sizes: dict[str, Any] = {"d_model": D_MODEL, "n_heads": HEADS, "n_kv_heads": KV_HEADS}
     steps = {name: ours(SEQ_LEN, ROWS, "G*4", precision, model=lever, G={}, **sizes) for name, lever in LEVERS.items()}
     found = {

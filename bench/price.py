@@ -27,7 +27,7 @@ from ablab.runs import planning
 from ablab.runs.jobs import default_jobs
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
-from ablab.runtime import machine
+from ablab.runtime import capacity, machine
 from ablab.runtime.provenance import of_ablab
 from ablab.study import load
 
@@ -71,7 +71,7 @@ def made(plan: Plan) -> dict[str, float]:
 def measure(path: Path, scale: str | None, out: Path) -> dict[str, Any]:
     """Price and truth of one study, and their ratios."""
     plan = plan_of(path, scale, out)
-    torch.set_num_threads(machine.threads(default_jobs(plan)))
+    torch.set_num_threads(capacity.threads(default_jobs(plan)))
     said, truth = asked(plan), made(plan)
     left = quote.bounds(plan)["start"]
     wall, cpu = said["perf_counter"]["seconds"], said["process_time"]["seconds"]

@@ -19,7 +19,7 @@ import torch
 
 from ablab.core.rng import stream
 from ablab.data.corpus.corpus import Corpus, Valid
-from ablab.runtime import machine
+from ablab.runtime import capacity, machine
 from ablab.runtime.provenance import of_ablab
 from ablab.study.model import model as canonical
 from ablab.training import losses, optimizers, qats, schedules
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    precision = machine.precision("cpu")
+    precision = capacity.precision("cpu")
     sink = {"softmax": "sink"}
     short = {
         "plain": plain(512, 8, precision, modern=True),

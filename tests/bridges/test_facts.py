@@ -22,7 +22,8 @@ from ablab.model import positions, projections, routers, softmaxes
 from ablab.model.attention.attend import Documents
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.columns import alibi_slopes
-from ablab.model.parts.rotation import exchanged, in_heads, turned
+from ablab.model.parts.rotation import turned
+from ablab.model.parts.turns import exchanged, in_heads
 from ablab.model.shape import Shape
 from ablab.study import load
 from ablab.training import optimizers

@@ -67,7 +67,7 @@ def checked(folder: Path, arms: str, stage: str = '{ evaluate = "disjoint" }', *
 def one_scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Miniatures lie under keys of what they are: all cases share a folder, so that equal ones are trained once."""
     folder = tmp_path_factory.getbasetemp() / "miniatures"
-    monkeypatch.setattr(miniature.making, "scratch", lambda _: nullcontext(folder))
+    monkeypatch.setattr(miniature.folders, "scratch", lambda _: nullcontext(folder))
 
 
 # ---- what acts at full size is never refused

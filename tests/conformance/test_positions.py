@@ -18,7 +18,8 @@ from ablab.model import positions, softmaxes
 from ablab.model.attention import lift as lift_module
 from ablab.model.attention import rows as rows_module
 from ablab.model.attention.attend import Documents
-from ablab.model.parts.columns import Columns, Pairwise, across
+from ablab.model.parts.columns import Columns
+from ablab.model.parts.pairs import Pairwise, across
 from ablab.model.positions.composed import Composed
 from ablab.model.shape import Shape
 

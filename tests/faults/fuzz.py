@@ -274,7 +274,6 @@ def store(folder: Path) -> dict[str, Kind]:
 
     from ablab.judging import collect, history, shelf, versions
     from ablab.judging.bank import pooled
-    from ablab.runs import given_up
 
     plan = finished_store.fill(finished_store.plan(folder))
     run = next(run for run in plan.runs.values() if run.arm != "baseline")
@@ -312,7 +311,7 @@ def store(folder: Path) -> dict[str, Kind]:
         "result": Kind(score / "result.json", collected, json_changed),
         "decisions": Kind(record, decisions, lines),
         "verdict": Kind(other / "verdict.json", verdict, json_changed),
-        "given up": Kind(plan.directory / "failed.json", lambda _: given_up.failures(plan), json_changed),
+        "given up": Kind(plan.directory / "failed.json", lambda _: plan.failures(), json_changed),
     }
 
 

@@ -19,7 +19,7 @@ from tests import tiny
 from ablab.core.fault import CheckFailed, Interrupted
 from ablab.core.files import read_json, write_json
 from ablab.core.sealed import sealed
-from ablab.judging import judge, sources
+from ablab.judging import judge, same_code, sources
 from ablab.runtime import changed, machine, source
 
 DOWN = "self.down_proj("
@@ -189,10 +189,10 @@ def without_source(plan: Any) -> None:
 def test_run_refuses_and_the_page_says_what_changed(tmp_path: Path, copy: Copy) -> None:
     plan = made.fill(made.plan(tmp_path))
     assert sources.notes(plan) == []
-    sources.guard(plan)
+    same_code.guard(plan)
     copy.edit("model/mlps/relu2.py", DOWN, "3.0 * self.down_proj(")
     with pytest.raises(CheckFailed) as raised:
-        sources.guard(plan)
+        same_code.guard(plan)
     [fault] = raised.value.faults
     n = len(
         {run.train_key for run in plan.runs.values()}
@@ -222,7 +222,7 @@ def test_arms_of_different_code_are_told_apart_in_the_page(tmp_path: Path, copy:
 def test_results_that_do_not_know_their_code_are_said_and_not_refused(tmp_path: Path) -> None:
     plan = made.fill(made.plan(tmp_path))
     without_source(plan)
-    sources.guard(plan)
+    same_code.guard(plan)
     [note] = sources.notes(plan)
     assert note.endswith(changed.UNTOLD)
 

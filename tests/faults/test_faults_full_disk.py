@@ -256,6 +256,7 @@ MODES = set("wax+")
 KNOWN = {
     "core/places.py": "folder, opened: the one place",
     "core/making.py": "behind places.check or places.folder",
+    "core/folders.py": "by places.folder",
     "core/files.py": "atomic, in what making has made",
     "data/formats/index_writer.py": "inside atomic",
     "core/streams.py": "os.devnull",

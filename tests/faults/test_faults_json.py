@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests import finished_store
 
-from ablab.core import strict_json
+from ablab.core import loose_json, strict_json
 from ablab.core.fault import CheckFailed
 from ablab.core.files import read_json
 from ablab.core.forms import misfit
@@ -21,7 +21,6 @@ from ablab.core.sealed import sealed
 from ablab.judging.bank import pooled
 from ablab.judging.history import rows
 from ablab.judging.shelf import lying
-from ablab.runs.given_up import failures
 from ablab.runs.store import read_decisions, read_lines
 from ablab.training import checkpoint
 
@@ -78,7 +77,7 @@ def test_what_is_deep_enough_and_what_only_looks_deep_is_read() -> None:
 
 def test_a_line_of_keys_that_repeat_takes_linear_time() -> None:
     begun = time.process_time()
-    found = strict_json.loads("{" + ", ".join(f'"{i % 20_000}": 1' for i in range(40_000)) + "}")
+    found = loose_json.loads("{" + ", ".join(f'"{i % 20_000}": 1' for i in range(40_000)) + "}")
     assert len(found.twice) == 20_000 and time.process_time() - begun < 5  # quadratic: minutes
 
 
@@ -171,6 +170,6 @@ def test_odd_notes_of_the_program_to_itself_are_refused_or_lost(tmp_path: Path) 
         text = value if isinstance(value, str) else json.dumps(value)
         (plan.directory / "failed.json").write_text(text)
         with pytest.raises(CheckFailed, match=r"failed\.json"):
-            failures(plan)
+            plan.failures()
     (tmp_path / "inputs.json").write_text(DEEP)
     assert len(Inputs(tmp_path / "inputs.json").sha256(plan.directory / "failed.json")) == 64

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from tests.data.tiny import settings
 
-from ablab.core import making
+from ablab.core import folders
 from ablab.core.files import write_json
 from ablab.data import prepare
 
 FOLDER = """
 import sys
 from pathlib import Path
-from ablab.core import making
-with making.folder(Path(sys.argv[1]), ".key.", ".part", among=".") as made:
+from ablab.core import folders
+with folders.folder(Path(sys.argv[1]), ".key.", ".part", among=".") as made:
     (made / "train.tokens").write_bytes(b"half")
     print(made, flush=True)
     sys.stdin.read()
@@ -76,7 +76,7 @@ def test_f18_no_clock_removes_what_is_being_made(clock: float, tmp_path: Path) -
         process.wait()
         assert made.exists()
         corpus(tmp_path)  # found as it is: nothing is made, nothing looked for
-        with making.folder(tmp_path, ".other.", ".part", among="."):
+        with folders.folder(tmp_path, ".other.", ".part", among="."):
             assert not made.exists()  # however new it looks
 
 
@@ -101,21 +101,21 @@ def test_f02_scratch_of_killed_processes_is_removed(tmp_path: Path, monkeypatch:
     (tmp_path / "ablab-try-notes/mine.txt").write_text("of a person, or of a version without locks that is at work")
     (tmp_path / "ablab-try-link").symlink_to(tmp_path / "another")
     with maker(FOLDER_AMONG_SCRATCH, tmp_path) as (process, made):
-        with making.scratch("ablab-try-") as own:
+        with folders.scratch("ablab-try-") as own:
             assert made.exists() and own.exists()
         process.kill()
         process.wait()
-        with making.scratch("ablab-try-"):
+        with folders.scratch("ablab-try-"):
             assert not made.exists()
     names = {"ablab-try-a-file", "another", "ablab-try-link", "ablab-try-notes"}
     assert {path.name for path in tmp_path.iterdir()} == names and (tmp_path / "ablab-try-notes/mine.txt").exists()
 
 
 def test_what_is_published_holds_no_lock(tmp_path: Path) -> None:
-    assert making.LOCK not in {path.name for path in corpus(tmp_path).iterdir()}
+    assert folders.LOCK not in {path.name for path in corpus(tmp_path).iterdir()}
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
     (tmp_path / ".old.part").mkdir()  # its maker died before it had a lock
     (tmp_path / ".older.part").mkdir()
     (tmp_path / ".older.part/train.tokens").write_bytes(b"of a version without locks")
-    with making.folder(tmp_path, ".new.", ".part", among="."):
+    with folders.folder(tmp_path, ".new.", ".part", among="."):
         assert not (tmp_path / ".old.part").exists() and not (tmp_path / ".older.part").exists()

@@ -22,7 +22,7 @@ from ablab.launch.board import Board
 from ablab.runs import given_up
 from ablab.runs.plan import Plan
 from ablab.runs.store import read_lines
-from ablab.runtime import lock, machine
+from ablab.runtime import capacity, lock
 
 TORCH = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
 
@@ -56,7 +56,7 @@ def test_an_arm_that_ran_out_of_memory_is_given_up_and_the_others_go_on(plan: Pl
         **dict.fromkeys(plan.seeds[1:], "out of memory at seed 0, and not tried"),
     }
     given_up.try_again(plan, all_of_them=False)
-    assert len(given_up.failures(plan)) == 3, "another try alone mends no memory"
+    assert len(plan.failures()) == 3, "another try alone mends no memory"
     given_up.try_again(plan)
     assert ("wide", 0) in left(plan)
 
@@ -65,9 +65,9 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: Plan) 
     table, _ = board(plan)
     run = plan.runs["wide", 0]
     table.ended(run, "died", str(-signal.SIGKILL), seconds=1.0, alone=False)
-    assert table.is_alone(run) and not table.is_alone(plan.runs["int5", 0]) and given_up.failures(plan) == []
+    assert table.is_alone(run) and not table.is_alone(plan.runs["int5", 0]) and plan.failures() == []
     table.ended(run, "died", str(-signal.SIGKILL), seconds=1.0, alone=True)
-    assert {row["arm"] for row in given_up.failures(plan)} == {"wide"}
+    assert {row["arm"] for row in plan.failures()} == {"wide"}
     outcomes = [row["outcome"] for row in read_lines(plan.directory / "ledger.jsonl")]
     assert outcomes == ["failed: out of memory"] * 2
 
@@ -75,11 +75,9 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_alone_first(plan: Plan) 
 def test_other_deaths_are_tried_again_and_then_given_up_by_themselves(plan: Plan) -> None:
     table, _ = board(plan)
     for _ in range(2):
-        assert given_up.failures(plan) == []
+        assert plan.failures() == []
         table.ended(plan.runs["wide", 0], "died", str(-signal.SIGSEGV), seconds=1.0, alone=True)
-    assert [(row["seed"], row["fault"]) for row in given_up.failures(plan)] == [
-        (0, "the worker process ended with code -11")
-    ]
+    assert [(row["seed"], row["fault"]) for row in plan.failures()] == [(0, "the worker process ended with code -11")]
 
 
 def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: Plan) -> None:
@@ -100,7 +98,7 @@ def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: Plan) -> N
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
         (RuntimeError(TORCH), "memory"),
         (OSError(12, "Cannot allocate memory"), "memory"),
-        (OutOfMemory(Fault("x", "out of memory with 4 rows", machine.MORE_MEMORY)), "memory"),
+        (OutOfMemory(Fault("x", "out of memory with 4 rows", capacity.MORE_MEMORY)), "memory"),
         (RuntimeError("shapes differ"), "failed"),
         (CheckFailed(Fault("x", "is torn")), "refused"),
         (Halted(Fault("x", "is gone")), "halted"),
@@ -110,8 +108,8 @@ def test_a_refused_run_ends_no_other_unless_the_fault_is_of_all(plan: Plan) -> N
 def test_what_an_error_of_a_worker_means(error: Exception, kind: str) -> None:
     assert work._outcome(error)[0] == kind
     if kind == "memory":
-        assert machine.MORE_MEMORY in work._outcome(error)[1]
-    if machine.ran_out(error):
+        assert capacity.MORE_MEMORY in work._outcome(error)[1]
+    if capacity.ran_out(error):
         refused = CheckFailed(Fault("weights", "cannot be read"))
         refused.__cause__ = error
         assert work._outcome(refused)[0] == "memory", "a file that does not fit into memory is not torn"
@@ -181,7 +179,7 @@ def test_a_run_that_another_process_makes_is_waited_for_and_taken_when_that_dies
     with lock.locked(plan.store.score(stage)):
         assert table.held_elsewhere(run)
     table.ended(run, "in use", "is in use by pid 7", seconds=1.0, alone=True)
-    assert given_up.failures(plan) == [] and not (plan.directory / "ledger.jsonl").exists()
+    assert plan.failures() == [] and not (plan.directory / "ledger.jsonl").exists()
 
 
 def test_an_arm_that_even_the_check_has_no_memory_for_ends_no_other(tmp_path: Path) -> None:

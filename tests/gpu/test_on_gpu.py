@@ -19,8 +19,9 @@ from ablab.model.attention import varlen
 from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents
 from ablab.model.cross_entropy import nll
 from ablab.model.decoder import build
-from ablab.model.parts.columns import Columns, Pairwise
-from ablab.runtime import machine
+from ablab.model.parts.columns import Columns
+from ablab.model.parts.pairs import Pairwise
+from ablab.runtime import capacity
 from ablab.training.learner import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -211,7 +212,7 @@ def test_the_compiled_model_equals_the_eager_one():
 def test_a_learner_learns_on_a_gpu(fast):
     """bf16, fused AdamW, compiled or not: the loss of twenty steps follows the CPU's."""
     losses = {}
-    for device, precision, told in (("cpu", "fp32", False), (DEVICE, machine.precision(DEVICE), fast)):
+    for device, precision, told in (("cpu", "fp32", False), (DEVICE, capacity.precision(DEVICE), fast)):
         learner = Learner(
             tiny.settings(model=wide_model()), tiny.corpus(), seed=0, precision=precision, micro_rows=2, executor="lift",
             device=device, compiled=told,

@@ -14,7 +14,7 @@ from ablab.launch import work
 from ablab.runs import planning
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
-from ablab.runtime import machine
+from ablab.runtime import capacity
 from ablab.study import load
 
 HARDWARE = {"bf16": frozenset({"avx512_bf16"}), "fp32": frozenset({"avx2"})}
@@ -56,7 +56,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "study.toml").write_text(STUDY)
 
     def make(on: str, precision: str | None = None, **how: Any) -> Plan:
-        monkeypatch.setattr(machine, "cpu_flags", lambda: HARDWARE[on])
+        monkeypatch.setattr(capacity, "cpu_flags", lambda: HARDWARE[on])
         store = Store(tmp_path / "runs")
         return planning.make(
             load(tmp_path / "study.toml"), store, precision=precision, **{"say": lambda _: None, **how}
@@ -66,7 +66,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("on", HARDWARE)
-@pytest.mark.parametrize("asked", [None, *machine.PRECISIONS])
+@pytest.mark.parametrize("asked", [None, *capacity.PRECISIONS])
 def test_a_study_takes_what_is_asked_else_what_the_hardware_has(on: str, asked: str | None, made: Any) -> None:
     said: list[str] = []
     found = made(on, asked, say=said.append)
@@ -100,7 +100,7 @@ def test_fp32_goes_on_anywhere_and_bf16_elsewhere_where_it_is_asked_for(made: An
     assert made("fp32", computes=False).where == began.where, "reading computes nothing"
 
 
-@pytest.mark.parametrize("asked", machine.PRECISIONS)
+@pytest.mark.parametrize("asked", capacity.PRECISIONS)
 def test_a_study_runs_in_either_precision(asked: str, made: Any) -> None:
     """Trained, packed, scored and probed; every gate of every stage sees nothing. Without the hardware bf16 is emulated."""
     found = made(asked)
@@ -116,4 +116,4 @@ def test_a_study_runs_in_either_precision(asked: str, made: Any) -> None:
 
 def test_what_is_no_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="'fp16' is no precision of a run; known: bf16, fp32"):
-        machine.precision("cpu", "fp16")
+        capacity.precision("cpu", "fp16")

@@ -19,7 +19,8 @@ from ablab.model.attention import lift as lift_module
 from ablab.model.attention import rows as rows_module
 from ablab.model.attention.attend import EXECUTORS, PAIRWISE, Documents, executor_for
 from ablab.model.attention.kernel import flash
-from ablab.model.parts.columns import Columns, Pairwise
+from ablab.model.parts.columns import Columns
+from ablab.model.parts.pairs import Pairwise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BOTH = pytest.mark.parametrize("executor", [name for name, devices in EXECUTORS.items() if "cpu" in devices])

@@ -14,8 +14,8 @@ from ablab.core.fault import CheckFailed
 from ablab.model import compiled
 from ablab.model.decoder import build
 from ablab.records.run import Where
-from ablab.runs.store import resolve_where
-from ablab.runtime import machine
+from ablab.runs.planning import resolve_where
+from ablab.runtime import capacity
 from ablab.training.learner import Learner
 
 
@@ -157,11 +157,11 @@ def test_a_number_of_rows_that_nobody_wrote_is_refused(tmp_path, value):
 
 
 def test_a_device_that_is_not_there_is_refused():
-    machine.require("cpu")
+    capacity.require("cpu")
     with pytest.raises(CheckFailed, match="--device: 'gpu' names no device; choose cpu or cuda"):
-        machine.require("gpu")
+        capacity.require("gpu")
     with pytest.raises(CheckFailed, match="--device: runs are not made on 'meta'; choose cpu or cuda"):
-        machine.require("meta")
+        capacity.require("meta")
 
 
 def test_without_cuda_the_refusal_says_why(monkeypatch):
@@ -169,5 +169,5 @@ def test_without_cuda_the_refusal_says_why(monkeypatch):
     for version, why in ((None, "was built without CUDA"), ("13.0", "sees no GPU")):
         monkeypatch.setattr(torch.version, "cuda", version)
         with pytest.raises(CheckFailed, match=f"--device cuda: torch .* {why}; run where there is one") as refused:
-            machine.require("cuda")
+            capacity.require("cuda")
         assert refused.value.exit_code == 4

@@ -17,7 +17,8 @@ from tests.attended import attend
 from ablab.core.rng import Draw, stream
 from ablab.model.attention import choice, flex, lift, stock, varlen
 from ablab.model.attention.attend import EXECUTORS, Added, Documents, executor_for
-from ablab.model.parts.columns import Columns, joined
+from ablab.model.parts.columns import Columns
+from ablab.model.positions.composed import joined
 from ablab.model.positions.grape_a import GrapeA
 from ablab.model.shape import Shape
 

@@ -187,7 +187,7 @@ class Plain(nn.Module):
         (nn.Linear(4, 4), "weight: is a parameter of torch.nn.modules.linear.Linear",
          "use ablab.model.parts.linear.Linear(d_in, d_out, std=shape.init_std, bias=shape.bias)"),
         (nn.Embedding(4, 4), "weight: is a parameter of torch.nn.modules.sparse.Embedding",
-         "use ablab.model.parts.table.Table(rows, size, std=shape.init_std)"),
+         "use ablab.model.parts.linear.Table(rows, size, std=shape.init_std)"),
         (nn.Sequential(nn.LayerNorm(4)), "0.weight: is a parameter of torch.nn.modules.normalization.LayerNorm",
          "use ablab.model.parts.norm.LayerNorm(size, shape.norm_eps)"),
         (Plain(), f"gain: is a parameter of {__name__}.Plain",

@@ -26,7 +26,7 @@ from ablab.model.decoder import build, skeleton
 from ablab.model.mlps.moe import Moe
 from ablab.model.parts import grouped
 from ablab.model.parts.activations import GATED, PLAIN
-from ablab.model.parts.linear import Stacked
+from ablab.model.parts.grouped import Stacked
 from ablab.model.parts.routing import MixtureTally, balance, squared_mass
 from ablab.model.routers.deepseek_v3 import DeepseekV3
 from ablab.model.routers.softmax_topk import SoftmaxTopk

@@ -18,9 +18,10 @@ from ablab.model import positions
 from ablab.model.attention.attend import Documents
 from ablab.model.decoder import build
 from ablab.model.layer import Pass
-from ablab.model.parts.columns import Columns, alibi_slopes, joined
-from ablab.model.parts.rotation import exchanged, in_heads, interleaved, turn
-from ablab.model.positions.composed import Composed
+from ablab.model.parts.columns import Columns, alibi_slopes
+from ablab.model.parts.rotation import turn
+from ablab.model.parts.turns import exchanged, in_heads, interleaved
+from ablab.model.positions.composed import Composed, joined
 from ablab.model.positions.fox import Fox
 from ablab.model.positions.grape_a import GrapeA
 from ablab.model.positions.grape_a_gated import GrapeAGated

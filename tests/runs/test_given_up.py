@@ -20,14 +20,14 @@ def statuses(plan: Plan) -> list[str]:
 def test_what_was_given_up_of_an_edited_study_is_not_failed_in_this_one(tmp_path: Path) -> None:
     plan = made.plan(tmp_path)
     given_up.give_up(plan, plan.runs["wide", 0], "no memory")
-    assert statuses(plan) == ["failed"] and [row["fault"] for row in given_up.failures(plan)] == ["no memory"]
+    assert statuses(plan) == ["failed"] and [row["fault"] for row in plan.failures()] == ["no memory"]
     edited = made.plan(tmp_path, STUDY.replace("model.d_model = 40", "model.d_model = 48"))
-    assert statuses(edited) == [] and given_up.failures(edited) == []
+    assert statuses(edited) == [] and edited.failures() == []
     given_up.give_up(edited, edited.runs["wide", 1], "no disk")
     given_up.try_again(edited)
-    assert given_up.failures(edited) == [] and statuses(made.plan(tmp_path)) == ["failed"]
+    assert edited.failures() == [] and statuses(made.plan(tmp_path)) == ["failed"]
     staged = made.plan(tmp_path, STUDY.replace("bits = 6", "bits = 7"))  # the same training, another stage
-    assert given_up.failures(staged) == []
+    assert staged.failures() == []
     given_up.try_again(plan)
     assert statuses(plan) == []
 
@@ -36,4 +36,4 @@ def test_a_list_that_does_not_say_of_which_runs_it_is_fails_none(tmp_path: Path)
     plan = made.plan(tmp_path)
     plan.directory.mkdir(parents=True)
     (plan.directory / "failed.json").write_text(json.dumps([{"arm": "wide", "seed": 0, "fault": "no memory"}]))
-    assert given_up.failures(plan) == [] and statuses(plan) == []
+    assert plan.failures() == [] and statuses(plan) == []

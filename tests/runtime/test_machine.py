@@ -17,7 +17,7 @@ from ablab.launch import local, work
 from ablab.launch.board import Board
 from ablab.records.run import Where
 from ablab.runs.store import Store
-from ablab.runtime import machine
+from ablab.runtime import capacity, machine
 from ablab.training import memory
 
 
@@ -26,8 +26,8 @@ from ablab.training import memory
     [({"avx2", "fma"}, "fp32"), ({"avx2", "avx512f"}, "fp32"), ({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16")],
 )
 def test_bf16_only_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch, flags: set[str], word: str) -> None:
-    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
-    assert machine.precision("cpu") == word
+    monkeypatch.setattr(capacity, "cpu_flags", lambda: frozenset(flags))
+    assert capacity.precision("cpu") == word
 
 
 def test_precisions() -> None:
@@ -110,8 +110,8 @@ def test_the_estimate_covers_what_a_step_really_keeps(monkeypatch: pytest.Monkey
 
 def test_provenance_names_the_machine_type() -> None:
     found = machine.describe()
-    assert found["torch"] in found["machine"] and found["cores"] >= 1 and machine.memory_bytes("cpu") > 1 << 26
-    assert machine._lines(Path("/nowhere")) == []
+    assert found["torch"] in found["machine"] and found["cores"] >= 1 and capacity.memory_bytes("cpu") > 1 << 26
+    assert machine.lines(Path("/nowhere")) == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_omp_num_threads_bounds_what_jobs_divide(
     asked: str | None, jobs: int, each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 8 cores every worker gets its share, and no more than OMP_NUM_THREADS; workers are started with that number."""
-    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(capacity, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
@@ -136,7 +136,7 @@ def test_omp_num_threads_bounds_what_jobs_divide(
     with tempfile.TemporaryDirectory() as folder:
         plan = SimpleNamespace(directory=Path(folder), store=Store(Path(folder)), where=None)
         local.execute(Board(plan, print), jobs=jobs)  # type: ignore[arg-type]
-    assert given == [machine.threads(jobs)] == [each]
+    assert given == [capacity.threads(jobs)] == [each]
     assert machine.describe()["omp_num_threads"] == (int(asked.split(",")[0]) if asked else None)
 
 
@@ -144,7 +144,7 @@ def test_omp_num_threads_bounds_what_jobs_divide(
 def test_an_omp_num_threads_that_is_no_number_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     with pytest.raises(CheckFailed) as refused:
-        machine.threads(1)
+        capacity.threads(1)
     said = f"OMP_NUM_THREADS: '{asked}' is no number of threads; set a whole number from 1 on, or unset it"
     assert str(refused.value) == said
 

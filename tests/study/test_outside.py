@@ -110,7 +110,7 @@ def test_the_sources_of_a_training_name_the_file(tmp_path: Path) -> None:
         found.baseline.settings
     )
     source.keep(tmp_path, made_by)
-    assert source.changes(made_by, made_by, tmp_path) == []
+    assert source.changes({"source": made_by}, {"source": made_by}, tmp_path) == []
 
 
 def test_another_process_takes_in_the_same_or_stops(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ablab.records.result import Result
 from ablab.runs import corpora, planning
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import Store
-from ablab.runtime import machine
+from ablab.runtime import capacity
 from ablab.scoring.scores import Scores
 from ablab.study import load
 
@@ -88,7 +88,7 @@ def again(
     if type(threads := done.get("threads")) is not int or threads < 1:
         result.broken.append(f"{run.arm}, seed {run.seed}: says that {threads!r} threads made it")
         return
-    machine.require(plan.where.device)
+    capacity.require(plan.where.device)
     mine = _plan(plan, folder, data, say)
     ours = mine.runs[run.arm, run.seed]
     if other := _other_data(plan, mine):
@@ -98,7 +98,7 @@ def again(
     result.held.append(f"the data at hand are the corpus of the bundle ({keys}), with its counts and groups")
     say(f"training {run.arm}, seed {run.seed} again: it took {done['seconds']:,.0f} s")
     # more than there are cores would be no faster, and a number of millions takes the machine down
-    torch.set_num_threads(min(threads, max(machine.cores(), torch.get_num_threads())))
+    torch.set_num_threads(min(threads, max(capacity.cores(), torch.get_num_threads())))
     work.do(ours, store=mine.store, where=mine.where, mirrors=(), stop=lambda: False, say=say)
     allowed = plan.study.decision["matters"] / 2 if tolerance is None else tolerance
     result.retrained = compared(plan, run, mine.store, allowed)

@@ -35,7 +35,6 @@ from ablab.records.answer import Answer
 from ablab.records.corpus import File
 from ablab.records.decision import Asked
 from ablab.report.shareable import shareable
-from ablab.runs import given_up
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import read_lines
 from ablab.runtime import provenance, source
@@ -250,7 +249,7 @@ def _members(plan: Plan, answer: Answer, weights: bool) -> Iterator[tuple[str, b
     for name in ("ledger.jsonl",):
         if (plan.directory / name).exists():
             yield f"{folder}/{name}", _lines(_clean(plan, read_lines(plan.directory / name)))
-    if failed := given_up.failures(plan):
+    if failed := plan.failures():
         yield f"{folder}/failed.json", _text(_clean(plan, failed))
     rows = history.record(plan)
     yield "store/decisions.jsonl", _lines(_clean(plan, list(_decisions(plan, rows))))

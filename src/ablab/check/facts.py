@@ -243,7 +243,7 @@ def _beside(seconds: float, spread: list[float | None]) -> str:
 def _price_text(price: quote.Bound) -> str:
     """Write `6 runs, 602,112 tokens, about 3.4 min (3.1 min to 4.9 min) one after another (1.7 min as 2 side by side)`: of what
     is not there yet, with the fastest and the slowest that was timed."""
-    from ablab.report.words import plural
+    from ablab.core.plain import plural
     from ablab.report.words import seconds as written
 
     said = [plural(price["runs"], "run"), *([f"{price['tokens']:,.0f} tokens"] if price["tokens"] else [])]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ablab.check import inert as changes
 from ablab.check.shrink import SEQ_LEN, SHORTEST, names_a_layer, shrink
-from ablab.core import making
+from ablab.core import folders
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy, OutOfMemory, Refused
 from ablab.core.files import key_of
 from ablab.core.lever import value_or_none
@@ -24,7 +24,7 @@ from ablab.records.run import Where
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store
-from ablab.runtime import machine
+from ablab.runtime import capacity
 from ablab.scoring import evaluators
 from ablab.study.record import BASELINE
 
@@ -119,7 +119,7 @@ def _outcomes(small: Miniatures, say: Callable[[str], None], beyond: list[str] |
         try:
             outcomes[name] = small.of(name)
         except (CheckFailed, RuntimeError, MemoryError) as error:
-            if machine.ran_out(error) or isinstance(error, OutOfMemory):
+            if capacity.ran_out(error) or isinstance(error, OutOfMemory):
                 fault = "even its miniature does not fit into memory"
                 if beyond is None or name == BASELINE:  # without the baseline nothing is compared
                     raise CheckFailed(Fault(f"{file}: {name}", fault, "make it smaller")) from error
@@ -146,7 +146,7 @@ def check(plan: Plan, say: Callable[[str], None] = print, beyond: list[str] | No
     """
     fits(plan)
     faults, file = list[Fault](), plan.study.path.name
-    with making.scratch("ablab-miniature-") as scratch:
+    with folders.scratch("ablab-miniature-") as scratch:
         small = Miniatures(plan, scratch)
         outcomes = _outcomes(small, say, beyond)
         alike = small.alike(outcomes)

@@ -20,7 +20,7 @@ from ablab.records.settings import SeedsSettings
 from ablab.report.shareable import shareable
 from ablab.runs import tree
 from ablab.runs.plan import Plan, Run
-from ablab.runtime import machine
+from ablab.runtime import capacity
 from ablab.study import runner
 from ablab.study.record import BASELINE
 
@@ -106,7 +106,7 @@ def ready(plan: Plan) -> None:
     """Make the tree of every arm once and look for its program; every fault of all of them at once. Nothing is run."""
     faults = list[Fault]()
     asked = plan.study.runner
-    if asked is not None and asked["gpus"] > (here := len(machine.gpus())):
+    if asked is not None and asked["gpus"] > (here := len(capacity.gpus())):
         cure = "lower it, or run where there are as many"
         faults.append(Fault("runner.gpus", f"asks for {asked['gpus']}, and this machine has {here}", cure))
     seen = set[object]()

@@ -11,7 +11,8 @@ import re
 
 from ablab.artifact import compressors
 from ablab.core.lever import Choice, Sized, value_of
-from ablab.records.settings import BudgetSettings, ModelSettings, Settings, TrainSettings, chosen
+from ablab.records.settings import BudgetSettings, ModelSettings, Settings, TrainSettings
+from ablab.runs.store import chosen
 from ablab.scoring import evaluators
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 

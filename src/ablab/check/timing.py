@@ -32,7 +32,7 @@ from ablab.model.decoder import Decoder, build
 from ablab.model.size import parameters
 from ablab.records.settings import Settings
 from ablab.runs.plan import Plan, Run
-from ablab.runtime import machine
+from ablab.runtime import capacity, machine
 from ablab.scoring import evaluators
 from ablab.scoring import stage as staging
 from ablab.scoring.evaluators.evaluator import Evaluator
@@ -142,7 +142,7 @@ def _as_in_a_run(plan: Plan) -> Iterator[None]:
     from ablab.runs.jobs import default_jobs
 
     before = torch.get_num_threads()
-    torch.set_num_threads(machine.threads(default_jobs(plan)))
+    torch.set_num_threads(capacity.threads(default_jobs(plan)))
     try:
         yield
     finally:

@@ -63,7 +63,7 @@ def audit(
 ) -> None:
     """Check every digest of a bundle, judge it again from its scores, and with --data train one of its runs again."""
     from ablab.bundle import audit as auditor
-    from ablab.core import making
+    from ablab.core import folders
     from ablab.core.fault import CheckFailed, Fault
     from ablab.launch.study import silent
 
@@ -73,7 +73,7 @@ def audit(
         raise typer.BadParameter("is of the run that is trained again; name its data with --data", param_hint=given)
     if data is not None and not data.is_dir():
         raise typer.BadParameter(f"{data} is no folder", param_hint="--data")
-    with making.scratch("ablab-audit-") as folder:
+    with folders.scratch("ablab-audit-") as folder:
         said = silent if as_json else hung
         result = auditor.audit(bundle, folder, data=data, salt=salt, tolerance=tolerance, say=said)
     if as_json:

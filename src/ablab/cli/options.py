@@ -22,10 +22,10 @@ def _device(device: str | None) -> str | None:
 
 def _precision(asked: str | None) -> str | None:
     if asked is not None:
-        from ablab.runtime import machine
+        from ablab.runtime import capacity
 
         try:
-            machine.precision("cpu", asked)
+            capacity.precision("cpu", asked)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--precision") from None
     return asked

@@ -174,8 +174,8 @@ def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
 
 
 def _say_what_changed(plan: Plan, run: Run) -> None:
-    from ablab.runtime import changed, source
+    from ablab.runtime import source
 
     done, here = plan.store.trained(run.train_key), source.of_training(run.settings)
-    if done and (differences := changed.code(done, {"source": here}, plan.store.train(run.train_key))):
+    if done and (differences := source.changes(done, {"source": here}, plan.store.train(run.train_key))):
         print(f"warning: these weights were made by other code: {'; '.join(differences)}", file=sys.stderr)

@@ -81,7 +81,7 @@ def _plain(form: type) -> Check:
     return check
 
 
-# What a list or an object holds is mostly thousands of numbers or hashes: their types as a set say the same in a tenth of the time.
+# What a list or an object holds is mostly thousands of numbers or hashes: their types as a set say it in a tenth of the time.
 _EXACT: dict[object, set[type]] = {float: {float, int}, int: {int}, str: {str}, bool: {bool}}
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from ablab.core.loose_json import loads
 from ablab.core.opened import opened, read_whole
-from ablab.core.strict_json import loads
 
 HEAD = 512
 _TEXT = 16  # characters that no damaged model begins with

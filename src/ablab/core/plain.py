@@ -18,3 +18,8 @@ def plain(text: str) -> str:
 
 def _shown(one: str) -> bool:
     return one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
+
+
+def plural(n: int, word: str) -> str:
+    """Write `1 pair`, `2 pairs`."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"

@@ -1,5 +1,4 @@
-"""JSON that anyone may have written: bounded in depth and size before it is parsed, keys that stand twice in one object
-known, a byte-order mark no part of a line."""
+"""JSON that anyone may have written: bounded in depth and size before it is parsed."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import math
 import re
 from collections.abc import Callable
 
-BOM = b"\xef\xbb\xbf"  # what Windows programs put before UTF-8; joined files have it in their midst
 DEEPEST = 64  # arrays and objects within one another: what ablab writes has 10, and Python's parser ends at 1,000
 MOST = 1 << 27  # bytes; a record of a million input files has as many
 CONTAINERS = 1 << 22  # arrays and objects: an empty one takes 64 bytes of memory, and two of text
@@ -17,26 +15,12 @@ _NO_BRACKET = re.compile(r"[^\[\]{}]+")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class Repeated(dict[str, object]):
-    """An object in which keys stand more than once: `twice` names them, the values are the last ones."""
-
-    twice: tuple[str, ...] = ()
-
-
-def loads(text: str, floats: Callable[[str], float] | None = None) -> object:
-    """Parse `text`, objects with repeated keys as Repeated. ValueError where it is no JSON, or deeper than DEEPEST.
-
-    floats: what makes a number with a point or an exponent of its digits.
-    """
-    return _parsed(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_float=floats)
-
-
 def record(data: bytes) -> object:
     """Parse a file of ablab's own: UTF-8, finite numbers, whole characters. ValueError where it is anything else."""
     if len(data) > MOST:
         raise ValueError(f"has {len(data):,} bytes, more than the {MOST:,} that such a file may have")
     text = data.decode("utf-8")
-    value = _parsed(text, parse_constant=_not_finite, parse_float=_finite)
+    value = parsed(text, parse_constant=_not_finite, parse_float=_finite)
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")  # file names that are no UTF-8
@@ -45,34 +29,14 @@ def record(data: bytes) -> object:
     return value
 
 
-def blank(raw: bytes) -> bool:
-    """Tell whether a line holds nothing."""
-    return not raw.removeprefix(BOM).strip()
-
-
-def repeated(value: object, name: str) -> bool:
-    """Tell whether `value` is an object in which the key `name` stands more than once."""
-    return isinstance(value, Repeated) and name in value.twice
-
-
-def repeated_inside(value: object) -> str:
-    """Find the first key that stands twice in an object anywhere inside `value`; "" where there is none."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, Repeated):
-            return one.twice[0]
-        left += reversed(list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else [])
-    return ""
-
-
-def _parsed(
+def parsed(
     text: str,
     *,
     object_pairs_hook: Callable[[list[tuple[str, object]]], object] | None = None,
     parse_constant: Callable[[str], object] | None = None,
     parse_float: Callable[[str], float] | None = None,
 ) -> object:
+    """Parse JSON that is bounded in depth and in size. ValueError where it is not."""
     opened = text.count("[") + text.count("{")
     if opened > CONTAINERS:
         raise ValueError(f"holds {opened:,} brackets, more than {CONTAINERS:,}")
@@ -94,20 +58,6 @@ def _deep(text: str) -> bool:
             return False
         left = left.replace("[]", "").replace("{}", "")
     return left.count("[") + left.count("{") > 0
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    last = dict(pairs)
-    if len(last) == len(pairs):
-        return last
-    seen, again = set[str](), dict[str, None]()
-    for name, _ in pairs:
-        if name in seen:
-            again[name] = None
-        seen.add(name)
-    told = Repeated(last)
-    told.twice = tuple(again)
-    return told
 
 
 def _finite(text: str) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.judging import cost, crossings, history, price, program
 from ablab.judging.bank import pooled
-from ablab.runs.given_up import failures
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import read_lines
 from ablab.verdict import judgement
@@ -111,7 +110,7 @@ def measurable(plan: Plan) -> None:
 def collect(plan: Plan, *, priced: bool = False) -> list[RunScore]:
     """Collect every run's result, as the verdict reads it: done, diverged, failed or absent; priced: with its steps."""
     plan = plan.look()
-    failed = {(row["arm"], row["seed"]) for row in failures(plan)}
+    failed = {(row["arm"], row["seed"]) for row in plan.failures()}
     common = _common_steps(plan) if plan.study.baseline.settings["budget"]["tokens"] is None else {}
     scores = [_score(plan, run, run_key in failed, common.get(run.seed)) for run_key, run in plan.runs.items()]
     if not priced:

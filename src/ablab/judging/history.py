@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from ablab.core.files import key_of
+from ablab.core.plain import plural
 from ablab.judging import crossings, firsts, links
 from ablab.judging.bank import pooled as pooled_noise
 from ablab.judging.recipe import recipe
 from ablab.records.answer import OnBaseline, Pooled
-from ablab.records.decision import Asked, Contrast, Rule
+from ablab.records.decision import Asked, Contrast, Rule, contrast_of, rule_of
 from ablab.runs.plan import Plan
 from ablab.runs.store import append_line, read_decisions
 from ablab.study.record import BASELINE
@@ -207,7 +208,7 @@ def statuses(plan: Plan, decisions: Sequence[Row]) -> dict[str, Status]:
 
 def status(plan: Plan, decisions: Sequence[Row], at: int, name: str) -> Status:
     """Return the status of arm `name` of the decision at `at`: as kept, and before it has results, as it would be now."""
-    row, entry = decisions[at], links.of(decisions[at], name)
+    row, entry = decisions[at], contrast_of(decisions[at], name)
     if (kept := row["firsts"].get(name)) is not None:
         places = [j for j, other in enumerate(decisions) if other["decision_key"] == kept["of"]]
         family = -1 - at if kept["kind"] == "exploratory" else (*places, at)[0]
@@ -219,15 +220,15 @@ def status(plan: Plan, decisions: Sequence[Row], at: int, name: str) -> Status:
         return _ahead(plan, decisions, at, entry)
     earlier = [j for j in range(at) if links.linked(decisions[j], entry)]
     for j in earlier:
-        if links.rule_of(decisions[j]) == links.rule_of(row) and (twin := links.same(decisions[j], entry)) is not None:
+        if rule_of(decisions[j]) == rule_of(row) and (twin := links.same(decisions[j], entry)) is not None:
             was = status(plan, decisions, j, twin["arm"])
             lost = links.removed(decisions[j], row)
             if was.kind != "exploratory" and not lost:
                 late = decisions[j].get("expect", {}).get(twin["arm"]) != row.get("expect", {}).get(name)
-                said = f"what was expected of it was written after {links.plural(entry['ended'], 'pair')} had ended"
+                said = f"what was expected of it was written after {plural(entry['ended'], 'pair')} had ended"
                 return replace(was, because=said) if late else was
     why = f"changed: {links.changes(decisions[earlier[-1]], row)}" if earlier else "no decision about it was on record"
-    return Status("exploratory", entry["ended"], f"{links.plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
+    return Status("exploratory", entry["ended"], f"{plural(entry['ended'], 'pair')} had ended; {why}", -1 - at)
 
 
 def _ahead(plan: Plan, decisions: Sequence[Row], at: int, entry: Contrast) -> Status:
@@ -241,11 +242,11 @@ def _ahead(plan: Plan, decisions: Sequence[Row], at: int, entry: Contrast) -> St
     ]
     for j in reversed(before):
         if n := _pairs_done(plan, decisions[j], entry):
-            said = f"study {decisions[j]['study']} decided the same contrast before, on {links.plural(n, 'other pair')}"
+            said = f"study {decisions[j]['study']} decided the same contrast before, on {plural(n, 'other pair')}"
             return Status("exploratory", n, f"{said}; changed: {links.changes(decisions[j], row)}", -1 - at)
     for j in before:
         if (
-            links.rule_of(decisions[j]) == links.rule_of(row)
+            rule_of(decisions[j]) == rule_of(row)
             and (twin := links.same(decisions[j], entry))
             and not links.removed(decisions[j], row)
         ):
@@ -254,7 +255,7 @@ def _ahead(plan: Plan, decisions: Sequence[Row], at: int, entry: Contrast) -> St
                 return was
     if before:
         n = firsts.count(plan, entry)
-        why = f"{links.plural(n, 'pair')} had ended first in study {decisions[before[-1]]['study']}"
+        why = f"{plural(n, 'pair')} had ended first in study {decisions[before[-1]]['study']}"
         return Status("exploratory", n, f"{why}; changed: {links.changes(decisions[before[-1]], row)}", -1 - at)
     after = int(row.get("on_baseline", 0))
     return Status("added" if after else "declared", after, family=at)
@@ -307,7 +308,7 @@ def pooled(plan: Plan, decisions: Sequence[Row], name: str, size: int) -> Pooled
     """
     from ablab.verdict.interval import read, summary
 
-    metric, entry = plan.study.decision["metric"], links.of(decisions[own(plan, decisions)], name)
+    metric, entry = plan.study.decision["metric"], contrast_of(decisions[own(plan, decisions)], name)
     if entry is None:
         return None
     values, counted = dict[str, tuple[float, float]](), dict[str, str]()
@@ -321,7 +322,7 @@ def pooled(plan: Plan, decisions: Sequence[Row], name: str, size: int) -> Pooled
             done = {label: (a, b) for label, (a, b) in scores.items() if a is not None and b is not None}
             values |= done
             if done:  # the same rule on the same seeds is one decision, whatever the study is called
-                counted[key_of([links.rule_of(row), sorted(scores)])] = row["study"]
+                counted[key_of([rule_of(row), sorted(scores)])] = row["study"]
     if not values.keys() - {pair[0] for pair in entry["pairs"]}:
         return None
     sample = summary([a - b for a, b in values.values()], [b for _, b in values.values()])

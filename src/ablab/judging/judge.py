@@ -28,7 +28,6 @@ from ablab.records.cost import Cost, Paid
 from ablab.records.run import Trained
 from ablab.records.settings import Settings
 from ablab.report.shareable import shareable
-from ablab.runs import given_up
 from ablab.runs.plan import Plan, Run
 from ablab.runtime import provenance
 from ablab.study.record import BASELINE
@@ -191,7 +190,7 @@ def _timed(plan: Plan) -> bool:
 
 def ledger(plan: Plan) -> list[RunAnswer]:
     """List every run of which something exists, as the report shows it."""
-    failed = {(row["arm"], row["seed"]): row["fault"] for row in given_up.failures(plan)}
+    failed = {(row["arm"], row["seed"]): row["fault"] for row in plan.failures()}
     return [row for key, run in plan.runs.items() if (row := _ledger_row(plan, run, failed.get(key)))]
 
 

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ablab.records.decision import Asked, Contrast
+from ablab.records.decision import Asked, Contrast, rule_of
 
-RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")
 Row = Asked
-
-
-def rule_of(row: Row) -> dict[str, object]:
-    """Return what of a decision words and winner depend on, arms aside: groups of documents only where documents decide."""
-    rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
-    over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
-    return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
-
-
-def of(row: Row, name: str) -> Contrast | None:
-    """Return the entry of an arm in a decision."""
-    return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)
 
 
 def same(row: Row, entry: Contrast) -> Contrast | None:
@@ -76,8 +63,3 @@ def _diff(before: object, after: object, place: str) -> Iterable[str]:
 
 def _shown(value: object) -> str:
     return "none" if value is None else str(value)
-
-
-def plural(n: int, word: str) -> str:
-    """Write `1 pair`, `2 pairs`."""
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"

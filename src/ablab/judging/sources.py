@@ -1,4 +1,4 @@
-"""Which results of a study were made by other code than there is now, or by more than one: `run` refuses, the page says so."""
+"""Which results of a study were made by other code than there is now, or by more than one: the page says so."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ablab.core.fault import CheckFailed, Fault
-from ablab.core.files import key_of, read_json
+from ablab.core.fault import CheckFailed
+from ablab.core.files import read_json
 from ablab.records.run import Checkpoint, MadeBy, Trained
 from ablab.runs.plan import Plan, Run
 from ablab.runtime import changed, machine, source
@@ -30,41 +30,13 @@ class Making:
 
     @property
     def differences(self) -> list[str]:
-        compare = changed.since if self.what == "checkpoint" else changed.code
+        compare = changed.since if self.what == "checkpoint" else source.changes
         return compare(self.record, self.here, self.folder)
-
-
-def key(plan: Plan) -> str:
-    """Make the key of every file that can change a result of the plan."""
-    every: dict[str, str] = {}
-    for arm in plan.study.with_baseline.values():
-        every |= source.of_training(arm.settings)
-        for stage in plan.stages:
-            every |= source.of_stage(arm.settings, stage)
-    return key_of(every)
-
-
-def guard(plan: Plan) -> None:
-    """Refuse to go on where a result or a checkpoint of the plan was made by other code (a checkpoint: torch, machine)."""
-    groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
-    for kept in _kept(plan):
-        if differences := kept.differences:
-            groups[tuple(differences)].append(kept)
-    faults = []
-    for listed, group in groups.items():
-        fault = f"{_counted(group)} made otherwise: {_listed(listed)}"
-        cure = (
-            f"put that back as it was; or take them as they are with {changed.FLAG}, and the page says so; or have them made "
-            f"again in another --out, or here by deleting {_folders(group)}"
-        )
-        faults.append(Fault(f"study {plan.study.name}", fault, cure))
-    if faults:
-        raise CheckFailed(faults)
 
 
 def notes(plan: Plan) -> list[str]:
     """Say what a reader must know of the code behind the results."""
-    texts, every = [], list(_kept(plan))
+    texts, every = [], list(made_of(plan))
     groups: dict[tuple[str, ...], list[Making]] = defaultdict(list)
     versions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     made = dict[int, tuple[dict[str, str], set[str]]]()  # each source of results once, and the arms that it made
@@ -81,21 +53,25 @@ def notes(plan: Plan) -> list[str]:
         for name, one in files.items():
             versions[name][one] |= arms
     for listed, group in groups.items():
-        texts.append(f"warning: {_counted(group)} made by other code than judges now: {_listed(listed)}")
+        texts.append(f"warning: {counted(group)} made by other code than judges now: {shortened(listed)}")
     mixed = {name: by for name, by in versions.items() if len(by) > 1}
     if mixed:
         sides = dict.fromkeys(" | ".join(", ".join(sorted(arms)) for arms in by.values()) for by in mixed.values())
-        texts.append(f"warning: results were made by different versions of {_listed(tuple(mixed))}: {'; '.join(sides)}")
+        texts.append(
+            f"warning: results were made by different versions of {shortened(tuple(mixed))}: {'; '.join(sides)}"
+        )
     for run, record in {kept.folder: (kept.run, kept.record) for kept in every if kept.what == "training"}.values():
         for row in cast(Trained, record).get("resumed") or ():
-            what = f"{run.arm}, seed {run.seed}, went on at step {row['step']} though {_listed(tuple(row['changed']))}"
+            what = (
+                f"{run.arm}, seed {run.seed}, went on at step {row['step']} though {shortened(tuple(row['changed']))}"
+            )
             texts.append(f"warning: {what}: not bit for bit what an undisturbed run gives")
     if unknown := [kept for kept in every if kept.what != "checkpoint" and "source" not in kept.record]:
-        texts.append(f"{_counted(unknown)} made before the hash of the source was kept with them: {changed.UNTOLD}")
+        texts.append(f"{counted(unknown)} made before the hash of the source was kept with them: {changed.UNTOLD}")
     return texts
 
 
-def _kept(plan: Plan) -> Iterator[Making]:
+def made_of(plan: Plan) -> Iterator[Making]:
     """Yield everything of the plan that exists, each folder once."""
     seen: set[str] = set()
     of_training = functools.cache(lambda arm: source.of_training(plan.study.arm(arm).settings))  # seeds change no code
@@ -128,17 +104,14 @@ def _headers(folder: Path) -> Iterator[Checkpoint]:
             continue
 
 
-def _counted(group: list[Making]) -> str:
+def counted(group: list[Making]) -> str:
+    """Write `2 results (wide, deep) were`."""
     arms = ", ".join(dict.fromkeys(kept.run.arm for kept in group))
     n = len(group)
     return f"{n} result{'s' if n > 1 else ''} ({arms}) {'were' if n > 1 else 'was'}"
 
 
-def _listed(differences: tuple[str, ...]) -> str:
+def shortened(differences: tuple[str, ...]) -> str:
+    """List differences, the first few by name and the rest counted."""
     more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
     return ", ".join(differences[:SHOWN]) + more
-
-
-def _folders(group: list[Making]) -> str:
-    folders = [str(kept.folder) for kept in group]
-    return ", ".join(folders[:SHOWN]) + (f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else "")

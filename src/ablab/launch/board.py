@@ -12,7 +12,7 @@ from ablab.runs.look import Readings
 from ablab.runs.plan import Plan, Run
 from ablab.runs.store import append_line
 from ablab.runtime import lock
-from ablab.runtime.machine import MORE_MEMORY
+from ablab.runtime.capacity import MORE_MEMORY
 
 Progress = Callable[[str, Run | None, str], None]
 ATTEMPTS = 2  # a run that fails twice for infrastructure is given up: `failed`, and no pair
@@ -114,7 +114,7 @@ def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Se
     beyond: arms that even the check had no memory for.
     """
     given_up.try_again(plan, all_of_them=try_again)
-    known = {row["arm"] for row in given_up.failures(plan)}
+    known = {row["arm"] for row in plan.failures()}
     for arm in beyond:
         fault = f"out of memory already in the check; {MORE_MEMORY}"
         if arm not in known:
@@ -129,7 +129,7 @@ def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Se
             append_line(plan.directory / "ledger.jsonl", {**entry, "outcome": "failed: out of memory"})
         given_up.give_up_arm(plan, arm, fault)
     seeds: dict[tuple[str, str], list[str]] = {}
-    for row in given_up.failures(plan):
+    for row in plan.failures():
         seeds.setdefault((str(row["arm"]), str(row["fault"])), []).append(str(row["seed"]))
     for (arm, fault), numbers in seeds.items():
         say(f"note: {arm}, seed {', '.join(numbers)}: skipped: {fault}; --try-again tries it again")

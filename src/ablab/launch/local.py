@@ -16,7 +16,7 @@ from ablab.launch.board import Board
 from ablab.launch.work import Said, Terms, begin
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, read_lines
-from ablab.runtime import machine, signals
+from ablab.runtime import capacity, signals
 from ablab.runtime.workers import Died, Heard, Pool
 
 Workers = Pool[Run, Terms, Said]
@@ -74,7 +74,7 @@ def execute(
     that reads and reckons, workers and signals are heard.
     """
     stopping, plan = Stopping(until), board.plan
-    terms = Terms(Store(plan.store.root), plan.where, machine.threads(jobs * per_run), mirrors, allow_changed, per_run)
+    terms = Terms(Store(plan.store.root), plan.where, capacity.threads(jobs * per_run), mirrors, allow_changed, per_run)
     workers = Workers(begin, lambda: terms, gently=True)
     bell, ring = multiprocessing.Pipe(duplex=False)
     wanted, asking = Beside(lambda: _wanted(board), lambda: ring.send(None)), False

@@ -25,7 +25,7 @@ from ablab.records.run import Ran, Trained
 from ablab.runs import tree
 from ablab.runs.plan import Run
 from ablab.runs.store import Store
-from ablab.runtime import machine, signals, source
+from ablab.runtime import capacity, machine, signals, source
 from ablab.runtime.lock import locked
 from ablab.study import runner
 from ablab.study.runner import MARK
@@ -215,7 +215,7 @@ def _leased(count: int, store: Store) -> Iterator[list[str]]:
     """Lease so many GPUs of this machine that no other run of this store has. InUse where there are not enough now."""
     with contextlib.ExitStack() as stack:
         leased = list[str]()
-        for name in machine.gpus() if count else ():
+        for name in capacity.gpus() if count else ():
             place = store.root / "gpus" / f"{socket.gethostname()}-{name.replace('/', '-')}"
             handle = places.opened(place, os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, handle)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ablab.core.fault import Fault, Interrupted, OutOfMemory
 from ablab.records.run import Where
 from ablab.records.settings import Settings
-from ablab.runtime import machine
+from ablab.runtime import capacity
 from ablab.runtime.ranks import Ranks, joined
 from ablab.runtime.workers import Died, Pool
 
@@ -78,7 +78,7 @@ def company(errand: Errand, world: int) -> Iterator[Ranks]:
         with joined(rendezvous, 0, world, device=errand.where.device, patience=errand.patience) as group:
             yield group
     except RuntimeError as error:
-        if machine.ran_out(error):
+        if capacity.ran_out(error):
             raise
         raise _why(pool) or Lost(f"a process of this run says nothing more ({error})") from error
     finally:
@@ -116,7 +116,7 @@ def _failure(place: Seat, said: Said | Died) -> Exception:
         return Lost(f"{who} ended with code {said.code}")
     kind, text = said
     if kind == "memory":
-        return OutOfMemory(Fault(who, f"out of memory ({text.strip().partition(chr(10))[0]})", machine.MORE_MEMORY))
+        return OutOfMemory(Fault(who, f"out of memory ({text.strip().partition(chr(10))[0]})", capacity.MORE_MEMORY))
     return Lost(f"{who}: {text.strip()}")
 
 
@@ -141,7 +141,7 @@ def begin(errand: Errand, stop: Callable[[], bool]) -> Callable[[Seat, Callable[
         except Interrupted:
             return "interrupted", ""
         except Exception as error:
-            if machine.ran_out(error):
+            if capacity.ran_out(error):
                 return "memory", str(error)
             left = isinstance(error, RuntimeError) and "closed by peer" in str(error)
             return "alone" if left else "failed", traceback.format_exc()

@@ -108,15 +108,15 @@ class Lab:
         """Make the study concrete: its data prepared, its execution resolved, every run keyed (`ablab.runs.planning.make`)."""
         from ablab.judging.collect import measurable
         from ablab.runs import planning
-        from ablab.runtime import machine
+        from ablab.runtime import capacity
 
         study, store = self.study, self.store
         self._of_a_program(study)
         device = self.device or ("cpu" if study.runner else self._began(study, store))
         if device.split(":")[0] not in DEVICES:
             raise CheckFailed(Fault("device", f"'{device}' is no device", f"choose {' or '.join(DEVICES)}"))
-        if self.precision not in (None, *machine.PRECISIONS):
-            cure = f"choose {' or '.join(machine.PRECISIONS)}"
+        if self.precision not in (None, *capacity.PRECISIONS):
+            cure = f"choose {' or '.join(capacity.PRECISIONS)}"
             raise CheckFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
         n = self.per_run
         made = planning.make(
@@ -343,16 +343,16 @@ def _page_kept(plan: Plan, kept: Readings) -> Iterator[Beside[Judged]]:
 def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -> None:
     """Do all that comes before the first run: the rule on record, what a person must know, and the rehearsal."""
     from ablab.check import miniature, program
-    from ablab.judging import history, judge, sources
+    from ablab.judging import history, judge, same_code
     from ablab.launch import board
 
     _say_what_lies_there(plan, say)
     if not allow_changed_code:
-        sources.guard(plan)
+        same_code.guard(plan)
     history.begin(plan)  # the decision is on record before any result
     for note in judge.notes(plan):
         say(note if note.startswith("warning") else f"note: {note}")
-    beyond, mark = list[str](), {"study": plan.study.key, "source": sources.key(plan)}
+    beyond, mark = list[str](), {"study": plan.study.key, "source": same_code.key(plan)}
     if plan.study.runner is not None:
         program.ready(plan)
     elif not _rehearsed(plan, mark):
@@ -396,5 +396,5 @@ def _given_up(plan: Plan) -> list[Fault]:
             f"given up: {row['fault'].strip().splitlines()[-1]}",
             f"{whole}; {again.get(row.get('kind', ''), 'run again to try again')}",
         )
-        for row in given_up.failures(plan)
+        for row in plan.failures()
     ]

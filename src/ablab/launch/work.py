@@ -16,7 +16,7 @@ from ablab.launch import program, ranks
 from ablab.records.run import Where
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, train_key
-from ablab.runtime import machine
+from ablab.runtime import capacity
 from ablab.runtime.at_once import at_once
 from ablab.runtime.lock import locked
 
@@ -151,9 +151,9 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
 
 def _outcome(error: BaseException) -> tuple[str, str]:
     """Say what an error means for the study: (kind, text), kinds as `Board.ended` takes them."""
-    if isinstance(error, OutOfMemory) or machine.ran_out(error) or machine.ran_out(error.__cause__):
+    if isinstance(error, OutOfMemory) or capacity.ran_out(error) or capacity.ran_out(error.__cause__):
         first = str(error).strip().partition("\n")[0] or type(error).__name__
-        return "memory", first if isinstance(error, OutOfMemory) else f"out of memory ({first}); {machine.MORE_MEMORY}"
+        return "memory", first if isinstance(error, OutOfMemory) else f"out of memory ({first}); {capacity.MORE_MEMORY}"
     if isinstance(error, Refused):
         kinds = {Halted: "halted", InUse: "in use"}
         return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "refused"), str(error)

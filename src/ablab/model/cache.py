@@ -18,8 +18,9 @@ from ablab.model.attention.attend import Added, attend
 from ablab.model.attention.cached import Cached, Stretch, attend_factors, attend_kept, bias_of
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Attention
-from ablab.model.parts.columns import Columns, Pairwise, across, cut
+from ablab.model.parts.columns import Columns
 from ablab.model.parts.norm import Norm
+from ablab.model.parts.pairs import Pairwise, across, cut
 from ablab.model.size import factored, met
 
 FIRST_ROOM = 64  # columns made room for where nobody says how many will come

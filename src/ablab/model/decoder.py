@@ -20,11 +20,10 @@ from ablab.model.attention.attend import Documents
 from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.embeddings.composed import Composed as Embeddings
 from ablab.model.layer import Layer, Pass, Remembering, build_lever, build_levers, build_position
-from ablab.model.parts.linear import Linear
+from ablab.model.parts.linear import Linear, Table
 from ablab.model.parts.norm import NORMS
 from ablab.model.parts.part import Part
 from ablab.model.parts.routing import MixtureTally
-from ablab.model.parts.table import Table
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 from ablab.records.settings import ModelSettings
@@ -32,7 +31,7 @@ from ablab.records.settings import ModelSettings
 # What takes the place of torch's own modules: it has a role and draws its own numbers.
 OURS: dict[type[nn.Module], str] = {
     nn.Linear: "ablab.model.parts.linear.Linear(d_in, d_out, std=shape.init_std, bias=shape.bias)",
-    nn.Embedding: "ablab.model.parts.table.Table(rows, size, std=shape.init_std)",
+    nn.Embedding: "ablab.model.parts.linear.Table(rows, size, std=shape.init_std)",
     nn.LayerNorm: "ablab.model.parts.norm.LayerNorm(size, shape.norm_eps)",
     nn.RMSNorm: "ablab.model.parts.norm.Norm(size, shape.norm_eps)",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NotRequired, TypedDict
 
+RULE = ("metric", "stage", "matters", "confidence", "seeds", "tie")
 _KEY = re.compile(r"[0-9A-Za-z_]{1,64}")  # of a step: it becomes the name of a folder
 
 
@@ -87,3 +88,15 @@ def keyed(row: Asked) -> bool:
         if not all(map(_KEY.fullmatch, (key for keys in (*(pair[1:] for pair in pairs), *trained) for key in keys))):
             return False
     return True
+
+
+def rule_of(row: Asked) -> dict[str, object]:
+    """Return what of a decision words and winner depend on, arms aside: groups of documents only where documents decide."""
+    rule = {**{key: row["decision"].get(key) for key in RULE}, "limits": row.get("limits") or {}}
+    over_documents = (row["decision"].get("seeds") or {}).get("at_most") == 1
+    return {**rule, "groups": row["groups"]} if over_documents and row.get("groups") else rule
+
+
+def contrast_of(row: Asked, name: str) -> Contrast | None:
+    """Return the entry of an arm in a decision."""
+    return next((entry for entry in row.get("contrasts", ()) if entry["arm"] == name), None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from ablab.core.lever import Choice
 
@@ -191,9 +190,3 @@ class Settings(TypedDict):
     train: TrainSettings
     stage: dict[str, StageSettings]
     runner: NotRequired[RunnerSettings]
-
-
-def chosen(table: KindSettings | ModelSettings | TrainSettings, slots: Iterable[str]) -> list[tuple[str, Any]]:
-    """List (slot, what it chooses) for these slots of a table: a choice, a list of them, or None."""
-    plain: Mapping[str, Any] = table
-    return [(slot, plain[slot]) for slot in slots]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from ablab.core.plain import plural
 from ablab.records.answer import ArtifactAnswer
 from ablab.records.cost import Margin, Range, Times
 from ablab.records.result import Corrected, Rotated
@@ -240,7 +241,7 @@ def _rotated(one: ArtifactAnswer, style: Style) -> list[str]:
     if rows := one.get("hadamard"):
         said.append(f"{sum(row['kept'] for row in rows)} of {len(rows)} tensors rotated")
     if corrected := one.get("lqer"):
-        said.append(f"low-rank correction of {words.plural(len(corrected), 'tensor')}")
+        said.append(f"low-rank correction of {plural(len(corrected), 'tensor')}")
     return [style.literal(text) for text in said]
 
 
@@ -257,10 +258,10 @@ def rotation_tables(view: View, style: Style) -> list[tuple[str, PageTable]]:
         for name, one in by_arm.items():
             where = f"{stage}, {words.clean(name, words.NAME)}"
             if rotated := one.get("hadamard"):
-                said = f"Hadamard rotation: {where}: {words.plural(len(rotated), 'tensor')}"
+                said = f"Hadamard rotation: {where}: {plural(len(rotated), 'tensor')}"
                 tables.append((said, _rotation(rotated, style)))
             if corrected := one.get("lqer"):
-                said = f"Low-rank correction: {where}: {words.plural(len(corrected), 'tensor')}"
+                said = f"Low-rank correction: {where}: {plural(len(corrected), 'tensor')}"
                 tables.append((said, _corrections(corrected, style)))
     return tables
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ablab.core.plain import plural
 from ablab.records.answer import Crossed, Effect
 from ablab.report import svg, words
 from ablab.report.figures import Drawing, fitted
@@ -131,7 +132,7 @@ def cell_table(view: View, one: Crossed, style: Style) -> PageTable:
                 DASH if arm is None else style.chip(view.word(arm)),
             ]
         )
-    seeds = words.plural(len(one["seeds"]), "seed")
+    seeds = plural(len(one["seeds"]), "seed")
     note = f"Levels in {view.unit} over {seeds} at which every cell that can be compared is done."
     return PageTable(head, rows, note)
 
@@ -166,7 +167,7 @@ def drawing(view: View, one: Crossed) -> Drawing | None:
         return None
     others = ", levels of the other factors averaged" if len(one["factors"]) > 2 else ""
     caption = (
-        f"Mean difference to the baseline in {view.unit}, lower is better, over {words.plural(len(one['seeds']), 'seed')}"
+        f"Mean difference to the baseline in {view.unit}, lower is better, over {plural(len(one['seeds']), 'seed')}"
         f"{others}. Open and dashed: where both would stand if they added up. Bar: the interval of the interaction around "
         "where both do stand; it is shown where the bar leaves the open mark out. Parallel lines: no interaction."
     )

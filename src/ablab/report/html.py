@@ -9,6 +9,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from ablab.core.plain import plural
 from ablab.records.answer import Answer
 from ablab.report import costs, crossed, curves, depth, figures, gaps, probes, prose, records, tables, words
 from ablab.report.view import View
@@ -115,7 +116,7 @@ def terms(view: View) -> list[str]:
         facts.append(f"looks at {', '.join(map(str, view.looks))} seeds")
     facts.append(f"decided by: {view.verdict['decided_by']}")
     done = sum(run["status"] == "done" for run in view.runs)
-    facts.append(f"{done} of {words.plural(len(view.runs), 'run')} done")
+    facts.append(f"{done} of {plural(len(view.runs), 'run')} done")
     return facts
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ablab.core import grid
 from ablab.core.files import write_atomic, write_json
+from ablab.core.plain import plural
 from ablab.records.ladder import Climbed, LadderAnswer, Measured
 from ablab.report import html, records, svg, words
 from ablab.report.figures import Drawing
@@ -265,7 +266,7 @@ def _panel(answer: LadderAnswer, index: int) -> Markup:
         _whisker(panel, math.log10(at), arm["low"], arm["high"], f"fit {svg.colour(series)}")
     for x, rung, one in zip(xs, answer["rungs"], arm["rungs"], strict=True):
         numbers = f"{PLAIN.delta(one['delta'], d)} {PLAIN.interval(one['low'], one['high'], d)}".strip()
-        tip = f"{rung['scale']}: {numbers} {_unit(answer)}, {words.plural(len(one['seeds']), 'seed')}"
+        tip = f"{rung['scale']}: {numbers} {_unit(answer)}, {plural(len(one['seeds']), 'seed')}"
         _point(panel, x, one, svg.colour(series), tip, rung["scale"])
     said = f"{arm['name']}: difference against training compute over {len(xs)} rungs; {arm['sentence']}"
     return panel.svg(said)
@@ -317,7 +318,7 @@ def _terms(answer: LadderAnswer) -> list[str]:
 def _methods(answer: LadderAnswer) -> str:
     counts = ", ".join(str(rung["seeds"]) for rung in answer["rungs"])
     tie = PLAIN.fixed(answer["matters"], words.decimals_for(answer["matters"]))
-    family = words.plural(answer["family"], "arm")
+    family = plural(answer["family"], "arm")
     return (
         f"The same comparison was trained at {len(answer['rungs'])} scales ({counts} seeds, fixed before), each arm against "
         "its reference on the same tokens and draws; compute is the counted FLOPs of training. Effects (mean paired difference "

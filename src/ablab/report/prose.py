@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
+from ablab.core.plain import plural
 from ablab.records.answer import FEWEST_DOCUMENTS, NEVER, POWER, ArmAnswer, Inversion
 from ablab.records.settings import BudgetSettings
 from ablab.report import words
@@ -64,8 +65,8 @@ def pooled(view: View) -> list[str]:
             continue
         d, style = view.decimals, Style()
         between = style.interval(every["low"], every["high"], d)
-        share = f"{every['alpha']:.3g} / {words.plural(every['decisions'], 'decision')}"
-        share += f" / {words.plural(every['arms'], 'arm')}" if every["arms"] > 1 else ""
+        share = f"{every['alpha']:.3g} / {plural(every['decisions'], 'decision')}"
+        share += f" / {plural(every['arms'], 'arm')}" if every["arms"] > 1 else ""
         texts.append(
             f"Over all {words.whole(every['seeds'])} seeds ever run for {words.clean(arm['name'], 60)} against "
             f"{words.clean(view.reference(arm), 60)}, at alpha {share}: {style.delta(every['delta'], d)} {between} "
@@ -151,9 +152,7 @@ def _change(view: View, arm: ArmAnswer, style: Style) -> list[str]:
             )
         )
     elif word == "waiting":
-        first = (
-            f" before {words.plural(view.looks[0], 'seed')} of arm and reference have ended" if view.looks else " yet"
-        )
+        first = f" before {plural(view.looks[0], 'seed')} of arm and reference have ended" if view.looks else " yet"
         out.append(f"No word{first}.")
     elif word == "inconclusive":
         if low is not None and high is not None and high < 0:
@@ -176,7 +175,7 @@ def _change(view: View, arm: ArmAnswer, style: Style) -> list[str]:
             reopen = f" A margin below {style.fixed(far, d)} {view.unit} would reopen it." if far else ""
             out.append(f"Settled as a tie.{reopen}")
     if mde is not None and word not in ("invalid", "unstable"):
-        pairs = f" with {words.plural(n, 'pair')}" if n else ""
+        pairs = f" with {plural(n, 'pair')}" if n else ""
         out.append(f"Smallest true difference seen four times in five{pairs}: {style.fixed(mde, d)} (MDE).")
     text_low, text_high = arm["low_text"], arm["high_text"]
     few = (arm["text_documents"] or math.inf) < FEWEST_DOCUMENTS
@@ -198,12 +197,12 @@ def _change(view: View, arm: ArmAnswer, style: Style) -> list[str]:
 def _price_sentence(arm: ArmAnswer, style: Style) -> str:
     more, chance, notes, price = arm["more_seeds"], arm["chance"], arm["notes"], price_text(arm["price"])
     if NEVER in notes:
-        later = f"; {words.plural(more, 'more seed')} to its next look" if more else ""
+        later = f"; {plural(more, 'more seed')} to its next look" if more else ""
         return f"It diverged once, so {NEVER}{later}. A cure of the divergence is another arm."
     if not more:
         return ""
     cost = f" ({style.text(price)})" if price else ""
-    what = f"{words.plural(more, 'fresh seed' if arm['fresh'] else 'more seed')}{cost}"
+    what = f"{plural(more, 'fresh seed' if arm['fresh'] else 'more seed')}{cost}"
     if "probe not finished" in notes:
         return f"{what} would end its probe, which only chooses the arms that go on."
     if "noise unknown" in notes:
@@ -212,9 +211,9 @@ def _price_sentence(arm: ArmAnswer, style: Style) -> str:
     if chance is not None and chance < POWER and not arm["fresh"]:  # the plan's seeds, which need not be enough
         return f"{what} are left in the plan; the chance that its last look settles it is {100 * chance:.0f}%."
     said = (
-        f"About {words.plural(more, 'more seed')}"
+        f"About {plural(more, 'more seed')}"
         if not arm["fresh"]
-        else f"About {words.plural(more, 'fresh seed')} in a new study (the error probability of this one is spent)"
+        else f"About {plural(more, 'fresh seed')} in a new study (the error probability of this one is spent)"
     )
     said += " would settle it with power 0.8" + (f", at the price of {style.text(price)}" if price else "") + "."
     if chance is not None:
@@ -287,7 +286,7 @@ def methods(view: View) -> str:
     looks = ""
     if view.looks:
         at = f"{', '.join(map(str, view.looks))} seed{'' if view.looks == [1] else 's'}"
-        looks = f" and over {words.plural(len(view.looks), 'planned look')} ({at}"
+        looks = f" and over {plural(len(view.looks), 'planned look')} ({at}"
         shares = ", ".join(f"{w:.4g}" for w in view.weights)
         looks += f"; shares {shares})" if len(view.weights) > 1 else ")"
     valid = f" ({words.whole(held_out)} tokens)" if held_out else ""
@@ -300,7 +299,7 @@ def methods(view: View) -> str:
     if view.of_program:
         outcome = f"The outcome is {view.unit} as the program said it at the end of a run."
     return (
-        f"We compared {words.plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
+        f"We compared {plural(len(view.rivals), 'variant')} with a baseline using {version}. {_training(view)} "
         f"{outcome} {_pairing(view)} at family-wise confidence {100 * view.confidence:.4g}%, the error probability "
         f"being divided over variants (Holm, in rounds){looks}.{_each(view)}{margin} "
         "All started runs, including failed ones, are listed "

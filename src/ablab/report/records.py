@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
+from ablab.core.plain import plural
 from ablab.records.corpus import Manifest
 from ablab.report import words
 from ablab.report.tables import PageTable
@@ -36,7 +37,7 @@ def ledger_table(view: View, style: Style) -> PageTable | None:
         )
         kinds.append(f"run-{status}" if status in ("done", "failed", "diverged", "unfinished") else "run-other")
     counted = Counter(run["status"] for run in view.runs)
-    note = f"{words.plural(len(view.runs), 'run')}: " + ", ".join(f"{n} {s}" for s, n in counted.items()) + "."
+    note = f"{plural(len(view.runs), 'run')}: " + ", ".join(f"{n} {s}" for s, n in counted.items()) + "."
     if not view.of_program:
         note += " Equal token hashes at one seed prove that arm and baseline read the same tokens."
     head = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ablab.core.plain import plural
 from ablab.records.answer import ArmAnswer, Changed, Price
 from ablab.report import words
 from ablab.report.view import View
@@ -40,7 +41,7 @@ def price_text(price: Price | None) -> str:
         return ""
     runs, stages = price["runs"], price["evaluations"]
     parts = [
-        words.plural(stages, "evaluation") if not runs and stages else words.plural(runs, "run"),
+        plural(stages, "evaluation") if not runs and stages else plural(runs, "run"),
         f"{words.count(price['tokens'])} tokens" if price["tokens"] else "",
         words.seconds(price["seconds"]) if price["seconds"] else "",
     ]
@@ -147,7 +148,7 @@ def tags(arm: ArmAnswer, style: Style) -> str:
         said.append(style.tag("exploratory", record["because"]))
     if record and record["kind"] == "added":
         tip = "none of its own results existed when it was declared; it has an error probability of its own"
-        said.append(style.tag(f"added after {words.plural(record['after'], 'result')}", tip))
+        said.append(style.tag(f"added after {plural(record['after'], 'result')}", tip))
     if arm["over_limits"]:
         said.append(style.tag("over the limit", arm["over_limits"], "over"))
     if kind := weights_text(arm):
@@ -257,6 +258,6 @@ def text_scored(view: View) -> str:
     if not part or part["whole"]:
         return ""
     return (
-        f" Every point is of the same {words.plural(part['documents'], 'excerpt')} of held-out documents, "
+        f" Every point is of the same {plural(part['documents'], 'excerpt')} of held-out documents, "
         f"{words.count(part['tokens'])} tokens in all; the stages score all of them."
     )

@@ -264,10 +264,6 @@ def short(value: object) -> str:
     return clean(value)[:8] if value else DASH
 
 
-def plural(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
 def value_text(value: object) -> str:
     """Write a setting's value as a person does: `grape_a (slopes=geometric)`, `[rope, grape_a]`, 128, none.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ablab.model.size import parameters
 from ablab.runs.plan import Plan
-from ablab.runtime import machine
+from ablab.runtime import capacity
 
 SMALL = 20_000_000  # parameters
 
@@ -18,8 +18,8 @@ def default_jobs(plan: Plan) -> int:
     """
     if plan.study.runner is not None:
         asked = plan.study.runner["gpus"]
-        return max(1, len(machine.gpus()) // asked) if asked else 1
+        return max(1, len(capacity.gpus()) // asked) if asked else 1
     if plan.where.device != "cpu":
         return 1
     largest = max(parameters(plan.decoder(name))["total"] for name in plan.study.with_baseline)
-    return machine.cores() if largest < SMALL else 1
+    return capacity.cores() if largest < SMALL else 1

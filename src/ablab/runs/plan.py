@@ -7,7 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ablab.records.run import Where
+from ablab.core.fault import CheckFailed, Fault
+from ablab.core.files import read_json
+from ablab.core.forms import fits
+from ablab.records.run import FailedRun, Where
 from ablab.records.settings import Settings
 from ablab.runs.look import Look, Readings
 from ablab.runs.program import Program
@@ -103,6 +106,22 @@ class Plan:
         if isinstance(self.store, Look):
             return self
         return replace(self, store=Look(self.store.root, kept or Readings()))
+
+    def failures(self) -> list[FailedRun]:
+        """List the runs of this plan given up for infrastructure.
+
+        `failed.json` lies under the study's name, which an edited study has too: rows of runs with other keys are not meant.
+        """
+        given_up = (row for row in self.every_failure() if (row["arm"], row["seed"]) in self.runs)
+        return [row for row in given_up if set(row.get("keys", ())) == self.runs[row["arm"], row["seed"]].steps]
+
+    def every_failure(self) -> list[FailedRun]:
+        """List the runs given up under the study's name, whatever their keys."""
+        path = self.directory / "failed.json"
+        rows: object = read_json(path) if path.exists() else []
+        if not fits(rows, list[FailedRun]):
+            raise CheckFailed(Fault(str(path), "does not hold a list of runs", "delete it to have them tried again"))
+        return rows
 
     def metric(self, run: RunScore) -> float:
         """Return the deciding metric of a finished run."""

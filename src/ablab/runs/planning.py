@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.files import read_json
+from ablab.core.files import read_json, write_json
 from ablab.records.run import Executed, Where
 from ablab.records.settings import Settings
 from ablab.runs.contents import Contents
 from ablab.runs.plan import Plan, Run
 from ablab.runs.program import ITS_OWN, of_arms, read_key, run_key
-from ablab.runs.store import Store, resolve_where, score_key
+from ablab.runs.store import Store, score_key
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -44,16 +44,16 @@ def make(
     from ablab.model import compiled
     from ablab.model.attention import attend
     from ablab.runs import corpora
-    from ablab.runtime import machine
+    from ablab.runtime import capacity
     from ablab.training import memory
 
-    machine.require(device)
+    capacity.require(device)
     for called, sha256 in study.levers.items():
         say(f"levers of {called} are loaded, whose code is not ablab's (sha256 {sha256[:16]})")
     of_arm = corpora.prepared(study, store, say, recall)
     settings = [arm.settings for arm in study.with_baseline.values()]
     side_by_side = (
-        machine.cores() if device == "cpu" else 1
+        capacity.cores() if device == "cpu" else 1
     )  # the most runs that share this memory, whatever --jobs says
     path = store.study(study.name, study.scale) / "where.json"
     if precision is None and path.exists():
@@ -62,11 +62,11 @@ def make(
     where = resolve_where(
         path,
         device=device,
-        precision=machine.precision(device, precision),
+        precision=capacity.precision(device, precision),
         executor=attend.executor_for(device),
         micro_rows=memory.fit_micro_rows(
             settings,
-            memory_bytes=machine.memory_bytes(device) // side_by_side,
+            memory_bytes=capacity.memory_bytes(device) // side_by_side,
             vocab_size=max(c.vocab_size for c in of_arm.values()),
             device=device,
             per_run=per_run,
@@ -137,3 +137,27 @@ def _runs(
                 name, seed, asked, store.data / corpus.key, trained, scores, study.called, taken, study.levers
             )
     return runs
+
+
+def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
+    """Read the study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
+
+    Raises CheckFailed where the study began otherwise.
+    """
+    here = Where(device, precision, executor, micro_rows, compiled)
+    if not path.exists():
+        write_json(path, here.as_json())
+        return here
+    executed = read_json(path, form=Executed)
+    if executed["micro_rows"] < 1:
+        fault = f"holds micro_rows = {executed['micro_rows']}, which nothing here wrote"
+        raise CheckFailed(Fault(str(path), fault, "delete it to have it made again"))
+    kept = Where.read(executed)
+    if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
+        began = f"{kept.precision} by {kept.executor} on {kept.device}"
+        fault = f"this study began with {began}, not with {precision} by {executor} on {device}"
+        cure = "go on where it began"
+        if (kept.device, kept.executor) == (device, executor):
+            cure = f"go on with --precision {kept.precision}, which is slow where it must be emulated"
+        raise CheckFailed(Fault(str(path), fault, f"{cure}, or choose another --out"))
+    return kept

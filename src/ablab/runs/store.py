@@ -10,15 +10,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 from ablab.core import chain, places
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.files import key_of, read_json, sha256_file, write_json
+from ablab.core.files import key_of, sha256_file
 from ablab.core.forms import fits
 from ablab.core.lever import Choice
 from ablab.core.opened import NoFile, opened
@@ -26,8 +26,8 @@ from ablab.core.sealed import read_sealed
 from ablab.core.strict_json import MOST, record
 from ablab.records.decision import Asked, keyed
 from ablab.records.result import Result, present
-from ablab.records.run import Executed, Trained, Where
-from ablab.records.settings import Settings, chosen
+from ablab.records.run import Trained, Where
+from ablab.records.settings import KindSettings, ModelSettings, Settings, TrainSettings
 
 if TYPE_CHECKING:
     from ablab.scoring.scores import Scores
@@ -264,25 +264,7 @@ def read_decisions(path: Path) -> list[Asked]:
     return [row for row in read_lines(path) if fits(row, Asked) and keyed(row)]
 
 
-def resolve_where(path: Path, *, device: str, precision: str, executor: str, micro_rows: int, compiled: bool) -> Where:
-    """Read the study's `where.json`: written at first use, kept afterwards, so that all its runs are executed alike.
-
-    Raises CheckFailed where the study began otherwise.
-    """
-    here = Where(device, precision, executor, micro_rows, compiled)
-    if not path.exists():
-        write_json(path, here.as_json())
-        return here
-    executed = read_json(path, form=Executed)
-    if executed["micro_rows"] < 1:
-        fault = f"holds micro_rows = {executed['micro_rows']}, which nothing here wrote"
-        raise CheckFailed(Fault(str(path), fault, "delete it to have it made again"))
-    kept = Where.read(executed)
-    if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
-        began = f"{kept.precision} by {kept.executor} on {kept.device}"
-        fault = f"this study began with {began}, not with {precision} by {executor} on {device}"
-        cure = "go on where it began"
-        if (kept.device, kept.executor) == (device, executor):
-            cure = f"go on with --precision {kept.precision}, which is slow where it must be emulated"
-        raise CheckFailed(Fault(str(path), fault, f"{cure}, or choose another --out"))
-    return kept
+def chosen(table: KindSettings | ModelSettings | TrainSettings, slots: Iterable[str]) -> list[tuple[str, Any]]:
+    """List (slot, what it chooses) for these slots of a table: a choice, a list of them, or None."""
+    plain: Mapping[str, Any] = table
+    return [(slot, plain[slot]) for slot in slots]

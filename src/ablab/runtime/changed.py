@@ -14,20 +14,12 @@ UNTOLD = "whether the code has changed since cannot be told"
 UNKNOWN = f"was made before the hash of the source was kept: {UNTOLD}"
 
 
-def code(kept: MadeBy, here: MadeBy, folder: Path | None = None) -> list[str]:
-    """List the files that differ between what a result keeps (`source`) and those `here`; nothing of one that keeps none.
-
-    folder: that of the result, whose `source.json` names functions.
-    """
-    return source.changes(kept["source"], here["source"], folder) if isinstance(kept.get("source"), dict) else []
-
-
 def since(kept: MadeBy, here: MadeBy, folder: Path) -> list[str]:
     """List the files, the torch and the machine that differ: what half a run must share with its other half.
 
     `machine` of both is `ablab.runtime.machine.kind`: chip, instruction set, torch.
     """
-    changes = code(kept, here, folder)
+    changes = source.changes(kept, here, folder)
     (before, old), (now, new) = (str(one.get("machine", "")).rpartition(", torch ")[::2] for one in (kept, here))
     if "machine" in kept and old != new:
         changes.append(f"torch {old} became {new}")

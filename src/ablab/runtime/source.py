@@ -21,6 +21,7 @@ from ablab.core.fault import CheckFailed
 from ablab.core.files import key_of, read_json, write_json
 from ablab.core.lever import Origin
 from ablab.core.slot import Slot
+from ablab.records.run import MadeBy
 from ablab.records.settings import Settings
 
 PACKAGE, ROOT = "ablab", Path(__file__).resolve().parents[1]
@@ -30,8 +31,8 @@ DIGITS = 16  # of a hash: nobody looks for two sources of one hash
 # Modules that say, write, lock, hash or show, and give no number to a result.
 NEUTRAL = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("core.fault", "core.files", "core.inputs", "core.strict_json", "core.grid", "core.opened", "core.places",
-                 "core.safe_path", "core.plain", "core.streams", "core.forms", "runtime.lock", "records.run",
+    for name in ("core.fault", "core.files", "core.inputs", "core.strict_json", "core.loose_json", "core.grid", "core.opened",
+                 "core.places", "core.safe_path", "core.plain", "core.streams", "core.forms", "runtime.lock", "records.run",
                  "records.result", "records.decision", "records.corpus", "records.answer", "records.settings", "records.cost",
                  "runtime.signals", "runtime.provenance", "runtime.source", "runtime.changed", "training.metrics",
                  "training.mirrors",
@@ -69,12 +70,13 @@ def keep(folder: Path, files: Files) -> None:
     write_json(folder / DETAILS, {name: parts(name) for name in files})
 
 
-def changes(kept: Mapping[str, str], now: Mapping[str, str], folder: Path | None = None) -> list[str]:
-    """List what differs, a text per file: `mlps/swiglu.py (SwiGLU.forward)`.
+def changes(made: MadeBy, here: MadeBy, folder: Path | None = None) -> list[str]:
+    """List the files that differ between what a result keeps and those `here`, a text each: `mlps/swiglu.py (SwiGLU.forward)`.
 
-    folder: where `keep` wrote the parts of what was kept; without them a file alone is named.
+    Nothing of a result that keeps none. folder: where `keep` wrote the parts of them; without these a file alone is named.
     """
-    if kept == now:
+    kept, now = made.get("source"), here["source"]
+    if not isinstance(kept, dict) or kept == now:
         return []
     details = _details(folder)
     changes = []

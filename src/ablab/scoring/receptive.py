@@ -1,10 +1,8 @@
-"""How far back a hidden state of a model looks, where that can be known, and how far its places go."""
+"""How far back a hidden state of a model looks, where that can be known."""
 
 from __future__ import annotations
 
-from ablab.data import Corpus
-from ablab.model.decoder import Decoder, skeleton
-from ablab.records.settings import Settings
+from ablab.model.decoder import Decoder
 
 
 def receptive(model: Decoder) -> int | None:
@@ -25,19 +23,3 @@ def receptive(model: Decoder) -> int | None:
             return None
         total += int(attention.window) - 1
     return total
-
-
-def within(settings: Settings, corpus: Corpus, model: Decoder | None, length: int) -> None:
-    """Refuse a part that cannot read `length` tokens in one go.
-
-    Places that were trained are never too many: the model is asked, or made as a skeleton, only beyond them.
-    """
-    if length <= settings["model"]["seq_len"]:
-        return
-    for part in made(settings, corpus, model).parts().values():
-        part.within(length - 1)
-
-
-def made(settings: Settings, corpus: Corpus, model: Decoder | None) -> Decoder:
-    """Return the model, or its skeleton where there is none yet."""
-    return skeleton(settings["model"], vocab_size=corpus.vocab_size) if model is None else model

@@ -9,7 +9,7 @@ import torch
 
 from ablab.model.cross_entropy import AT_ONCE, AT_ONCE_ON_GPU
 from ablab.model.decoder import skeleton
-from ablab.model.parts.linear import Stacked
+from ablab.model.parts.grouped import Stacked
 from ablab.records.settings import ModelSettings, Settings
 from ablab.training.sums import halvings, micro_batches_fault
 

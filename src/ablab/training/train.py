@@ -27,7 +27,7 @@ from ablab.data.bands import band_edges
 from ablab.model.size import parameters
 from ablab.records.run import Checkpoint, End, Executed, Identity, MadeBy, Resumed, Trained, Where
 from ablab.records.settings import Settings
-from ablab.runtime import changed, machine, source
+from ablab.runtime import capacity, changed, machine, source
 from ablab.runtime.at_once import at_once
 from ablab.runtime.lock import locked
 from ablab.runtime.provenance import of_ablab
@@ -314,7 +314,7 @@ def finished(out: Path, identity: str, here: MadeBy, allow_changed: bool) -> Tra
     if done["identity"] != identity:
         fault = "is of a run with other settings, data, seed, precision or micro-batch"
         raise CheckFailed(Fault(str(path), fault, "choose another directory, or delete this one"))
-    if (other := changed.code(done, here, out)) and not allow_changed:
+    if (other := source.changes(done, here, out)) and not allow_changed:
         raise changed.refused(out, "it", other)
     for name, digest in done["weights"].items():
         if not (out / name).exists() or sha256_file(out / name) != digest:
@@ -394,6 +394,6 @@ def _line(learner: Learner, progress: Progress, loss: float) -> str:
 
 def _out_of_memory(error: RuntimeError, out: Path, micro_rows: int) -> OutOfMemory | None:
     """Return a refusal with a hint where memory ran out: the batch is never made smaller in silence."""
-    if not machine.ran_out(error):
+    if not capacity.ran_out(error):
         return None
-    return OutOfMemory(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", machine.MORE_MEMORY))
+    return OutOfMemory(Fault(str(out), f"out of memory with {micro_rows} rows per micro-batch", capacity.MORE_MEMORY))

@@ -11,11 +11,10 @@ from ablab.verdict.describe import baseline_row, line_row, loose_margin, smalles
 from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
 from ablab.verdict.fitness import often
-from ablab.verdict.headline import sentence
+from ablab.verdict.headline import candidates, decide, sentence
 from ablab.verdict.replayed import ReplayedStudy, of_line, replay_study
 from ablab.verdict.rows import Row, Verdict
 from ablab.verdict.tie import Contest
-from ablab.verdict.winner import candidates, decide
 
 
 def wanted(

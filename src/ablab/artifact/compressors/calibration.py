@@ -14,7 +14,8 @@ from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.data.corpus.tokens import Tokens
 from ablab.model.decoder import Decoder
 from ablab.model.inference import FORWARD_TOKENS, inference
-from ablab.model.parts.linear import Linear, Stacked
+from ablab.model.parts.grouped import Stacked
+from ablab.model.parts.linear import Linear
 
 STRIP = 512  # rows of X^T X at a time: what lies above the diagonal is not multiplied
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablab.core import making, places
+from ablab.core import folders, places
 from ablab.core.fault import CheckFailed, Fault, Halted, InvalidStudy
 from ablab.core.files import key_of, sha256_file, write_json
 from ablab.core.inputs import Inputs
@@ -85,7 +85,7 @@ def prepare_sources(sources: Sources, data: DataSettings, root: Path, say: Say) 
     if not (root / key).exists():
         if told := renewed(root, identity, described["train"] + described["valid"]):
             say(told)
-        with making.folder(root, f".{key}.", ".part", among=".") as part:
+        with folders.folder(root, f".{key}.", ".part", among=".") as part:
             try:
                 _build(part, key, identity, sources, described, data, say)
                 if _described(sources, inputs) != described:
@@ -228,7 +228,7 @@ def _build(
 ) -> None:
     make = tokenised.build if sources.parts else _of_text
     tokenizer, made = make(part, sources, data, say)
-    names = sorted(file.name for file in part.iterdir() if file.name != making.LOCK)
+    names = sorted(file.name for file in part.iterdir() if file.name != folders.LOCK)
     manifest = {
         "key": key,
         "identity": identity,
@@ -350,7 +350,7 @@ def _publish(part: Path, place: Path) -> None:
     part.chmod(0o755)
     try:
         part.rename(place)
-        (place / making.LOCK).unlink()
+        (place / folders.LOCK).unlink()
     except OSError:
         if not place.is_dir():  # otherwise another process was first, with the same content
             raise

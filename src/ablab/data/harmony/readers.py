@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ablab.core.fault import CheckFailed, Fault
+from ablab.core.loose_json import blank, loads, repeated
 from ablab.core.opened import lines
 from ablab.core.opened import opened as regular
-from ablab.core.strict_json import blank, loads, repeated
 from ablab.data.formats.arrow import opened
 from ablab.data.harmony import mock
 

@@ -17,9 +17,9 @@ from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import answer, instead, no_text
+from ablab.core.loose_json import loads, repeated_inside
 from ablab.core.opened import lines, no_file, opened
 from ablab.core.patterns import matched
-from ablab.core.strict_json import loads, repeated_inside
 from ablab.data.formats import arrow
 from ablab.data.harmony import mock, readers
 from ablab.data.harmony.readers import Bad, Cells, Mark, Reader

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.strict_json import loads
+from ablab.core.loose_json import loads
 
 FEWEST = 3  # digits behind the point from which a number says which line it is
 LONGEST = 100_000  # characters of a claim

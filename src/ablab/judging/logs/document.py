@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from ablab.core.strict_json import loads
+from ablab.core.loose_json import loads
 from ablab.judging.logs.building import NUMBER, SMALL, is_setting, lost, named_level, number
 from ablab.judging.logs.text import Text
 from ablab.records.log import Level

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.strict_json import loads
+from ablab.core.loose_json import loads
 from ablab.judging.logs.building import ungrouped, unit_of
 from ablab.judging.logs.stages import labels
 from ablab.judging.logs.text import Text, decimals, opened_text

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ablab.core.strict_json import loads
+from ablab.core.loose_json import loads
 from ablab.judging.logs.building import POINTS, count, is_setting, lost, named_level, ungrouped, unit_of
 from ablab.judging.logs.text import Text, seed_in
 from ablab.records.log import Level, LoggedRun

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ablab.model.parts.columns import Columns, Pairwise
+from ablab.model.parts.columns import Columns
+from ablab.model.parts.pairs import Pairwise
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

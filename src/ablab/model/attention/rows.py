@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from ablab.model.attention.documents import Added
 from ablab.model.attention.lifted import lifted
 from ablab.model.attention.products import products
-from ablab.model.parts.columns import Columns, Pairwise, across
+from ablab.model.parts.columns import Columns
+from ablab.model.parts.pairs import Pairwise, across
 
 # Measured on one core (AVX2, fp32, forward and backward, T = 2048, 8 heads of 64): full rows in blocks of 32, 64, 128,
 # 256 queries take 2.0, 1.3, 0.99, 1.0 s, under a window of 128 in blocks of 32, 64, 128 queries 0.44, 0.27, 0.30 s.

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from ablab.core.rng import Draw
 from ablab.model.embeddings.embedding import Embedding
-from ablab.model.parts.linear import Linear
-from ablab.model.parts.table import Table
+from ablab.model.parts.linear import Linear, Table
 from ablab.model.shape import Shape
 
 

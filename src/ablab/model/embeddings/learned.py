@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ablab.model.embeddings.embedding import Embedding
-from ablab.model.parts.table import Table
+from ablab.model.parts.linear import Table
 from ablab.model.shape import Shape
 
 

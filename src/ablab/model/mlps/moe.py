@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ablab.model.mlps.mlp import Mlp
 from ablab.model.parts.activations import GATED, PLAIN
-from ablab.model.parts.grouped import Sorted, by_expert, collect, spread
-from ablab.model.parts.linear import Linear, Stacked
+from ablab.model.parts.grouped import Sorted, Stacked, by_expert, collect, spread
+from ablab.model.parts.linear import Linear
 from ablab.model.parts.part import Part
 from ablab.model.parts.routing import Chooser, MixtureTally, Routed, balance, squared_mass, whole_balance
 from ablab.model.shape import Shape

@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from ablab.core.rng import Draw
 from ablab.model.parts.context import Context, in_type
+from ablab.model.parts.part import Part
 
 _grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm
 _ALIGNED = 16  # bytes
@@ -220,3 +222,29 @@ def _batches(ends_E: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         places = torch.where(real, first[:, None] + step, 0)
         made.append((torch.tensor(members, device=ends_E.device), places, real))
     return made
+
+
+class Stacked(Part):
+    """n matrices of one size, weight (n, d_out, d_in), bias (n, d_out): the experts of a mixture. Role `matrix`.
+
+    Each matrix is one logical matrix with its own stream (`weight.0`, `weight.1`, ...), so that adding an expert leaves
+    the others' draws unchanged. How rows find their matrix is the owner's business: they come sorted.
+    """
+
+    role = "matrix"
+
+    def __init__(self, n: int, d_in: int, d_out: int, *, std: float, bias: bool = False) -> None:
+        super().__init__()
+        self.std = std
+        self.weight = nn.Parameter(torch.empty(n, d_out, d_in))
+        self.bias = nn.Parameter(torch.empty(n, d_out)) if bias else None
+
+    def init(self, draw: Draw) -> None:
+        for i, matrix in enumerate(self.weight.unbind(0)):
+            draw.matrix_(matrix, f"weight.{i}", self.std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x_RI: torch.Tensor, ends_E: torch.Tensor, scale_R: torch.Tensor | None = None) -> torch.Tensor:
+        """Multiply rows by their own matrices; rows sorted, `ends_E` their running count, `scale_R` weights of their bias."""
+        return product(x_RI, self.weight, self.bias, ends_E, scale_R)

@@ -1,4 +1,4 @@
-"""The one matrix product, through which every learned matrix of the model acts: alone or as a stack of equals."""
+"""Learned matrices: the one product, through which every learned matrix of the model acts, and rows that are looked up."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.grouped import product
 from ablab.model.parts.part import Part
 
 
@@ -39,32 +38,6 @@ class Linear(Part):
         return y if self.adapter is None else self.adapter(x, y)
 
 
-class Stacked(Part):
-    """n matrices of one size, weight (n, d_out, d_in), bias (n, d_out): the experts of a mixture. Role `matrix`.
-
-    Each matrix is one logical matrix with its own stream (`weight.0`, `weight.1`, ...), so that adding an expert leaves
-    the others' draws unchanged. How rows find their matrix is the owner's business: they come sorted.
-    """
-
-    role = "matrix"
-
-    def __init__(self, n: int, d_in: int, d_out: int, *, std: float, bias: bool = False) -> None:
-        super().__init__()
-        self.std = std
-        self.weight = nn.Parameter(torch.empty(n, d_out, d_in))
-        self.bias = nn.Parameter(torch.empty(n, d_out)) if bias else None
-
-    def init(self, draw: Draw) -> None:
-        for i, matrix in enumerate(self.weight.unbind(0)):
-            draw.matrix_(matrix, f"weight.{i}", self.std)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, x_RI: torch.Tensor, ends_E: torch.Tensor, scale_R: torch.Tensor | None = None) -> torch.Tensor:
-        """Multiply rows by their own matrices; rows sorted, `ends_E` their running count, `scale_R` weights of their bias."""
-        return product(x_RI, self.weight, self.bias, ends_E, scale_R)
-
-
 class Gate(Linear):
     """A small matrix that makes gates, not features: zero-initialised by default, and never orthogonalised. Role `scalar`."""
 
@@ -75,3 +48,20 @@ class Gate(Linear):
 
     def init(self, draw: Draw) -> None:
         draw.normal_(self.weight, "weight", self.std)
+
+
+class Table(Part):
+    """index -> weight[index], weight (rows, size) drawn N(0, std^2). Role `embedding`: never orthogonalised."""
+
+    role = "embedding"
+
+    def __init__(self, rows: int, size: int, *, std: float) -> None:
+        super().__init__()
+        self.std = std
+        self.weight = nn.Parameter(torch.empty(rows, size))
+
+    def init(self, draw: Draw) -> None:
+        draw.normal_(self.weight, "weight", self.std)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.weight)

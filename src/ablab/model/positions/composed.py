@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from ablab.model.parts.columns import Columns, joined
+from ablab.model.parts.columns import Columns
 from ablab.model.positions.position import Position
 
 Places = tuple[object, ...]  # of each part
@@ -66,3 +66,18 @@ class Composed(Position):
 
     def _with(self, each: Places) -> list[tuple[Position, object]]:
         return list(zip(self._each(), each, strict=True))
+
+
+def joined(several: Sequence[Columns]) -> Columns:
+    """Sum several biases: their columns side by side."""
+    if len(several) == 1:
+        return several[0]
+    u = _side_by_side([c.u for c in several])
+    w = _side_by_side([c.w for c in several])
+    row = torch.stack(torch.broadcast_tensors(*(c.row for c in several))).sum(0)
+    return Columns(u, w, row, (max(c.parts[0] for c in several), max(c.parts[1] for c in several)))
+
+
+def _side_by_side(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    batch, length, heads = (max(t.shape[d] for t in tensors) for d in range(3))
+    return torch.cat([t.expand(batch, length, heads, t.shape[3]) for t in tensors], dim=3)

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import Columns, running
+from ablab.model.parts.columns import Columns
 from ablab.model.parts.linear import Gate
+from ablab.model.parts.pairs import running
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 

@@ -19,7 +19,7 @@ class GrapeAP(Position):
     p = W x has P = p_head_dim channels for every head, r is p without its root mean square, R_l turns every plane by l
     radians: as the official code has it (the paper normalises p_t too), l = t included. The slopes are ALiBi's. R makes the
     bias depend on the place within the document, not on the distance alone. Turning by -l instead, as that code does, is
-    the same lever with the halves of every head's p exchanged (`ablab.model.parts.rotation.in_heads`). Keys may come in any
+    the same lever with the halves of every head's p exchanged (`ablab.model.parts.turns.in_heads`). Keys may come in any
     order; all between the oldest key and the query must be there. ValueError where p_head_dim is odd or below 2, or eps not
     positive.
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.columns import running
 from ablab.model.parts.linear import Gate
-from ablab.model.parts.rotation import check, frequencies, turn_by
+from ablab.model.parts.pairs import running
+from ablab.model.parts.rotation import frequencies
+from ablab.model.parts.turns import check, turn_by
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 

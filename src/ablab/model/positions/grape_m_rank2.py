@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ablab.core.rng import Draw
-from ablab.model.parts.rotation import check
+from ablab.model.parts.turns import check
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 

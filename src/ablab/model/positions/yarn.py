@@ -7,7 +7,8 @@ import math
 import torch
 
 from ablab.core.rng import Draw
-from ablab.model.parts.rotation import check, frequencies, turn
+from ablab.model.parts.rotation import frequencies, turn
+from ablab.model.parts.turns import check
 from ablab.model.positions.position import Position
 from ablab.model.shape import Shape
 

@@ -13,11 +13,10 @@ import torch
 from ablab.core.lever import Choice, Lever, value_or_none
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
-from ablab.model.decoder import Decoder
+from ablab.model.decoder import Decoder, skeleton
 from ablab.model.inference import inference
 from ablab.records.settings import Settings
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.receptive import within
 from ablab.scoring.scores import Scores
 from ablab.scoring.subset import at_least_one, input_lengths, sample
 
@@ -115,3 +114,19 @@ def declared(model: Decoder, seq_len: int, trained: int) -> Iterator[None]:
     finally:
         for part in parts:
             part.declare(trained)
+
+
+def within(settings: Settings, corpus: Corpus, model: Decoder | None, length: int) -> None:
+    """Refuse a part that cannot read `length` tokens in one go.
+
+    Places that were trained are never too many: the model is asked, or made as a skeleton, only beyond them.
+    """
+    if length <= settings["model"]["seq_len"]:
+        return
+    for part in made(settings, corpus, model).parts().values():
+        part.within(length - 1)
+
+
+def made(settings: Settings, corpus: Corpus, model: Decoder | None) -> Decoder:
+    """Return the model, or its skeleton where there is none yet."""
+    return skeleton(settings["model"], vocab_size=corpus.vocab_size) if model is None else model

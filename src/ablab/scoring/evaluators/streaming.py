@@ -14,9 +14,8 @@ from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
 from ablab.scoring.cuts import Cut, batch_of, batches, hidden_of, score
-from ablab.scoring.evaluators.evaluator import Evaluator, reading
+from ablab.scoring.evaluators.evaluator import Evaluator, made, reading, within
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.receptive import made, within
 from ablab.scoring.subset import input_lengths
 
 

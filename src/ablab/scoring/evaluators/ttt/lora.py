@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ablab.core import rng
 from ablab.model.decoder import Decoder
-from ablab.model.parts.linear import Gate, Linear, Stacked
+from ablab.model.parts.grouped import Stacked
+from ablab.model.parts.linear import Gate, Linear
 
 TARGETS = ("attn", "mlp", "head")
 MOST = 1 << 27  # numbers of all documents side by side; four blocks of so many are held
