@@ -9,9 +9,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from ablab.check.program import executable
 from ablab.core import places
@@ -20,18 +22,18 @@ from ablab.core.files import read_json, sha256_file, write_json
 from ablab.core.sealed import sealed
 from ablab.judging import program as judged
 from ablab.judging.logs.found import Score
+from ablab.launch import supervise
 from ablab.records.result import Result
 from ablab.records.run import Ran, Trained
 from ablab.runs import tree
 from ablab.runs.plan import Run
 from ablab.runs.store import Store
-from ablab.runtime import capacity, machine, signals, source
+from ablab.runtime import capacity, machine, source
 from ablab.runtime.lock import locked
 from ablab.study import runner
 from ablab.study.runner import MARK
 
 Say = Callable[[str], None]
-GRACE = 10.0  # seconds between SIGTERM and SIGKILL: time to write a checkpoint of some GB
 LOOK, TELL = 0.05, 5.0  # seconds between two looks at a program, and between two words about it
 LAST = 12  # lines of a program that failed
 
@@ -145,28 +147,24 @@ def _watched(
     stop: Callable[[], bool],
     say: Say,
 ) -> int:
-    """Start the program and wait for it; its exit status. It is ended, with all that it has started, at a stop or its time."""
+    """Start the program and wait for it; its exit status. All that it has started ends with it."""
     timeout, began, told, said = run.settings["runner"]["timeout"], time.monotonic(), time.monotonic(), ""
     ends = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     with (
         os.fdopen(places.opened(folder / judged.STDOUT, ends), "ab") as out,
         os.fdopen(places.opened(folder / judged.STDERR, ends), "ab") as err,
     ):
-        try:
-            program = subprocess.Popen(
-                argv, cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-                preexec_fn=signals.die_with_parent,
-            )  # fmt: skip
-        except OSError as error:
-            fault = f"{argv[0]!r} cannot be started ({error.strerror or error})"
-            raise CheckFailed(Fault("runner.command", fault, "give a program that this machine can run")) from error
+        program, report = _started(argv, here, environment, out, err)
     try:
-        while (status := program.poll()) is None:
+        if (failed := _told(report, "failed")) is not None:
+            fault = f"{argv[0]!r} cannot be started ({os.strerror(failed)})"
+            raise CheckFailed(Fault("runner.command", fault, "give a program that this machine can run"))
+        while program.poll() is None:
             if stop():
                 raise Interrupted
             now = time.monotonic()
             if timeout is not None and now - began > timeout:
-                _end(program)
+                _end(program, folder)
                 last = _last_words(folder, f"ran past its time, runner.timeout = {timeout:g} s")
                 raise CheckFailed(Fault(f"{run.arm}, seed {run.seed}", last, "give it more time"))
             if now - told > TELL:
@@ -175,21 +173,45 @@ def _watched(
                     said = line[0]
                     say(f"stage {run.metric.removeprefix('-')}: {said}")
             time.sleep(LOOK)
-        return status
+        status = _told(report, "ended")
+        return program.returncode if status is None else status  # without it somebody has killed what watched it
     finally:
-        _end(program)
+        _end(program, folder)
+        report.close()
 
 
-def _end(program: subprocess.Popen[bytes]) -> None:
-    """End a program and its whole group: asked first, then killed. What it left running goes as well."""
+def _started(
+    argv: list[str], here: Path, environment: Mapping[str, str], out: BinaryIO, err: BinaryIO
+) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """Start the program below a process that ends all it starts; returns that process and what it reports."""
+    heard, report = os.pipe()
+    watch = [sys.executable, "-I", "-S", supervise.__file__, str(report), str(os.getpid()), *argv]
+    try:
+        program = subprocess.Popen(
+            watch, cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+            pass_fds=(report,),
+        )  # fmt: skip
+    finally:
+        os.close(report)
+    return program, os.fdopen(heard, "rb")
+
+
+def _told(report: BinaryIO, what: str) -> int | None:
+    """Return the number behind the word in the next line of a report; None where it begins with another, or there is none."""
+    word, _, number = report.readline().decode().partition(" ")
+    return int(number) if word == what else None
+
+
+def _end(program: subprocess.Popen[bytes], folder: Path) -> None:
+    """End a program and all that it has started, wherever that went: asked first, then killed."""
     if program.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(program.pid, signal.SIGTERM)
+        program.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            program.wait(GRACE)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(program.pid, signal.SIGKILL)
-    program.wait()
+            program.wait(2 * supervise.GRACE)
+    if program.poll() != 0:  # what watched it did not come to its end
+        program.kill()
+        program.wait()
+        _end_left_over(folder)
 
 
 def _end_left_over(folder: Path) -> None:
