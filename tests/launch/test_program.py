@@ -193,7 +193,7 @@ def test_kill_9_and_sigterm_lose_nothing_but_the_run_that_was_under_way(tmp_path
     plan = foreign.plan(file)
     of = folder(plan, plan.runs["baseline", 0])
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 75)):
-        command = [sys.executable, "-P", "-m", "ablab.cli", "run", str(file), "--out", str(file.parent / "runs")]
+        command = [sys.executable, "-P", "-m", "ablab", "run", str(file), "--out", str(file.parent / "runs")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_for(lambda: (of / "out" / "held").exists(), process)
         process.send_signal(number)

@@ -257,7 +257,7 @@ def test_a_program_that_prints_no_score_is_a_fault_that_says_where_to_look(
     [
         (("--matters", "nan"), "nan is not above 0"),
         (("--alpha", "0.5"), "0.5 does not lie between 0 and 0.5"),
-        (("--budget", "soon"), "'soon' is no span of time; write 600, 90s, 30m or 1h30m"),
+        (("--budget", "soon"), "'soon' is no span of time; write 600 (seconds), 90s, 30m, 1h30m or 2d"),
         (("--log", "{ json ="), "is no table of TOML"),
     ],
 )
@@ -284,9 +284,9 @@ def test_a_log_is_a_reader_an_expression_or_a_table(
 
 
 def test_spans_of_time() -> None:
-    given = {"90s": 90, "30m": 1800, "1h30m": 5400, "1d2h3m4.5s": 93784.5, " 2d ": 172800}
+    given = {"30": 30, "90s": 90, "30m": 1800, "1h30m": 5400, "1d2h3m4.5s": 93784.5, " 2d ": 172800}
     assert {text: duration.seconds(text) for text in given} == given
-    assert [duration.seconds(text) for text in ("", "30", "m", "30m1h", "1h 30m", "-1s", "1h30")] == [None] * 7
+    assert [duration.seconds(text) for text in ("", "0", "m", "30m1h", "1h 30m", "-1s", "1h30")] == [None] * 7
 
 
 def test_kill_9_loses_only_the_run_under_way(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_kill_9_loses_only_the_run_under_way(tmp_path: Path) -> None:
         sys.executable,
         "-P",
         "-m",
-        "ablab.cli",
+        "ablab",
         "trial",
         "--log",
         "nanogpt",

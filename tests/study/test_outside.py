@@ -231,7 +231,7 @@ def test_workers_take_them_in_from_files_and_packages_and_a_bundle_refuses_them(
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
 
     def ablab(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "-m", "ablab.cli", *words]
+        command = [sys.executable, "-P", "-m", "ablab", *words]
         return subprocess.run(
             command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
         )

@@ -166,7 +166,10 @@ def test_until_stops_in_time_and_is_resumable(tmp_path: Path) -> None:
     done = inside("run", "study.toml", "--until", "0.01s", check=False, cwd=tmp_path)
     assert done.returncode == 75 and "run the same command" in done.stderr
     wrong = inside("run", "study.toml", "--until", "soon", check=False, cwd=tmp_path)
-    assert wrong.returncode == 2 and "'soon' is no duration; write 90s, 30m or 8h" in wrong.stderr
+    assert (
+        wrong.returncode == 2
+        and "'soon' is no span of time; write 600 (seconds), 90s, 30m, 1h30m or 2d" in wrong.stderr
+    )
 
 
 def test_an_arm_that_changes_nothing_is_refused(tmp_path: Path) -> None:

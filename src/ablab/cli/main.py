@@ -6,9 +6,11 @@ Flags say where (device, output, jobs); the study file says what.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from ablab import __version__
 from ablab.cli import bridges, bundle, judge, ladder, levers, mirror, noise, sample, study, trial, unbundle
 from ablab.cli.data import data
 from ablab.core.fault import Interrupted
@@ -16,16 +18,31 @@ from ablab.core.fault import Interrupted
 app = typer.Typer(
     help="Declare one lever at a time. Get a verdict you can defend.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (
-    sample.sample, mirror.mirror, bridges.explain, bridges.export, bundle.bundle, bundle.audit,
-    study.check, study.run, study.report, unbundle.unbundle, ladder.ladder, trial.trial, levers.levers,
-    noise.power, noise.noise,
+VERBS = (  # in the order of use: a study, its verdict, what is done with both; then other people's runs, and the shelf
+    study.check, study.run, study.report, ladder.ladder, sample.sample, mirror.mirror, bundle.bundle, bundle.audit,
+    unbundle.unbundle, trial.trial, noise.power, noise.noise, levers.levers, bridges.explain, bridges.export,
 )  # fmt: skip
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ablab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ablab(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Declare one lever at a time. Get a verdict you can defend."""
+
+
 for verb in VERBS:
     app.command()(verb)
 app.command(cls=judge.Greedy)(judge.judge)
@@ -44,7 +61,7 @@ def main() -> None:
     interruptible()
     try:
         with places.full_disk_said():
-            app()
+            app(prog_name="ablab")
     except Refused as refused:
         streams.tell(*(f"error: {fault}" for fault in refused.faults))
         sys.exit(refused.exit_code)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ablab.core import duration
 from ablab.training.mirrors import MODULES
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ Mirror = Annotated[
     list[str] | None, typer.Option(help=f"Mirror metrics: {', '.join(MODULES)} (repeatable).", callback=known_mirrors)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def seconds(text: str, option: str) -> float:
+    """Read a span of time that a person typed, in seconds; typer.BadParameter for anything else, and for none at all."""
+    span = duration.seconds(text)
+    if span is None:
+        raise typer.BadParameter(f"'{text}' is no span of time; {duration.FORM}", param_hint=option)
+    return span
 
 
 def say(text: str, hang: int = 2) -> None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablab.cli.options import Device, Json, Mirror, Out, Precision, say
-from ablab.core import duration
+from ablab.cli.options import Device, Json, Mirror, Out, Precision, say, seconds
 from ablab.core.plain import plain
 from ablab.core.streams import styled
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and text
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")]
 PerRun = Annotated[int, typer.Option(min=1, help="Processes that make one run together: 1, 2, 4, ... (CPU).")]
-Until = Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 8h.")]
+Until = Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 1h30m.")]
 Changed = Annotated[
     bool,
     typer.Option(
@@ -68,7 +67,7 @@ class RunOptions:
         """What `Lab.run` and `Lab.ladder` are told of the runs."""
         return {
             "jobs": self.jobs,
-            "until": seconds(self.until) if self.until else None,
+            "until": None if self.until is None else seconds(self.until, "--until"),
             "mirrors": tuple(self.mirror or ()),
             "allow_changed_code": self.allow_changed_code,
             "try_again": self.try_again,
@@ -90,14 +89,6 @@ def spread(verb: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = own.replace(parameters=[*told, *fields.values()])  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in (*told, *fields.values())}
     return command
-
-
-def seconds(text: str) -> float:
-    """Read `90s`, `30m`, `8h`, `2d` in seconds; typer.BadParameter otherwise."""
-    span = duration.seconds(text)
-    if span is None:
-        raise typer.BadParameter(f"'{text}' is no duration; write 90s, 30m or 8h", param_hint="--until")
-    return span
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablab.cli.options import Out
+from ablab.cli.options import Out, seconds
 from ablab.cli.runs import Jobs
-from ablab.core import duration
 
 if TYPE_CHECKING:
     from ablab.launch.trial import Tried
@@ -33,13 +32,7 @@ def _alpha(value: float) -> float:
 
 
 def _budget(text: str | None) -> float | None:
-    """Read a span of time: a plain number is in seconds, anything else as `duration` has it."""
-    if text is None:
-        return None
-    found = float(text) if text.replace(".", "", 1).isdecimal() else duration.seconds(text)
-    if not found:
-        raise typer.BadParameter(f"'{text}' is no span of time; write 600, 90s, 30m or 1h30m", param_hint="--budget")
-    return found
+    return None if text is None else seconds(text, "--budget")
 
 
 def _log(text: str) -> str | dict[str, object]:

@@ -84,6 +84,7 @@ class Key:
     slot: str | None = None
     shown: str = ""  # how the default is described where it is computed
     example: str = "..."
+    span: bool = False  # seconds, which may be written as people say them: "1h30m"
 
     def bounds(self) -> str:
         """Spell the bounds in words, or nothing."""
@@ -140,7 +141,7 @@ SECTIONS: dict[str, dict[str, Key]] = {
     },
     "budget": {
         "tokens": _size("training tokens of every arm", None, most=MOST, shown="none: give tokens or seconds"),
-        "seconds": Key(float, "wall clock of every arm, instead of tokens", None, above=0, shown="none"),
+        "seconds": Key(float, "wall clock of every arm, instead of tokens", None, above=0, shown="none", span=True),
         "batch_tokens": _size("tokens of one optimizer step, whole rows of seq_len", most=MOST, example="32_768"),
     },
     "limits": {
@@ -151,8 +152,10 @@ SECTIONS: dict[str, dict[str, Key]] = {
             shown="none",
         ),
         "parameters": _size("of the model", None, most=MOST, shown="none"),
-        "seconds": Key(float, "of training", None, above=0, shown="none"),
-        "stage_seconds": Key(float, "of packing and evaluating in the slowest stage", None, above=0, shown="none"),
+        "seconds": Key(float, "of training", None, above=0, shown="none", span=True),
+        "stage_seconds": Key(
+            float, "of packing and evaluating in the slowest stage", None, above=0, shown="none", span=True
+        ),
         "memory": _size("bytes that any stage held at its peak", None, most=MOST, shown="none"),
     },
     "data": {

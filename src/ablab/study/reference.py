@@ -133,7 +133,11 @@ def reference() -> str:
 def _keys(keys: dict[str, Key]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, key in keys.items():
-        kind = f"a lever ([{key.slot}](#{key.slot}))" if key.slot else describe(key.type)
+        kind = (
+            f"a lever ([{key.slot}](#{key.slot}))"
+            if key.slot
+            else describe(key.type) + ' or a span: "1h30m"' * key.span
+        )
         bounds = f", {key.bounds()}" if key.bounds() else ""
         default = "required" if key.default is REQUIRED else key.shown or f"`{_toml(key.default)}`"
         rows.append(f"| `{name}` | {kind}{bounds} | {default} | {key.doc} |")

@@ -238,7 +238,7 @@ def _timeout(given: object, faults: list[Fault]) -> float | None:
         return None
     seconds = duration.seconds(given)
     if not seconds:
-        faults.append(Fault("runner.timeout", f"{show(given)} is no span of time", "write 90s, 30m, 2h or 1d"))
+        faults.append(Fault("runner.timeout", f"{show(given)} is no span of time", duration.FORM))
     return seconds or None
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import TypeVar, cast
 
+from ablab.core import duration
 from ablab.core.fault import Fault, did_you_mean
 from ablab.core.files import canonical
 from ablab.core.lever import Choice, Lever, value_of
@@ -65,7 +66,11 @@ def take(key: Key, value: object, place: str, faults: list[Fault]) -> object:
     """Take `value` as the key wants it, or None and a fault."""
     if key.slot:
         return lever(key.slot, value, place, faults)
+    if key.span and isinstance(value, str) and (seconds := duration.seconds(value)) is not None:
+        value = seconds
     done, fault = coerce(value, key.type, place)
+    if fault and key.span:
+        fault = Fault(place, fault.fault, 'give a number of seconds, or a span of time: "90s", "30m", "1h30m"')
     if fault is None and isinstance(done, int | float) and not isinstance(done, bool):
         outside = (
             (key.least is not None and done < key.least)

@@ -1,4 +1,4 @@
-"""`python -m ablab.cli`."""
+"""`python -m ablab`."""
 
 from ablab.cli.main import main
 
