@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests import foreign
 
 from ablab.core.fault import CheckFailed
+from ablab.launch.study import Lab
 from ablab.runs import program, tree
 
 READS = foreign.changed(foreign.STUDY, reads='["data/*.bin"]')
@@ -90,14 +92,16 @@ def test_words_and_variables_are_the_key_and_how_long_it_may_take_is_not(file: P
     assert told == {"args": False, "env": False, "timeout": True, "resume": True, "log": True, "repeats": True}
 
 
-def test_a_tree_has_the_diff_links_to_files_that_are_read_and_a_commit_of_its_own(file: Path, tmp_path: Path) -> None:
+def test_a_tree_has_the_diff_copies_of_files_that_are_read_and_no_remote(file: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "program"
     (checkout / "new.py").write_text("print()\n")
     plan = foreign.plan(file)
     stands = plan.runs["baseline", 0].program
     assert stands is not None
     here = tree.make(stands, tmp_path / "there" / "tree", plan.store)
-    assert (here / "new.py").read_text() == "print()\n" and (here / "data" / "train.bin").is_symlink()
+    assert (here / "new.py").read_text() == "print()\n" and not (here / "data" / "train.bin").is_symlink()
+    assert subprocess.run(["git", "remote"], cwd=here, capture_output=True, check=True).stdout == b""
+    assert str(checkout) not in (here / ".git" / "config").read_text()
     assert (here / "data" / "train.bin").read_text() == "12" and not (here / "other.bin").exists()
     tree.drop(here)
     assert (checkout / "data" / "train.bin").read_text() == "12"
@@ -145,3 +149,113 @@ def test_a_checkout_below_the_top_of_its_repository(tmp_path: Path) -> None:
     run = foreign.plan(file).runs["baseline", 0]
     assert run.program is not None and run.program.inside == "sub"
     assert tree.make(run.program, tmp_path / "t" / "tree", foreign.plan(file).store) == tmp_path / "t" / "tree" / "sub"
+
+
+@pytest.mark.parametrize("small", [0, 1 << 24])
+def test_what_a_program_writes_into_what_it_reads_never_reaches_the_users_file(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(tree, "SMALL", small)
+    theirs = tmp_path / "program" / "data" / "train.bin"
+    plan = foreign.plan(file)
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None
+    here = tree.make(stands, tmp_path / "there" / "tree", plan.store)
+    read = here / "data" / "train.bin"
+    assert read.read_text() == "12" and read.is_symlink() == (small == 0)
+    if small == 0:
+        assert read.resolve().stat().st_mode & 0o222 == 0
+        read.resolve().chmod(0o644)  # as root may write all the same
+    read.write_text("mine")
+    assert theirs.read_text() == "12"
+    if small == 0:
+        with pytest.raises(CheckFailed, match=r"was written to by a run, through the link data/train\.bin in its copy"):
+            tree.unchanged(stands, plan.store)
+        tree.drop(here)
+        assert (tree.make(stands, here, plan.store) / "data" / "train.bin").read_text() == "12"
+        (here / "data" / "train.bin").resolve().chmod(0o644)
+        (here / "data" / "train.bin").write_text("once more, and stopped then")
+        tree.drop(here)
+        assert (tree.make(stands, here, plan.store) / "data" / "train.bin").read_text() == "12"
+    tree.unchanged(stands, plan.store)
+
+
+def test_a_name_that_leaves_the_checkout_is_refused_and_its_whole_path_is_read_in_its_place(tmp_path: Path) -> None:
+    file = foreign.write(tmp_path, foreign.changed(foreign.STUDY, reads='["../beside.bin"]'))
+    (tmp_path / "beside.bin").write_text("1")
+    with pytest.raises(
+        CheckFailed, match=r"'../beside.bin', which leaves the checkout: .* give its whole path"
+    ) as raised:
+        key(file)
+    whole = str(raised.value).partition("runner.reads = ")[2].partition(",")[0]
+    file.write_text(foreign.changed(foreign.STUDY, reads=whole))
+    first = key(file)
+    plan = foreign.plan(file)
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None
+    tree.make(stands, tmp_path / "t" / "tree", plan.store)
+    (tmp_path / "beside.bin").write_text("2")
+    assert key(file) != first
+    with pytest.raises(CheckFailed, match="changed after the runs were planned"):
+        tree.unchanged(stands, plan.store)
+
+
+def test_a_name_beside_the_folder_and_within_the_checkout_lies_beside_it_in_the_copy(tmp_path: Path) -> None:
+    study = foreign.changed(foreign.STUDY, directory='"../program/sub"', reads='["../data/*.bin"]')
+    plan = foreign.plan(foreign.write(tmp_path, study, **{"sub/train.py": "print()\n", "data/train.bin": "12"}))
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None
+    assert (tree.make(stands, tmp_path / "t" / "tree", plan.store) / ".." / "data" / "train.bin").read_text() == "12"
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_repository_within_the_checkout_is_refused_by_name_unless_its_files_are_read(
+    file: Path, tmp_path: Path, tracked: bool
+) -> None:
+    checkout = tmp_path / "program"
+    inner = checkout / "third" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.py").write_text("1")
+    foreign.git(inner, "init", "--quiet")
+    foreign.git(inner, "add", "--all")
+    foreign.git(inner, "commit", "--quiet", "--message=one")
+    if tracked:
+        foreign.git(checkout, "add", "--all")
+        foreign.git(checkout, "commit", "--quiet", "--message=a link to it")
+    with pytest.raises(CheckFailed, match=r"holds third/inner, a repository of its own: .*third/inner/\*\*/\*\.py"):
+        key(file)
+    file.write_text(foreign.changed(foreign.STUDY, reads='["third/inner/**/*.py"]'))
+    first = key(file)
+    plan = foreign.plan(file)
+    stands = plan.runs["baseline", 0].program
+    assert stands is not None
+    assert (tree.make(stands, tmp_path / "t" / "tree", plan.store) / "third" / "inner" / "a.py").read_text() == "1"
+    (inner / "a.py").write_text("2")
+    assert key(file) != first
+
+
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        ("", "gate.diff: is empty: the arm would be what it is compared with"),
+        (" \n\n", "gate.diff: is empty"),
+        ("--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-a\n+a\n", "gate: .*the arm's patch changes nothing of commit"),
+    ],
+)
+def test_a_patch_that_changes_nothing_is_refused_with_its_arm(tmp_path: Path, patch: str, told: str) -> None:
+    file = foreign.write(tmp_path, foreign.STUDY + '[arm.gate]\nrunner.patch = "gate.diff"\n', **{"a.txt": "a\n"})
+    (file.parent / "gate.diff").write_text(patch)
+    with pytest.raises(CheckFailed, match=told):
+        Lab(file, out=tmp_path / "runs").check()
+
+
+def test_a_patch_of_a_mode_alone_is_a_change_and_two_arms_of_one_patch_are_not(tmp_path: Path) -> None:
+    mode = "diff --git a/a.txt b/a.txt\nold mode 100644\nnew mode 100755\n"
+    arms = '[arm.gate]\nrunner.patch = "gate.diff"\n'
+    file = foreign.write(tmp_path, foreign.STUDY + arms, **{"a.txt": "a\n"})
+    for name in ("gate.diff", "door.diff"):
+        (file.parent / name).write_text(mode)
+    Lab(file, out=tmp_path / "runs").check()
+    file.write_text(foreign.STUDY + arms + '[arm.door]\nrunner.patch = "door.diff"\n')
+    with pytest.raises(CheckFailed, match="door: is run as gate is: the same words on the same tree"):
+        Lab(file, out=tmp_path / "runs").check()

@@ -109,9 +109,12 @@ def ready(plan: Plan) -> None:
     if asked is not None and asked["gpus"] > (here := len(capacity.gpus())):
         cure = "lower it, or run where there are as many"
         faults.append(Fault("runner.gpus", f"asks for {asked['gpus']}, and this machine has {here}", cure))
-    seen = set[object]()
+    seen, keys = set[object](), dict[str, str]()
     for name in plan.study.with_baseline:
         run = plan.runs[name, plan.seeds[0]]
+        if (twin := keys.setdefault(run.train_key, name)) != name:
+            fault = f"is run as {twin} is: the same words on the same tree with the same files"
+            faults.append(Fault(name, fault, "change something that reaches the program, or remove the arm"))
         what = (run.program, runner.argv(run.settings["runner"])[0], run.settings["runner"]["env"].get("PATH"))
         if what in seen:
             continue

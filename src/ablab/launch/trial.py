@@ -158,7 +158,6 @@ def _name(asked: Attempt, base: Program, patch: str) -> str:
 @contextlib.contextmanager
 def _checkouts(asked: Attempt, base: Program, patch: str, folder: Path, store: Store) -> Iterator[None]:
     """Make the two checkouts that runs are copies of, for as long as the block takes. The user's own is left alone."""
-    read = [name for name, _ in base.reads if ".." not in Path(name).parts]
     try:
         for side, change in ((BASE, ""), (CANDIDATE, patch)):
             tree.drop(folder / side)
@@ -171,8 +170,9 @@ def _checkouts(asked: Attempt, base: Program, patch: str, folder: Path, store: S
                     Fault(str(asked.patch), one.fault, "make it of what is committed there: git diff > FILE")
                     for one in error.faults
                 ) from error
-            # links to what is read are no change of either side, whether git would ignore them or not
-            names = [os.path.normpath(Path(base.inside) / name) for name in read]
+            # what is read is no change of either side, whether git would ignore them or not
+            every = [os.path.normpath(Path(base.inside) / name) for name, _ in base.reads]
+            names = [name for name in every if not name.startswith("..")]
             write_atomic(folder / side / ".git" / "info" / "exclude", "".join(f"/{_literal(one)}\n" for one in names))
         yield
     finally:
@@ -188,7 +188,7 @@ def _literal(name: str) -> str:
 def _study(asked: Attempt, name: str, base: Program, patch: str) -> str:
     """Write the study that is run."""
     inside = f"/{base.inside}" if base.inside else ""
-    reads = [one if ".." not in Path(one).parts else os.path.normpath(base.directory / one) for one in asked.reads]
+    reads = [os.path.relpath(one, base.directory) if Path(one).is_relative_to(base.top) else one for one in asked.reads]
     lines = [
         "# Written by `ablab trial`, whose checkouts lie here while it runs; the same command goes on with it.",
         "[study]",

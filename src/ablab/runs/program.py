@@ -21,6 +21,7 @@ from ablab.core.files import key_of, read_json, write_atomic, write_json
 from ablab.core.forms import fits
 from ablab.core.inputs import Inputs
 from ablab.core.opened import read_whole
+from ablab.core.toml import spell
 from ablab.records.run import Where
 from ablab.records.settings import RunnerSettings
 from ablab.runs.store import Store
@@ -127,6 +128,7 @@ def _state(directory: Path, reads: Sequence[str], aside: Sequence[Path], store: 
     files = _files(directory, reads)
     try:
         top = line(directory, "rev-parse", "--show-toplevel")
+        _within(directory, Path(top), reads)
         commit = line(directory, "rev-parse", "--verify", "HEAD^{commit}")
         inside = line(directory, "rev-parse", "--show-prefix").removesuffix("/")
         own, read = (
@@ -155,7 +157,9 @@ def _lies(top: Path, aside: Sequence[str], read: Sequence[str]) -> tuple[str, by
     outside = [name for name in (*aside, *read) if any(one == name or one.startswith(f"{name}/") for one in every)]
     changed = set(read).intersection(tracked).difference(aside)
     left_out = [f":(top,exclude,literal){name}" for name in outside if name not in changed]
-    _bounded(top, [one for one in others if not any(one == name or one.startswith(f"{name}/") for name in outside)])
+    new = [one for one in others if not any(one == name or one.startswith(f"{name}/") for name in outside)]
+    left_out += [f":(top,exclude,literal){name}" for name in _nested(top, new, read)]
+    _bounded(top, new)
     with tempfile.TemporaryDirectory(prefix="ablab.") as own:
         objects = top / line(top, "rev-parse", "--git-path", "objects")
         index = top / line(top, "rev-parse", "--git-path", "index")
@@ -179,6 +183,23 @@ def _names(said: bytes) -> list[str]:
     return [os.fsdecode(name) for name in said.split(b"\0") if name]
 
 
+def _nested(top: Path, others: Sequence[str], read: Sequence[str]) -> list[str]:
+    """Name repositories within the checkout that have files, of which runs read some. Refuse those of which runs read none.
+
+    Of such a repository git keeps the commit at most: an edit in it would be no other run, and no copy would have its files.
+    """
+    entries = _names(git(top, "ls-files", "--stage", "-z"))
+    links = [one.partition("\t")[2] for one in entries if one.startswith("160000 ")]
+    filled = [one for one in links if (top / one).is_dir() and any((top / one).iterdir())]
+    found = sorted({*filled, *(one.removesuffix("/") for one in others if one.endswith("/"))})
+    if bare := [one for one in found if not any(name.startswith(f"{one}/") for name in read)]:
+        fault = f"holds {bare[0]}, a repository of its own: its files are in no key and in no copy of the checkout"
+        named = spell(f"{bare[0]}/**/*.py")
+        cure = f"name those that runs read (runner.reads = [{named}]), or have git ignore it, or remove it"
+        raise CheckFailed(Fault(str(top), fault, cure))
+    return found
+
+
 def _bounded(top: Path, names: Sequence[str]) -> None:
     """Refuse a checkout with more than MOST bytes that git neither tracks nor ignores."""
     sizes = {name: (top / name).lstat().st_size for name in names}
@@ -197,20 +218,36 @@ def _files(directory: Path, reads: Sequence[str]) -> list[str]:
         files = [name for name in here if (directory / name).is_file()]
         if not files:
             fault = f"runner.reads names {pattern!r}, and no file is there"
-            raise CheckFailed(
-                Fault(str(directory), fault, "prepare the data as the program wants it, or mend the name")
-            )
+            cure = "prepare the data as the program wants it, or mend the name"
+            if here:
+                fault, cure = f"runner.reads names {pattern!r}, a folder", f"name its files: {spell(f'{pattern}/**')}"
+            raise CheckFailed(Fault(str(directory), fault, cure))
         unique |= dict.fromkeys(os.path.relpath(directory / name, directory) for name in files)
     return list(unique)
 
 
+def _within(directory: Path, top: Path, reads: Sequence[str]) -> None:
+    """Refuse a name that climbs out of the checkout: where a run stands, nothing lies there."""
+    for one in reads:
+        if not Path(one).is_absolute() and not Path(os.path.normpath(directory.resolve() / one)).is_relative_to(
+            top.resolve()
+        ):
+            fault = f"runner.reads names {one!r}, which leaves the checkout: in a run's copy nothing lies there"
+            whole = spell(os.path.normpath(directory / one))
+            cure = f"give its whole path, runner.reads = [{whole}], and have the program read it there"
+            raise CheckFailed(Fault(str(directory), fault, cure))
+
+
 def _patch(folder: Path, asked: RunnerSettings, store: Store) -> str:
     path = folder / str(asked["patch"])
+    cure = "write it with: git diff > FILE"
     try:
-        return keep(store, read_whole(path, MOST))
+        sha256 = keep(store, read_whole(path, MOST))
     except OSError as error:
-        cure = "write it with: git diff > FILE"
         raise CheckFailed(Fault(str(path), f"cannot be read ({error.strerror or error})", cure)) from error
+    if not sha256:
+        raise CheckFailed(Fault(str(path), "is empty: the arm would be what it is compared with", cure))
+    return sha256
 
 
 def keep(store: Store, text: bytes) -> str:
