@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ class Here(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.Tensor.cuda:
+            return args[0]
         if str(kwargs.get("device", "")).startswith("cuda"):
             kwargs["device"] = "cpu"
         return func(*args, **kwargs)
@@ -39,10 +42,12 @@ def megatron(folder: Path, rank: int = 0, world: int = 1, **sizes: int) -> Itera
 
     with pytest.MonkeyPatch.context() as patch, Here():
         patch.setattr(torch.cuda, "current_device", lambda: torch.device("cpu"))
+        patch.setattr(torch.cuda, "synchronize", lambda *_: None)
         patch.setattr(random.get_cuda_rng_tracker(), "fork", fork, raising=False)
         patch.setattr(moe_utils, "te_general_gemm", None, raising=False)
         store = dist.FileStore(str(folder / "meet"), world)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+        patience = datetime.timedelta(seconds=240)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=patience)
         try:
             parallel_state.initialize_model_parallel(**sizes)
             yield

@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from megatron.core.tensor_parallel import (
-    copy_to_tensor_model_parallel_region,
-    gather_from_sequence_parallel_region,
-)
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor, nn
@@ -26,6 +23,7 @@ from ablab.model import gates, projections, softmaxes, temperatures, values
 from ablab.model.attention.attend import Added, Documents, attend, executor_for
 from ablab.model.gates.composed import Composed as Gates
 from ablab.model.layer import build_lever, build_levers, build_position
+from ablab.model.parts.context import Context
 from ablab.model.parts.norm import NORMS
 from ablab.model.parts.pairs import Pairwise
 from ablab.model.parts.part import Part
@@ -117,7 +115,7 @@ class OurAttention(SelfAttention):  # type: ignore[misc]
         self.gate = part("gate", lambda s: build_levers(gates.slot, Gates, kind["gate"], s, place))
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
-        if net.qk_norm == "after" or (net.qk_norm and net.norm == "bare"):
+        if net.qk_norm == "after":
             self.q_norm = part("q_norm", lambda s: NORMS[net.norm](s.head_dim, s.norm_eps))
             self.k_norm = part("k_norm", lambda s: NORMS[net.norm](s.head_dim, s.norm_eps))
         self.norm_after = net.qk_norm == "after"
@@ -173,7 +171,7 @@ class OurAttention(SelfAttention):  # type: ignore[misc]
 
     def _summed(self, gradient: Tensor) -> Tensor:
         """Add up a gradient over the tensor parallel processes, each of which has seen its heads alone."""
-        total = gradient.clone()
+        total = gradient.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total, group=self.tp_group)
         return total
 
@@ -232,13 +230,29 @@ class OurAttention(SelfAttention):  # type: ignore[misc]
 
     def _whole(self, x_TBD: Tensor) -> Tensor:
         """Return all tokens as (B, T, D), with a gradient that is the sum over the tensor parallel processes."""
-        if self.tensor_parallel > 1:
-            x_TBD = (
-                gather_from_sequence_parallel_region(x_TBD, group=self.tp_group)
-                if self.config.sequence_parallel
-                else copy_to_tensor_model_parallel_region(x_TBD, group=self.tp_group)
-            )
+        if self.tensor_parallel > 1 and self.config.sequence_parallel:
+            x_TBD = gather_from_sequence_parallel_region(x_TBD, group=self.tp_group)
+        elif self.tensor_parallel > 1:
+            x_TBD = _Copied.apply(x_TBD, self.tp_group)  # type: ignore[no-untyped-call]
         return x_TBD.transpose(0, 1)
+
+
+class _Copied(torch.autograd.Function):
+    """The same on every process; the gradient is the sum over them.
+
+    Megatron's own (0.16.1) leaves a gradient that is not contiguous as it is: it adds up a copy.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total, group=ctx.group)
+        return total, None
 
 
 class OurLayer(TransformerLayer):  # type: ignore[misc]
@@ -272,10 +286,12 @@ class OurLayer(TransformerLayer):  # type: ignore[misc]
             self.self_attention.raw = None
 
 
-class WeightlessNorm(nn.Module):
-    """RMSNorm without a weight, where Megatron builds a norm."""
+class OurNorm(nn.Module):
+    """ablab's norm where Megatron builds one: it may have no weight, and works on sequence parallel activations."""
 
-    def __new__(cls, config: Any, hidden_size: int, eps: float = 1e-5) -> Any:
-        made = NORMS["bare"](hidden_size, eps)
+    def __new__(cls, config: Any, hidden_size: int, eps: float = 1e-5, *, norm: str) -> Any:
+        made = NORMS[norm](hidden_size, eps)
         made.init(Draw(0))
+        for parameter in made.parameters():
+            vars(parameter)["sequence_parallel"] = config.sequence_parallel  # Megatron adds its gradient up then
         return made

@@ -17,11 +17,12 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 from torch import Tensor
 
 from ablab.bridges.megatron.plugin.express import GATED, Expressed, Placed
-from ablab.bridges.megatron.plugin.layer import OurAttention, OurLayer, StageParts, WeightlessNorm
+from ablab.bridges.megatron.plugin.layer import OurAttention, OurLayer, OurNorm, StageParts
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.rng import Draw
@@ -32,24 +33,36 @@ from ablab.records.settings import ModelSettings
 
 @dataclass(frozen=True)
 class Spec:
-    """An arm for Megatron-Core: `config` and `layers` are what GPTModel takes, `expressed` where they come from."""
+    """An arm for Megatron-Core: `config` and `here()` are what GPTModel takes, `expressed` where they come from."""
 
     expressed: Expressed
     config: Any  # TransformerConfig
     layers: Any  # TransformerBlockSubmodules
 
     def build(self, vocab_size: int, **theirs: Any) -> Any:
-        """Build the GPTModel; `theirs` are further arguments of it (pre_process, post_process, vp_stage, ...)."""
-        model = self.expressed.model
+        """Build the GPTModel of this process's stage; `theirs` are further arguments of it (pre_process, vp_stage, ...).
+
+        InvalidStudy where the vocabulary cannot be split over the tensor parallel processes.
+        """
+        model, tensor = self.expressed.model, self.config.tensor_model_parallel_size
+        if vocab_size % tensor:
+            text = f"{vocab_size} words cannot be split over {tensor} tensor parallel processes"
+            raise InvalidStudy(Fault("vocab_size", text, "use a tokenizer of another size, or fewer processes"))
         return GPTModel(
             self.config,
-            self.layers,
+            self.here(theirs.get("vp_stage")),
             vocab_size=vocab_size,
             max_sequence_length=model["seq_len"],
             share_embeddings_and_output_weights=model["tied"],
             position_embedding_type="none",
             **theirs,
         )
+
+    def here(self, vp_stage: int | None = None) -> Any:
+        """Return the specs of the layers of this process's pipeline stage."""
+        begin, count = (find(self.config, vp_stage) for find in (get_transformer_layer_offset, get_num_layers_to_build))
+        specs = self.layers.layer_specs[begin : begin + count]
+        return TransformerBlockSubmodules(layer_specs=specs, layer_norm=self.layers.layer_norm)
 
 
 def spec(expressed: Expressed, *, seed: int = 0, **changes: Any) -> Spec:
@@ -70,7 +83,7 @@ def spec(expressed: Expressed, *, seed: int = 0, **changes: Any) -> Spec:
     draw = Draw(seed, salt=expressed.settings["train"]["salt"])
     net = StageParts(draw, _once(expressed), expressed.model, _shape(expressed.model))
     layers = [_layer(placed, config, expressed.model, net) for placed in expressed.layers]
-    norm = WeightlessNorm if expressed.model["norm"] == "bare" else layers[0].submodules.input_layernorm
+    norm = ModuleSpec(module=OurNorm, params={"norm": expressed.model["norm"]})
     return Spec(expressed, config, TransformerBlockSubmodules(layer_specs=layers, layer_norm=norm))
 
 
@@ -117,12 +130,9 @@ def _layer(placed: Placed, config: Any, model: ModelSettings, net: StageParts) -
     """Make the spec of one layer: Megatron's own, its attention and its TransformerConfig ours."""
     own = {key: value for key, value in placed.own.items() if key != "activation"}
     own |= _activation(cast(tuple[Any, ...], placed.own["activation"]))
-    bare = model["norm"] == "bare"
-    made = get_gpt_layer_local_spec(
-        num_experts=own["num_moe_experts"],
-        qk_layernorm=model["qk_norm"] is True and not bare,
-        normalization=config.normalization,
-    )
+    norm = ModuleSpec(module=OurNorm, params={"norm": model["norm"]})
+    made = get_gpt_layer_local_spec(num_experts=own["num_moe_experts"], normalization=config.normalization)
+    made.submodules.input_layernorm = made.submodules.pre_mlp_layernorm = norm
     made.module, made.params = OurLayer, {"own": own, "net": net}
     attention = made.submodules.self_attention
     attention.module = OurAttention
@@ -130,8 +140,8 @@ def _layer(placed: Placed, config: Any, model: ModelSettings, net: StageParts) -
     attention.submodules.core_attention = ModuleSpec(module=IdentityOp)
     if placed.kind["projection"]["name"] != "gqa":
         attention.submodules.linear_qkv = ModuleSpec(module=IdentityOp)
-    if bare:
-        made.submodules.input_layernorm = made.submodules.pre_mlp_layernorm = WeightlessNorm
+    if model["qk_norm"] is True:
+        attention.submodules.q_layernorm = attention.submodules.k_layernorm = norm
     return made
 
 

@@ -71,7 +71,7 @@ class Masters:
             self.optimizer.move()
         else:
             self.optimizer.step()
-        weights.load(self.model, {name: parameter.detach() for name, parameter in self.parameters.items()}, rest=True)
+        weights.load(self.model, {name: parameter.detach() for name, parameter in self.parameters.items()}, own=True)
         return norm, float(self.optimizer.param_groups[0]["lr"])
 
     def _norm(self) -> float:

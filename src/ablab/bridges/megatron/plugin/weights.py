@@ -48,19 +48,21 @@ class Pair:
     axis: int | None = None
     group: Any = None
     expert: int | None = None
+    here: int | None = None  # the number of the expert among those of this process
     mixed: bool = False  # `view` has groups, heads of a group and head_dim apart
 
-    def mine(self, whole: Tensor) -> Tensor:
-        """Return this process's share of ablab's tensor, in the form of `view`."""
-        part = whole if self.expert is None else whole[self.expert]
+    def mine(self, whole: Tensor, own: bool) -> Tensor:
+        """Return this process's share of ablab's tensor; `own`: of its stack, which has this process's experts alone."""
+        expert = self.here if own else self.expert
+        part = whole if expert is None else whole[expert]
         if self.axis is not None and self.group is not None and self.group.size() > 1:
             part = part.chunk(self.group.size(), self.axis)[self.group.rank()]
         return part
 
     @torch.no_grad()
-    def put(self, whole: Tensor) -> None:
+    def put(self, whole: Tensor, own: bool) -> None:
         """Copy this process's share of ablab's tensor into Megatron's. InvalidStudy where the sizes do not meet."""
-        part, view = self.mine(whole), self.view(self.tensor)
+        part, view = self.mine(whole, own), self.view(self.tensor)
         if part.numel() != view.numel():
             text = f"has {tuple(part.shape)} for {tuple(view.shape)} of {self.theirs}"
             raise InvalidStudy(Fault(self.ours, text, "take weights of the same arm"))
@@ -102,23 +104,25 @@ def pairs(model: Any) -> list[Pair]:
     return out
 
 
-def load(model: Any, weights: Mapping[str, Tensor], *, rest: bool = False) -> None:
-    """Put ablab's weights (a state_dict) into a GPTModel; `rest` leaves what they lack as it is.
+def load(model: Any, weights: Mapping[str, Tensor], *, own: bool = False) -> None:
+    """Put ablab's weights (a state_dict) into a GPTModel.
 
+    own: they are what `gather` has found here, stacks of this process's experts, and what they lack stays as it is.
     InvalidStudy where one is missing or of another size.
     """
-    made = [pair for pair in pairs(model) if not rest or pair.ours in weights]
+    made = [pair for pair in pairs(model) if not own or pair.ours in weights]
     missing = sorted({pair.ours for pair in made} - set(weights))
     if missing:  # what is left over belongs to another stage
         raise InvalidStudy(Fault(missing[0], "is not among the weights", "take weights of the same arm"))
     for pair in made:
-        pair.put(weights[pair.ours])
+        pair.put(weights[pair.ours], own)
 
 
 def gather(model: Any, of: Callable[[Tensor], Tensor | None] = _all) -> dict[str, Tensor]:
     """Take ablab's tensors out of a GPTModel: its weights, or what `of` says of each parameter (its gradient).
 
-    Of a stage of a pipeline those of its layers; over tensor and expert parallel processes whole, the same on each.
+    Of a stage of a pipeline those of its layers, of expert parallel processes each its own experts; over tensor parallel ones
+    whole, the same on each.
     """
     out: dict[str, Tensor] = {}
     stacks: dict[str, dict[int, Tensor]] = {}
@@ -186,21 +190,23 @@ def _mixed(name: str, tensor: Tensor, groups: int, each: int, path: str, leaf: s
 
 def _mlp(name: str, part: str, leaf: str, tensor: Tensor, layer: Any, path: str) -> Iterator[Pair]:
     """Pair the first product of an mlp, gate and up one after the other, and both of an expert."""
-    group, expert, where = layer.self_attention.tp_group, None, f"{path}.mlp"
+    group, expert, here, where = layer.self_attention.tp_group, None, None, f"{path}.mlp"
     if "local_experts" in part:
         experts = layer.mlp.experts
-        begin = layer.mlp.local_expert_indices[0]
-        expert = begin + int(part.split("local_experts.")[1].split(".")[0])
+        here = int(part.split("local_experts.")[1].split(".")[0])
+        expert = layer.mlp.local_expert_indices[here]
         group, where = experts.tp_group, f"{path}.mlp.experts"
     elif "shared_experts" in part:
         where = f"{path}.mlp.shared"
     if part.endswith("linear_fc2"):
-        yield Pair(name, f"{where}.down_proj.{leaf}", tensor, _all, 1 if leaf == "weight" else None, group, expert)
+        yield Pair(
+            name, f"{where}.down_proj.{leaf}", tensor, _all, 1 if leaf == "weight" else None, group, expert, here
+        )
     elif layer.config.gated_linear_unit:
         for i, which in enumerate(("gate_proj", "up_proj")):
-            yield Pair(name, f"{where}.{which}.{leaf}", tensor, _half(i), 0, group, expert)
+            yield Pair(name, f"{where}.{which}.{leaf}", tensor, _half(i), 0, group, expert, here)
     else:
-        yield Pair(name, f"{where}.up_proj.{leaf}", tensor, _all, 0, group, expert)
+        yield Pair(name, f"{where}.up_proj.{leaf}", tensor, _all, 0, group, expert, here)
 
 
 def _half(i: int) -> Callable[[Tensor], Tensor]:
