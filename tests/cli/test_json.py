@@ -24,6 +24,7 @@ from ablab.cli import main as cli
 from ablab.cli import sample
 from ablab.cli.runs import RunOptions
 from ablab.data.harmony import crew
+from ablab.launch import joint
 from ablab.launch import study as lab
 from ablab.runs import planning
 
@@ -47,6 +48,8 @@ model.d_model = 128
 ASKED = [
     ("check", "small.toml"),
     ("run", "STUDY", "--jobs", "1"),
+    ("work", "STUDY"),
+    ("status", "STUDY"),
     ("report", "STUDY"),
     ("ladder", "rungs.toml", "--scales", "a,b,c", "--no-train"),
     ("bundle", "STUDY", "--to", "bundle.zip"),
@@ -118,7 +121,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     texts = [f"Text number {number} counts to {number * number}. " * 6 for number in range(80)]
     (tmp_path / "small.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    monkeypatch.setattr(lab, "_rehearsed", lambda plan, mark: True)
+    monkeypatch.setattr(joint, "_rehearsed", lambda plan, mark: True)
     monkeypatch.setattr(lab.Lab, "_began", lambda *_: "cpu")
     monkeypatch.setattr(miniature, "check", rehearsed)
     monkeypatch.setattr(crew, "make", here)

@@ -237,7 +237,7 @@ def test_f05_a_row_that_a_kill_has_torn_is_repaired_by_the_next(tmp_path: Path) 
 
 def test_f05_a_lock_needs_no_room(tmp_path: Path) -> None:
     with full(0), locked(tmp_path):
-        assert size(tmp_path / "lock") == 0
+        assert size(tmp_path / "claim.000001") == 0
 
 
 WRITING = (
@@ -260,7 +260,7 @@ KNOWN = {
     "core/files.py": "atomic, in what making has made",
     "data/formats/index_writer.py": "inside atomic",
     "core/streams.py": "os.devnull",
-    "runtime/lock.py": "by places.opened",
+    "runtime/lock.py": "new files in a folder that was checked, an empty one will do",
     "training/metrics.py": "by places.opened, places.folder, atomic",
     "bundle/write.py": "inside atomic; new files below a folder of its own, by names that were checked",
     "training/checkpoint.py": "inside atomic",

@@ -46,6 +46,8 @@ train.schedule = "flat"
 READ_A_STUDY = {
     "check": ["STUDY"],
     "run": ["STUDY"],
+    "work": ["STUDY"],
+    "status": ["STUDY"],
     "report": ["STUDY"],
     "ladder": ["STUDY", "--scales", "a,b,c"],
     "unbundle": ["STUDY", "flat"],

@@ -31,6 +31,7 @@ from ablab.training.metrics import Metrics, Mirrored
 from ablab.training.mirrors import Mirrors
 from ablab.training.train import PATIENCE
 
+CLAIM = "claim.000001"
 WORDS = "words and numbers of this document "
 
 
@@ -67,7 +68,7 @@ def study(folder: Path) -> Path:
 WRITES: dict[str, Callable[[Path], Any]] = {
     "append_line": lambda path: append_line(path, {"a": 1}),
     "metrics": lambda path: Metrics(path, keep=path.stat().st_size if path.exists() else 0).write({"step": 1}),
-    "lock": lambda path: locked(path.parent).__enter__() if path.name == "lock" else append_line(path, {}),
+    "claim": lambda path: locked(path.parent).__enter__() if path.name == CLAIM else append_line(path, {}),
     "write_json": lambda path: write_json(path, {}),
     "save_tensors": lambda path: checkpoint.save_tensors(path, {}),
     "folder": places.folder,
@@ -78,7 +79,7 @@ WRITES: dict[str, Callable[[Path], Any]] = {
 def test_f27_no_write_follows_a_link(how: str, outside: Path, tmp_path: Path) -> None:
     store = tmp_path / "runs"
     store.mkdir()
-    name = "lock" if how == "lock" else "file"
+    name = CLAIM if how == "claim" else "file"
     (store / name).symlink_to(outside / "precious.txt")
     with pytest.raises(CheckFailed, match=f"{name}: is a link that leads to .*precious.txt, and nothing is written"):
         WRITES[how](store / name)
@@ -93,9 +94,9 @@ def test_f27_no_write_follows_a_link(how: str, outside: Path, tmp_path: Path) ->
     WRITES[how](store / name)  # the cure
 
 
-@pytest.mark.parametrize("how", ["append_line", "metrics", "lock"])
+@pytest.mark.parametrize("how", ["append_line", "metrics"])
 def test_f27_what_is_extended_is_a_file_of_its_own(how: str, outside: Path, tmp_path: Path) -> None:
-    path = tmp_path / ("lock" if how == "lock" else "rows.jsonl")
+    path = tmp_path / "rows.jsonl"
     os.link(outside / "precious.txt", path)
     with pytest.raises(CheckFailed, match=r"is one of 2 names of the same file \(hard links\)") as raised:
         WRITES[how](path)
@@ -122,7 +123,9 @@ def test_f27_an_index_of_tokens_follows_no_link(outside: Path, tmp_path: Path) -
         pass
 
 
-@pytest.mark.parametrize("name", ["studies/stages/lock", "studies", "studies/stages", "data", "decisions.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["studies/stages/claim.000001", "studies", "studies/stages", "data", "decisions.jsonl"]
+)
 def test_f27_a_run_writes_nothing_through_a_strangers_store(
     name: str, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +133,7 @@ def test_f27_a_run_writes_nothing_through_a_strangers_store(
     path = study(tmp_path)
     link = tmp_path / "runs" / name
     link.parent.mkdir(parents=True)
-    link.symlink_to(outside / "precious.txt" if link.suffix or link.name == "lock" else outside)
+    link.symlink_to(outside / "precious.txt" if link.suffix else outside)
     done = CliRunner().invoke(app, ["run", str(path), "--out", str(tmp_path / "runs")])
     assert isinstance(done.exception, CheckFailed), done.output
     assert f"{link}" in str(done.exception) and "nothing is written through a link" in str(done.exception)

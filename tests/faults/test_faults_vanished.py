@@ -30,7 +30,7 @@ def move(out: Path) -> None:
 def exchange(out: Path) -> None:
     move(out)
     out.mkdir(parents=True)
-    (out / "lock").touch()
+    (out / "claim.000001").touch()
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["goes on", "is stopped"])
@@ -47,7 +47,7 @@ def test_a_training_ends_where_its_folder_goes(tmp_path: Path, how: Callable[[Pa
     with pytest.raises(Halted, match=r"key: is (gone|another folder)"):
         tiny.trained(out, stop=stop, checkpoint_every=0)
     left = [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()]
-    assert left == (["lock"] if how is exchange else [])
+    assert left == (["claim.000001"] if how is exchange else [])
 
 
 def test_a_folder_that_goes_at_the_last_step_gets_no_result(tmp_path: Path) -> None:

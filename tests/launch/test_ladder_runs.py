@@ -9,7 +9,7 @@ import pytest
 
 import ablab
 from ablab.core.fault import CheckFailed
-from ablab.launch import study as launched
+from ablab.launch import joint
 
 STUDY = """
 study = { name = "tiny", question = "Does a sink help at every size?" }
@@ -31,7 +31,7 @@ SCALES = ["a", "b", "c"]
 
 def test_three_rungs_from_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    monkeypatch.setattr(launched, "_rehearsed", lambda plan, mark: True)
+    monkeypatch.setattr(joint, "_rehearsed", lambda plan, mark: True)
     lab = ablab.load(tmp_path / "study.toml", out=tmp_path / "runs", precision="fp32")
     said: list[str] = []
     with pytest.raises(CheckFailed, match="beyond what this ladder reaches"):

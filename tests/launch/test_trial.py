@@ -96,7 +96,7 @@ def test_a_change_that_pays_is_kept_and_what_is_kept_is_not_run_again(
     assert found["high"] is not None and found["high"] < 0 and found["p"] is not None and found["p"] < 0.05
     assert Path(found["page"]).is_file() and Path(found["study"]).is_file() and found["exploratory"] is None
     left = sorted(one.name for one in Path(found["study"]).parent.iterdir())
-    assert left == ["lock", "study.toml"]  # the checkouts are gone
+    assert left == ["free.000001", "study.toml"]  # the checkouts are gone
     assert (
         subprocess.run(["git", "status", "-s"], cwd=checkout, capture_output=True, check=True).stdout
         == b" M model.py\n M train.py\n"

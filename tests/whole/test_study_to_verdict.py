@@ -148,10 +148,16 @@ def test_disturbed_in_every_way_equals_undisturbed(finished: Path, tmp_path: Pat
         with held.held(tmp_path, *place):
             pass
     with held.held(tmp_path, "swiglu", 1, 20) as process:
-        second = ablab("run", "study.toml", check=False, cwd=tmp_path)
+        second, said = started(tmp_path), ""
+        while "swiglu, seed 1: is being made by pid " not in said:
+            line = second.stdout.readline() if second.stdout else ""
+            assert line, (said, second.communicate())
+            said += line
+        second.send_signal(signal.SIGTERM)
+        second.communicate(timeout=held.HANG)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=held.HANG)
-    assert second.returncode == 4 and f"in use by pid {process.pid} on " in second.stderr
+    assert second.returncode == 75
     assert process.returncode == 75, errors
     assert "run the same command to go on" in errors
     assert list(tmp_path.glob("runs/train/*/checkpoint-*")), "a checkpoint was written"

@@ -13,6 +13,7 @@ from ablab.core.files import print_json
 
 if TYPE_CHECKING:
     from ablab.check.facts import Facts
+    from ablab.launch.study import Lab
     from ablab.report.judged import Judged
 
 
@@ -41,10 +42,15 @@ def check(
 @spread
 def run(study: StudyFile, scale: Scale = None, *, how: RunOptions) -> None:
     """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself."""
+    answered(how.lab(study, scale), how)
+
+
+def answered(lab: Lab, how: RunOptions) -> None:
+    """Run a study and print its answer, also where runs were given up, which is raised behind it."""
     from ablab.launch.study import GivenUp
 
     try:
-        judged = how.lab(study, scale).run(say=how.say, **how.running)
+        judged = lab.run(say=how.say, **how.running)
     except GivenUp as some:
         _answer(some.judged, how.as_json)
         raise

@@ -88,8 +88,13 @@ class Board:
         if kind not in ("done", "diverged"):
             self.attempts[run.arm, run.seed] += 1
             row["fault"] = text
-        append_line(self.plan.directory / "ledger.jsonl", row)
         self.progress(outcome, run, text if "fault" in row else "")
+        with lock.in_turn(self.plan.directory):  # another command may write the same two lists
+            append_line(self.plan.directory / "ledger.jsonl", row)
+            self._give_up(run, kind, text, alone=alone)
+
+    def _give_up(self, run: Run, kind: str, text: str, *, alone: bool) -> None:
+        """Give up a run, or its arm, where another try would not mend what ended it."""
         if kind == "refused":
             self._refuse(run, text)
         elif kind == "memory" and (alone or self.attempts[run.arm, run.seed] >= ATTEMPTS):
@@ -108,12 +113,13 @@ class Board:
         given_up.give_up(self.plan, run, text)
 
 
-def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool, beyond: Sequence[str] = ()) -> None:
+def begin(plan: Plan, say: Callable[[str], None], *, try_again: bool | None, beyond: Sequence[str] = ()) -> None:
     """Try runs again that were given up; those that ran out of memory where that is asked, else they are named.
 
-    beyond: arms that even the check had no memory for.
+    try_again: None tries none again. beyond: arms that even the check had no memory for.
     """
-    given_up.try_again(plan, all_of_them=try_again)
+    if try_again is not None:
+        given_up.try_again(plan, all_of_them=try_again)
     known = {row["arm"] for row in plan.failures()}
     for arm in beyond:
         fault = f"out of memory already in the check; {MORE_MEMORY}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, Halted
-from ablab.core.files import read_json, write_json
+from ablab.core.files import read_json
 from ablab.records.run import Executed
 from ablab.study.read import read
 
@@ -74,8 +74,10 @@ class Lab:
     """A study at a scale, the store `out`, and how it is executed. The file is read anew by every call.
 
     device: cpu or cuda; None is the one that the study began with. precision: bf16 or fp32; None is what the study began
-    with, or what the hardware multiplies. per_run: processes that make one run together. Calls raise InvalidStudy and
-    CheckFailed with every fault, Interrupted where a signal ended them; the same call then goes on. `--out DIR` is out="DIR".
+    with, or what the hardware multiplies. per_run: processes that make one run together. joins: as one of several
+    workers (`ablab work`): run() makes one run at a time, leaves what was given up, and writes the page at its end. Calls raise
+    InvalidStudy and CheckFailed with every fault, Interrupted where a signal ended them; the same call then goes on.
+    `--out DIR` is out="DIR".
     """
 
     path: Path
@@ -84,6 +86,7 @@ class Lab:
     device: str | None = "cpu"
     precision: str | None = None
     per_run: int = 1
+    joins: bool = False
 
     def __post_init__(self) -> None:
         for name in ("path", "out"):
@@ -151,6 +154,7 @@ class Lab:
     ) -> Judged:
         """Do what is missing (tokens, training, stages), then judge and write the report. Resumes by itself.
 
+        Commands that share a store share its runs, on whatever machines: each run is made once, others wait for it.
         seeds: of every arm, whatever the looks say; the verdict keeps its rule. jobs: runs side by side. until: seconds from
         now, then it ends resumable. mirrors: names of `training.mirrors`. allow_changed_code: take what other code has made;
         the page says so. try_again: also runs that were out of memory. say: hears lines for people. progress(plan): hears of
@@ -159,13 +163,12 @@ class Lab:
         Raises GivenUp, behind the report, where runs were given up; Interrupted after checkpoints at a signal or at `until`.
         """
         from ablab.core.streams import unfinished
-        from ablab.judging import rungs, versions
-        from ablab.launch import local
+        from ablab.judging import rungs
+        from ablab.launch import joint, local
         from ablab.launch.board import Board
         from ablab.launch.lines import lines
         from ablab.runs.jobs import default_jobs
         from ablab.runs.look import Readings
-        from ablab.runtime.lock import locked
         from ablab.training import mirrors as boards
 
         deadline = None if until is None else time.monotonic() + until
@@ -174,9 +177,7 @@ class Lab:
         with _ending_well(), unfinished():
             plan = self.plan(say=say)
             plan.study.trained_here("a mirror", asked=bool(mirrors))
-            versions.one_of_its_name(plan.directory)
-            with locked(plan.directory) as held:
-                _begin(plan, say, allow_changed_code=allow_changed_code, try_again=try_again)
+            with joint.begun(plan, say, changed=allow_changed_code, try_again=try_again, joins=self.joins) as held:
 
                 def here() -> None:
                     held.check()
@@ -186,12 +187,12 @@ class Lab:
                 with shown as take, _page_kept(plan, kept) as page:
                     local.execute(
                         Board(plan if seeds is None else rungs.fixed(plan, seeds), take, kept),
-                        jobs=jobs or max(1, default_jobs(plan) // self.per_run),
+                        jobs=jobs or (1 if self.joins else max(1, default_jobs(plan) // self.per_run)),
                         per_run=self.per_run,
                         mirrors=tuple(mirrors),
                         allow_changed=allow_changed_code,
                         until=deadline,
-                        after_each=page.ask,
+                        after_each=(lambda: None) if self.joins else page.ask,
                         here=here,
                     )
                     page.close(drop=True)  # judged once more below, every record read anew
@@ -340,49 +341,10 @@ def _page_kept(plan: Plan, kept: Readings) -> Iterator[Beside[Judged]]:
         page.close()
 
 
-def _begin(plan: Plan, say: Say, *, allow_changed_code: bool, try_again: bool) -> None:
-    """Do all that comes before the first run: the rule on record, what a person must know, and the rehearsal."""
-    from ablab.check import miniature, program
-    from ablab.judging import history, judge, same_code
-    from ablab.launch import board
-
-    _say_what_lies_there(plan, say)
-    if not allow_changed_code:
-        same_code.guard(plan)
-    history.begin(plan)  # the decision is on record before any result
-    for note in judge.notes(plan):
-        say(note if note.startswith("warning") else f"note: {note}")
-    beyond, mark = list[str](), {"study": plan.study.key, "source": same_code.key(plan)}
-    if plan.study.runner is not None:
-        program.ready(plan)
-    elif not _rehearsed(plan, mark):
-        miniature.check(plan, say, beyond)
-        if not beyond:
-            write_json(plan.directory / "checked.json", mark)
-    board.begin(plan, say, try_again=try_again, beyond=beyond)
-
-
 def _unless_given_up(plan: Plan, judged: Judged) -> Judged:
     if faults := _given_up(plan):
         raise GivenUp(faults, judged)
     return judged
-
-
-def _rehearsed(plan: Plan, mark: dict[str, str]) -> bool:
-    with contextlib.suppress(CheckFailed):
-        return bool(read_json(plan.directory / "checked.json") == mark)
-    return False  # a note of this program's to itself: without it the check is made again
-
-
-def _say_what_lies_there(plan: Plan, say: Say) -> None:
-    """Say beforehand that another version's page under this name goes to `earlier/` when this one has something to show."""
-    from ablab.judging import shelf, versions
-
-    other = shelf.lying(plan.directory)
-    if other is not None and other.get("version") != shelf.version(plan):
-        at = plan.directory / "earlier"
-        say(f"note: {plan.directory} holds the page of another version of this study: {versions.since(plan, other)}")
-        say(f"note: with the first result of this one, that page moves to {at}")
 
 
 def _given_up(plan: Plan) -> list[Fault]:

@@ -12,7 +12,12 @@ OUT_OF_MEMORY = "out of memory"
 def give_up(plan: Plan, run: Run, fault: str, kind: str = "") -> None:
     """Put a run on the list of those that were given up; kind: OUT_OF_MEMORY, which another try by itself does not mend."""
     row: FailedRun = {"arm": run.arm, "seed": run.seed, "fault": fault, "keys": sorted(run.steps), "kind": kind}
-    write_json(plan.directory / "failed.json", [*plan.every_failure(), row])
+    others = [
+        one
+        for one in plan.every_failure()
+        if (one["arm"], one["seed"], one.get("keys")) != (run.arm, run.seed, row["keys"])
+    ]
+    write_json(plan.directory / "failed.json", [*others, row])
 
 
 def give_up_arm(plan: Plan, arm: str, fault: str) -> None:

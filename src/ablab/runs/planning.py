@@ -14,6 +14,7 @@ from ablab.runs.contents import Contents
 from ablab.runs.plan import Plan, Run
 from ablab.runs.program import ITS_OWN, of_arms, read_key, run_key
 from ablab.runs.store import Store, score_key
+from ablab.runtime.lock import in_turn
 
 if TYPE_CHECKING:
     from ablab.data import Corpus
@@ -146,8 +147,10 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     """
     here = Where(device, precision, executor, micro_rows, compiled)
     if not path.exists():
-        write_json(path, here.as_json())
-        return here
+        with in_turn(path.parent):  # two machines may begin one study at once, and need not be alike
+            if not path.exists():
+                write_json(path, here.as_json())
+                return here
     executed = read_json(path, form=Executed)
     if executed["micro_rows"] < 1:
         fault = f"holds micro_rows = {executed['micro_rows']}, which nothing here wrote"

@@ -204,7 +204,8 @@ def append_line(path: Path, row: Mapping[str, object]) -> None:
     line = (json.dumps(row, allow_nan=False) + "\n").encode()
     handle = places.opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(OSError):  # where the file system has no locks, whoever shares the file takes turns at its folder
+            fcntl.flock(handle, fcntl.LOCK_EX)
         mend = _mended(handle)
         line = (json.dumps(chain.linked(row, chain.end_of(_last(handle))), allow_nan=False) + "\n").encode()
         places.extend(handle, mend + line)

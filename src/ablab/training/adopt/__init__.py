@@ -45,13 +45,14 @@ def adopt(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: P
         done := finished(out, identity, here, sitting.allow_changed)
     ) is not None:  # without the lock: arms that share weights ask side by side
         return done
-    with locked(out):
+    with locked(out) as held:
         checkpoint.sweep(out)
         if (done := finished(out, identity, here, sitting.allow_changed)) is not None:
             return done
         sitting.say(f"weights of {file.name}")
         weights, notes, decoder = taken(settings, corpus, file, precision=where.precision)
         name = "weights.safetensors"
+        held.check()
         saved = checkpoint.save_tensors(out / name, weights.tensors, {"tokenizer": corpus.fingerprint})
         adopted: Adopted = {
             "file": file.name,
@@ -63,6 +64,7 @@ def adopt(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: P
         kept: Identity = {"identity": identity, "seed": seed, **ran}
         source.keep(out, here["source"])
         done = sealed(_untrained(kept, here, adopted, {name: saved}, decoder))
+        held.check()
         write_json(out / "done.json", done)
         return done
 
