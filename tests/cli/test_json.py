@@ -85,7 +85,11 @@ def leaves(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 def test_commands_that_make_runs_share_their_options() -> None:
     told, at = dict(leaves()), {field.name for field in dataclasses.fields(RunOptions)}
-    assert {name for name, one in told.items() if at <= {param.name for param in one.params}} == {"run", "work", "ladder"}
+    assert {name for name, one in told.items() if at <= {param.name for param in one.params}} == {
+        "run",
+        "work",
+        "ladder",
+    }
     defaults = [
         {param.name: param.default for param in told[name].params if param.name in at} for name in ("run", "ladder")
     ]
