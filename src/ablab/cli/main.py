@@ -24,7 +24,8 @@ app = typer.Typer(
 )
 VERBS = (  # in the order of use: a study, its verdict, what is done with both; then other people's runs, and the shelf
     study.check, study.run, workers.work, workers.status, study.report, ladder.ladder, sample.sample, mirror.mirror,
-    bundle.bundle, bundle.audit, unbundle.unbundle, trial.trial, noise.power, noise.noise, levers.levers, bridges.explain, bridges.export,
+    bundle.bundle, bundle.audit, unbundle.unbundle, trial.trial, noise.power, noise.noise, levers.levers,
+    bridges.explain, bridges.export,
 )  # fmt: skip
 
 
