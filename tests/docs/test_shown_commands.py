@@ -22,7 +22,10 @@ from ablab.study.layers import expand
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Flags (of --init_from the beginning) of programs that are neither ablab nor Megatron.
-OTHERS = {"--logdir", "--init", "--all", "--quiet", "--message", "--hard", "--force"}
+OTHERS = {
+    *("--logdir", "--init", "--all", "--quiet", "--message", "--hard", "--force"),
+    *("--job-name", "--array", "--gres", "--time", "--signal", "--requeue", "--open-mode", "--output"),  # of sbatch
+}
 BASE = """
 study = { name = "base", question = "Does the page name what there is?" }
 decision = { metric = "bits_per_byte", stage = "pre_quant", matters = 0.01 }
