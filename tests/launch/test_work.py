@@ -94,7 +94,7 @@ def test_a_killed_worker_is_followed_from_its_checkpoint(tmp_path: Path) -> None
 
 
 def test_a_worker_that_slept_beyond_its_lease_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processes are stopped, so that nobody touches their claims; both commands end well, each run is in the verdict once."""
+    """Its processes are stopped, so that nobody touches their claims; both commands end well, each run is made once."""
     (tmp_path / "study.toml").write_text(held.STUDY.replace("tokens = 40_960", "tokens = 4096"))
     monkeypatch.setenv("ABLAB_LEASE", "3")
     with held.held(tmp_path, "baseline", 0, 3) as first:
