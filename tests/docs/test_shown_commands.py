@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Flags (of --init_from the beginning) of programs that are neither ablab nor Megatron.
 OTHERS = {
     *("--logdir", "--init", "--all", "--quiet", "--message", "--hard", "--force"),
+    *("--nproc-per-node", "--standalone", "--kill-on-bad-exit"),  # of torchrun and srun
     *("--job-name", "--array", "--gres", "--time", "--signal", "--requeue", "--open-mode", "--output"),  # of sbatch
 }
 BASE = """

@@ -16,9 +16,10 @@ import pytest
 import torch
 from tests import tiny
 
+from ablab.check import miniature
 from ablab.core.fault import CheckFailed, Interrupted
 from ablab.launch import ranks, work
-from ablab.launch.ranks import Errand, Lost, company
+from ablab.launch.ranks import Errand, Lost, Together, company
 from ablab.launch.study import Lab
 from ablab.records.run import Where
 from ablab.training.metrics import WALL
@@ -117,12 +118,29 @@ def test_a_study_on_two_processes_lies_under_the_keys_of_one_and_has_its_weights
     found = []
     for plan, per_run in ((two, 2), (one, 1)):
         run = plan.runs["baseline", 0]
-        how: dict[str, Any] = {"mirrors": (), "stop": lambda: False, "say": lambda _: None, "per_run": per_run}
+        how: dict[str, Any] = {
+            "mirrors": (),
+            "stop": lambda: False,
+            "say": lambda _: None,
+            "together": Together(per_run),
+        }
         assert work.do(run, store=plan.store, where=plan.where, **how) == "done"
         found.append((run.train_key, plan.store.train(run.train_key)))
     assert found[0][0] == found[1][0]
     weights, others = (folder / "weights.safetensors" for _, folder in found)
     assert weights.read_bytes() == others.read_bytes()
+
+
+def test_a_loss_over_the_whole_batch_takes_as_many_processes_as_it_has_micro_batches(tmp_path: Path) -> None:
+    mixture = 'mlp = { name = "moe", n_experts = 4, balance = "switch" }, router = { name = "softmax_topk", top_k = 2 }'
+    (tmp_path / "study.toml").write_text(STUDY.replace('local = { position = "rope" }', f"local = {{ {mixture} }}"))
+    lab = Lab(tmp_path / "study.toml", out=tmp_path / "out", precision="fp32", per_run=2)
+    assert miniature.splits(lab.plan()) == []
+    said = [str(fault) for fault in miniature.splits(replace(lab, per_run=1).plan())]
+    assert (
+        said[0].startswith("study.toml: baseline: model.layers.0.mlp: ")
+        and "its 8 rows go through 4 at a time;" in said[0]
+    )
 
 
 def test_processes_that_cannot_share_a_batch_are_refused_before_any_run(tmp_path: Path) -> None:

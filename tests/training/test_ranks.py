@@ -42,9 +42,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+# A loss that knows the whole batch: each process has its micro-batch, so that another number of them is another sum.
+WHOLE: dict[str, Any] = {"optimizer": NORMUON, "model": mixture("switch")}
+PRECISION = {"bf16": "bf16", "whole": "fp64"}
+
+
 def learner(case: str, micro_rows: int = 1) -> Learner:
-    asked = tiny.settings(steps=STEPS, batch_tokens=ROWS * 32, **CASES[case])
-    how: dict[str, Any] = {"precision": "bf16" if case == "bf16" else "fp32", "executor": "lift", "device": "cpu"}
+    asked = tiny.settings(steps=STEPS, batch_tokens=ROWS * 32, **CASES.get(case, WHOLE))
+    how: dict[str, Any] = {"precision": PRECISION.get(case, "fp32"), "executor": "lift", "device": "cpu"}
     return Learner(asked, tiny.corpus(), seed=0, micro_rows=micro_rows, **how)
 
 
@@ -60,8 +65,8 @@ def stepped(one: Learner, begin: int, end: int) -> list[Any]:
     return [*rows, one.validate()]
 
 
-def trained(case: str) -> dict[str, Any]:
-    one = learner(case)
+def trained(case: str, micro_rows: int = 1) -> dict[str, Any]:
+    one = learner(case, micro_rows)
     rows = stepped(one, 0, STEPS)
     return {"rows": rows, "tensors": {name: tensor.clone() for name, tensor in one.tensors().items()}}
 
@@ -83,6 +88,7 @@ def work(rank: int, world: int, folder: str) -> None:
     learner_module.VALID_TOKENS = 64
     with joined(Path(folder) / f"rendezvous{world}", rank, world, device="cpu", patience=600):
         found: dict[str, Any] = {case: trained(case) for case in CASES}
+        found["whole"] = trained("whole", ROWS // world)
         if world == 2:
             found["begun"] = goes_on(None, 0, 1)
             found["stale"] = goes_on(None, 0, 1, gather=False)
@@ -116,7 +122,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
         patch.setattr(learner_module, "VALID_TOKENS", 64)
         torch.set_num_threads(1)
         try:
-            alone = {case: trained(case) for case in CASES}
+            alone = {**{case: trained(case) for case in CASES}, "whole": trained("whole", ROWS)}
             two = spread(2, folder)
             torch.save(goes_on(two[0]["begun"], 1, 3), folder / "kept.pt")
             alone["from stale"] = goes_on(two[0]["stale"], 1, STEPS)
@@ -140,6 +146,22 @@ def test_a_run_is_the_same_on_any_number_of_processes(
     for rank, one in enumerate(found[world]):
         assert one[case]["rows"] == alone[case]["rows"]
         assert equal(one[case]["tensors"], alone[case]["tensors"]), f"rank {rank}"
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_loss_over_the_whole_batch_counts_over_all_processes(
+    found: dict[int, list[dict[str, Any]]], world: int
+) -> None:
+    """Shares and counts are of other sums: equal but for the rounding of fp64, and far from a loss of each process's own."""
+    [alone] = found[1]
+    for one in found[world]:
+        for (loss, norm, token_hash, _), (loss_1, norm_1, token_hash_1, _) in zip(
+            one["whole"]["rows"][:-1], alone["whole"]["rows"][:-1], strict=True
+        ):
+            assert (loss, norm) == pytest.approx((loss_1, norm_1), rel=1e-12) and token_hash == token_hash_1
+        for name, tensor in alone["whole"]["tensors"].items():
+            assert torch.allclose(one["whole"]["tensors"][name], tensor, rtol=1e-9, atol=1e-11), name
+        assert equal(one["whole"]["tensors"], found[world][0]["whole"]["tensors"])
 
 
 def test_a_run_goes_on_with_another_number_of_processes(found: dict[int, list[dict[str, Any]]]) -> None:

@@ -48,15 +48,15 @@ if __name__ == "__main__":
 
 
 @contextmanager
-def held(folder: Path, arm: str, seed: int, at: int) -> Iterator[subprocess.Popen[str]]:
+def held(folder: Path, arm: str, seed: int, at: int, *words: str) -> Iterator[subprocess.Popen[str]]:
     """The command in `folder`, once the run of `arm` and `seed` asks for the `at`-th time (from 0) whether to stop.
 
-    It is killed when the block ends.
+    words: more of the command. It is killed when the block ends.
     """
     (folder / "held.py").write_text(SCRIPT.format(place=(arm, seed, at)))
     reached = folder / "held"
     reached.unlink(missing_ok=True)
-    command = [sys.executable, "held.py", "run", "study.toml"]
+    command = [sys.executable, "held.py", "run", "study.toml", *words]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             while not reached.exists():

@@ -331,7 +331,7 @@ def splits(plan: Plan) -> list[Fault]:
     for name, arm in plan.study.with_baseline.items():
         rows = arm.settings["budget"]["batch_tokens"] // arm.settings["model"]["seq_len"]
         place = f"{plan.study.path.name}: {name}: model"
-        faults.append(split_fault(plan.decoder(name), rows, plan.where.micro_rows, place))
+        faults.append(split_fault(plan.decoder(name), rows, plan.where.micro_rows, place, plan.per_run))
     return [fault for fault in faults if fault is not None]
 
 

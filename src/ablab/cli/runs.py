@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 110  # columns from which on a bar and a clock stand beside name and text
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs side by side; they divide the threads.")]
-PerRun = Annotated[int, typer.Option(min=1, help="Processes that make one run together: 1, 2, 4, ... (CPU).")]
+PerRun = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that make one run together: 1, 2, 4, ...; by default WORLD_SIZE, else 1."),
+]
+Gpus = Annotated[
+    int | None, typer.Option(min=1, help="GPUs in use: --gpus 8 --per-run 2 makes 4 runs side by side (--device cuda).")
+]
+Patience = Annotated[
+    str, typer.Option(help="With --per-run: a process that says nothing for this long is given up, and the run ends.")
+]
 Until = Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 1h30m.")]
 Changed = Annotated[
     bool,
@@ -44,7 +53,9 @@ class RunOptions:
     device: Device = "cpu"
     precision: Precision = None
     jobs: Jobs = None
-    per_run: PerRun = 1
+    per_run: PerRun = None
+    gpus: Gpus = None
+    patience: Patience = "10m"
     until: Until = None
     mirror: Mirror = None
     allow_changed_code: Changed = False
@@ -53,9 +64,20 @@ class RunOptions:
 
     def lab(self, study: Path, scale: str | None = None) -> Lab:
         """Open a study on these options' store and device."""
+        from ablab.launch import outside
         from ablab.launch.study import Lab
 
-        return Lab(study, scale, self.out, self.device, self.precision, self.per_run)
+        told = outside.told()
+        n = outside.processes(told, self.per_run, self.jobs, self.gpus)
+        lab = Lab(study, scale, self.out, self.device, self.precision, n)
+        return replace(lab, patience=self.hanging, started=told is not None, gpus=self.gpus)
+
+    @property
+    def hanging(self) -> float:
+        """Seconds after which a process of a run that says nothing counts as hung."""
+        if not (found := seconds(self.patience, "--patience")):
+            raise typer.BadParameter("no time is no patience; write 90s, 10m or 1h", param_hint="--patience")
+        return found
 
     def say(self, text: str) -> None:
         """Say a line to people: nothing beside JSON."""
@@ -82,8 +104,17 @@ def spread(verb: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(verb)
     def command(**given: Any) -> None:
+        from ablab.launch import outside
+
         how = RunOptions(**{name: given.pop(name) for name in fields})
-        verb(**given, how=how)
+        told = outside.told()
+        if told is None:
+            verb(**given, how=how)
+            return
+        told.settle(how.device)
+        if told.rank:
+            raise SystemExit(outside.serve(told))
+        outside.lead(told, lambda: verb(**given, how=how))
 
     told = [one for name, one in own.parameters.items() if name != "how"]
     command.__signature__ = own.replace(parameters=[*told, *fields.values()])  # type: ignore[attr-defined]

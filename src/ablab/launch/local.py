@@ -13,6 +13,7 @@ from ablab.core.files import read_json
 from ablab.judging import collect
 from ablab.launch.beside import Beside
 from ablab.launch.board import Board
+from ablab.launch.ranks import BY_ITSELF, Together
 from ablab.launch.work import Said, Terms, begin
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, read_lines
@@ -58,14 +59,14 @@ def execute(
     board: Board,
     *,
     jobs: int,
-    per_run: int = 1,
+    together: Together = BY_ITSELF,
     mirrors: tuple[str, ...] = (),
     allow_changed: bool = False,
     until: float | None = None,
     after_each: Callable[[], None] = lambda: None,
     here: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do every wanted run of the board's plan, `jobs` side by side, each on `per_run` processes, until none is wanted.
+    """Do every wanted run of the board's plan, `jobs` side by side, each on processes `together`, until none is wanted.
 
     `until` is a moment of time.monotonic(). here(): raises where the study's folder is gone. Raises Interrupted after
     checkpoints on a signal or at `until`; Halted where no run can go on. A run that is refused, fails or runs out of memory is
@@ -74,8 +75,9 @@ def execute(
     that reads and reckons, workers and signals are heard.
     """
     stopping, plan = Stopping(until), board.plan
-    terms = Terms(Store(plan.store.root), plan.where, capacity.threads(jobs * per_run), mirrors, allow_changed, per_run)
-    workers = Workers(begin, lambda: terms, gently=True)
+    threads = capacity.threads(jobs * together.processes)
+    terms = Terms(Store(plan.store.root), plan.where, threads, mirrors, allow_changed, together)
+    workers = Workers(begin, lambda: terms.beside(workers.owned), gently=True)
     bell, ring = multiprocessing.Pipe(duplex=False)
     wanted, asking = Beside(lambda: _wanted(board), lambda: ring.send(None)), False
     previous = signals.heed(stopping.hear)

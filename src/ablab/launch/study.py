@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, Halted
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ablab.study import Study
 
 Say = Callable[[str], None]
-DEVICES = ("cpu", "cuda")
 
 
 def silent(_: str) -> None:
@@ -74,8 +73,9 @@ class Lab:
     """A study at a scale, the store `out`, and how it is executed. The file is read anew by every call.
 
     device: cpu or cuda; None is the one that the study began with. precision: bf16 or fp32; None is what the study began
-    with, or what the hardware multiplies. per_run: processes that make one run together. joins: as one of several
-    workers (`ablab work`): run() makes one run at a time, leaves what was given up, and writes the page at its end. Calls raise
+    with, or what the hardware multiplies. per_run: processes that make one run together, on as many of `gpus` GPUs; one that
+    is silent for `patience` seconds is given up; started: torchrun or srun has started them. joins: as one of several workers
+    (`ablab work`): run() makes one run at a time, leaves what was given up, and writes the page at its end. Calls raise
     InvalidStudy and CheckFailed with every fault, Interrupted where a signal ended them; the same call then goes on.
     `--out DIR` is out="DIR".
     """
@@ -87,6 +87,9 @@ class Lab:
     precision: str | None = None
     per_run: int = 1
     joins: bool = False
+    patience: float = 600.0
+    started: bool = False
+    gpus: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("path", "out"):
@@ -116,16 +119,13 @@ class Lab:
         study, store = self.study, self.store
         self._of_a_program(study)
         device = self.device or ("cpu" if study.runner else self._began(study, store))
-        if device.split(":")[0] not in DEVICES:
-            raise CheckFailed(Fault("device", f"'{device}' is no device", f"choose {' or '.join(DEVICES)}"))
+        if device.split(":")[0] not in ("cpu", "cuda"):
+            raise CheckFailed(Fault("device", f"'{device}' is no device", "choose cpu or cuda"))
         if self.precision not in (None, *capacity.PRECISIONS):
             cure = f"choose {' or '.join(capacity.PRECISIONS)}"
             raise CheckFailed(Fault("precision", f"'{self.precision}' is no precision of a run", cure))
-        n = self.per_run
-        made = planning.make(
-            study, store, device=device, precision=self.precision, per_run=n, computes=computes, say=say, recall=recall
-        )
-        measurable(made)
+        how: dict[str, Any] = {"precision": self.precision, "per_run": self.per_run, "computes": computes}
+        measurable(made := planning.make(study, store, device=device, say=say, recall=recall, **how))
         return made
 
     def check(self, say: Say = silent) -> Facts | CommandFacts:
@@ -157,17 +157,15 @@ class Lab:
         Commands that share a store share its runs, on whatever machines: each run is made once, others wait for it.
         seeds: of every arm, whatever the looks say; the verdict keeps its rule. jobs: runs side by side. until: seconds from
         now, then it ends resumable. mirrors: names of `training.mirrors`. allow_changed_code: take what other code has made;
-        the page says so. try_again: also runs that were out of memory. say: hears lines for people. progress(plan): hears of
-        runs instead, as a context (`ablab.launch.lines`).
+        the page says so. try_again: also runs that were out of memory. say: hears lines for people; progress(plan), of runs.
 
         Raises GivenUp, behind the report, where runs were given up; Interrupted after checkpoints at a signal or at `until`.
         """
         from ablab.core.streams import unfinished
         from ablab.judging import rungs
-        from ablab.launch import joint, local
+        from ablab.launch import joint, local, ranks
         from ablab.launch.board import Board
         from ablab.launch.lines import lines
-        from ablab.runs.jobs import default_jobs
         from ablab.runs.look import Readings
         from ablab.training import mirrors as boards
 
@@ -177,6 +175,9 @@ class Lab:
         with _ending_well(), unfinished():
             plan = self.plan(say=say)
             plan.study.trained_here("a mirror", asked=bool(mirrors))
+            together = ranks.Together(self.per_run, self.patience, self.started)
+            jobs = 1 if self.joins and jobs is None and self.gpus is None else jobs
+            jobs, together = ranks.arranged(plan, together, jobs, self.device, self.gpus)
             with joint.begun(plan, say, changed=allow_changed_code, try_again=try_again, joins=self.joins) as held:
 
                 def here() -> None:
@@ -187,8 +188,8 @@ class Lab:
                 with shown as take, _page_kept(plan, kept) as page:
                     local.execute(
                         Board(plan if seeds is None else rungs.fixed(plan, seeds), take, kept),
-                        jobs=jobs or (1 if self.joins else max(1, default_jobs(plan) // self.per_run)),
-                        per_run=self.per_run,
+                        jobs=jobs,
+                        together=together,
                         mirrors=tuple(mirrors),
                         allow_changed=allow_changed_code,
                         until=deadline,
@@ -286,9 +287,8 @@ class Lab:
         """Refuse what says how ablab trains, where it does not."""
         if study.runner is not None and self.precision is not None:
             fault = "is the program's affair: the arms are runs of a program ([runner])"
-            raise CheckFailed(
-                Fault("precision", fault, "leave it out, and tell the program in runner.args or runner.env")
-            )
+            cure = "leave it out, and tell the program in runner.args or runner.env"
+            raise CheckFailed(Fault("precision", fault, cure))
 
     def _began(self, study: Study, store: Store) -> str:
         """Return the device that the study began with. CheckFailed where it never ran here, or that device is not here."""

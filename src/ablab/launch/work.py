@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ablab.core.fault import CheckFailed, Fault, Halted, Interrupted, InUse, OutOfMemory, Refused
 from ablab.core.files import sha256_file
-from ablab.launch import program, ranks
+from ablab.launch import outside, program, ranks
+from ablab.launch.ranks import BY_ITSELF, Together
 from ablab.records.run import Where
 from ablab.runs.plan import Run
 from ablab.runs.store import Store, train_key
@@ -36,7 +38,7 @@ def do(
     stop: Callable[[], bool],
     say: Say,
     allow_changed: bool = False,
-    per_run: int = 1,
+    together: Together = BY_ITSELF,
 ) -> str:
     """Bring `run` to its end; returns `done` or `diverged`.
 
@@ -44,13 +46,11 @@ def do(
     """
     if run.program is not None:
         return program.do(run, store=store, stop=stop, say=say)
-    import torch
-
     from ablab.training.adopt import adopt
     from ablab.training.metrics import Mirrored
     from ablab.training.train import Sitting, train
 
-    corpus = _opened(run)
+    corpus = ranks.opened(run.levers, run.corpus)
     directory = store.train(run.train_key)
     # a finished run is answered from its directory, its weights checked against their sha256
     make = adopt if run.settings["train"]["weights"] else train
@@ -58,9 +58,8 @@ def do(
         _unchanged(run, where)
     mirrored = Mirrored(mirrors, called=run.called, boards=store.root / "tensorboard")
     sitting = Sitting(stop, say, mirrors=mirrored, allow_changed=allow_changed)
-    if per_run > 1:
-        errand = ranks.Errand(run.settings, partial(_opened, run), where, run.seed, directory, torch.get_num_threads())
-        sitting = replace(sitting, company=partial(ranks.company, errand, per_run))
+    if together.processes > 1:
+        sitting = replace(sitting, company=_company(run, where, directory, together))
     done = make(run.settings, corpus, where, seed=run.seed, out=directory, sitting=sitting)
     if done["status"] != "done":
         return str(done["status"])
@@ -74,14 +73,17 @@ def do(
     return "done"
 
 
-def _opened(run: Run) -> Corpus:
-    """Load the levers from outside that a run has, and open its corpus."""
-    from ablab.data import open_corpus
-    from ablab.study import outside
+def _company(
+    run: Run, where: Where, directory: Path, together: Together
+) -> Callable[[], AbstractContextManager[object]]:
+    """Return what gathers the processes that make a run with this one."""
+    if together.started:
+        return partial(outside.company, run, where, directory, together.patience)
+    import torch
 
-    if run.levers:
-        outside.again(run.levers)
-    return open_corpus(run.corpus)
+    opened = partial(ranks.opened, run.levers, run.corpus)
+    errand = ranks.Errand(run.settings, opened, where, run.seed, directory, torch.get_num_threads(), together.patience)
+    return partial(ranks.company, errand, together.processes)
 
 
 def _score(run: Run, stage: str, corpus: Corpus, store: Store, where: Where, folders: dict[str, Path]) -> None:
@@ -121,7 +123,12 @@ class Terms:
     threads: int
     mirrors: tuple[str, ...]
     allow_changed: bool
-    per_run: int = 1
+    together: Together = BY_ITSELF
+    gpus: tuple[str, ...] = ()  # this worker's own
+
+    def beside(self, others: Sequence[Terms]) -> Terms:
+        """Return the terms of one more worker: with the GPUs that the fewest of the `others` have."""
+        return replace(self, gpus=self.together.free([one.gpus for one in others]))
 
 
 def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Said], None]], Said]:
@@ -129,6 +136,8 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
     import torch
 
     torch.set_num_threads(terms.threads)
+    if terms.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(terms.gpus)  # before any is looked at
 
     def do_one(run: Run, say: Callable[[Said], None]) -> Said:
         def tell(text: str) -> None:
@@ -138,7 +147,7 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
         try:
             done = do(
                 run, store=terms.store, where=terms.where, mirrors=terms.mirrors, allow_changed=terms.allow_changed,
-                per_run=terms.per_run, stop=stop, say=tell,
+                together=terms.together, stop=stop, say=tell,
             )  # fmt: skip
             return done, ""
         except Interrupted:  # a parent that is gone has its checkpoint all the same

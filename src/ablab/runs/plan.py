@@ -62,6 +62,7 @@ class Plan:
     where: Where
     corpora: dict[str, Corpus]
     runs: dict[tuple[str, int], Run]
+    per_run: int = 1  # processes that make one run together
     _decoders: dict[str, Decoder] = field(default_factory=dict, compare=False, repr=False)
     _counted: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
     _seen: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)

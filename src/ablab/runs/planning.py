@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ def make(
     from ablab.training import memory
 
     capacity.require(device)
+    device = capacity.use(device)
     for called, sha256 in study.levers.items():
         say(f"levers of {called} are loaded, whose code is not ablab's (sha256 {sha256[:16]})")
     of_arm = corpora.prepared(study, store, say, recall)
@@ -77,15 +79,13 @@ def make(
     if faults := _unshared(settings, where, per_run):
         raise CheckFailed(faults)
     say(f"precision: {where.precision}; another one (--precision) is another experiment, with its own numbers")
-    return on(study, store, where, of_arm, recall)
+    return replace(on(study, store, where, of_arm, recall), per_run=per_run)
 
 
 def _unshared(settings: Sequence[Settings], where: Where, per_run: int) -> list[Fault]:
-    """Say why `per_run` processes cannot make a run together: on a GPU, or with micro-batches that they cannot share."""
+    """Say why `per_run` processes cannot make a run together: with micro-batches that they cannot share."""
     from ablab.training.sums import micro_batches_fault
 
-    if per_run > 1 and where.device != "cpu":
-        return [Fault("--per-run", "is for runs on a CPU", "leave it out, or choose --device cpu")]
     sizes = sorted({asked["budget"]["batch_tokens"] // asked["model"]["seq_len"] for asked in settings})
     found = [fault for rows in sizes if (fault := micro_batches_fault(rows, where.micro_rows, per_run))]
     cure = "or begin the study with --per-run in another --out, where micro_rows is chosen by it"
@@ -155,7 +155,7 @@ def resolve_where(path: Path, *, device: str, precision: str, executor: str, mic
     if executed["micro_rows"] < 1:
         fault = f"holds micro_rows = {executed['micro_rows']}, which nothing here wrote"
         raise CheckFailed(Fault(str(path), fault, "delete it to have it made again"))
-    kept = Where.read(executed)
+    kept = Where.read({**executed, "device": executed["device"].partition(":")[0]})  # once a GPU's number stood there
     if (kept.device, kept.precision, kept.executor) != (device, precision, executor):
         began = f"{kept.precision} by {kept.executor} on {kept.device}"
         fault = f"this study began with {began}, not with {precision} by {executor} on {device}"

@@ -35,8 +35,23 @@ def require(device: str) -> None:
         built = "sees no GPU" if torch.version.cuda else "was built without CUDA"
         fault = f"torch {torch.__version__} {built}"
         raise CheckFailed(Fault("--device cuda", fault, "run where there is one, or choose --device cpu"))
+    index = torch.device(device).index or 0
+    if kind == "cuda" and index >= (count := len(gpus())):
+        fault = f"this process may use {count} GPU{'s' if count > 1 else ''}, counted from cuda:0"
+        raise CheckFailed(Fault(f"--device {device}", fault, "choose one of them"))
     if kind not in ("cpu", "cuda"):
         raise CheckFailed(Fault("--device", f"runs are not made on '{kind}'", "choose cpu or cuda"))
+
+
+def use(device: str) -> str:
+    """Make a GPU that is named by its number the one that `cuda` means in this process; returns the device's kind.
+
+    The kind alone is part of a run's key: on another GPU of this machine a run is the same.
+    """
+    asked = torch.device(device)
+    if asked.type == "cuda" and asked.index is not None:
+        torch.cuda.set_device(asked.index)
+    return asked.type
 
 
 def precision(device: str, asked: str | None = None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore, Store
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,22 @@ def here() -> Ranks:
     return _here
 
 
+def backend(device: str) -> str:
+    """Name what carries tensors between processes: from GPU to GPU NCCL, beside gloo for what lies in the machine's memory."""
+    return "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
+
+
 @contextlib.contextmanager
-def joined(rendezvous: Path, rank: int, world: int, *, device: str, patience: float) -> Iterator[Ranks]:
-    """Join the group of `world` processes until the block ends: all meet at the file `rendezvous`, not at a port.
+def joined(meeting: Path | Store, rank: int, world: int, *, device: str, patience: float) -> Iterator[Ranks]:
+    """Join the group of `world` processes until the block ends: all meet at a file, or at a store of theirs.
 
     patience: seconds after which a process that says nothing is given up; whoever waits for it then raises RuntimeError, as
     at once where one has ended.
     """
     global _here
     timeout = datetime.timedelta(seconds=patience)
-    backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
-    store = dist.FileStore(str(rendezvous), world)  # type: ignore[attr-defined]  # of C++, in no stub
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    store = FileStore(str(meeting), world) if isinstance(meeting, Path) else meeting
+    dist.init_process_group(backend(device), store=store, rank=rank, world_size=world, timeout=timeout)
     try:
         _here = Ranks(rank, world)
         yield _here

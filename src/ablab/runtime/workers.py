@@ -86,6 +86,11 @@ class Pool(Generic[Job, Own, Said]):
         """The jobs that workers are busy with."""
         return [worker.job for worker in self._workers if worker.job is not None]
 
+    @property
+    def owned(self) -> list[Own]:
+        """What its workers were given of their own."""
+        return [worker.own for worker in self._workers]
+
     def give(self, job: Job) -> None:
         """Hand a job to an idle worker, or to a new one. Those that have died while they were idle are buried."""
         for worker in [one for one in self._workers if one.job is None]:

@@ -43,7 +43,8 @@ def split_fault(model: Decoder, rows: int, micro_rows: int, place: str, world: i
     whole = [path for path, part in model.parts().items() if part.whole_batch]
     if not whole or micro_rows * world >= rows:
         return None
-    text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {micro_rows} at a time'
+    at_once = f"{micro_rows} at a time" + (f" on each of {world} processes" if world > 1 else "")
+    text = f'balance = "switch" is no sum over parts of a batch, but its {rows} rows go through {at_once}'
     return Fault(f"{place}.{whole[0]}", text, 'use balance = "sequence", or a batch that fits into memory at once')
 
 
