@@ -21,6 +21,7 @@ KINDS = (
 )
 MOST_LINE = 1 << 28  # bytes; a document of so many is a book of 40,000 pages
 _GIB = 1 << 30
+_PIECE = 1 << 20
 
 
 class NoFile(OSError):
@@ -49,9 +50,10 @@ def read_whole(path: Path | str, most: int | None = None) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > (limit := memory() if most is None else most):
             raise _large(path, size, limit, "" if most is not None else " of this machine's memory")
-        data = (
-            file.read(limit + 1) if size == 0 else file.read(size)
-        )  # the kernel's own files say that they hold nothing
+        data = file.read(size)
+        # The kernel's own files say that they hold nothing. In pieces: a read of so many bytes takes room for all of them first.
+        while size == 0 and len(data) <= limit and (piece := file.read(_PIECE)):
+            data += piece
     if len(data) > limit:
         raise _large(path, len(data), limit, "")
     return data
