@@ -64,10 +64,14 @@ class Board:
     def ended(self, run: Run, kind: str, text: str, *, seconds: float, alone: bool) -> None:
         """Write down how a run ended. Halted where it ended as every other one would.
 
-        kind: done, diverged, failed (an unforeseen fault), died (text is the exit code), memory, refused, in use, halted.
+        kind: done, there (another made it), diverged, failed (an unforeseen fault), died (text is the exit code), memory,
+        refused, in use, halted.
         alone: whether nothing ran beside it.
         """
         who = f"{run.arm}, seed {run.seed}"
+        if kind == "there":
+            self.progress("later", run, "")
+            return
         if kind == "in use":
             self.progress("later", run, "")
             self.later(run, text)

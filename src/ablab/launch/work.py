@@ -145,6 +145,8 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
                 say(("say", text))
 
         try:
+            if _there(run, terms.store):
+                return "there", ""
             done = do(
                 run, store=terms.store, where=terms.where, mirrors=terms.mirrors, allow_changed=terms.allow_changed,
                 together=terms.together, stop=stop, say=tell,
@@ -156,6 +158,11 @@ def begin(terms: Terms, stop: Callable[[], bool]) -> Callable[[Run, Callable[[Sa
             return _outcome(error)
 
     return do_one
+
+
+def _there(run: Run, store: Store) -> bool:
+    """Tell whether a run was made by another command since it was handed out."""
+    return store.trained(run.train_key) is not None and all(map(store.scored, run.score_keys.values()))
 
 
 def _outcome(error: BaseException) -> tuple[str, str]:
