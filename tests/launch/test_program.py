@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tests import foreign
 
 from ablab.cli.main import app
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy
-from ablab.judging import collect
+from ablab.judging import collect, shelf, versions
 from ablab.judging import program as judged
 from ablab.launch import program
 from ablab.launch.study import GivenUp, Lab, conclude, silent
@@ -343,3 +344,28 @@ def test_the_page_of_what_there_is_needs_no_checkout(tmp_path: Path) -> None:
     answer = Lab(file, out=file.parent / "runs").report(recall=said.append).answer
     assert answer["decided_by"] != "not finished" and "its last state that the store knows is taken" in said[0]
     assert load(file).runner is not None
+
+
+def test_what_changed_of_a_program_is_named_as_what_makes_another_version(tmp_path: Path) -> None:
+    study = foreign.changed(foreign.STUDY, reads='["*.bin"]')
+    file = foreign.write(tmp_path, study, **{"data.bin": "1"})
+    first, checkout = foreign.plan(file), tmp_path / "program"
+    for arm, seed in first.runs:
+        do(first, arm, seed)
+    conclude(first)
+    other = shelf.lying(first.directory)
+    assert other is not None and other.get("version") == shelf.version(first)
+    more = " (and that of 1 more arms)"
+    (checkout / "data.bin").write_text("2")
+    told = "the program of baseline changed: files that it reads are others (data.bin)"
+    assert versions.since(foreign.plan(file), other) == told + more
+    (checkout / "data.bin").write_text("1")
+    (checkout / "model.py").write_text(f"{foreign.MODEL}# a remark\n")
+    told = "the program of baseline changed: what its checkout holds beside commit"
+    assert versions.since(foreign.plan(file), other).startswith(told)
+    foreign.git(checkout, "commit", "--quiet", "--all", "--message=two")
+    assert re.match(
+        "the program of baseline changed: commit [0-9a-f]{12} became", versions.since(foreign.plan(file), other)
+    )
+    with pytest.raises(CheckFailed, match="is of another version: the program of baseline changed: commit"):
+        _ = Lab(file, out=file.parent / "runs").verdict

@@ -14,7 +14,9 @@ from ablab.core.opened import read_whole
 from ablab.judging import collect
 from ablab.judging.shelf import lying, place_of, version, when
 from ablab.records.answer import Kept
+from ablab.records.run import Ran
 from ablab.runs.plan import Plan
+from ablab.runs.program import Program
 from ablab.study.read import MOST_BYTES
 
 
@@ -59,7 +61,7 @@ def free(plan: Plan, to: Path) -> Path:
 
 
 def since(plan: Plan, other: Kept) -> str:
-    """Say what makes another version, in words: the study file, the data, or the keys alone."""
+    """Say what makes another version, in words: the study file, the data, the program, or the keys alone."""
     said = []
     try:
         before = read_whole(plan.directory / "study.toml", MOST_BYTES).decode("utf-8").splitlines()
@@ -74,10 +76,45 @@ def since(plan: Plan, other: Kept) -> str:
             gone = [(old, manifest) for old, manifest in known.items() if old not in plan.corpora]
             had = _corpus(*gone[0]) if gone else "none of it"
             said.append(f"the data changed: {_corpus(key, corpus.manifest)} (it had {had})")
+    said += _programs(plan, other)
     return (
         " and ".join(said)
         or "its runs have other keys: a component of ablab was revised, or they are executed otherwise"
     )
+
+
+def _programs(plan: Plan, other: Kept) -> list[str]:
+    """Say of studies over a command which arm's program changed first, in what, and how many more did."""
+    had = dict[str, Ran]()
+    rows = other.get("runs")
+    for row in rows if fits(rows, list[dict[str, object]]) else []:
+        done = plan.store.trained(str(row["key"])) if row.get("key") else None
+        if done is not None and "program" in done:
+            had.setdefault(str(row.get("arm")), done["program"])
+    told = []
+    for name in plan.study.with_baseline:
+        now = plan.runs[name, plan.seeds[0]].program
+        if name in had and now is not None and (parts := _changed(had[name], now)):
+            told.append(f"the program of {name} changed: {', '.join(parts)}")
+    more = f" (and that of {len(told) - 1} more arms)" if len(told) > 1 else ""
+    return [told[0] + more] if told else []
+
+
+def _changed(had: Ran, now: Program) -> list[str]:
+    """Name what of a program's state differs, the largest first: commit, what lies beside it, patch, files that are read."""
+    parts = []
+    if had["tree"] != now.tree and had["commit"] != now.commit:
+        parts.append(f"commit {had['commit'][:12]} became {now.commit[:12]}")
+    elif had["tree"] != now.tree:
+        parts.append(f"what its checkout holds beside commit {now.commit[:12]} is another")
+    if had["patch"] != now.patch:
+        parts.append("its patch is another")
+    before, after = ({one[0]: one[1] for one in some} for some in (had["reads"], now.reads))
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if names:
+        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        parts.append(f"files that it reads are others ({', '.join(names[:3])}{rest})")
+    return parts
 
 
 def _lines(before: list[str], after: list[str]) -> str:

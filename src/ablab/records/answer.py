@@ -28,6 +28,7 @@ class Kept(TypedDict):
     decided_by: object
     environment: NotRequired[dict[str, object] | None]
     data: NotRequired[list[object] | None]
+    runs: NotRequired[object]
     version: NotRequired[object]
     study: NotRequired[object]
     question: NotRequired[object]
