@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,46 @@ def by(tmp_path: Path, text: str, metric: str = "val_loss", **how: object) -> Sc
     readers = {"nanogpt": nanogpt.read, "golf": golf.read}
     log = LogSettings(**{**NOTHING, **how})  # type: ignore[typeddict-item]
     return score(log, metric, file, readers.get(str(how.get("reader"))))
+
+
+WAYS: tuple[dict[str, object], ...] = ({"reader": "nanogpt"}, {"regex": r"val loss ([\d.]+)"}, {"field": "val_loss"})
+SAID = ("step 1: train loss 1.5000, val loss 1.2345\n", '{"val_loss": 1.2345}\n')
+
+
+def of_bytes(tmp_path: Path, data: bytes, how: dict[str, object]) -> Score:
+    file = tmp_path / "stdout.txt"
+    file.write_bytes(data)
+    log = LogSettings(**{**NOTHING, **how})  # type: ignore[typeddict-item]
+    return score(log, "val_loss", file, nanogpt.read if "reader" in how else None)
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: next(iter(how)))
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda text: b"\xff\xfe" + text.encode("utf-16-le"),
+        lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.encode("utf-16-be"),
+        lambda text: text.encode("utf-32"),
+        lambda text: b"\xff\xfe" + text.encode("utf-16-le") + b"x",
+        lambda text: b"\xff\xfe" + ("\ud800\n" + text).encode("utf-16-le", "surrogatepass"),
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: ("\ud800\n" + text).encode("utf-8", "surrogatepass"),
+        lambda text: b"\0\0\n" + text.encode() + b"\0",
+        lambda text: "\u00e9\n".encode("latin-1") + text.encode(),
+    ],
+)
+def test_a_score_is_read_in_whatever_writing_the_log_is(
+    tmp_path: Path, how: dict[str, object], turn: Callable[[str], bytes]
+) -> None:
+    assert of_bytes(tmp_path, turn(SAID["field" in how]), how).value == 1.2345
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: next(iter(how)))
+def test_what_is_no_text_is_named_as_that(tmp_path: Path, how: dict[str, object]) -> None:
+    with pytest.raises(NoScore, match="holds zeros, as no text in UTF-8 or UTF-16 does, and no score"):
+        of_bytes(tmp_path, bytes(range(256)) * 40, how)
 
 
 def test_of_lines_that_match_the_last_or_the_first_counts(tmp_path: Path) -> None:

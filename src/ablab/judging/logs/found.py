@@ -44,11 +44,29 @@ class Score:
 def score(log: LogSettings, metric: str, file: Path, reader: Reader | None) -> Score:
     """Read the score in `file`; reader: that of `log["reader"]`. NoScore where there is none, or too many to choose from."""
     try:
-        text = opened_text(file)
+        text = _marked(opened_text(file))
     except OSError as error:
         raise NoScore(
             Fault(str(file), f"cannot be read ({error.strerror or error})", "is it where the program writes?")
         ) from error
+    try:
+        return _found(log, metric, text, reader)
+    except NoScore as error:
+        if text.is_text:
+            raise
+        fault = f"holds zeros, as no text in UTF-8 or UTF-16 does, and no score that is found ({error.faults[0].fault})"
+        raise NoScore(Fault(str(file), fault, "have the program write text")) from error
+
+
+def _marked(text: Text) -> Text:
+    """Return a text in UTF-16 that does not begin with its mark as one that does: every other byte of it is zero."""
+    first = text.data[:4096]
+    even, odd = (first[side::2].count(0) / max(1, len(first) // 2) for side in (0, 1))
+    mark = b"\xff\xfe" if odd > 0.6 and even < 0.1 else b"\xfe\xff" if even > 0.6 and odd < 0.1 else b""
+    return Text(text.path, mark + text.data) if mark else text
+
+
+def _found(log: LogSettings, metric: str, text: Text, reader: Reader | None) -> Score:
     if reader is not None:
         return _of_reader(text, reader, log, metric)
     if log["regex"] is not None:
