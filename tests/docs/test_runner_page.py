@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -31,7 +32,7 @@ def shown(kind: str) -> list[str]:
 def test_the_trial_ends_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [script, _], [output], [words, loop] = shown("python"), shown("json"), shown("sh")
+    [script, _], [output], [words, _] = shown("python"), shown("json"), shown("sh")
     checkout = tmp_path / "program"
     checkout.mkdir()
     (checkout / "train.py").write_text(script)
@@ -47,7 +48,39 @@ def test_the_trial_ends_as_the_page_says(
     assert found.keys() == said.keys()
     own = {"trial", "commit", "patch", "seconds", "study", "page"}  # of the day, the author and the folder
     assert {key: found[key] for key in found.keys() - own} == {key: said[key] for key in said.keys() - own}
-    subprocess.run(["sh", "-n", "-c", loop], check=True)
+
+
+def test_the_research_loop_keeps_what_pays_and_takes_back_what_does_not(tmp_path: Path) -> None:
+    """Three proposals: one that pays, one that changes nothing that is run, one that fails."""
+    [script, _], [_, loop] = shown("python"), shown("sh")
+    checkout = tmp_path / "program"
+    checkout.mkdir()
+    (checkout / "train.py").write_text(script)
+    for git in (["init"], ["add", "train.py"], ["commit", "--message=A program"]):
+        foreign.git(checkout, *git)
+    proposals = """
+    ablab() { PYTHON_ -P -m ablab "$@"; }
+    propose() {
+        n=$((n + 1))
+        case $n in
+            1) sed -i 's/"n_embd", 384/"n_embd", 512/' train.py;;
+            2) echo '# a remark' >> train.py;;
+            3) echo 'raise SystemExit(1)' > train.py; touch left.txt;;
+            *) return 1;;
+        esac
+    }
+    """.replace("PYTHON_", foreign.PYTHON)
+    who = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        ["sh", "-c", proposals + loop.replace("python3", foreign.PYTHON)], cwd=tmp_path, env={**os.environ, **who},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["word"] for one in told] == ["better", "equivalent", "invalid"] and told[2]["faults"], done.stderr
+    log = subprocess.run(["git", "log", "--format=%s"], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert log.split("\n")[:2] == ["keep", "A program"]
+    assert (checkout / "train.py").read_text() == script.replace('"n_embd", 384', '"n_embd", 512')
+    assert not (checkout / "left.txt").exists()
 
 
 def in_process(board: Board, **_: object) -> None:

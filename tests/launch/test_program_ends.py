@@ -83,7 +83,7 @@ def test_all_of_it_dies_with_whoever_runs_it(tmp_path: Path) -> None:
         sys.executable,
         "-P",
         "-m",
-        "ablab.cli",
+        "ablab",
         "run",
         str(file),
         "--out",

@@ -331,3 +331,40 @@ def test_kill_9_loses_only_the_run_under_way(tmp_path: Path) -> None:
     assert json.loads(again.stdout)["word"] == "better"
     now = {one.parent.name: one.stat().st_mtime_ns for one in store.glob("train/*/done.json")}
     assert len(now) == 6 and {name: now[name] for name in done} == done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_program_leaves_no_checkout_and_the_same_command_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    foreign.write(tmp_path)
+    checkout, store = tmp_path / "program", tmp_path / "runs"
+    change(checkout)
+    (tmp_path / "hold").touch()
+    hold = f"{foreign.PYTHON} train.py --seed={{seed}} --out_dir={{out}} $([ -f {tmp_path}/hold ] && echo --hold)"
+    words = [sys.executable, "-P", "-m", "ablab", "trial", "--out", str(store), "--log", "nanogpt", "--matters", "0.01"]
+    words += ["--", "sh", "-c", hold]
+    with subprocess.Popen(words, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+        end = time.monotonic() + HANG
+        while not list(store.glob("train/*/out/held")):
+            assert first.poll() is None and time.monotonic() < end, first.communicate()
+            time.sleep(0.02)
+        first.send_signal(number)
+        said, errors = first.communicate(timeout=HANG)
+    assert (first.returncode, said) == (75, ""), errors
+    assert "run the same command to go on" in errors
+    [trial] = (store / "trials").iterdir()
+    assert sorted(one.name for one in trial.iterdir()) == ["lock", "study.toml"]
+    assert not list(store.glob("train/*/tree"))
+    mark = f"ABLAB_RUN={store}".encode()
+    left = []
+    for one in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            left += [one] if mark in one.read_bytes() else []
+        except OSError:
+            continue
+    assert not left
+    (tmp_path / "hold").unlink()
+    again = subprocess.run(words, cwd=checkout, capture_output=True, text=True, timeout=HANG)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["word"] == "better"
