@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from tests import on_cpu, tiny
+from tests.bridged import canonical
 
 from ablab import study as studies
 from ablab.bridges.megatron import plugin
+from ablab.bridges.megatron.explain import explain
 from ablab.bridges.megatron.plugin.express import express
 from ablab.bridges.megatron.plugin.table import table
 from ablab.check.shrink import shrink
@@ -150,11 +152,44 @@ def test_every_ready_arm_that_is_not_refused_trains_as_in_ablab(small: Any) -> N
     assert farthest(small, micro_rows=rows) < (MIXED if mixed else DENSE)
 
 
+SMALL = """--num-layers 4 --hidden-size 32 --num-attention-heads 4 --group-query-attention --num-query-groups 2
+--micro-batch-size 4 --global-batch-size 4 --train-iters 20 --lr 1e-2 --lr-decay-style constant --hidden-dropout 0
+--attention-dropout 0 --seq-length 32 --window-attn-skip-freq 4 --position-embedding-type grapem --grapem-learnable-freq
+--normalization RMSNorm --disable-bias-linear --squared-relu --make-vocab-size-divisible-by 1 --no-rope-freq 4"""
+ROUTER = """--moe-router-load-balancing-type none --moe-router-enable-expert-bias --moe-router-bias-update-rate 1e-3
+--moe-router-score-function sigmoid --num-experts 4 --moe-router-topk 2 --moe-ffn-hidden-size 32"""
+SEEDS = {
+    "000 run A": "--window-size 8,0",
+    "000 run B": "--window-size 8,0 --grape-a",
+    "001": f"--window-size (7,0) --grape-a {ROUTER}",
+    "003": "--window-size (7,0) --grape-a --use-tpa --tpa-rank 2 --tpa-q-rank 4 --qk-layernorm --softmax-type learnable "
+    "--optimizer normuon --normuon-aux-lr 1e-4 --normuon-momentum 0.95 --normuon-beta2 0.95 --polar-express-safety-factor 2e-2 "
+    f"{ROUTER} --moe-shared-expert-intermediate-size 32 --moe-layer-freq ([0]+[1]*3)",
+}
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("flags", SEEDS.values(), ids=SEEDS)
+def test_flags_of_the_fork_train_in_stock_megatron(flags: str) -> None:
+    explained = explain([*SMALL.split(), *flags.split()])
+    assert not explained.refused and explained.fork_only
+    tree: dict[str, Any] = {**explained.tree, "data": {"source": "mock", "tokenizer": "bytes"}}
+    settings = canonical({key: value for key, value in tree.items() if key in ("budget", "data", "model", "train")})
+    settings["data"] |= {"span": 32, "order": "chunks", "weights": None}
+    assert farthest(settings) < (MIXED if "experts" in flags else DENSE)
+
+
 def test_the_page_has_the_table_of_what_is_trained_and_what_is_refused() -> None:
     page = (Path(__file__).parents[2] / "docs" / "megatron.md").read_text(encoding="utf-8")
     made = table(STUDIES)
     assert made in page, "docs/megatron.md: python -P -m ablab.bridges.megatron.plugin.table studies/*.toml"
     assert "| trains |" in made and "refused: model.softcap" in made
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_balance_of_the_whole_batch_is_not_cut() -> None:
+    with pytest.raises(InvalidStudy, match=r'balance = "switch" is no sum over parts|is of the whole batch'):
+        farthest(tiny.settings(model=tiny.model(**ARMS["switch"])), micro_rows=2)
 
 
 @pytest.mark.usefixtures("alone")

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from ablab.bridges.megatron import flags
+from ablab.bridges.megatron.plugin import pretrain
 from ablab.cli import levers
 from ablab.cli import main as cli
 from ablab.core.fault import InvalidStudy
@@ -26,6 +27,7 @@ OTHERS = {
     *("--logdir", "--init", "--all", "--quiet", "--message", "--hard", "--force"),
     *("--nproc-per-node", "--standalone", "--kill-on-bad-exit"),  # of torchrun and srun
     *("--job-name", "--array", "--gres", "--time", "--signal", "--requeue", "--open-mode", "--output"),  # of sbatch
+    "--nproc-per-node",  # of torchrun
 }
 BASE = """
 study = { name = "base", question = "Does the page name what there is?" }
@@ -89,7 +91,10 @@ def flags_of_ablab() -> set[str]:
 
 
 def test_every_flag_that_a_page_names_exists() -> None:
-    known = flags_of_ablab() | {name if name.startswith("--") else f"--{name}" for name in flags.FLAGS} | OTHERS
+    plugin = {flag for action in pretrain.words()._actions for flag in action.option_strings}
+    known = (
+        flags_of_ablab() | plugin | {name if name.startswith("--") else f"--{name}" for name in flags.FLAGS} | OTHERS
+    )
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))

@@ -80,6 +80,11 @@ def express(settings: Settings, arm: str) -> Expressed:
     return Expressed(settings, config, layers)
 
 
+def whole_batch(model: ModelSettings) -> bool:
+    """Tell whether a balance loss is of the whole batch, which then may not be cut: Megatron would take one of each part."""
+    return any(kind["mlp"].get("balance") == "switch" for kind in model["kinds"].values())
+
+
 def _network(model: ModelSettings, faults: list[Fault]) -> Fields:
     """Say the keys of the whole model."""
 

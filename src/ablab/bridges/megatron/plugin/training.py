@@ -18,6 +18,7 @@ from megatron.core.transformer.moe.moe_utils import get_moe_layer_wise_logging_t
 from torch import Tensor, nn
 
 from ablab.bridges.megatron.plugin import weights
+from ablab.bridges.megatron.plugin.express import whole_batch
 from ablab.bridges.megatron.plugin.specs import Spec
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.data.batches.stream import Batch
@@ -110,7 +111,8 @@ class Trainer:
         """Build this process's stage; `first` are ablab's weights (a state_dict) to start from."""
         settings = self.settings = spec.expressed.settings
         self.begins, self.ends = parallel_state.is_pipeline_first_stage(), parallel_state.is_pipeline_last_stage()
-        model = spec.build(vocab_size, pre_process=self.begins, post_process=self.ends)
+        model = self.stage = spec.build(vocab_size, pre_process=self.begins, post_process=self.ends)
+        model.to(torch.cuda.current_device())
         if first is not None:
             weights.load(model, first)
         how = DistributedDataParallelConfig(grad_reduce_in_fp32=True)
@@ -131,6 +133,11 @@ class Trainer:
         if rows % each:
             text = f"{rows} rows cannot be shared out to {self.shares} processes, {self.micro_rows} at a time"
             raise InvalidStudy(Fault("--micro-batch-size", text, f"use numbers whose product divides {rows}"))
+        if rows > self.micro_rows and whole_batch(self.settings["model"]):
+            text = (
+                f'balance = "switch" is of the whole batch, but its {rows} rows go through {self.micro_rows} at a time'
+            )
+            raise InvalidStudy(Fault("--micro-batch-size", text, f"give {rows}, on one data parallel process"))
         count, (weight_BT, divisor) = rows // each, self.loss.weigh(batch.targets_BT, batch.spans_BT)
         begin, sums = self.mine * count * self.micro_rows, list[Tensor]()
         micros = iter(range(begin, begin + count * self.micro_rows, self.micro_rows))
