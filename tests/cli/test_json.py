@@ -51,6 +51,7 @@ ASKED = [
     ("work", "STUDY"),
     ("status", "STUDY"),
     ("report", "STUDY"),
+    ("ls", "runs"),
     ("ladder", "rungs.toml", "--scales", "a,b,c", "--no-train"),
     ("bundle", "STUDY", "--to", "bundle.zip"),
     ("audit", "bundle.zip"),

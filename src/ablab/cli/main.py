@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ablab import __version__
-from ablab.cli import bridges, bundle, judge, ladder, levers, mirror, noise, sample, study, trial, unbundle, workers
+from ablab.cli import bridges, bundle, judge, ladder, levers, ls, mirror, noise, sample, study, trial, unbundle, workers
 from ablab.cli.data import data
 from ablab.core.fault import Interrupted
 
@@ -23,8 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (  # in the order of use: a study, its verdict, what is done with both; then other people's runs, and the shelf
-    study.check, study.run, workers.work, workers.status, study.report, ladder.ladder, sample.sample, mirror.mirror,
-    bundle.bundle, bundle.audit, unbundle.unbundle, trial.trial, noise.power, noise.noise, levers.levers,
+    study.check, study.run, workers.work, workers.status, study.report, ls.ls, ladder.ladder, sample.sample,
+    mirror.mirror, bundle.bundle, bundle.audit, unbundle.unbundle, trial.trial, noise.power, noise.noise, levers.levers,
     bridges.explain, bridges.export,
 )  # fmt: skip
 
