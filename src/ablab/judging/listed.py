@@ -13,18 +13,18 @@ from ablab.runs.store import Store
 from ablab.runtime.lock import holder
 
 
-class Spoken(TypedDict):
+class ListedArm(TypedDict):
     """What is read of an arm in a verdict of any version."""
 
     name: str
     word: NotRequired[str | None]
 
 
-class Listed(TypedDict):
+class ListedVerdict(TypedDict):
     """What is read of a verdict of any version for the list."""
 
     study: str
-    arms: list[Spoken]
+    arms: list[ListedArm]
     scale: NotRequired[str | None]
     winner: NotRequired[str | None]
     runs: NotRequired[list[dict[str, object]]]
@@ -67,7 +67,7 @@ def _row(folder: Path) -> StudyRow:
     if not (folder / "verdict.json").exists():
         return row
     try:
-        kept = read_json(folder / "verdict.json", form=Listed)
+        kept = read_json(folder / "verdict.json", form=ListedVerdict)
     except CheckFailed:
         return {**row, "state": row["state"] if busy else "unreadable"}
     runs = kept.get("runs", [])
