@@ -144,7 +144,7 @@ def test_what_was_fetched_in_place_of_a_file_is_called_so(tmp_path: Path, conten
 def test_compressed_text_is_called_so(tmp_path: Path) -> None:
     import gzip
 
-    for name in ("a.jsonl.gz", "a.jsonl", "a.txt"):
+    for name in ("a.csv.gz", "a.jsonl", "a.txt"):
         (tmp_path / name).write_bytes(gzip.compress(b'{"text": "a"}\n' * 99))
         with pytest.raises(Refused, match="is compressed with gzip; unpack it and name NEW: gunzip -c ") as refused:
             prepare(settings(str(tmp_path / name)), tmp_path / "out", lambda _: None)

@@ -118,7 +118,10 @@ def test_every_wrong_pattern_is_said_at_once(tmp_path: Path) -> None:
     none, folder, suffix = map(str, caught.value.faults)
     assert none == f"data.source: '{tmp_path}/*.txt' matches no file; check the path; \"python\" needs none"
     assert folder == f"data.source: '{tmp_path}' is a folder; name its files, such as '{tmp_path}/*.txt'"
-    assert "has the suffix '.csv', which has no reader; known: .jsonl, .parquet, .arrow, .txt" in suffix
+    assert (
+        "has the suffix '.csv', which has no reader; known: .jsonl (.jsonl.gz, .jsonl.zst), .parquet, .arrow, .txt, .md"
+        in suffix
+    )
     with pytest.raises(InvalidStudy, match=r"data\.source: names nothing"):
         find([], "text")
 

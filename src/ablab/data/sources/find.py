@@ -15,7 +15,7 @@ from ablab.data.sources.hub import arrow_files
 from ablab.data.sources.sources import SEPARATOR, Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 
 KNOWN = (
-    'known: .jsonl, .parquet, .arrow, .txt, token files (.bin, a Megatron prefix, a built folder), "hf:NAME", and the words '
+    'known: .jsonl (.jsonl.gz, .jsonl.zst), .parquet, .arrow, .txt, .md, token files (.bin, a Megatron prefix, a built folder), "hf:NAME", and the words '
     '"mock", "python"'
 )
 
@@ -114,8 +114,10 @@ def _file(
         return tokens
     if said := no_file(path):
         return Fault(place, f"'{path}' {said}", "give a file")
+    if path.suffixes[-2:] in ([".jsonl", ".gz"], [".jsonl", ".zst"]):
+        return JsonLines(path, text_field=text_field)
     match path.suffix:
-        case ".txt":
+        case ".txt" | ".md":
             return TextFile(path, separator=separator)
         case ".jsonl":
             return JsonLines(path, text_field=text_field)

@@ -6,13 +6,14 @@ Every source gives its documents in a fixed order as (place, text); text None is
 from __future__ import annotations
 
 import abc
+import codecs
 import hashlib
 import itertools
 import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from ablab.core.kinds import answer, instead, no_text
 from ablab.core.loose_json import blank, loads, repeated
 from ablab.core.opened import lines, opened, read_whole
 from ablab.data.formats import arrow
+from ablab.data.formats.packed import SUFFIXES, unpacked
 from ablab.data.sources import mock
 from ablab.records.corpus import Input
 
@@ -169,10 +171,10 @@ class TextFile(InFile):
 
 @dataclass(frozen=True)
 class JsonLines(RowFile):
-    """A .jsonl file: one document per line; empty lines are passed over."""
+    """A .jsonl file, which may be compressed: one document per line; empty lines are passed over, and a byte-order mark."""
 
     def values(self, field: str, setting: str) -> Iterator[tuple[str, object]]:
-        _no_other(self.path)
+        _no_other(self.path, SUFFIXES.values() if self.path.suffix in SUFFIXES else ())
         if (said := answer(self.path)) is not None:
             raise CheckFailed(Fault(self.name, said.what, said.cure))
         offset = 0
@@ -185,8 +187,9 @@ class JsonLines(RowFile):
                         f"has {zeros:,} zero bytes from byte {offset + hole:,} of the file on: filled up, not written"
                     )
                     raise CheckFailed(Fault(place, fault, "copy the file again, or cut them off"))
-                line = _decode(raw, self.path, offset)
-                offset += len(raw)
+                marked = 0 if offset else len(raw) - len(raw := raw.removeprefix(codecs.BOM_UTF8))
+                line = _decode(raw, self.path, offset + marked)
+                offset += marked + len(raw)
                 if not blank(raw):
                     yield place, _field(line, place, field, setting)
 
@@ -311,7 +314,7 @@ def _unreadable(path: Path, name: str, row: int, error: Exception, cure: str) ->
     return CheckFailed(Fault(name, f"cannot be read at row {row} ({' '.join(str(error).split())})", cure))
 
 
-def _no_other(path: Path, allowed: Sequence[str] = ()) -> None:
+def _no_other(path: Path, allowed: Collection[str] = ()) -> None:
     """Refuse a file of text that is something else."""
     if (other := no_text(path, allowed)) is not None:
         raise CheckFailed(Fault(str(path), other.what, other.cure))
@@ -321,7 +324,7 @@ def _no_other(path: Path, allowed: Sequence[str] = ()) -> None:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file to be read line by line. CheckFailed where it is none, or a line of it never ends."""
     try:
-        with opened(path) as file:
+        with unpacked(path) as file:
             yield file
     except OSError as error:
         raise CheckFailed(Fault(str(path), f"cannot be read ({error.strerror})", "check the file")) from error
