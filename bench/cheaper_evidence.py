@@ -32,7 +32,7 @@ from scipy import stats
 import ablab
 from ablab import data
 from ablab.data import Corpus, Stream, valid_rows
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.attention import attend
 from ablab.training.learner import Learner
 from ablab.verdict.spending import t_isf
@@ -106,8 +106,8 @@ def score(learner: Learner, corpus: Corpus) -> list[float]:
     """Nats of each document of the held-out text."""
     rows = valid_rows(corpus, learner.seq_len)
     nats = np.zeros(len(corpus.valid) + 1)  # padding's document is -1: the last place
-    step = max(1, inference.FORWARD_TOKENS // rows.tokens_RT.shape[1])
-    with inference.inference(learner.model, learner.precision):
+    step = max(1, decoder.FORWARD_TOKENS // rows.tokens_RT.shape[1])
+    with decoder.inference(learner.model, learner.precision):
         for at in range(0, len(rows), step):
             here = slice(at, at + step)
             batch = [torch.from_numpy(part[here]) for part in (rows.tokens_RT, rows.targets_RT, rows.ids_RT)]

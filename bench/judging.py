@@ -28,8 +28,7 @@ from tests import finished_store as made  # noqa: E402
 
 from ablab.core import opened  # noqa: E402
 from ablab.judging import collect, judge  # noqa: E402
-from ablab.runs.look import Look, Readings  # noqa: E402
-from ablab.runs.plan import Plan  # noqa: E402
+from ablab.runs.plan import Look, Plan, Readings  # noqa: E402
 from ablab.runtime import machine  # noqa: E402
 from ablab.runtime.provenance import of_ablab  # noqa: E402
 

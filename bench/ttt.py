@@ -24,18 +24,18 @@ import torch.nn.functional as F
 
 from ablab.core.rng import stream
 from ablab.data.corpus.corpus import Corpus, Valid
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.decoder import Decoder, build
 from ablab.runtime import machine
 from ablab.runtime.provenance import of_ablab
 from ablab.scoring.cuts import batches, hidden_of, nats_of
+from ablab.scoring.evaluators.evaluator import input_lengths
 from ablab.scoring.evaluators.ttt.descent import chunks, learned, loss_of, movable, split
 from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters
 from ablab.scoring.evaluators.ttt.side_by_side import SideBySide, groups
 from ablab.scoring.evaluators.ttt_lora import Adapted, TttLora
 from ablab.scoring.evaluators.ttt_sgd import TttSgd
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.subset import input_lengths
 from ablab.study import load
 
 STUDY = """
@@ -82,7 +82,7 @@ def bare_sgd(model: Decoder, corpus: Corpus, precision: str, chunk: int) -> Run:
     own = copy.deepcopy(model)
     moving, device, lengths = movable(own, ()), model.head_weight.device, input_lengths(corpus)
     every = list(chunks(lengths, SEQ_LEN, SEQ_LEN, chunk))
-    read = [list(batches(corpus, cuts, SEQ_LEN, inference.FORWARD_TOKENS)) for cuts in every]
+    read = [list(batches(corpus, cuts, SEQ_LEN, decoder.FORWARD_TOKENS)) for cuts in every]
     taught = [split(corpus, learned(cuts, SEQ_LEN), SEQ_LEN, None, moving) for cuts in every[:-1]]
 
     def go() -> None:

@@ -17,7 +17,7 @@ from tests.conformance.held_out import Lag, Recall, Stand, corpus_of, text_corpu
 from ablab.core.fault import CheckFailed
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
-from ablab.model import inference
+from ablab.model import decoder as decoder_module
 from ablab.model.decoder import Decoder, build
 from ablab.scoring import evaluators
 from ablab.scoring.evaluators import disjoint
@@ -121,7 +121,7 @@ def test_disjoint_equals_brute_force(corpus: Corpus) -> None:
 def test_disjoint_does_not_depend_on_rows_per_forward(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sums = decoder(corpus), []
     for tokens in (1, 3 * SEQ_LEN, 1 << 20):
-        monkeypatch.setattr(inference, "FORWARD_TOKENS", tokens)
+        monkeypatch.setattr(decoder_module, "FORWARD_TOKENS", tokens)
         sums.append(score(Disjoint(), model, corpus).nats)
     np.testing.assert_allclose(sums[1], sums[0], rtol=1e-6)
     np.testing.assert_allclose(sums[2], sums[0], rtol=1e-6)

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablab.training import optimizers, schedules
-from ablab.training.checkpoint import optimizer_tensors, restore_optimizer, save_tensors
+from ablab.training.checkpoint import save_tensors
+from ablab.training.snapshot import optimizer_tensors, restore_optimizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROLES = {

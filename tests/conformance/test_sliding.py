@@ -16,7 +16,8 @@ from tests.conformance.held_out import Stand, corpus_of
 
 from ablab.data import Corpus
 from ablab.data.corpus.tokens import UNTRAINED
-from ablab.model import embeddings, inference, positions
+from ablab.model import decoder as decoder_module
+from ablab.model import embeddings, positions
 from ablab.model.decoder import Decoder, build
 from ablab.model.parts.rotation import frequencies
 from ablab.model.positions.rope import Rope
@@ -143,7 +144,7 @@ def test_rows_of_a_forward_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
     for layers in ("LL", "LG"):
         model, corpus, sums = made(layers), corpus_of([*LENGTHS, 150]), []
         for tokens in (40, 100, 1 << 16):
-            monkeypatch.setattr(inference, "FORWARD_TOKENS", tokens)
+            monkeypatch.setattr(decoder_module, "FORWARD_TOKENS", tokens)
             sums.append(run(Sliding(stride=5), model, corpus).nats)
         np.testing.assert_allclose(sums[1:], [sums[0]] * 2, rtol=1e-12)
 
@@ -239,7 +240,7 @@ def test_one_pass_needs_its_context_inside_the_window(stride: int, way: str) -> 
 
 
 def test_one_pass_reads_long_documents_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "FORWARD_TOKENS", 32)
+    monkeypatch.setattr(decoder_module, "FORWARD_TOKENS", 32)
     model, corpus = made("LL"), corpus_of([300, 31, 32, 33])
     found = run(Sliding(stride=4), model, corpus)
     assert found.extra["way"] == "one pass" and 396 < found.extra["forwarded_tokens"] < 2 * 396

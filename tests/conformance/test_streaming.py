@@ -12,7 +12,8 @@ from tests.conformance.test_sliding import SEQ_LEN, made, settings
 
 from ablab.data import Corpus
 from ablab.data.corpus.tokens import UNTRAINED
-from ablab.model import embeddings, inference, positions
+from ablab.model import decoder as decoder_module
+from ablab.model import embeddings, positions
 from ablab.model.decoder import Decoder
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.evaluators.streaming import Streaming
@@ -78,7 +79,7 @@ def test_global_layers_see_what_windows_do_not() -> None:
 def test_rows_beside_each_other_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, corpus, sums = made("LG"), corpus_of([*LENGTHS, 150]), []
     for tokens in (1, 50, 1 << 14):
-        monkeypatch.setattr(inference, "FORWARD_TOKENS", tokens)
+        monkeypatch.setattr(decoder_module, "FORWARD_TOKENS", tokens)
         sums.append(run(Streaming(stretch=7), model, corpus).nats)
     np.testing.assert_allclose(sums[1:], [sums[0]] * 2, rtol=1e-12)
 

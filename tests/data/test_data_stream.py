@@ -15,6 +15,7 @@ from tests.data.tiny import texts
 
 from ablab.data import Batch, Corpus, Feed, Stream, chain
 from ablab.data.bands import trained_in_bands
+from ablab.data.batches.ahead import Ahead
 
 BOS = 256
 
@@ -198,7 +199,7 @@ class Told:
 @pytest.mark.parametrize("ahead", [False, True])
 def test_what_is_fed_is_the_same_whoever_prepares_it(corpus: Corpus, ahead: bool) -> None:
     plain, told = stream(corpus), Told(stream(corpus))
-    feed, before = Feed(told, ahead=ahead, pinned=False), ""
+    feed, before = Ahead(told, pinned=False) if ahead else Feed(told), ""
     for step in (0, 1, 2, 3, 7, 8):  # after 3 another place, as where a run is resumed
         fed, batch = feed.take(step, before), plain.batch(step)
         assert all(torch.equal(a, b) for a, b in zip(fed.batch, batch, strict=True))
@@ -208,14 +209,14 @@ def test_what_is_fed_is_the_same_whoever_prepares_it(corpus: Corpus, ahead: bool
     if not ahead:
         assert told.asked == [(step, True) for step in (0, 1, 2, 3, 7, 8)]
         return
-    assert feed._next is not None
+    assert isinstance(feed, Ahead) and feed._next is not None
     feed._next[0].join()
     assert [step for step, here in told.asked if here] == [0, 7], "all others were prepared by a thread, once each"
     assert [step for step, here in told.asked if not here] == [1, 2, 3, 4, 8, 9]
 
 
 def test_what_a_thread_could_not_prepare_is_raised_where_it_is_taken_and_nowhere_else(corpus: Corpus) -> None:
-    feed = Feed(Told(stream(corpus), end=1), ahead=True, pinned=False)
+    feed = Ahead(Told(stream(corpus), end=1), pinned=False)
     first = feed.take(0, "")
     with pytest.raises(ValueError, match="there is no step 1"):
         feed.take(1, first.token_hash)

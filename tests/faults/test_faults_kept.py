@@ -17,7 +17,7 @@ from tests.conformance.held_out import stages, text_corpus
 from tests.conformance.test_cheats import Boosts, Cheat, DropsOne, FitsADelta, LearnsFirst, Peeks, SecondPass, TailTwice
 
 from ablab.data import Corpus
-from ablab.model import inference
+from ablab.model import decoder as decoder_module
 from ablab.model.decoder import Decoder, build
 from ablab.records.run import Where
 from ablab.scoring import evaluators, stage
@@ -121,7 +121,7 @@ def test_a_leak_between_places_or_rows_that_begins_late_is_seen(
     dim: int, tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that the checks call before, and the first passes that are kept, are clean."""
-    monkeypatch.setattr(inference, "FORWARD_TOKENS", 64)
+    monkeypatch.setattr(decoder_module, "FORWARD_TOKENS", 64)
     leaks(monkeypatch, after(0), dim)
     before = []
     check = stage.legal
@@ -137,7 +137,7 @@ def test_a_leak_between_places_or_rows_that_begins_late_is_seen(
 
 
 def test_every_second_pass_that_leaks_is_seen(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "FORWARD_TOKENS", 64)
+    monkeypatch.setattr(decoder_module, "FORWARD_TOKENS", 64)
     leaks(monkeypatch, lambda tokens, hidden: len(tokens) == 2 and Counted.calls % 2 == 0)
     found = run(tmp_path, corpus)
     assert says(found, LATER), found["violations"]

@@ -189,7 +189,7 @@ class Plain(nn.Module):
         (nn.Embedding(4, 4), "weight: is a parameter of torch.nn.modules.sparse.Embedding",
          "use ablab.model.parts.linear.Table(rows, size, std=shape.init_std)"),
         (nn.Sequential(nn.LayerNorm(4)), "0.weight: is a parameter of torch.nn.modules.normalization.LayerNorm",
-         "use ablab.model.parts.norm.LayerNorm(size, shape.norm_eps)"),
+         "use ablab.model.parts.norms.LayerNorm(size, shape.norm_eps)"),
         (Plain(), f"gain: is a parameter of {__name__}.Plain",
          "let class Plain inherit ablab.model.parts.part.Part and fill it in init(draw)"),
     ],

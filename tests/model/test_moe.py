@@ -23,9 +23,9 @@ from ablab.core.rng import Draw
 from ablab.judging.judge import said_by_levers
 from ablab.model import mlps
 from ablab.model.decoder import build, skeleton
+from ablab.model.mlps.activations import GATED, PLAIN
 from ablab.model.mlps.moe import Moe
 from ablab.model.parts import grouped
-from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.grouped import Stacked
 from ablab.model.parts.routing import MixtureTally, balance, squared_mass
 from ablab.model.routers.deepseek_v3 import DeepseekV3

@@ -14,8 +14,7 @@ from tests import finished_store as made
 from ablab.core import opened
 from ablab.core.fault import CheckFailed
 from ablab.judging import collect, judge
-from ablab.runs.look import Look, Readings
-from ablab.runs.plan import Plan
+from ablab.runs.plan import Look, Plan, Readings
 
 RECORDS = ("done.json", "result.json", "scores.npz")
 ARMS = made.STUDY + "\n[arm.narrow]\nmodel.d_model = 24\n"

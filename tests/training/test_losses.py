@@ -14,7 +14,7 @@ from tests import tiny
 
 from ablab.core.fault import InvalidStudy
 from ablab.data.corpus.corpus import Corpus, Valid
-from ablab.data.corpus.tokens import Marks
+from ablab.data.corpus.marks import Marks
 from ablab.runs.store import read_lines
 from ablab.scoring.evaluators.disjoint import Disjoint
 from ablab.scoring.scores import Scores

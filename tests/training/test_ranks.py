@@ -16,6 +16,7 @@ from ablab.core.fault import InvalidStudy
 from ablab.data import chain
 from ablab.runtime.ranks import Ranks, joined
 from ablab.training import learner as learner_module
+from ablab.training import snapshot
 from ablab.training.learner import Learner
 from ablab.training.matrices import dealt
 from ablab.training.sums import micro_batches_fault
@@ -68,18 +69,18 @@ def stepped(one: Learner, begin: int, end: int) -> list[Any]:
 def trained(case: str, micro_rows: int = 1) -> dict[str, Any]:
     one = learner(case, micro_rows)
     rows = stepped(one, 0, STEPS)
-    return {"rows": rows, "tensors": {name: tensor.clone() for name, tensor in one.tensors().items()}}
+    return {"rows": rows, "tensors": {name: tensor.clone() for name, tensor in snapshot.tensors(one).items()}}
 
 
 def goes_on(kept: dict[str, Any] | None, begin: int, end: int, gather: bool = True) -> dict[str, Any]:
     """The tensors of a mixture after `end` steps, those after `begin` being `kept`; gather: as a checkpoint must."""
     one = learner("mixture")
     if kept is not None:
-        one.restore(kept)
+        snapshot.restore(one, kept)
     stepped(one, begin, end)
     if not gather:
         one.optimizer.gather = lambda: None  # type: ignore[operator, union-attr]
-    return {name: tensor.clone() for name, tensor in one.tensors().items()}
+    return {name: tensor.clone() for name, tensor in snapshot.tensors(one).items()}
 
 
 def work(rank: int, world: int, folder: str) -> None:

@@ -26,21 +26,21 @@ from ablab.core import places
 from ablab.core.fault import CheckFailed, Interrupted, InvalidStudy, to_install
 from ablab.core.files import read_json, sha256_file, write_json
 from ablab.core.lever import Origin
-from ablab.data import Feed
+from ablab.data.batches.ahead import Ahead
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Layer
 from ablab.records.run import Progressed
 from ablab.runtime.lock import locked
 from ablab.training import learner as learner_module
-from ablab.training import optimizers
+from ablab.training import optimizers, snapshot
 from ablab.training.checkpoint import _digest
-from ablab.training.learner import Learner
+from ablab.training.learner import Learner, Spikes
+from ablab.training.memory import halvings
 from ablab.training.metrics import WALL, Mirrored
 from ablab.training.mirrors import cure
 from ablab.training.optimizers.optimizer import Optimizer
 from ablab.training.roles import Rates
-from ablab.training.stability import Spikes
-from ablab.training.sums import halvings, tree
+from ablab.training.sums import tree
 from ablab.training.train import Progress
 
 run, WHERE = tiny.trained, tiny.WHERE
@@ -476,7 +476,7 @@ def test_warming_up_moves_nothing() -> None:
         one.step(one.stream.batch(0), 1, 0.0)
     warm.warm_up(1, 0.5)
     assert all(p.grad is None for p in warm.parameters.values())
-    before, after_it = cold.tensors(), warm.tensors()
+    before, after_it = snapshot.tensors(cold), snapshot.tensors(warm)
     assert before.keys() == after_it.keys() and all(torch.equal(before[name], after_it[name]) for name in before)
     assert warm.step(warm.stream.batch(1), 2, 0.5) == cold.step(cold.stream.batch(1), 2, 0.5)
 
@@ -484,7 +484,7 @@ def test_warming_up_moves_nothing() -> None:
 def test_batches_prepared_by_a_thread_train_the_same(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner_module, "Feed", lambda batches, ahead: Feed(batches, ahead=True, pinned=False))
+    monkeypatch.setattr(learner_module, "Feed", lambda batches: Ahead(batches, pinned=False))
     with pytest.raises(Interrupted):
         run(tmp_path, stop=after(7))
     run(tmp_path)

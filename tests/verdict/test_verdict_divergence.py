@@ -14,7 +14,7 @@ from made_studies import B, decision, near, run, runs_of, study
 from scipy.stats import binomtest
 
 from ablab.verdict import ArmSpec, Bank, judge, wanted
-from ablab.verdict.spending import clopper_pearson
+from ablab.verdict.rates import clopper_pearson
 
 LOST = "diverged"
 BETTER = (-0.0241, -0.0252, -0.0236, -0.0247, -0.0239, -0.0244, -0.0250, -0.0238)

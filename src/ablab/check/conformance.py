@@ -33,6 +33,7 @@ from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.legality import replay
 from ablab.study.assemble import assemble
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
+from ablab.training import snapshot
 from ablab.training.learner import Learner
 
 VOCAB, BOS, SEQ_LEN = 33, 32, 32
@@ -198,11 +199,11 @@ def forgets(asked: Settings, on: Corpus | None = None) -> str:
         whole.step(whole.stream.batch(step), step + 1, step / 4)
     for step in range(2):
         first.step(first.stream.batch(step), step + 1, step / 4)
-    second.restore({name: tensor.clone() for name, tensor in first.tensors().items()})
+    snapshot.restore(second, {name: tensor.clone() for name, tensor in snapshot.tensors(first).items()})
     for step in range(2, 4):
         second.step(second.stream.batch(step), step + 1, step / 4)
-    resumed = second.tensors()
-    odd = [name for name, tensor in whole.tensors().items() if not torch.equal(tensor, resumed[name])]
+    resumed = snapshot.tensors(second)
+    odd = [name for name, tensor in snapshot.tensors(whole).items() if not torch.equal(tensor, resumed[name])]
     return f"{odd[0]} is another one where the run was resumed" if odd else ""
 
 

@@ -35,8 +35,7 @@ from ablab.runs.plan import Plan, Run
 from ablab.runtime import capacity, machine
 from ablab.scoring import evaluators
 from ablab.scoring import stage as staging
-from ablab.scoring.evaluators.evaluator import Evaluator
-from ablab.scoring.subset import sample
+from ablab.scoring.evaluators.evaluator import Evaluator, sample
 from ablab.training.learner import VALID_TOKENS, Diverged, Learner
 
 TIMED_PARAMETERS = 30_000_000  # on a CPU larger models are not timed: a check stays quick

@@ -101,8 +101,8 @@ def continued(plan: Plan, run: Run, prompts: list[str], n_new: int, **draws: Unp
     On Harmony conversations a prompt is a user's message, and what follows it is the assistant's. ValueError as `generate`
     raises it.
     """
+    from ablab.model.decoder import inference
     from ablab.model.generate import generate
-    from ablab.model.inference import inference
     from ablab.scoring.evaluators.evaluator import declared
     from ablab.scoring.stage import trained_decoder
 

@@ -1,11 +1,15 @@
-"""JSON of others: keys that stand twice in one object are known, and a byte-order mark is no part of a line."""
+"""JSON of others, whole or in lines: keys that stand twice in one object are known, a byte-order mark is no part of a line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from ablab.core.strict_json import parsed
 
+MOST_LINE = 1 << 28  # bytes; a document of so many is a book of 40,000 pages
 BOM = b"\xef\xbb\xbf"  # what Windows programs put before UTF-8; joined files have it in their midst
 
 
@@ -56,3 +60,11 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     told = Repeated(last)
     told.twice = tuple(again)
     return told
+
+
+def lines(file: BinaryIO, path: Path | str) -> Iterator[bytes]:
+    """Yield lines of an open file. OSError at one that is longer than MOST_LINE: what has no line ends is no file of lines."""
+    while line := file.readline(MOST_LINE + 1):
+        if len(line) > MOST_LINE:
+            raise OSError(errno.EFBIG, f"has a line of more than {MOST_LINE:,} bytes", str(path))
+        yield line

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +18,6 @@ KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
-MOST_LINE = 1 << 28  # bytes; a document of so many is a book of 40,000 pages
 _GIB = 1 << 30
 _PIECE = 1 << 20
 
@@ -59,14 +57,6 @@ def read_whole(path: Path | str, most: int | None = None) -> bytes:
     return data
 
 
-def lines(file: BinaryIO, path: Path | str) -> Iterator[bytes]:
-    """Yield lines of an open file. OSError at one that is longer than MOST_LINE: what has no line ends is no file of lines."""
-    while line := file.readline(MOST_LINE + 1):
-        if len(line) > MOST_LINE:
-            raise OSError(errno.EFBIG, f"has a line of more than {MOST_LINE:,} bytes", str(path))
-        yield line
-
-
 def no_file(path: Path | str) -> str:
     """Say what there is instead of a file, for a sentence that begins with its path; "" where it is one, or nothing."""
     try:
@@ -81,14 +71,6 @@ def no_file(path: Path | str) -> str:
 def memory() -> int:
     """Return the bytes of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def is_file(path: Path | str) -> bool:
-    """Tell whether a file lies there; False too for a path that no file can have."""
-    try:
-        return stat.S_ISREG(Path(path).stat().st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _regular(status: os.stat_result, path: Path | str) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ablab.core.fault import CheckFailed, Fault, Halted
 from ablab.runs import given_up
-from ablab.runs.look import Readings
-from ablab.runs.plan import Plan, Run
+from ablab.runs.plan import Plan, Readings, Run
 from ablab.runs.store import append_line
 from ablab.runtime import lock
 from ablab.runtime.capacity import MORE_MEMORY

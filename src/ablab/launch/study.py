@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from ablab.launch.board import Progress
     from ablab.report.judged import Judged
     from ablab.report.laddered import Laddered
-    from ablab.runs.look import Readings
-    from ablab.runs.plan import Plan
+    from ablab.runs.plan import Plan, Readings
     from ablab.runs.store import Store
     from ablab.study import Study
 
@@ -166,7 +165,7 @@ class Lab:
         from ablab.launch import joint, local, ranks
         from ablab.launch.board import Board
         from ablab.launch.lines import lines
-        from ablab.runs.look import Readings
+        from ablab.runs.plan import Readings
         from ablab.training import mirrors as boards
 
         deadline = None if until is None else time.monotonic() + until

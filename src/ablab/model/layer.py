@@ -19,7 +19,7 @@ from ablab.model.attention.attend import Added, Documents, attend
 from ablab.model.gates.composed import Composed as Gates
 from ablab.model.parts.columns import Columns
 from ablab.model.parts.linear import Linear
-from ablab.model.parts.norm import NORMS
+from ablab.model.parts.norms import NORMS
 from ablab.model.parts.pairs import Pairwise
 from ablab.model.parts.routing import MixtureTally
 from ablab.model.positions.composed import Composed as Positions

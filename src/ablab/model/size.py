@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ablab.model.decoder import Decoder
 from ablab.model.layer import Attention
-from ablab.model.parts.norm import Bare, Norm
+from ablab.model.parts.norm import Norm
+from ablab.model.parts.norms import Bare
 from ablab.model.parts.pairs import across
 from ablab.records.settings import ModelSettings
 

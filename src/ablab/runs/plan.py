@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +15,6 @@ from ablab.core.files import read_json
 from ablab.core.forms import fits
 from ablab.records.run import FailedRun, Where
 from ablab.records.settings import Settings
-from ablab.runs.look import Look, Readings
 from ablab.runs.program import Program
 from ablab.runs.store import Store
 from ablab.verdict.evidence import DocumentScores, RunScore
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ablab.study import Study
 
 T = TypeVar("T")
+Stamp = tuple[int, int, int]  # inode, size and time: a file written anew has another one, for it is another file
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Plan:
         return _once(self._seen, what, arm, make) if isinstance(self.store, Look) else make()
 
     def look(self, kept: Readings | None = None) -> Plan:
-        """Return the plan on its store as it is, each record read once (`ablab.runs.look`); keeps what earlier looks read."""
+        """Return the plan on its store as it is, each record read once (`Look`); keeps what earlier looks read."""
         if isinstance(self.store, Look):
             return self
         return replace(self, store=Look(self.store.root, kept or Readings()))
@@ -135,3 +138,52 @@ def _once(known: dict[tuple[str, str], Any], what: str, arm: str, make: Callable
         known[what, arm] = make()
     value: T = known[what, arm]
     return value
+
+
+class Readings:
+    """What earlier looks have read, by file; taken again while the file is the same. Looks of several threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], tuple[Stamp, Any]] = {}
+
+    def get(self, path: str, what: str, stamp: Stamp, reader: Callable[[Path], T]) -> T:
+        """Return what `reader` gives of the file `path`, or gave for another look. What it raises is not kept."""
+        with self._lock:  # one reads, and whoever waits takes what it read
+            known = self._known.get((path, what))
+            if known is None or known[0] != stamp:
+                known = self._known[path, what] = (stamp, reader(Path(path)))
+            value: T = known[1]
+            return value
+
+
+@dataclass(frozen=True)
+class Look(Store):
+    """A store at one moment. Its records are shared by all who ask: nobody writes into them.
+
+    kept: what looks before this one have read; by default nothing, and all of it is read from the files.
+    """
+
+    kept: Readings = field(default_factory=Readings, compare=False, repr=False)
+    _stamps: dict[str, Stamp | None] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _seen: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def since(self, path: str) -> float | None:
+        stamp = self._stamp(path)
+        return None if stamp is None else stamp[2] / 1e9
+
+    def once(self, path: str, what: str, reader: Callable[[Path], T]) -> T | None:
+        if (path, what) not in self._seen:
+            stamp = self._stamp(path)
+            self._seen[path, what] = None if stamp is None else self.kept.get(path, what, stamp, reader)
+        value: T | None = self._seen[path, what]
+        return value
+
+    def _stamp(self, path: str) -> Stamp | None:
+        """Return the stamp, or None of a file that was not there when this look first asked for it."""
+        if path not in self._stamps:
+            self._stamps[path] = None
+            with suppress(FileNotFoundError, NotADirectoryError):
+                of = os.stat(path)  # noqa: PTH116  a text, thousands of times: a Path takes longer than the look
+                self._stamps[path] = (of.st_ino, of.st_size, of.st_mtime_ns)
+        return self._stamps[path]

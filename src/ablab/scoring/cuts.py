@@ -14,8 +14,7 @@ from torch import Tensor
 from ablab.data import Corpus
 from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.cross_entropy import chunk_rows
-from ablab.model.decoder import Decoder
-from ablab.model.inference import FORWARD_TOKENS
+from ablab.model.decoder import FORWARD_TOKENS, Decoder
 from ablab.scoring.ledger import Ledger
 
 

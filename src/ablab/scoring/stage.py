@@ -29,12 +29,11 @@ from ablab.records.settings import Settings
 from ablab.runtime import machine, source
 from ablab.runtime.machine import Peak, dtype_of
 from ablab.scoring import evaluators
-from ablab.scoring.evaluators.evaluator import Evaluator
+from ablab.scoring.evaluators.evaluator import Evaluator, sample
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.legality import forward, replay
 from ablab.scoring.legality.kept import Observed
 from ablab.scoring.scores import Scores, finite
-from ablab.scoring.subset import sample
 
 REVISION = 4  # raised whenever a number that this file makes changes on purpose
 

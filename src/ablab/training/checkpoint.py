@@ -12,10 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ablab.core.fault import CheckFailed
 from ablab.core.files import atomic, canonical, read_json, sha256_file, write_json
@@ -93,25 +92,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
         except SafetensorError as error:
             raise _as_os_error(error) from error
         return sha256_file(part)
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the optimizer's state by parameter name: `NAME:KEY`; without rates, which follow from settings and progress."""
-    return {
-        f"{name}:{key}": torch.as_tensor(value)
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
-) -> None:
-    """Put `optimizer_tensors` back, on each parameter's device (0-dimensional counters stay on the CPU)."""
-    for full, value in tensors.items():
-        name, _, key = full.rpartition(":")
-        parameter = parameters[name]
-        optimizer.state[parameter][key] = value.clone() if value.dim() == 0 else value.to(parameter.device, copy=True)
 
 
 def _as_os_error(error: SafetensorError) -> Exception:

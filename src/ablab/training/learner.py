@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.data import Batch, Corpus, Feed, Stream, valid_rows
+from ablab.data.batches.ahead import Ahead
 from ablab.data.batches.megatron_stream import MegatronStream
 from ablab.data.corpus.midway import midway
 from ablab.data.spans import SPANS, metric_of
@@ -21,10 +23,10 @@ from ablab.records.run import Routing
 from ablab.records.settings import DataSettings, Settings
 from ablab.runtime import machine
 from ablab.runtime.ranks import here
-from ablab.training import checkpoint, losses, optimizers, qats, schedules
+from ablab.training import losses, optimizers, qats, schedules
+from ablab.training.across import across
 from ablab.training.roles import Guarded
-from ablab.training.stability import nonfinite
-from ablab.training.sums import Gradients, across, micro_batches_fault, tree
+from ablab.training.sums import Gradients, micro_batches_fault, tree
 
 VALID_TOKENS = 8192  # tokens of one validation forward pass on a CPU; larger ones fall out of the cache
 
@@ -109,7 +111,7 @@ class Learner:
             self.stream = self._stream(corpus, settings["data"], seed, self.seq_len)
         except ValueError as error:
             raise InvalidStudy(Fault("data", str(error))) from error
-        self.feed = Feed(self.stream, ahead=torch.device(device).type == "cuda")
+        self.feed = (Ahead if torch.device(device).type == "cuda" else Feed)(self.stream)
         self.held_out = midway(corpus, self.asked.get("validate_bytes"), settings["data"]["span"])
         self.valid, self.spans = valid_rows(self.held_out, self.seq_len), corpus.valid.spans
         if self.loss.spans and not self.spans:
@@ -306,28 +308,6 @@ class Learner:
             weight = self.parameters[name]
             weight.data, self.mean[name] = mean, weight.data
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything that a checkpoint must hold; all processes of the group are asked together."""
-        if isinstance(self.optimizer, Guarded):
-            self.optimizer.gather()
-        state = checkpoint.optimizer_tensors(self.optimizer, self.parameters)
-        return {
-            **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"optimizer/{name}": tensor for name, tensor in state.items()},
-            **{f"mean/{name}": tensor for name, tensor in self.mean.items()},
-        }
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put `tensors` back. KeyError or RuntimeError where they belong to another model."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "mean": {}}
-        for full, tensor in tensors.items():
-            part, _, name = full.partition("/")
-            parts[part][name] = tensor
-        self.model.load_state_dict(parts["model"])
-        checkpoint.restore_optimizer(self.optimizer, self.parameters, parts["optimizer"])
-        for name in self.mean:
-            self.mean[name].copy_(parts["mean"][name])
-
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the weights to be scored, and the last ones where running means take their place (else nothing)."""
         last = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -351,3 +331,43 @@ def named(sums: Tensor) -> dict[str, float]:
         nats, count = float(sums[0, mark]), float(sums[1, mark])
         means |= {name: nats / count, f"{name}_targets": count} if count else {f"{name}_targets": 0.0}
     return means
+
+
+WINDOW = 64  # steps that a step is compared with
+
+
+SPREADS = 6.0  # of the robust standard deviation, 1.4826 times the median absolute deviation
+
+
+NATS = 0.1  # and at least this much above the median
+
+
+class Spikes:
+    """A step spikes when its loss exceeds the median of the last 64 by 6 robust standard deviations and by 0.1 nats.
+
+    `recent` is shared with the caller, who keeps it in checkpoints. Nothing is called a spike before 64 losses are known.
+    A loss enters the window whether it spiked or not, so a lasting jump is counted until it is the new level.
+    """
+
+    def __init__(self, recent: list[float]) -> None:
+        self.recent = recent
+
+    def seen(self, loss: float) -> bool:
+        """Take note of a loss; true where it is a spike."""
+        spike = False
+        if len(self.recent) == WINDOW:
+            middle = statistics.median(self.recent)
+            if loss > middle + NATS:  # the deviations are worth computing only then
+                spread = 1.4826 * statistics.median(abs(x - middle) for x in self.recent)
+                spike = loss > middle + SPREADS * spread
+            self.recent.pop(0)
+        self.recent.append(loss)
+        return spike
+
+
+def nonfinite(parameters: Mapping[str, nn.Parameter]) -> str:
+    """Name the first parameter whose gradient holds NaN or Infinity, and how many others do."""
+    bad = [name for name, p in parameters.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
+    if not bad:
+        return "every gradient is finite, their squares overflow"
+    return f"first in {bad[0]}" + (f", {len(bad) - 1} more" if len(bad) > 1 else "")

@@ -11,7 +11,7 @@ from ablab.model.cross_entropy import AT_ONCE, AT_ONCE_ON_GPU
 from ablab.model.decoder import skeleton
 from ablab.model.parts.grouped import Stacked
 from ablab.records.settings import ModelSettings, Settings
-from ablab.training.sums import halvings, micro_batches_fault
+from ablab.training.sums import micro_batches_fault
 
 # Tensors of (T, D) per layer for backward, on top of the matrices' own widths: together 1.2 to 1.5 times what autograd keeps
 # (counted at d_model 128), the rest being room for temporaries.
@@ -97,3 +97,8 @@ def _need(settings: Settings, vocab_size: int, kind: str) -> _Need:
         weights=4 * weights,
         copies=copies,
     )
+
+
+def halvings(n: int) -> int:
+    """Count how often `n` micro-batches are halved: the sums that wait, at most, while another half is made."""
+    return (n & -n).bit_length() - 1

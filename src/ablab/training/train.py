@@ -31,10 +31,9 @@ from ablab.runtime import capacity, changed, machine, source
 from ablab.runtime.at_once import at_once
 from ablab.runtime.lock import locked
 from ablab.runtime.provenance import of_ablab
-from ablab.training import checkpoint
-from ablab.training.learner import Diverged, Learner
+from ablab.training import checkpoint, snapshot
+from ablab.training.learner import Diverged, Learner, Spikes
 from ablab.training.metrics import NO_MIRRORS, Metrics, Mirrored
-from ablab.training.stability import Spikes
 
 if TYPE_CHECKING:
     from ablab.training.mirrors import Mirrors
@@ -128,11 +127,11 @@ def follow(settings: Settings, corpus: Corpus, where: Where, *, seed: int, out: 
     learner = Learner(settings, corpus, seed=seed, **where.as_json())
     progress = Progress(**cast("dict[str, Any]", learner.group.told({})))
     if progress.step:
-        learner.restore(checkpoint.tensors_at(out, progress.step))
+        snapshot.restore(learner, checkpoint.tensors_at(out, progress.step))
     progress.untrained = progress.untrained or _untrained(learner, progress, out)
     quiet = Sitting(stop, say=lambda _: None, checkpoint_every=math.inf)
     _loop(
-        learner, progress, quiet, write=lambda _: None, save=learner.tensors
+        learner, progress, quiet, write=lambda _: None, save=lambda: snapshot.tensors(learner)
     )  # what is only here goes to the first process
 
 
@@ -168,7 +167,7 @@ def _sit(
 
     def save() -> None:
         here = {**header, "metrics_bytes": metrics.sync(), "progress": dataclasses.asdict(progress)}
-        checkpoint.save(out, progress.step, learner.tensors(), here)
+        checkpoint.save(out, progress.step, snapshot.tensors(learner), here)
 
     if not progress.untrained:
         with at_once():
@@ -285,7 +284,7 @@ def _resume(learner: Learner, out: Path, identity: str, here: MadeBy, sitting: S
         checkpoint.clear(out)
         return Progress(machines=[machine.kind(learner.device)]), 0
     header, tensors = newest
-    learner.restore(tensors)
+    snapshot.restore(learner, tensors)
     progress = Progress(**header["progress"])
     if here["machine"] not in progress.machines:
         progress.machines.append(here["machine"])

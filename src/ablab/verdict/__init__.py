@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ablab.verdict.contrasts import Factorial, two_by_two
+    from ablab.verdict.crossed import factorial
     from ablab.verdict.documents import bits_per_nat
     from ablab.verdict.evidence import ArmSpec, Bank, Decision, DocumentScores, RunScore
-    from ablab.verdict.judgement import factorial, judge, wanted
+    from ablab.verdict.judgement import judge, wanted
     from ablab.verdict.logs import Record, Unpaired, record, unpaired
     from ablab.verdict.planning import (
         Outlook,
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "contrasts": "Factorial two_by_two",
+    "crossed": "factorial",
     "documents": "bits_per_nat",
     "evidence": "ArmSpec Bank Decision DocumentScores RunScore",
-    "judgement": "factorial judge wanted",
+    "judgement": "judge wanted",
     "logs": "Record Unpaired record unpaired",
     "planning": "Outlook at_most_for chance mde_one_seed plan power seeds_needed",
     "rows": "Band Cell Crossed Effect Factor Gap Inversion Price Row StageBand Step Verdict",

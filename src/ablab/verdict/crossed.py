@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from ablab.verdict import visible
 from ablab.verdict.contrasts import READING, ContrastLine, Factorial
 from ablab.verdict.cost_of_more import price_text
 from ablab.verdict.describe import NO_SIGN, line_row
+from ablab.verdict.evidence import ArmSpec, Decision, RunScore
 from ablab.verdict.family import Line, Standing, interval_of, sample_of
 from ablab.verdict.fitness import of_cells
 from ablab.verdict.interval import ZERO
-from ablab.verdict.replayed import ReplayedStudy, withheld
+from ablab.verdict.replayed import ReplayedStudy, replay_study, withheld
 from ablab.verdict.rows import Cell, Crossed, Effect, Row
 from ablab.verdict.stages import own_metric
 
@@ -216,3 +217,15 @@ def _together(pair: Effect) -> str:
         return f"{pair.reading}: together they {verb} {pair.share:.0%} of the sum ({which})"
     lost = "nothing is left of what each gains alone" if gain else "they cost nothing of what each costs alone"
     return f"{pair.reading}: together {lost} ({which})"
+
+
+def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: Iterable[RunScore]) -> dict[str, Row]:
+    """Return main effects and interactions of two of a factorial on its own, by labels (`A=on`, `A=on x B=on`).
+
+    They are the whole family: no cell has a word. Inside a study give `factorials=` to judge instead.
+    """
+    arms = [ArmSpec(name, on=cells.reference) for name in cells.cells.values() if name != cells.reference]
+    alone = {one.label: one.line for order in (1, 2) for one in cells.contrasts(order)}
+    rule = replace(decision, baseline=cells.reference)
+    study = replay_study(rule, arms, seeds, runs, None, [cells], tuple(alone.values()))
+    return {label: line_row(study, line, None) for label, line in alone.items()}

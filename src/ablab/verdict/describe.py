@@ -9,9 +9,10 @@ from ablab.verdict import planning, visible
 from ablab.verdict.documents import Spread
 from ablab.verdict.evidence import Bank, Decision, Evidence
 from ablab.verdict.family import Line, Standing, documents_of, over_documents
-from ablab.verdict.fitness import divergences, often, rate
+from ablab.verdict.fitness import divergences
 from ablab.verdict.interval import FOR_THESE, Interval, outliers, summary
 from ablab.verdict.price import more_seeds, price
+from ablab.verdict.rates import often, rate
 from ablab.verdict.replayed import ReplayedStudy
 from ablab.verdict.rows import Price, Rate, Row, StageLevel
 from ablab.verdict.spending import f_two_sided, t_isf

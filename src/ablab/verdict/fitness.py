@@ -15,8 +15,8 @@ import numpy as np
 
 from ablab.verdict.copies import copies
 from ablab.verdict.evidence import ArmSpec, Evidence, RunScore
+from ablab.verdict.rates import often, rate
 from ablab.verdict.rows import Rate
-from ablab.verdict.spending import clopper_pearson
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ class Divergences:
         return rate(arm, self.seeds, alpha), rate(reference, self.seeds, alpha)
 
 
-def rate(count: int, seeds: int, alpha: float) -> Rate:
-    """Return count of seeds with its Clopper-Pearson interval."""
-    return Rate(count, seeds, *clopper_pearson(count, seeds, alpha))
-
-
 def divergences(evidence: Evidence, arm: str, reference: str, places: Iterable[int]) -> Divergences:
     """Count over the places where both are done or diverged: a run that failed or is absent says nothing."""
     pairs = [(evidence.status[arm][i], evidence.status[reference][i]) for i in places]
@@ -76,14 +71,6 @@ def divergences(evidence: Evidence, arm: str, reference: str, places: Iterable[i
         count.get(("diverged", "diverged"), 0),
         count.get(("diverged", "done"), 0),
         count.get(("done", "diverged"), 0),
-    )
-
-
-def often(rate: Rate) -> str:
-    """Write `2 of 5 seeds (40%, interval 5% to 85%)`."""
-    return (
-        f"{rate.count} of {rate.seeds} seeds ({rate.count / rate.seeds:.0%}, "
-        f"interval {rate.low:.0%} to {rate.high:.0%})"
     )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ablab.verdict.cost_of_more import price_text
 from ablab.verdict.evidence import Evidence
-from ablab.verdict.fitness import often
 from ablab.verdict.interval import ZERO
+from ablab.verdict.rates import often
 from ablab.verdict.rows import Row
 from ablab.verdict.tie import Contest, Values, leader, needle_values, preferred, survivors, trajectory_values
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from ablab.verdict.contrasts import Factorial
 from ablab.verdict.crossed import crossed
 from ablab.verdict.describe import baseline_row, line_row, loose_margin, smallest_tie
 from ablab.verdict.documents import bits_per_nat
 from ablab.verdict.evidence import ArmSpec, Bank, Decision, Evidence, RunScore
-from ablab.verdict.fitness import often
 from ablab.verdict.headline import candidates, decide, sentence
+from ablab.verdict.rates import often
 from ablab.verdict.replayed import ReplayedStudy, of_line, replay_study
 from ablab.verdict.rows import Row, Verdict
 from ablab.verdict.tie import Contest
@@ -85,18 +84,6 @@ def _all_go_on(study: ReplayedStudy) -> str:
     if not left:
         return "probe without keep: every arm goes on"
     return f"probe without keep: every arm with a sound pair in it goes on; {', '.join(left)} had none"
-
-
-def factorial(decision: Decision, cells: Factorial, seeds: Sequence[int], runs: Iterable[RunScore]) -> dict[str, Row]:
-    """Return main effects and interactions of two of a factorial on its own, by labels (`A=on`, `A=on x B=on`).
-
-    They are the whole family: no cell has a word. Inside a study give `factorials=` to judge instead.
-    """
-    arms = [ArmSpec(name, on=cells.reference) for name in cells.cells.values() if name != cells.reference]
-    alone = {one.label: one.line for order in (1, 2) for one in cells.contrasts(order)}
-    rule = replace(decision, baseline=cells.reference)
-    study = replay_study(rule, arms, seeds, runs, None, [cells], tuple(alone.values()))
-    return {label: line_row(study, line, None) for label, line in alone.items()}
 
 
 def _shaky(study: ReplayedStudy) -> dict[str, str]:

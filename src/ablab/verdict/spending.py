@@ -48,10 +48,3 @@ def z_isf(q: float) -> float:
 def f_two_sided(ratio: float, df_above: float, df_below: float) -> float:
     """Return the two-sided p of a variance ratio."""
     return 2 * min(float(special.fdtrc(df_above, df_below, ratio)), float(special.fdtr(df_above, df_below, ratio)))
-
-
-def clopper_pearson(count: int, n: int, alpha: float) -> tuple[float, float]:
-    """Return the exact interval of a share seen as `count` of n, at confidence 1 - alpha (Clopper and Pearson 1934)."""
-    low = float(special.betaincinv(count, n - count + 1, alpha / 2)) if count > 0 else 0.0
-    high = float(special.betaincinv(count + 1, n - count, 1 - alpha / 2)) if count < n else 1.0
-    return low, high

@@ -12,8 +12,7 @@ from torch import Tensor
 from ablab.core.rng import stream
 from ablab.data.corpus.corpus import Corpus, Valid
 from ablab.data.corpus.tokens import Tokens
-from ablab.model.decoder import Decoder
-from ablab.model.inference import FORWARD_TOKENS, inference
+from ablab.model.decoder import FORWARD_TOKENS, Decoder, inference
 from ablab.model.parts.grouped import Stacked
 from ablab.model.parts.linear import Linear
 

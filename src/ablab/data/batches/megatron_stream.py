@@ -10,7 +10,8 @@ import numpy as np
 from ablab.data.batches.megatron_order import MegatronOrder
 from ablab.data.batches.stream import Batch
 from ablab.data.corpus.corpus import Corpus
-from ablab.data.corpus.tokens import PLAIN, UNTRAINED, marked
+from ablab.data.corpus.marks import marked
+from ablab.data.corpus.tokens import PLAIN, UNTRAINED
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars
 
 

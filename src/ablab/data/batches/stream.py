@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -166,50 +165,11 @@ class Fed:
 
 
 class Feed:
-    """The batches of a training, one step after another.
+    """The batches of a training, one step after another; on a device that works by itself see `ablab.data.batches.ahead`."""
 
-    ahead: while a step is at work, a thread prepares the next one's batch in pinned memory, its hash and its counts; numpy and
-    hashlib leave Python to others meanwhile. For a device that works by itself: on a CPU the thread would take its cores.
-    What is fed is the same. pinned: where it is not, memory of the common kind (without such a device).
-    """
-
-    def __init__(self, batches: Batches, *, ahead: bool, pinned: bool = True) -> None:
-        self.batches, self.ahead, self.pinned = batches, ahead, pinned
-        self._next: tuple[threading.Thread, int, str, list[Fed | BaseException]] | None = None
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
 
     def take(self, step: int, before: str) -> Fed:
-        """Return what step `step` (0-based) eats; `before` is the rolling hash until there. Raises what preparing it raised."""
-        if not self.ahead:
-            return Fed(self.batches.batch(step), before)
-        fed = self._prepared(step, before) or self._prepare(step, before)
-        made = list[Fed | BaseException]()
-
-        def prepare() -> None:
-            try:
-                made.append(self._prepare(step + 1, fed.token_hash))
-            except BaseException as error:  # raised where the batch is taken, if it ever is
-                made.append(error)
-
-        # It ends by itself after one batch, and holds nothing that must be put back: nobody waits for it at a run's end.
-        thread = threading.Thread(target=prepare, name=f"batch of step {step + 1}", daemon=True)
-        self._next = thread, step + 1, fed.token_hash, made
-        thread.start()
-        return fed
-
-    def _prepared(self, step: int, before: str) -> Fed | None:
-        if self._next is None:
-            return None
-        (thread, *place, made), self._next = self._next, None
-        thread.join()
-        if place != [step, before]:
-            return None
-        if isinstance(made[0], BaseException):
-            raise made[0]
-        return made[0]
-
-    def _prepare(self, step: int, before: str) -> Fed:
-        batch = self.batches.batch(step)
-        fed = Fed(Batch(*(part.pin_memory() for part in batch)) if self.pinned else batch, before)
-        for wanted in ("token_hash", "positions"):  # computed here, off the step's way
-            getattr(fed, wanted)
-        return fed
+        """Return what step `step` (0-based) eats; `before` is the rolling hash until there."""
+        return Fed(self.batches.batch(step), before)

@@ -14,7 +14,8 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import key_of, read_json, sha256_file
 from ablab.core.forms import fits, misfit
 from ablab.core.inputs import Inputs
-from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Marks, Tokens
+from ablab.data.corpus.marks import Marks
+from ablab.data.corpus.tokens import PLAIN, UNTRAINED, Tokens
 from ablab.data.formats.mapped import map_file
 from ablab.data.formats.parts import TokenFile
 from ablab.data.spans import FINAL, REASONING

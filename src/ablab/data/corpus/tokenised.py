@@ -15,9 +15,10 @@ import numpy as np
 
 from ablab.core.fault import CheckFailed, Fault
 from ablab.data.corpus import checks
+from ablab.data.corpus.marks import marked
 from ablab.data.corpus.sidecar import told_by
 from ablab.data.corpus.split import DROPPED, HELD, TRAIN, Copies, roles_of
-from ablab.data.corpus.tokens import PLAIN, UNTRAINED, marked
+from ablab.data.corpus.tokens import PLAIN, UNTRAINED
 from ablab.data.corpus.verbatim import Verbatim, width_of
 from ablab.data.formats.parts import Opened, TokenFile, documents_of, highest
 from ablab.data.look.looks import no_zeros, right_width, swapped

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ablab.core.fault import CheckFailed, Fault
-from ablab.core.loose_json import blank, loads, repeated
-from ablab.core.opened import lines
+from ablab.core.loose_json import blank, lines, loads, repeated
 from ablab.core.opened import opened as regular
 from ablab.data.formats.arrow import opened
 from ablab.data.harmony import mock

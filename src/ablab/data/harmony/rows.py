@@ -17,8 +17,8 @@ from ablab.core.fault import CheckFailed, Fault, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import answer, instead, no_text
-from ablab.core.loose_json import loads, repeated_inside
-from ablab.core.opened import lines, no_file, opened
+from ablab.core.loose_json import lines, loads, repeated_inside
+from ablab.core.opened import no_file, opened
 from ablab.core.patterns import matched
 from ablab.data.formats import arrow
 from ablab.data.harmony import mock, readers

@@ -10,7 +10,8 @@ import numpy as np
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.files import sha256_file
 from ablab.core.forms import fits
-from ablab.core.opened import lines, opened
+from ablab.core.loose_json import lines
+from ablab.core.opened import opened
 from ablab.core.sealed import changed
 from ablab.data.formats.indexed import Indexed, open_indexed, open_sidecars, paths
 from ablab.data.formats.located import AGAIN, MANIFEST, leaves, locate, prefix_of, shards_of

@@ -23,8 +23,8 @@ from ablab.core.fault import CheckFailed, Fault, did_you_mean
 from ablab.core.files import canonical
 from ablab.core.inputs import Inputs
 from ablab.core.kinds import answer, instead, no_text
-from ablab.core.loose_json import blank, loads, repeated
-from ablab.core.opened import lines, opened, read_whole
+from ablab.core.loose_json import blank, lines, loads, repeated
+from ablab.core.opened import opened, read_whole
 from ablab.data.formats import arrow
 from ablab.data.formats.packed import SUFFIXES, unpacked
 from ablab.data.sources import mock

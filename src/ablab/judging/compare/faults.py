@@ -11,7 +11,7 @@ from ablab.judging.compare.side import ORDER, SURE, Group, number
 from ablab.judging.logs.stages import labels
 from ablab.records.comparison import Flag, Grade, Side
 from ablab.records.log import LoggedRun
-from ablab.verdict.spending import clopper_pearson
+from ablab.verdict.rates import clopper_pearson
 
 LIMIT = 16_000_000  # bytes of a parameter-golf artifact
 ALL_SHARDS = 1400  # from so many training shards on, the validation text may be among them

@@ -13,11 +13,10 @@ import torch
 
 from ablab.model.attention import blocked as blocks
 from ablab.model.attention.choice import choice
-from ablab.model.attention.cuts import take
 from ablab.model.attention.documents import Added, Documents
 from ablab.model.attention.flex import flex
 from ablab.model.attention.kernel import flash
-from ablab.model.attention.lifted import Flat, lifted, piece
+from ablab.model.attention.lifted import Flat, lifted, piece, take
 from ablab.model.attention.products import products
 from ablab.model.attention.rows import rows
 from ablab.model.attention.stock import Stock, causal

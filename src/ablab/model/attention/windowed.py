@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from ablab.model.attention import kernel
-from ablab.model.attention.cuts import blocks
 from ablab.model.attention.documents import Blocks
-from ablab.model.attention.lifted import Flat, piece
+from ablab.model.attention.lifted import Flat, blocks, piece
 from ablab.model.parts.context import Context
 
 # Tokens lifted at a time. All at once, the lifted copies of a long row leave every cache and cost fresh pages at each

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ablab.model.embeddings.embedding import Embedding
-from ablab.model.parts.norm import Bare
+from ablab.model.parts.norms import Bare
 from ablab.model.shape import Shape
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ablab.model.mlps.activations import GATED, PLAIN
 from ablab.model.mlps.mlp import Mlp
-from ablab.model.parts.activations import GATED, PLAIN
 from ablab.model.parts.grouped import Sorted, Stacked, by_expert, collect, spread
 from ablab.model.parts.linear import Linear
 from ablab.model.parts.part import Part

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ablab.model.mlps.activations import swiglu
 from ablab.model.mlps.mlp import Mlp
-from ablab.model.parts.activations import swiglu
 from ablab.model.parts.linear import Linear
 from ablab.model.shape import Shape
 

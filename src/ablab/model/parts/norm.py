@@ -1,4 +1,4 @@
-"""Normalisation of the last dimension: RMS with a weight, RMS without, LayerNorm."""
+"""RMS normalisation of the last dimension; others are in `ablab.model.parts.norms`."""
 
 from __future__ import annotations
 
@@ -27,52 +27,11 @@ class Norm(Part):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:  # there torch's own is one kernel
             return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        return _rms(x, self.weight, self.eps)
+        return rms(x, self.weight, self.eps)
 
 
-class Bare(Part):
-    """RMSNorm without a weight (modded-nanogpt, parameter-golf)."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("one", torch.empty(size), persistent=False)
-
-    one: Tensor
-
-    def init(self, draw: Draw) -> None:
-        self.one.fill_(1.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
-            return F.rms_norm(x, self.one.shape, None, self.eps)
-        return _rms(x, self.one, self.eps)
-
-
-class LayerNorm(Part):
-    """Mean and variance removed, then a learned weight and bias (Ba et al. 2016, 1607.06450). Role `scalar`."""
-
-    role = "scalar"
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.empty(size))
-        self.bias = nn.Parameter(torch.empty(size))
-
-    def init(self, draw: Draw) -> None:
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        return F.layer_norm(wide, self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
-
-
-NORMS: dict[str, type[Norm | Bare | LayerNorm]] = {"rms": Norm, "bare": Bare, "layer": LayerNorm}
-
-
-def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Divide by the root mean square, then multiply by the weight."""
     if torch.is_grad_enabled():
         normed: Tensor = _RmsNorm.apply(x, weight, eps)
         return normed

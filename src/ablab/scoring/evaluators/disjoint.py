@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ablab.data import Corpus, valid_rows
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
 from ablab.scoring.evaluators.evaluator import Evaluator, reading
@@ -34,7 +34,7 @@ class Disjoint(Evaluator):
         """Hand every target's score to the ledger, window by window."""
         seq_len, trained = self.window(settings), settings["model"]["seq_len"]
         rows = valid_rows(corpus, seq_len)
-        step = max(1, inference.FORWARD_TOKENS // rows.tokens_RT.shape[1])
+        step = max(1, decoder.FORWARD_TOKENS // rows.tokens_RT.shape[1])
         with reading(model, precision, length=seq_len, trained=trained) as device:
             for at in range(0, len(rows), step):
                 here = slice(at, at + step)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 
 from ablab.core.lever import Choice, Lever, value_or_none
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
-from ablab.model.decoder import Decoder, skeleton
-from ablab.model.inference import inference
+from ablab.model.decoder import Decoder, inference, skeleton
 from ablab.records.settings import Settings
 from ablab.scoring.ledger import Ledger
 from ablab.scoring.scores import Scores
-from ablab.scoring.subset import at_least_one, input_lengths, sample
 
 
 class Evaluator(Lever):
@@ -130,3 +130,50 @@ def within(settings: Settings, corpus: Corpus, model: Decoder | None, length: in
 def made(settings: Settings, corpus: Corpus, model: Decoder | None) -> Decoder:
     """Return the model, or its skeleton where there is none yet."""
     return skeleton(settings["model"], vocab_size=corpus.vocab_size) if model is None else model
+
+
+def at_least_one(*, documents: int | None, seq_len: int | None = None) -> None:
+    """Refuse to score no document, or windows without a token; None asks for what is usual."""
+    if documents is not None and documents < 1:
+        raise ValueError(f"documents = {documents} scores nothing; give at least 1, or leave it out for all")
+    if seq_len is not None and seq_len < 1:
+        raise ValueError(f"seq_len = {seq_len} is no length; give at least 1, or leave it out for the trained one")
+
+
+def sizes(**settings: int | None) -> None:
+    """Refuse the first size below 1; None asks for what is usual."""
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} = {value} is no size; give at least 1")
+
+
+def sample(corpus: Corpus, documents: int | None) -> Corpus:
+    """Return `corpus` with `documents` of its validation documents, in its order; all of them where None.
+
+    Chosen are those of the smallest digests, so that a document's own content decides: every arm scores the same ones,
+    whatever its tokenizer. ValueError where there are not so many.
+    """
+    if documents is None:
+        return corpus
+    return dataclasses.replace(corpus, valid=corpus.valid.some(chosen(corpus, documents)))
+
+
+def input_lengths(corpus: Corpus, documents: int | None = None) -> list[int]:
+    """Return the inputs of every document of that sample: all tokens but the last; 0 of an empty one. No text is read.
+
+    ValueError as of `sample`.
+    """
+    found_D = np.maximum(0, np.diff(corpus.valid.starts) - 1)
+    if documents is not None:
+        found_D = found_D[chosen(corpus, documents)]
+    lengths: list[int] = found_D.tolist()
+    return lengths
+
+
+def chosen(corpus: Corpus, documents: int) -> np.ndarray:
+    """Return the numbers of these documents in the held-out text. ValueError as of `sample`."""
+    if documents > len(corpus.valid):
+        fault = f"documents = {documents} is more than the {len(corpus.valid)} held-out documents"
+        raise ValueError(f"{fault}; give at most that, or leave it out for all")
+    ranked = np.lexsort(corpus.valid.digests.T[::-1])
+    return np.sort(ranked[:documents])

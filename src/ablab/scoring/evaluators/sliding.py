@@ -8,7 +8,7 @@ import numpy as np
 
 from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.data import Corpus
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
 from ablab.scoring.cuts import Cut, batches, hidden_of, score
@@ -65,11 +65,11 @@ class Sliding(Evaluator):
         lengths = (np.diff(corpus.valid.starts) - 1).tolist()
         reach = receptive(model)
         once = reach is not None and reach <= seq_len - self.stride
-        width = max(inference.FORWARD_TOKENS, 4 * reach, seq_len) if reach is not None and once else seq_len
+        width = max(decoder.FORWARD_TOKENS, 4 * reach, seq_len) if reach is not None and once else seq_len
         cuts = pieces(lengths, width, reach) if reach is not None and once else windows(lengths, seq_len, self.stride)
         forwarded = 0
         with reading(model, precision, length=seq_len, trained=trained) as device:
-            for batch in batches(corpus, cuts, width, inference.FORWARD_TOKENS):
+            for batch in batches(corpus, cuts, width, decoder.FORWARD_TOKENS):
                 hidden_ND = hidden_of(model, batch, device)
                 offset_N = offsets(batch.place_N - 1, seq_len, self.stride)
                 score(ledger, model, hidden_ND, batch, offset_N, corpus.vocab_size)

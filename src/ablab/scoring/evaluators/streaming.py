@@ -9,14 +9,13 @@ import torch
 
 from ablab.core.lever import Choice, value_or_none
 from ablab.data import Corpus
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
 from ablab.scoring.cuts import Cut, batch_of, batches, hidden_of, score
-from ablab.scoring.evaluators.evaluator import Evaluator, made, reading, within
+from ablab.scoring.evaluators.evaluator import Evaluator, input_lengths, made, reading, within
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.subset import input_lengths
 
 
 class Restart(NamedTuple):
@@ -139,7 +138,7 @@ def _groups(runs: list[Restart], stretch: int) -> Iterator[list[Restart]]:
     """Yield runs read beside each other, one a row: as many as a forward holds, none less than half as long as another."""
     group = list[Restart]()
     for run in runs:
-        full = len(group) >= max(1, inference.FORWARD_TOKENS // stretch)
+        full = len(group) >= max(1, decoder.FORWARD_TOKENS // stretch)
         if group and (full or 2 * run.length < group[0].length):
             yield group
             group = []

@@ -11,14 +11,13 @@ from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
 from ablab.runtime.machine import dtype_of
-from ablab.scoring.evaluators.evaluator import Evaluator, declared, made, within
+from ablab.scoring.evaluators.evaluator import Evaluator, declared, input_lengths, made, sizes, within
 from ablab.scoring.evaluators.ttt import descent, lora
 from ablab.scoring.evaluators.ttt.descent import Descent, chunks, cosine, movable, split
 from ablab.scoring.evaluators.ttt.lora import TARGETS, Adapters, Pairs, not_adapted
 from ablab.scoring.evaluators.ttt.side_by_side import SideBySide, groups
 from ablab.scoring.evaluators.ttt.watch import forfeit
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.subset import input_lengths, sizes
 from ablab.training.roles import decays, not_negative
 
 CHUNK, RANK = 48, 96  # tokens, and the rank of ablab's own adapters: parameter-golf's

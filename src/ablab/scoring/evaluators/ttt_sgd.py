@@ -13,7 +13,7 @@ from ablab.data import Corpus
 from ablab.model.decoder import Decoder
 from ablab.records.settings import Settings
 from ablab.runtime.machine import dtype_of
-from ablab.scoring.evaluators.evaluator import Evaluator, declared, made, within
+from ablab.scoring.evaluators.evaluator import Evaluator, declared, input_lengths, made, sizes, within
 from ablab.scoring.evaluators.ttt.descent import (
     CHUNK,
     Descent,
@@ -28,7 +28,6 @@ from ablab.scoring.evaluators.ttt.descent import (
 )
 from ablab.scoring.evaluators.ttt.watch import Watch, forfeit
 from ablab.scoring.ledger import Ledger
-from ablab.scoring.subset import input_lengths, sizes
 from ablab.training.roles import decays, not_negative
 
 SHORT = 32  # tokens: seq_len of a miniature at least

@@ -13,11 +13,10 @@ from ablab.core.fault import CheckFailed, Fault
 from ablab.data import Corpus, ValidRows, valid_rows
 from ablab.data.corpus.corpus import Valid
 from ablab.data.corpus.tokens import UNTRAINED
-from ablab.model.decoder import Decoder
-from ablab.model.inference import inference
+from ablab.model.decoder import Decoder, inference
 from ablab.records.settings import Settings
+from ablab.scoring.evaluators.evaluator import sample as some
 from ablab.scoring.scores import Scores
-from ablab.scoring.subset import sample as some
 
 ROWS = 4  # sampled rows
 SAMPLE_DOCUMENTS = 16

@@ -28,12 +28,11 @@ from ablab.data.corpus.tokens import UNTRAINED
 from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder
 from ablab.model.parts.linear import Linear
-from ablab.scoring.evaluators.evaluator import Evaluator
+from ablab.scoring.evaluators.evaluator import Evaluator, chosen, sample
 from ablab.scoring.ledger import Enough, Ledger
 from ablab.scoring.legality.forward import SUM_TOLERANCE, mixture
 from ablab.scoring.legality.replay import normalised
 from ablab.scoring.scores import Scores
-from ablab.scoring.subset import chosen, sample
 
 EVERY = 16  # forward passes, of which about one is made again: some 1/16 + 2 rows of the evaluation's time
 PLACES = 64  # of one pass whose nats are compared: those before a change, and those whose hidden states moved most

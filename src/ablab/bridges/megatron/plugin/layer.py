@@ -24,7 +24,7 @@ from ablab.model.attention.attend import Added, Documents, attend, executor_for
 from ablab.model.gates.composed import Composed as Gates
 from ablab.model.layer import build_lever, build_levers, build_position
 from ablab.model.parts.context import Context
-from ablab.model.parts.norm import NORMS
+from ablab.model.parts.norms import NORMS
 from ablab.model.parts.pairs import Pairwise
 from ablab.model.parts.part import Part
 from ablab.model.shape import Shape

@@ -26,7 +26,8 @@ from ablab.bridges.megatron.plugin.layer import OurAttention, OurLayer, OurNorm,
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.rng import Draw
-from ablab.model.parts.activations import leaky_relu2, relu2
+from ablab.model.mlps.activations import leaky_relu2
+from ablab.model.mlps.relu2 import relu2
 from ablab.model.shape import Shape
 from ablab.records.settings import ModelSettings
 

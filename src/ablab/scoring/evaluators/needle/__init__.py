@@ -10,8 +10,7 @@ import numpy as np
 
 from ablab.core.lever import Choice
 from ablab.data import Corpus
-from ablab.model.decoder import Decoder
-from ablab.model.inference import inference
+from ablab.model.decoder import Decoder, inference
 from ablab.records.settings import ModelSettings, Settings
 from ablab.scoring.evaluators.evaluator import Evaluator
 from ablab.scoring.evaluators.needle import far, induction, passkey

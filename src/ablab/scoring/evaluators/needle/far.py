@@ -9,8 +9,7 @@ import torch
 
 from ablab.core import rng
 from ablab.data import Corpus
-from ablab.model.decoder import Decoder
-from ablab.model.inference import FORWARD_TOKENS
+from ablab.model.decoder import FORWARD_TOKENS, Decoder
 from ablab.scoring.cuts import Cut, batch_of, hidden_of, nats_of
 from ablab.scoring.evaluators.needle import natural
 

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from ablab.core import rng
-from ablab.model.decoder import Decoder
-from ablab.model.inference import FORWARD_TOKENS
+from ablab.model.decoder import FORWARD_TOKENS, Decoder
 
 COVERAGE = 0.99  # random tokens come from the types that make up this share of held-out text: rarer ones are untrained
 

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from ablab.core import rng
-from ablab.model.decoder import Decoder
-from ablab.model.inference import FORWARD_TOKENS
+from ablab.model.decoder import FORWARD_TOKENS, Decoder
 
 LEAST_HAY = 8  # tokens of real text around a needle
 TEMPLATES = (" key is {}.", ' key "{}".', " key={};")  # the first whose values are single tokens often enough

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablab.data import Corpus
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import autocast
@@ -96,7 +96,7 @@ def split(
 ) -> list[list[CutRows]]:
     """Split the cuts into steps, in order: each at most `batch_tokens` inputs (None: all), in batches that fit a pass."""
     device = next(iter(moving.values())).device
-    tokens = GPU_TOKENS if device.type == "cuda" else inference.FORWARD_TOKENS
+    tokens = GPU_TOKENS if device.type == "cuda" else decoder.FORWARD_TOKENS
     steps, room = list[list[Cut]](), 0
     for cut in cuts:
         length = cut.stop - cut.start
@@ -178,7 +178,7 @@ def scored(
 ) -> np.ndarray:
     """Compute the nats of what these windows score, and give them to the ledger where there is one."""
     device, nats = model.head_weight.device, [np.zeros(0)]
-    for batch in batches(corpus, cuts, seq_len, inference.FORWARD_TOKENS):
+    for batch in batches(corpus, cuts, seq_len, decoder.FORWARD_TOKENS):
         with autocast(precision, str(device)):
             hidden_ND = hidden_of(model, batch, device)
             offset_N = offsets(batch.place_N - 1, seq_len, stride)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ablab.data import Corpus
 from ablab.data.bands import band_edges
 from ablab.data.corpus.tokens import UNTRAINED
-from ablab.model import inference
+from ablab.model import decoder
 from ablab.model.cross_entropy import AT_ONCE, nll
 from ablab.model.decoder import Decoder
 from ablab.runtime.machine import autocast
@@ -97,7 +97,7 @@ class SideBySide:
     def _rows(self, documents: list[int], lengths: list[int], number: int) -> Iterator[tuple[int, Rows]]:
         """Yield rows of chunk `number` in batches that fit a forward pass, and how many documents stand before each."""
         width = min(self.seq_len, (number + 1) * self.chunk)
-        tokens = GPU_TOKENS if self.device.type == "cuda" else inference.FORWARD_TOKENS
+        tokens = GPU_TOKENS if self.device.type == "cuda" else decoder.FORWARD_TOKENS
         # Logits of a batch are held at once: an adapted head has a product of its own for each document.
         step = max(1, min(tokens // width, AT_ONCE // (self.chunk * self.model.head_weight.shape[0])))
         for low in range(0, len(documents), step):

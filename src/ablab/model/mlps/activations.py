@@ -6,13 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablab.model.parts.context import Context
-
-
-def relu2(h: Tensor) -> Tensor:
-    """Compute relu(h)^2. So et al. 2021 (Primer), 2109.08668, section 3."""
-    y: Tensor = _SquaredRelu.apply(h)
-    return y
+from ablab.model.mlps.relu2 import relu2
 
 
 def leaky_relu2(h: Tensor, slope: float = 0.5) -> Tensor:
@@ -37,19 +31,6 @@ def gptoss_swiglu(gate: Tensor, up: Tensor, alpha: float = 1.702, limit: float =
 
 
 PLAIN = {"relu2": relu2, "leaky_relu2": leaky_relu2, "gelu": gelu}  # of one product
+
+
 GATED = {"swiglu": swiglu, "gptoss_swiglu": gptoss_swiglu}  # of two: gate, up
-
-
-class _SquaredRelu(torch.autograd.Function):
-    """relu(x)^2 keeping one tensor: relu(x) is its own derivative up to 2. Half the passes of relu then square."""
-
-    @staticmethod
-    def forward(ctx: Context, x: Tensor) -> Tensor:
-        r = x.relu()
-        ctx.save_for_backward(r)
-        return r * r
-
-    @staticmethod
-    def backward(ctx: Context, grad: Tensor) -> Tensor:
-        (r,) = ctx.saved_tensors
-        return torch.addcmul(grad.new_zeros(()), grad, r, value=2)  # 2 grad r in one pass
