@@ -49,7 +49,7 @@ def read_whole(path: Path | str, most: int | None = None) -> bytes:
         if size > (limit := memory() if most is None else most):
             raise _large(path, size, limit, "" if most is not None else " of this machine's memory")
         data = file.read(size)
-        # The kernel's own files say that they hold nothing. In pieces: a read of so many bytes takes room for all of them first.
+        # The kernel's own files say that they hold nothing. In pieces: a read takes room for all that it is allowed.
         while size == 0 and len(data) <= limit and (piece := file.read(_PIECE)):
             data += piece
     if len(data) > limit:
