@@ -15,8 +15,8 @@ from ablab.data.sources.hub import arrow_files
 from ablab.data.sources.sources import SEPARATOR, Arrow, JsonLines, Mock, Parquet, PythonLibrary, Source, TextFile
 
 KNOWN = (
-    "known: .jsonl (.jsonl.gz, .jsonl.zst), .parquet, .arrow, .txt, .md, token files (.bin, a Megatron prefix, a built folder), "
-    '"hf:NAME", and the words "mock", "python"'
+    "known: .jsonl (.jsonl.gz, .jsonl.zst), .parquet, .arrow, .txt, .md, token files (.bin, a Megatron prefix, a "
+    'built folder), "hf:NAME", and the words "mock", "python"'
 )
 
 
