@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tests import finished_store as made
 from tests import foreign
 from tests.whole import held
 
-from ablab.core.fault import InUse
+from ablab.core.fault import Halted, InUse
 from ablab.launch import joint, status
 from ablab.launch.study import Lab
 from ablab.runs import given_up
@@ -168,6 +169,22 @@ def test_what_a_killed_command_left_at_a_study_is_removed(tmp_path: Path) -> Non
         claim.write_text(json.dumps({**json.loads(claim.read_text()), "began": "1"}))
         with joint.attending(plan) as at:
             assert at.others == () and not left.exists()
+
+
+def test_a_command_that_was_taken_for_dead_takes_its_place_again(tmp_path: Path) -> None:
+    """As one does that was stopped for longer than its lease; where the study itself has gone, it ends."""
+    plan = made.plan(tmp_path)
+    other = made.plan(tmp_path, made.STUDY.replace("model.d_model = 40", "model.d_model = 48"))
+    with joint.attending(plan) as first:
+        shutil.rmtree(first.place)
+        with joint.attending(other), pytest.raises(InUse, match="another version of this study is in use by pid"):
+            first.check()
+        shutil.rmtree(first.place)
+        first.check()
+        assert [folder for folder, _ in joint.present(plan.directory)] == [first.place]
+        plan.directory.rename(tmp_path / "elsewhere")
+        with pytest.raises(Halted, match="is gone"):
+            first.check()
 
 
 def test_who_joins_leaves_what_was_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

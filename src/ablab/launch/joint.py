@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,19 +23,31 @@ Say = Callable[[str], None]
 AT = "at"  # below a study's folder: a folder for each command that is at it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attendance:
     """That this command is at a study; others: the words for those that were there before."""
 
     directory: Path
+    place: Path
+    began: os.stat_result  # of the study's folder
     held: Held
     others: tuple[str, ...]
+    stack: contextlib.ExitStack
 
     def check(self) -> None:
-        """Raise Halted where the study's folder is no longer there, or another one is."""
+        """Raise Halted where the study's folder is no longer there, or another one is.
+
+        A command that was stopped for longer than its lease may have been taken for dead: it takes its place again, and raises
+        InUse where another version of the study is being made meanwhile.
+        """
         try:
             self.held.check()
         except Halted as error:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(self.directory.lstat(), self.began):
+                    self.held = self.stack.enter_context(locked(self.place))
+                    _beside(self.directory, self.place)
+                    return
             raise Halted(Fault(str(self.directory), one.fault, one.cure) for one in error.faults) from error
 
 
@@ -43,18 +56,24 @@ def attending(plan: Plan) -> Iterator[Attendance]:
     """Hold a place at a study until the block ends. InUse where a command is at another version: both have one page."""
     from ablab.judging import shelf
 
-    version = shelf.version(plan)
-    own = plan.directory / AT / f"{version}.{uuid.uuid4().hex[:12]}"
-    with locked(own) as held:
+    place = plan.directory / AT / f"{shelf.version(plan)}.{uuid.uuid4().hex[:12]}"
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(locked(place))
         try:
-            there = [(folder, who) for folder, who in present(plan.directory) if folder != own]
-            for folder, who in there:
-                if not folder.name.startswith(f"{version}."):
-                    fault = f"another version of this study is in use by {who}"
-                    raise InUse(Fault(str(plan.directory), fault, "wait for it, stop it, or choose another --out"), who)
-            yield Attendance(plan.directory, held, tuple(who for _, who in there))
+            others = _beside(plan.directory, place)
+            yield Attendance(plan.directory, place, plan.directory.lstat(), held, others, stack)
         finally:
-            shutil.rmtree(own, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _beside(directory: Path, place: Path) -> tuple[str, ...]:
+    """Say who else is at a study. InUse where one of them is at another version than that of `place`."""
+    there = [(folder, who) for folder, who in present(directory) if folder != place]
+    for folder, who in there:
+        if folder.name.partition(".")[0] != place.name.partition(".")[0]:
+            fault = f"another version of this study is in use by {who}"
+            raise InUse(Fault(str(directory), fault, "wait for it, stop it, or choose another --out"), who)
+    return tuple(who for _, who in there)
 
 
 def present(directory: Path) -> list[tuple[Path, str]]:
