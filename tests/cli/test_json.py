@@ -17,8 +17,6 @@ from tests import finished_store
 from tests.data.harmony.building import here
 from tests.sharded import write_shard
 
-from ablab.bundle import audit as auditor
-from ablab.bundle import findings
 from ablab.check import miniature
 from ablab.cli import main as cli
 from ablab.cli import sample
@@ -26,6 +24,8 @@ from ablab.cli.runs import RunOptions
 from ablab.data.harmony import crew
 from ablab.launch import joint
 from ablab.launch import study as lab
+from ablab.launch.bundle import audit as auditor
+from ablab.launch.bundle import findings
 from ablab.runs import planning
 
 MEGATRON = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "2", "--seq-length", "64")

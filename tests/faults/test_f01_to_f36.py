@@ -198,7 +198,7 @@ FAULTS = {
             "f27_no_write_follows_a_link",
             "f27_a_run_writes_nothing_through_a_strangers_store",
         )
-        + of("bundle/test_bundle.py", "no_member_is_written_outside"),
+        + of("launch/test_bundle.py", "no_member_is_written_outside"),
     ),
     28: Held(
         "names and notes are text on a page and on a terminal",
@@ -223,7 +223,7 @@ FAULTS = {
             "the_page_names_file_and_line_until_the_records_are_back",
             "metrics_of_a_run_are_held_against_its_end",
         )
-        + of("bundle/test_bundle.py", "what_was_changed_is_found_though_every_hash_was_made_to_fit"),
+        + of("launch/test_bundle.py", "what_was_changed_is_found_though_every_hash_was_made_to_fit"),
     ),
     31: Held(
         "arms of other seeds are paired where both have them, and that is said",

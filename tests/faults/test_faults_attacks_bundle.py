@@ -16,14 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 from ablab import report
-from ablab.bundle import audit as auditor
-from ablab.bundle import retrain
-from ablab.bundle import write as bundle
 from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed
 from ablab.core.sealed import sealed
 from ablab.judging import history, judge
 from ablab.launch import work
+from ablab.launch.bundle import audit as auditor
+from ablab.launch.bundle import retrain
+from ablab.launch.bundle import write as bundle
 from ablab.runs import planning
 from ablab.runs.plan import Plan
 from ablab.runs.store import Store

@@ -262,7 +262,7 @@ KNOWN = {
     "core/streams.py": "os.devnull",
     "runtime/lock.py": "new files in a folder that was checked, an empty one will do",
     "training/metrics.py": "by places.opened, places.folder, atomic",
-    "bundle/write.py": "inside atomic; new files below a folder of its own, by names that were checked",
+    "launch/bundle/write.py": "inside atomic; new files below a folder of its own, by names that were checked",
     "training/checkpoint.py": "inside atomic",
     "scoring/scores.py": "into memory, then write_atomic",
     "data/corpus/writer.py": "inside that folder",

@@ -22,9 +22,9 @@ def bundle(
     as_json: Json = False,
 ) -> None:
     """Pack one file with all that the verdict rests on: study, records, scores, pages, hashes of data and source."""
-    from ablab.bundle import write as bundles
     from ablab.core import places
     from ablab.judging import versions
+    from ablab.launch.bundle import write as bundles
     from ablab.launch.study import Lab, aside, conclude
 
     plan = Lab(study, scale, out, device).plan(computes=False, recall=aside).look()
@@ -62,9 +62,9 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Check every digest of a bundle, judge it again from its scores, and with --data train one of its runs again."""
-    from ablab.bundle import audit as auditor
     from ablab.core import folders
     from ablab.core.fault import CheckFailed, Fault
+    from ablab.launch.bundle import audit as auditor
     from ablab.launch.study import silent
 
     hung = functools.partial(say, hang=9)

@@ -11,10 +11,6 @@ from typing import TypedDict
 
 import numpy as np
 
-from ablab.bundle import retrain
-from ablab.bundle import write as bundles
-from ablab.bundle.findings import Audit
-from ablab.bundle.write import Bundle
 from ablab.core import chain
 from ablab.core.differences import close, different, shown
 from ablab.core.fault import CheckFailed, Fault, Refused
@@ -24,6 +20,10 @@ from ablab.core.opened import read_whole
 from ablab.data.corpus.corpus import Corpus, Valid, read_manifest
 from ablab.data.corpus.groups import recalled
 from ablab.judging import collect, judge, sources
+from ablab.launch.bundle import retrain
+from ablab.launch.bundle import write as bundles
+from ablab.launch.bundle.findings import Audit
+from ablab.launch.bundle.write import Bundle
 from ablab.records.answer import Answer
 from ablab.records.run import Executed, Where
 from ablab.report.shareable import shareable

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ablab.bundle.findings import Retrained
 from ablab.core.differences import different
 from ablab.launch import work
+from ablab.launch.bundle.findings import Retrained
 from ablab.records.result import Result
 from ablab.runs import corpora, planning
 from ablab.runs.plan import Plan, Run
@@ -22,8 +22,8 @@ from ablab.scoring.scores import Scores
 from ablab.study import load
 
 if TYPE_CHECKING:
-    from ablab.bundle.findings import Audit
-    from ablab.bundle.write import Bundle
+    from ablab.launch.bundle.findings import Audit
+    from ablab.launch.bundle.write import Bundle
 
 # of a record: its clocks, its memory, how it came about, and its digest
 MAKING = (

@@ -2,7 +2,7 @@
 
 A zip archive whose members lie as they do in the store. `bundle.json` lists every other member with its size and sha256 and
 is sealed by its own digest, by which the bundle is called. Texts are shareable: no path of the machine is in them. Without
-weights it is small; the data are in it by their hashes alone. `ablab.bundle.audit` reads it.
+weights it is small; the data are in it by their hashes alone. `ablab.launch.bundle.audit` reads it.
 """
 
 from __future__ import annotations
