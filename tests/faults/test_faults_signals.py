@@ -187,7 +187,7 @@ def test_planning_and_listing_end_with_75_too(words: list[str], tmp_path: Path) 
     code = (
         "import os, signal, ablab.cli.main as cli\n"
         "app = cli.app\n"
-        "def asked(): os.kill(os.getpid(), signal.SIGHUP); app()\n"
+        "def asked(**how): os.kill(os.getpid(), signal.SIGHUP); app(**how)\n"
         "cli.app = asked\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)

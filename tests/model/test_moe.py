@@ -377,6 +377,7 @@ def test_check_says_what_the_parts_have_to_say_and_refuses_a_split() -> None:
         corpus=lambda _: corpus,
         decoder=lambda name: skeleton(made.get(name, made["dense"]).settings["model"], vocab_size=corpus.vocab_size),
         where=SimpleNamespace(micro_rows=2),
+        per_run=1,
     )
     assert said_by_levers(plan) == [
         "warning: router deepseek_v3: n_groups = 2, group_top_k = 2 limits nothing: every group stays open (one, two)"

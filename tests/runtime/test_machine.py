@@ -162,7 +162,7 @@ def test_a_worker_computes_with_the_threads_that_it_is_given(monkeypatch: pytest
     terms = work.Terms(Store(tmp_path), Where("cpu", "fp32", "reference", 1), 3, (), False)
     try:
         do_one = work.begin(terms, lambda: False)
-        assert do_one(SimpleNamespace(study="", arm="a", seed=1), print) == ("done", "")  # type: ignore[arg-type]
+        assert do_one(SimpleNamespace(study="", arm="a", seed=1, train_key="a", score_keys={}), print) == ("done", "")  # type: ignore[arg-type]
         assert container._side_by_side(lambda plain: plain, [b"a"] * 8) == [b"a"] * 8
     finally:
         torch.set_num_threads(before)

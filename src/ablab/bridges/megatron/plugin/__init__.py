@@ -7,13 +7,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablab.core.fault import CheckFailed, Fault
+from ablab.core.fault import CheckFailed, Fault, to_install
 
 if TYPE_CHECKING:
     from ablab.bridges.megatron.plugin.specs import Spec
 
 OLDEST = (0, 16, 1)  # what the plugin is tested with
 NEWEST = (0, 16)  # its series: others have other layers
+TESTED = f"megatron-core=={'.'.join(map(str, OLDEST))}"
 
 
 def spec(study: Path | str, arm: str, *, scale: str | None = None, seed: int = 0, **changes: Any) -> Spec:
@@ -41,9 +42,9 @@ def look() -> None:
     try:
         found = metadata.version("megatron-core")
     except metadata.PackageNotFoundError:
-        cure = f'pip install "ablab[megatron]", which brings {wanted}'
+        cure = f"{to_install(TESTED)}; {wanted} will do"
         raise CheckFailed(Fault("megatron-core", "is not installed", cure)) from None
     numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:3])
     if numbers[:2] != NEWEST or numbers < OLDEST:
         text = f"is {found}, and the plugin knows {wanted}"
-        raise CheckFailed(Fault("megatron-core", text, f'pip install "megatron-core=={".".join(map(str, OLDEST))}"'))
+        raise CheckFailed(Fault("megatron-core", text, to_install(TESTED)))
