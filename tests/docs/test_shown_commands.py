@@ -27,7 +27,7 @@ OTHERS = {
     *("--logdir", "--init", "--all", "--quiet", "--message", "--hard", "--force"),
     *("--nproc-per-node", "--standalone", "--kill-on-bad-exit"),  # of torchrun and srun
     *("--job-name", "--array", "--gres", "--time", "--signal", "--requeue", "--open-mode", "--output"),  # of sbatch
-    "--nproc-per-node",  # of torchrun
+    *("--ntasks-per-node", "--gpus-per-node"),
 }
 BASE = """
 study = { name = "base", question = "Does the page name what there is?" }
