@@ -52,6 +52,20 @@ def test_a_shell_completes_verbs_and_options() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--patience", "5s"), "add --per-run"),  # of one process nobody waits for another
+        (("--patience", "0s", "--per-run", "2"), "is no span of time"),
+        (("--until", "1h30"), "is no span of time"),
+    ],
+)
+def test_a_span_that_would_do_nothing_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(edited())
+    told = program("run", str(tmp_path / "study.toml"), "--out", str(tmp_path / "runs"), *words)
+    assert told.returncode == 2 and said in " ".join(told.stderr.split()) and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("600", 600), ("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2d", 172_800), ("1.5h", 5400),

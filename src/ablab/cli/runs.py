@@ -32,7 +32,11 @@ Gpus = Annotated[
     int | None, typer.Option(min=1, help="GPUs in use: --gpus 8 --per-run 2 makes 4 runs side by side (--device cuda).")
 ]
 Patience = Annotated[
-    str, typer.Option(help="With --per-run: a process that says nothing for this long is given up, and the run ends.")
+    str | None,
+    typer.Option(
+        help="With --per-run: a process that says nothing for this long is given up, and the run ends.",
+        show_default="10m",
+    ),
 ]
 Until = Annotated[str | None, typer.Option(help="Stop after this long, resumable: 90s, 30m, 1h30m.")]
 Changed = Annotated[
@@ -55,7 +59,7 @@ class RunOptions:
     jobs: Jobs = None
     per_run: PerRun = None
     gpus: Gpus = None
-    patience: Patience = "10m"
+    patience: Patience = None
     until: Until = None
     mirror: Mirror = None
     allow_changed_code: Changed = False
@@ -69,15 +73,15 @@ class RunOptions:
 
         told = outside.told()
         n = outside.processes(told, self.per_run, self.jobs, self.gpus)
-        lab = Lab(study, scale, self.out, self.device, self.precision, n)
-        return replace(lab, patience=self.hanging, started=told is not None, gpus=self.gpus)
+        lab = Lab(study, scale, self.out, self.device, self.precision, n, started=told is not None, gpus=self.gpus)
+        return lab if self.patience is None else replace(lab, patience=self._hanging(self.patience, n))
 
-    @property
-    def hanging(self) -> float:
-        """Seconds after which a process of a run that says nothing counts as hung."""
-        if not (found := seconds(self.patience, "--patience")):
-            raise typer.BadParameter("no time is no patience; write 90s, 10m or 1h", param_hint="--patience")
-        return found
+    def _hanging(self, text: str, processes: int) -> float:
+        """Return the seconds after which a process of a run that says nothing counts as hung."""
+        if processes == 1:
+            fault = "is of runs that several processes make together; leave it out, or add --per-run"
+            raise typer.BadParameter(fault, param_hint="--patience")
+        return seconds(text, "--patience")
 
     def say(self, text: str) -> None:
         """Say a line to people: nothing beside JSON."""
