@@ -259,3 +259,10 @@ def test_a_patch_of_a_mode_alone_is_a_change_and_two_arms_of_one_patch_are_not(t
     file.write_text(foreign.STUDY + arms + '[arm.door]\nrunner.patch = "door.diff"\n')
     with pytest.raises(CheckFailed, match="door: is run as gate is: the same words on the same tree"):
         Lab(file, out=tmp_path / "runs").check()
+
+
+def test_a_copy_that_git_cannot_look_at_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckFailed, match=r"cannot be compared before and behind the arm's patch .*not a git repository"
+    ):
+        tree._lies(tmp_path)

@@ -56,8 +56,12 @@ def _lies(tree: Path) -> bytes:
     """Return git's hash of all that lies in a copy; its own index is left alone."""
     with tempfile.TemporaryDirectory(prefix="ablab.") as own:
         where = {"GIT_INDEX_FILE": f"{own}/index"}
-        git(tree, "add", "--all", "--force", where=where)
-        return git(tree, "write-tree", where=where)
+        try:
+            git(tree, "add", "--all", "--force", where=where)
+            return git(tree, "write-tree", where=where)
+        except GitFailed as error:
+            fault = f"cannot be compared before and behind the arm's patch ({error})"
+            raise CheckFailed(Fault(str(tree), fault, "make room there, or mend the patch; then run again")) from error
 
 
 def drop(tree: Path) -> None:
