@@ -32,6 +32,7 @@ bench: $(VENV)/ready-test $(VOCAB)
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/levers.py
 	$(BIN)/python bench/optimizer.py
+	$(BIN)/python bench/ranks.py
 	$(BIN)/python bench/moe.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/loss.py
