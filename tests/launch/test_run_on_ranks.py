@@ -84,6 +84,18 @@ def test_stopped_on_two_processes_and_gone_on_with_one_it_equals_an_uninterrupte
     assert rows(tmp_path / "two") == rows(tmp_path / "one")
 
 
+def test_the_file_where_they_meet_stays_until_the_run_ends(tmp_path: Path) -> None:
+    """A run that begins removes what a kill has left; the others may still be on their way to the file by then."""
+
+    def meeting() -> bool:
+        assert (tmp_path / "two" / ".ranks.part").exists()
+        return True
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "two", 2, stop=at_step(0, meeting))
+    assert not (tmp_path / "two" / ".ranks.part").exists()
+
+
 def test_a_process_that_is_killed_ends_the_run_and_the_next_start_goes_on(tmp_path: Path) -> None:
     def kill() -> bool:
         [other] = multiprocessing.active_children()

@@ -63,19 +63,16 @@ def tensors_at(out: Path, step: int) -> dict[str, Tensor]:
     return load_file(out / f"checkpoint-{step:09d}.safetensors")
 
 
-def clear(out: Path) -> None:
-    """Remove every checkpoint and what was left half-written: the run has ended, or starts over."""
-    drop_all(out)
-    sweep(out)
-
-
 def drop_all(out: Path) -> None:
-    """Remove every checkpoint. Without the lock, too: nobody goes on from one of a run that has ended."""
+    """Remove every checkpoint: the run starts over, or has ended. Then without the lock, too: nobody goes on from one."""
     _drop(_generations(out))
 
 
 def sweep(out: Path) -> None:
-    """Remove what a killed process left half-written: temporary files, and tensors whose JSON never came."""
+    """Remove what a killed process left half-written: temporary files, and tensors whose JSON never came.
+
+    Once, before a sitting begins: then such files are of this sitting, and the processes of a run meet at one of them.
+    """
     for part in out.glob(".*.part"):
         part.unlink(missing_ok=True)
     for path in out.glob("checkpoint-*.safetensors"):

@@ -281,7 +281,7 @@ def _resume(learner: Learner, out: Path, identity: str, here: MadeBy, sitting: S
     except _Another as another:
         raise another.refused from None
     if newest is None:
-        checkpoint.clear(out)
+        checkpoint.drop_all(out)
         return Progress(machines=[machine.kind(learner.device)]), 0
     header, tensors = newest
     snapshot.restore(learner, tensors)
@@ -380,7 +380,7 @@ def _finish(
     }
     done = sealed(done)
     write_json(out / "done.json", done)
-    checkpoint.clear(out)
+    checkpoint.drop_all(out)
     return done
 
 
