@@ -145,7 +145,7 @@ def ready() -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("small", ready())
+@pytest.mark.parametrize("small", list(ready()))
 def test_every_ready_arm_that_is_not_refused_trains_as_in_ablab(small: Any) -> None:
     mixed = any(kind["mlp"]["name"] == "moe" for kind in small["model"]["kinds"].values())
     rows = small["budget"]["batch_tokens"] // small["model"]["seq_len"]
