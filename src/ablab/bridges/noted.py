@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
+from ablab.core.fault import Fault
 from ablab.core.lever import Choice
 from ablab.records.settings import Settings
+from ablab.study.take import show
 
 
 class Noted(dict[str, object]):
@@ -64,6 +66,20 @@ def unread(settings: Noted, place: str = "") -> Iterator[tuple[str, object]]:
             continue
         for table in tables:
             yield from unread(table, here)
+
+
+def left(settings: Settings, table: Noted, unsaid: Collection[str], fault: str, cure: str) -> list[Fault]:
+    """Return a fault for everything of an arm that was not read and is none of `unsaid`; `{}` in `fault` is its value."""
+    tables = {letter: kind["table"] for letter, kind in settings["model"]["kinds"].items()}
+    faults = list[Fault]()
+    for place, value in unread(table):
+        if place in unsaid or place.split(".")[0] in unsaid:
+            continue
+        parts = place.split(".")
+        if parts[:2] == ["model", "kinds"]:
+            place = ".".join(["model", tables[parts[2]], *parts[3:]])
+        faults.append(Fault(place, fault.format(show(value)), cure))
+    return faults
 
 
 def _touched(table: Noted) -> bool:

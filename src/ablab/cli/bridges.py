@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ablab.cli.options import Json, Scale, StudyFile
+from ablab.cli.sample import trained
 from ablab.core import places
 from ablab.core.files import print_json
 
 if TYPE_CHECKING:
+    from ablab.launch.study import Lab
     from ablab.runs.plan import Plan
 
 HEAD = (
@@ -56,49 +59,86 @@ def explain(
         print(f"\n{arm}")
 
 
+# Whose words an arm is exported in, and the options that each has.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "megatron": (),
+    "golf": ("--out", "--runs", "--device", "--author", "--github-id", "--title"),
+    "hf": ("--out", "--runs", "--device", "--seed"),
+}
+Target = Literal["megatron", "golf", "hf"]
+
+
 def export(
     study: StudyFile,
-    to: Annotated[Literal["megatron", "golf"], typer.Option(help="Whose: megatron (the vpMoE fork) or golf.")],
+    to: Annotated[Target, typer.Option(help="Whose: megatron (the vpMoE fork), golf, or hf (transformers).")],
     arm: Annotated[
         str | None, typer.Argument(metavar="[ARM]", help="An arm, or baseline; --arm says the same.")
     ] = None,
     arm_named: Annotated[str | None, typer.Option("--arm", metavar="ARM", help="An arm, or baseline.")] = None,
     scale: Scale = None,
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="golf: the folder to write.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="golf: where the study's runs lie.", show_default="runs")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="golf: where they were made, cpu or cuda.", show_default="cpu")
+    out: Annotated[Path | None, typer.Option(help="golf, hf: the folder to write.")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="golf, hf: where the study's runs lie.", show_default="runs")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="golf, hf: where they were made, cpu or cuda.", show_default="cpu")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="hf: the run's seed; the first that is trained.")] = None,
     author: Annotated[str | None, typer.Option(help="golf: who submits it.")] = None,
     github_id: Annotated[str | None, typer.Option(help="golf: their GitHub name.")] = None,
     title: Annotated[str | None, typer.Option(help="golf: the submission's name.")] = None,
 ) -> None:
-    """Export an arm in another program's words: Megatron's command line, or a non-record submission to parameter-golf."""
+    """Export an arm: Megatron's command line, a submission to parameter-golf, or a trained run as transformers loads it."""
     if arm and arm_named and arm != arm_named:
         raise typer.BadParameter(f"'{arm}' and --arm '{arm_named}' are two arms; name one", param_hint="ARM")
     chosen = arm or arm_named
     if chosen is None:
         raise typer.BadParameter("no arm; name one, or baseline", param_hint="ARM")
+    given: dict[str, object] = {"--out": out, "--runs": runs, "--device": device, "--seed": seed}
+    given |= {"--author": author, "--github-id": github_id, "--title": title}
+    _options(to, given)
+    store, where = runs or Path("runs"), device or "cpu"
     if to == "megatron":
-        golf_only: dict[str, object] = {"--out": out, "--runs": runs, "--device": device}
-        golf_only |= {"--author": author, "--github-id": github_id, "--title": title}
-        if given := [flag for flag, value in golf_only.items() if value is not None]:
-            raise typer.BadParameter(f"{', '.join(given)} belongs to --to golf; leave it out", param_hint=given[0])
         return _to_megatron(study, chosen, scale, as_json)
-    if out is None or not author or not github_id:
-        wanted = {"--out": out, "--author": author, "--github-id": github_id}
-        missing = [flag for flag, value in wanted.items() if not value]
-        raise typer.BadParameter(f"a submission needs {', '.join(missing)}", param_hint=missing[0])
+    if out is None:
+        raise typer.BadParameter("a folder to write is needed; name it", param_hint="--out")
+    if to == "hf":
+        return _to_hf(_lab(study, scale, store, where), chosen, seed, out, as_json)
     from ablab.bridges.golf import export as golf
 
-    plan = _plan(study, scale, runs or Path("runs"), device or "cpu")
-    files = golf.export(plan, chosen, places.real(out), author=author, github_id=github_id, name=title)
+    plan = _plan(_lab(study, scale, store, where), "a submission")
+    files = golf.export(plan, chosen, places.real(out), author=author or "", github_id=github_id or "", name=title)
+    return _files(out, files, as_json)
+
+
+def _options(to: str, given: dict[str, object]) -> None:
+    """Refuse options that belong to other targets, and the lack of one that a submission needs."""
+    if strange := [flag for flag, value in given.items() if value is not None and flag not in TARGETS[to]]:
+        owners = " and ".join(f"--to {one}" for one in TARGETS if set(strange) <= set(TARGETS[one]))
+        text = f"{', '.join(strange)} belongs to {owners or 'other targets'}; leave it out"
+        raise typer.BadParameter(text, param_hint=strange[0])
+    wanted = ("--out", "--author", "--github-id") if to == "golf" else ()
+    if missing := [flag for flag in wanted if not given[flag]]:
+        raise typer.BadParameter(f"a submission needs {', '.join(missing)}", param_hint=missing[0])
+
+
+def _files(out: Path, files: Sequence[Path], as_json: bool, **more: object) -> None:
     if as_json:
-        print_json({"folder": str(out), "files": [str(path) for path in files]})
-        return
+        return print_json({"folder": str(out), "files": [str(path) for path in files], **more})
     for path in files:
         print(path)
+    return None
+
+
+def _to_hf(lab: Lab, arm: str, seed: int | None, out: Path, as_json: bool) -> None:
+    from ablab.bridges.hf import export as hf
+
+    plan = _plan(lab, "a folder for transformers")
+    made = hf.export(plan, trained(plan, arm, seed, lab.again), places.real(out))
+    _files(out, made.files, as_json, architecture=made.architecture, notes=list(made.notes))
+    for text in () if as_json else made.notes:
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> None:
@@ -120,11 +160,14 @@ def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> Non
     shown.notes(exported.notes, lambda text: print(text, file=sys.stderr), _width())
 
 
-def _plan(study: Path, scale: str | None, runs: Path, device: str) -> Plan:
+def _lab(study: Path, scale: str | None, runs: Path, device: str) -> Lab:
     from ablab.launch.study import Lab
 
-    lab = Lab(study, scale, runs, device)
-    lab.study.trained_here("a submission")
+    return Lab(study, scale, runs, device)
+
+
+def _plan(lab: Lab, what: str) -> Plan:
+    lab.study.trained_here(what)
     return lab.plan(computes=False)
 
 

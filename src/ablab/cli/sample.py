@@ -42,7 +42,7 @@ def sample(
     lab = Lab(study, scale, out, device=None)
     lab.study.trained_here("a sample")
     plan = lab.plan(computes=False, recall=aside)
-    run = _trained(plan, arm, seed, lab.again)
+    run = trained(plan, arm, seed, lab.again)
     _say_what_changed(plan, run)
     draws: Draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
     try:
@@ -151,7 +151,7 @@ def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[in
     return [renderer.render_prompt([Message("user", prompt, None)]) for prompt in prompts], [RETURN, EOD]
 
 
-def _trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
+def trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
     """Return the arm's run under `seed`, or the first that is trained."""
     from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 

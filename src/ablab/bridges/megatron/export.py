@@ -11,10 +11,9 @@ from ablab.bridges.megatron.from_data import from_data, vocabulary
 from ablab.bridges.megatron.from_model import from_model
 from ablab.bridges.megatron.from_train import from_train
 from ablab.bridges.megatron.notes import Note, note, warn
-from ablab.bridges.noted import Noted, noted, unread
+from ablab.bridges.noted import left, noted
 from ablab.core.fault import CheckFailed, Fault
 from ablab.records.settings import Settings
-from ablab.study.take import show
 
 # The renderer's order (render_vpmoe_megatron_args.py), what it leaves to the caller behind it.
 _ORDER = """
@@ -79,7 +78,9 @@ def export(settings: Settings, arm: str, seed: int | None = None) -> Exported:
     (asked, table), faults = noted(settings), list[Fault]()
     out = from_model(asked["model"], vocabulary(asked), faults)
     notes = [*from_train(asked, out, faults), *from_data(asked, out, faults)]
-    faults = faults or _left(asked, table)  # where a lever is refused, so are its settings
+    if not faults:  # where a lever is refused, so are its settings
+        cure = f"train this arm in ablab, or say in {__name__.rpartition('.')[0]} what it is"
+        faults += left(settings, table, UNSAID, "no flag says {}: the command line would train without it", cure)
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
         raise CheckFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
@@ -90,23 +91,6 @@ def export(settings: Settings, arm: str, seed: int | None = None) -> Exported:
     assert not unplaced, f"no place in the order for {unplaced}"
     argv = [word for name in ORDER if name in out for word in (f"--{name}", *out[name])]
     return Exported(tuple(argv), (*notes, *_known(argv, settings, seed)))
-
-
-def _left(settings: Settings, table: Noted) -> list[Fault]:
-    """Return a fault for everything of an arm that the flags say nothing of."""
-    tables = {letter: kind["table"] for letter, kind in settings["model"]["kinds"].items()}
-    faults = []
-    for place, value in unread(table):
-        if place in UNSAID or place.split(".")[0] in UNSAID:
-            continue
-        parts = place.split(".")
-        if parts[:2] == ["model", "kinds"]:
-            place = ".".join(["model", tables[parts[2]], *parts[3:]])
-        text = f"no flag says {show(value)}: the command line would train without it"
-        faults.append(
-            Fault(place, text, f"train this arm in ablab, or say in {__name__.rpartition('.')[0]} what it is")
-        )
-    return faults
 
 
 def _known(argv: list[str], settings: Settings, seed: int | None) -> list[Note]:

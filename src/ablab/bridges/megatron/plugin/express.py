@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from ablab.bridges.noted import Noted, noted, unread
+from ablab.bridges.noted import left, noted
 from ablab.core.fault import CheckFailed, Fault
 from ablab.core.lever import Choice, value_of, value_or_none
 from ablab.records.settings import KindSettings, ModelSettings, Settings
@@ -71,7 +71,8 @@ def express(settings: Settings, arm: str) -> Expressed:
     _training(asked, faults)
     kinds = {letter: _kind(model, kind, faults) for letter, kind in model["kinds"].items()}
     config |= _mixtures([kinds[letter] for letter in model["layers"]], faults)
-    faults = faults or _left(settings, table)  # where a lever is refused, so are its settings
+    if not faults:  # where a lever is refused, so are its settings
+        faults += left(settings, table, UNSAID, "{} has no place in Megatron-Core", "train this arm in ablab")
     if faults:
         unique = {str(fault): fault for fault in faults}.values()
         raise CheckFailed(Fault(f"arm {arm}: {fault.place}", fault.fault, fault.cure) for fault in unique)
@@ -235,17 +236,3 @@ def _whole(value: Choice | list[Choice]) -> None:
         for key in list(one):
             if isinstance(inside := one[key], dict):
                 _whole(inside)
-
-
-def _left(settings: Settings, table: Noted) -> list[Fault]:
-    """Return a fault for everything of the arm that was not said."""
-    tables = {letter: kind["table"] for letter, kind in settings["model"]["kinds"].items()}
-    faults = list[Fault]()
-    for place, value in unread(table):
-        if place in UNSAID or place.split(".")[0] in UNSAID:
-            continue
-        parts = place.split(".")
-        if parts[:2] == ["model", "kinds"]:
-            place = ".".join(["model", tables[parts[2]], *parts[3:]])
-        faults.append(Fault(place, f"{show(value)} has no place in Megatron-Core", "train this arm in ablab"))
-    return faults

@@ -1,0 +1,1 @@
+"""An arm as a folder that Hugging Face's transformers loads."""
