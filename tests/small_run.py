@@ -21,13 +21,13 @@ batch_tokens = 128
 [data]
 source = "texts/*.txt"
 tokenizer = "bytes"
-valid_bytes = 1024
+valid_fraction = 0.2
 [model]
 layers = "LG"
 d_model = 16
 n_heads = 2
 head_dim = 8
-seq_len = 32
+seq_len = 64
 mlp = "swiglu"
 local.window = 8
 global.position = "rope"
@@ -42,7 +42,7 @@ def write(folder: Path) -> Path:
     """Write the study and its texts; returns its file."""
     (folder / "texts").mkdir()
     for n in range(60):
-        text = f"The {n}th text is no other, as {n} times {n} is {n * n}. " * (n % 5 + 1)
+        text = f"The {n}th text is no other, as {n} times {n} is {n * n}. " * (1 + 2 * (n % 3 == 0))
         (folder / "texts" / f"{n}.txt").write_text(text)
     (folder / "small.toml").write_text(STUDY)
     return folder / "small.toml"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests import small_run, tiny
+from tests import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ablab.bridges.hf.express import ARCHITECTURES, express
@@ -140,11 +140,6 @@ def test_a_setting_that_is_new_is_refused_and_not_left_out() -> None:
             express(new, "x")
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return small_run.trained(tmp_path_factory.mktemp("hf"))
-
-
 def command(monkeypatch: pytest.MonkeyPatch, lab: Lab, *words: str) -> Any:
     whole = ["ablab", "export", str(lab.path), *words, "--to", "hf", "--runs", str(lab.out)]
     monkeypatch.setattr(sys, "argv", whole)
@@ -156,15 +151,15 @@ def command(monkeypatch: pytest.MonkeyPatch, lab: Lab, *words: str) -> Any:
 
 
 def test_a_trained_run_becomes_a_folder_that_transformers_loads(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "folder"
-    assert command(monkeypatch, lab, "baseline", "--out", str(out), "--seed", "0") == 0
+    assert command(monkeypatch, trained, "baseline", "--out", str(out), "--seed", "0") == 0
     said = capsys.readouterr()
     names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert [Path(line).name for line in said.out.splitlines()] == names == sorted(path.name for path in out.iterdir())
     assert "every document begins with token 256" in said.err
-    plan = lab.plan(computes=False)
+    plan = trained.plan(computes=False)
     run = plan.runs["baseline", 0]
     corpus, weights = plan.corpus(run), plan.store.train(run.train_key) / "weights.safetensors"
     tokenizer = AutoTokenizer.from_pretrained(out)
@@ -186,6 +181,6 @@ def test_a_trained_run_becomes_a_folder_that_transformers_loads(
         (("baseline", "--out", str(out), "--title", "x"), 2, "--title belongs to --to golf"),
         (("baseline", "--out", str(tmp_path / "no"), "--seed", "7"), 3, "is none of its seeds"),
     ):
-        assert command(monkeypatch, lab, *words) == code
+        assert command(monkeypatch, trained, *words) == code
         assert text in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
     assert not (tmp_path / "no").exists()

@@ -28,6 +28,7 @@ OTHERS = {
     *("--nproc-per-node", "--standalone", "--kill-on-bad-exit"),  # of torchrun and srun
     *("--job-name", "--array", "--gres", "--time", "--signal", "--requeue", "--open-mode", "--output"),  # of sbatch
     *("--ntasks-per-node", "--gpus-per-node"),
+    *("--model", "--tasks"),  # of lm_eval
 }
 BASE = """
 study = { name = "base", question = "Does the page name what there is?" }

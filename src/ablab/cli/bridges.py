@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ablab.cli.options import Json, Scale, StudyFile
-from ablab.cli.sample import trained
 from ablab.core import places
 from ablab.core.files import print_json
 
@@ -135,7 +134,7 @@ def _to_hf(lab: Lab, arm: str, seed: int | None, out: Path, as_json: bool) -> No
     from ablab.bridges.hf import export as hf
 
     plan = _plan(lab, "a folder for transformers")
-    made = hf.export(plan, trained(plan, arm, seed, lab.again), places.real(out))
+    made = hf.export(plan, plan.trained(arm, seed, lab.again), places.real(out))
     _files(out, made.files, as_json, architecture=made.architecture, notes=list(made.notes))
     for text in () if as_json else made.notes:
         print(f"note: {text}", file=sys.stderr)

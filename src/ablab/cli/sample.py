@@ -42,7 +42,7 @@ def sample(
     lab = Lab(study, scale, out, device=None)
     lab.study.trained_here("a sample")
     plan = lab.plan(computes=False, recall=aside)
-    run = trained(plan, arm, seed, lab.again)
+    run = plan.trained(arm, seed, lab.again)
     _say_what_changed(plan, run)
     draws: Draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": draw}
     try:
@@ -149,28 +149,6 @@ def opened(corpus: Corpus, prompts: list[str]) -> tuple[list[list[int]], list[in
 
     renderer = Renderer(cast("O200kHarmony", corpus.tokenizer))
     return [renderer.render_prompt([Message("user", prompt, None)]) for prompt in prompts], [RETURN, EOD]
-
-
-def trained(plan: Plan, arm: str, seed: int | None, cure: str) -> Run:
-    """Return the arm's run under `seed`, or the first that is trained."""
-    from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
-
-    known = list(plan.study.with_baseline)
-    if arm not in known:
-        raise InvalidStudy(Fault(plan.study.path.name, f"no arm is called '{arm}'", did_you_mean(arm, known)))
-    if seed is not None and seed not in plan.seeds:
-        listed = ", ".join(map(str, plan.seeds))
-        raise InvalidStudy(Fault(plan.study.path.name, f"{seed} is none of its seeds", f"known: {listed}"))
-    for each in plan.seeds if seed is None else [seed]:
-        done = plan.store.trained(plan.runs[arm, each].train_key)
-        if done and done["status"] == "done":
-            return plan.runs[arm, each]
-        if done and seed is not None:
-            raise CheckFailed(
-                Fault(f"{arm}, seed {seed}", f"has no weights: it {done['status']}", "choose another seed")
-            )
-    which = "no seed is" if seed is None else f"seed {seed} is not"
-    raise CheckFailed(Fault(f"{plan.study.path.name}: {arm}", f"{which} trained yet", cure))
 
 
 def _say_what_changed(plan: Plan, run: Run) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ablab.core.fault import CheckFailed, Fault
+from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 from ablab.core.files import read_json
 from ablab.core.forms import fits
 from ablab.records.run import FailedRun, Where
@@ -87,6 +87,27 @@ class Plan:
 
     def corpus(self, run: Run) -> Corpus:
         return self.corpora[run.corpus.name]
+
+    def trained(self, arm: str, seed: int | None, cure: str) -> Run:
+        """Return the arm's run under `seed`, or the first that is trained; `cure`: what to do where none is.
+
+        Raises InvalidStudy for an arm or a seed that the study has not, CheckFailed where nothing is trained.
+        """
+        known = list(self.study.with_baseline)
+        if arm not in known:
+            raise InvalidStudy(Fault(self.study.path.name, f"no arm is called '{arm}'", did_you_mean(arm, known)))
+        if seed is not None and seed not in self.seeds:
+            listed = ", ".join(map(str, self.seeds))
+            raise InvalidStudy(Fault(self.study.path.name, f"{seed} is none of its seeds", f"known: {listed}"))
+        for each in self.seeds if seed is None else [seed]:
+            done = self.store.trained(self.runs[arm, each].train_key)
+            if done and done["status"] == "done":
+                return self.runs[arm, each]
+            if done and seed is not None:
+                fault = f"has no weights: it {done['status']}"
+                raise CheckFailed(Fault(f"{arm}, seed {seed}", fault, "choose another seed"))
+        which = "no seed is" if seed is None else f"seed {seed} is not"
+        raise CheckFailed(Fault(f"{self.study.path.name}: {arm}", f"{which} trained yet", cure))
 
     def decoder(self, arm: str) -> Decoder:
         """Build an arm's decoder on the meta device: names and sizes for whoever counts. Made once, so nobody changes it."""
