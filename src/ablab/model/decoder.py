@@ -55,7 +55,7 @@ class Decoder(nn.Module):
 
     def __init__(self, model: ModelSettings, *, vocab_size: int, executor: str = "lift") -> None:
         super().__init__()
-        shape = _shape(model, vocab_size)
+        shape = shape_of(model, vocab_size)
         self.softcap = float(model["softcap"])
         std = shape.init_std if model["embed_std"] is None else model["embed_std"]
         self.embed = Table(vocab_size, shape.d_model, std=std)
@@ -244,7 +244,8 @@ def _stranger(name: str, module: nn.Module) -> Fault:
     return Fault(name, fault, cure)
 
 
-def _shape(model: ModelSettings, vocab_size: int) -> Shape:
+def shape_of(model: ModelSettings, vocab_size: int) -> Shape:
+    """Return the sizes that the parts of a model are built with. InvalidStudy for sizes that are none."""
     faults = [
         Fault(f"model.{name}", f"{model[name]} is no size", "give an integer of at least 1")
         for name in ("d_model", "n_heads", "n_kv_heads", "head_dim", "seq_len")

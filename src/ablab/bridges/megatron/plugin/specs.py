@@ -26,9 +26,9 @@ from ablab.bridges.megatron.plugin.layer import OurAttention, OurLayer, OurNorm,
 from ablab.core.fault import Fault, InvalidStudy
 from ablab.core.files import canonical
 from ablab.core.rng import Draw
+from ablab.model.decoder import shape_of
 from ablab.model.mlps.activations import leaky_relu2
 from ablab.model.mlps.relu2 import relu2
-from ablab.model.shape import Shape
 from ablab.records.settings import ModelSettings
 
 
@@ -82,7 +82,7 @@ def spec(expressed: Expressed, *, seed: int = 0, **changes: Any) -> Spec:
     config = TransformerConfig(**{**expressed.config, **changes})
     config.has_cond_embedder = True  # what makes Megatron add up gradients marked pipeline_parallel over the stages
     draw = Draw(seed, salt=expressed.settings["train"]["salt"])
-    net = StageParts(draw, _once(expressed), expressed.model, _shape(expressed.model))
+    net = StageParts(draw, _once(expressed), expressed.model, shape_of(expressed.model, 0))
     layers = [_layer(placed, config, expressed.model, net) for placed in expressed.layers]
     norm = ModuleSpec(module=OurNorm, params={"norm": expressed.model["norm"]})
     return Spec(expressed, config, TransformerBlockSubmodules(layer_specs=layers, layer_norm=norm))
@@ -168,21 +168,3 @@ def _activation(activation: tuple[Any, ...]) -> dict[str, object]:
 def _sloped(gate: Tensor, alpha: float) -> Tensor:
     """Compute gate sigmoid(alpha gate)."""
     return gate * torch.sigmoid(alpha * gate)
-
-
-def _shape(model: ModelSettings) -> Shape:
-    """Return the sizes that ablab's parts are built with."""
-    return Shape(
-        vocab_size=0,
-        n_layers=len(model["layers"]),
-        n_passes=len(model["layers"]),
-        out_init_std=model["out_std"],
-        d_model=model["d_model"],
-        n_heads=model["n_heads"],
-        n_kv_heads=model["n_kv_heads"],
-        head_dim=model["head_dim"],
-        seq_len=model["seq_len"],
-        init_std=model["init_std"],
-        norm_eps=model["norm_eps"],
-        bias=model["bias"],
-    )
