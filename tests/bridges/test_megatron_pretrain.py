@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,12 @@ import pytest
 from safetensors.torch import load_file
 from tests import on_cpu
 
+from ablab import study as studies
 from ablab.bridges.megatron.plugin import pretrain
+from ablab.bridges.megatron.plugin.express import express
+from ablab.cli import main as cli
 from ablab.core.fault import CheckFailed, Refused
+from ablab.core.files import sha256_file
 from ablab.judging.logs import megatron
 from ablab.judging.logs.text import Text
 from ablab.model.decoder import build
@@ -94,3 +100,56 @@ def test_without_a_gpu_the_command_says_so(words: list[str]) -> None:
         assert "lm loss" in ended.stdout  # there is one
     else:
         assert ended.returncode == CheckFailed.exit_code and "Megatron-Core trains on GPUs" in ended.stderr
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["ablab", *words])
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return ended.code or 0
+    return 0
+
+
+def test_a_folder_has_the_command_that_trains_and_the_hashes_of_what_it_trains_on(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, runs, out = words[1], words[5], tmp_path / "folder"
+    export = ("export", study, "--to", "megatron-run", "--runs", runs)
+    assert command(monkeypatch, *export, "sinks", "--out", str(out)) == 0, capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"run.sh", "run.sbatch", "arm.json"}
+    said = json.loads((out / "arm.json").read_text())
+    assert said["study"]["sha256"] == sha256_file(Path(study)) and said["arm"] == "sinks" and said["data"]["inputs"]
+    for name in ("run.sh", "run.sbatch"):
+        text = (out / name).read_text().replace("\\\n", "")
+        [line] = [line for line in text.splitlines() if " -m " in line]
+        asked = shlex.split(line.split(f" -m {pretrain.__name__} ")[1])
+        assert asked.pop() == "$@" and "torchrun --n" in line
+        what = pretrain.ready([*asked, "--train-iters", "2"], 4)  # four rows a step, on as many processes
+        assert "--nproc-per-node 4" in line and (what.seed, what.steps) == (0, 2)
+        subprocess.run(["bash", "-n", str(out / name)], check=True)
+    with on_cpu.megatron(tmp_path):
+        assert (
+            len(pretrain.run(pretrain.ready([*asked, "--train-iters", "2"], 1), print, use_cpu_initialization=True))
+            == 2
+        )
+    for arm, folder, code, text in (
+        ("sinks", out, 4, "is there already"),
+        ("capped", tmp_path / "no", 4, "model.softcap"),
+        ("none", tmp_path / "no", 2, "no arm is called 'none'"),
+    ):
+        assert command(monkeypatch, *export, arm, "--out", str(folder)) == code
+        assert text in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
+
+
+def test_three_lines_take_flags_from_explain_to_an_arm_that_trains(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, written = Path(words[1]), tmp_path / "seed.toml"
+    flags = "--window-size 8,0 --window-attn-skip-freq 2 --no-rope-freq 2 --grape-a --position-embedding-type grapem"
+    asked = ("explain", "--arm-of", str(study), "--name", "seed", "--write", str(written), "--", *flags.split())
+    assert command(monkeypatch, *asked) == 0
+    study.write_text(study.read_text() + written.read_text())
+    settings = studies.load(study).arm("seed").settings
+    assert settings["model"]["kinds"]["L"]["window"] == 9
+    express(settings, "seed")

@@ -63,27 +63,26 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "megatron": (),
     "golf": ("--out", "--runs", "--device", "--author", "--github-id", "--title"),
     "hf": ("--out", "--runs", "--device", "--seed"),
+    "megatron-run": ("--out", "--runs", "--device", "--seed"),
 }
-Target = Literal["megatron", "golf", "hf"]
+Target = Literal["megatron", "golf", "hf", "megatron-run"]
 
 
 def export(
     study: StudyFile,
-    to: Annotated[Target, typer.Option(help="Whose: megatron (the vpMoE fork), golf, or hf (transformers).")],
+    to: Annotated[
+        Target, typer.Option(help="Whose: megatron (the vpMoE fork), golf, hf (transformers), megatron-run.")
+    ],
     arm: Annotated[
         str | None, typer.Argument(metavar="[ARM]", help="An arm, or baseline; --arm says the same.")
     ] = None,
     arm_named: Annotated[str | None, typer.Option("--arm", metavar="ARM", help="An arm, or baseline.")] = None,
     scale: Scale = None,
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="golf, hf: the folder to write.")] = None,
-    runs: Annotated[
-        Path | None, typer.Option(help="golf, hf: where the study's runs lie.", show_default="runs")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="golf, hf: where they were made, cpu or cuda.", show_default="cpu")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="hf: the run's seed; the first that is trained.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Where the study's runs lie.", show_default="runs")] = None,
+    device: Annotated[str | None, typer.Option(help="Where they were made, cpu or cuda.", show_default="cpu")] = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed; by default the first.")] = None,
     author: Annotated[str | None, typer.Option(help="golf: who submits it.")] = None,
     github_id: Annotated[str | None, typer.Option(help="golf: their GitHub name.")] = None,
     title: Annotated[str | None, typer.Option(help="golf: the submission's name.")] = None,
@@ -104,6 +103,8 @@ def export(
         raise typer.BadParameter("a folder to write is needed; name it", param_hint="--out")
     if to == "hf":
         return _to_hf(_lab(study, scale, store, where), chosen, seed, out, as_json)
+    if to == "megatron-run":
+        return _to_run(_lab(study, scale, store, where), chosen, seed, out, as_json)
     from ablab.bridges.golf import export as golf
 
     plan = _plan(_lab(study, scale, store, where), "a submission")
@@ -138,6 +139,17 @@ def _to_hf(lab: Lab, arm: str, seed: int | None, out: Path, as_json: bool) -> No
     _files(out, made.files, as_json, architecture=made.architecture, notes=list(made.notes))
     for text in () if as_json else made.notes:
         print(f"note: {text}", file=sys.stderr)
+
+
+def _to_run(lab: Lab, arm: str, seed: int | None, out: Path, as_json: bool) -> None:
+    from ablab.bridges.megatron.plugin import folder
+    from ablab.core.fault import did_you_mean
+
+    known = list(lab.study.with_baseline)
+    if arm not in known:
+        raise typer.BadParameter(f"no arm is called '{arm}'; {did_you_mean(arm, known)}", param_hint="ARM")
+    plan = _plan(lab, "training an arm in Megatron-Core")
+    _files(out, folder.write(plan, arm, places.real(out), seed=seed), as_json)
 
 
 def _to_megatron(study: Path, arm: str, scale: str | None, as_json: bool) -> None:
