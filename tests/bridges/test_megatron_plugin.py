@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests import on_cpu, tiny
 from tests.bridged import canonical
+from tests.megatron_rank import MIXTURE, SHARED
 
 from ablab import study as studies
 from ablab.bridges.megatron import plugin
@@ -26,17 +27,8 @@ from ablab.training.learner import Learner
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 DENSE, MIXED = 1e-5, 5e-5  # nats, over three steps in fp32
 K = tiny.kind
-MIXTURE: dict[str, Any] = {
-    "name": "moe",
-    "n_experts": 4,
-    "ratio": 1.0,
-    "shared": 1.0,
-    "balance": "sequence",
-    "z_loss": 1e-3,
-}
 SWITCH: dict[str, Any] = {"name": "moe", "n_experts": 4, "activation": "gptoss_swiglu", "balance": "switch"}
 DEEPSEEK = {"name": "deepseek_v3", "top_k": 2, "n_groups": 2, "group_top_k": 1, "group_score": "megatron", "scale": 2.5}
-SHARED = {"name": "grape_m", "share": "net"}
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "seed": {
@@ -135,6 +127,8 @@ def ready() -> Iterator[Any]:
                 continue
             small = shrink(arm.settings, base, long=32 / base["model"]["seq_len"], same_layers=False)
             small["data"] |= {"span": small["model"]["seq_len"], "order": "chunks", "weights": None}
+            layers = small["model"]["layers"]  # until each kind has been met, and one that follows
+            small["model"]["layers"] = layers[: max(map(layers.index, set(layers))) + 2]
             small["train"]["loss"] = tiny.settings()["train"]["loss"]  # spans have a corpus of their own, below
             key = json.dumps(
                 {"model": small["model"], "train": small["train"], "budget": small["budget"]}, sort_keys=True
