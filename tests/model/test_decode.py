@@ -23,6 +23,7 @@ from ablab.model.cache import Cache
 from ablab.model.decoder import Decoder, build, skeleton
 from ablab.model.generate import Generated, choose, generate
 from ablab.model.size import cache_size, factored
+from ablab.runs.plan import Plan
 from ablab.study.keys import IN_MODEL, OF_MODEL, SLOTS
 
 V = tiny.VOCAB
@@ -423,6 +424,8 @@ def test_generated_says_its_speed() -> None:
 class Plans:
     """What `ablab sample` asks of a plan, around one trained decoder: nothing is trained here."""
 
+    trained = Plan.trained
+
     def __init__(self, where: Path, statuses: dict[int, str | None], **levers: Any) -> None:
         settings = {"model": tiny.model(**levers), "train": {"salt": ""}}
         decoder = build(settings["model"], vocab_size=257, seed=0, device="cpu")
@@ -451,7 +454,7 @@ class Plans:
 
 def test_sample_continues_text_by_the_weights_of_a_run(tmp_path: Path) -> None:
     plan: Any = Plans(tmp_path, {4: None, 5: "done"})
-    run = sample._trained(plan, "other", None, "run it")
+    run = plan.trained("other", None, "run it")
     assert run.seed == 5
     found = sample.continued(plan, run, ["ab", "hello"], 6, temperature=0, top_k=None, top_p=None, seed=0)
     assert [row["tokens"] for row in found["samples"]] == [6, 6] and not any(row["ended"] for row in found["samples"])
@@ -487,7 +490,7 @@ def test_sample_ends_with_the_document(tmp_path: Path) -> None:
 def test_what_cannot_be_sampled(tmp_path: Path, arm: str, seed: int | None, said: str) -> None:
     plan: Any = Plans(tmp_path, {0: None, 1: "diverged"})
     with pytest.raises(Refused) as raised:
-        sample._trained(plan, arm, seed, "do `ablab run study.toml --scale tiny` first")
+        plan.trained(arm, seed, "do `ablab run study.toml --scale tiny` first")
     assert str(raised.value) == said
 
 
