@@ -11,8 +11,14 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Hear of a lost terminal, in every process of the suite: under `nohup` it is ignored, and children inherit that."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Under `nohup` go on without a terminal, in every process of the suite, and let what tests start hear of its loss.
+
+    A signal that is ignored is ignored by children, too; one that is handled is not.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        os.environ["SUITE_UNDER_NOHUP"] = "1"  # for the processes that pytest starts
+    if "SUITE_UNDER_NOHUP" in os.environ:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
