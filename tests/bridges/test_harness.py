@@ -131,6 +131,8 @@ def test_the_command_puts_the_model_into_the_table_of_the_harness(
     put_in(monkeypatch, ended)
     monkeypatch.setattr(sys, "argv", ["ablab", "--model", "ablab"])
     assert command.main() == 0 and sys.argv[-2:] == ["--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["ablab", "--model=ablab", "--device=cuda"])
+    assert command.main() == 0 and sys.argv[1:] == ["--model=ablab", "--device=cuda"]
     made = ended[0](study=str(trained.path), arm="baseline", runs=str(trained.out), batch_size="auto", max_batch_size=4)
     assert issubclass(ended[0], FakeLM) and made.texts.rows == 4
     assert made.tokenizer_name == made.texts.corpus.fingerprint
@@ -142,6 +144,10 @@ def test_the_command_puts_the_model_into_the_table_of_the_harness(
     ]
     with pytest.raises(CheckFailed, match="ablab has no sed"):
         ended[0](study=str(trained.path), arm="baseline", sed=1)
+    for wrong, said in (({"batch_size": 0}, "no number of rows"), ({"max_batch_size": "many"}, "no number of rows"),
+                        ({"max_length": 0}, "no number of tokens")):  # fmt: skip
+        with pytest.raises(CheckFailed, match=said):
+            ended[0](study=str(trained.path), arm="baseline", runs=str(trained.out), **wrong)
     with pytest.raises(InvalidStudy, match="no arm is called 'none'"):
         ended[0](study=str(trained.path), arm="none", runs=str(trained.out))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from ablab.core.fault import CheckFailed, Fault, to_install
 
-PACKAGE = "lm_eval>=0.4.9"
 ARGUMENTS = "study, arm, seed, runs, scale, device, max_length"
 
 
@@ -16,7 +15,7 @@ def model() -> type[Any]:
     try:
         from lm_eval.api.model import LM
     except ModuleNotFoundError:
-        raise CheckFailed(Fault("lm_eval", "is not installed", to_install(PACKAGE))) from None
+        raise CheckFailed(Fault("lm_eval", "is not installed", to_install("lm_eval"))) from None
     from ablab.bridges.harness.texts import RunOnTexts, opened
 
     class Ablab(LM):  # type: ignore[misc]
@@ -31,13 +30,12 @@ def model() -> type[Any]:
             scale: str | None = None,
             device: str = "cpu",
             max_length: int | None = None,
-            **batches: int | str,
+            **batches: int | str | None,
         ) -> None:
             super().__init__()
             if unknown := sorted(set(batches) - {"batch_size", "max_batch_size"}):
                 raise CheckFailed(Fault("--model_args", f"ablab has no {', '.join(unknown)}", f"known: {ARGUMENTS}"))
-            numbers = [int(value) for value in batches.values() if str(value).isdigit()]  # "auto" is none
-            rows = numbers[0] if numbers else None
+            rows = _rows(batches)
             run = opened(Path(study), str(arm), seed, Path(runs), scale, device)
             self.texts = RunOnTexts(*run, length=max_length, rows=rows)
 
@@ -59,3 +57,14 @@ def model() -> type[Any]:
             return [self.texts.until(*request.args) for request in requests]
 
     return Ablab
+
+
+def _rows(batches: dict[str, int | str | None]) -> int | None:
+    """Return how many rows go together by the harness's own arguments; None where it leaves that open."""
+    asked = {
+        name: str(value) for name, value in batches.items() if value is not None and not str(value).startswith("auto")
+    }
+    for name, value in asked.items():
+        if not value.isdigit() or int(value) < 1:
+            raise CheckFailed(Fault(f"--{name}", f"'{value}' is no number of rows", "give one from 1 on, or auto"))
+    return min(map(int, asked.values()), default=None)

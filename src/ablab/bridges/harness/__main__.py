@@ -20,7 +20,8 @@ def main() -> int:
         from lm_eval.api.registry import register_model
 
         register_model("ablab")(made)
-        if "--model" in sys.argv and "--device" not in sys.argv:
+        flags = {word.partition("=")[0] for word in sys.argv}
+        if "--model" in flags and "--device" not in flags:
             sys.argv += ["--device", "cpu"]
         cli_evaluate()
     except Refused as error:

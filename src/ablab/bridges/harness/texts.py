@@ -55,7 +55,10 @@ class RunOnTexts:
 
     def __init__(self, plan: Plan, run: Run, *, length: int | None = None, rows: int | None = None) -> None:
         self.corpus, self.trained = plan.corpus(run), run.settings["model"]["seq_len"]
-        self.length, self.rows = length or self.trained, rows or FORWARD_TOKENS
+        self.length, self.rows = self.trained if length is None else length, rows or FORWARD_TOKENS
+        if self.length < 1:
+            fault = f"{self.length} is no number of tokens"
+            raise CheckFailed(Fault("max_length", fault, "give one from 1 on, or leave it out for the arm's seq_len"))
         weights = plan.store.train(run.train_key) / "weights.safetensors"
         self.decoder = trained_decoder(run.settings, weights, self.corpus, seed=run.seed, where=plan.where)
         self.precision = plan.where.precision
