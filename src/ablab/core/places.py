@@ -49,6 +49,12 @@ def folder(path: Path, *, elsewhere: str = "another --out") -> Path:
     return path
 
 
+def unused(path: Path) -> None:
+    """Refuse (CheckFailed) a folder to write into that is there already and holds something, or is no folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CheckFailed(Fault(str(path), "is there already", "name a folder that is not"))
+
+
 def opened(path: Path, flags: int) -> int:
     """Open a file of this program's own, made with its folder where it is missing (flags: with os.O_CREAT); its descriptor.
 

@@ -16,6 +16,7 @@ from ablab.bridges.golf import log as golf_log
 from ablab.bridges.golf import page as golf_page
 from ablab.bridges.golf.entry import METRIC, Entry, entry
 from ablab.bridges.golf.rules import compliance, evaluation_seconds
+from ablab.core import places
 from ablab.core.fault import CheckFailed, Fault, InvalidStudy, did_you_mean
 from ablab.core.files import write_atomic
 from ablab.judging import collect, judge
@@ -40,8 +41,7 @@ def export(
     if plan.study.decision["metric"] != METRIC:
         fault = f"{plan.study.decision['metric']} is not what parameter-golf compares"
         raise InvalidStudy(Fault(f"{plan.study.path.name}: decision.metric", fault, f'set metric = "{METRIC}"'))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckFailed(Fault(str(out), "is there already", "name a folder that is not"))
+    places.unused(out)
     plan = plan.look()
     verdict = collect.judged(plan, collect.bank(plan))
     entries = {one: entry(plan, one) for one in known}

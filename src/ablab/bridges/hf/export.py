@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from ablab.bridges.hf.express import express
 from ablab.bridges.hf.names import renamed
-from ablab.core.fault import CheckFailed, Fault
+from ablab.core import places
 from ablab.core.files import write_atomic
 from ablab.data.tokenizers.bytes import Bytes
 from ablab.data.tokenizers.sentencepiece import SentencePiece
@@ -39,8 +39,7 @@ def export(plan: Plan, run: Run, out: Path) -> Folder:
     CheckFailed where no architecture of transformers computes what the arm computes, and where `out` holds something.
     """
     expressed = express(run.settings, run.arm)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckFailed(Fault(str(out), "is there already", "name a folder that is not"))
+    places.unused(out)
     corpus, weights = plan.corpus(run), plan.store.train(run.train_key) / "weights.safetensors"
     decoder = trained_decoder(run.settings, weights, corpus, seed=run.seed, where=plan.where)
     state = {name: tensor.cpu() for name, tensor in decoder.state_dict().items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablab.bridges.megatron.plugin.express import express, whole_batch
-from ablab.core.fault import CheckFailed, Fault
+from ablab.core import places
 from ablab.core.files import sha256_file, write_atomic
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def write(plan: Plan, arm: str, out: Path, *, seed: int | None = None) -> list[P
     study = plan.study
     settings = study.arm(arm).settings
     express(settings, arm)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckFailed(Fault(str(out), "is there already", "name a folder that is not"))
+    places.unused(out)
     chosen = plan.seeds[0] if seed is None else seed
     budget, model, corpus = settings["budget"], settings["model"], plan.corpus(plan.runs[arm, plan.seeds[0]])
     rows = budget["batch_tokens"] // model["seq_len"]
