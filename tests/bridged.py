@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,17 @@ def canonical(tree: dict[str, Any]) -> dict[str, Any]:
     out, faults = settings(tree, Path())
     assert not faults, [str(fault) for fault in faults]
     return out
+
+
+def with_news(settings: Any, *places: tuple[str, ...]) -> Iterator[Any]:
+    """Settings with a key that nobody knows, 0.25, in each of these tables in turn."""
+    for place in places:
+        new: Any = copy.deepcopy(settings)
+        table: Any = new
+        for key in place:
+            table = table[key]
+        table["new"] = 0.25
+        yield new
 
 
 def meaning(of: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests import tiny
+from tests.bridged import with_news
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ablab.bridges.hf.express import ARCHITECTURES, express
@@ -129,13 +129,11 @@ def test_what_no_architecture_has_is_refused_by_name(why: str) -> None:
 def test_a_setting_that_is_new_is_refused_and_not_left_out() -> None:
     whole = tiny.settings(model=tiny.model(**ARMS["dots1"]))
     express(whole, "x")
-    for place in (("model",), ("model", "kinds", "L"), ("model", "kinds", "L", "mlp"), ("model", "kinds", "L", "router"),
-                  ("model", "kinds", "G", "mlp"), ("model", "kinds", "G", "projection")):  # fmt: skip
-        new: Any = copy.deepcopy(whole)
-        table: Any = new
-        for key in place:
-            table = table[key]
-        table["new"] = 0.25
+    places = (
+        ("model",), ("model", "kinds", "L"), ("model", "kinds", "L", "mlp"), ("model", "kinds", "L", "router"),
+        ("model", "kinds", "G", "mlp"), ("model", "kinds", "G", "projection"),
+    )  # fmt: skip
+    for new in with_news(whole, *places):
         with pytest.raises(CheckFailed, match=r"has nothing for 0\.25"):
             express(new, "x")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from importlib import metadata
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests import on_cpu, tiny
-from tests.bridged import canonical
+from tests.bridged import canonical, with_news
 from tests.megatron_rank import MIXTURE, SHARED
 
 from ablab import study as studies
@@ -273,13 +272,11 @@ def test_what_has_no_place_is_refused_by_name(changed: dict[str, Any], place: st
 def test_a_setting_that_is_new_is_refused_and_not_left_out() -> None:
     whole = tiny.settings(model=tiny.model(**ARMS["deepseek"]))
     express(whole, "x")
-    for place in (("model",), ("train",), ("budget",), ("model", "kinds", "L"), ("model", "kinds", "G", "mlp"),
-                  ("model", "kinds", "L", "mlp"), ("model", "kinds", "L", "router"), ("model", "skips")):  # fmt: skip
-        new: Any = copy.deepcopy(whole)
-        table: Any = new
-        for key in place:
-            table = table[key]
-        table["new"] = 0.25
+    places = (
+        ("model",), ("train",), ("budget",), ("model", "kinds", "L"), ("model", "kinds", "G", "mlp"),
+        ("model", "kinds", "L", "mlp"), ("model", "kinds", "L", "router"), ("model", "skips"),
+    )  # fmt: skip
+    for new in with_news(whole, *places):
         with pytest.raises(CheckFailed, match=r"0\.25 has no place in Megatron-Core"):
             express(new, "x")
 
